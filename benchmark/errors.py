@@ -1,0 +1,22 @@
+"""The one exception that a user is meant to see, and the sentence that names the nearest valid thing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the command line prints its sentence and exits with 2, without a traceback."""
+
+
+def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:
+    """Return the tail of a sentence: ``; did you mean 'dice'?`` or, when nothing is close, what there is."""
+    choices = sorted(str(c) for c in choices)
+    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    if not choices:
+        return ""
+    shown = ", ".join(choices[:limit]) + (", ..." if len(choices) > limit else "")
+    return f"; there are: {shown}"
