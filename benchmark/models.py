@@ -1,0 +1,95 @@
+"""The reference U-Net, for K cells at once: one grouped network in which no cell can touch another.
+
+A stack of K cells is a network whose every convolution has K groups and whose every normalisation stays inside a cell, so cell k
+sees input channels k*C..(k+1)*C and has its own weights. K = 1 is the ordinary network. 2-D and 3-D alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class UNet(nn.Module):
+    """U-Net with two 3x3 convolutions, GroupNorm and ReLU a stage, max-pooling down, transposed convolution up.
+
+    Args: in_channels and classes of one cell; widths, the channels of each level; dims, 2 or 3; cells, K.
+    Maps (B, K*in_channels, *S) to logits (B, K, classes, *S); every axis of S must be divisible by 2**(len(widths) - 1).
+    """
+
+    def __init__(self, in_channels: int, classes: int, widths: tuple[int, ...], dims: int, cells: int = 1):
+        super().__init__()
+        self.cells, self.classes, self.dims = cells, classes, dims
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        up = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+        self.pool = F.max_pool2d if dims == 2 else F.max_pool3d
+
+        def stage(inputs: int, outputs: int) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for channels in (inputs, outputs):
+                layers += [
+                    conv(cells * channels, cells * outputs, 3, padding=1, groups=cells, bias=False),
+                    nn.GroupNorm(cells * norm_groups(outputs), cells * outputs),
+                    nn.ReLU(inplace=True),
+                ]
+            return nn.Sequential(*layers)
+
+        below = [in_channels, *widths[:-1]]
+        self.down = nn.ModuleList(stage(i, o) for i, o in zip(below, widths, strict=True))
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
+        self.up = nn.ModuleList(up(cells * deep, cells * flat, 2, stride=2, groups=cells) for flat, deep in pairs)
+        self.merge = nn.ModuleList(stage(2 * flat, flat) for flat, _ in pairs)
+        self.head = conv(cells * widths[0], cells * classes, 1, groups=cells)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for level, stage in enumerate(self.down):
+            x = stage(x if level == 0 else self.pool(x, 2))
+            skips.append(x)
+        skips.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x = merge(self._join(skips.pop(), up(x)))
+        x = self.head(x)
+        return x.view(x.shape[0], self.cells, self.classes, *x.shape[2:])
+
+    def _join(self, a: Tensor, b: Tensor) -> Tensor:
+        """Concatenate the channels of two maps within each cell."""
+        if self.cells == 1:
+            return torch.cat([a, b], 1)
+        batch, space = a.shape[0], a.shape[2:]
+        both = torch.cat([a.view(batch, self.cells, -1, *space), b.view(batch, self.cells, -1, *space)], 2)
+        return both.view(batch, -1, *space)
+
+
+def norm_groups(channels: int) -> int:
+    """Return how many groups a normalisation has: eight channels in each where they divide, else one group."""
+    return channels // 8 if channels % 8 == 0 else 1
+
+
+def initial_weights(in_channels: int, classes: int, widths: tuple[int, ...], dims: int, seed: int) -> dict[str, Tensor]:
+    """Return the start of one cell, a function of its arguments alone (PyTorch's own initialisation)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {k: v.detach().clone() for k, v in UNet(in_channels, classes, widths, dims).state_dict().items()}
+
+
+def stack_weights(starts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the weights of a stack; grouped layers hold their groups along the first axis, whatever the layer."""
+    return {name: torch.cat([start[name] for start in starts]) for name in starts[0]}
+
+
+def cell_weights(network: UNet, cell: int) -> dict[str, Tensor]:
+    """Return a copy of one cell's weights out of a stack."""
+    return {k: v.detach().chunk(network.cells)[cell].clone() for k, v in network.state_dict().items()}
+
+
+def weights_hash(weights: dict[str, Tensor]) -> str:
+    """Return sixteen hex digits over names, shapes and bytes of a cell's weights."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name}{tuple(weights[name].shape)}".encode())
+        digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

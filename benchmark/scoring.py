@@ -1,0 +1,89 @@
+"""From the probabilities of a trained cell to what its record says: thresholds, metrics, collapse."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from benchmark import metrics
+from benchmark.training import Job, Trained
+
+
+def score(job: Job, trained: Trained, steps: int) -> dict[str, Any]:
+    """Return outcome, collapse, metrics, per-image columns, threshold curve and curves of one cell, as plain Python values."""
+    data = job.data
+    options = {"spacing": data.spacing, "classes": data.classes, "ignore_index": data.ignore_index}
+    masks = np.asarray(data.masks)
+    val, test = data.split["val"], data.split["test"]
+    prob_val, prob_test, prob_best = (_finite(trained.predictions[name]) for name in ("val", "test", "test_best"))
+    tau, threshold_curve = metrics.choose_threshold(prob_val, masks[val], ignore_index=data.ignore_index)
+    rows, summary = metrics.score_images(prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options)
+    collapse = "not_finite" if trained.not_finite_at is not None else collapse_kind(prob_val, masks[val], data.ignore_index)
+    columns: dict[str, list] = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    if rows:
+        columns["group"] = [int(data.groups[test[i]]) for i in columns["image"]]
+        columns["image"] = [int(test[i]) for i in columns["image"]]
+    summary = dict(summary)
+    summary["threshold_val"] = tau
+    summary["dice_best@0.5"] = hard_dice(prob_best, masks[test], data.ignore_index)
+    summary["train_loss_last"] = trained.train_loss[-1] if trained.train_loss else math.nan
+    summary["val_dice_best"] = trained.best[0] if trained.best[1] else math.nan
+    summary["step_best"] = trained.best[1]
+    summary["n_test"] = len(test)
+    return {
+        "outcome": "collapsed" if collapse else "done",
+        "collapse": collapse,
+        "collapse_step": trained.not_finite_at,
+        "metrics": summary,
+        "images": columns,
+        "curves": dict(trained.curves),
+        "steps": {"train_loss": trained.train_loss, "grad_norm": trained.grad_norm},
+        "threshold_curve": threshold_curve,
+    }
+
+
+def collapse_kind(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> str:
+    """Return "background" or "foreground" when more than 95 % of the validation images that hold both are predicted as only that, else "".
+
+    prob (N, classes, *S); masks (N, *S). The prediction is the argmax; images without foreground cannot tell and are left out.
+    """
+    axes = tuple(range(1, masks.ndim))
+    valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
+    front = (prob.argmax(1) > 0) & valid
+    mixed = ((masks > 0) & valid).any(axes) & ((masks == 0) & valid).any(axes)
+    if not mixed.any():
+        return ""
+    if np.mean(~front.any(axes)[mixed]) > 0.95:
+        return "background"
+    if np.mean((front | ~valid).all(axes)[mixed]) > 0.95:
+        return "foreground"
+    return ""
+
+
+def hard_dice(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> float:
+    """Return the mean Dice of the argmax over foreground classes and the images that hold them (first images, then classes)."""
+    predicted = prob.argmax(1)
+    valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
+    axes = tuple(range(1, masks.ndim))
+    means = []
+    for kind in range(1, prob.shape[1]):
+        truth, guess = (masks == kind) & valid, (predicted == kind) & valid
+        size = truth.sum(axes)
+        present = size > 0
+        if present.any():
+            dice = 2 * (truth & guess).sum(axes)[present] / (size + guess.sum(axes))[present]
+            means.append(dice.mean())
+    return float(np.mean(means)) if means else math.nan
+
+
+def _finite(prob: np.ndarray) -> np.ndarray:
+    """Return the probabilities; an image with any that is not finite is scored as predicted empty, with certainty."""
+    bad = ~np.isfinite(prob).all(axis=tuple(range(1, prob.ndim)))
+    if not bad.any():
+        return prob
+    prob = prob.copy()
+    prob[bad] = 0.0
+    prob[bad, 0] = 1.0
+    return prob

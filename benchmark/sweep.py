@@ -1,0 +1,243 @@
+"""From an experiment to its records: what is missing, in which order it is trained, on which workers; an interrupted sweep resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark import engines, work
+from benchmark.errors import UserError
+from benchmark.experiment import Cell, Experiment
+from benchmark.store import Store
+
+STACK = 4  # cells trained together on a CPU
+GUESS = 8.0  # seconds a cell takes, as long as none of its kind has been measured
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment needs: all its cells, the state of each, and what the missing ones are expected to cost (core-seconds)."""
+
+    experiment: Experiment
+    cells: list[Cell]
+    states: dict[str, Any]
+    seconds: dict[tuple[str, str], float]  # (data set, recipe) -> measured seconds a cell
+
+    @property
+    def missing(self) -> list[Cell]:
+        return [cell for cell in self.cells if self.states[cell.key].status != "done"]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many cells are done, missing, stale, failed."""
+        return dict(Counter(self.states[cell.key].status for cell in self.cells))
+
+    def cost(self, cells: Iterable[Cell] | None = None) -> float:
+        """Return the expected core-seconds of the given cells (default: all missing ones)."""
+        return sum(self.cell_cost(cell) for cell in (self.missing if cells is None else cells))
+
+    def cell_cost(self, cell: Cell) -> float:
+        known = self.seconds.get((cell.data.text, cell.recipe.digest))
+        return known if known is not None else GUESS * cell.recipe.steps / 300
+
+    @property
+    def measured(self) -> bool:
+        """Whether every missing cell's cost rests on a measured cell of its kind."""
+        return all((cell.data.text, cell.recipe.digest) in self.seconds for cell in self.missing)
+
+
+def plan(experiment: Experiment, results: str | Path) -> Plan:
+    """Return the plan of an experiment against a results folder, from directory listings and a few records."""
+    store = Store(results)
+    cells = experiment.cells()
+    states = store.state([(cell.key, cell.loss.fingerprint) for cell in cells])
+    states = {cell.key: _named(states[cell.key], cell) for cell in cells}
+    return Plan(experiment, cells, states, _measured(store, cells, states))
+
+
+def _named(state: Any, cell: Cell) -> Any:
+    """Put the loss's own name into the reason of a stale cell."""
+    if state.status == "stale" and "'" not in state.why:
+        from dataclasses import replace
+
+        return replace(state, why=f"loss '{cell.loss.label}': {state.why}")
+    return state
+
+
+def _measured(store: Store, cells: list[Cell], states: dict[str, Any], sample: int = 3) -> dict[tuple[str, str], float]:
+    """Return the mean seconds of up to ``sample`` recorded cells of each kind."""
+    seen: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for cell in cells:
+        kind = (cell.data.text, cell.recipe.digest)
+        if states[cell.key].status == "done" and len(seen[kind]) < sample:
+            record = store.read(cell.key, cell.loss.fingerprint)
+            if record:
+                seen[kind].append(record["cost"]["seconds"])
+    return {kind: sum(values) / len(values) for kind, values in seen.items() if values}
+
+
+def tasks(planned: Plan, cells: list[Cell], results: Path, provenance: dict, device: str, size: int = STACK) -> list[engines.Task]:
+    """Return the tasks that train these cells: stacks of one block where it has two or more cells left, else across seeds."""
+    by_block: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_block[cell.block].append(cell)
+    stacks: list[list[Cell]] = []
+    single: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for block in by_block.values():
+        if not block[0].recipe.stacked:
+            stacks += [[cell] for cell in block]
+        elif len(block) == 1:
+            single[block[0].data.text, block[0].recipe.digest].append(block[0])
+        else:
+            stacks += _even(block, size)
+    for lone in single.values():
+        stacks += _even(lone, size)
+    order = {cell.key: number for number, cell in enumerate(planned.cells)}
+    stacks.sort(key=lambda stack: min(order[cell.key] for cell in stack))
+    return [
+        engines.Task(
+            name=_name(stack),
+            payload=work.payload(stack, results, planned.experiment.extra_files, provenance, device),
+            cells=tuple(cell.key for cell in stack),
+            cost=planned.cost(stack),
+            group=f"{stack[0].data.text}/{stack[0].recipe.digest}",
+        )
+        for stack in stacks
+    ]
+
+
+def _even(cells: list[Cell], size: int) -> list[list[Cell]]:
+    """Cut a list into as few parts of at most ``size`` as possible, of nearly equal length."""
+    parts = -(-len(cells) // size)
+    return [cells[len(cells) * i // parts : len(cells) * (i + 1) // parts] for i in range(parts)]
+
+
+def _name(stack: list[Cell]) -> str:
+    seeds = sorted({cell.seed for cell in stack})
+    named = [cell.loss.label for cell in stack] if len(seeds) == 1 else [stack[0].loss.label]
+    losses = ", ".join(dict.fromkeys(named))
+    return f"{stack[0].data_label} · {losses} · seed {', '.join(map(str, seeds))} · {stack[0].key[:6]}"
+
+
+def run(
+    planned: Plan,
+    results: str | Path,
+    *,
+    provenance: dict,
+    workers: int | None = None,
+    serial: bool = False,
+    cluster: str | None = None,
+    scheduler: str | None = None,
+    time_limit: float | None = None,
+    device: str = "cpu",
+    show: Callable[..., Any] | None = None,
+    mode: str = "auto",
+) -> tuple[engines.Summary, list[str]]:
+    """Train what is missing; return how the run went and one sentence for each kind of failure."""
+    from benchmark import progress
+
+    folder = Path(results).resolve()
+    store = Store(folder)
+    store.open_for_writing()
+    write_experiment(planned.experiment, planned.cells, folder)
+    todo = planned.missing
+    check_losses(todo)
+    by_key = {cell.key: cell for cell in todo}
+    failures: Counter[str] = Counter()
+    busy: set[tuple[str, str]] = set()
+
+    def on_result(result: engines.Result) -> None:
+        display.result(result)
+        if result.ok:
+            for key in result.value["busy"]:
+                busy.add((key, by_key[key].loss.fingerprint))
+            for key, outcome in result.value["outcomes"].items():
+                if outcome == "failed":
+                    error = store.read_error(key, by_key[key].loss.fingerprint) or {}
+                    failures[error.get("error", f"cell {key} failed")] += 1
+            return
+        failures[result.error] += len(result.task.cells)
+        for key in result.task.cells:
+            cell = by_key[key]
+            if not store.has(key, cell.loss.fingerprint):
+                store.write_error(key, cell.loss.fingerprint, error=result.error, kind=result.kind, trace=result.trace, attempts=result.attempts)
+
+    waiting = list(todo)
+    engine = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit}
+    while waiting:
+        queue = tasks(planned, waiting, folder, provenance, device)
+        busy.clear()
+        with progress.show(queue, workers=workers or engines.usable_cores(), mode=mode) as display:
+            summary = engines.run(queue, work.run_stack, on_event=display.event, on_result=on_result, **engine)
+        if summary.interrupted or not busy:
+            break
+        # Another sweep on this folder holds these cells: wait for its records, train what it leaves behind.
+        _, free = store.wait(sorted(busy))
+        waiting = [by_key[key] for key, _ in free]
+    return summary, [f"{text} ({count} cell{'s' * (count > 1)})" for text, count in failures.most_common()]
+
+
+def check_losses(cells: list[Cell]) -> None:
+    """Call each distinct loss once on a tiny input, so that an impossible parameter stops the sweep before anything starts."""
+    import torch
+
+    from benchmark.registry import get_loss
+
+    distinct = {cell.loss.text: cell.loss for cell in cells}
+    logits = torch.linspace(-1, 1, 2 * 2 * 8 * 8).reshape(2, 2, 8, 8)
+    target = (logits[:, 1] > 0.3).long()
+    supplied = {"distance_map": torch.zeros_like(logits), "class_frequency": torch.tensor([0.9, 0.1]), "progress": 0.5}
+    for spec in distinct.values():
+        files = [str(t.entry.file) for t in spec.terms if t.entry and "lossbench" not in t.entry.meta]
+        try:
+            function = get_loss(spec, _user_files(files))
+        except UserError:
+            raise
+        try:
+            function(logits, target, **supplied)
+        except UserError as error:
+            raise UserError(f"loss '{spec.label}': {error}") from None
+        except Exception:  # two classes in 2-D may not suit a user's loss; then its own cells will say so
+            continue
+
+
+def _user_files(files: list[str]) -> tuple[str, ...]:
+    from benchmark.source import PACKAGE
+
+    return tuple(dict.fromkeys(f for f in files if PACKAGE not in Path(f).resolve().parents))
+
+
+# --- the experiment that a results folder speaks of -----------------------------------------------------------------------
+
+
+def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path) -> None:
+    """Note which experiment was swept last, and its cells, so that tables and report know what belongs to it."""
+    facts = {
+        "name": experiment.name,
+        "title": experiment.title,
+        "file": Path(experiment.file).name,
+        "seeds": list(experiment.seeds),
+        "skipped": list(experiment.skipped),
+        "cells": [[c.key, c.loss.fingerprint, c.loss.label, c.data_label, c.block] for c in cells],
+    }
+    target = folder / "experiment.json"
+    temporary = target.with_name(f".experiment.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from None
+
+
+def read_experiment_note(folder: str | Path) -> dict | None:
+    """Return what ``write_experiment`` noted, or None where no sweep has been."""
+    try:
+        return json.loads((Path(folder) / "experiment.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{Path(folder) / 'experiment.json'}: cannot be read ({error})") from None

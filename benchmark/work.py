@@ -1,0 +1,162 @@
+"""One task on a worker: build the data, train a stack of cells, score them, write their records. Idempotent: what is recorded is not trained again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from benchmark import engines
+from benchmark.errors import UserError
+from benchmark.experiment import PROTOCOL, Cell, Recipe
+
+_open_data: OrderedDict[tuple, Any] = OrderedDict()  # the last few data sets of this worker
+KEPT = 4
+
+
+def payload(cells: list[Cell], results: Path, extra_files: tuple[str, ...], provenance: dict, device: str) -> dict:
+    """Return what a worker needs to train these cells, as plain JSON values."""
+    return {
+        "results": str(results),
+        "extra_files": [str(Path(file).resolve()) for file in extra_files],
+        "provenance": provenance,
+        "device": device,
+        "recipe": cells[0].recipe.model_dump(mode="json"),
+        "cells": [
+            {
+                "key": cell.key,
+                "fp": cell.loss.fingerprint,
+                "data": cell.data.text,
+                "data_identity": cell.data_identity,
+                "data_label": cell.data_label,
+                "loss": cell.loss.text,
+                "label": cell.loss.label,
+                "seed": cell.seed,
+                "block": cell.block,
+            }
+            for cell in cells
+        ],
+    }
+
+
+def run_stack(task: dict) -> dict:
+    """Train the cells of one payload that nobody has recorded or is training; return counts by outcome."""
+    from benchmark.store import Store
+
+    store = Store(task["results"])
+    pairs = [(cell["key"], cell["fp"]) for cell in task["cells"]]
+    with store.claim(pairs) as mine:
+        todo = [cell for cell in task["cells"] if (cell["key"], cell["fp"]) in mine]
+        outcomes = _train_cells(todo, task, store) if todo else {}
+    busy = [key for key, fp in pairs if (key, fp) not in mine and not store.has(key, fp)]
+    return {"outcomes": outcomes, "busy": busy}
+
+
+def _train_cells(cells: list[dict], task: dict, store: Any) -> dict[str, str]:
+    import torch
+
+    from benchmark.training import train
+
+    threads = int(os.environ.get("LOSSBENCH_THREADS", "1"))
+    torch.set_num_threads(threads)
+    recipe = Recipe.model_validate(task["recipe"])
+    jobs, specs = zip(*(_job(cell, task["extra_files"]) for cell in cells), strict=True)
+    _check_shape(jobs[0].data, recipe)
+
+    def on_step(step: int, losses: list[float]) -> None:
+        for cell, loss in zip(cells, losses, strict=True):
+            engines.emit("step", cell=cell["key"], step=step, steps=recipe.steps, loss=loss)
+
+    trained = train(list(jobs), recipe, on_step=on_step, device=task["device"])
+    outcomes = {}
+    for cell, job, spec, result in zip(cells, jobs, specs, trained, strict=True):
+        if result.error:
+            store.write_error(cell["key"], cell["fp"], error=f"loss '{cell['label']}': {result.error}", kind="error", cell=cell)
+            outcomes[cell["key"]] = "failed"
+        else:
+            began = time.perf_counter()
+            record = _record(cell, job, spec, result, recipe, task, threads)
+            record["cost"]["seconds"] += time.perf_counter() - began
+            store.write(record)
+            outcomes[cell["key"]] = record["outcome"]
+        engines.emit("cell", cell=cell["key"], outcome=outcomes[cell["key"]], seconds=result.seconds)
+    return outcomes
+
+
+def _job(cell: dict, extra_files: list[str]) -> tuple[Any, Any]:
+    from benchmark.registry import get_loss, parse_loss
+    from benchmark.training import Job
+
+    spec = parse_loss(cell["loss"], tuple(extra_files), cell["label"])
+    if spec.fingerprint != cell["fp"]:
+        raise UserError(f"the source of loss '{cell['label']}' changed while the sweep ran; start the sweep again")
+    data = _open(cell["data"], cell["seed"], tuple(extra_files))
+    return Job(get_loss(spec, tuple(extra_files)), spec.needs, data, cell["data"], cell["seed"]), spec
+
+
+def _open(text: str, seed: int, extra_files: tuple[str, ...]) -> Any:
+    from benchmark.registry import get_dataset
+
+    key = (text, seed, extra_files)
+    if key not in _open_data:
+        _open_data[key] = get_dataset(text, seed, extra_files)
+        while len(_open_data) > KEPT:
+            _open_data.popitem(last=False)
+    _open_data.move_to_end(key)
+    return _open_data[key]
+
+
+def _check_shape(data: Any, recipe: Recipe) -> None:
+    step = 2 ** (len(recipe.widths) - 1)
+    if any(size % step for size in data.masks.shape[1:]):
+        shape = "x".join(map(str, data.masks.shape[1:]))
+        raise UserError(f"images of {shape} do not fit a network of {len(recipe.widths)} levels: every side must be divisible by {step}")
+
+
+def _record(cell: dict, job: Any, spec: Any, trained: Any, recipe: Recipe, task: dict, threads: int) -> dict:
+    from benchmark.scoring import score
+
+    scored = score(job, trained, recipe.steps)
+    params = {"data": {**_params(cell["data"], task["extra_files"])}}
+    return {
+        "key": cell["key"],
+        "cell": {
+            "dataset": cell["data"],
+            "dataset_name": cell["data"].partition("(")[0],
+            "data_params": params["data"],
+            "data_identity": cell["data_identity"],
+            "data_label": cell["data_label"],
+            "loss": cell["loss"],
+            "loss_terms": spec.identity(),
+            "seed": cell["seed"],
+            "block": cell["block"],
+            "recipe": recipe.model_dump(mode="json"),
+            "recipe_digest": recipe.digest,
+            "protocol": PROTOCOL,
+        },
+        "loss_label": cell["label"],
+        "family": spec.family,
+        "loss_fingerprint": cell["fp"],
+        "certificate": trained.certificate,
+        "cost": {"seconds": trained.seconds, "cpu_seconds": trained.cpu_seconds, "stack": trained.stack},
+        "provenance": {**task["provenance"], "threads": threads, "device": task["device"], **_libraries(spec)},
+        **scored,
+    }
+
+
+def _params(text: str, extra_files: list[str]) -> dict:
+    from benchmark.registry import parse_dataset
+
+    return parse_dataset(text, tuple(extra_files)).params
+
+
+def _libraries(spec: Any) -> dict:
+    """Return the versions of the other libraries that a loss of theirs came from."""
+    names = sorted({term.library for term in spec.terms if term.library})
+    if not names:
+        return {}
+    from benchmark.losses import adapters
+
+    return {"loss_libraries": {name: adapters.version(name) for name in names}}
