@@ -1,25 +1,276 @@
 """One file a cell: the only place that touches records on disk.
 
     results = Store("results")
-    results.open_for_writing()                          # UserError at once where the folder cannot be written; sweeps leftovers; call before training
-    states = results.state([(cell.key, cell.fp), ...])  # {key: State("done"|"stale"|"failed"|"missing", why)}, from directory listings alone
-    with results.claim(pairs) as mine: ...              # the pairs without a record that nobody else trains; leases are held inside
-    results.write(record); results.write_error(key, fp, error="...", ...)
-    results.read(key, fp) -> record | None; for record in results.records(): ...
-    done, free = results.wait(busy_pairs)               # driver: pairs another sweep held; blocks until some are recorded or free again
-    for note in results.notes: ...                      # what was set aside and why, for the caller to print
+    results.open_for_writing()                     # UserError at once where nothing can be written; sweeps leftovers
+    states = results.state([(key, fp), ...])       # {key: State("done" | "stale" | "failed" | "missing", why)}
+    with results.claim(pairs) as mine: ...         # the pairs without a record that nobody else trains; leased inside
+    results.write(record); results.write_error({"key":, "loss_fingerprint":, "kind":, "error":, ...})
+    results.read(key, fp); results.read_error(key, fp); for record in results.records(): ...
+    done, free = results.wait(busy)                # pairs that another sweep held: until some are recorded or free
+    for note in results.notes: ...                 # what was set aside and why, for the caller to print
+
+The folder: ``cells/<key[:2]>/<key>.<fp8>.json`` and ``...<fp8>.error.json``, where ``key`` is 16 hex and ``fp8`` the
+first 8 hex of the fingerprint of the loss's source; so the state of every cell follows from names alone, and a folder
+can be mended by hand. ``leases/`` says who trains what, ``quarantine/`` holds files that were not what their name
+promised. The schema of a record is in record.py.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-SCHEMA = 1
+from benchmark import leases
+from benchmark import record as schema
+from benchmark.errors import UserError
+from benchmark.files import cannot_write, clear_leftover, temporary, write_atomically
+from benchmark.record import SCHEMA, Damaged
+
+__all__ = ["SCHEMA", "State", "Store"]
+
+RECORD, ERROR = ".json", ".error.json"
+Pair = tuple[str, str]  # (key, loss fingerprint)
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a cell stands: ``status`` is "done", "stale", "failed" or "missing"; ``why`` says it in one clause ("" when done)."""
+    """Where a cell stands: "done", "stale", "failed" or "missing"; ``why`` says it in a clause ("" if done)."""
 
     status: str
     why: str = ""
+
+
+class Store:
+    """A results folder. Making one touches nothing; reading works where nothing is, or where nothing can be written."""
+
+    def __init__(self, folder: str | Path, *, beat: float = leases.BEAT, patience: float = leases.PATIENCE):
+        self.folder = Path(folder)
+        self.cells = self.folder / "cells"
+        self.quarantine = self.folder / "quarantine"
+        self.leases = leases.Leases(self.folder / "leases", beat, patience)
+        self.notes: list[str] = []
+
+    # What is there
+
+    def path(self, key: str, fp: str, kind: str = RECORD) -> Path:
+        """Where the record (or the error) of a cell lies."""
+        if not schema.KEY.fullmatch(key) or len(fp) < 8 or set(fp) - set("0123456789abcdef"):
+            raise ValueError(f"not a cell key and a loss fingerprint: {key!r}, {fp!r}")
+        return self.cells / key[:2] / f"{key}.{fp[:8]}{kind}"
+
+    def has(self, key: str, fp: str) -> bool:
+        """Whether the cell is recorded for this source of its loss."""
+        return self.path(key, fp).exists()
+
+    def state(self, pairs: Iterable[Pair], labels: Mapping[str, str] | None = None) -> dict[str, State]:
+        """Return the state of each cell, from directory listings alone; ``why`` names the loss by ``labels[key]``."""
+        pairs = list(pairs)
+        there: dict[str, list[tuple[str, str]]] = {}
+        for shard in {key[:2] for key, _ in pairs}:
+            for key, fp, kind in self._names(shard):
+                there.setdefault(key, []).append((fp, kind))
+        labels = labels or {}
+        return {key: self._state(key, fp[:8], there.get(key), labels.get(key, "")) for key, fp in pairs}
+
+    def read(self, key: str, fp: str) -> schema.Record | None:
+        """Return the record of a cell, or None. A file that is not that record is set aside and its cell is missing."""
+        return self._read(self.path(key, fp), key, fp[:8])
+
+    def read_error(self, key: str, fp: str) -> schema.ErrorRecord | None:
+        """Return what is known of the last failure of a cell, or None."""
+        return self._read(self.path(key, fp, ERROR), key, fp[:8])
+
+    def records(self, pairs: Iterable[Pair] | None = None) -> Iterator[schema.Record]:
+        """Yield the records of the pairs, in their order; without pairs all of them by key, the newest of each key."""
+        if pairs is None:
+            pairs = self._newest()
+        for key, fp in pairs:
+            found = self.read(key, fp)
+            if found is not None:
+                yield found
+
+    # Writing
+
+    def open_for_writing(self) -> None:
+        """Make the folder, prove that it can be written, and clear what dead writers left. Call it before training."""
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+            (self.folder / "leases").mkdir(exist_ok=True)
+            probe = temporary(self.cells / "probe")
+            probe.write_bytes(b"lossbench\n")
+            now = probe.stat().st_mtime  # the clock of the file server, which dates its files
+            probe.unlink()
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+        self.leases.live()
+        for folder in (self.cells, *self.cells.glob("[0-9a-f][0-9a-f]")):
+            with os.scandir(folder) as entries:
+                for entry in list(entries):
+                    if entry.name.endswith(".tmp"):
+                        clear_leftover(entry, now)
+                    elif entry.name.endswith(RECORD) and folder != self.cells:
+                        self._check(Path(entry.path))
+
+    def write(self, record: schema.Record) -> Path:
+        """Write a finished cell, atomically; then remove its errors and the records of other sources of its loss."""
+        lacks = schema.missing_parts(record)
+        if lacks:
+            raise ValueError(f"the record of cell {record.get('key')!r} lacks {', '.join(lacks)}")
+        path = self._put(record, RECORD)
+        for key, fp, kind in self._names(path.parent.name):
+            if key == record["key"] and (fp, kind) != (record["loss_fingerprint"][:8], RECORD):
+                with contextlib.suppress(OSError):
+                    self.path(key, fp, kind).unlink()
+        return path
+
+    def write_error(self, error: schema.ErrorRecord) -> Path:
+        """Write why a cell has no record; never blocks a re-run."""
+        return self._put(error, ERROR)
+
+    # Leases
+
+    @contextlib.contextmanager
+    def claim(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+        """Hold leases on those pairs that have no record and that no other process trains; yield them."""
+        held: list[leases.Lease] = []
+        mine: list[Pair] = []
+        try:
+            for key, fp in pairs:
+                if self.has(key, fp):
+                    continue
+                try:
+                    lease = self.leases.take(key, fp)
+                except OSError as error:
+                    raise cannot_write(self.folder, error) from None
+                if lease is None:
+                    continue
+                held.append(lease)
+                if not self.has(key, fp):  # recorded between the look and the lease
+                    mine.append((key, fp))
+            yield mine
+        finally:
+            for lease in held:
+                self.leases.give(lease)
+
+    @contextlib.contextmanager
+    def lease(self, key: str, fp: str) -> Iterator[bool]:
+        """Hold the lease of one cell; yields False when it has a record or another process trains it."""
+        with self.claim([(key, fp)]) as mine:
+            yield bool(mine)
+
+    def wait(self, pairs: Iterable[Pair], *, poll=2.0, timeout: float | None = None) -> tuple[list[Pair], list[Pair]]:
+        """Wait until some pairs are recorded or free to claim; return both lists (empty after ``timeout`` seconds)."""
+        pairs, start = list(pairs), time.monotonic()
+        while True:
+            live = self.leases.live()
+            done = [pair for pair in pairs if self.has(*pair)]
+            free = [(key, fp) for key, fp in pairs if (key, fp) not in done and (key, fp[:8]) not in live]
+            if done or free or not pairs or (timeout is not None and time.monotonic() - start >= timeout):
+                return done, free
+            time.sleep(poll)
+
+    # Inside
+
+    def _names(self, shard: str) -> list[tuple[str, str, str]]:
+        """(key, fp8, kind) of every well-named file of a shard."""
+        try:
+            names = os.listdir(self.cells / shard)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        parts = (name.split(".", 2) for name in names if name.endswith(RECORD))
+        kinds = {"json": RECORD, "error.json": ERROR}
+        named = ((p[0], p[1], kinds[p[2]]) for p in parts if len(p) == 3 and p[2] in kinds)
+        return [(key, fp, kind) for key, fp, kind in named if _is_name(key, fp, shard)]
+
+    def _newest(self) -> list[Pair]:
+        pairs: dict[str, list[str]] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for shard in sorted(os.listdir(self.cells)):
+                for key, fp, kind in self._names(shard):
+                    if kind == RECORD:
+                        pairs.setdefault(key, []).append(fp)
+
+        def age(key: str, fp: str) -> tuple[int, str]:
+            if len(pairs[key]) == 1:
+                return 0, fp
+            with contextlib.suppress(OSError):
+                return self.path(key, fp).stat().st_mtime_ns, fp
+            return 0, fp
+
+        return [(key, max(fps, key=lambda fp: age(key, fp))) for key, fps in sorted(pairs.items())]
+
+    def _read(self, path: Path, key: str, fp: str) -> dict | None:
+        try:
+            with open(path, "rb") as file:
+                data, seen = file.read(), os.fstat(file.fileno())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"cannot read the record {path}: {error.strerror}") from None
+        try:
+            return schema.decode(data, key, fp, str(path))
+        except Damaged as why:
+            self._set_aside(path, str(why), seen)
+            return None
+
+    def _check(self, path: Path) -> None:
+        """Set a file aside whose name is foreign or whose ends are not those of a record: cheap, and catches a cut."""
+        key, _, rest = path.name.partition(".")
+        fp, _, kind = rest.partition(".")
+        if kind not in ("json", "error.json") or not _is_name(key, fp, path.parent.name):
+            return self._set_aside(path, "its name is not that of a record", path.stat())
+        try:
+            with open(path, "rb") as file:
+                seen, start = os.fstat(file.fileno()), file.read(10)
+                file.seek(max(0, seen.st_size - 2))
+                whole = start.startswith(b'{"schema":') and file.read() == b"}\n"
+        except OSError:
+            return None
+        return None if whole else self._set_aside(path, "it is cut short" if seen.st_size else "it is empty", seen)
+
+    def _set_aside(self, path: Path, why: str, seen: os.stat_result) -> None:
+        """Move a bad file to quarantine/, unless a good one has taken its place since it was read."""
+        try:
+            now = path.stat()
+            if (now.st_ino, now.st_mtime_ns, now.st_size) != (seen.st_ino, seen.st_mtime_ns, seen.st_size):
+                return
+            self.quarantine.mkdir(parents=True, exist_ok=True)
+            names = (f"{path.name}{suffix}" for suffix in itertools.chain([""], (f".{n}" for n in itertools.count(1))))
+            target = next(t for t in (self.quarantine / name for name in names) if not t.exists())
+            os.replace(path, target)
+            self.notes.append(f"set aside {path}: {why}; it lies in {target} now, and its cell counts as missing")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.notes.append(f"{path} is passed over: {why} (it could not be moved: {error.strerror})")
+
+    def _put(self, record: dict, kind: str) -> Path:
+        data = schema.encode(record)
+        path = self.path(record["key"], record["loss_fingerprint"], kind)
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+        return path
+
+    def _state(self, key: str, fp: str, there: list[tuple[str, str]] | None, label: str) -> State:
+        if not there:
+            return State("missing", "never run")
+        if (fp, RECORD) in there:
+            return State("done")
+        if (fp, ERROR) in there:
+            return State("failed", f"the last attempt failed; {self.path(key, fp, ERROR)} says how")
+        old = max((other for other, kind in there if kind == RECORD), default="")
+        loss = f"loss '{label}'" if label else "the loss"
+        if old:
+            return State("stale", f"the source of {loss} changed (record {old}, now {fp})")
+        return State("missing", f"never finished; it failed under another source of {loss}")
+
+
+def _is_name(key: str, fp: str, shard: str) -> bool:
+    return len(fp) == 8 and key[:2] == shard and schema.KEY.fullmatch(key) is not None

@@ -1,0 +1,163 @@
+"""What a record says: its schema as commented types, and its strict JSON form; older versions are read by upgrades.
+
+Numbers that are not finite are written as ``null`` (strict JSON has no NaN): a reader takes ``null`` in a numeric
+place as "no value here", and the neighbouring count or outcome says why. Nothing is rounded, so that equal trainings
+give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NotRequired, TypedDict
+
+from benchmark.errors import UserError
+
+SCHEMA = 1
+KEY = re.compile(r"[0-9a-f]{16}")
+_UPGRADES: dict[int, Callable[[dict], dict]] = {}  # version n -> function that turns a record n into a record n + 1
+
+
+class CellFacts(TypedDict):
+    """The resolved cell: everything that its key is computed from, every default filled in."""
+
+    dataset: str  # canonical spec, "scenes(foreground=0.01)"
+    loss: str  # canonical spec, "dice(over='batch')"
+    seed: int
+    recipe: dict[str, Any]  # model, optimiser, schedule, steps, batch size: what is identical across losses
+    data_identity: str  # hex; changes when the data change
+    protocol: int  # version of the training and scoring protocol
+
+
+class Certificate(TypedDict):
+    """The pairing certificate: hashes (hex) that are equal for all cells of a block, or a contrast is not paired."""
+
+    init: str  # initial weights
+    order: str  # order of the batches, with their augmentation
+    split: str  # train, validation and test indices
+    data: str  # images, masks, split and groups
+
+
+class Cost(TypedDict):
+    """What a cell took. A cell trained in a stack of K bears 1/K of the stack."""
+
+    seconds: float  # wall time
+    cpu_seconds: float  # processor time
+    stack: int  # cells that were trained together
+
+
+class Provenance(TypedDict, total=False):
+    """Where a record came from; never a host name, a user name or a home folder."""
+
+    commit: str | None  # git commit of the code, None outside a checkout
+    dirty: bool  # tracked or new files differed from the commit (changes under results/ don't count)
+    diff: str | None  # results/provenance/<diff>.diff holds the difference
+    version: str  # of lossbench
+    packages: dict[str, str]  # name -> version, of the packages that a result can depend on
+    hardware: dict[str, Any]  # cpu (model), cores (usable), memory_gb, gpus (names)
+    python: str
+    platform: str  # "Linux x86_64 glibc 2.36"
+    command: str  # as typed, folders and addresses left out
+    threads: int  # of the training process
+    device: str  # "cpu", "cuda: NVIDIA ..."
+
+
+class Record(TypedDict):
+    """One finished cell.
+
+    Metrics: higher is better for dice, iou, precision, recall, nsd, boundary_iou; lower for hd95 and assd (in spacing
+    units), nll (nats a pixel), ece, ece_fg, brier, fp_rate, fp_area, missed. Size ratios (predicted / true) are best
+    at 1, their natural logs at 0. ``@0.5`` is the argmax, ``@val`` the threshold chosen on validation.
+    """
+
+    schema: int
+    key: str  # 16 hex: sha256 of the resolved cell
+    cell: CellFacts
+    loss_label: str  # short unique name within the experiment, used in figures
+    family: str
+    loss_fingerprint: str  # hex; of the loss's source, docstrings left out
+    outcome: Literal["done", "collapsed"]  # collapsed is a result: scored, never dropped
+    collapse: Literal["", "background", "foreground", "not_finite"]
+    metrics: dict[str, float | int | None]  # column of the cells table -> value; means over images, then classes
+    images: dict[str, list]  # column of the images table -> one value per test image and foreground class
+    curves: dict[str, list]  # column of the curves table -> one value per logged step
+    threshold_curve: list[float | None]  # validation Dice at thresholds 0.01, 0.02, ..., 0.99
+    certificate: Certificate
+    cost: Cost
+    provenance: Provenance
+
+
+class ErrorRecord(TypedDict):
+    """A cell that raised or killed its worker: no result, never blocks a re-run, goes when the cell succeeds."""
+
+    schema: int
+    key: str
+    loss_fingerprint: str
+    kind: str  # "error", "killed", "time limit"
+    error: str  # one sentence
+    trace: NotRequired[str]  # for the loss's author
+    cell: NotRequired[dict]
+    attempts: NotRequired[int]
+    provenance: NotRequired[Provenance]
+
+
+class Damaged(Exception):
+    """These bytes are not the record that their name promises; the text says why."""
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as strict JSON holds it: arrays become lists, numpy scalars numbers, NaN and infinities None."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy and torch, without importing either
+        return plain(value.tolist())
+    raise TypeError(f"a record cannot hold a {type(value).__name__}")
+
+
+def encode(record: dict) -> bytes:
+    """Return the bytes of a record or an error: one line that starts with the schema and ends with its brace."""
+    key, fingerprint = record.get("key"), record.get("loss_fingerprint")
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise ValueError(f"a record needs a key of 16 hex digits, not {key!r}")
+    if not isinstance(fingerprint, str) or not re.fullmatch(r"[0-9a-f]{8,}", fingerprint):
+        raise ValueError(f"a record needs a loss fingerprint of 8 or more hex digits, not {fingerprint!r}")
+    ordered = {"schema": SCHEMA, **{name: item for name, item in record.items() if name != "schema"}}
+    return (json.dumps(plain(ordered), allow_nan=False, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+
+
+def decode(data: bytes, key: str, fp: str, where: str = "the record") -> dict:
+    """Return the record in today's schema; raise Damaged when these bytes are not that of this key and fingerprint.
+
+    A record of a newer schema is intact, only unknown here: that is a UserError."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Damaged("it is empty" if not data.strip() else f"it is not valid JSON ({type(error).__name__})") from None
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise Damaged("it is not a lossbench record")
+    if record["schema"] > SCHEMA:
+        newer = f"{where} has schema {record['schema']}, newer than this lossbench knows ({SCHEMA})"
+        raise UserError(f"{newer}; update lossbench")
+    while record["schema"] < SCHEMA:
+        upgrade = _UPGRADES.get(record["schema"])
+        if upgrade is None:
+            raise Damaged(f"its schema {record['schema']} never existed")
+        record = {**upgrade(record), "schema": record["schema"] + 1}
+    if record.get("key") != key:
+        raise Damaged(f"it holds the cell {record.get('key')!r}")
+    if not str(record.get("loss_fingerprint", "")).startswith(fp):
+        raise Damaged(f"it holds the loss fingerprint {record.get('loss_fingerprint')!r}")
+    return record
+
+
+def missing_parts(record: dict) -> list[str]:
+    """Names that a finished record must have and this one lacks."""
+    return [name for name in Record.__required_keys__ if name not in record and name != "schema"]

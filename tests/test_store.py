@@ -1,0 +1,492 @@
+"""The store keeps every record whole, derives states from names, and never lets two processes train one cell."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark import files, leases
+from benchmark import record as schema
+from benchmark.errors import UserError
+from benchmark.store import Store
+
+GOLDEN = Path(__file__).parent / "golden" / "record_v1.json"
+KEY, FP = "00112233445566ff", "9f8e7d6c5b4a3928"
+
+
+def a_record(key=KEY, fp=FP, **changes):
+    return {**json.loads(GOLDEN.read_text()), "key": key, "loss_fingerprint": fp, **changes}
+
+
+@pytest.fixture
+def results(tmp_path):
+    store = Store(tmp_path / "results")
+    store.open_for_writing()
+    return store
+
+
+def files_of(store):
+    return sorted(p.relative_to(store.folder).as_posix() for p in store.folder.rglob("*") if p.is_file())
+
+
+# Writing and reading
+
+
+def test_a_written_record_reads_back_the_same(results):
+    results.write(a_record())
+    assert results.read(KEY, FP) == a_record()
+    assert files_of(results) == [f"cells/00/{KEY}.9f8e7d6c.json"]
+
+
+def test_the_record_of_schema_1_still_reads(results):
+    path = results.path(KEY, FP)
+    path.parent.mkdir(parents=True)
+    shutil.copy(GOLDEN, path)
+    assert results.read(KEY, FP)["metrics"]["dice@0.5"] == 0.8125
+    assert not schema.missing_parts(results.read(KEY, FP))
+
+
+def test_an_older_schema_is_read_through_its_upgrade(results, monkeypatch):
+    monkeypatch.setattr(schema, "SCHEMA", 2)
+    monkeypatch.setattr(schema, "_UPGRADES", {1: lambda old: {**old, "collapse": "background"}})
+    path = results.path(KEY, FP)
+    path.parent.mkdir(parents=True)
+    shutil.copy(GOLDEN, path)
+    assert results.read(KEY, FP) == a_record(schema=2, collapse="background")
+
+
+def test_a_newer_schema_is_the_users_to_mend_and_is_left_in_place(results):
+    path = results.path(KEY, FP)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(a_record(schema=9)))
+    with pytest.raises(UserError, match="schema 9, newer than this lossbench knows"):
+        results.read(KEY, FP)
+    assert path.exists()
+
+
+def test_numbers_that_are_not_finite_become_null_in_strict_json(results):
+    path = results.write(a_record(metrics={"a": math.nan, "b": math.inf, "c": 1.5, "d": [-math.inf, 2]}))
+    text = path.read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert results.read(KEY, FP)["metrics"] == {"a": None, "b": None, "c": 1.5, "d": [None, 2]}
+
+
+def test_numpy_values_are_written_as_plain_numbers(results):
+    np = pytest.importorskip("numpy")
+    metrics = {
+        "a": np.float32(0.5),
+        "b": np.arange(3),
+        "c": np.array([np.nan, 1.0]),
+        "d": np.bool_(True),
+        "e": np.float64("nan"),
+    }
+    results.write(a_record(metrics=metrics))
+    assert results.read(KEY, FP)["metrics"] == {"a": 0.5, "b": [0, 1, 2], "c": [None, 1.0], "d": True, "e": None}
+
+
+@pytest.mark.parametrize("change", [{"key": "short"}, {"key": "../../../../etc/x"}, {"loss_fingerprint": "xyz"}])
+def test_a_record_with_a_bad_name_is_refused(results, change):
+    with pytest.raises(ValueError, match=r"16 hex|fingerprint"):
+        results.write(a_record(**change))
+
+
+def test_a_record_that_lacks_a_part_is_refused_and_the_part_named(results):
+    record = a_record()
+    del record["certificate"]
+    with pytest.raises(ValueError, match="lacks certificate"):
+        results.write(record)
+
+
+def test_reading_a_folder_that_does_not_exist_finds_nothing_and_makes_nothing(tmp_path):
+    store = Store(tmp_path / "nowhere")
+    assert store.state([(KEY, FP)])[KEY].status == "missing"
+    assert list(store.records()) == [] and store.read(KEY, FP) is None
+    assert not (tmp_path / "nowhere").exists()
+
+
+# States
+
+
+def test_states_follow_from_names(results):
+    keys = [f"{n:016x}" for n in range(4)]
+    old, new = "1a2b3c4d" * 2, "9f8e7d6c" * 2
+    results.write(a_record(keys[0], new))
+    results.write(a_record(keys[1], old))
+    results.write_error({"key": keys[2], "loss_fingerprint": new, "kind": "error", "error": "it broke"})
+    states = results.state([(k, new) for k in keys], labels=dict.fromkeys(keys, "dice"))
+    assert [states[k].status for k in keys] == ["done", "stale", "failed", "missing"]
+    assert states[keys[1]].why == "the source of loss 'dice' changed (record 1a2b3c4d, now 9f8e7d6c)"
+    assert states[keys[2]].why.endswith(".error.json says how")
+
+
+def test_a_failure_of_an_older_source_leaves_the_cell_missing(results):
+    results.write_error({"key": KEY, "loss_fingerprint": "aaaaaaaa", "kind": "error", "error": "it broke"})
+    assert results.state([(KEY, FP)])[KEY].status == "missing"
+    assert "another source" in results.state([(KEY, FP)])[KEY].why
+
+
+def test_success_removes_the_failure_and_the_records_of_older_sources(results):
+    results.write(a_record(fp="1a2b3c4d"))
+    results.write_error({"key": KEY, "loss_fingerprint": FP, "kind": "error", "error": "it broke"})
+    results.write(a_record("00ffffffffffffff", "1a2b3c4d"))
+    assert results.read_error(KEY, FP)["error"] == "it broke"
+    results.write(a_record())
+    assert files_of(results) == [f"cells/00/{KEY}.9f8e7d6c.json", "cells/00/00ffffffffffffff.1a2b3c4d.json"]
+
+
+def test_records_are_yielded_by_key_and_of_two_sources_the_newer(results):
+    results.write(a_record("ff" * 8))
+    results.write(a_record())
+    old = results.path(KEY, "1a2b3c4d")
+    old.write_bytes(schema.encode(a_record(fp="1a2b3c4d")))  # as a kill between rename and removal leaves it
+    os.utime(old, (1, 1))
+    assert [(r["key"], r["loss_fingerprint"]) for r in results.records()] == [(KEY, FP), ("ff" * 8, FP)]
+    assert [r["key"] for r in results.records([("ff" * 8, FP), (KEY, FP)])] == ["ff" * 8, KEY]
+
+
+def test_the_state_of_10000_cells_takes_less_than_a_second(results):
+    body = schema.encode(a_record())
+    pairs = [(f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}", FP) for n in range(10_000)]
+    for key, fp in pairs[:9_000]:
+        path = results.path(key, fp)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(body)
+    start = time.perf_counter()
+    states = results.state(pairs)
+    seconds = time.perf_counter() - start
+    assert sum(s.status == "done" for s in states.values()) == 9_000
+    assert seconds < 1, f"{seconds:.2f} s"
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda b: b[: len(b) // 2], "not valid JSON"),
+        (lambda b: b"", "empty"),
+        (lambda b: b"\xff\xfe" + b, "not valid JSON"),
+        (lambda b: b'{"schema":1,"key":"ffffffffffffffff"}\n', "holds the cell 'ffffffffffffffff'"),
+        (lambda b: b.replace(FP.encode(), b"0" * 16), "holds the loss fingerprint"),
+        (lambda b: b"[1,2]\n", "not a lossbench record"),
+        (lambda b: b'{"schema":0}\n', "schema 0 never existed"),
+        (lambda b: b"[" * 100_000, "not valid JSON"),
+        (lambda b: b'{"schema":NaN}\n', "not a lossbench record"),
+    ],
+)
+def test_a_damaged_record_is_set_aside_with_the_reason_and_its_cell_is_missing(results, damage, why):
+    path = results.write(a_record())
+    path.write_bytes(damage(path.read_bytes()))
+    assert results.read(KEY, FP) is None
+    assert results.state([(KEY, FP)])[KEY].status == "missing"
+    assert files_of(results) == [f"quarantine/{path.name}"]
+    assert len(results.notes) == 1 and why in results.notes[0] and "counts as missing" in results.notes[0]
+
+
+def test_opening_for_writing_sets_cut_and_foreign_files_aside_but_leaves_other_peoples_notes(results):
+    good = results.write(a_record())
+    cut = results.write(a_record("00aaaaaaaaaaaaaa"))
+    cut.write_bytes(cut.read_bytes()[:-40])
+    foreign = good.with_name("results.json")
+    foreign.write_text("{}")
+    note = good.with_name("README.txt")
+    note.write_text("mine")
+    again = Store(results.folder)
+    again.open_for_writing()
+    assert good.exists() and note.exists() and not cut.exists() and not foreign.exists()
+    assert sorted(n.split(":")[1].split(";")[0] for n in again.notes) == [
+        " it is cut short",
+        " its name is not that of a record",
+    ]
+
+
+def test_a_second_damaged_file_of_one_name_does_not_replace_the_first(results):
+    for _ in range(2):
+        results.write(a_record()).write_text("{")
+        results.read(KEY, FP)
+    assert len(list(results.quarantine.iterdir())) == 2
+
+
+def test_mutated_records_never_raise_anything_but_are_set_aside_or_read(results):
+    import random
+
+    random.seed(0)
+    whole = schema.encode(a_record())
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(random.randint(1, 5)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        del data[random.randrange(len(data)) :][: random.choice([0, 0, 10])]
+        path = results.path(KEY, FP)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        try:
+            found = results.read(KEY, FP)
+        except UserError as error:
+            assert "newer" in str(error)
+            continue
+        assert found is None or found["key"] == KEY
+
+
+# Folders that refuse
+
+
+def test_a_folder_under_a_file_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written: .*; name another with --results"):
+        Store(tmp_path / "file" / "results").open_for_writing()
+
+
+def test_a_read_only_folder_is_refused_before_training(results, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match="read-only file system"):
+        results.open_for_writing()
+
+
+def test_a_full_disk_leaves_nothing_half_written(results, monkeypatch):
+    before = results.write(a_record(loss_label="before"))
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="no space is left"):
+        results.write(a_record(loss_label="after"))
+    assert results.read(KEY, FP)["loss_label"] == "before"
+    assert files_of(results) == [before.relative_to(results.folder).as_posix()]
+
+
+@pytest.mark.system
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_really_full_disk_leaves_nothing_half_written(tmp_path):
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True
+    ).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        store = Store(tmp_path / "results")
+        store.open_for_writing()
+        written = []
+        with pytest.raises(UserError, match="no space is left"):
+            for n in range(1000):
+                key = f"00{n:014x}"
+                store.write(a_record(key, curves={"step": list(range(1000))}))
+                written.append(key)
+        assert written and [r["key"] for r in store.records()] == written and not store.notes
+        assert not list(store.folder.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_what_a_dead_writer_left_is_swept_and_a_living_ones_draft_stays(results):
+    shard = results.path(KEY, FP).parent
+    shard.mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead = shard / f".{KEY}.9f8e7d6c.json.{leases.host()}-{ended.pid}-123.0.tmp"
+    alive = files.temporary(shard / f"{KEY}.9f8e7d6c.json")
+    elsewhere = shard / f".{KEY}.9f8e7d6c.json.0badcafe-1-1.0.tmp"
+    ancient = shard / f".{KEY}.9f8e7d6c.json.0badcafe-1-2.0.tmp"
+    for path in (dead, alive, elsewhere, ancient):
+        path.write_text("{")
+    os.utime(ancient, (1, 1))
+    results.open_for_writing()
+    assert [p.exists() for p in (dead, alive, elsewhere, ancient)] == [False, True, True, False]
+
+
+def test_a_reader_never_sees_a_torn_record_while_writers_replace_it(results):
+    stop = threading.Event()
+    results.write(a_record())
+    bad = []
+
+    def write(label):
+        while not stop.is_set():
+            results.write(a_record(loss_label=label, curves={"step": [1] * 500}))
+
+    writers = [threading.Thread(target=write, args=(c,)) for c in "ab"]
+    for w in writers:
+        w.start()
+    try:
+        for _ in range(500):
+            if results.read(KEY, FP) is None:
+                bad.append(results.notes)
+    finally:
+        stop.set()
+        for w in writers:
+            w.join()
+    assert not bad and not results.notes
+
+
+# Leases
+
+
+def test_a_claimed_cell_is_refused_to_others_and_free_again_afterwards(results):
+    other = Store(results.folder)
+    with results.claim([(KEY, FP), ("ff" * 8, FP)]) as mine:
+        assert mine == [(KEY, FP), ("ff" * 8, FP)]
+        with other.claim([(KEY, FP), ("ee" * 8, FP)]) as theirs:
+            assert theirs == [("ee" * 8, FP)]
+        with other.lease(KEY, FP) as held:
+            assert not held
+    with other.lease(KEY, FP) as held:
+        assert held
+    assert not list((results.folder / "leases").iterdir())
+
+
+def test_a_recorded_cell_is_not_claimed(results):
+    results.write(a_record())
+    with results.claim([(KEY, FP)]) as mine:
+        assert mine == []
+
+
+def test_an_error_inside_a_claim_releases_it(results):
+    with pytest.raises(ZeroDivisionError), results.claim([(KEY, FP)]):
+        raise ZeroDivisionError
+    assert not results.leases.live()
+
+
+def hold_and_die(folder, key, fp):
+    claim = Store(folder).claim([(key, fp)])
+    claim.__enter__()
+    os.kill(os.getpid(), 9)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+def test_the_lease_of_a_killed_process_of_this_host_is_taken_over_at_once(results):
+    child = multiprocessing.get_context("spawn").Process(target=hold_and_die, args=(results.folder, KEY, FP))
+    child.start()
+    child.join()
+    assert len(list((results.folder / "leases").iterdir())) == 1
+    with results.lease(KEY, FP) as held:
+        assert held
+        assert len(list((results.folder / "leases").iterdir())) == 1
+
+
+def test_a_zombie_counts_as_dead():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    time.sleep(0.5)  # it has ended and nobody has waited for it
+    word = f"{leases.host()}-{child.pid}-{leases.started(child.pid)}"
+    assert leases.started(child.pid) is None and leases.is_dead(word)
+    child.wait()
+
+
+def test_a_reused_pid_does_not_keep_a_dead_owner_alive():
+    assert not leases.is_dead(leases.owner())
+    assert leases.is_dead(f"{leases.host()}-{os.getpid()}-1")
+
+
+def test_a_process_of_another_host_is_never_called_dead_by_its_pid():
+    assert not leases.is_dead("0badcafe-999999-1")
+
+
+def foreign_lease(store, beat=1):
+    path = store.folder / "leases" / f"{KEY}.{FP[:8]}.feedfeedfeedfeed"
+    path.write_text(f"0badcafe-1-1 {beat:012d}\n")
+    return path
+
+
+def test_a_foreign_lease_is_stale_only_after_its_counter_stood_still_whatever_its_file_time_says(results, monkeypatch):
+    store = Store(results.folder, patience=60)
+    now = [1000.0]
+    monkeypatch.setattr(leases.time, "monotonic", lambda: now[0])
+    path = foreign_lease(store)
+    os.utime(path, (1, 1))  # a clock that is decades off
+    assert store.leases.live()
+    now[0] += 59
+    foreign_lease(store, beat=2)  # it lives
+    assert store.leases.live()
+    now[0] += 59
+    os.utime(path, (1, 1))
+    assert store.leases.live()
+    now[0] += 2
+    assert not store.leases.live() and not path.exists()
+
+
+def test_a_paused_owner_finds_its_lease_gone_and_does_not_overwrite_its_successors(results):
+    mine = results.leases.take(KEY, FP)
+    mine.path.unlink()  # another sweep took over while we were paused
+    with Store(results.folder).lease(KEY, FP) as held:
+        assert held and not mine.held
+        mine.beat()
+        assert len(list((results.folder / "leases").iterdir())) == 1
+    results.leases.give(mine)
+
+
+def test_a_held_lease_beats(tmp_path):
+    store = Store(tmp_path, beat=0.05)
+    with store.lease(KEY, FP):
+        path = next((tmp_path / "leases").iterdir())
+        first = path.read_text()
+        time.sleep(0.4)
+        assert int(path.read_text().split()[1]) >= int(first.split()[1]) + 2
+
+
+def test_a_lease_names_no_host(results):
+    with results.lease(KEY, FP):
+        path = next((results.folder / "leases").iterdir())
+        assert os.uname().nodename not in path.read_text() + path.name
+
+
+def race(folder, keys, log, start):
+    store = Store(folder)
+    start.wait()
+    for key in keys:
+        for _ in range(20):
+            with store.lease(key, FP) as held:
+                if held:
+                    with open(log, "a") as f:
+                        f.write(f"+{key}\n")
+                    time.sleep(0.003)
+                    store.write(a_record(key))
+                    with open(log, "a") as f:
+                        f.write(f"-{key}\n")
+            if store.has(key, FP):
+                break
+            time.sleep(0.002)
+
+
+@pytest.mark.system
+def test_four_processes_on_one_folder_train_each_cell_once(results, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    keys, log, start = [f"{n:016x}" for n in range(40)], tmp_path / "log", context.Event()
+    children = [context.Process(target=race, args=(results.folder, keys, log, start)) for _ in range(4)]
+    for child in children:
+        child.start()
+    time.sleep(1)
+    start.set()
+    for child in children:
+        child.join()
+    lines = log.read_text().split()
+    assert sorted(lines) == sorted([f"{sign}{key}" for key in keys for sign in "+-"])
+
+
+def test_waiting_returns_the_recorded_and_the_freed(results):
+    other = Store(results.folder)
+    pairs = [(KEY, FP), ("ff" * 8, FP), ("ee" * 8, FP)]
+    claim = other.claim(pairs)
+    claim.__enter__()
+    assert results.wait(pairs, poll=0.01, timeout=0.05) == ([], [])
+    other.write(a_record())
+    assert results.wait(pairs, poll=0.01) == ([(KEY, FP)], [])
+    claim.__exit__(None, None, None)
+    assert results.wait(pairs[1:], poll=0.01) == ([], pairs[1:])
+
+
+def test_the_store_needs_neither_torch_nor_numpy():
+    code = "import sys, benchmark.store; assert not {'torch', 'numpy', 'distributed', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
