@@ -1,0 +1,243 @@
+"""Paired effects: the difference between two losses that started from the same weights and saw the same batches.
+
+Blocks (data set variant x recipe x seed) are the unit of pairing. Two questions get two intervals, never mixed:
+*on these data sets* - the mean over the data sets present, each counted once, blocks drawn within data sets - and *on
+new data sets* - where the independent data set is the unit and all levels of one synthetic ladder are a single one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from benchmark.analysis import permutation, stats
+from benchmark.errors import UserError, nearest
+
+CERTIFICATE = ("init_hash", "order_hash", "split_hash")
+DOSE = "data.foreground"
+Value = str | Mapping[str, float]
+
+
+class NotPaired(UserError):
+    """Two cells of one block differ in start, batch order or split, so that their difference is not a paired one."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One estimate with everything that a reader needs to judge it; nan where the blocks cannot tell."""
+
+    estimate: float  # in the metric's own units (a slope: per tenfold foreground)
+    low: float  # 95 % t interval, on these data sets
+    high: float
+    boot_low: float  # 95 % BCa bootstrap interval over blocks
+    boot_high: float
+    p: float  # two-sided, by sign flips: of blocks (means), of pairs of blocks at mirrored doses (slopes)
+    smallest_p: float  # that the test can reach on these blocks
+    mde: float  # smallest true effect found with 80 % power at two-sided .05
+    superiority: float  # P(A > B) over blocks
+    n_blocks: int
+    n_datasets: int
+    new_estimate: float  # mean over independent data sets
+    new_low: float
+    new_high: float
+    new_boot_low: float
+    new_boot_high: float
+    n_units: int
+
+
+def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the cells of a loss, named by its canonical spec or, failing that, by its label."""
+    found = cells[cells["loss"] == name]
+    return found if len(found) else cells[cells["loss_label"] == name]
+
+
+def value_of(cells: pd.DataFrame, value: Value, absolute: bool = False) -> pd.Series:
+    """Return a column, or a weighted sum of columns such as {"dice@val": 1, "dice@0.5": -0.2}; ``absolute`` takes |.|
+    of it.
+    """
+    parts = {value: 1.0} if isinstance(value, str) else dict(value)
+    for column in parts:
+        if column not in cells.columns:
+            raise UserError(f"the table 'cells' has no column '{column}'{nearest(column, cells.columns)}")
+    total = sum(weight * cells[column].astype(float) for column, weight in parts.items())
+    return total.abs() if absolute else total
+
+
+def differences(
+    cells: pd.DataFrame, of: str, against: str | None, value: Value, absolute: bool = False
+) -> tuple[pd.DataFrame, int]:
+    """Return one row a complete block (dataset, recipe, unit, ladder, dose, seed, block, difference), and how many were
+    incomplete.
+
+    ``against=None`` gives the value itself. Collapsed cells count with what they scored. Raises NotPaired where
+    certificates differ.
+    """
+    first = _one_per_block(select_loss(cells, of), value, absolute)
+    if against is None:
+        whole = first.assign(difference=first["value"])
+        lost = int(whole["difference"].isna().sum())
+        return _described(whole.dropna(subset="difference")), lost
+    second = _one_per_block(select_loss(cells, against), value, absolute)
+    both = first.join(second[["value", *CERTIFICATE]], how="inner", rsuffix="_b")
+    _check(both, of, against)
+    both = both.assign(difference=both["value"] - both["value_b"]).dropna(subset="difference")
+    lost = len(first.index.union(second.index)) - len(both)
+    return _described(both), lost
+
+
+def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: int = 4000) -> Effect:
+    """Return the mean of the differences over data sets, or (``shape="slope"``) their slope on log10 of the foreground
+    fraction.
+    """
+    strata = [(key, g) for key, g in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)]
+    groups = [g["difference"].to_numpy(float) for _, g in strata]
+    if shape == "slope":
+        weights, ladders = _ladders([g for _, g in strata])
+        kept = [i for i, w in enumerate(weights) if w != 0 or any(i in ladder for ladder in ladders)]
+        groups, weights = [groups[i] for i in kept], weights[kept]
+        strata = [strata[i] for i in kept]
+    else:
+        weights = stats.mean_weights(groups)
+    found = stats.estimate(groups, weights)
+    low, high = found.interval()
+    boot = stats.bca_interval(groups, weights, seed=seed, resamples=resamples)
+    total = sum(map(len, groups))
+    nothing = (float("nan"), float("nan"))
+    if shape == "slope":
+        doses = [g["dose"].iloc[0] for _, g in strata]
+        place = {i: n for n, i in enumerate(kept)}
+        parts = [([groups[place[i]] for i in ladder], [doses[place[i]] for i in ladder]) for ladder in ladders]
+        p, reach = permutation.trend(parts)
+        units, new, new_boot, ahead = [], stats.Estimate(*nothing, 0.0), nothing, float("nan")
+    else:
+        p, reach = permutation.sign_flip(groups, weights, seed=seed), permutation.smallest_p(total)
+        if total > permutation.EXACT_UP_TO:
+            reach = 1 / 20_001
+        units = _units(strata)
+        new = stats.estimate([np.array([np.mean([g.mean() for g in unit]) for unit in units])], [1.0])
+        new_boot = stats.hierarchical_interval(units, seed=seed, resamples=resamples)
+        ahead = stats.superiority(np.concatenate(groups))
+    return Effect(
+        found.value, low, high, *boot, p, reach, stats.minimum_detectable(found), ahead, total, len(groups),
+        new.value, *new.interval(), *new_boot, len(units),
+    )  # fmt: skip
+
+
+def effects_table(
+    cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = ("dice@0.5", "dice@val"), resamples: int = 2000
+) -> pd.DataFrame:
+    """Return one row a (data set, recipe, metric, loss): its paired effect against ``against``, Holm-adjusted within
+    the first three.
+
+    Where a pair is refused, the numbers are nan and the column ``note`` says why.
+    """
+    rows = []
+    for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        if not len(select_loss(part, against)):
+            continue
+        reference = select_loss(part, against)["loss"].iloc[0]
+        rivals = part.loc[part["loss"] != reference, ["loss", "loss_label", "family"]].drop_duplicates("loss")
+        for column in columns:
+            if column not in part.columns:
+                continue
+            block = []
+            for rival in rivals.sort_values("loss_label").itertuples():
+                note, numbers = "", {}
+                try:
+                    pairs, lost = differences(part, rival.loss, reference, column)
+                    if len(pairs):
+                        numbers = asdict(effect(pairs, resamples=resamples))
+                    if lost:
+                        note = f"{lost} block{'s' * (lost != 1)} incomplete"
+                except NotPaired as error:
+                    note = str(error)
+                block.append(
+                    {"dataset": dataset, "recipe": recipe, "metric": column, "loss": rival.loss,
+                    "loss_label": rival.loss_label,
+                     "family": rival.family, "against": reference, **numbers, "note": note}
+                )  # fmt: skip
+            p = [row.get("p", float("nan")) for row in block]
+            rows += [row | {"p_holm": adjusted} for row, adjusted in zip(block, stats.holm(p), strict=True)]
+    names = [
+        "dataset",
+        "recipe",
+        "metric",
+        "loss",
+        "loss_label",
+        "family",
+        "against",
+        *Effect.__annotations__,
+        "p_holm",
+        "note",
+    ]
+    return pd.DataFrame(rows).reindex(columns=names)
+
+
+def _one_per_block(cells: pd.DataFrame, value: Value, absolute: bool) -> pd.DataFrame:
+    doubled = cells.loc[cells["block"].duplicated(), ["block", "loss"]]
+    if len(doubled):
+        block, loss = doubled.iloc[0]
+        raise UserError(
+            f"block {block} holds two cells of the loss '{loss}'; the tables must be built from current records only"
+        )
+    return cells.assign(value=value_of(cells, value, absolute)).set_index("block")
+
+
+def _check(both: pd.DataFrame, of: str, against: str) -> None:
+    for column in CERTIFICATE:
+        ours, theirs = both[column], both[f"{column}_b"]
+        # A hash that is not there proves nothing, so it counts as a difference.
+        wrong = (ours != theirs) | ours.isna() | (ours == "")
+        if wrong.any():
+            block = both.index[wrong.to_numpy()][0]
+            what = {"init_hash": "initial weights", "order_hash": "batch order", "split_hash": "split"}[column]
+            raise NotPaired(
+                f"'{of}' and '{against}' are not paired: the certificates of block {block} do not show the same {what}"
+            )
+
+
+def _described(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Add what the design needs: the independent data set (unit), the ladder, and the dose (log10 of the foreground
+    fraction).
+    """
+    parameters = [c for c in pairs.columns if c.startswith("data.") and c != DOSE]
+    unit, ladder = {}, {}
+    for row in pairs.drop_duplicates("dataset")[["dataset", "dataset_name", *parameters]].to_dict("records"):
+        # A user's folders and torchvision's sets are different data under one builder.
+        place = [str(row[c]) for c in ("data.path", "data.name") if isinstance(row.get(c), str)]
+        unit[row["dataset"]] = "/".join([row["dataset_name"], *place])
+        ladder[row["dataset"]] = repr([row["dataset_name"], *(row[c] for c in parameters)])
+    foreground = pairs[DOSE].astype(float) if DOSE in pairs else pd.Series(np.nan, index=pairs.index)
+    described = pairs.assign(
+        unit=pairs["dataset"].map(unit),
+        ladder=pairs["dataset"].map(ladder) + pairs["recipe"].astype(str),
+        dose=np.log10(foreground.where(foreground > 0)),
+    ).reset_index()
+    return described[["dataset", "recipe", "unit", "ladder", "dose", "seed", "block", "difference"]]
+
+
+def _ladders(strata: list[pd.DataFrame]) -> tuple[np.ndarray, list[list[int]]]:
+    """Return the weights of the mean slope over ladders, and the strata of each ladder (those with two or more
+    doses).
+    """
+    members: dict[str, list[int]] = {}
+    for i, part in enumerate(strata):
+        if np.isfinite(part["dose"].iloc[0]):
+            members.setdefault(part["ladder"].iloc[0], []).append(i)
+    ladders = [m for m in members.values() if len({strata[i]["dose"].iloc[0] for i in m}) > 1]
+    if not ladders:
+        raise UserError("a slope needs a data set at two or more foreground fractions")
+    weights = np.zeros(len(strata))
+    for ladder in ladders:
+        weights[ladder] += stats.slope_weights([strata[i]["dose"].iloc[0] for i in ladder]) / len(ladders)
+    return weights, ladders
+
+
+def _units(strata: list[tuple[tuple, pd.DataFrame]]) -> list[list[np.ndarray]]:
+    units: dict[str, list[np.ndarray]] = {}
+    for _, part in strata:
+        units.setdefault(part["unit"].iloc[0], []).append(part["difference"].to_numpy(float))
+    return list(units.values())

@@ -1,0 +1,222 @@
+"""Records become tidy tables here: `cells`, `images`, `curves` and `recipes`, the only input of analysis, figures and
+report.
+
+cells    one row a cell: what was run (dataset, loss, seed, recipe, block), how it ended, its certificate, cost and
+metrics images   one row a cell x test image x foreground class
+curves   one row a cell x logged step
+recipes  one row a recipe: its eight hex digits and every parameter
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = ("cells", "images", "curves", "recipes")
+LEADING = (
+    "key", "experiment", "dataset", "dataset_name", "loss", "loss_label", "family", "seed", "recipe", "block",
+    "outcome", "collapse",
+    "init_hash", "order_hash", "split_hash", "seconds", "device", "n_test",
+)  # fmt: skip
+TRAILING = ("commit", "dirty", "loss_fingerprint", "data_identity", "protocol", "cpu_seconds")
+SORT = ["dataset", "recipe", "loss", "seed", "key"]
+
+
+def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Return the tables of an iterable of records (their schema: ``benchmark.store``); the order of the records does
+    not matter.
+
+    Raises UserError when two records hold the same cell, since then one of them is stale and should not have been
+    passed on.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    images, curves = _Long(), _Long()
+    recipes: dict[str, dict[str, Any]] = {}
+    seen: set[str] = set()
+    for record in records:
+        row = _cell_row(record)
+        if row["key"] in seen:
+            raise UserError(
+                f"two records of the cell {row['key']} ({row['dataset']}, {row['loss']},
+                seed {row['seed']}) were given; keep the current one"
+            )
+        seen.add(row["key"])
+        rows.append(row)
+        recipes[row["recipe"]] = {"recipe": row["recipe"], **record["cell"]["recipe"]}
+        images.add(row["key"], record.get("images") or {})
+        curves.add(row["key"], record.get("curves") or {})
+    cells = pd.DataFrame(rows, columns=_columns(rows))
+    cells = cells.sort_values(SORT, ignore_index=True) if rows else cells
+    rank = {key: place for place, key in enumerate(cells["key"])}
+    return {
+        "cells": cells,
+        "images": images.frame(rank, ["image", "class"]),
+        "curves": curves.frame(rank, ["step"]),
+        "recipes": pd.DataFrame([{k: _plain(v) for k, v in recipes[name].items()} for name in sorted(recipes)]),
+    }
+
+
+def write_tables(frames: dict[str, pd.DataFrame], folder: str | Path) -> list[Path]:
+    """Write every frame as Parquet and `cells` also as CSV (%.6g); equal frames give equal bytes. Returns the paths."""
+    folder = Path(folder)
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, frame in sorted(frames.items()):
+            paths.append(
+                _atomically(
+                    folder / f"{name}.parquet",
+                    lambda path, f=frame: f.to_parquet(path, index=False, compression="zstd"),
+                )
+            )
+        if "cells" in frames:
+            paths.append(write_csv(frames["cells"], folder / "cells.csv"))
+    except OSError as error:
+        raise UserError(f"cannot write the tables to {folder}: {error.strerror or error}") from None
+    return paths
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a frame as CSV with six significant digits and Unix line ends, so that a change shows as a small diff."""
+    return _atomically(path, lambda p: frame.to_csv(p, index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
+    """Return one table of a results folder as a pandas DataFrame; UserError with what to run when it is not there."""
+    import pandas as pd
+
+    if name not in TABLES:
+        raise UserError(f"there is no table '{name}'{nearest(name, TABLES)}")
+    path = Path(results) / "tables" / f"{name}.parquet"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; `lossbench sweep --results {results}` trains the cells and writes it")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); `lossbench report --results {results}` rebuilds it"
+        ) from None
+
+
+def digest(value: Any) -> str:
+    """Return the eight hex digits that name a recipe or a block."""
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    ).hexdigest()[:8]
+
+
+def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
+    cell, proof = record["cell"], record.get("certificate", {})
+    cost, origin = record.get("cost", {}), record.get("provenance", {})
+    name, params = _data_params(cell["dataset"])
+    recipe = cell.get("recipe_digest") or digest(cell["recipe"])
+    shared = [cell.get("protocol"), cell["dataset"], cell.get("data_identity"), cell["seed"], recipe]
+    return {
+        "key": record["key"],
+        "experiment": record.get("experiment", ""),
+        "dataset": cell["dataset"],
+        "dataset_name": name,
+        "loss": cell["loss"],
+        "loss_label": record.get("loss_label") or cell["loss"],
+        "family": record.get("family", ""),
+        "seed": cell["seed"],
+        "recipe": recipe,
+        "block": cell.get("block") or digest(shared),
+        "outcome": record["outcome"],
+        "collapse": record.get("collapse") or "",
+        "init_hash": proof.get("init", ""),
+        "order_hash": proof.get("order", ""),
+        "split_hash": proof.get("split", ""),
+        "seconds": cost.get("seconds"),
+        "device": origin.get("device", ""),
+        **{f"data.{key}": _plain(value) for key, value in params.items()},
+        **record.get("metrics", {}),
+        "commit": origin.get("commit", ""),
+        "dirty": bool(origin.get("dirty", False)),
+        "loss_fingerprint": record.get("loss_fingerprint", ""),
+        "data_identity": cell.get("data_identity", ""),
+        "protocol": cell.get("protocol"),
+        "cpu_seconds": cost.get("cpu_seconds"),
+    }
+
+
+def _data_params(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of a data set spec and its parameters, every default filled in where its builder is still
+    known.
+    """
+    from benchmark import specs
+    from benchmark.registry import parse_dataset
+
+    try:
+        spec = parse_dataset(text)
+        return spec.name, spec.params
+    except UserError:
+        term = specs.parse(text, "data set")[0]
+        return term.name, term.arguments
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    found = {column: None for row in rows for column in row}
+    data = sorted(c for c in found if c.startswith("data."))
+    fixed = {*LEADING, *TRAILING, *data}
+    return [*LEADING, *data, *sorted(c for c in found if c not in fixed), *TRAILING]
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+
+
+class _Long:
+    """Collects column lists of many cells and joins them once; columns that a cell lacks become nan."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, dict[str, list]]] = []
+        self.columns: dict[str, None] = {}
+
+    def add(self, key: str, columns: dict[str, list]) -> None:
+        if columns:
+            self.parts.append((key, columns))
+            self.columns.update(dict.fromkeys(columns))
+
+    def frame(self, rank: dict[str, int], order: list[str]) -> pd.DataFrame:
+        import numpy as np
+        import pandas as pd
+
+        parts = sorted(self.parts, key=lambda part: rank[part[0]])
+        lengths = [len(next(iter(columns.values()))) for _, columns in parts]
+        joined: dict[str, Any] = {"key": np.repeat([key for key, _ in parts], lengths) if parts else []}
+        leading = [c for c in order if c in self.columns]
+        for name in [*leading, *(c for c in sorted(self.columns) if c not in leading)]:
+            pieces = [
+                np.asarray(c[name]) if name in c else np.full(n, np.nan)
+                for (_, c), n in zip(parts, lengths, strict=True)
+            ]
+            whole = np.concatenate([p.astype(float) if p.dtype == object and _numeric(p) else p for p in pieces])
+            # Metrics of single images need no more than six digits; halving them keeps a large study in memory.
+            joined[name] = whole.astype(np.float32) if whole.dtype == np.float64 else whole
+        return pd.DataFrame(joined)
+
+
+def _numeric(piece: Any) -> bool:
+    return all(v is None or isinstance(v, int | float) for v in piece)
+
+
+def _atomically(path: Path, write: Any) -> Path:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
