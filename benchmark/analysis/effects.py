@@ -89,41 +89,44 @@ def differences(
 
 
 def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: int = 4000) -> Effect:
-    """Return the mean of the differences over data sets, or (``shape="slope"``) their slope on log10 of the foreground
-    fraction.
+    """Return the mean of the differences over data sets, or (``shape="slope"``) their slope on log10 foreground.
+
+    The slope of a ladder (one generator at several foreground fractions, all else equal) is per tenfold foreground;
+    several ladders count alike.
     """
-    strata = [(key, g) for key, g in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)]
-    groups = [g["difference"].to_numpy(float) for _, g in strata]
+    strata = [part for _, part in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)]
     if shape == "slope":
-        weights, ladders = _ladders([g for _, g in strata])
-        kept = [i for i, w in enumerate(weights) if w != 0 or any(i in ladder for ladder in ladders)]
-        groups, weights = [groups[i] for i in kept], weights[kept]
-        strata = [strata[i] for i in kept]
+        ladders = _ladders(strata)
+        strata = [part for ladder in ladders for part in ladder]
+        weights = np.concatenate([stats.slope_weights(_doses(ladder)) / len(ladders) for ladder in ladders])
+        p, reach = permutation.trend([(_groups(ladder), _doses(ladder)) for ladder in ladders])
+        groups, units, ahead = _groups(strata), [], float("nan")
     else:
+        groups, units = _groups(strata), _units(strata)
         weights = stats.mean_weights(groups)
-    found = stats.estimate(groups, weights)
-    low, high = found.interval()
-    boot = stats.bca_interval(groups, weights, seed=seed, resamples=resamples)
-    total = sum(map(len, groups))
-    nothing = (float("nan"), float("nan"))
-    if shape == "slope":
-        doses = [g["dose"].iloc[0] for _, g in strata]
-        place = {i: n for n, i in enumerate(kept)}
-        parts = [([groups[place[i]] for i in ladder], [doses[place[i]] for i in ladder]) for ladder in ladders]
-        p, reach = permutation.trend(parts)
-        units, new, new_boot, ahead = [], stats.Estimate(*nothing, 0.0), nothing, float("nan")
-    else:
-        p, reach = permutation.sign_flip(groups, weights, seed=seed), permutation.smallest_p(total)
-        if total > permutation.EXACT_UP_TO:
-            reach = 1 / 20_001
-        units = _units(strata)
-        new = stats.estimate([np.array([np.mean([g.mean() for g in unit]) for unit in units])], [1.0])
-        new_boot = stats.hierarchical_interval(units, seed=seed, resamples=resamples)
+        p, reach = permutation.sign_flip(groups, weights, seed=seed), permutation.reach(sum(map(len, groups)))
         ahead = stats.superiority(np.concatenate(groups))
+    found = stats.estimate(groups, weights)
+    # Without independent data sets (a slope, or none) there is nothing to say about new ones.
+    over_units = np.array([np.mean([g.mean() for g in unit]) for unit in units] or [np.nan])
+    new = stats.estimate([over_units], [1.0])
     return Effect(
-        found.value, low, high, *boot, p, reach, stats.minimum_detectable(found), ahead, total, len(groups),
-        new.value, *new.interval(), *new_boot, len(units),
-    )  # fmt: skip
+        found.value,
+        *found.interval(),
+        *stats.bca_interval(groups, weights, seed=seed, resamples=resamples),
+        p=p,
+        smallest_p=reach,
+        mde=stats.minimum_detectable(found),
+        superiority=ahead,
+        n_blocks=sum(map(len, groups)),
+        n_datasets=len(groups),
+        new_estimate=new.value,
+        new_low=new.interval()[0],
+        new_high=new.interval()[1],
+        new_boot_low=(boot := stats.hierarchical_interval(units, seed=seed, resamples=resamples))[0],
+        new_boot_high=boot[1],
+        n_units=len(units),
+    )
 
 
 def effects_table(
@@ -155,10 +158,18 @@ def effects_table(
                 except NotPaired as error:
                     note = str(error)
                 block.append(
-                    {"dataset": dataset, "recipe": recipe, "metric": column, "loss": rival.loss,
-                    "loss_label": rival.loss_label,
-                     "family": rival.family, "against": reference, **numbers, "note": note}
-                )  # fmt: skip
+                    {
+                        "dataset": dataset,
+                        "recipe": recipe,
+                        "metric": column,
+                        "loss": rival.loss,
+                        "loss_label": rival.loss_label,
+                        "family": rival.family,
+                        "against": reference,
+                        **numbers,
+                        "note": note,
+                    }
+                )
             p = [row.get("p", float("nan")) for row in block]
             rows += [row | {"p_holm": adjusted} for row, adjusted in zip(block, stats.holm(p), strict=True)]
     names = [
@@ -219,25 +230,29 @@ def _described(pairs: pd.DataFrame) -> pd.DataFrame:
     return described[["dataset", "recipe", "unit", "ladder", "dose", "seed", "block", "difference"]]
 
 
-def _ladders(strata: list[pd.DataFrame]) -> tuple[np.ndarray, list[list[int]]]:
-    """Return the weights of the mean slope over ladders, and the strata of each ladder (those with two or more
-    doses).
-    """
-    members: dict[str, list[int]] = {}
-    for i, part in enumerate(strata):
+def _groups(strata: list[pd.DataFrame]) -> list[np.ndarray]:
+    return [part["difference"].to_numpy(float) for part in strata]
+
+
+def _doses(strata: list[pd.DataFrame]) -> list[float]:
+    return [float(part["dose"].iloc[0]) for part in strata]
+
+
+def _ladders(strata: list[pd.DataFrame]) -> list[list[pd.DataFrame]]:
+    """Return the strata of each ladder that holds two or more doses."""
+    members: dict[str, list[pd.DataFrame]] = {}
+    for part in strata:
         if np.isfinite(part["dose"].iloc[0]):
-            members.setdefault(part["ladder"].iloc[0], []).append(i)
-    ladders = [m for m in members.values() if len({strata[i]["dose"].iloc[0] for i in m}) > 1]
+            members.setdefault(part["ladder"].iloc[0], []).append(part)
+    ladders = [ladder for ladder in members.values() if len(set(_doses(ladder))) > 1]
     if not ladders:
         raise UserError("a slope needs a data set at two or more foreground fractions")
-    weights = np.zeros(len(strata))
-    for ladder in ladders:
-        weights[ladder] += stats.slope_weights([strata[i]["dose"].iloc[0] for i in ladder]) / len(ladders)
-    return weights, ladders
+    return ladders
 
 
-def _units(strata: list[tuple[tuple, pd.DataFrame]]) -> list[list[np.ndarray]]:
+def _units(strata: list[pd.DataFrame]) -> list[list[np.ndarray]]:
+    """Return the groups of each independent data set."""
     units: dict[str, list[np.ndarray]] = {}
-    for _, part in strata:
+    for part in strata:
         units.setdefault(part["unit"].iloc[0], []).append(part["difference"].to_numpy(float))
     return list(units.values())

@@ -26,6 +26,11 @@ def blocks_needed(alpha: float = 0.05, tests: int = 1) -> int:
     return n
 
 
+def reach(blocks: int, draws: int = 20_000) -> float:
+    """Return the smallest p-value that ``sign_flip`` can give: exact up to 32 blocks, one in ``draws`` + 1 beyond."""
+    return smallest_p(blocks) if blocks <= EXACT_UP_TO else 1 / (draws + 1)
+
+
 def sign_flip(groups: Groups, weights: Sequence[float] | None = None, draws: int = 20_000, seed: int = 0) -> float:
     """Return the two-sided p-value of sum_g w_g mean(d_g) when each block's difference may as well have the other sign.
 
@@ -90,4 +95,4 @@ def trend(ladders: Sequence[tuple[Groups, Sequence[float]]]) -> tuple[float, flo
     differences.
     """
     rises = mirrored(ladders)
-    return sign_flip([rises]), smallest_p(len(rises))
+    return sign_flip([rises]), reach(len(rises))

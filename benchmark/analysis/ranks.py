@@ -40,14 +40,23 @@ def leaderboard(cells: pd.DataFrame, metric: str = "dice@0.5", level: float = 0.
             if not len(scores):
                 continue
             low, high = stats.estimate([scores], [1.0]).interval()
-            board.append({
-                "dataset": dataset, "recipe": recipe, "metric": metric, "loss": loss, "loss_label": facts.loc[loss,
-                "loss_label"],
-                "family": facts.loc[loss, "family"], "mean": scores.mean(), "low": low, "high": high,
-                "sd": scores.std(ddof=1) if len(scores) > 1 else np.nan, "n": len(scores),
-                "collapsed": int(collapsed.get(loss, 0)),
-                "best": loss in marked,
-            })  # fmt: skip
+            board.append(
+                {
+                    "dataset": dataset,
+                    "recipe": recipe,
+                    "metric": metric,
+                    "loss": loss,
+                    "loss_label": facts.loc[loss, "loss_label"],
+                    "family": facts.loc[loss, "family"],
+                    "mean": scores.mean(),
+                    "low": low,
+                    "high": high,
+                    "sd": scores.std(ddof=1) if len(scores) > 1 else np.nan,
+                    "n": len(scores),
+                    "collapsed": int(collapsed.get(loss, 0)),
+                    "best": loss in marked,
+                }
+            )
         board.sort(key=lambda row: (row["mean"] if lower_is_better(metric) else -row["mean"], row["loss"]))
         rows += [{**row, "place": place} for place, row in enumerate(board, 1)]
     names = [
@@ -114,13 +123,20 @@ def collapses(cells: pd.DataFrame) -> pd.DataFrame:
         bad = part[part["outcome"] == "collapsed"]
         if len(bad):
             kinds = bad["collapse"].value_counts()
-            rows.append({
-                "dataset": dataset, "recipe": recipe, "loss": loss, "loss_label": part["loss_label"].iloc[0],
-                "family": part["family"].iloc[0],
-                "collapsed": len(bad), "n": len(part), "share": len(bad) / len(part),
-                **{kind: int(kinds.get(kind, 0)) for kind in ("background", "foreground", "not_finite")},
-                "seeds": ", ".join(str(s) for s in sorted(bad["seed"])),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "recipe": recipe,
+                    "loss": loss,
+                    "loss_label": part["loss_label"].iloc[0],
+                    "family": part["family"].iloc[0],
+                    "collapsed": len(bad),
+                    "n": len(part),
+                    "share": len(bad) / len(part),
+                    **{kind: int(kinds.get(kind, 0)) for kind in ("background", "foreground", "not_finite")},
+                    "seeds": ", ".join(str(s) for s in sorted(bad["seed"])),
+                }
+            )
     names = [
         "dataset",
         "recipe",
@@ -148,8 +164,15 @@ def missing_blocks(cells: pd.DataFrame) -> pd.DataFrame:
         for loss, own in part.groupby("loss", observed=True):
             lacking = blocks.drop(own["block"].unique())
             if len(lacking):
-                rows.append({
-                    "dataset": dataset, "recipe": recipe, "loss": loss, "loss_label": own["loss_label"].iloc[0],
-                    "missing": len(lacking), "of": len(blocks), "seeds": ", ".join(str(s) for s in sorted(lacking)),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "dataset": dataset,
+                        "recipe": recipe,
+                        "loss": loss,
+                        "loss_label": own["loss_label"].iloc[0],
+                        "missing": len(lacking),
+                        "of": len(blocks),
+                        "seeds": ", ".join(str(s) for s in sorted(lacking)),
+                    }
+                )
     return pd.DataFrame(rows).reindex(columns=["dataset", "recipe", "loss", "loss_label", "missing", "of", "seeds"])

@@ -23,10 +23,25 @@ if TYPE_CHECKING:
 
 TABLES = ("cells", "images", "curves", "recipes")
 LEADING = (
-    "key", "experiment", "dataset", "dataset_name", "loss", "loss_label", "family", "seed", "recipe", "block",
-    "outcome", "collapse",
-    "init_hash", "order_hash", "split_hash", "seconds", "device", "n_test",
-)  # fmt: skip
+    "key",
+    "experiment",
+    "dataset",
+    "dataset_name",
+    "loss",
+    "loss_label",
+    "family",
+    "seed",
+    "recipe",
+    "block",
+    "outcome",
+    "collapse",
+    "init_hash",
+    "order_hash",
+    "split_hash",
+    "seconds",
+    "device",
+    "n_test",
+)
 TRAILING = ("commit", "dirty", "loss_fingerprint", "data_identity", "protocol", "cpu_seconds")
 SORT = ["dataset", "recipe", "loss", "seed", "key"]
 
@@ -47,10 +62,8 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     for record in records:
         row = _cell_row(record)
         if row["key"] in seen:
-            raise UserError(
-                f"two records of the cell {row['key']} ({row['dataset']}, {row['loss']},
-                seed {row['seed']}) were given; keep the current one"
-            )
+            what = f"{row['key']} ({row['dataset']}, {row['loss']}, seed {row['seed']})"
+            raise UserError(f"two records of the cell {what} were given; keep the current one")
         seen.add(row["key"])
         rows.append(row)
         recipes[row["recipe"]] = {"recipe": row["recipe"], **record["cell"]["recipe"]}
