@@ -1,2 +1,290 @@
-def main():
-    print("lossbench")
+"""The command line: parse, call, print. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.errors import UserError
+
+app = typer.Typer(
+    name="lossbench",
+    help="Which segmentation loss, and why? Identical networks, identical batches, every loss.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ExperimentArg = Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships: quick, smoke.")]
+With = Annotated[list[Path] | None, typer.Option("--with", help="A Python file with losses of your own (@loss); may be repeated.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
+DataOption = Annotated[list[str] | None, typer.Option("--data", help="A folder or file with your images and masks, or a data set spec; replaces the experiment's.")]
+Losses = Annotated[list[str] | None, typer.Option("--loss", help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")]
+
+
+def _resolve(experiment: str, with_: list[Path] | None, data: list[str] | None, losses: list[str] | None, seeds: int | None):
+    from benchmark.experiment import read_experiment
+
+    for file in with_ or ():
+        if not file.is_file():
+            raise UserError(f"--with {file}: there is no such file")
+    return read_experiment(
+        experiment,
+        tuple(str(file) for file in with_ or ()),
+        data=tuple(_data_spec(item) for item in data or ()),
+        seeds=seeds,
+        add_losses=tuple(losses or ()),
+    )
+
+
+def _data_spec(text: str) -> str:
+    """Return a spec for what the user typed after --data: a path becomes folder(path=...)."""
+    path = Path(text).expanduser()
+    if path.exists():
+        return f"folder(path={str(path.resolve())!r})"
+    if "(" in text or text.isidentifier():
+        return text
+    raise UserError(f"--data {text}: there is no such folder or file, and it names no data set; 'lossbench data list' shows the sets")
+
+
+@app.command()
+def sweep(
+    experiment: ExperimentArg = "quick",
+    with_: With = None,
+    data: DataOption = None,
+    loss: Losses = None,
+    seeds: Seeds = None,
+    results: Results = Path("results"),
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Worker processes (default: one a core).")] = None,
+    serial: Annotated[bool, typer.Option("--serial", help="Train in this process, one stack after the other.")] = False,
+    cluster: Annotated[str | None, typer.Option("--cluster", help="A TOML file that describes a batch system (dask-jobqueue).")] = None,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address or scheduler file of a running Dask cluster.")] = None,
+    time_limit: Annotated[float | None, typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up.")] = None,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Draw figures and write the report at the end.")] = True,
+) -> None:
+    """Train what is missing of an experiment, then write tables, figures and the report."""
+    from benchmark import provenance
+    from benchmark import sweep as sweeping
+
+    planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
+    _print_plan(planned)
+    mode = "json" if json_lines else "auto"
+    if planned.missing:
+        facts = provenance.collect(results=results)
+        options = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit, "mode": mode}
+        summary, failures = sweeping.run(planned, results, provenance=facts, **options)
+        for sentence in failures:
+            _say(f"failed: {sentence}", error=True)
+        if summary.interrupted:
+            _say(f"interrupted; every finished cell is kept. To go on: {_again()}", error=True)
+            raise typer.Exit(130)
+        after = sweeping.plan(planned.experiment, results)
+        _say(f"trained {len(planned.missing) - len(after.missing)} cells in {_duration(summary.seconds)}")
+        if failures:
+            _say(f"{len(after.missing)} cells have no record; 'lossbench status {experiment} --why' says why, the same command tries them again", error=True)
+    else:
+        sweeping.write_experiment(planned.experiment, planned.cells, Path(results))
+    if report:
+        _answer(results)
+    if planned.missing and failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    experiment: ExperimentArg = "quick",
+    with_: With = None,
+    data: DataOption = None,
+    loss: Losses = None,
+    seeds: Seeds = None,
+    results: Results = Path("results"),
+) -> None:
+    """Show what an experiment would train and what it would cost, without training."""
+    from benchmark import sweep as sweeping
+
+    planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
+    _print_plan(planned, detail=True)
+
+
+@app.command()
+def status(
+    experiment: ExperimentArg = "quick",
+    with_: With = None,
+    data: DataOption = None,
+    loss: Losses = None,
+    seeds: Seeds = None,
+    results: Results = Path("results"),
+    why: Annotated[bool, typer.Option("--why", help="Name every cell that is not done, and the reason.")] = False,
+) -> None:
+    """Say which cells of an experiment are done, missing, stale or failed."""
+    from benchmark import sweep as sweeping
+
+    planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
+    counts = planned.counts()
+    parts = [f"{counts[name]} {name}" for name in ("done", "missing", "stale", "failed") if counts.get(name)]
+    _say(f"{planned.experiment.name}: {len(planned.cells)} cells: {', '.join(parts)}")
+    if not why:
+        if planned.missing:
+            _say("'--why' names each; 'lossbench sweep' trains them")
+        return
+    for cell in planned.missing:
+        state = planned.states[cell.key]
+        _say(f"  {state.status:8} {cell.data_label} · {cell.loss.label} · seed {cell.seed}  {state.why}")
+
+
+@app.command()
+def report(
+    results: Results = Path("results"),
+    open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
+) -> None:
+    """Write tables, figures and the report again from what is stored; trains nothing."""
+    path = _answer(results)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command()
+def figures(results: Results = Path("results")) -> None:
+    """Draw every figure from the stored tables; trains nothing."""
+    from benchmark import figures as drawing
+
+    paths = drawing.draw_all(Path(results))
+    _say(f"{len(paths)} files in {Path(results) / 'figures'}")
+
+
+@app.command()
+def check(
+    spec: Annotated[str, typer.Argument(help="A loss spec, a Python file with losses of your own, or 'all'.")],
+    with_: With = None,
+) -> None:
+    """Test a loss against the numerical contract; exit code 1 when it fails."""
+    from rich.console import Console
+
+    from benchmark.losses import check as checking
+    from benchmark.registry import losses
+    from benchmark.source import read_entries
+
+    files = tuple(str(file) for file in with_ or ())
+    if spec == "all":
+        names = sorted(losses(files))
+    elif spec.endswith(".py"):
+        if not Path(spec).is_file():
+            raise UserError(f"{spec}: there is no such file")
+        losses((*files, spec))
+        names, files = [entry.name for entry in read_entries(Path(spec)) if entry.kind == "loss"], (*files, spec)
+        if not names:
+            raise UserError(f"{spec}: registers no loss; decorate a function with @loss('name') (from benchmark import loss)")
+    else:
+        names = [spec]
+    console = Console()
+    passed = True
+    for name in names:
+        outcome = checking.run(name, files)
+        console.print(checking.render(outcome))
+        passed &= outcome.passed
+    if not passed:
+        raise typer.Exit(1)
+
+
+list_app = typer.Typer(help="List what can be named in an experiment.", no_args_is_help=True)
+app.add_typer(list_app, name="list")
+
+
+@list_app.command("losses")
+def list_losses(with_: With = None, name: Annotated[str | None, typer.Argument(help="Show one loss in full.")] = None) -> None:
+    """Every loss: family, formula, parameters with defaults, paper, cost, and what it does on empty images."""
+    from benchmark import listing
+
+    listing.print_losses(tuple(str(file) for file in with_ or ()), name)
+
+
+@list_app.command("experiments")
+def list_experiments() -> None:
+    """The experiments that ship with lossbench."""
+    from benchmark import listing
+
+    listing.print_experiments()
+
+
+def _answer(results: Path) -> Path:
+    """Write tables, figures and report of a results folder, print where they are and the verdicts."""
+    from benchmark import answers
+
+    made = answers.make(Path(results))
+    for line in made.lines:
+        _say(line)
+    return made.report
+
+
+def _print_plan(planned, detail: bool = False) -> None:
+    from benchmark.engines import usable_cores
+
+    experiment = planned.experiment
+    counts = planned.counts()
+    parts = (len(experiment.losses), "losses"), (len(experiment.datasets), "data sets"), (len(experiment.seeds), "seeds")
+    product = " x ".join(f"{n} {word if n > 1 else word.removesuffix('es') if word == 'losses' else word.removesuffix('s')}" for n, word in parts)
+    _say(f"{experiment.name}: {len(planned.cells)} cells = {product}")
+    for sentence in experiment.skipped:
+        _say(f"  {sentence}")
+    words = [f"{counts[name]} {name}" for name in ("done", "missing", "stale", "failed") if counts.get(name)]
+    missing = len(planned.missing)
+    line = f"  {', '.join(words)}"
+    if missing:
+        cores = usable_cores()
+        about = "" if planned.measured else " (a guess until the first cells are measured)"
+        line += f"; to train: {missing}, about {_duration(planned.cost() / cores)} on {cores} cores{about}"
+    else:
+        line += "; nothing to train"
+    _say(line)
+    if detail:
+        from benchmark import listing
+
+        listing.print_plan(planned)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _again() -> str:
+    import shlex
+
+    return "lossbench " + " ".join(shlex.quote(arg) for arg in sys.argv[1:])
+
+
+def _say(text: str, error: bool = False) -> None:
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with its sentence and exit code 2, never with a traceback."""
+    try:
+        app()
+    except UserError as error:
+        _say(f"lossbench: {error}", error=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say("interrupted", error=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"lossbench: {where}{error.strerror or error}", error=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -242,14 +242,9 @@ def _resolve(parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[s
     )  # fmt: skip
 
 
-def relabel(experiment: Experiment, name: str) -> Experiment:
-    """Return the same experiment under another name."""
-    return replace(experiment, name=name)
-
-
 def _sentences(error: ValidationError, path: Path, text: str, prefix: str = "") -> list[str]:
     """Return one line per mistake: ``file:line: key: what is wrong`` with the nearest valid key."""
-    lines = []
+    lines: dict[str, str] = {}
     for item in error.errors(include_url=False):
         # Union branches and validators add their own words to the location; only keys and indices stand in the file.
         place = [p for p in item["loc"] if isinstance(p, int) or re.fullmatch(r"[A-Za-z_]\w*", str(p))]
@@ -266,10 +261,9 @@ def _sentences(error: ValidationError, path: Path, text: str, prefix: str = "") 
             got = item.get("input")
             shown = f" (got {str(got)[:60]!r})" if isinstance(got, str) else f" (got {str(got)[:60]})"
             message = item["msg"].removeprefix("Value error, ") + shown
-        sentence = f"{path}:{line}: {key or 'file'}: {message}"
-        if sentence not in lines:
-            lines.append(sentence)
-    return lines
+        lines.setdefault(key, f"{path}:{line}: {key or 'file'}: {message}")
+    # A list with a wrong item is also reported as a whole; the item says it better.
+    return [sentence for key, sentence in lines.items() if not any(other.startswith(f"{key}[") for other in lines)]
 
 
 def _keys_at(place: list, prefix: str) -> list[str]:

@@ -181,15 +181,16 @@ def _term_text(term: LossTerm, count: int) -> str:
 def _checked(arguments: dict[str, Any], entry: Entry, text: str) -> dict[str, Any]:
     """Return the arguments with numbers in the type of their default, or raise for an unknown name or a wrong type or choice."""
     checked = {}
+    what = "loss" if entry.kind == "loss" else "data set"
     for key, value in arguments.items():
         if key not in entry.params:
-            raise UserError(f"{entry.kind} '{entry.name}' has no parameter '{key}'{nearest(key, entry.params)} (in '{text}')")
+            raise UserError(f"{what} '{entry.name}' has no parameter '{key}'{nearest(key, entry.params)} (in '{text}')")
         default = entry.params[key]
         if key in entry.choices and value not in entry.choices[key]:
             allowed = ", ".join(map(repr, entry.choices[key]))
-            raise UserError(f"'{key}' of {entry.kind} '{entry.name}' must be one of {allowed}, got {value!r} (in '{text}')")
+            raise UserError(f"'{key}' of {what} '{entry.name}' must be one of {allowed}, got {value!r} (in '{text}')")
         if not _fits(value, default):
-            raise UserError(f"'{key}' of {entry.kind} '{entry.name}' must be {_kind(default)}, got {value!r} (in '{text}')")
+            raise UserError(f"'{key}' of {what} '{entry.name}' must be {_kind(default)}, got {value!r} (in '{text}')")
         checked[key] = float(value) if type(default) is float and type(value) is int else value
     return checked
 

@@ -49,6 +49,7 @@ class Module:
     tree: ast.Module
     definitions: dict[str, ast.AST]
     imports: dict[str, tuple[Path, str | None]]  # local name -> (file, name in that file; None for the module itself)
+    summaries: dict[str, tuple[str, list]] = field(default_factory=dict, compare=False)
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -116,16 +117,21 @@ def fingerprint(path: Path, function: str) -> str:
             continue
         seen.add((file, name))
         module = read_module(file)
-        node = module.definitions.get(name)
-        if node is None:
-            if name in module.imports:  # re-exported
-                target, original = module.imports[name]
-                if original is not None:
-                    todo.append((target, original))
-            continue
-        parts.append(f"{file.stem}.{name}\n{_code(node)}")
-        todo.extend(_uses(module, node))
-    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+        if name not in module.summaries:
+            module.summaries[name] = _summary(module, name)
+        code, uses = module.summaries[name]
+        parts.append(code)
+        todo.extend(uses)
+    return hashlib.sha256("\n".join(sorted(filter(None, parts))).encode()).hexdigest()[:16]
+
+
+def _summary(module: Module, name: str) -> tuple[str, list[tuple[Path, str]]]:
+    """Return the bare code behind a name and what of ours it refers to."""
+    node = module.definitions.get(name)
+    if node is not None:
+        return f"{module.path.stem}.{name}\n{_code(node)}", _uses(module, node)
+    target, original = module.imports.get(name, (None, None))  # re-exported, or not ours
+    return "", [(target, original)] if original is not None else []
 
 
 def _uses(module: Module, node: ast.AST) -> list[tuple[Path, str]]:

@@ -1,0 +1,33 @@
+# Two commands set everything up: `make sweep` runs the main job, `make test` the test suite. Nothing is done twice.
+SHELL := /bin/bash
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
+# The test set-up and the plain one differ by extras alone; whichever ran last serves both.
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: sweep test report clean
+sweep: .venv/.ready
+	.venv/bin/lossbench sweep
+
+test: .venv/.ready-test
+	.venv/bin/pytest
+
+report: .venv/.ready
+	.venv/bin/lossbench report
+
+.venv/bin/uv:
+	@command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv; }
+
+.venv/.ready: pyproject.toml
+	@$(MAKE) --no-print-directory .venv/bin/uv
+	$(UV) sync --quiet --inexact
+	@touch $@
+
+.venv/.ready-test: pyproject.toml
+	@$(MAKE) --no-print-directory .venv/bin/uv
+	$(UV) sync --quiet --inexact --extra test --extra peers
+	@touch $@ .venv/.ready
+
+clean:
+	rm -rf .venv build dist .pytest_cache .hypothesis .ruff_cache

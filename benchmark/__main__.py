@@ -1,0 +1,5 @@
+"""``python -m benchmark`` is ``lossbench``."""
+
+from benchmark.cli import main
+
+main()

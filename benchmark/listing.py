@@ -1,0 +1,91 @@
+"""What ``lossbench list`` and ``lossbench plan`` print: the catalogue and the cost of an experiment, as tables."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.errors import UserError, nearest
+from benchmark.registry import losses
+
+
+def print_losses(extra_files: tuple[str, ...] = (), name: str | None = None) -> None:
+    """Print every loss as a table, or one loss in full."""
+    known = losses(extra_files)
+    console = Console()
+    if name is not None:
+        if name not in known:
+            raise UserError(f"unknown loss '{name}'{nearest(name, known)}")
+        _print_loss(console, known[name])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("loss", "family", "formula", "parameters", "paper", "cost", "on empty images"):
+        table.add_column(column, overflow="fold")
+    for entry in sorted(known.values(), key=lambda e: (e.family, e.name)):
+        meta = entry.meta
+        table.add_row(
+            entry.name, entry.family, str(meta.get("formula", "")), _parameters(entry), str(meta.get("cite", "")),
+            str(meta.get("cost", "")), str(meta.get("empty", "")),
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"\n{len(known)} losses; 'lossbench list losses NAME' shows one in full, 'lossbench check NAME' tests it")
+
+
+def _print_loss(console: Console, entry) -> None:
+    console.print(f"[bold]{entry.name}[/bold]  ({entry.family})", highlight=False)
+    for key in ("formula", "cite", "cost", "empty", "aliases"):
+        if entry.meta.get(key):
+            console.print(f"  {key:9} {entry.meta[key]}", markup=False, highlight=False)
+    console.print(f"  {'params':9} {_parameters(entry) or 'none'}", markup=False, highlight=False)
+    if entry.needs:
+        console.print(f"  {'needs':9} {', '.join(entry.needs)}", markup=False, highlight=False)
+    if entry.doc:
+        console.print(textwrap.indent(textwrap.dedent(entry.doc), "  "), markup=False, highlight=False)
+
+
+def _parameters(entry) -> str:
+    shown = {key: value for key, value in entry.params.items() if key != "ignore_index"}
+    return ", ".join(f"{key}={value!r}" for key, value in shown.items())
+
+
+def print_experiments() -> None:
+    """Print the experiments that ship with lossbench."""
+    import tomllib
+
+    from benchmark.experiment import SHIPPED
+
+    seen = {}
+    for folder in SHIPPED:
+        for file in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
+            raw = tomllib.loads(file.read_text(encoding="utf-8"))
+            if "losses" in raw:
+                seen.setdefault(file.stem, raw.get("title", ""))
+    for name, title in seen.items():
+        print(f"{name:12} {title}")
+
+
+def print_plan(planned) -> None:
+    """Print cells and expected core-minutes for each data set and loss, and what the planned seeds can decide."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("data set", "cells", "to train", "core-minutes", "seconds a cell"):
+        table.add_column(column, justify="left" if column == "data set" else "right")
+    groups = defaultdict(list)
+    for cell in planned.cells:
+        groups[cell.data_label].append(cell)
+    missing = {cell.key for cell in planned.missing}
+    for label, cells in groups.items():
+        todo = [cell for cell in cells if cell.key in missing]
+        known = (cells[0].data.text, cells[0].recipe.digest) in planned.seconds
+        each = f"{planned.cell_cost(cells[0]):.1f}" + ("" if known else " (guess)")
+        table.add_row(label, str(len(cells)), str(len(todo)), f"{planned.cost(todo) / 60:.1f}", each)
+    console.print(table)
+    seeds = len(planned.experiment.seeds)
+    console.print(
+        f"\nOn one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {2 / 2**seeds:.3g} at best (exact sign-flip test, two-sided)"
+        + ("." if 2 / 2**seeds <= 0.05 else "; .05 cannot be reached there, only across data sets or by trend."),
+        highlight=False,
+    )
