@@ -41,7 +41,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over images: scores of the pixels, and one histogram a foreground class, over all pixels and near objects."""
+    """Sums over images: scores of the pixels; one histogram a foreground class, over all pixels and near objects."""
 
     pixels: int
     nll: float

@@ -1,4 +1,4 @@
-"""All scores of a test set in one call: rows for the `images` table (image x class), a summary for the `cells` table."""
+"""All scores of a test set in one call: rows (image x class) for the `images` table, means for the `cells` table."""
 
 from __future__ import annotations
 

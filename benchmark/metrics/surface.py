@@ -26,7 +26,7 @@ BAND = 0.02
 
 # Measured crossovers: all pairs at once, a KD-tree, or a distance map of the whole box. Only speed depends on them.
 _ALL_PAIRS = 150_000
-_MAP_PIXELS_PER_POINT = 12
+_MAP_PIXELS_PER_POINT = {2: 4, 3: 2}  # by number of axes
 _NEIGHBOURS = 120
 
 
@@ -118,7 +118,7 @@ def nearest(a: np.ndarray, b: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarr
         return np.sqrt(squares.min(axis=1)), np.sqrt(squares.min(axis=0))
     low = np.minimum(a.min(axis=0), b.min(axis=0))
     box = np.maximum(a.max(axis=0), b.max(axis=0)) - low + 1
-    if np.prod(box) <= _MAP_PIXELS_PER_POINT * (len(a) + len(b)):
+    if np.prod(box) <= _MAP_PIXELS_PER_POINT.get(len(box), 0) * (len(a) + len(b)):
         return _mapped(a - low, b - low, box, spacing), _mapped(b - low, a - low, box, spacing)
     a, b = a * spacing, b * spacing
     return _tree(b).query(a)[0], _tree(a).query(b)[0]
