@@ -1,0 +1,123 @@
+"""Losses are known from their source without running it; a fingerprint changes exactly when the computation may have."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.errors import UserError
+from benchmark.registry import get_loss, losses, parse_loss
+from benchmark.source import fingerprint, read_entries
+
+OWN = '''
+"""A loss of my own."""
+from benchmark import loss
+
+SCALE = 2.0
+
+def helper(x):
+    """A helper."""
+    return x * SCALE
+
+@loss("mine", family="user", cite="me")
+def mine(logits, target, *, power=2.0, ignore_index=None):
+    """Squared error."""
+    p = logits.softmax(1)[:, 1]
+    return helper((p - (target == 1).float()).abs() ** power).mean()
+'''
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "my_loss.py"
+    path.write_text(OWN)
+    return path
+
+
+def test_the_catalogue_is_read_without_torch():
+    code = "import sys; from benchmark.registry import losses, parse_loss; losses(); parse_loss('dice'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_built_in_loss_runs_through_get_loss():
+    logits = torch.randn(2, 3, 8, 8, requires_grad=True)
+    target = torch.randint(0, 3, (2, 8, 8))
+    supplied = {"distance_map": torch.zeros(2, 3, 8, 8), "class_frequency": torch.tensor([0.8, 0.1, 0.1]), "progress": 0.5, "ignore_index": None}
+    for name in losses():
+        value = get_loss(name)(logits, target, **supplied)
+        assert value.ndim == 0 and torch.isfinite(value), name
+
+
+def test_a_weighted_sum_is_the_sum_of_its_parts():
+    logits, target = torch.randn(2, 2, 8, 8), torch.randint(0, 2, (2, 8, 8))
+    both = get_loss("0.3*ce + 2*dice")(logits, target)
+    assert torch.allclose(both, 0.3 * get_loss("ce")(logits, target) + 2 * get_loss("dice")(logits, target))
+
+
+def test_a_users_file_adds_a_loss_that_trains_with_its_own_parameters(own):
+    function = get_loss("mine(power=1.0)", [own])
+    assert function(torch.zeros(1, 2, 4, 4), torch.ones(1, 4, 4, dtype=torch.long)).item() == pytest.approx(1.0)
+
+
+def test_reading_a_users_file_does_not_run_it(tmp_path):
+    path = tmp_path / "loud.py"
+    path.write_text("raise SystemExit('ran')\n" + OWN)
+    assert "mine" in losses([path])
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (("Squared error.", "Another docstring."), True),
+        (('cite="me"', 'cite="you"'), True),
+        (("def helper(x):", "def helper(x):  # a comment"), True),
+        (("def helper(x)", "def helper(x: float)"), True),
+        (("SCALE = 2.0", "SCALE = 3.0"), False),
+        (("return x * SCALE", "return x + SCALE"), False),
+        (("** power", "** (power + 1)"), False),
+        (("power=2.0", "power=3.0"), False),
+    ],
+)
+def test_the_fingerprint_changes_only_with_the_computation(own, change, same):
+    before = fingerprint(own, "mine")
+    own.write_text(OWN.replace(*change))
+    assert (fingerprint(own, "mine") == before) is same
+
+
+def test_the_fingerprint_follows_shared_code_of_the_package(tmp_path):
+    package = Path(__file__).parent.parent / "benchmark"
+    entries = {entry.name: entry for file in (package / "losses").glob("*.py") for entry in read_entries(file)}
+    assert len({entry.fingerprint for entry in entries.values()}) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("def f(x): return x", "registers nothing"),
+        ("from benchmark import loss\n@loss('dice')\ndef f(logits, target): return 0", "exists already"),
+        ("from benchmark import loss\n@loss('a b')\ndef f(logits, target): return 0", "plain word"),
+        ("from benchmark import loss\n@loss('f')\ndef f(logits): return 0", r"\(logits, target"),
+        ("from benchmark import loss\n@loss('f')\ndef f(logits, target, *, gamma): return 0", "has no default"),
+        ("from benchmark import loss\nimport math\n@loss('f')\ndef f(logits, target, *, g=math.pi): return 0", "plain number"),
+        ("def broken(:", "not valid Python"),
+    ],
+)
+def test_a_bad_file_gets_one_sentence_with_its_name(tmp_path, text, part):
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=part) as caught:
+        losses([path])
+    assert "bad.py" in str(caught.value)
+
+
+def test_a_file_that_cannot_be_imported_says_so(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("import nothing_of_this_name\n" + OWN)
+    with pytest.raises(UserError, match="cannot be imported"):
+        get_loss("mine", [path])
+
+
+def test_aliases_resolve_to_their_loss():
+    assert all(parse_loss(alias).terms[0].name == name for alias, name in __import__("benchmark.registry").registry.aliases().items())

@@ -1,0 +1,72 @@
+"""Spec strings are parsed, resolved against the catalogue, and refused with one sentence."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark import specs
+from benchmark.errors import UserError
+from benchmark.registry import parse_dataset, parse_loss
+
+
+def test_defaults_are_filled_in_and_left_out_of_the_canonical_text():
+    spec = parse_loss("tversky( fn_weight = 0.7, fp_weight=0.4 )")
+    assert spec.text == "tversky(fp_weight=0.4)"
+    assert spec.terms[0].params["fn_weight"] == 0.7
+    assert spec.identity() == parse_loss("tversky(fp_weight=0.4)").identity()
+
+
+def test_an_integer_becomes_a_float_where_the_default_is_one():
+    assert parse_loss("tversky(fp_weight=1)").identity() == parse_loss("tversky(fp_weight=1.0)").identity()
+
+
+def test_a_sum_keeps_its_weights_and_is_a_compound():
+    spec = parse_loss("0.5*ce + dice(over='batch')*2")
+    assert [(t.weight, t.name) for t in spec.terms] == [(0.5, "ce"), (2.0, "dice")]
+    assert spec.text == "0.5*ce + 2*dice(over='batch')" and spec.family == "compound"
+
+
+def test_an_adapter_is_read_without_its_library():
+    spec = parse_loss("monai:DiceFocalLoss(gamma=2)")
+    assert spec.terms[0].library == "monai" and spec.terms[0].params == {"gamma": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("dise", "did you mean 'dice'"),
+        ("dice(ovr='batch')", "did you mean 'over'"),
+        ("dice(0.5)", "name the parameters"),
+        ("dice(over=batch)", "quote it: over='batch'"),
+        ("dice(over='x', over='y')", "stands twice"),
+        ("-1*dice", "cannot read"),
+        ("0*dice", "must be positive"),
+        ("dice - ce", "cannot read"),
+        ("mona:Dice()", "the libraries are"),
+        ("__import__('os').system('true')", "cannot read"),
+        ("dice(**{'a': 1})", "not read"),
+        ("focal(gamma='two')", "must be a number"),
+        ("", "named by a string"),
+        ("(" * 500, "cannot read"),
+    ],
+)
+def test_a_bad_spec_gets_one_sentence(text, part):
+    with pytest.raises(UserError, match=part.replace("(", r"\(")):
+        parse_loss(text)
+
+
+def test_a_data_set_is_one_term_with_known_parameters():
+    assert parse_dataset("scenes(foreground=0.01)").text == "scenes"
+    assert parse_dataset("scenes(foreground=0.02)").params["foreground"] == 0.02
+    for bad in ("scenes + scenes", "2*scenes", "scenez", "scenes(fg=1)"):
+        with pytest.raises(UserError):
+            parse_dataset(bad)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_makes_the_parser_raise_anything_but_a_sentence(text):
+    try:
+        specs.parse(text)
+    except UserError as error:
+        assert str(error)

@@ -1,0 +1,135 @@
+"""Cells of a block start and go the same way; companions in a stack never change a cell's numbers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.experiment import Recipe
+from benchmark.models import weights_hash
+from benchmark.registry import get_dataset, get_loss, parse_loss
+from benchmark.scoring import collapse_kind, score
+from benchmark.training import Job, batch_order, learning_rate, train
+
+SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
+TINY = Recipe(steps=6, batch=4, widths=(4, 8), validations=2)
+
+
+def job(loss, seed=0):
+    spec = parse_loss(loss)
+    return Job(get_loss(spec), spec.needs, get_dataset(SPEC, seed), SPEC, seed)
+
+
+def broken(logits, target, **_):
+    return (logits * math.nan).mean()
+
+
+def raising(logits, target, **_):
+    raise ValueError("nope")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return train([job("ce"), job("dice")], TINY)
+
+
+def test_cells_of_a_block_hold_the_same_certificate_and_learn_different_things(pair):
+    assert pair[0].certificate == pair[1].certificate
+    assert weights_hash(pair[0].weights) != weights_hash(pair[1].weights)
+
+
+def test_another_seed_changes_start_order_and_data():
+    one, two = (train([job("ce", seed)], TINY)[0].certificate for seed in (0, 1))
+    assert all(one[part] != two[part] for part in ("init", "order", "data"))
+
+
+@pytest.mark.parametrize("companions", [["ce", "focal"], ["tversky", "ce", "dice_ce", "ce_l1"], ["ce"]])
+def test_a_cell_is_bit_identical_whatever_it_is_stacked_with(pair, companions):
+    other = train([job("dice"), *map(job, companions)], TINY)[0]
+    assert weights_hash(other.weights) == weights_hash(pair[1].weights)
+    assert other.train_loss == pair[1].train_loss
+    assert all(np.array_equal(other.predictions[k], pair[1].predictions[k]) for k in other.predictions)
+
+
+def test_a_cell_is_bit_identical_beside_cells_of_another_seed(pair):
+    other = train([job("ce", 1), job("dice"), job("focal", 2)], TINY)[1]
+    assert weights_hash(other.weights) == weights_hash(pair[1].weights)
+
+
+def test_a_lone_cell_of_a_stacked_recipe_is_the_same_cell(pair):
+    assert weights_hash(train([job("dice")], TINY)[0].weights) == weights_hash(pair[1].weights)
+
+
+def test_training_twice_gives_the_same_bits(pair):
+    again = train([job("ce"), job("dice")], TINY)
+    assert [weights_hash(r.weights) for r in again] == [weights_hash(r.weights) for r in pair]
+
+
+def test_a_single_network_agrees_with_the_stack_over_the_first_steps():
+    few = {"steps": 2, "batch": 4, "widths": (4, 8), "validations": 1, "learning_rate": 1e-3}
+    stacked = train([job("ce"), job("dice")], Recipe(**few))[1]
+    single = train([job("dice")], Recipe(**few, stacked=False))[0]
+    assert stacked.train_loss == pytest.approx(single.train_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(("function", "mark"), [(broken, "not_finite_at"), (raising, "error")])
+def test_a_cell_that_fails_does_not_touch_its_neighbours(pair, function, mark):
+    bad = job("ce")
+    bad = Job(function, (), bad.data, bad.data_name, 0)
+    results = train([bad, job("dice")], TINY)
+    assert getattr(results[0], mark)
+    assert weights_hash(results[1].weights) == weights_hash(pair[1].weights)
+
+
+def test_a_cell_that_turns_not_finite_is_scored_as_collapsed():
+    bad = job("ce")
+    bad = Job(broken, (), bad.data, bad.data_name, 0)
+    result = train([bad], TINY)[0]
+    record = score(bad, result, TINY.steps)
+    assert (record["outcome"], record["collapse"], record["collapse_step"]) == ("collapsed", "not_finite", 1)
+    assert record["metrics"]["dice@0.5"] == 0 and record["metrics"]["missed@0.5"] == 1
+
+
+def test_clipping_limits_each_cell_by_itself():
+    recipe = TINY.model_copy(update={"clip": 1e-3, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0})
+    one = train([job("ce"), job("dice")], recipe)[1]
+    two = train([job("dice"), job("wce"), job("focal")], recipe)[0]
+    assert weights_hash(one.weights) == weights_hash(two.weights)
+
+
+def test_three_dimensions_and_boundary_maps_train():
+    spec = "scenes(dims=3, foreground=0.1, size=16, n_train=4, n_val=2, n_test=2)"
+    data = get_dataset(spec, 0)
+
+    def surface(logits, target, distance_map=None, **_):
+        return (logits.softmax(1) * distance_map).mean()
+
+    results = train([Job(surface, ("distance_map",), data, spec, 0)], Recipe(steps=2, batch=2, widths=(4, 8), validations=1))
+    assert results[0].error is None and all(map(math.isfinite, results[0].train_loss))
+
+
+def test_every_image_comes_once_before_any_comes_again():
+    order = batch_order(10, 4, 5, np.random.default_rng(0)).reshape(-1)
+    assert sorted(order[:10]) == list(range(10)) and sorted(order[10:20]) == list(range(10))
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant", "poly"])
+@pytest.mark.parametrize("steps", [1, 2, 100])
+def test_the_learning_rate_is_positive_and_never_above_its_peak(schedule, steps):
+    recipe = Recipe(schedule=schedule, steps=steps, learning_rate=0.1)
+    rates = [learning_rate(recipe, step) for step in range(steps)]
+    assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates) and rates[0] > 0
+
+
+def test_collapse_is_seen_from_validation_predictions():
+    masks = np.zeros((4, 4, 4), np.uint8)
+    masks[:, 0, 0] = 1
+    empty = np.zeros((4, 2, 4, 4), np.float32)
+    empty[:, 0] = 1
+    assert collapse_kind(empty, masks, None) == "background"
+    assert collapse_kind(1 - empty, masks, None) == "foreground"
+    good = empty.copy()
+    good[:, :, 0, 0] = [0, 1]
+    assert collapse_kind(good, masks, None) == ""
+    assert collapse_kind(empty, np.zeros_like(masks), None) == ""
