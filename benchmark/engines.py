@@ -1,50 +1,62 @@
-"""Where tasks run: Dask's local cluster, any other Dask cluster, or this process; nothing else in the suite knows Dask.
+"""Where tasks run: Dask's local cluster, any other Dask cluster, or this process; nothing else in the suite knows.
 
-A *task* is a stack of cells. The function that runs it writes its own records through the store and returns a small summary.
-
-    from benchmark import engines, store
+A *task* is a stack of cells. Its function writes its own records through the store and returns a small summary.
 
     def run_stack(payload):                              # module level: a worker finds it by its name
         results = store.Store(payload["results"])
         pairs = [(c["key"], c["fp"]) for c in payload["cells"]]
         with results.claim(pairs) as mine:               # not yet recorded, and nobody else trains them
-            for key, fp in mine:
-                record = train(..., on_step=lambda step, loss: engines.emit("step", cell=key, step=step, steps=300, loss=loss))
+            for record in train(mine, on_step=lambda cell, step, loss: emit("step", cell=cell, step=step, loss=loss)):
                 results.write(record)
-                engines.emit("cell", cell=key, outcome=record["outcome"], seconds=...)
-        return {"trained": [k for k, _ in mine], "busy": [k for k, f in pairs if (k, f) not in mine and not results.has(k, f)]}
+                emit("cell", cell=record["key"], outcome=record["outcome"], seconds=record["cost"]["seconds"])
+        return {"busy": [p for p in pairs if not results.has(*p)]}       # another sweep trains them: results.wait
 
-    tasks = [engines.Task(name="scenes/dice/s0", payload={...}, cells=("1f..",), cost=4.0), ...]
+    tasks = [engines.Task("scenes/dice/s0", {...}, cells=("1f..",), cost=4.0, group="scenes"), ...]
     summary = engines.run(tasks, run_stack, workers=2, on_event=display.event, on_result=handle)
-    # handle(Result): result.ok, result.value | result.error (one sentence), result.trace, result.kind, result.task
-    if summary.interrupted: ...                          # Ctrl-C or SIGTERM: everything is stopped, nothing is lost
+    # handle(Result): result.ok, result.value, or result.kind, result.error (one sentence) and result.trace
+    if summary.interrupted: ...                          # Ctrl-C or SIGTERM: all is stopped, nothing is lost
 
-Callbacks run in the calling thread. Events are dicts with ``kind``: ``engine`` (text), ``start`` (task, worker), ``step`` (task, cell, step, steps,
-loss), ``cell`` (task, cell, outcome, seconds), ``end`` (task), ``lost`` (task, why: runs again), ``tick`` (workers; about twice a second).
+Callbacks run in the calling thread. Events are dicts with a ``kind``, and with ``task`` (its name) where they belong to
+one: ``engine`` (text), ``start`` (worker, attempt), ``step`` (cell, step, steps, loss), ``cell`` (cell, outcome,
+seconds), ``end`` (ok), ``lost`` (why; it runs again), ``tick`` (workers, running; about twice a second).
+Serial runs have the same callbacks, no processes, no time limit, and import no Dask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmark import worker
+from benchmark.worker import emit
+
+__all__ = ["Result", "Summary", "Task", "emit", "run", "usable_cores"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A unit of work: a unique ``name`` for people, a JSON-able ``payload``, the cells it holds and its expected cost."""
+    """A unit of work: a unique ``name`` for people, a JSON-able ``payload``, its cells, its expected cost.
+
+    ``group`` (data set, recipe) is what durations are learnt for; ``time_limit`` in seconds goes before ``run``'s."""
 
     name: str
     payload: Any
     cells: tuple[str, ...] = ()
     cost: float = 1.0
     group: str = ""
+    time_limit: float | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a task: ``kind`` is "ok", "error" (it raised), "killed" (its worker died each time) or "time limit"."""
+    """What became of a task: ``kind`` is "ok", "error" (it raised), "killed" (its workers died) or "time limit"."""
 
     task: Task
     kind: str
@@ -62,13 +74,21 @@ class Result:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run went; ``interrupted`` after Ctrl-C or SIGTERM, with ``left`` tasks that did not finish."""
+    """How a run went; ``interrupted`` after Ctrl-C or SIGTERM, with ``left`` tasks that have no result."""
 
     ok: int
     failed: int
     left: int
     interrupted: bool
     seconds: float
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The caller's callbacks."""
+
+    event: Callable[[dict], None]
+    result: Callable[[Result], None]
 
 
 def run(
@@ -86,15 +106,87 @@ def run(
     time_limit: float | None = None,
     retries: int = 0,
     deaths: int = 3,
+    logs: Path | None = None,
 ) -> Summary:
-    """Run every task once, in order, and return when all are settled or the user interrupts."""
-    raise NotImplementedError
+    """Run every task, in order, and return when all have a result or the user interrupts.
 
+    ``workers`` processes of one thread each (default: the usable cores), or ``per_gpu`` on each of ``gpus``;
+    ``cluster`` is a TOML file for a batch system, ``scheduler`` the address or file of a running Dask scheduler. A task whose
+    worker dies runs again elsewhere, and is given up after ``deaths`` of them; one that raises runs ``retries`` times
+    more; one that runs over ``time_limit`` seconds is stopped with its worker. ``logs`` is a folder for what local
+    workers print. Raises UserError when the workers cannot be had.
+    """
+    tasks, start = list(tasks), time.monotonic()
+    calls = Calls(on_event or (lambda event: None), on_result or (lambda result: None))
+    results: list[Result] = []
+    counted = Calls(calls.event, lambda result: (results.append(result), calls.result(result)))
+    if serial or not tasks:
+        interrupted = _run_here(tasks, function, counted, retries)
+    else:
+        from benchmark import dask_engine
 
-def emit(kind: str, **facts: Any) -> None:
-    """Called inside a task: send an event to the driver; "step" events are thinned to a few a second, and never raise."""
+        limits = dask_engine.Limits(time=time_limit, retries=retries, deaths=deaths)
+        where = dask_engine.Where(
+            workers=min(workers or usable_cores(), len(tasks)),
+            gpus=tuple(gpus),
+            per_gpu=per_gpu,
+            cluster=cluster,
+            scheduler=scheduler,
+            logs=logs,
+        )
+        with stop_on_signals() as stop:
+            dask_engine.run(tasks, function, counted, where, limits, stop)
+        interrupted = stop.is_set() and len(results) < len(tasks)
+    ok = sum(result.ok for result in results)
+    return Summary(ok, len(results) - ok, len(tasks) - len(results), interrupted, time.monotonic() - start)
 
 
 def usable_cores() -> int:
-    """Cores this process may use: affinity and cgroup quota considered."""
-    raise NotImplementedError
+    """Cores that this process may use: its affinity and its control group's quota considered."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, int(quota) // int(period))
+    return max(1, cores)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Inside, Ctrl-C and SIGTERM set the event instead of raising somewhere (only in the main thread)."""
+    stop, before = threading.Event(), {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run_here(tasks: list[Task], function: Callable, calls: Calls, retries: int) -> bool:
+    """Run the tasks in this process, one by one; return whether the user interrupted."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, interrupt) if main else None
+    try:
+        for task in tasks:
+            for attempt in range(1, retries + 2):
+
+                def send(event: dict, facts: dict = {"task": task.name, "attempt": attempt, "worker": ""}) -> None:  # noqa: B006
+                    calls.event({**event, **facts})
+
+                out = worker.call(function, task.payload, send)
+                if out["kind"] == "ok" or out.get("user_error"):
+                    break
+            calls.result(Result(task, attempts=attempt, **out))
+            calls.event({"kind": "tick", "workers": 1, "running": 0})
+    except KeyboardInterrupt:
+        return True
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+    return False

@@ -4,9 +4,9 @@
     results.open_for_writing()                     # UserError at once where nothing can be written; sweeps leftovers
     states = results.state([(key, fp), ...])       # {key: State("done" | "stale" | "failed" | "missing", why)}
     with results.claim(pairs) as mine: ...         # the pairs without a record that nobody else trains; leased inside
-    results.write(record); results.write_error({"key":, "loss_fingerprint":, "kind":, "error":, ...})
+    results.write(record); results.write_error(key, fp, error="one sentence", kind="error", trace=...)
     results.read(key, fp); results.read_error(key, fp); for record in results.records(): ...
-    done, free = results.wait(busy)                # pairs that another sweep held: until some are recorded or free
+    done, free = results.wait(busy)                # pairs that another sweep held: until it holds none of them
     for note in results.notes: ...                 # what was set aside and why, for the caller to print
 
 The folder: ``cells/<key[:2]>/<key>.<fp8>.json`` and ``...<fp8>.error.json``, where ``key`` is 16 hex and ``fp8`` the
@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark import leases
 from benchmark import record as schema
@@ -128,9 +129,9 @@ class Store:
                     self.path(key, fp, kind).unlink()
         return path
 
-    def write_error(self, error: schema.ErrorRecord) -> Path:
-        """Write why a cell has no record; never blocks a re-run."""
-        return self._put(error, ERROR)
+    def write_error(self, key: str, fp: str, *, error: str, kind: str = "error", **facts: Any) -> Path:
+        """Write why a cell has no record (``facts``: trace, attempts, cell, ...); it never blocks a re-run."""
+        return self._put({"key": key, "loss_fingerprint": fp, "kind": kind, "error": error, **facts}, ERROR)
 
     # Leases
 
@@ -164,13 +165,15 @@ class Store:
             yield bool(mine)
 
     def wait(self, pairs: Iterable[Pair], *, poll=2.0, timeout: float | None = None) -> tuple[list[Pair], list[Pair]]:
-        """Wait until some pairs are recorded or free to claim; return both lists (empty after ``timeout`` seconds)."""
+        """Wait until no other process holds any of the pairs; return those recorded by then and those free to claim.
+
+        After ``timeout`` seconds some may be in neither list."""
         pairs, start = list(pairs), time.monotonic()
         while True:
             live = self.leases.live()
             done = [pair for pair in pairs if self.has(*pair)]
             free = [(key, fp) for key, fp in pairs if (key, fp) not in done and (key, fp[:8]) not in live]
-            if done or free or not pairs or (timeout is not None and time.monotonic() - start >= timeout):
+            if len(done) + len(free) == len(pairs) or (timeout is not None and time.monotonic() - start >= timeout):
                 return done, free
             time.sleep(poll)
 

@@ -123,7 +123,7 @@ def test_states_follow_from_names(results):
     old, new = "1a2b3c4d" * 2, "9f8e7d6c" * 2
     results.write(a_record(keys[0], new))
     results.write(a_record(keys[1], old))
-    results.write_error({"key": keys[2], "loss_fingerprint": new, "kind": "error", "error": "it broke"})
+    results.write_error(keys[2], new, error="it broke")
     states = results.state([(k, new) for k in keys], labels=dict.fromkeys(keys, "dice"))
     assert [states[k].status for k in keys] == ["done", "stale", "failed", "missing"]
     assert states[keys[1]].why == "the source of loss 'dice' changed (record 1a2b3c4d, now 9f8e7d6c)"
@@ -131,14 +131,14 @@ def test_states_follow_from_names(results):
 
 
 def test_a_failure_of_an_older_source_leaves_the_cell_missing(results):
-    results.write_error({"key": KEY, "loss_fingerprint": "aaaaaaaa", "kind": "error", "error": "it broke"})
+    results.write_error(KEY, "aaaaaaaa", error="it broke")
     assert results.state([(KEY, FP)])[KEY].status == "missing"
     assert "another source" in results.state([(KEY, FP)])[KEY].why
 
 
 def test_success_removes_the_failure_and_the_records_of_older_sources(results):
     results.write(a_record(fp="1a2b3c4d"))
-    results.write_error({"key": KEY, "loss_fingerprint": FP, "kind": "error", "error": "it broke"})
+    results.write_error(KEY, FP, error="it broke", trace="a, b")
     results.write(a_record("00ffffffffffffff", "1a2b3c4d"))
     assert results.read_error(KEY, FP)["error"] == "it broke"
     results.write(a_record())
@@ -475,16 +475,16 @@ def test_four_processes_on_one_folder_train_each_cell_once(results, tmp_path):
     assert sorted(lines) == sorted([f"{sign}{key}" for key in keys for sign in "+-"])
 
 
-def test_waiting_returns_the_recorded_and_the_freed(results):
+def test_waiting_ends_when_nobody_else_holds_the_cells(results):
     other = Store(results.folder)
     pairs = [(KEY, FP), ("ff" * 8, FP), ("ee" * 8, FP)]
     claim = other.claim(pairs)
     claim.__enter__()
     assert results.wait(pairs, poll=0.01, timeout=0.05) == ([], [])
     other.write(a_record())
-    assert results.wait(pairs, poll=0.01) == ([(KEY, FP)], [])
-    claim.__exit__(None, None, None)
-    assert results.wait(pairs[1:], poll=0.01) == ([], pairs[1:])
+    assert results.wait(pairs, poll=0.01, timeout=0.05) == ([(KEY, FP)], [])
+    threading.Timer(0.1, claim.__exit__, (None, None, None)).start()
+    assert results.wait(pairs, poll=0.01) == ([(KEY, FP)], pairs[1:])
 
 
 def test_the_store_needs_neither_torch_nor_numpy():

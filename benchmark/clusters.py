@@ -1,0 +1,187 @@
+"""How the engine gets a Dask cluster: on this machine, through a batch system, or one that exists already.
+
+The settings below are those that a sweep needs; each answers a trap that lost cells in trials."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark import worker
+from benchmark.errors import UserError, nearest
+
+NOISY = ("distributed", "tornado", "asyncio", "dask_jobqueue")
+_CONNECT = 15  # seconds until a scheduler that does not answer is called unreachable
+
+
+def settings(deaths: int) -> dict[str, Any]:
+    """Dask's configuration while a sweep runs."""
+    return {
+        "distributed.scheduler.allowed-failures": deaths - 1,  # Dask gives up at one more
+        "distributed.scheduler.worker-saturation": 1.0,  # no task waits on a worker and is blamed for its death
+        "distributed.scheduler.active-memory-manager.start": False,
+        "distributed.deploy.lost-worker-timeout": "1 day",  # or a slow restart removes the worker for good
+        "distributed.worker.daemon": False,  # a data loader may need children
+        "distributed.worker.profile.enabled": False,
+        "distributed.worker.memory.target": False,  # results live in the store, never in Dask
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,  # a paused worker stalls; the kernel ends what is too large
+        "distributed.worker.memory.terminate": False,
+        "distributed.comm.timeouts.connect": "60s",
+        "distributed.nanny.pre-spawn-environ": dict(worker.ENVIRONMENT),
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Dask logs every death and every closing; the engine reports what matters, so its loggers are silent meanwhile."""
+    loggers = [logging.getLogger(name) for name in NOISY]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Threads and processes started inside never see Ctrl-C: only the driver's main thread answers it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def local(workers: int, gpus: tuple[int, ...] = (), per_gpu: int = 1, logs: Path | None = None) -> Any:
+    """Start one single-threaded process a core, or ``per_gpu`` processes on each GPU, on the loopback interface only."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    base = {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "preload": ["benchmark.worker"]}
+    base |= {"silence_logs": logging.CRITICAL + 1}
+    env = {worker.LOG_FOLDER: str(logs)} if logs else {}
+    slots = [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus for _ in range(per_gpu)] or [{}] * workers
+    spec = {n: {"cls": Nanny, "options": {**base, "env": {**env, **slot}}} for n, slot in enumerate(slots)}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    try:
+        return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL + 1, name="lossbench")
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"the workers on this machine did not start: {worker.sentence(error)}") from None
+
+
+def from_file(path: str | Path) -> Any:
+    """Start the cluster of a TOML file: ``type`` is a class of dask-jobqueue, ``jobs`` how many jobs to keep alive."""
+    options = _read(Path(path))
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise UserError(f"{path}: a batch system needs dask-jobqueue: pip install 'lossbench[cluster]'") from None
+    known = sorted(n for n in vars(dask_jobqueue) if n.endswith("Cluster") and n != "JobQueueCluster")
+    kind, jobs, tls = options.pop("type", None), options.pop("jobs", 1), options.pop("tls", None)
+    if kind not in known:
+        raise UserError(f"{path}: type: {kind!r} is not a batch system{nearest(str(kind), known)}")
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise UserError(f"{path}: jobs: must be a whole number of 1 or more (got {jobs!r})")
+    options.setdefault("cores", 1)
+    options.setdefault("processes", options["cores"])  # one thread a process: the thread count is part of the protocol
+    if options["processes"] != options["cores"]:
+        ask = "a worker has one thread; ask for further processors with job_cpu or the system's own directives"
+        raise UserError(f"{path}: cores: must equal processes ({options['processes']}): {ask}")
+    exports = [f"export {name}={value}" for name, value in worker.ENVIRONMENT.items()]
+    exports += [f"export DASK_DISTRIBUTED__WORKER__{name}=False" for name in ("DAEMON", "PROFILE__ENABLED")]
+    options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
+    options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--preload", "benchmark.worker"]
+    if tls is not False:
+        options |= _encryption(path, required=tls is True)
+    options.setdefault("silence_logs", logging.CRITICAL + 1)
+    try:
+        cluster = getattr(dask_jobqueue, kind)(**options)
+        cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval="1s")  # scale() would never replace a killed job
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{path}: {kind} did not start: {worker.sentence(error)}") from None
+    return cluster
+
+
+def existing(address: str | Path) -> Any:
+    """Return a client of a Dask scheduler: its address (``tcp://host:8786``) or the path of its scheduler file."""
+    from distributed import Client
+
+    text = str(address)
+    if "://" in text or (":" in text and not Path(text).exists()):
+        options = {"address": text}
+    elif Path(text).is_file():
+        options = {"scheduler_file": text}
+    else:
+        raise UserError(f"--scheduler {text}: neither an address such as tcp://host:8786 nor a scheduler file")
+    try:
+        client = Client(**options, timeout=_CONNECT, set_as_default=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--scheduler {text}: no scheduler answers ({worker.sentence(error)})") from None
+    threads = max(client.nthreads().values(), default=1)
+    if threads > 1:
+        client.close()
+        raise UserError(f"--scheduler {text}: its workers run {threads} threads each; start them with --nthreads 1")
+    return client
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def _encryption(path: str | Path, required: bool) -> dict[str, Any]:
+    """Certificates for one run: a Dask scheduler has no password, anybody on the network could send it work."""
+    try:
+        import cryptography  # noqa: F401
+    except ImportError:
+        if required:
+            raise UserError(f"{path}: tls: needs the package cryptography: pip install 'lossbench[cluster]'") from None
+        return {}
+    from distributed.security import Security
+
+    folder = Path.home() / ".cache" / "lossbench"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chmod(folder, 0o700)
+    return {"protocol": "tls://", "security": Security.temporary(), "shared_temp_directory": str(folder)}
+
+
+def stop_now(cluster: Any) -> None:
+    """End the worker processes of a local cluster at once; whatever they were doing can be repeated."""
+    nannies = [n for n in getattr(cluster, "workers", {}).values() if hasattr(n, "auto_restart")]
+
+    async def stop() -> None:
+        import asyncio
+
+        for nanny in nannies:
+            nanny.auto_restart = False
+        await asyncio.gather(*(nanny.kill(timeout=0.5) for nanny in nannies), return_exceptions=True)
+
+    if nannies:
+        with contextlib.suppress(Exception):
+            cluster.sync(stop)
+
+
+def close(cluster: Any, client: Any) -> None:
+    """Close both, whatever state they are in; nothing that goes wrong here can cost a record."""
+    if cluster is not None:
+        stop_now(cluster)
+    for thing in (client, cluster):
+        if thing is not None:
+            with contextlib.suppress(Exception):
+                thing.close(timeout=10)
