@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from benchmark.errors import UserError
 
 VOID = 255
 SPLITS = ("train", "val", "test")
+DEFAULTS = {"unit": "px", "classes": ("background", "foreground"), "ignore_index": None, "posterior": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,36 +54,42 @@ class Data:
         return f"<Data {self.name}: {what}, {self.fingerprint}>"
 
 
-def fingerprint(images: np.ndarray, masks: np.ndarray, split: dict[str, np.ndarray], groups: np.ndarray) -> str:
-    """Return 16 hexadecimal digits of the sha256 over shape, type and bytes of the arrays that decide what is learned
-    and scored.
-    """
-    digest = hashlib.sha256()
-    parts = {"images": images, "masks": masks, "groups": groups, **{f"split.{part}": split[part] for part in SPLITS}}
-    for name, array in parts.items():
-        array = np.ascontiguousarray(array)
-        digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
-        digest.update(array.data)
-    return digest.hexdigest()[:16]
+def digest(array: np.ndarray) -> str:
+    """Return the sha256 over type, shape and bytes of an array."""
+    array = np.ascontiguousarray(array)
+    found = hashlib.sha256(f"{array.dtype.str} {array.shape};".encode())
+    found.update(array.data)
+    return found.hexdigest()
 
 
-def container(*, split, groups=None, spacing=None, unit="px", classes=("background", "foreground"), **arrays) -> Data:
-    """Check the arrays, compute the fingerprint and return a ``Data``; a broken promise raises UserError naming the
-    data set and the fault.
+def fingerprint(images: str, masks: str, split: dict[str, np.ndarray], groups: np.ndarray) -> str:
+    """Return 16 hexadecimal digits over what is learned and scored: the digests of images and masks, the split and the
+    groups.
     """
-    images = np.ascontiguousarray(arrays.pop("images"), np.float32)
-    masks = np.ascontiguousarray(arrays.pop("masks"), np.uint8)
+    parts = [images, masks, digest(groups), *(digest(split[part]) for part in SPLITS)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def container(*, split, groups=None, spacing=None, digests=None, **arrays) -> Data:
+    """Check the arrays, compute the fingerprint and return a ``Data``.
+
+    ``digests`` are those of images and masks where they are known: arrays that come with them were checked when they
+    were prepared and are not read again. A broken promise raises UserError naming the data set and the fault.
+    """
+    images, masks = arrays["images"], arrays["masks"]
+    if digests is None:
+        images = arrays["images"] = np.ascontiguousarray(images, np.float32)
+        masks = arrays["masks"] = np.ascontiguousarray(masks, np.uint8)
     groups = np.arange(len(images), dtype=np.int64) if groups is None else np.ascontiguousarray(groups, np.int64)
     split = {part: np.sort(np.asarray(split[part], np.int64)) for part in SPLITS}
     spacing = tuple(float(s) for s in (spacing or (1.0,) * (masks.ndim - 1)))
-    facts = {"ignore_index": None, "posterior": None, "card": {}, "truth": {}, **arrays}
-    data = Data(
-        images=images, masks=masks, split=split, groups=groups, spacing=spacing, unit=unit, classes=tuple(classes),
-        fingerprint="", **facts,
-    )  # fmt: skip
-    validate(data)
-    object.__setattr__(data, "fingerprint", fingerprint(images, masks, split, groups))
-    return data
+    facts = {**DEFAULTS, **arrays}
+    data = Data(split=split, groups=groups, spacing=spacing, fingerprint="", **facts)
+    if digests is None:
+        validate(data)
+    validate_split(split, groups, len(images), data.name)
+    mark = fingerprint(*(digests or (digest(images), digest(masks))), split, groups)
+    return replace(data, fingerprint=mark)
 
 
 def validate(data: Data) -> None:
@@ -106,7 +113,6 @@ def validate(data: Data) -> None:
     found = set(np.flatnonzero(np.bincount(masks.ravel(), minlength=256)).tolist())
     if found - allowed:
         fail(f"the masks hold the undeclared values {sorted(found - allowed)}; declared are {sorted(allowed)}")
-    validate_split(data.split, data.groups, len(images), data.name)
     if data.posterior is not None and data.posterior.shape != (len(images), len(data.classes), *masks.shape[1:]):
         fail(f"the posterior has shape {data.posterior.shape}")
 
@@ -122,9 +128,7 @@ def validate_split(split: dict[str, np.ndarray], groups: np.ndarray, count: int,
             raise UserError(f"data set '{name}': the split '{part}' names an image twice or one that does not exist")
         for group in np.unique(groups[index]).tolist():
             if group in seen:
-                raise UserError(
-                    f"data set '{name}': group {group} is in both '{seen[group]}' and '{part}', so the test would leak"
-                )
+                raise UserError(f"data set '{name}': group {group} is in both '{seen[group]}' and '{part}', so the test would leak")
             seen[group] = part
 
 

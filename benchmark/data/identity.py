@@ -12,36 +12,51 @@ from benchmark.data import sources
 def identity(spec: Any) -> str:
     """Return 16 hexadecimal digits that change exactly when the arrays behind a resolved data spec may have changed.
 
-    ``spec`` has ``name``, ``params`` and ``entry`` (see ``benchmark.registry.DataSpec``). Counted in are the name, the declared version
-    and all parameters; for a public set the hashes of its files; for a user's folder its contents; for a builder in a
-    user's file its source. Paths, dates and machines are not.
+    ``spec`` has ``name``, ``params`` and ``entry`` (see ``benchmark.registry.DataSpec``). Counted in are the name, the
+    declared version and all parameters; for a public set the hashes of its files; for a user's folder its contents; for
+    a builder in a user's file its source. Paths, dates and machines are not.
     """
-    params = dict(spec.params)
-    content: Any = None
-    if spec.name in PUBLIC:
-        content = sources.registry_hash(public_source(spec.name, params))
-    elif spec.name == "folder":
-        from benchmark.data.folder import content_hash
-
-        content = content_hash(params.pop("path"))
-    elif spec.name == "torchvision":
-        params.pop("root")
-    elif spec.entry.family == "user":
+    content, params = content_of(spec.name, spec.params)
+    if content is None and spec.entry.family == "user":
         content = spec.entry.fingerprint
     facts = [spec.name, spec.entry.meta.get("version", 1), params, content]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def content_of(name: str, params: dict) -> tuple[str | None, dict]:
+    """Return the hash of the files behind a data set (None where there are none) and its parameters without paths."""
+    params = dict(params)
+    if name in PUBLIC:
+        return sources.registry_hash(public_source(name, params)), params
+    if name == "folder":
+        from benchmark.data.folder import content_hash
+
+        return content_hash(params.pop("path")), params
+    if name == "torchvision":
+        params.pop("root")
+    return None, params
+
+
 def missing(spec: Any) -> str:
-    """Return the sentence that says how to get a public set that is not on this machine; an empty string if it is, or is no public set."""
+    """Return the sentence that says how to get a public set that is not on this machine; an empty string if it is, or
+    is no public set.
+    """
     if spec.name not in PUBLIC:
         return ""
-    name = public_source(spec.name, spec.params)
-    if sources.raw_folder(name) is not None:
-        return ""
-    from benchmark.data.prepare import prepared_folder
+    from benchmark.data.prepare import is_prepared
 
-    return "" if prepared_folder(spec.name, spec.params) is not None else sources.how_to_get(name)
+    if is_prepared(spec.name, spec.params, spec.entry.meta.get("version", 1)):
+        return ""
+    name = public_source(spec.name, spec.params)
+    folder = sources.raw_folder(name)
+    if folder is None:
+        return sources.how_to_get(name)
+    files = sources.source(name).files
+    absent = [path for path in files if not (folder / path).is_file()]
+    if absent:
+        lacking = f"{len(absent)} of {len(files)} files in {folder} (such as {absent[0]})"
+        return f"data set '{name}' lacks {lacking}; 'lossbench data fetch {name}' completes it"
+    return ""
 
 
 PUBLIC = ("msd_hippocampus", "magnetic_tile", "crackforest", "camvid", "sirst")

@@ -152,8 +152,9 @@ def scenes(
 
 def canonical(function, given: dict[str, Any]) -> str:
     """Return the spec string of a builder's call: only what differs from its defaults, sorted."""
-    defaults = {key: p.default for key, p in inspect.signature(function).parameters.items()}
-    return specs.render(function.__name__, {key: value for key, value in given.items() if value != defaults[key]})
+    plain = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
+    defaults = {key: plain(p.default) for key, p in inspect.signature(function).parameters.items()}
+    return specs.render(function.__name__, {key: v for key, v in given.items() if plain(v) != defaults[key]})
 
 
 def _checked(given: dict[str, Any]) -> Scene:

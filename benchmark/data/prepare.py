@@ -1,0 +1,122 @@
+"""Prepared arrays: built once, kept by what they are made from, and opened memory-mapped so that all workers share one
+copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.data import sources, splitting
+from benchmark.data.container import VOID, Data, container, digest, validate
+from benchmark.data.files import locked, plain, whole_folder, write_whole
+from benchmark.data.identity import PUBLIC, content_of
+from benchmark.errors import UserError
+from benchmark.seeds import stream
+
+FORMAT = 1  # raise when the code below changes the arrays or the layout of the folder
+SPLIT_ONLY = ("val_fraction", "test_fraction")  # parameters that decide the split, not the arrays
+
+
+@dataclass
+class Prepared:
+    """What a loader hands over before the split: arrays, and for every image its group, stratum, official part and
+    name.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    groups: list[int]
+    names: list[str]
+    strata: list[int] | None = None
+    parts: list[str] | None = None
+    classes: tuple[str, ...] = ("background", "foreground")
+    spacing: tuple[float, ...] | None = None
+    unit: str = "px"
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def open_prepared(name: str, spec: str, params: dict, version: int, seed: int, build: Callable[[], Prepared], card: dict) -> Data:
+    """Return the data set from the cache, building it first where it is not there.
+
+    The arrays depend on the parameters and on the contents of the raw files alone; the split is dealt here, from
+    ``seed``, unless the set has an official one. Nothing of an interrupted or failed build stays behind.
+    """
+    folder = prepared_path(name, params, version)
+    opened = _open(folder)
+    if opened is None:
+        try:
+            with locked(folder.parent / f".{folder.name}.lock"):
+                opened = _open(folder)
+                if opened is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    _write(folder, build(), spec)
+                    opened = _open(folder)
+        except OSError as error:
+            where = f"cannot write the prepared data set '{name}' to {folder.parent}: {plain(error)}"
+            raise UserError(f"{where}; free some space or set LOSSBENCH_CACHE to another folder") from None
+        if opened is None:
+            raise UserError(f"{folder}: the prepared data set '{name}' cannot be read back; delete the folder and try again")
+    images, masks, meta = opened
+    groups = np.asarray(meta["groups"], np.int64)
+    if meta["parts"]:
+        parts = np.asarray(meta["parts"])
+        split = {part: np.flatnonzero(parts == part) for part in ("train", "val", "test")}
+    else:
+        fractions = tuple(params[key] for key in SPLIT_ONLY)
+        split = splitting.deal(groups, fractions, stream("split", name, seed), meta["strata"], spec)
+    return container(
+        name=spec, images=images, masks=masks, split=split, groups=groups, spacing=meta["spacing"], unit=meta["unit"],
+        classes=tuple(meta["classes"]), ignore_index=VOID, card={**card, **meta["notes"], "names": meta["names"]},
+        digests=(meta["digests"]["images"], meta["digests"]["masks"]),
+    )  # fmt: skip
+
+
+def prepared_path(name: str, params: dict, version: int) -> Path:
+    """Return the folder of a variant's prepared arrays, named by what they are made from."""
+    kept = {key: value for key, value in params.items() if key not in SPLIT_ONLY}
+    content, kept = content_of(name, kept)
+    text = json.dumps([FORMAT, name, version, kept, content], sort_keys=True)
+    return sources.cache_root() / "prepared" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def is_prepared(name: str, params: dict, version: int) -> bool:
+    """Return whether a public set's variant lies ready in the cache."""
+    return name in PUBLIC and (prepared_path(name, params, version) / "meta.json").is_file()
+
+
+def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict] | None:
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        images, masks = (np.load(folder / f"{key}.npy", mmap_mode="r") for key in ("images", "masks"))
+    except (OSError, ValueError):
+        return None
+    return (images, masks, meta) if list(images.shape) == meta["shape"] else None
+
+
+def _write(folder: Path, made: Prepared, spec: str) -> None:
+    spacing = made.spacing or (1.0,) * (made.masks.ndim - 1)
+    validate(Data(spec, made.images, made.masks, {}, np.asarray(made.groups), spacing, made.unit, made.classes, VOID, None, ""))
+    meta = {
+        "spec": spec, "shape": list(made.images.shape), "groups": [int(g) for g in made.groups], "names": made.names,
+        "strata": made.strata, "parts": made.parts, "classes": list(made.classes), "spacing": list(spacing), "unit": made.unit,
+        "notes": made.notes, "digests": {"images": digest(made.images), "masks": digest(made.masks)},
+    }  # fmt: skip
+    with whole_folder(folder) as work:
+        np.save(work / "images.npy", made.images)
+        np.save(work / "masks.npy", made.masks)
+        write_whole(work / "meta.json", json.dumps(meta).encode())
+
+
+def zscore(image: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Return the image with mean 0 and standard deviation 1 over ``axes``; a constant image becomes 0."""
+    image = image.astype(np.float64)
+    spread = image.std(axis=axes, keepdims=True)
+    return ((image - image.mean(axis=axes, keepdims=True)) / np.where(spread > 1e-8, spread, 1)).astype(np.float32)
