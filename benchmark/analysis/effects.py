@@ -30,6 +30,8 @@ class Effect:
     """One estimate with everything that a reader needs to judge it; nan where the blocks cannot tell."""
 
     estimate: float  # in the metric's own units (a slope: per tenfold foreground)
+    se: float
+    df: float  # Welch-Satterthwaite
     low: float  # 95 % t interval, on these data sets
     high: float
     boot_low: float  # 95 % BCa bootstrap interval over blocks
@@ -66,9 +68,7 @@ def value_of(cells: pd.DataFrame, value: Value, absolute: bool = False) -> pd.Se
     return total.abs() if absolute else total
 
 
-def differences(
-    cells: pd.DataFrame, of: str, against: str | None, value: Value, absolute: bool = False
-) -> tuple[pd.DataFrame, int]:
+def differences(cells: pd.DataFrame, of: str, against: str | None, value: Value, absolute: bool = False) -> tuple[pd.DataFrame, int]:
     """Return one row a complete block (dataset, recipe, unit, ladder, dose, seed, block, difference), and how many were
     incomplete.
 
@@ -112,6 +112,8 @@ def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: i
     new = stats.estimate([over_units], [1.0])
     return Effect(
         found.value,
+        found.se,
+        found.df,
         *found.interval(),
         *stats.bca_interval(groups, weights, seed=seed, resamples=resamples),
         p=p,
@@ -129,9 +131,7 @@ def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: i
     )
 
 
-def effects_table(
-    cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = ("dice@0.5", "dice@val"), resamples: int = 2000
-) -> pd.DataFrame:
+def effects_table(cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = ("dice@0.5", "dice@val"), resamples: int = 2000) -> pd.DataFrame:
     """Return one row a (data set, recipe, metric, loss): its paired effect against ``against``, Holm-adjusted within
     the first three.
 
@@ -191,9 +191,7 @@ def _one_per_block(cells: pd.DataFrame, value: Value, absolute: bool) -> pd.Data
     doubled = cells.loc[cells["block"].duplicated(), ["block", "loss"]]
     if len(doubled):
         block, loss = doubled.iloc[0]
-        raise UserError(
-            f"block {block} holds two cells of the loss '{loss}'; the tables must be built from current records only"
-        )
+        raise UserError(f"block {block} holds two cells of the loss '{loss}'; the tables must be built from current records only")
     return cells.assign(value=value_of(cells, value, absolute)).set_index("block")
 
 
@@ -205,9 +203,7 @@ def _check(both: pd.DataFrame, of: str, against: str) -> None:
         if wrong.any():
             block = both.index[wrong.to_numpy()][0]
             what = {"init_hash": "initial weights", "order_hash": "batch order", "split_hash": "split"}[column]
-            raise NotPaired(
-                f"'{of}' and '{against}' are not paired: the certificates of block {block} do not show the same {what}"
-            )
+            raise NotPaired(f"'{of}' and '{against}' are not paired: the certificates of block {block} do not show the same {what}")
 
 
 def _described(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -109,9 +109,7 @@ def _same_start(part: pd.DataFrame) -> pd.DataFrame:
     """Return a block x loss table: does the cell hold the certificate that most cells of its block hold?"""
     proof = part[list(CERTIFICATE)].astype(str).agg("/".join, axis=1)
     usual = proof.groupby(part["block"]).transform(lambda p: p.mode().iloc[0])
-    return (
-        part.assign(same=proof == usual).pivot(index="block", columns="loss", values="same").fillna(False).astype(bool)
-    )
+    return part.assign(same=proof == usual).pivot(index="block", columns="loss", values="same").fillna(False).astype(bool)
 
 
 def collapses(cells: pd.DataFrame) -> pd.DataFrame:

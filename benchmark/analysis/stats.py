@@ -77,9 +77,7 @@ def slope_weights(x: Sequence[float]) -> np.ndarray:
     return centred / spread
 
 
-def bca_interval(
-    groups: Groups, weights: Sequence[float], level: float = 0.95, resamples: int = 4000, seed: int = 0
-) -> tuple[float, float]:
+def bca_interval(groups: Groups, weights: Sequence[float], level: float = 0.95, resamples: int = 4000, seed: int = 0) -> tuple[float, float]:
     """Return the bias-corrected and accelerated bootstrap interval; blocks are drawn within their own data set.
 
     Efron 1987; the acceleration is that of the empirical influence values of a stratified mean (Davison & Hinkley 1997,
@@ -114,9 +112,7 @@ def bca_interval(
     return float(low), float(high)
 
 
-def hierarchical_interval(
-    units: Sequence[Groups], level: float = 0.95, resamples: int = 4000, seed: int = 0
-) -> tuple[float, float]:
+def hierarchical_interval(units: Sequence[Groups], level: float = 0.95, resamples: int = 4000, seed: int = 0) -> tuple[float, float]:
     """Return the percentile interval of the mean over independent data sets: data sets are drawn, then blocks within
     each.
 
@@ -168,6 +164,17 @@ def tost(found: Estimate, margin: float) -> float:
     return float(stdtr(found.df, (abs(found.value) - margin) / found.se))
 
 
+def beyond(found: Estimate, margin: float) -> float:
+    """Return the one-sided p-value against |effect| <= margin: small means that the effect is shown to be larger."""
+    if not found.df > 0:
+        return float("nan")
+    if found.se == 0:
+        return 0.0 if abs(found.value) > margin else 1.0
+    from scipy.special import stdtr
+
+    return float(stdtr(found.df, (margin - abs(found.value)) / found.se))
+
+
 def t_test(found: Estimate) -> float:
     """Return the two-sided p-value of estimate / se on its degrees of freedom; nan where unknown."""
     if not found.df > 0:
@@ -192,8 +199,15 @@ def _detectable_in_se(df: float, alpha: float, power: float) -> float:
     from scipy.special import nctdtr
 
     critical = _t_quantile(1 - alpha / 2, df)
-    # The chance of a significant result on the wrong side is below 1e-4 wherever power is .5 or more.
-    return float(brentq(lambda shift: 1 - nctdtr(df, shift, critical) - power, 0.0, 100.0 + 10 * critical))
+
+    def lacking(shift: float) -> float:
+        # The chance of a significant result on the wrong side is below 1e-4 wherever power is .5 or more.
+        return nctdtr(df, shift, critical) - (1 - power)
+
+    high = critical
+    while lacking(high) > 0:  # the noncentral t fails far out, so the bracket grows in small steps
+        high *= 1.1
+    return float(brentq(lacking, 0.0, high))
 
 
 @lru_cache(maxsize=4096)

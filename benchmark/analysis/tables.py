@@ -5,6 +5,7 @@ cells    one row a cell: what was run (dataset, loss, seed, recipe, block), how 
 metrics images   one row a cell x test image x foreground class
 curves   one row a cell x logged step
 recipes  one row a recipe: its eight hex digits and every parameter
+origins  one row a distinct provenance (commit, versions, hardware, device), with its number of cells
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from benchmark.errors import UserError, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = ("cells", "images", "curves", "recipes")
+TABLES = ("cells", "images", "curves", "recipes", "origins")
 LEADING = (
     "key",
     "experiment",
     "dataset",
     "dataset_name",
+    "data_label",
     "loss",
     "loss_label",
     "family",
@@ -58,18 +60,21 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     rows: list[dict[str, Any]] = []
     images, curves = _Long(), _Long()
     recipes: dict[str, dict[str, Any]] = {}
-    seen: set[str] = set()
+    origins: dict[str, dict[str, Any]] = {}
     for record in records:
         row = _cell_row(record)
-        if row["key"] in seen:
-            what = f"{row['key']} ({row['dataset']}, {row['loss']}, seed {row['seed']})"
-            raise UserError(f"two records of the cell {what} were given; keep the current one")
-        seen.add(row["key"])
         rows.append(row)
         recipes[row["recipe"]] = {"recipe": row["recipe"], **record["cell"]["recipe"]}
+        origin = _origin(record.get("provenance", {}))
+        origins.setdefault(json.dumps(origin, sort_keys=True), {**origin, "cells": 0})["cells"] += 1
         images.add(row["key"], record.get("images") or {})
         curves.add(row["key"], record.get("curves") or {})
     cells = pd.DataFrame(rows, columns=_columns(rows))
+    doubled = cells[cells["key"].duplicated()]
+    if len(doubled):
+        row = doubled.iloc[0]
+        what = f"{row['key']} ({row['dataset']}, {row['loss']}, seed {row['seed']})"
+        raise UserError(f"two records of the cell {what} were given; keep the current one")
     cells = cells.sort_values(SORT, ignore_index=True) if rows else cells
     rank = {key: place for place, key in enumerate(cells["key"])}
     return {
@@ -77,6 +82,7 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
         "images": images.frame(rank, ["image", "class"]),
         "curves": curves.frame(rank, ["step"]),
         "recipes": pd.DataFrame([{k: _plain(v) for k, v in recipes[name].items()} for name in sorted(recipes)]),
+        "origins": pd.DataFrame([origins[name] for name in sorted(origins)]),
     }
 
 
@@ -117,22 +123,20 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); `lossbench report --results {results}` rebuilds it"
-        ) from None
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}); `lossbench report --results {results}` rebuilds it") from None
 
 
 def digest(value: Any) -> str:
     """Return the eight hex digits that name a recipe or a block."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    ).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()[:8]
 
 
 def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
     cell, proof = record["cell"], record.get("certificate", {})
     cost, origin = record.get("cost", {}), record.get("provenance", {})
-    name, params = _data_params(cell["dataset"])
+    name, params = cell.get("dataset_name"), cell.get("data_params")
+    if name is None or params is None:
+        name, params = _data_params(cell["dataset"])
     recipe = cell.get("recipe_digest") or digest(cell["recipe"])
     shared = [cell.get("protocol"), cell["dataset"], cell.get("data_identity"), cell["seed"], recipe]
     return {
@@ -140,6 +144,7 @@ def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
         "experiment": record.get("experiment", ""),
         "dataset": cell["dataset"],
         "dataset_name": name,
+        "data_label": cell.get("data_label") or cell["dataset"],
         "loss": cell["loss"],
         "loss_label": record.get("loss_label") or cell["loss"],
         "family": record.get("family", ""),
@@ -155,12 +160,26 @@ def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
         "device": origin.get("device", ""),
         **{f"data.{key}": _plain(value) for key, value in params.items()},
         **record.get("metrics", {}),
-        "commit": origin.get("commit", ""),
+        "commit": origin.get("commit") or "",
         "dirty": bool(origin.get("dirty", False)),
         "loss_fingerprint": record.get("loss_fingerprint", ""),
         "data_identity": cell.get("data_identity", ""),
         "protocol": cell.get("protocol"),
         "cpu_seconds": cost.get("cpu_seconds"),
+    }
+
+
+def _origin(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return what the report shows of a provenance: flat, without what differs from cell to cell."""
+    hardware = provenance.get("hardware") or {}
+    packages = provenance.get("packages") or {}
+    return {
+        "commit": provenance.get("commit") or "",
+        "dirty": bool(provenance.get("dirty", False)),
+        **{name: provenance.get(name, "") for name in ("version", "python", "platform", "threads", "device")},
+        "cpu": hardware.get("cpu", ""),
+        "cores": hardware.get("cores"),
+        "packages": ", ".join(f"{name} {packages[name]}" for name in sorted(packages)),
     }
 
 
@@ -211,10 +230,7 @@ class _Long:
         joined: dict[str, Any] = {"key": np.repeat([key for key, _ in parts], lengths) if parts else []}
         leading = [c for c in order if c in self.columns]
         for name in [*leading, *(c for c in sorted(self.columns) if c not in leading)]:
-            pieces = [
-                np.asarray(c[name]) if name in c else np.full(n, np.nan)
-                for (_, c), n in zip(parts, lengths, strict=True)
-            ]
+            pieces = [np.asarray(c[name]) if name in c else np.full(n, np.nan) for (_, c), n in zip(parts, lengths, strict=True)]
             whole = np.concatenate([p.astype(float) if p.dtype == object and _numeric(p) else p for p in pieces])
             # Metrics of single images need no more than six digits; halving them keeps a large study in memory.
             joined[name] = whole.astype(np.float32) if whole.dtype == np.float64 else whole

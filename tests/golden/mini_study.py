@@ -88,7 +88,10 @@ def record(
         "certificate": {"init": _hash("init", dataset, seed)[:16], "order": _hash("order", dataset, seed)[:16],
         "split": _hash("split", dataset)[:16]},
         "cost": {"seconds": 3.0 + len(loss) / 10, "cpu_seconds": 3.0 + len(loss) / 10, "stack": 4},
-        "provenance": {"commit": "0123456789abcdef", "dirty": False, "device": "cpu", "threads": 1},
+        "provenance": {"commit": "0123456789abcdef", "dirty": False, "device": "cpu", "threads": 1,
+        "version": "0.1.0", "python": "3.11", "platform": "Linux x86_64", "hardware": {"cpu": "a processor",
+        "cores": 2},
+        "packages": {"numpy": "2.4", "torch": "2.15"}},
     }  # fmt: skip
 
 

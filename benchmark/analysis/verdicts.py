@@ -1,0 +1,267 @@
+"""From claims and cells to verdicts: supported, contradicted, equivalent, inconclusive or not testable.
+
+A directional test ("greater", "less") is
+  equivalent     if the effect is shown to lie within the margin (TOST, Holm-adjusted): too small to matter, whatever
+  its sign; supported      if its two-sided p (Holm-adjusted within the family) is below .05 and the effect has the
+  claimed sign; contradicted   if it is below .05 and the effect has the other sign;
+  not testable   if no number of agreeing blocks could bring p below .05, or cells are missing;
+  inconclusive   otherwise. A large p is never "no difference".
+An equality test is supported if TOST is passed (shape "each": in every data set), contradicted if some data set is
+shown to lie beyond the margin, else inconclusive. Holm counts the tests that were declared, also those that could not
+be run. A claim is contradicted if one of its primary tests is, supported if all are; else not testable, equivalent or
+inconclusive, in this order, if one of its tests is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmark.analysis import permutation, stats
+from benchmark.analysis.claims import Claim, Test
+from benchmark.analysis.effects import DOSE, Effect, NotPaired, differences, effect, select_loss
+from benchmark.errors import UserError
+
+ALPHA = 0.05
+VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive", "not testable")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the cells say about one test."""
+
+    test: Test
+    verdict: str
+    why: str  # one sentence
+    effect: Effect | None = None
+    p: float = float("nan")  # of the deciding test, unadjusted
+    p_adjusted: float = float("nan")
+    incomplete: int = 0  # blocks that lack one of the two cells
+    where: str = ""  # shape "each": the data set furthest from equality
+    command: str = ""  # what fills the missing cells
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say about one claim."""
+
+    claim: Claim
+    verdict: str
+    results: tuple[Result, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A test before it is adjusted: the p-values for a difference, for equality, and for lying beyond the margin."""
+
+    effect: Effect | None = None
+    p: float = float("nan")
+    p_equal: float = float("nan")
+    p_beyond: float = float("nan")
+    incomplete: int = 0
+    where: str = ""
+    problem: str = ""
+    fills: bool = False  # more cells would solve the problem
+
+
+def evaluate(claims: Iterable[Claim], cells: pd.DataFrame) -> tuple[Verdict, ...]:
+    """Return the verdict on every claim; p-values are Holm-adjusted over the primary tests of each family of claims."""
+    claims = tuple(claims)
+    raw = {test.id: _measure(test, cells) for claim in claims for test in claim.tests}
+    results: dict[str, Result] = {}
+    for family in dict.fromkeys(claim.family for claim in claims):
+        members = [(claim, test) for claim in claims if claim.family == family for test in claim.tests]
+        primary = [test for _, test in members if test.role == "primary"]
+        adjusted = _adjust(primary, raw)
+        for claim, test in members:
+            # What is reported beside the verdict carries its own, unadjusted p-values.
+            own = adjusted[test.id] if test.role == "primary" else raw[test.id]
+            results[test.id] = _judge(test, raw[test.id], own, claim.experiment)
+    return tuple(
+        Verdict(claim, _combine([results[t.id].verdict for t in claim.tests if t.role == "primary"]), tuple(results[t.id] for t in claim.tests))
+        for claim in claims
+    )
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """Return one row a test, with the claim's own verdict in every row: the table behind the report's first page."""
+    rows: list[dict[str, Any]] = []
+    for verdict in verdicts:
+        for result in verdict.results:
+            measured = result.effect
+            rows.append(
+                {
+                    "claim": verdict.claim.id,
+                    "title": verdict.claim.title,
+                    "claim_verdict": verdict.verdict,
+                    "test": result.test.id,
+                    "role": result.test.role,
+                    "says": result.test.says,
+                    "estimand": result.test.estimand,
+                    "verdict": result.verdict,
+                    **{name: getattr(measured, name, np.nan) for name in Effect.__annotations__},
+                    "p": result.p,
+                    "p_adjusted": result.p_adjusted,
+                    "margin": result.test.margin,
+                    "incomplete": result.incomplete,
+                    "where": result.where,
+                    "why": result.why,
+                    "command": result.command,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def select_data(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
+    """Return the cells of the data sets that a test is about."""
+    if test.data:
+        cells = cells[cells["dataset_name"].isin(test.data)]
+    if test.foreground is not None:
+        if DOSE not in cells:
+            return cells.iloc[:0]
+        low, high = test.foreground
+        cells = cells[cells[DOSE].astype(float).between(low, high)]
+    return cells
+
+
+def _measure(test: Test, cells: pd.DataFrame) -> _Raw:
+    part = select_data(cells, test)
+    losses = [test.of] + ([test.against] if test.against else [])
+    absent = [loss for loss in losses if not len(select_loss(part, loss))]
+    if absent:
+        where = f" on {' or '.join(test.data)}" if test.data else ""
+        return _Raw(problem=f"there are no cells of {' and '.join(absent)}{where}", fills=True)
+    try:
+        pairs, lost = differences(part, test.of, test.against, test.value, test.absolute)
+        if not len(pairs):
+            return _Raw(problem="no block holds both losses", incomplete=lost, fills=True)
+        measured = effect(pairs, "slope" if test.shape == "slope" else "mean")
+    except NotPaired as error:
+        return _Raw(problem=str(error))
+    except UserError as error:
+        return _Raw(problem=str(error), fills=True)
+    if test.shape == "each":
+        return _each(test, pairs, lost)
+    found = stats.Estimate(measured.estimate, measured.se, measured.df)
+    return _Raw(measured, measured.p, stats.tost(found, test.margin), stats.beyond(found, test.margin), lost)
+
+
+def _each(test: Test, pairs: pd.DataFrame, lost: int) -> _Raw:
+    """Return the data set furthest from equality; equal only if all are (intersection-union), beyond if one of them is
+    (Bonferroni).
+    """
+    effects = {}
+    for (dataset, _), part in pairs.groupby(["dataset", "recipe"], sort=True, observed=True):
+        effects.setdefault(dataset, []).append(effect(part))
+    flat = [(dataset, found) for dataset, several in effects.items() for found in several]
+    estimates = [stats.Estimate(found.estimate, found.se, found.df) for _, found in flat]
+    equal = [stats.tost(e, test.margin) for e in estimates]
+    beyond = [stats.beyond(e, test.margin) for e in estimates]
+    where, furthest = max(flat, key=lambda item: abs(item[1].estimate))
+    p_beyond = float(np.nanmin(beyond)) * len(flat) if not np.all(np.isnan(beyond)) else float("nan")
+    # One data set without an interval leaves "all are equal" open.
+    return _Raw(furthest, furthest.p, float(np.max(equal)), min(p_beyond, 1.0), lost, where)
+
+
+@dataclass(frozen=True)
+class _Adjusted:
+    p: float
+    p_equal: float
+    p_beyond: float
+
+
+def _adjust(primary: list[Test], raw: dict[str, _Raw]) -> dict[str, _Adjusted]:
+    columns = []
+    for name in ("p", "p_equal", "p_beyond"):
+        columns.append(stats.holm([getattr(raw[test.id], name) for test in primary]))
+    return {test.id: _Adjusted(*map(float, row)) for test, row in zip(primary, zip(*columns, strict=True), strict=True)}
+
+
+def _judge(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> Result:
+    equality = test.expect == "equal"
+    verdict, why, command = _decide_equality(raw, own) if equality else _decide_direction(test, raw, own, experiment)
+    if raw.problem:
+        command = _command(test, experiment) if raw.fills else ""
+        verdict, why = "not testable", raw.problem[0].upper() + raw.problem[1:] + (f"; `{command}` trains them" if command else "")
+    deciding = ("p_beyond" if verdict == "contradicted" else "p_equal") if equality else "p"
+    return Result(
+        test,
+        verdict,
+        why,
+        raw.effect,
+        p=getattr(raw, deciding),
+        p_adjusted=getattr(own, deciding),
+        incomplete=raw.incomplete,
+        where=raw.where,
+        command=command,
+    )
+
+
+def _decide_equality(raw: _Raw, own: _Adjusted | _Raw) -> tuple[str, str, str]:
+    where = f" in {raw.where}" if raw.where else ""
+    if own.p_equal < ALPHA:
+        return "supported", "Equal within the margin" + (" in every data set" if where else ""), ""
+    if own.p_beyond < ALPHA:
+        return "contradicted", f"Shown to lie beyond the margin{where}", ""
+    if np.isnan(own.p_beyond):
+        return "not testable", f"One seed has no spread, so nothing can be shown equal{where}; more seeds are needed", ""
+    return "inconclusive", "Neither equality nor a difference beyond the margin is shown" + (f"; furthest{where}" if where else ""), ""
+
+
+def _decide_direction(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> tuple[str, str, str]:
+    if own.p_equal < ALPHA:
+        return "equivalent", "Any difference is shown to be smaller than the smallest effect of interest", ""
+    if own.p < ALPHA:
+        if (raw.effect.estimate > 0) == (test.expect == "greater"):
+            return "supported", "The difference has the claimed direction", ""
+        return "contradicted", "The difference has the opposite direction", ""
+    if raw.effect is not None and raw.effect.smallest_p >= ALPHA:
+        seeds = _seeds_needed(raw.effect)
+        command = f"lossbench sweep {experiment} --seeds {seeds}"
+        why = f"No outcome of so few blocks could bring p below {ALPHA:g}; `{command}` trains enough of them"
+        return "not testable", why, command
+    if raw.p < ALPHA:
+        return "inconclusive", "Significant by itself, not after adjustment for the other tests of the family", ""
+    return "inconclusive", "Neither a difference nor its absence is shown", ""
+
+
+def _seeds_needed(measured: Effect) -> int:
+    """Return the seeds a data set that let the sign-flip test reach .05, when it has as many pairs a seed as now."""
+    pairs = 1 - np.log2(measured.smallest_p)
+    seeds = measured.n_blocks / measured.n_datasets
+    return int(np.ceil(permutation.blocks_needed(ALPHA) * seeds / pairs))
+
+
+def _command(test: Test, experiment: str) -> str:
+    """Return the command that trains the cells of a test: its experiment, and the losses that the experiment does not
+    hold.
+    """
+    import shlex
+
+    losses = [test.of] + ([test.against] if test.against else [])
+    there = _losses_of(experiment)
+    return " ".join(["lossbench sweep", experiment, *(f"--loss {shlex.quote(x)}" for x in losses if x not in there)])
+
+
+def _losses_of(experiment: str) -> set[str]:
+    import tomllib
+
+    from benchmark.experiment import find_experiment
+
+    try:
+        items = tomllib.loads(find_experiment(experiment).read_text(encoding="utf-8")).get("losses", [])
+    except (UserError, OSError, ValueError):
+        return set()
+    return {item if isinstance(item, str) else item.get("use", "") for item in items}
+
+
+def _combine(verdicts: list[str]) -> str:
+    if "contradicted" in verdicts:
+        return "contradicted"
+    if all(verdict == "supported" for verdict in verdicts):
+        return "supported"
+    return next(name for name in ("not testable", "equivalent", "inconclusive") if name in verdicts)
