@@ -70,9 +70,7 @@ def score_images(
     return _rows(columns, names), {"n_test": len(masks), **summary}
 
 
-def reliability(
-    prob: np.ndarray, masks: np.ndarray, *, classes: tuple[str, ...] | None = None, ignore_index: int | None = None
-) -> list[dict]:
+def reliability(prob: np.ndarray, masks: np.ndarray, *, classes: tuple[str, ...] | None = None, ignore_index: int | None = None) -> list[dict]:
     """Return the reliability diagram of `prob` (N, K, *S) against `masks` (N, *S); rows as in `reliability_rows`."""
     check_prob(prob, masks, ignore_index)
     names = class_names(classes, prob.shape[1])
@@ -99,11 +97,10 @@ def evaluate(
         raise ValueError(f"pred {pred.shape} and target {target.shape} differ in shape")
     pred, target = (a.astype(np.uint8) if a.dtype == bool else a for a in (pred, target))
     valid = valid_pixels(target[None], ignore_index)
-    if classes is None:
-        seen = target if valid is None else target[valid[0]]
-        count = max(int(pred.max(initial=0)), int(seen.max(initial=0)), 1) + 1
-    else:
-        count = len(classes)
+    if valid is not None:
+        pred = np.where(valid[0], pred, 0)
+    seen = target if valid is None else target[valid[0]]
+    count = max(int(pred.max(initial=0)), int(seen.max(initial=0)), 1) + 1 if classes is None else len(classes)
     check_masks(target, count, ignore_index)
     check_masks(pred, count, None)
     names = class_names(classes, count)

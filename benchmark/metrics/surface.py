@@ -30,9 +30,7 @@ _MAP_PIXELS_PER_POINT = {2: 4, 3: 2}  # by number of axes
 _NEIGHBOURS = 120
 
 
-def surface_scores(
-    predicted: np.ndarray, target: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray
-) -> dict[str, np.ndarray]:
+def surface_scores(predicted: np.ndarray, target: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray) -> dict[str, np.ndarray]:
     """Score N pairs of boolean masks (N, *S): name -> (N,) float64 for every name in SURFACE.
 
     `worst` (N,) is the image diagonal in units of `spacing`: the distance given to an object that was missed

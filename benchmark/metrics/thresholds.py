@@ -30,9 +30,7 @@ def winners(prob: np.ndarray) -> np.ndarray | int:
     return 1 if prob.shape[1] == 2 else (1 + prob[:, 1:].argmax(axis=1)).astype(np.uint8)
 
 
-def choose_threshold(
-    prob: np.ndarray, masks: np.ndarray, *, ignore_index: int | None = None
-) -> tuple[float, np.ndarray]:
+def choose_threshold(prob: np.ndarray, masks: np.ndarray, *, ignore_index: int | None = None) -> tuple[float, np.ndarray]:
     """Return (tau, curve): the threshold on GRID with the best mean Dice, and the mean Dice at each (99,).
 
     The mean runs over the pairs (image, foreground class) in which the class is present, in binary and multi-class sets
