@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from benchmark.losses import reduce as r
 from benchmark.registry import loss
 
@@ -17,7 +19,16 @@ from benchmark.registry import loss
     aliases=("soft_dice",),
     cost="1x",
 )
-def dice(logits, target, *, over="sample", classes="fg", absent="eps", smooth=1e-5, ignore_index=None):
+def dice(
+    logits,
+    target,
+    *,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
     """Soft Dice loss, linear denominator, of the foreground classes of each image.
 
     TP = Σ p g, P = Σ p, G = Σ g over the pixels of a sample (or of the batch); the mean runs over classes and samples.
@@ -37,7 +48,16 @@ def dice(logits, target, *, over="sample", classes="fg", absent="eps", smooth=1e
     aliases=("dice_with_background",),
     cost="1.5x",
 )
-def dice_all(logits, target, *, over="sample", classes="all", absent="eps", smooth=1e-5, ignore_index=None):
+def dice_all(
+    logits,
+    target,
+    *,
+    over: Literal["sample", "batch"] = "sample",
+    classes="all",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
     """Soft Dice loss with the background in the mean, per image."""
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.average(1 - r.ratio(2 * s.tp, s.p + s.g, smooth), s.g, absent)
@@ -52,7 +72,16 @@ def dice_all(logits, target, *, over="sample", classes="all", absent="eps", smoo
     empty="an empty image is penalised beside images with the class; a batch of empty images gives no signal",
     cost="1x",
 )
-def batch_dice(logits, target, *, over="batch", classes="fg", absent="eps", smooth=1e-5, ignore_index=None):
+def batch_dice(
+    logits,
+    target,
+    *,
+    over: Literal["sample", "batch"] = "batch",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
     """Soft Dice loss with sums over the whole batch; DeepMedic's is ``batch_dice(classes="all")``."""
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.average(1 - r.ratio(2 * s.tp, s.p + s.g, smooth), s.g, absent)
@@ -68,7 +97,16 @@ def batch_dice(logits, target, *, over="batch", classes="fg", absent="eps", smoo
     aliases=("vnet_dice",),
     cost="1.2x",
 )
-def dice_squared(logits, target, *, over="sample", classes="fg", absent="eps", smooth=1e-5, ignore_index=None):
+def dice_squared(
+    logits,
+    target,
+    *,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
     """Soft Dice loss with squared denominator (V-Net); without smoothing Σ (p-g)² / (Σ p² + Σ g²)."""
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
@@ -86,7 +124,16 @@ def dice_squared(logits, target, *, over="sample", classes="fg", absent="eps", s
     empty="pulls P towards 0 with slope 1/(P + s), so it speaks up on empty images",
     cost="1x",
 )
-def log_dice(logits, target, *, over="sample", classes="fg", absent="eps", smooth=1e-5, ignore_index=None):
+def log_dice(
+    logits,
+    target,
+    *,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
     """Negative log of the soft Dice: the gradient of Dice divided by Dice; ``smooth`` must be positive."""
     s_n, s_d = r.smoothing(smooth)
     r.number("smooth", min(s_n, s_d), r.TINY)
@@ -104,7 +151,16 @@ def log_dice(logits, target, *, over="sample", classes="fg", absent="eps", smoot
     aliases=("iou", "soft_iou"),
     cost="1x",
 )
-def jaccard(logits, target, *, over="sample", classes="fg", absent="eps", smooth=1e-5, ignore_index=None):
+def jaccard(
+    logits,
+    target,
+    *,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
     """Soft Jaccard (IoU) loss; without smoothing J = D / (2 - D)."""
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.average(1 - r.ratio(s.tp, s.p + s.g - s.tp, smooth), s.g, absent)
@@ -133,9 +189,9 @@ def tversky(
     *,
     fp_weight=0.3,
     fn_weight=0.7,
-    over="sample",
+    over: Literal["sample", "batch"] = "sample",
     classes="fg",
-    absent="eps",
+    absent: Literal["eps", "skip"] = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -161,9 +217,9 @@ def focal_tversky(
     gamma=1.3333333333333333,
     fp_weight=0.3,
     fn_weight=0.7,
-    over="sample",
+    over: Literal["sample", "batch"] = "sample",
     classes="fg",
-    absent="eps",
+    absent: Literal["eps", "skip"] = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -171,3 +227,64 @@ def focal_tversky(
     exponent = 1 / r.number("gamma", gamma, 1e-3)
     index, g = tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, ignore_index)
     return r.average(r.bounded_power(1 - index, exponent), g, absent)
+
+
+@loss(
+    "dsc_pp",
+    family="overlap",
+    cite="Yeung 2023",
+    formula="1 - (2 TP + s) / (2 TP + Σ FN_i^γ + Σ FP_i^γ + s), FN_i = g(1-p), FP_i = (1-g)p",
+    tune={"gamma": (1.0, 4.0)},
+    penalises_empty=False,
+    empty="as dice: no signal unless s is large",
+    aliases=("dice_plus_plus",),
+    cost="1.5x",
+)
+def dsc_pp(
+    logits, target, *,
+    gamma=2.0,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Dice++: each pixel's error is raised to γ before summing, which forgives half-hearted errors; γ = 1 is Dice."""
+    gamma = r.number("gamma", gamma, 1)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    error = (g - p) ** 2 if gamma == 2 else (g - p).abs() ** gamma  # FN_i and FP_i never meet in one pixel
+    tp = r.pool(p * g, over)
+    return r.average(1 - r.ratio(2 * tp, 2 * tp + r.pool(error, over), smooth), r.pool(g, over), absent)
+
+
+@loss(
+    "dice_semimetric",
+    family="overlap",
+    cite="Wang 2023",
+    formula="1 - (‖p‖₁ + ‖g̃‖₁ - ‖p-g̃‖₁ + s) / (‖p‖₁ + ‖g̃‖₁ + s), g̃ = (1-ε) g + ε/C",
+    tune={"epsilon": (0.0, 0.3)},
+    penalises_empty=True,
+    empty="the soft label ε/C is a target of its own: both more and less than ε/C are penalised",
+    aliases=("soft_label_dice",),
+    cost="1.5x",
+)
+def dice_semimetric(
+    logits, target, *,
+    epsilon=0.1,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Dice for soft labels, zero exactly where the prediction is the label; ε smooths the labels, ε = 0 is Dice."""
+    epsilon = r.number("epsilon", epsilon, 0, 1)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, hard = r.probabilities(px, ids), r.truth(px, ids)
+    g = r.mask((1 - epsilon) * hard + epsilon / px.n_classes, px)
+    total = r.pool(p, over) + r.pool(g, over)
+    score = r.ratio(total - r.pool((p - g).abs(), over), total, smooth)
+    return r.average(1 - score, r.pool(hard, over), absent)

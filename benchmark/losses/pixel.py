@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
@@ -22,10 +24,18 @@ NORMS = ("weights", "pixels")
     aliases=("cross_entropy",),
     cost="1x",
 )
-def ce(logits, target, *, weights=None, norm="weights", over="batch", ignore_index=None):
+def ce(
+    logits,
+    target,
+    *,
+    weights=None,
+    norm: Literal["weights", "pixels"] = "weights",
+    over: Literal["sample", "batch"] = "batch",
+    ignore_index=None,
+):
     """Cross-entropy: the mean of -log p of the true class over all valid pixels.
 
-    ``weights``: one number per class. ``norm="weights"`` divides by the sum of the weights of the pixels, as torch does,
+    ``weights``: one number per class. ``norm="weights"`` divides by the sum of the pixels' weights, as torch does,
     ``"pixels"`` by their number. ``over="sample"`` averages within each image first.
     """
     px = r.see(logits, target, ignore_index)
@@ -68,12 +78,12 @@ def wce(
     target,
     *,
     class_frequency,
-    scheme="inverse",
+    scheme: Literal["inverse", "inverse_sqrt", "median", "log", "effective"] = "inverse",
     power=1.0,
     beta=0.9999,
     pixels=1000000,
-    norm="weights",
-    over="batch",
+    norm: Literal["weights", "pixels"] = "weights",
+    over: Literal["sample", "batch"] = "batch",
     ignore_index=None,
 ):
     """Cross-entropy with class weights that a scheme derives once from the training split, never from the batch.
@@ -116,7 +126,14 @@ def class_weights(f, scheme="inverse", power=1.0, beta=0.9999, pixels=1000000):
     empty="no signal from a batch (or image) of one class only: its weight is 0",
     cost="2x",
 )
-def balanced_ce(logits, target, *, norm="pixels", over="batch", ignore_index=None):
+def balanced_ce(
+    logits,
+    target,
+    *,
+    norm: Literal["weights", "pixels"] = "pixels",
+    over: Literal["sample", "batch"] = "batch",
+    ignore_index=None,
+):
     """Class-balanced cross-entropy of edge detection: each class is weighted by the share of all others in the batch.
 
     With two classes, -β Σ_fg log p - (1-β) Σ_bg log(1-p) over N with β the background's share; several classes use
@@ -144,7 +161,7 @@ def balanced_ce(logits, target, *, norm="pixels", over="batch", ignore_index=Non
     empty="penalises false positives, hardest where the network is most sure of them",
     cost="2x",
 )
-def focal(logits, target, *, gamma=2.0, alpha=None, over="batch", ignore_index=None):
+def focal(logits, target, *, gamma=2.0, alpha=None, over: Literal["sample", "batch"] = "batch", ignore_index=None):
     """Softmax focal loss: cross-entropy that forgets pixels which are already right; γ = 0 is cross-entropy.
 
     ``alpha``: None, one weight per class, or one number α for foreground classes and 1 - α for the background. The mean
@@ -177,8 +194,8 @@ def _foreground(alpha, px):
     aliases=("topk", "ohem_ce"),
     cost="3x",
 )
-def topk_ce(logits, target, *, percent=10.0, over="batch", ignore_index=None):
-    """Mean cross-entropy of the hardest ``percent`` of the valid pixels (at least one) of the batch or of each image."""
+def topk_ce(logits, target, *, percent=10.0, over: Literal["sample", "batch"] = "batch", ignore_index=None):
+    """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each image."""
     percent = r.number("percent", percent, 0, 100)
     r.choice("over", over, r.OVER)
     px = r.see(logits, target, ignore_index)
@@ -209,7 +226,7 @@ def topk_ce(logits, target, *, percent=10.0, over="batch", ignore_index=None):
     aliases=("label_smoothing_ce",),
     cost="1.5x",
 )
-def ls_ce(logits, target, *, epsilon=0.1, over="batch", ignore_index=None):
+def ls_ce(logits, target, *, epsilon=0.1, over: Literal["sample", "batch"] = "batch", ignore_index=None):
     """Cross-entropy against labels that give each class a share ε/C; ε = 0 is cross-entropy."""
     epsilon = r.number("epsilon", epsilon, 0, 1)
     px = r.see(logits, target, ignore_index)

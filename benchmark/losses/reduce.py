@@ -99,11 +99,8 @@ def probabilities(px: Pixels, ids: Sequence[int], temperature: float = 1.0) -> T
 
 def truth(px: Pixels, ids: Sequence[int]) -> Tensor:
     """One-hot target of the chosen classes by comparison, (n, k, m): any rank, any label, void pixels all zero."""
-    if len(ids) == 1:
-        g = (px.y == ids[0]).unsqueeze(1)
-    else:
-        g = px.y.unsqueeze(1) == torch.as_tensor(ids, device=px.y.device).view(-1, 1)
-    return mask(g.to(px.z.dtype), px)
+    wanted = ids[0] if len(ids) == 1 else torch.as_tensor(ids, device=px.y.device).view(-1, 1)
+    return mask((px.y.unsqueeze(1) == wanted).to(px.z.dtype), px)
 
 
 def log_probabilities(px: Pixels, temperature: float = 1.0) -> Tensor:
@@ -136,10 +133,7 @@ def class_ids(classes: str | Sequence[int], n_classes: int) -> tuple[int, ...]:
     ids = tuple(classes)
     wrong = [k for k in ids if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n_classes]
     if wrong or not ids or len(set(ids)) < len(ids):
-        raise UserError(
-            f"classes={list(ids)} does not fit {n_classes} classes; give 'fg', 'all' or different ids from 0 to "
-            f"{n_classes - 1}"
-        )
+        raise UserError(f"classes={list(ids)} does not fit {n_classes} classes; give 'fg', 'all' or different ids from 0 to {n_classes - 1}")
     return ids
 
 
