@@ -8,6 +8,9 @@ from typing import Any
 
 from benchmark.data import sources
 
+FORMAT = 1  # raise when the preparation of every set changes its arrays
+PUBLIC = ("msd_hippocampus", "magnetic_tile", "crackforest", "camvid", "sirst")
+
 
 def identity(spec: Any) -> str:
     """Return 16 hexadecimal digits that change exactly when the arrays behind a resolved data spec may have changed.
@@ -27,13 +30,14 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
     """Return the hash of the files behind a data set (None where there are none) and its parameters without paths."""
     params = dict(params)
     if name in PUBLIC:
-        return sources.registry_hash(public_source(name, params)), params
+        return f"{FORMAT} {sources.registry_hash(public_source(name, params))}", params
     if name == "folder":
         from benchmark.data.folder import content_hash
 
-        return content_hash(params.pop("path")), params
+        return f"{FORMAT} {content_hash(params.pop('path'))}", params
     if name == "torchvision":
         params.pop("root")
+        return str(FORMAT), params
     return None, params
 
 
@@ -51,15 +55,11 @@ def missing(spec: Any) -> str:
     folder = sources.raw_folder(name)
     if folder is None:
         return sources.how_to_get(name)
-    files = sources.source(name).files
-    absent = [path for path in files if not (folder / path).is_file()]
-    if absent:
-        lacking = f"{len(absent)} of {len(files)} files in {folder} (such as {absent[0]})"
+    gaps = sources.absent(name, folder)
+    if gaps:
+        lacking = f"{len(gaps)} of {len(sources.source(name).files)} files in {folder} (such as {gaps[0]})"
         return f"data set '{name}' lacks {lacking}; 'lossbench data fetch {name}' completes it"
     return ""
-
-
-PUBLIC = ("msd_hippocampus", "magnetic_tile", "crackforest", "camvid", "sirst")
 
 
 def public_source(name: str, params: dict) -> str:

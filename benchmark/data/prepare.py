@@ -21,7 +21,6 @@ from benchmark.data.identity import PUBLIC, content_of
 from benchmark.errors import UserError
 from benchmark.seeds import stream
 
-FORMAT = 1  # raise when the code below changes the arrays or the layout of the folder
 SPLIT_ONLY = ("val_fraction", "test_fraction")  # parameters that decide the split, not the arrays
 
 
@@ -83,7 +82,7 @@ def prepared_path(name: str, params: dict, version: int) -> Path:
     """Return the folder of a variant's prepared arrays, named by what they are made from."""
     kept = {key: value for key, value in params.items() if key not in SPLIT_ONLY}
     content, kept = content_of(name, kept)
-    text = json.dumps([FORMAT, name, version, kept, content], sort_keys=True)
+    text = json.dumps([name, version, kept, content], sort_keys=True)
     return sources.cache_root() / "prepared" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from benchmark.errors import UserError, nearest
 
 REGISTRY = Path(__file__).parent / "registry"
+ARCHIVES = "https://github.com"
+SINGLES = "https://raw.githubusercontent.com"
 _LINE = re.compile(r"(\S+) sha256:([0-9a-f]{64})")
 
 
@@ -46,11 +48,11 @@ class Source:
 
     @property
     def archive_url(self) -> str:
-        return f"https://github.com/{self.repository}/archive/{self.commit}.zip"
+        return f"{ARCHIVES}/{self.repository}/archive/{self.commit}.zip"
 
     @property
     def file_url(self) -> str:
-        return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/"
+        return f"{SINGLES}/{self.repository}/{self.commit}/"
 
     def card(self) -> dict[str, str]:
         """Return what a report says about where the data come from."""
@@ -173,11 +175,22 @@ def folder_of(name: str) -> str:
 
 
 def raw_folder(name: str) -> Path | None:
-    """Return where the raw files of a set lie: below LOSSBENCH_DATA, else below the cache; None if in neither."""
-    places = [cache_root() / "raw" / folder_of(name)]
+    """Return where the raw files of a set lie, below LOSSBENCH_DATA or below the cache: a complete place before one with gaps, else None."""
+    places = [fetched_folder(name)]
     if os.environ.get("LOSSBENCH_DATA"):
         places.insert(0, Path(os.environ["LOSSBENCH_DATA"]).expanduser() / folder_of(name))
-    return next((place for place in places if place.is_dir()), None)
+    places = [place for place in places if place.is_dir()]
+    return next((place for place in places if not absent(name, place)), places[0] if places else None)
+
+
+def fetched_folder(name: str) -> Path:
+    """Return where downloads of a set go."""
+    return cache_root() / "raw" / folder_of(name)
+
+
+def absent(name: str, folder: Path) -> list[str]:
+    """Return the registered paths that a folder does not hold."""
+    return [path for path in source(name).files if not (folder / path).is_file()]
 
 
 def how_to_get(name: str) -> str:
