@@ -7,8 +7,8 @@ new data sets* - where the independent data set is the unit and all levels of on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -129,62 +129,6 @@ def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: i
         new_boot_high=boot[1],
         n_units=len(units),
     )
-
-
-def effects_table(cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = ("dice@0.5", "dice@val"), resamples: int = 2000) -> pd.DataFrame:
-    """Return one row a (data set, recipe, metric, loss): its paired effect against ``against``, Holm-adjusted within
-    the first three.
-
-    Where a pair is refused, the numbers are nan and the column ``note`` says why.
-    """
-    rows = []
-    for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
-        if not len(select_loss(part, against)):
-            continue
-        reference = select_loss(part, against)["loss"].iloc[0]
-        rivals = part.loc[part["loss"] != reference, ["loss", "loss_label", "family"]].drop_duplicates("loss")
-        for column in columns:
-            if column not in part.columns:
-                continue
-            block = []
-            for rival in rivals.sort_values("loss_label").itertuples():
-                note, numbers = "", {}
-                try:
-                    pairs, lost = differences(part, rival.loss, reference, column)
-                    if len(pairs):
-                        numbers = asdict(effect(pairs, resamples=resamples))
-                    if lost:
-                        note = f"{lost} block{'s' * (lost != 1)} incomplete"
-                except NotPaired as error:
-                    note = str(error)
-                block.append(
-                    {
-                        "dataset": dataset,
-                        "recipe": recipe,
-                        "metric": column,
-                        "loss": rival.loss,
-                        "loss_label": rival.loss_label,
-                        "family": rival.family,
-                        "against": reference,
-                        **numbers,
-                        "note": note,
-                    }
-                )
-            p = [row.get("p", float("nan")) for row in block]
-            rows += [row | {"p_holm": adjusted} for row, adjusted in zip(block, stats.holm(p), strict=True)]
-    names = [
-        "dataset",
-        "recipe",
-        "metric",
-        "loss",
-        "loss_label",
-        "family",
-        "against",
-        *Effect.__annotations__,
-        "p_holm",
-        "note",
-    ]
-    return pd.DataFrame(rows).reindex(columns=names)
 
 
 def _one_per_block(cells: pd.DataFrame, value: Value, absolute: bool) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import math
 import random
 
 FOREGROUND = (0.002, 0.01, 0.05, 0.2)
-LOSSES = {"ce": "pixel", "dice": "overlap", "0.5*ce + 0.5*dice": "compound", "focal": "pixel"}
+LOSSES = {"ce": "distribution", "dice": "overlap", "0.5*ce + 0.5*dice": "compound", "focal": "distribution"}
 LABELS = {"0.5*ce + 0.5*dice": "dice_ce"}
 RECIPE = {"model": "unet", "widths": [4, 8], "steps": 60, "batch": 4, "learning_rate": 0.005}
 
@@ -22,9 +22,7 @@ def _hash(*parts) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def record(
-    dataset: str, foreground: float, loss: str, seed: int, images: int = 6, steps: int = 6, spread: float = 1.0
-) -> dict:
+def record(dataset: str, foreground: float, loss: str, seed: int, images: int = 6, steps: int = 6, spread: float = 1.0) -> dict:
     """Return one record; everything in it follows from the arguments."""
     shared = random.Random(_hash(dataset, seed))
     own = random.Random(_hash(dataset, loss, seed))
@@ -99,12 +97,7 @@ def records(seeds: int = 4, real: bool = False, losses=tuple(LOSSES), foreground
     """Return the records of the mini study; ``real=True`` adds two public sets, whose foreground is measured, not
     set.
     """
-    found = [
-        record(f"scenes(foreground={f})", f, loss, seed, **options)
-        for f in foreground
-        for seed in range(seeds)
-        for loss in losses
-    ]
+    found = [record(f"scenes(foreground={f})", f, loss, seed, **options) for f in foreground for seed in range(seeds) for loss in losses]
     if real:
         for name, f in (("magnetic_tile", 0.025), ("sirst", 0.0006)):
             found += [record(name, f, loss, seed, **options) for seed in range(seeds) for loss in losses]

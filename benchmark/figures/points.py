@@ -1,0 +1,118 @@
+"""What several figures share: means with intervals at each foreground fraction, and how a ladder and a real set are
+drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from benchmark.analysis import stats
+from benchmark.analysis.effects import DOSE, NotPaired, differences
+from benchmark.figures import style
+
+REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
+
+
+def places(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a data set variant: where it stands on the foreground axis and whether its fraction was set (a
+    ladder) or measured.
+
+    The ladder of a generator is told from others by its remaining parameters.
+    """
+    dose = cells[DOSE].astype(float) if DOSE in cells else pd.Series(np.nan, index=cells.index)
+    measured = cells["foreground_true"].astype(float) if "foreground_true" in cells else dose
+    table = cells.assign(dose=dose, measured=measured)
+    others = [c for c in cells if c.startswith("data.") and c != DOSE]
+    rows = []
+    for (dataset, recipe), part in table.groupby(["dataset", "recipe"], sort=True, observed=True):
+        first = part.iloc[0]
+        is_set = bool(np.isfinite(first["dose"])) and first["dose"] > 0
+        ladder = repr([first["dataset_name"], recipe, *(str(first[c]) for c in others)]) if is_set else ""
+        x = first["dose"] if is_set else part["measured"].mean()
+        rows.append({"dataset": dataset, "recipe": recipe, "label": first["data_label"], "x": x, "ladder": ladder})
+    return pd.DataFrame(rows, columns=["dataset", "recipe", "label", "x", "ladder"])
+
+
+def means(cells: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return mean and 95 % t interval over seeds of a column for each data set variant and loss."""
+    rows = []
+    for keys, part in cells.groupby(["dataset", "recipe", "loss"], sort=True, observed=True):
+        rows.append({**dict(zip(["dataset", "recipe", "loss"], keys, strict=True)), **_summary(part[column])})
+    return pd.DataFrame(rows)
+
+
+def gaps(cells: pd.DataFrame, against: str, column: str) -> pd.DataFrame:
+    """Return mean and 95 % t interval of each loss's paired difference to ``against``, for each data set variant."""
+    rows = []
+    for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        for loss in part["loss"].unique():
+            if loss == against or against not in set(part["loss"]):
+                continue
+            try:
+                pairs, _ = differences(part, loss, against, column)
+            except NotPaired:
+                continue  # the report names it; a figure of paired differences has no place for it
+            rows.append({"dataset": dataset, "recipe": recipe, "loss": loss, **_summary(pairs["difference"])})
+    return pd.DataFrame(rows, columns=["dataset", "recipe", "loss", "mean", "low", "high", "n"])
+
+
+def _summary(values: pd.Series) -> dict:
+    kept = values.dropna().to_numpy(float)
+    if not len(kept):
+        return {"mean": np.nan, "low": np.nan, "high": np.nan, "n": 0}
+    low, high = stats.estimate([kept], [1.0]).interval()
+    return {"mean": kept.mean(), "low": low, "high": high, "n": len(kept)}
+
+
+def draw(axis, rows: pd.DataFrame, limits: tuple[float, float], *, color: str, filled: bool, label: str = "", shift: float = 1.0) -> None:
+    """Draw ladders as lines with intervals, real sets as single marks; values outside the limits become arrow heads at
+    the edge.
+    """
+    low, high = limits
+    face = color if filled else style.PAPER
+    for ladder, part in rows[rows["ladder"] != ""].groupby("ladder", sort=True):
+        part = part.sort_values("x")
+        x = part["x"].to_numpy() * shift
+        y, outside = style.clipped(part["mean"].to_numpy(), low, high)
+        axis.plot(x, y, color=color, linestyle="-" if filled else (0, (4, 1.6)), zorder=3, label=label or None)
+        label = ""
+        _bars(axis, x, part, limits, color)
+        axis.plot(x[~outside], y[~outside], "o", color=color, markerfacecolor=face, markersize=5, zorder=4)
+        _arrows(axis, x, y, outside, low, color)
+    for part in rows[rows["ladder"] == ""].itertuples():
+        y, outside = style.clipped(np.array([part.mean]), low, high)
+        x = np.array([part.x * shift])
+        _bars(axis, x, pd.DataFrame([part._asdict()]), limits, color)
+        if outside[0]:
+            _arrows(axis, x, y, outside, low, color)
+        else:
+            axis.plot(x, y, part.mark, color=color, markerfacecolor=face, markersize=5.5, zorder=4)
+
+
+def _bars(axis, x: np.ndarray, part: pd.DataFrame, limits: tuple[float, float], color: str) -> None:
+    bottom, top = part["low"].clip(*limits).to_numpy(float), part["high"].clip(*limits).to_numpy(float)
+    axis.vlines(x, bottom, top, color=color, linewidth=1.1, zorder=2)
+
+
+def _arrows(axis, x: np.ndarray, y: np.ndarray, outside: np.ndarray, low: float, color: str) -> None:
+    for a, b in zip(x[outside], y[outside], strict=True):
+        axis.plot([a], [b], marker="v" if b == low else "^", color=color, markersize=6, zorder=4, clip_on=False)
+
+
+def real_marks(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the marker of each real data set, one a label, in alphabetical order."""
+    labels = sorted(table.loc[table["ladder"] == "", "label"].unique())
+    mark = {name: REAL_MARKERS[i % len(REAL_MARKERS)] for i, name in enumerate(labels)}
+    return table.assign(mark=table["label"].map(mark).fillna("o"))
+
+
+def real_legend(table: pd.DataFrame) -> list:
+    """Return one legend entry for each real data set."""
+    from matplotlib.lines import Line2D
+
+    real = table[table["ladder"] == ""].drop_duplicates("label").sort_values("label")
+    return [
+        Line2D([], [], color=style.SOFT, marker=row.mark, linestyle="", markersize=5.5, label=f"{row.label} ({style.percent(row.x)})")
+        for row in real.itertuples()
+    ]

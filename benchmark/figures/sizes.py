@@ -1,0 +1,102 @@
+"""Figure 11: how large the predicted region is, relative to the true one, as the foreground gets rarer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from benchmark.figures import NothingToDraw, figure, points, style
+
+HARD, SOFT = "log_size_ratio_hard@0.5", "log_size_ratio_soft"
+BAND = 0.05  # 5 %: the margin of claims C2 and C3
+
+
+@figure("size_ratio", number=11, title="Predicted over true region size, by loss and foreground fraction")
+def size_ratio(tables: Mapping[str, pd.DataFrame]):
+    """One panel a loss: size of the mask at 0.5 (hard) and summed probability (soft), geometric means over seeds."""
+    cells = tables["cells"]
+    if HARD not in cells or SOFT not in cells or not len(cells):
+        raise NothingToDraw("needs cells with region sizes")
+    place = points.real_marks(points.places(cells))
+    losses = style.ordered(cells)
+    data = []
+    for name, column in (("hard", HARD), ("soft", SOFT)):
+        rows = points.means(cells, column).merge(place, on=["dataset", "recipe"]).merge(losses, on="loss")
+        data.append(rows.assign(size=name))
+    data = pd.concat(data, ignore_index=True)
+    for column in ("mean", "low", "high"):
+        data[column] = np.exp(data[column])
+    limits = _limits(data["mean"])
+    columns = min(4, len(losses))
+    rows = -(-len(losses) // columns)
+    drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
+    grey = data[(data["loss"] == losses["loss"].iloc[0]) & (data["size"] == "hard") & (data["ladder"] != "")]
+    for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
+        axis.axhspan(1 / (1 + BAND), 1 + BAND, color=style.RULE, alpha=0.6, linewidth=0, zorder=1)
+        axis.axhline(1, color=style.SOFT, linewidth=0.9, zorder=1)
+        if loss.Index:
+            for _, part in grey.groupby("ladder"):
+                part = part.sort_values("x")
+                axis.plot(part["x"], part["mean"].clip(*limits), color=style.SOFT, linewidth=1, alpha=0.55, zorder=1)
+        color = style.colour(loss.family)
+        for name, filled, shift in (("hard", True, 0.97), ("soft", False, 1.03)):
+            part = data[(data["loss"] == loss.loss) & (data["size"] == name)]
+            points.draw(axis, part, limits, color=color, filled=filled, shift=shift)
+        axis.set_title(loss.loss_label, color=color)
+        axis.set_yscale("log")
+        _ratio_ticks(axis, limits)
+        style.foreground_axis(axis, place["x"].tolist() if (place["ladder"] == "").all() else place.loc[place["ladder"] != "", "x"].tolist())
+    for axis in list(axes.flat)[len(losses) :]:
+        axis.set_axis_off()
+    _legend(drawing, place, losses["loss_label"].iloc[0], len(losses) > 1)
+    drawing.supxlabel("foreground fraction, %", fontsize=9)
+    drawing.supylabel("predicted / true region size", fontsize=9)
+    says = (
+        "Hard size: area of the mask at 0.5; soft size: summed probability; both over the whole test split. Points are geometric means over "
+        "seeds, bars 95 % t intervals; the band is ±5 %, the thin line repeats the hard size of the first panel; "
+        "arrow heads lie beyond the axis. " + style.evidence(cells)
+    )
+    alt = _alt(data, losses)
+    kept = ["loss", "loss_label", "family", "dataset", "label", "recipe", "x", "size", "mean", "low", "high", "n"]
+    return drawing, data[kept].rename(columns={"x": "foreground"}), says, alt
+
+
+def _limits(means: pd.Series) -> tuple[float, float]:
+    """Return symmetric limits on the log axis: at least a factor 2, at most 16, wide enough for nine points in ten."""
+    size = np.abs(np.log(means.replace([0, np.inf], np.nan).dropna()))
+    wide = np.clip(np.quantile(size, 0.9) * 1.15 if len(size) else 1.0, np.log(2), np.log(16))
+    return float(np.exp(-wide)), float(np.exp(wide))
+
+
+def _ratio_ticks(axis, limits: tuple[float, float]) -> None:
+    ticks = [t for t in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16) if limits[0] <= t <= limits[1]]
+    axis.set_yticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
+    axis.set_ylim(limits[0] / 1.06, limits[1] * 1.06)
+    axis.minorticks_off()
+
+
+def _legend(drawing, place: pd.DataFrame, first: str, reference: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    look = {"color": style.SOFT, "marker": "o", "markersize": 5}
+    handles = [
+        Line2D([], [], **look, label="mask at 0.5 (hard)"),
+        Line2D([], [], **look, linestyle=(0, (4, 1.6)), markerfacecolor=style.PAPER, label="summed probability (soft)"),
+    ]
+    if reference:
+        handles.append(Line2D([], [], color=style.SOFT, linewidth=1, alpha=0.55, label=f"{first}, hard"))
+    handles += points.real_legend(place)
+    drawing.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
+
+
+def _alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
+    rarest = data["x"].min()
+    hard = data[(data["x"] == rarest) & (data["size"] == "hard")].set_index("loss")["mean"]
+    parts = [f"{row.loss_label} {hard[row.loss]:.2f}" for row in losses.itertuples() if row.loss in hard.index]
+    return (
+        f"Small panels, one a loss. At {style.percent(rarest)} foreground the mask at 0.5 is this fraction of the true size: "
+        + ", ".join(parts)
+        + "."
+    )

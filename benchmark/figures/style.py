@@ -1,0 +1,153 @@
+"""How every figure looks: one colour a family of losses, safe for the colour-blind, the same in print, on white and on
+black.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+
+INK, SOFT, RULE, PAPER = "#1c2430", "#5d6877", "#d5dae1", "#ffffff"
+# Each pair: on white, on black. Told apart by lightness as well as by hue; line style and marker repeat what colour
+# says.
+FAMILIES = {
+    "distribution": ("#0b63b8", "#6fb5ff"),
+    "overlap": ("#c4480a", "#ff9a5a"),
+    "compound": ("#7a44b0", "#c9a2f5"),
+    "size": ("#0c7d57", "#4fd0a2"),
+    "boundary": ("#a82a70", "#f48cc2"),
+    "calibration": ("#806300", "#dfbf4a"),
+    "topology": ("#0b7480", "#5ccedb"),
+}
+OTHER = ("#535c69", "#aeb7c3")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+# The order in which losses are shown; those that are not named here follow by family and label.
+FIRST = ("ce", "dice", "batch dice", "batch_dice", "dice_ce", "wce", "focal", "ce_l1", "ce_kl", "tversky", "generalized_dice")
+WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
+
+
+@contextmanager
+def applied(salt: str) -> Iterator[None]:
+    """Draw in the house style; ``salt`` makes the ids inside an SVG the same every time, and different between
+    figures.
+    """
+    import matplotlib
+
+    rules = {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": SOFT,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "figure.facecolor": PAPER,
+        "grid.color": RULE,
+        "grid.linewidth": 0.6,
+        "text.color": INK,
+        "xtick.color": SOFT,
+        "ytick.color": SOFT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "xtick.minor.visible": False,
+        "ytick.minor.visible": False,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 5,
+        "errorbar.capsize": 0,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "path.simplify": True,
+        "axes.unicode_minus": True,
+    }
+    with matplotlib.rc_context(rules):
+        yield
+
+
+def canvas(rows: int, columns: int, height: float, width: float = WIDTH, **options):
+    """Return a figure with a grid of axes, laid out without overlap; no global state is touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots(rows, columns, squeeze=False, **options)
+    return drawing, axes
+
+
+def colour(family: str) -> str:
+    """Return the colour of a family of losses (on white)."""
+    return FAMILIES.get(family, OTHER)[0]
+
+
+def ordered(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a loss (loss, loss_label, family), in the order in which losses are shown everywhere."""
+    losses = cells[["loss", "loss_label", "family"]].drop_duplicates("loss")
+    place = {name: i for i, name in enumerate(FIRST)}
+    rank = losses["loss_label"].map(place).fillna(losses["loss"].map(place)).fillna(len(place))
+    return losses.assign(rank=rank).sort_values(["rank", "family", "loss_label"]).drop(columns="rank").reset_index(drop=True)
+
+
+def lines(losses: pd.DataFrame) -> dict[str, dict]:
+    """Return marker, dash and colour of every loss: colour says the family, dash and marker the member."""
+    looks, members = {}, {}
+    for row in losses.itertuples():
+        place = members[row.family] = members.get(row.family, -1) + 1
+        look = {"color": colour(row.family), "marker": MARKERS[place % len(MARKERS)], "linestyle": DASHES[place % len(DASHES)]}
+        looks[row.loss] = look
+    return looks
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %"."""
+    return f"{100 * fraction:.3g} %"
+
+
+def foreground_axis(axis, levels: Sequence[float]) -> None:
+    """Make the x axis a logarithmic one of foreground fractions, ticked at the levels of the ladder if there are
+    few.
+    """
+    axis.set_xscale("log")
+    levels = sorted(set(levels))
+    if len(levels) > 6:
+        levels = [10.0**k for k in range(-5, 1) if min(levels) / 2 <= 10.0**k <= max(levels) * 2]
+    axis.set_xticks(levels, [percent(x).removesuffix(" %") for x in levels])
+    axis.minorticks_off()
+
+
+def clipped(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values brought inside [low, high], and which of them were outside."""
+    inside = np.clip(values, low, high)
+    return inside, inside != values
+
+
+def evidence(cells: pd.DataFrame) -> str:
+    """Return the sentence every caption ends with: cells, blocks, collapses, commit, device."""
+    collapsed = int((cells["outcome"] == "collapsed").sum())
+    seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
+    span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    parts = [f"{len(cells)} cells in {cells['block'].nunique()} blocks ({cells['dataset'].nunique()} data set variants, {span} seeds each)"]
+    if collapsed:
+        parts.append(f"{collapsed} collapsed and scored as such")
+    commits = sorted({str(c)[:8] for c in cells["commit"] if c})
+    if commits:
+        parts.append(("commit " if len(commits) == 1 else "commits ") + ", ".join(commits))
+    devices = sorted({str(d) for d in cells["device"] if d})
+    if devices:
+        parts.append("on " + ", ".join(devices))
+    return "; ".join(parts) + "."
