@@ -110,10 +110,10 @@ def evaluate(
         _add_sizes(column, {"": None})
         column.update({name: np.array([v]) for name, v in lesion_scores(column.pop("lesions@")).items()})
     each = {c: {k.removesuffix("@"): float(v[0]) for k, v in column.items()} for c, column in columns.items()}
+    if count == 2:
+        return each[1]
     out = {name: mean_over_classes([scores[name] for scores in each.values()]) for name in each[1]}
-    if count > 2:
-        out |= {f"{name}:{names[c]}": value for c, scores in each.items() for name, value in scores.items()}
-    return out
+    return out | {f"{name}:{names[c]}": value for c, scores in each.items() for name, value in scores.items()}
 
 
 def _score_stack(

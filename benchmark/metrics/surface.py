@@ -15,6 +15,8 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from .borders import Foreground, ball, cross
+
 TOLERANCES = {"nsd_1": 1.0, "nsd_2": 2.0}
 """Surface Dice: name -> tolerance in units of the spacing (px, or mm)."""
 
@@ -27,7 +29,6 @@ BAND = 0.02
 # Measured crossovers: all pairs at once, a KD-tree, or a distance map of the whole box. Only speed depends on them.
 _ALL_PAIRS = 150_000
 _MAP_PIXELS_PER_POINT = {2: 4, 3: 2}  # by number of axes
-_NEIGHBOURS = 120
 
 
 def surface_scores(predicted: np.ndarray, target: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray) -> dict[str, np.ndarray]:
@@ -44,23 +45,22 @@ class Borders:
     """The border pixels of N masks, found once, so that one truth can be compared with several predictions."""
 
     def __init__(self, masks: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray):
-        self.spacing, self.worst, self.shape = np.asarray(spacing, dtype=float), worst, masks.shape
-        width = np.maximum(BAND * worst, self.spacing.max())
+        self.spacing, self.worst, self.shape = spacing, worst, masks.shape
+        width = np.maximum(BAND * worst, max(spacing))
         # Images of one data set share their diagonal unless void was padded; one width keeps the pass over them whole.
         widths = np.unique(width)
-        self.present = masks.reshape(len(masks), -1).any(axis=1)
-        frame = _Frame(masks, _reach(widths[-1], spacing))
-        edge = ~frame.interior(_cross(masks.ndim - 1))
-        image, points = frame.locate(frame.index[edge])
-        cuts = np.searchsorted(image, np.arange(len(masks) + 1))
+        pixels = Foreground(masks, tuple(int(widths[-1] / s * (1 + 1e-9)) + 1 for s in spacing[:-1]))
+        edge = pixels.exposed(cross(masks.ndim - 1))
+        cuts = np.searchsorted(pixels.image[edge], np.arange(len(masks) + 1))
+        points = pixels.place[edge]
         self.points = [points[a:b] for a, b in itertools.pairwise(cuts)]
-        band = edge.copy()
+        self.present = np.diff(cuts) > 0
+        band = edge
         for w in widths:
-            offsets = ball(w, spacing)
-            outer = ~frame.interior(offsets) if len(offsets) <= _NEIGHBOURS else frame.near(w, spacing)
-            band |= outer if len(widths) == 1 else outer & (width == w)[frame.image]
-        self.band = frame.original(frame.index[band])
-        self.band_size = np.bincount(frame.image[band], minlength=len(masks))
+            near = pixels.exposed(ball(float(w), spacing))
+            band = band | (near if len(widths) == 1 else near & (width == w)[pixels.image])
+        self.band = pixels.index[band]
+        self.band_size = np.bincount(pixels.image[band], minlength=len(masks))
 
     def score(self, other: Borders, images: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Score the M predictions `other` against these borders, the truth: name -> (M,).
@@ -106,7 +106,7 @@ def summarise(there: np.ndarray, back: np.ndarray) -> dict[str, float]:
     return scores
 
 
-def nearest(a: np.ndarray, b: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return the distance from each point of `a` to the nearest of `b`, and from each of `b` to the nearest of `a`.
 
     `a` (n, D) and `b` (m, D) are integer pixel coordinates; the three ways differ only in what they cost.
@@ -122,68 +122,6 @@ def nearest(a: np.ndarray, b: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarr
     return _tree(b).query(a)[0], _tree(a).query(b)[0]
 
 
-def ball(radius: float, spacing: tuple[float, ...]) -> np.ndarray:
-    """Return the integer offsets (M, D), nearest first, that lie within `radius` (in units of `spacing`), without 0."""
-    reach = _reach(radius, spacing)
-    grid = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(-1, len(reach))
-    length = np.sqrt(((grid * np.asarray(spacing)) ** 2).sum(axis=1))
-    order = np.argsort(length, kind="stable")[1:]
-    return grid[order][length[order] <= radius * (1 + 1e-9)]
-
-
-class _Frame:
-    """N masks, cropped to their joint box and framed with background, read through their foreground pixels only."""
-
-    def __init__(self, masks: np.ndarray, margin: np.ndarray):
-        self.full, axes = masks.shape, range(1, masks.ndim)
-        margin = np.maximum(margin, 1)
-        some = masks.any(axis=0)
-        self.low, high = np.zeros(len(margin), dtype=int), np.zeros(len(margin), dtype=int)
-        if some.any():
-            hits = [np.flatnonzero(some.any(axis=tuple(a - 1 for a in axes if a != axis))) for axis in axes]
-            self.low, high = np.array([h[0] for h in hits]), np.array([h[-1] + 1 for h in hits])
-        self.margin = margin
-        self.shape = (len(masks), *(high - self.low + 2 * margin))
-        self.masks = np.zeros(self.shape, dtype=bool)
-        inner = tuple(slice(m, m + n) for m, n in zip(margin, high - self.low, strict=True))
-        box = tuple(slice(a, b) for a, b in zip(self.low, high, strict=True))
-        self.masks[(slice(None), *inner)] = masks[(slice(None), *box)]
-        self.flat = self.masks.ravel()
-        self.index = np.flatnonzero(self.flat)
-        self.image = self.index // int(np.prod(self.shape[1:]))
-
-    def interior(self, offsets: np.ndarray) -> np.ndarray:
-        """Return, per foreground pixel, whether all its neighbours at `offsets` are foreground."""
-        strides = np.array([int(np.prod(self.shape[axis + 1 :])) for axis in range(1, len(self.shape))])
-        inside = np.ones(len(self.index), dtype=bool)
-        for step in offsets @ strides:
-            inside &= self.flat[self.index + step]
-        return inside
-
-    def near(self, distance: float, spacing: tuple[float, ...]) -> np.ndarray:
-        """Return the opposite of `interior` of a ball, by distance maps: cheaper once the ball is large."""
-        maps = np.concatenate([distance_transform_edt(m, sampling=spacing).ravel() for m in self.masks])
-        return maps[self.index] <= distance * (1 + 1e-9)
-
-    def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return image numbers and pixel coordinates in the uncropped image."""
-        image, *place = np.unravel_index(index, self.shape)
-        return image, np.stack(place, axis=1) - self.margin + self.low
-
-    def original(self, index: np.ndarray) -> np.ndarray:
-        """Return flat positions in the uncropped stack."""
-        image, points = self.locate(index)
-        return np.ravel_multi_index((image, *points.T), self.full)
-
-
-def _reach(radius: float, spacing: tuple[float, ...]) -> np.ndarray:
-    return np.floor(radius / np.asarray(spacing) * (1 + 1e-9)).astype(int)
-
-
-def _cross(axes: int) -> np.ndarray:
-    return np.concatenate([np.eye(axes, dtype=int), -np.eye(axes, dtype=int)])
-
-
 def _percentile95(ordered: np.ndarray) -> float:
     """np.percentile(ordered, 95) for sorted values, without its overhead (four times the rest of a small pair)."""
     place = 0.95 * (len(ordered) - 1)
@@ -196,7 +134,7 @@ def _tree(points: np.ndarray) -> KDTree:
     return KDTree(points, balanced_tree=False, compact_nodes=False)
 
 
-def _mapped(a: np.ndarray, b: np.ndarray, box: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _mapped(a: np.ndarray, b: np.ndarray, box: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     away = np.ones(box, dtype=bool)
     away[tuple(b.T)] = False
     return distance_transform_edt(away, sampling=spacing)[tuple(a.T)]

@@ -20,7 +20,8 @@ from metric_shapes import (
 )
 
 from benchmark.metrics import surface
-from benchmark.metrics.surface import BAND, DISTANCES, SURFACE, ball, surface_scores
+from benchmark.metrics.borders import ball, cross
+from benchmark.metrics.surface import BAND, DISTANCES, SURFACE, surface_scores
 
 CASES = [((24, 31), (1.0, 1.0)), ((24, 31), (0.7, 1.9)), ((12, 9, 14), (1.0, 1.0, 1.0)), ((12, 9, 14), (3.0, 0.8, 1.1))]
 
@@ -115,11 +116,11 @@ def test_the_three_ways_to_the_nearest_border_pixel_agree(monkeypatch, shape, sp
     assert scores(pred, true, spacing) == pytest.approx(direct)
 
 
-def test_the_band_is_the_same_by_neighbours_and_by_distance_maps(monkeypatch):
+@pytest.mark.parametrize("worst", [40.0, 150.0, 400.0])
+def test_the_band_of_boundary_iou_is_right_at_any_width(worst):
     pred, true = random_pair(np.random.default_rng(3), (40, 60))
-    direct = scores(pred, true, (1.0, 0.7), worst=150.0)
-    monkeypatch.setattr(surface, "_NEIGHBOURS", 0)
-    assert scores(pred, true, (1.0, 0.7), worst=150.0) == pytest.approx(direct)
+    got = scores(pred, true, (1.0, 0.7), worst=worst)
+    assert got["boundary_iou"] == pytest.approx(slow_boundary_iou(pred, true, (1.0, 0.7), max(BAND * worst, 1.0)))
 
 
 def test_a_stack_scores_each_image_as_if_it_were_alone():
@@ -148,11 +149,16 @@ def test_nothing_inside_an_image_is_as_far_as_a_miss():
     assert scores(corner, other, (2.0, 3.0))["hd"] < scores(np.zeros((7, 5), bool), other, (2.0, 3.0))["hd"]
 
 
-def test_a_ball_holds_the_offsets_within_its_radius_in_units_of_the_spacing():
-    assert len(ball(1.0, (1.0, 1.0))) == 4
-    assert len(ball(2.0, (1.0, 1.0))) == 12
-    assert sorted(map(tuple, ball(1.0, (3.0, 0.5)))) == [(0, -2), (0, -1), (0, 1), (0, 2)]
-    assert len(ball(0.3, (0.1, 0.1))) == 28, "3 x 0.1 lies within 0.3 in spite of rounding"
+def pixels_of(rows):
+    return sorted((*(int(i) for i in offset), x) for offset, reach in rows for x in range(-reach, reach + 1))
+
+
+def test_a_ball_holds_the_pixels_within_its_radius_in_units_of_the_spacing():
+    assert pixels_of(ball(1.0, (1.0, 1.0))) == [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)] == pixels_of(cross(2))
+    assert len(pixels_of(ball(2.0, (1.0, 1.0)))) == 13
+    assert pixels_of(ball(1.0, (3.0, 0.5))) == [(0, x) for x in range(-2, 3)]
+    assert len(pixels_of(ball(0.3, (0.1, 0.1)))) == 29, "3 x 0.1 lies within 0.3 in spite of rounding"
+    assert pixels_of(ball(1.0, (1.0, 1.0, 1.0))) == pixels_of(cross(3))
 
 
 masks_2d = np_arrays(bool, (7, 9), elements=st.booleans()).filter(np.any)
