@@ -22,7 +22,7 @@ app = typer.Typer(
 ExperimentArg = Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships: quick, smoke.")]
 With = Annotated[list[Path] | None, typer.Option("--with", help="A Python file with losses of your own (@loss); may be repeated.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
-DataOption = Annotated[list[str] | None, typer.Option("--data", help="A folder or file with your images and masks, or a data set spec; replaces the experiment's.")]
+DataOption = Annotated[list[str] | None, typer.Option("--data", help="Your images and masks (a path), or a data set spec; replaces the experiment's.")]
 Losses = Annotated[list[str] | None, typer.Option("--loss", help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")]
 
@@ -87,7 +87,7 @@ def sweep(
         after = sweeping.plan(planned.experiment, results)
         _say(f"trained {len(planned.missing) - len(after.missing)} cells in {_duration(summary.seconds)}")
         if failures:
-            _say(f"{len(after.missing)} cells have no record; 'lossbench status {experiment} --why' says why, the same command tries them again", error=True)
+            _say(f"{len(after.missing)} cells have no record ('lossbench status {experiment} --why'); the same command tries them again", error=True)
     else:
         sweeping.write_experiment(planned.experiment, planned.cells, Path(results))
     if report:

@@ -24,6 +24,9 @@ PROTOCOL = 1  # raised whenever training, scoring or the network changes what th
 SHIPPED = [Path(__file__).resolve().parent.parent / "experiments", Path(__file__).resolve().parent / "experiments"]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -68,7 +71,7 @@ class ExperimentFile(_Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
     title: str = ""
-    seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1, strict=False)] = 3
+    seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = 3
     losses: Annotated[tuple[LossItem, ...], Field(min_length=1, strict=False)]
     datasets: Annotated[tuple[DataItem, ...], Field(min_length=1, strict=False)]
     recipe: Recipe = Recipe()

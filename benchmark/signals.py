@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from benchmark.experiment import Recipe
-from benchmark.models import UNet, cell_weights
+from benchmark.models import Stack
 
 
 @torch.no_grad()
-def predict(network: UNet, images: list[Tensor], batch: int) -> list[Tensor]:
+def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
     """Return each cell's logits (N, classes, *S) on its own images (N, C, *S); the batch size is the recipe's, never the stack's."""
-    network.eval()
     same = all(part is images[0] for part in images)
     longest = max(part.shape[0] for part in images)
     outputs = []
@@ -24,11 +23,10 @@ def predict(network: UNet, images: list[Tensor], batch: int) -> list[Tensor]:
         end = min(begin + batch, longest)
         if same:
             part = images[0][begin:end]
-            x = part.repeat(1, network.cells, *[1] * (part.ndim - 2))
+            x = part.repeat(1, len(stack), *[1] * (part.ndim - 2))
         else:  # a cell with fewer images repeats its last one, and the surplus is cut off below
             x = torch.cat([part[torch.arange(begin, end).clamp_max(part.shape[0] - 1)] for part in images], 1)
-        outputs.append(network(x).transpose(0, 1))
-    network.train()
+        outputs.append(stack(x).transpose(0, 1))
     return [whole[: part.shape[0]] for whole, part in zip(torch.cat(outputs, 1), images, strict=True)]
 
 
@@ -85,7 +83,7 @@ def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> f
     return float(mass[front].sum()) / total if total > 0 else math.nan
 
 
-def validate(network: UNet, jobs, members, results, recipe: Recipe, step: int, targets: list[Tensor], logits: Tensor) -> None:
+def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, targets: list[Tensor], logits: Tensor) -> None:
     """Append one row of every signal to each cell's curves, and keep the weights that are best on validation."""
     from benchmark.training import call_loss
 
@@ -95,7 +93,7 @@ def validate(network: UNet, jobs, members, results, recipe: Recipe, step: int, t
         if id(block) not in kept:
             kept[id(block)] = block.images[torch.from_numpy(job.data.split["val"])]
         images.append(kept[id(block)])
-    outputs = predict(network, images, recipe.batch)
+    outputs = predict(stack, images, recipe.batch)
     for cell, (job, block, result) in enumerate(zip(jobs, members, results, strict=True)):
         if result.error:
             continue
@@ -115,7 +113,7 @@ def validate(network: UNet, jobs, members, results, recipe: Recipe, step: int, t
             row["val_loss"] = _validation_loss(call_loss, job, scores, target, distances, block.frequency, recipe.batch, step / recipe.steps)
             if row["val_dice"] > result.best[0]:
                 result.best = (row["val_dice"], step)
-                result.best_weights = cell_weights(network, cell)
+                result.best_weights = stack.weights(cell)
         for name in CURVES:
             result.curves.setdefault(name, []).append(row.get(name, math.nan))
 
@@ -127,7 +125,7 @@ CURVES = (
 
 
 @torch.no_grad()
-def _validation_loss(call_loss, job, scores: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, batch: int, progress: float) -> float:
+def _validation_loss(call_loss, job, scores: Tensor, target: Tensor, distances, frequency: Tensor, batch: int, progress: float) -> float:
     """Return the mean of the cell's own loss over fixed validation batches of the training batch size."""
     values = []
     for begin in range(0, scores.shape[0], batch):

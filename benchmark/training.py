@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmark import seeds
 from benchmark.data.augment import augment
 from benchmark.experiment import Recipe
-from benchmark.models import UNet, cell_weights, initial_weights, stack_weights, weights_hash
+from benchmark.models import Stack, initial_weights, weights_hash
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Job:
     data: Any  # benchmark.data.container.Data
     data_name: str
     seed: int
+    learning_rate: float | None = None  # None: the recipe's
 
 
 @dataclass
@@ -82,20 +83,20 @@ def train(jobs: list[Job], recipe: Recipe, *, on_step: Callable[[int, list[float
     members = [blocks[job.data_name, job.seed] for job in jobs]
     data = jobs[0].data
     dims = data.masks.ndim - 1
-    network = UNet(data.images.shape[1], len(data.classes), recipe.widths, dims, len(jobs)).to(device)
-    network.load_state_dict(stack_weights([block.start for block in members]))
-    optimizer = _optimizer(network, recipe)
+    stack = Stack([block.start for block in members], data.images.shape[1], len(data.classes), recipe.widths, dims, device)
+    optimizer = _optimizer(stack, recipe)
+    tops = [job.learning_rate or recipe.learning_rate for job in jobs]
     generators = {key: torch.Generator().manual_seed(block.augment_seed) for key, block in blocks.items()}
     results = [Trained({}, {}, {}, block.certificate, 0.0, len(jobs)) for block in members]
     checkpoints = _checkpoints(recipe)
 
     for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
+        for group, top in zip(optimizer.param_groups, tops, strict=True):
+            group["lr"] = learning_rate(recipe, step, top)
         batches = {key: _batch(block, step, generators[key], recipe) for key, block in blocks.items()}
         parts = [batches[job.data_name, job.seed] for job in jobs]
         x = parts[0][0] if len(parts) == 1 else torch.cat([part[0] for part in parts], 1)
-        logits = network(x)
+        logits = stack(x)
         look = step + 1 in checkpoints
         if look:
             logits.retain_grad()
@@ -105,24 +106,24 @@ def train(jobs: list[Job], recipe: Recipe, *, on_step: Callable[[int, list[float
         if not alive:
             break
         torch.stack(alive).sum().backward()
-        norms = _clip(network, recipe.clip)
+        norms = _clip(stack, recipe.clip)
         optimizer.step()
         _note(results, losses, norms, step)
         if look:
-            validate(network, jobs, members, results, recipe, step + 1, [part[1] for part in parts], logits)
+            validate(stack, jobs, members, results, recipe, step + 1, [part[1] for part in parts], logits)
         if on_step:
             on_step(step + 1, [r.train_loss[-1] if r.train_loss else math.nan for r in results[:real]])
 
     for cell, result in enumerate(results):
-        result.weights = cell_weights(network, cell)
-    _predict(network, jobs, members, results, recipe)
+        result.weights = stack.weights(cell)
+    _predict(stack, jobs, members, results, recipe)
     for result in results[:real]:
         result.seconds = (time.perf_counter() - began) / real
         result.cpu_seconds = (time.process_time() - cpu_began) / real
     return results[:real]
 
 
-def _predict(network: UNet, jobs: list[Job], members: list[Block], results: list[Trained], recipe: Recipe) -> None:
+def _predict(stack: Stack, jobs: list[Job], members: list[Block], results: list[Trained], recipe: Recipe) -> None:
     """Give each cell its probabilities on validation and test images with the last weights, and on test images with the best."""
     from benchmark.signals import predict
 
@@ -134,25 +135,24 @@ def _predict(network: UNet, jobs: list[Job], members: list[Block], results: list
         for result, part in zip(results, logits, strict=True):
             result.predictions[name] = part.float().softmax(1).cpu().numpy()
 
-    note("val", predict(network, images("val"), recipe.batch))
-    note("test", predict(network, images("test"), recipe.batch))
+    note("val", predict(stack, images("val"), recipe.batch))
+    note("test", predict(stack, images("test"), recipe.batch))
     best = [result.best_weights or result.weights for result in results]
     if any(result.best[1] != recipe.steps for result in results):
-        network.load_state_dict(stack_weights(best))
-        note("test_best", predict(network, images("test"), recipe.batch))
+        stack.load(best)
+        note("test_best", predict(stack, images("test"), recipe.batch))
     else:
         for result in results:
             result.predictions["test_best"] = result.predictions["test"]
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the rate of a step (0-based), a function of the step alone: never of a loss value.
+def learning_rate(recipe: Recipe, step: int, top: float) -> float:
+    """Return the rate of a step (0-based) under a schedule with the peak ``top``: a function of the step alone, never of a loss value.
 
     one_cycle: half a cosine from 1/25 of the rate up to it over the first 30 %, then half a cosine down to 1/10,000 of it.
     poly: rate * (1 - t)^0.9.
     """
     t = step / max(recipe.steps - 1, 1)
-    top = recipe.learning_rate
     if recipe.schedule == "constant":
         return top
     if recipe.schedule == "poly":
@@ -212,12 +212,14 @@ def _certificate(start: dict[str, Tensor], order: np.ndarray, augment_seed: int,
     }
 
 
-def _optimizer(network: UNet, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(stack: Stack, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return one optimiser with a parameter group a cell."""
+    groups = [{"params": list(cell.values())} for cell in stack.cells]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True)
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, foreach=True)
     return torch.optim.SGD(
-        network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
-    )
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True
+    )  # fmt: skip
 
 
 def _checkpoints(recipe: Recipe) -> set[int]:
@@ -258,16 +260,9 @@ def call_loss(job: Job, logits: Tensor, target: Tensor, distances: Tensor | None
     return value.reshape(())
 
 
-def _clip(network: UNet, limit: float | None) -> Tensor:
+def _clip(stack: Stack, limit: float | None) -> Tensor:
     """Return the gradient norm of each cell (K,), after scaling each cell's gradient down to the limit where one is set."""
-    cells = network.cells
-    grads = [p.grad for p in network.parameters() if p.grad is not None]
-    norms = sum(g.reshape(cells, -1).square().sum(1) for g in grads).sqrt()
-    if limit is not None:
-        scale = (limit / norms.clamp_min(1e-12)).clamp_max(1.0)
-        for g in grads:
-            g.mul_(scale.repeat_interleave(g.shape[0] // cells).view(-1, *[1] * (g.ndim - 1)))
-    return norms
+    return torch.stack([torch.nn.utils.clip_grad_norm_(cell.values(), math.inf if limit is None else limit) for cell in stack.cells])
 
 
 def _note(results: list[Trained], losses: list[Tensor | None], norms: Tensor, step: int) -> None:

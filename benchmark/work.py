@@ -1,4 +1,4 @@
-"""One task on a worker: build the data, train a stack of cells, score them, write their records. Idempotent: what is recorded is not trained again."""
+"""One task on a worker: build the data, train a stack of cells, score them, write their records; what is recorded is not trained again."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmark.models import UNet, cell_weights, initial_weights, stack_weights, weights_hash
+from benchmark.models import Stack, UNet, initial_weights, weights_hash
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -11,29 +11,27 @@ def test_a_stack_equals_its_cells(dims):
     size = (8,) * dims
     starts = [{k: v.double() for k, v in initial_weights(2, 3, (4, 8, 16), dims, seed).items()} for seed in range(3)]
     inputs = torch.randn(2, 3, 2, *size, dtype=torch.float64)
-    stack = UNet(2, 3, (4, 8, 16), dims, 3).double()
-    stack.load_state_dict(stack_weights(starts))
+    stack = Stack(starts, 2, 3, (4, 8, 16), dims)
     together = stack(inputs.reshape(2, 6, *size))
     for cell, start in enumerate(starts):
         alone = UNet(2, 3, (4, 8, 16), dims).double()
         alone.load_state_dict(start)
         assert torch.allclose(together[:, cell], alone(inputs[:, cell])[:, 0], atol=1e-10)
-        assert weights_hash(cell_weights(stack, cell)) == weights_hash(start)
+        assert weights_hash(stack.weights(cell)) == weights_hash(start)
 
 
 def test_gradients_of_a_stack_equal_those_of_its_cells():
     starts = [{k: v.double() for k, v in initial_weights(1, 2, (4, 8), 2, seed).items()} for seed in range(2)]
     inputs = torch.randn(3, 2, 8, 8, dtype=torch.float64)
-    stack = UNet(1, 2, (4, 8), 2, 2).double()
-    stack.load_state_dict(stack_weights(starts))
+    stack = Stack(starts, 1, 2, (4, 8), 2)
     out = stack(inputs)
     (out[:, 0].square().mean() + out[:, 1].exp().mean()).backward()
     for cell, (start, loss) in enumerate(zip(starts, (lambda z: z.square().mean(), lambda z: z.exp().mean()), strict=True)):
         alone = UNet(1, 2, (4, 8), 2).double()
         alone.load_state_dict(start)
         loss(alone(inputs[:, cell : cell + 1])[:, 0]).backward()
-        for (name, p), q in zip(stack.named_parameters(), alone.parameters(), strict=True):
-            assert torch.allclose(p.grad.chunk(2)[cell], q.grad, atol=1e-10, rtol=0), name
+        for name, parameter in alone.named_parameters():
+            assert torch.allclose(stack.cells[cell][name].grad, parameter.grad, atol=1e-10, rtol=0), name
 
 
 def test_the_start_depends_on_the_seed_alone_and_leaves_the_global_stream_untouched():

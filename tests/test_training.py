@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from benchmark.experiment import Recipe
 from benchmark.models import weights_hash
@@ -98,6 +97,15 @@ def test_clipping_limits_each_cell_by_itself():
     assert weights_hash(one.weights) == weights_hash(two.weights)
 
 
+def test_a_cell_with_its_own_learning_rate_is_the_cell_of_a_recipe_with_that_rate(pair):
+    data = job("dice").data
+    other = Job(get_loss("dice"), (), data, SPEC, 0, learning_rate=0.001)
+    mixed = train([job("ce"), other, job("dice")], TINY)
+    alone = train([job("dice")], TINY.model_copy(update={"learning_rate": 0.001}))[0]
+    assert weights_hash(mixed[1].weights) == weights_hash(alone.weights)
+    assert weights_hash(mixed[2].weights) == weights_hash(pair[1].weights)
+
+
 def test_three_dimensions_and_boundary_maps_train():
     spec = "scenes(dims=3, foreground=0.1, size=16, n_train=4, n_val=2, n_test=2)"
     data = get_dataset(spec, 0)
@@ -118,7 +126,7 @@ def test_every_image_comes_once_before_any_comes_again():
 @pytest.mark.parametrize("steps", [1, 2, 100])
 def test_the_learning_rate_is_positive_and_never_above_its_peak(schedule, steps):
     recipe = Recipe(schedule=schedule, steps=steps, learning_rate=0.1)
-    rates = [learning_rate(recipe, step) for step in range(steps)]
+    rates = [learning_rate(recipe, step, 0.1) for step in range(steps)]
     assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates) and rates[0] > 0
 
 
