@@ -4,6 +4,7 @@ The settings below are those that a sweep needs; each answers a trap that lost c
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -71,7 +72,7 @@ def local(workers: int, gpus: tuple[int, ...] = (), per_gpu: int = 1, logs: Path
 
     base = {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "preload": ["benchmark.worker"]}
     base |= {"silence_logs": logging.CRITICAL + 1}
-    env = {worker.LOG_FOLDER: str(logs)} if logs else {}
+    env = {**worker.ENVIRONMENT, **({worker.LOG_FOLDER: str(logs)} if logs else {})}
     slots = [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus for _ in range(per_gpu)] or [{}] * workers
     spec = {n: {"cls": Nanny, "options": {**base, "env": {**env, **slot}}} for n, slot in enumerate(slots)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
@@ -163,18 +164,14 @@ def _encryption(path: str | Path, required: bool) -> dict[str, Any]:
 
 def stop_now(cluster: Any) -> None:
     """End the worker processes of a local cluster at once; whatever they were doing can be repeated."""
-    nannies = [n for n in getattr(cluster, "workers", {}).values() if hasattr(n, "auto_restart")]
+    from distributed import Nanny
 
     async def stop() -> None:
-        import asyncio
+        nannies = [nanny for nanny in cluster.workers.values() if isinstance(nanny, Nanny)]
+        await asyncio.gather(*(nanny.close(timeout=0.5) for nanny in nannies), return_exceptions=True)
 
-        for nanny in nannies:
-            nanny.auto_restart = False
-        await asyncio.gather(*(nanny.kill(timeout=0.5) for nanny in nannies), return_exceptions=True)
-
-    if nannies:
-        with contextlib.suppress(Exception):
-            cluster.sync(stop)
+    with contextlib.suppress(Exception):
+        cluster.sync(stop)
 
 
 def close(cluster: Any, client: Any) -> None:

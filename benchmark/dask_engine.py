@@ -75,14 +75,15 @@ def run(
     tasks: list[Task], function: Callable, calls: Calls, where: Where, limits: Limits, stop: threading.Event
 ) -> None:
     """Run the tasks until all have a result or ``stop`` is set."""
-    environment = {name: os.environ.get(name) for name in worker.ENVIRONMENT}
+    environment = dict(os.environ)
     with dask.config.set(clusters.settings(limits.deaths)), clusters.quiet(), _deaths_seen() as died:
         try:
             with _connected(where, calls) as client:
                 _Driver(client, tasks, function, calls, limits, stop, died, where).run()
         finally:
-            for name, value in environment.items():  # Dask sets them in this process too
-                os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+            for name in set(os.environ) - set(environment):  # Dask sets its workers' variables in this process too
+                del os.environ[name]
+            os.environ.update(environment)
 
 
 class _Driver:

@@ -1,0 +1,309 @@
+"""The engine runs every task once, reports what becomes of each, and says why when a task dies or hangs."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark import engines, worker
+from benchmark.engines import Task, emit
+from benchmark.errors import UserError
+
+
+def toy(payload):
+    """What a task does is told by its payload."""
+    for what, value in payload.items():
+        ACTIONS[what](value)
+    return {"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS"), "torch": "torch" in sys.modules}
+
+
+def steps(count):
+    for step in range(count + 1):
+        emit("step", cell="c", step=step, steps=count, loss=1.0 / (step + 1))
+
+
+def fail(text):
+    raise RuntimeError(text)
+
+
+def fail_as_user(text):
+    raise UserError(text)
+
+
+def fail_first(file):
+    if not os.path.exists(file):
+        open(file, "w").close()
+        raise RuntimeError("not yet")
+
+
+def have_child(_):
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+ACTIONS = {
+    "sleep": time.sleep,
+    "steps": steps,
+    "fail": fail,
+    "fail_as_user": fail_as_user,
+    "fail_first": fail_first,
+    "leave": lambda code: sys.exit(code),
+    "kill": lambda number: os.kill(os.getpid(), number),
+    "crash": lambda _: ctypes.string_at(0),
+    "print": lambda text: print(text, flush=True),
+    "have_child": have_child,
+    "interrupt": lambda number: os.kill(os.getpid(), number),
+}
+
+
+def run(tasks, **options):
+    events, results = [], []
+    summary = engines.run(tasks, toy, on_event=events.append, on_result=results.append, **options)
+    return summary, {result.task.name: result for result in results}, events
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory):
+    """One run on two workers in which everything happens; each test looks at a part of it."""
+    folder = tmp_path_factory.mktemp("logs")
+    tasks = [
+        Task("steps", {"steps": 50}),
+        Task("fails", {"fail": "first line\nsecond line"}),
+        Task("user", {"fail_as_user": "the data folder 'x' is empty"}),
+        Task("leaves", {"leave": 3}),
+        Task("child", {"have_child": 1}),
+        Task("killer", {"sleep": 0.2, "kill": 9}),
+        Task("crasher", {"sleep": 0.2, "crash": 1}),
+        Task("hangs", {"sleep": 1000}, time_limit=2),
+        Task("late fail", {"fail_first": str(folder / "flag")}),
+        *[Task(f"good {n}", {"sleep": 0.05, "print": "noise"}) for n in range(20)],
+    ]
+    environment = dict(os.environ)
+    summary, results, events = run(tasks, workers=2, time_limit=60, retries=1, logs=folder)
+    assert dict(os.environ) == environment
+    return summary, results, events, folder
+
+
+def test_every_task_has_one_result_and_the_sweep_goes_on(troubled):
+    summary, results, _, _ = troubled
+    assert summary.ok == 23 and summary.failed == 6 and summary.left == 0 and not summary.interrupted
+    assert len(results) == 29 and all(results[f"good {n}"].ok for n in range(20))
+
+
+def test_an_exception_becomes_a_sentence_with_its_trace(troubled):
+    result = troubled[1]["fails"]
+    assert (result.kind, result.error, result.user_error) == ("error", "RuntimeError: first line", False)
+    assert "in fail\n" in result.trace and result.attempts == 2
+
+
+def test_a_users_mistake_is_told_in_its_own_words_and_not_tried_again(troubled):
+    result = troubled[1]["user"]
+    assert (result.error, result.user_error, result.attempts) == ("the data folder 'x' is empty", True, 1)
+
+
+def test_a_task_that_calls_exit_is_an_error_like_others(troubled):
+    assert troubled[1]["leaves"].error == "the task left with exit(3)"
+
+
+def test_a_task_that_fails_once_is_tried_again(troubled):
+    assert troubled[1]["late fail"].ok and troubled[1]["late fail"].attempts == 2
+
+
+def test_a_task_that_kills_its_worker_three_times_is_given_up_with_the_reason(troubled):
+    result = troubled[1]["killer"]
+    assert (result.kind, result.attempts) == ("killed", 3)
+    assert result.error == "its worker was killed by SIGKILL: out of memory, or killed by hand, 3 times"
+    lost = [event for event in troubled[2] if event["kind"] == "lost" and event["task"] == "killer"]
+    assert len(lost) == 3
+
+
+def test_a_crash_is_told_from_a_kill(troubled):
+    result = troubled[1]["crasher"]
+    assert (result.kind, result.attempts) == ("killed", 3)
+    assert result.error == "its worker crashed (Segmentation fault), 3 times"
+
+
+def test_a_task_over_its_time_limit_is_stopped_and_reported(troubled):
+    result = troubled[1]["hangs"]
+    assert (result.kind, result.error) == ("time limit", "stopped after 2 s, over its time limit of 2 s")
+
+
+def test_tasks_may_have_children(troubled):
+    assert troubled[1]["child"].ok
+
+
+def test_workers_are_single_threaded_and_have_loaded_no_torch(troubled):
+    values = [result.value for result in troubled[1].values() if result.ok]
+    assert {value["threads"] for value in values} == {"1"}
+    assert not any(value["torch"] for value in values)
+    assert os.getpid() not in {value["pid"] for value in values}
+
+
+def test_steps_are_thinned_but_the_last_one_comes(troubled):
+    seen = [event["step"] for event in troubled[2] if event["kind"] == "step" and event["task"] == "steps"]
+    assert seen[0] == 0 and seen[-1] == 50 and len(seen) < 10
+
+
+def test_events_name_their_task_and_come_in_order(troubled):
+    kinds = [event["kind"] for event in troubled[2] if event.get("task") == "good 3"]
+    assert kinds == ["start", "end"]
+    assert {event["kind"] for event in troubled[2]} == {"engine", "start", "step", "end", "lost", "tick"}
+    assert troubled[2][0] == {"kind": "engine", "text": "2 workers on this machine"}
+
+
+def test_what_workers_print_goes_to_their_logs(troubled, capfd):
+    assert "noise" in "".join(file.read_text() for file in troubled[3].glob("worker-*.log"))
+
+
+def test_serial_runs_here_with_the_same_callbacks_and_no_dask():
+    code = """
+import sys
+import test_engines as t
+tasks = [t.Task("a", {"steps": 3}), t.Task("b", {"fail": "no"}), t.Task("c", {"fail_as_user": "yours"})]
+summary, results, events = t.run(tasks, serial=True, retries=1)
+assert (summary.ok, summary.failed, summary.left) == (1, 2, 0), summary
+assert results["a"].value["pid"] == t.os.getpid()
+assert results["b"].error == "RuntimeError: no" and results["b"].attempts == 2
+assert results["c"].user_error and results["c"].attempts == 1
+assert [e["kind"] for e in events if e.get("task") == "a"] == ["start", "step", "step", "end"], events
+assert not {"distributed", "dask", "torch"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=path_to_here())
+
+
+def path_to_here():
+    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_serial_run_stops_when_told_and_says_so(number):
+    tasks = [Task("a", {}), Task("b", {"interrupt": number, "sleep": 5}), Task("c", {})]
+    start = time.monotonic()
+    summary, results, _ = run(tasks, serial=True)
+    assert summary.interrupted and summary.left == 2 and set(results) == {"a"}
+    assert time.monotonic() - start < 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_stops_promptly_when_told_and_leaves_no_process():
+    before = children()
+    timer = threading.Timer(4, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    tasks = [Task(f"{n}", {"sleep": 30}) for n in range(5)]
+    start = time.monotonic()
+    summary, results, events = run(tasks, workers=2)
+    assert summary.interrupted and summary.left == 5 and not results
+    assert time.monotonic() - start < 8
+    assert sum(event["kind"] == "start" for event in events) == 2
+    assert children() <= before
+
+
+def children():
+    me, found = str(os.getpid()), set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if parent == me and state != "Z" and "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text():
+            found.add(pid)
+    return found
+
+
+def test_no_tasks_need_no_engine():
+    summary, results, events = run([])
+    assert (summary.ok, summary.left, summary.interrupted) == (0, 0, False) and not results and not events
+
+
+def test_an_error_in_a_callback_closes_the_workers_and_comes_through():
+    before = children()
+
+    def broken(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        engines.run([Task("a", {}), Task("b", {})], toy, workers=1, on_result=broken)
+    assert children() <= before
+
+
+def test_emitting_outside_a_task_does_nothing():
+    emit("step", cell="c", step=1)
+
+
+def test_the_usable_cores_respect_affinity():
+    assert 1 <= engines.usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_malloc_keeps_what_training_frees():
+    code = "from benchmark import worker; assert worker.raise_malloc_thresholds()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_engine_is_fast_and_loads_nothing_heavy():
+    code = (
+        "import sys, benchmark.engines; assert not {'distributed', 'dask', 'numpy', 'torch', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_error_without_text_is_named_by_its_type():
+    assert worker.sentence(KeyError()) == "KeyError"
+    assert worker.sentence(ValueError("a" * 999)).startswith("ValueError: aaa")
+    assert len(worker.sentence(ValueError("a" * 999))) == 300
+
+
+# Clusters that the user describes
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("type = 'SLURMClustr'", "type: 'SLURMClustr' is not a batch system; did you mean 'SLURMCluster'?"),
+        ("jobs = 2", "type: None is not a batch system"),
+        ("type = 'SLURMCluster'\njobs = 0", "jobs: must be a whole number of 1 or more \\(got 0\\)"),
+        ("type = 'SLURMCluster'\ncores = 4\nprocesses = 2", "cores: must equal processes \\(2\\)"),
+        ("type = 'SLURMCluster'\ntls = false\nmemory = '1GB'\nquue = 'x'", "SLURMCluster did not start"),
+        ("type = ", "not valid TOML"),
+    ],
+)
+def test_a_cluster_file_with_a_mistake_is_refused_in_one_sentence(tmp_path, text, sentence):
+    pytest.importorskip("dask_jobqueue")
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"cluster.toml: {sentence}"):
+        run([Task("a", {})], cluster=file)
+
+
+def test_a_missing_cluster_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.toml: cannot be read: no such file"):
+        run([Task("a", {})], cluster=tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("nowhere.json", "neither an address"),
+        ("tcp://127.0.0.1:1", "no scheduler answers"),
+        ("127.0.0.1:1", "no scheduler"),
+    ],
+)
+def test_a_scheduler_that_is_not_there_is_named(address, sentence, monkeypatch):
+    from benchmark import clusters
+
+    monkeypatch.setattr(clusters, "_CONNECT", 1)
+    with pytest.raises(UserError, match=f"--scheduler {address}: {sentence}"):
+        run([Task("a", {})], scheduler=address)
