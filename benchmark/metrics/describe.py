@@ -86,3 +86,13 @@ def label(column: str, unit: str = "px") -> str:
     measured = shown.get(metric.unit, metric.unit)
     arms = {"": "", "0.5": ", at 0.5", "val": ", threshold from validation"}
     return metric.title + (f" ({measured})" if measured else "") + arms.get(arm, f", {arm}")
+
+
+def markdown() -> str:
+    """Return METRICS as the table of docs/metrics.md."""
+    rows = []
+    for name, m in METRICS.items():
+        better = f"near {m.target:g}" if m.target is not None else "higher" if m.higher_is_better else "lower"
+        definition = m.definition.replace("|", "\\|")
+        rows.append(f"| `{name}` | {m.title} | {m.unit or '-'} | {better} | {definition} |")
+    return "\n".join(["| name | title | unit | better | definition |", "|---|---|---|---|---|", *rows])
