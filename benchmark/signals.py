@@ -98,7 +98,7 @@ def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, ta
         if result.error:
             continue
         val = torch.from_numpy(job.data.split["val"])
-        target, scores = block.masks[val], outputs[cell].float()
+        target, scores = block.masks[val].long(), outputs[cell].float()
         finite = bool(torch.isfinite(scores).all())
         row: dict[str, Any] = {"step": step, "train_loss": result.train_loss[-1], "grad_norm": result.grad_norm[-1]}
         row["grad_fg_share"] = gradient_shares(logits.grad[:, cell], targets[cell], job.data.ignore_index) if logits.grad is not None else math.nan

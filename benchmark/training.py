@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,8 +188,8 @@ def _blocks(jobs: list[Job], recipe: Recipe, device: str) -> dict[tuple[str, int
         wanted = any("distance_map" in other.needs for other in jobs if (other.data_name, other.seed) == key)
         distances = signed_distances(masks, classes, data.spacing, data.ignore_index) if wanted else None
         blocks[key] = Block(
-            images=torch.from_numpy(np.ascontiguousarray(data.images)).to(device),
-            masks=torch.from_numpy(masks.astype(np.int64)).to(device),
+            images=_shared(data.images).to(device),
+            masks=_shared(masks).to(device),
             order=train[order],
             start=start,
             augment_seed=augment_seed,
@@ -197,6 +198,13 @@ def _blocks(jobs: list[Job], recipe: Recipe, device: str) -> dict[tuple[str, int
             distances=None if distances is None else torch.from_numpy(distances).to(device),
         )
     return blocks
+
+
+def _shared(array: np.ndarray) -> Tensor:
+    """Return a tensor on the array's own memory, which may be a read-only file that many workers map; nobody writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _certificate(start: dict[str, Tensor], order: np.ndarray, augment_seed: int, data: Any) -> dict[str, str]:
@@ -230,7 +238,7 @@ def _checkpoints(recipe: Recipe) -> set[int]:
 def _batch(block: Block, step: int, generator: torch.Generator, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor | None]:
     index = torch.from_numpy(block.order[step])
     extra = None if block.distances is None else block.distances[index]
-    return augment(block.images[index], block.masks[index], extra, generator, recipe.augment)
+    return augment(block.images[index], block.masks[index].long(), extra, generator, recipe.augment)
 
 
 def _losses(jobs, results, logits: Tensor, parts, members: list[Block], progress: float, step: int) -> list[Tensor | None]:
