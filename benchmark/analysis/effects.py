@@ -18,6 +18,7 @@ from benchmark.errors import UserError, nearest
 
 CERTIFICATE = ("init_hash", "order_hash", "split_hash")
 DOSE = "data.foreground"
+UNPROVEN = "?"
 Value = str | Mapping[str, float]
 
 
@@ -75,12 +76,12 @@ def differences(cells: pd.DataFrame, of: str, against: str | None, value: Value,
     ``against=None`` gives the value itself. Collapsed cells count with what they scored. Raises NotPaired where
     certificates differ.
     """
-    first = _one_per_block(select_loss(cells, of), value, absolute)
+    first = _narrow(select_loss(cells, of), value, absolute)
     if against is None:
         whole = first.assign(difference=first["value"])
         lost = int(whole["difference"].isna().sum())
         return _described(whole.dropna(subset="difference")), lost
-    second = _one_per_block(select_loss(cells, against), value, absolute)
+    second = _narrow(select_loss(cells, against), value, absolute)
     both = first.join(second[["value", *CERTIFICATE]], how="inner", rsuffix="_b")
     _check(both, of, against)
     both = both.assign(difference=both["value"] - both["value_b"]).dropna(subset="difference")
@@ -95,54 +96,74 @@ def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: i
     several ladders count alike.
     """
     strata = [part for _, part in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)]
-    if shape == "slope":
-        ladders = _ladders(strata)
-        strata = [part for ladder in ladders for part in ladder]
-        weights = np.concatenate([stats.slope_weights(_doses(ladder)) / len(ladders) for ladder in ladders])
-        p, reach = permutation.trend([(_groups(ladder), _doses(ladder)) for ladder in ladders])
-        groups, units, ahead = _groups(strata), [], float("nan")
-    else:
-        groups, units = _groups(strata), _units(strata)
-        weights = stats.mean_weights(groups)
-        p, reach = permutation.sign_flip(groups, weights, seed=seed), permutation.reach(sum(map(len, groups)))
-        ahead = stats.superiority(np.concatenate(groups))
+    if shape == "mean":
+        return mean_effect(_groups(strata), _units(strata), seed, resamples)
+    ladders = _ladders(strata)
+    groups = [group for ladder in ladders for group in _groups(ladder)]
+    weights = np.concatenate([stats.slope_weights(_doses(ladder)) / len(ladders) for ladder in ladders])
+    p, reach = permutation.trend([(_groups(ladder), _doses(ladder)) for ladder in ladders])
+    return _effect(groups, weights, [], p, reach, float("nan"), seed, resamples)
+
+
+def mean_effect(groups: stats.Groups, units: list[stats.Groups], seed: int = 0, resamples: int = 4000) -> Effect:
+    """Return the mean over data sets of their mean differences; ``units`` holds the groups of each independent data
+    set.
+    """
+    weights = stats.mean_weights(groups)
+    p, reach = permutation.sign_flip(groups, weights, seed=seed), permutation.reach(sum(map(len, groups)))
+    return _effect(groups, weights, units, p, reach, stats.superiority(np.concatenate(groups)), seed, resamples)
+
+
+def _effect(
+    groups: stats.Groups, weights: np.ndarray, units: list[stats.Groups], p: float, reach: float, ahead: float, seed: int, resamples: int
+) -> Effect:
     found = stats.estimate(groups, weights)
-    # Without independent data sets (a slope, or none) there is nothing to say about new ones.
-    over_units = np.array([np.mean([g.mean() for g in unit]) for unit in units] or [np.nan])
-    new = stats.estimate([over_units], [1.0])
+    # Without independent data sets (a slope has none) there is nothing to say about new ones.
+    new = stats.estimate([np.array([np.mean([np.mean(g) for g in unit]) for unit in units] or [np.nan])], [1.0])
     return Effect(
         found.value,
         found.se,
         found.df,
         *found.interval(),
         *stats.bca_interval(groups, weights, seed=seed, resamples=resamples),
-        p=p,
-        smallest_p=reach,
-        mde=stats.minimum_detectable(found),
-        superiority=ahead,
-        n_blocks=sum(map(len, groups)),
-        n_datasets=len(groups),
-        new_estimate=new.value,
-        new_low=new.interval()[0],
-        new_high=new.interval()[1],
-        new_boot_low=(boot := stats.hierarchical_interval(units, seed=seed, resamples=resamples))[0],
-        new_boot_high=boot[1],
-        n_units=len(units),
+        p,
+        reach,
+        stats.minimum_detectable(found),
+        ahead,
+        sum(map(len, groups)),
+        len(groups),
+        new.value,
+        *new.interval(),
+        *stats.hierarchical_interval(units, seed=seed, resamples=resamples),
+        len(units),
     )
 
 
-def _one_per_block(cells: pd.DataFrame, value: Value, absolute: bool) -> pd.DataFrame:
-    doubled = cells.loc[cells["block"].duplicated(), ["block", "loss"]]
+def one_per_block(cells: pd.DataFrame) -> None:
+    """Raise UserError when a block holds two cells of the same loss, since then one of the records is stale."""
+    doubled = cells.loc[cells[["block", "loss"]].duplicated(), ["block", "loss"]]
     if len(doubled):
         block, loss = doubled.iloc[0]
         raise UserError(f"block {block} holds two cells of the loss '{loss}'; the tables must be built from current records only")
-    return cells.assign(value=value_of(cells, value, absolute)).set_index("block")
+
+
+def certificates(cells: pd.DataFrame) -> pd.Series:
+    """Return the three hashes of each cell as one text; UNPROVEN where one is not there, since that proves nothing."""
+    parts = [cells[column].fillna("").astype(str) for column in CERTIFICATE]
+    joined = parts[0] + "/" + parts[1] + "/" + parts[2]
+    return joined.mask((parts[0] == "") | (parts[1] == "") | (parts[2] == ""), UNPROVEN)
+
+
+def _narrow(cells: pd.DataFrame, value: Value, absolute: bool) -> pd.DataFrame:
+    """Return only what the design needs, by block: a table of seventy metrics is slow to join."""
+    one_per_block(cells)
+    wanted = ["block", "dataset", "dataset_name", "recipe", "seed", *CERTIFICATE, *(c for c in cells if c.startswith("data."))]
+    return cells[wanted].assign(value=value_of(cells, value, absolute)).set_index("block")
 
 
 def _check(both: pd.DataFrame, of: str, against: str) -> None:
     for column in CERTIFICATE:
         ours, theirs = both[column], both[f"{column}_b"]
-        # A hash that is not there proves nothing, so it counts as a difference.
         wrong = (ours != theirs) | ours.isna() | (ours == "")
         if wrong.any():
             block = both.index[wrong.to_numpy()][0]
