@@ -131,7 +131,7 @@ def _percentile95(ordered: np.ndarray) -> float:
 
 
 def _tree(points: np.ndarray) -> KDTree:
-    return KDTree(points, balanced_tree=False, compact_nodes=False)
+    return KDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)
 
 
 def _mapped(a: np.ndarray, b: np.ndarray, box: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
