@@ -21,7 +21,7 @@ POWERS = {"square": 2, "simple": 1, "uniform": 0}
     penalises_empty=True,
     empty="the absent class shares the largest weight of the present ones, so its false positives count",
     aliases=("gdl",),
-    cost="1x",
+    cost="1.2x",
 )
 def generalized_dice(
     logits, target, *,
@@ -58,7 +58,7 @@ def generalized_dice(
     penalises_empty=False,
     empty="as dice: no signal unless s is large",
     aliases=("gwdl", "generalized_wasserstein_dice"),
-    cost="1.5x",
+    cost="1.3x",
 )
 def wasserstein_dice(logits, target, *, distances=None, over: Literal["sample", "batch"] = "sample", smooth=1e-5, ignore_index=None):
     """Generalized Wasserstein Dice: a wrong class costs as much as it is far from the true one.
@@ -96,7 +96,7 @@ def _distance_matrix(distances, px):
     penalises_empty=True,
     empty="the background's term and, with absent='eps', the worst false positive",
     aliases=("lovasz_softmax",),
-    cost="10x",
+    cost="17x",
 )
 def lovasz(
     logits, target, *,
@@ -132,7 +132,7 @@ def lovasz(
     formula="1 - (TP TN - FP FN) / √((TP+FP)(TP+FN)(TN+FP)(TN+FN) + s)",
     penalises_empty=False,
     empty="loss 1 without gradient: the coefficient is undefined",
-    cost="1x",
+    cost="0.8x",
 )
 def mcc(
     logits, target, *,
@@ -161,7 +161,7 @@ def mcc(
     penalises_empty=True,
     empty="the specificity term penalises false positives",
     aliases=("sensitivity_specificity",),
-    cost="1.2x",
+    cost="0.8x",
 )
 def sens_spec(
     logits, target, *,
@@ -192,7 +192,7 @@ def sens_spec(
     formula="1 - Σ p g / (‖p‖ ‖g‖)",
     penalises_empty=False,
     empty="left out: the angle to an empty region is undefined",
-    cost="1.2x",
+    cost="0.8x",
 )
 def cosine(
     logits, target, *,

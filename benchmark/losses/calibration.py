@@ -20,7 +20,7 @@ from benchmark.registry import loss
     tune={"margin_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="penalises false positives by cross-entropy",
-    cost="2.5x",
+    cost="2.3x",
 )
 def mbls(logits, target, *, margin=10.0, margin_weight=0.1, ignore_index=None):
     """Margin-based label smoothing: logits may differ by ``margin`` for free, and pay linearly beyond."""
@@ -38,7 +38,7 @@ def mbls(logits, target, *, margin=10.0, margin_weight=0.1, ignore_index=None):
     tune={"sigma": (0.5, 3.0)},
     penalises_empty=True,
     empty="penalises false positives, as cross-entropy",
-    cost="4x",
+    cost="2x",
 )
 def svls(logits, target, *, sigma=1.0, ignore_index=None):
     """Spatially varying label smoothing: labels are soft only where a neighbour is of another class.

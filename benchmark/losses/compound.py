@@ -19,7 +19,7 @@ from benchmark.registry import loss
     penalises_empty=True,
     empty="penalises false positives through the cross-entropy",
     aliases=("ce_dice",),
-    cost="2x",
+    cost="1.7x",
 )
 def dice_ce(
     logits, target, *,
@@ -100,7 +100,7 @@ def dice_topk(
     tune={"switch": (0.5, 0.95)},
     penalises_empty=True,
     empty="penalises false positives while cross-entropy has a share",
-    cost="2x",
+    cost="1.7x",
 )
 def ce_to_dice(
     logits, target, *,
@@ -131,7 +131,7 @@ def ce_to_dice(
     penalises_empty=True,
     empty="penalises false positives through the focal term and the background's Tversky term",
     aliases=("asymmetric_unified_focal",),
-    cost="3x",
+    cost="4x",
 )
 def unified_focal(
     logits, target, *,

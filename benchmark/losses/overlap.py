@@ -17,7 +17,7 @@ from benchmark.registry import loss
     penalises_empty=False,
     empty="loss near 1 for any false positive, but a gradient of s/(P+s)² per pixel: no signal unless s is large",
     aliases=("soft_dice",),
-    cost="1x",
+    cost="0.7x",
 )
 def dice(
     logits,
@@ -46,7 +46,7 @@ def dice(
     penalises_empty=True,
     empty="the background's own Dice term penalises false positives",
     aliases=("dice_with_background",),
-    cost="1.5x",
+    cost="1.1x",
 )
 def dice_all(
     logits,
@@ -70,7 +70,7 @@ def dice_all(
     formula="1 - (2 TP + s) / (P + G + s), sums over the batch",
     penalises_empty=False,
     empty="an empty image is penalised beside images with the class; a batch of empty images gives no signal",
-    cost="1x",
+    cost="0.7x",
 )
 def batch_dice(
     logits,
@@ -95,7 +95,7 @@ def batch_dice(
     penalises_empty=False,
     empty="as dice: no signal unless s is large",
     aliases=("vnet_dice",),
-    cost="1.2x",
+    cost="0.8x",
 )
 def dice_squared(
     logits,
@@ -122,7 +122,7 @@ def dice_squared(
     formula="-log[(2 TP + s) / (P + G + s)]",
     penalises_empty=True,
     empty="pulls P towards 0 with slope 1/(P + s), so it speaks up on empty images",
-    cost="1x",
+    cost="0.6x",
 )
 def log_dice(
     logits,
@@ -149,7 +149,7 @@ def log_dice(
     penalises_empty=False,
     empty="as dice: no signal unless s is large",
     aliases=("iou", "soft_iou"),
-    cost="1x",
+    cost="0.7x",
 )
 def jaccard(
     logits,
@@ -181,7 +181,7 @@ def tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, i
     tune={"fp_weight": (0.1, 0.9)},
     penalises_empty=False,
     empty="as dice: no signal unless s is large",
-    cost="1x",
+    cost="0.7x",
 )
 def tversky(
     logits,
@@ -208,7 +208,7 @@ def tversky(
     tune={"gamma": (0.5, 3.0)},
     penalises_empty=False,
     empty="as tversky: no signal unless s is large",
-    cost="1x",
+    cost="0.8x",
 )
 def focal_tversky(
     logits,
@@ -238,7 +238,7 @@ def focal_tversky(
     penalises_empty=False,
     empty="as dice: no signal unless s is large",
     aliases=("dice_plus_plus",),
-    cost="1.5x",
+    cost="0.9x",
 )
 def dsc_pp(
     logits, target, *,
@@ -268,7 +268,7 @@ def dsc_pp(
     penalises_empty=True,
     empty="the soft label ε/C is a target of its own: both more and less than ε/C are penalised",
     aliases=("soft_label_dice",),
-    cost="1.5x",
+    cost="0.8x",
 )
 def dice_semimetric(
     logits, target, *,

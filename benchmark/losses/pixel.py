@@ -71,7 +71,7 @@ def weighted_mean(px, vector, norm, over):
     penalises_empty=True,
     empty="penalises false positives with the background's weight, which the norm cancels where all is background",
     aliases=("weighted_ce",),
-    cost="1.5x",
+    cost="1.8x",
 )
 def wce(
     logits,
@@ -124,7 +124,7 @@ def class_weights(f, scheme="inverse", power=1.0, beta=0.9999, pixels=1000000):
     formula="-(1/N) Σ_i (1 - f_{y_i}) log p_{i,y_i}, f the class fractions of the batch",
     penalises_empty=False,
     empty="no signal from a batch (or image) of one class only: its weight is 0",
-    cost="2x",
+    cost="1.6x",
 )
 def balanced_ce(
     logits,
@@ -159,7 +159,7 @@ def balanced_ce(
     tune={"gamma": (0.0, 5.0)},
     penalises_empty=True,
     empty="penalises false positives, hardest where the network is most sure of them",
-    cost="2x",
+    cost="1.5x",
 )
 def focal(logits, target, *, gamma=2.0, alpha=None, over: Literal["sample", "batch"] = "batch", ignore_index=None):
     """Softmax focal loss: cross-entropy that forgets pixels which are already right; γ = 0 is cross-entropy.
@@ -192,7 +192,7 @@ def _foreground(alpha, px):
     penalises_empty=True,
     empty="penalises the worst false positives",
     aliases=("topk", "ohem_ce"),
-    cost="3x",
+    cost="2.2x",
 )
 def topk_ce(logits, target, *, percent=10.0, over: Literal["sample", "batch"] = "batch", ignore_index=None):
     """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each image."""

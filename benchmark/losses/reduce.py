@@ -167,14 +167,15 @@ def ratio(numerator: Tensor, denominator: Tensor, smooth: float | Sequence[float
 def average(loss: Tensor, g: Tensor, absent: str = "eps") -> Tensor:
     """Mean of ``loss (n, k)`` over images and classes.
 
-    ``absent="eps"`` keeps classes that the target lacks (the smoothing then decides their value), ``absent="skip"``
-    leaves them out of the mean; a batch in which all are absent has loss 0.
+    ``absent="eps"`` keeps classes that the target lacks (the smoothing then decides their value); ``absent="skip"`` takes
+    the mean over the classes present in each image, then over the images that have any; 0 when there is none.
     """
     choice("absent", absent, ABSENT)
     if absent == "eps":
         return loss.mean()
     present = (g > 0).to(loss.dtype)
-    return (loss * present).sum() / present.sum().clamp_min(1)
+    classes = present.sum(1)
+    return ((loss * present).sum(1) / classes.clamp_min(1)).sum() / (classes > 0).sum().clamp_min(1)
 
 
 def pixel_mean(loss: Tensor, px: Pixels, over: str = "batch") -> Tensor:

@@ -29,7 +29,7 @@ def proportions(px, ids, over, temperature):
     tune={"size_weight": (0.01, 10.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term pulls the predicted share to 0",
-    cost="1.5x",
+    cost="1.6x",
 )
 def ce_l1(
     logits, target, *,
@@ -61,7 +61,7 @@ def ce_l1(
     tune={"size_weight": (0.01, 10.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term pulls the predicted share to 0",
-    cost="3.5x",
+    cost="2.7x",
 )
 def ce_kl(
     logits, target, *,
@@ -96,7 +96,7 @@ def ce_kl(
     tune={"size_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term shrinks the region further",
-    cost="1.5x",
+    cost="1.7x",
 )
 def ce_db(
     logits, target, *,

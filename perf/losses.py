@@ -1,0 +1,123 @@
+"""Write docs/speed_losses.md: what a native loss costs beside the same loss of other libraries, and beside cross-entropy.
+
+    python perf/losses.py [--rounds 60]
+
+Native and peer alternate in one run, so that a busy machine slows both. Each is called on logits (8, 2, 128, 128) with an
+integer target, forward and backward, on one thread. Peers run through their adapters, which give them the target in the
+form that they take (a one-hot by comparison is faster than their own). Needs the extra 'peers'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peer_pairs import PAIRS, needs
+
+from benchmark.losses import adapters
+from benchmark.losses.inputs import disc, noise
+from benchmark.registry import get_loss, losses
+
+ROOT = Path(__file__).resolve().parent.parent
+SORTING = ("lovasz", "topk_ce", "dice_topk")
+LIMIT = 1.5
+
+
+def alternate(functions: dict[str, Callable], rounds: int, warmup: int = 5) -> dict[str, list[float]]:
+    """Return milliseconds, forward and backward, of each function in each of the alternating rounds."""
+    torch.manual_seed(0)
+    target = disc(128, 8)
+    logits = noise(target)
+    given = needs(target, 2)
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for step in range(rounds + warmup):
+        for name, function in functions.items():
+            z = logits.clone().requires_grad_()
+            began = time.perf_counter()
+            function(z, target, **given).backward()
+            if step >= warmup:
+                times[name].append(1e3 * (time.perf_counter() - began))
+    return times
+
+
+def summary(values: list[float]) -> str:
+    """Median and the range of the middle 90 % of the rounds."""
+    ordered = sorted(values)
+    low, high = ordered[len(ordered) // 20], ordered[-1 - len(ordered) // 20]
+    return f"{statistics.median(values):.2f} ({low:.2f}-{high:.2f})"
+
+
+def against_peers(rounds: int) -> tuple[list[str], list[str]]:
+    """Return the table of native losses against all their peers, and the natives that cost more than LIMIT x the fastest."""
+    peers: dict[str, list[str]] = {}
+    for pair in PAIRS:
+        if 2 in pair.classes and 2 in pair.axes:
+            peers.setdefault(pair.native, []).append(pair.peer.replace("{C}", "2"))
+    rows, slow = [], []
+    for native, others in peers.items():
+        heavy = any(name in native for name in ("hausdorff", "cldice"))
+        times = alternate({text: get_loss(text) for text in (native, *others)}, rounds // 6 if heavy else rounds)
+        medians = {text: statistics.median(values) for text, values in times.items()}
+        fastest = min(others, key=medians.get)
+        ratio = statistics.median(a / b for a, b in zip(times[native], times[fastest], strict=True))
+        others_text = "; ".join(f"`{text}` {summary(times[text])}" for text in sorted(others, key=medians.get))
+        sorting = native.split("(")[0] in SORTING
+        rows.append(f"| `{native}` | {summary(times[native])} | {others_text} | {ratio:.2f}{' (sorts)' if sorting else ''} |")
+        if ratio > LIMIT and not sorting:
+            slow.append(native)
+    return rows, slow
+
+
+def against_cross_entropy(rounds: int) -> list[str]:
+    """Return the table of all presets, at their defaults, beside cross-entropy."""
+    rows = []
+    for name in sorted(losses()):
+        times = alternate({"ce ": get_loss("ce"), name: get_loss(name)}, rounds // 2)
+        ratio = statistics.median(times[name]) / statistics.median(times["ce "])
+        rows.append(f"| `{name}` | {summary(times[name])} | {ratio:.1f} |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=60)
+    rounds = parser.parse_args().rounds
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    peers, slow = against_peers(rounds)
+    presets = against_cross_entropy(rounds)
+    versions = ", ".join(f"{name} {adapters.version(name)}" for name in adapters.MODULES)
+    missed = ", ".join(f"`{name}`" for name in slow)
+    verdict = f"Above {LIMIT} x the fastest peer: {missed}." if slow else f"No native loss costs more than {LIMIT} x its fastest peer."
+    text = f"""# Speed of the losses
+
+Written by `perf/losses.py`; do not edit. Milliseconds, forward and backward, on logits (8, 2, 128, 128), one thread of a CPU; median of
+{rounds} rounds (90 % of them in the range). Native and peers alternate in one run. *Ratio*: median over rounds of native / fastest peer.
+Versions: {versions}.
+
+## Beside the same loss of other libraries
+
+{verdict}
+
+| native | ms | peers, ms | ratio |
+|---|---|---|---|
+{chr(10).join(peers)}
+
+## Beside cross-entropy
+
+Every preset at its defaults. Distance maps and class frequencies are data and not timed.
+
+| loss | ms | x cross-entropy |
+|---|---|---|
+{chr(10).join(presets)}
+"""
+    (ROOT / "docs/speed_losses.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
