@@ -11,6 +11,7 @@ import os
 import signal
 import tomllib
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # started later, from a thread of Dask's, it would unblock the signal there
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -70,12 +72,16 @@ def local(workers: int, gpus: tuple[int, ...] = (), per_gpu: int = 1, logs: Path
     """Start one single-threaded process a core, or ``per_gpu`` processes on each GPU, on the loopback interface only."""
     from distributed import Nanny, Scheduler, SpecCluster
 
-    base = {"host": "127.0.0.1", "nthreads": 1, "dashboard": False, "memory_limit": 0, "preload": ["benchmark.worker"]}
+    no_dashboard = {
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+    }  # without an address it would take port 8787
+    base = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "preload": ["benchmark.worker"], **no_dashboard}
     base |= {"silence_logs": logging.CRITICAL + 1}
     env = {**worker.ENVIRONMENT, **({worker.LOG_FOLDER: str(logs)} if logs else {})}
     slots = [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus for _ in range(per_gpu)] or [{}] * workers
     spec = {n: {"cls": Nanny, "options": {**base, "env": {**env, **slot}}} for n, slot in enumerate(slots)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, **no_dashboard}}
     try:
         return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL + 1, name="lossbench")
     except (RuntimeError, OSError) as error:

@@ -42,7 +42,7 @@ class Where:
     per_gpu: int = 1
     cluster: str | Path | None = None
     scheduler: str | Path | None = None
-    logs: Path | None = None
+    logs: Path | None = None  # where local workers print to
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,16 @@ def run(
     environment = dict(os.environ)
     with dask.config.set(clusters.settings(limits.deaths)), clusters.quiet(), _deaths_seen() as died:
         try:
-            with _connected(where, calls) as client:
+            with contextlib.suppress(_Stopped), _connected(where, calls, stop) as client:
                 _Driver(client, tasks, function, calls, limits, stop, died, where).run()
         finally:
             for name in set(os.environ) - set(environment):  # Dask sets its workers' variables in this process too
                 del os.environ[name]
             os.environ.update(environment)
+
+
+class _Stopped(Exception):
+    """The user interrupted before there was anything to stop."""
 
 
 class _Driver:
@@ -174,8 +178,10 @@ class _Driver:
         self.calls.event({**event, "task": flight.task.name, "attempt": flight.starts})
 
     def _died(self, flight: Flight) -> None:
-        why = self.died.get(flight.pid) or "its worker died"
-        flight.deaths.append(_crash(flight.log) or why)
+        patience = time.monotonic() + 1  # the scheduler may notice a death before the nanny knows its signal
+        while self.local and flight.pid not in self.died and time.monotonic() < patience:
+            time.sleep(0.02)
+        flight.deaths.append(_crash(flight.log) or self.died.get(flight.pid) or "its worker died")
         self.calls.event({"kind": "lost", "task": flight.task.name, "why": flight.deaths[-1]})
         flight.worker = ""
 
@@ -247,7 +253,7 @@ class _Driver:
 
 
 @contextlib.contextmanager
-def _connected(where: Where, calls: Calls) -> Iterator[Client]:
+def _connected(where: Where, calls: Calls, stop: threading.Event) -> Iterator[Client]:
     """A client of the wanted workers; closed afterwards, and with it all that was started for it."""
     cluster = client = None
     try:
@@ -266,6 +272,10 @@ def _connected(where: Where, calls: Calls) -> Iterator[Client]:
                     calls.event({"kind": "engine", "text": text + f", {where.per_gpu} a GPU" * bool(where.gpus)})
                 client = Client(cluster, set_as_default=False)
         yield client
+    except UserError:
+        if stop.is_set():  # what failed to start was stopped on purpose
+            raise _Stopped from None
+        raise
     finally:
         with clusters.interrupts_blocked():
             clusters.close(cluster, client)

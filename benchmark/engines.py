@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -110,11 +111,12 @@ def run(
 ) -> Summary:
     """Run every task, in order, and return when all have a result or the user interrupts.
 
-    ``workers`` processes of one thread each (default: the usable cores), or ``per_gpu`` on each of ``gpus``;
-    ``cluster`` is a TOML file for a batch system, ``scheduler`` the address or file of a running Dask scheduler. A task whose
-    worker dies runs again elsewhere, and is given up after ``deaths`` of them; one that raises runs ``retries`` times
-    more; one that runs over ``time_limit`` seconds is stopped with its worker. ``logs`` is a folder for what local
-    workers print. Raises UserError when the workers cannot be had.
+    ``workers`` processes of one thread each (default: the usable cores), or ``per_gpu`` on each of ``gpus``; or, from
+    ``cluster``, a TOML file, those of a batch system; or, by ``scheduler``, those of a running Dask scheduler (its
+    address or file). A task whose worker dies runs again elsewhere, and is given up after ``deaths`` of them; one that
+    raises runs ``retries`` times more; one that runs over ``time_limit`` seconds is stopped with its worker. What
+    workers of this machine print goes to files in the folder ``logs``, or nowhere. Raises UserError when the workers
+    cannot be had.
     """
     tasks, start = list(tasks), time.monotonic()
     calls = Calls(on_event or (lambda event: None), on_result or (lambda result: None))
@@ -123,18 +125,13 @@ def run(
     if serial or not tasks:
         interrupted = _run_here(tasks, function, counted, retries)
     else:
-        from benchmark import dask_engine
+        count = min(workers or usable_cores(), len(tasks))
+        with stop_on_signals() as stop, tempfile.TemporaryDirectory(prefix="lossbench-") as scrap:
+            from benchmark import dask_engine  # a second, in which Ctrl-C must be heard, too
 
-        limits = dask_engine.Limits(time=time_limit, retries=retries, deaths=deaths)
-        where = dask_engine.Where(
-            workers=min(workers or usable_cores(), len(tasks)),
-            gpus=tuple(gpus),
-            per_gpu=per_gpu,
-            cluster=cluster,
-            scheduler=scheduler,
-            logs=logs,
-        )
-        with stop_on_signals() as stop:
+            limits = dask_engine.Limits(time_limit, retries, deaths)
+            where = dask_engine.Where(count, tuple(gpus), per_gpu, cluster, scheduler, Path(logs or scrap))
+            where.logs.mkdir(parents=True, exist_ok=True)
             dask_engine.run(tasks, function, counted, where, limits, stop)
         interrupted = stop.is_set() and len(results) < len(tasks)
     ok = sum(result.ok for result in results)
