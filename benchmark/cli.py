@@ -27,7 +27,7 @@ Losses = Annotated[list[str] | None, typer.Option("--loss", help="One more loss,
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")]
 
 
-def _resolve(experiment: str, with_: list[Path] | None, data: list[str] | None, losses: list[str] | None, seeds: int | None):
+def _resolve(experiment: str, with_: list[Path] | None, data: list[str] | None, losses: list[str] | None, seeds: int | None, tuning: bool = False):
     from benchmark.experiment import read_experiment
 
     for file in with_ or ():
@@ -39,6 +39,7 @@ def _resolve(experiment: str, with_: list[Path] | None, data: list[str] | None, 
         data=tuple(_data_spec(item) for item in data or ()),
         seeds=seeds,
         add_losses=tuple(losses or ()),
+        tuning=tuning,
     )
 
 
@@ -69,31 +70,39 @@ def sweep(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Draw figures and write the report at the end.")] = True,
 ) -> None:
     """Train what is missing of an experiment, then write tables, figures and the report."""
-    from benchmark import provenance
     from benchmark import sweep as sweeping
 
     planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
     _print_plan(planned)
-    mode = "json" if json_lines else "auto"
-    if planned.missing:
-        facts = provenance.collect(results=results)
-        options = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit, "mode": mode}
-        summary, failures = sweeping.run(planned, results, provenance=facts, **options)
-        for sentence in failures:
-            _say(f"failed: {sentence}", error=True)
-        if summary.interrupted:
-            _say(f"interrupted; every finished cell is kept. To go on: {_again()}", error=True)
-            raise typer.Exit(130)
-        after = sweeping.plan(planned.experiment, results)
-        _say(f"trained {len(planned.missing) - len(after.missing)} cells in {_duration(summary.seconds)}")
-        if failures:
-            _say(f"{len(after.missing)} cells have no record ('lossbench status {experiment} --why'); the same command tries them again", error=True)
-    else:
-        sweeping.write_experiment(planned.experiment, planned.cells, Path(results))
+    engine = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit}
+    failed = _train(planned, results, json_lines, **engine)
+    sweeping.write_experiment(planned.experiment, planned.cells, results)
     if report:
         _answer(results)
-    if planned.missing and failures:
+    if failed:
         raise typer.Exit(1)
+
+
+def _train(planned, results: Path, json_lines: bool = False, **engine) -> bool:
+    """Train what a plan lacks and say how it went; return whether cells failed. Leaves with 130 when interrupted."""
+    from benchmark import provenance
+    from benchmark import sweep as sweeping
+
+    if not planned.missing:
+        return False
+    facts = provenance.collect(results=results)
+    mode = "json" if json_lines else "auto"
+    summary, failures = sweeping.run(planned, results, provenance=facts, mode=mode, **engine)
+    for sentence in failures:
+        _say(f"failed: {sentence}", error=True)
+    if summary.interrupted:
+        _say(f"interrupted; every finished cell is kept. To go on: {_again()}", error=True)
+        raise typer.Exit(130)
+    after = sweeping.plan(planned.experiment, results, planned.cells)
+    _say(f"trained {len(planned.missing) - len(after.missing)} cells in {_duration(summary.seconds)}")
+    if failures:
+        _say(f"{len(after.missing)} cells have no record ('lossbench status --why' says why); the same command tries them again", error=True)
+    return bool(failures)
 
 
 @app.command()
@@ -136,6 +145,39 @@ def status(
     for cell in planned.missing:
         state = planned.states[cell.key]
         _say(f"  {state.status:8} {cell.data_label} · {cell.loss.label} · seed {cell.seed}  {state.why}")
+
+
+@app.command()
+def tune(
+    experiment: ExperimentArg = "quick",
+    with_: With = None,
+    data: DataOption = None,
+    loss: Losses = None,
+    results: Results = Path("results"),
+    trials: Annotated[int, typer.Option("--trials", min=2, help="Learning rates that every loss is tried at.")] = 8,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Tuning seeds a trial (disjoint from reported seeds).")] = 1,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Search each loss's own declared parameters with as many trials again.")] = False,
+    objective: Annotated[str, typer.Option("--objective", help="val_dice@val (at the validation threshold) or val_dice@0.5.")] = "val_dice@val",
+    out: Annotated[Path | None, typer.Option("--out", help="File for the choices (default: NAME.tuned.toml beside the experiment).")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1)] = None,
+    serial: Annotated[bool, typer.Option("--serial")] = False,
+) -> None:
+    """Search the learning rate of every loss with the same candidates and budget, on validation images and tuning seeds."""
+    from benchmark import listing, tuning
+
+    if objective not in tuning.OBJECTIVES:
+        raise UserError(f"--objective {objective}: must be one of {', '.join(tuning.OBJECTIVES)}")
+    resolved = _resolve(experiment, with_, data, loss, None, tuning=True)
+    budget = tuning.Budget(trials=trials, seeds=seeds, parameters=parameters, objective=objective)
+    planned = tuning.plan(resolved, budget, results)
+    _print_plan(planned)
+    failed = _train(planned, results, workers=workers, serial=serial)
+    file = out or Path(resolved.file).with_name(f"{Path(resolved.file).stem}.tuned.toml")
+    chosen = tuning.finish(resolved, budget, results, file)
+    listing.print_tuning(chosen, {data.text: label for data, _, label, _ in resolved.datasets})
+    _say(f"chosen   {file}\ntrials   {results / 'tuning' / (resolved.name + '.csv')}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

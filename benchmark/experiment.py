@@ -10,7 +10,7 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,7 +39,7 @@ class Recipe(_Strict):
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0, le=100, strict=False)] = 0.005
+    learning_rate: Annotated[float, Field(gt=0, le=100, strict=False)] | Literal["tuned"] = 0.005
     weight_decay: Annotated[float, Field(ge=0, le=1, strict=False)] = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
     schedule: Literal["one_cycle", "constant", "poly"] = "one_cycle"
@@ -48,10 +48,15 @@ class Recipe(_Strict):
     validations: Annotated[int, Field(ge=1, le=1000)] = 6
     stacked: bool = True
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """Eight hex digits that name the recipe."""
-        return _digest(self.model_dump(mode="json"))[:8]
+        """Eight hex digits that name the recipe (not kept on the instance: ``model_copy`` would carry it over to a changed recipe)."""
+        return _recipe_digest(self)
+
+
+@lru_cache(maxsize=4096)
+def _recipe_digest(recipe: Recipe) -> str:
+    return _digest(recipe.model_dump(mode="json"))[:8]
 
 
 class LossItem(_Strict):
@@ -72,6 +77,7 @@ class ExperimentFile(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
     title: str = ""
     seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = 3
+    tuned: str | None = None  # file that `lossbench tune` wrote; default: NAME.tuned.toml beside this one
     losses: Annotated[tuple[LossItem, ...], Field(min_length=1, strict=False)]
     datasets: Annotated[tuple[DataItem, ...], Field(min_length=1, strict=False)]
     recipe: Recipe = Recipe()
@@ -92,11 +98,15 @@ class Cell:
     loss: LossSpec
     seed: int
     recipe: Recipe
+    learning_rate: float
 
     @cached_property
     def key(self) -> str:
         """Sixteen hex digits over everything that decides the result, except source code, paths and machines."""
-        return _digest({**self._shared(), "loss": self.loss.identity()})[:16]
+        own = {"loss": self.loss.identity()}
+        if self.recipe.learning_rate == "tuned":  # the one part of a recipe that may differ within a block
+            own["learning_rate"] = self.learning_rate
+        return _digest({**self._shared(), **own})[:16]
 
     @cached_property
     def block(self) -> str:
@@ -124,15 +134,20 @@ class Experiment:
     skipped: tuple[str, ...]  # sentences about optional data sets that are not at hand
     extra_files: tuple[str, ...]
     file: str
+    rates: dict[tuple[str, str], float] | None = None  # (data set, loss) -> tuned learning rate
 
     def cells(self) -> list[Cell]:
         """Return all cells; block after block (seeds outermost), so that an interrupted sweep holds complete comparisons."""
         return [
-            Cell(data, identity, label, loss, seed, recipe)
+            Cell(data, identity, label, loss, seed, recipe, self.rate(data, loss, recipe))
             for seed in self.seeds
             for data, identity, label, recipe in self.datasets
             for loss in self.losses
         ]
+
+    def rate(self, data: DataSpec, loss: LossSpec, recipe: Recipe) -> float:
+        """Return the peak learning rate of a loss on a data set: the recipe's, or the tuned one."""
+        return (self.rates or {})[data.text, loss.text] if recipe.learning_rate == "tuned" else recipe.learning_rate
 
 
 def find_experiment(name: str | Path) -> Path:
@@ -141,9 +156,7 @@ def find_experiment(name: str | Path) -> Path:
     if path.is_file():
         return path
     shipped = {file.stem: file for folder in SHIPPED if folder.is_dir() for file in sorted(folder.glob("*.toml"))}
-    # These lie beside the experiments but are no experiments.
-    for other in ("claims", "tuning"):
-        shipped.pop(other, None)
+    shipped = {name: file for name, file in shipped.items() if name != "claims" and not name.endswith(".tuned")}
     if path.suffix in ("", ".toml") and path.stem in shipped and len(path.parts) <= 2:
         return shipped[path.stem]
     raise UserError(f"no experiment file '{name}'{nearest(path.stem, shipped)}")
@@ -156,8 +169,12 @@ def read_experiment(
     data: tuple[str, ...] = (),
     seeds: int | None = None,
     add_losses: tuple[str, ...] = (),
+    tuning: bool = False,
 ) -> Experiment:
-    """Read and resolve an experiment file; ``data`` replaces its data sets, ``add_losses`` and ``extra_files`` add to its losses."""
+    """Read and resolve an experiment file; ``data`` replaces its data sets, ``add_losses`` and ``extra_files`` add to its losses.
+
+    ``tuning`` leaves tuned learning rates open: that is when they are about to be searched.
+    """
     path = find_experiment(name)
     try:
         text = path.read_text(encoding="utf-8")
@@ -179,10 +196,12 @@ def read_experiment(
         parsed = ExperimentFile.model_validate(raw)
     except ValidationError as error:
         raise UserError("\n".join(_sentences(error, path, text))) from None
-    return _resolve(parsed, path, text, extra_files, add_losses)
+    return _resolve(parsed, path, text, extra_files, add_losses, tuning)
 
 
-def _resolve(parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[str, ...], add_losses: tuple[str, ...]) -> Experiment:
+def _resolve(
+    parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[str, ...], add_losses: tuple[str, ...], tuning: bool = False
+) -> Experiment:
     from benchmark.data.identity import identity, missing
     from benchmark.registry import losses as known_losses
 
@@ -237,11 +256,17 @@ def _resolve(parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[s
         raise UserError("\n".join(problems))
     if not variants:
         raise UserError(f"{path}: none of its data sets is at hand; " + "; ".join(skipped))
+    rates = None
+    if not tuning and any(recipe.learning_rate == "tuned" for *_, recipe in variants):
+        from benchmark.tuned import read_rates
+
+        file = path.parent / parsed.tuned if parsed.tuned else path.with_name(f"{path.stem}.tuned.toml")
+        rates = read_rates(file, [(v[0].text, loss.text) for v in variants if v[3].learning_rate == "tuned" for loss in resolved])
     seeds = tuple(range(parsed.seeds)) if isinstance(parsed.seeds, int) else parsed.seeds
     if len(set(seeds)) != len(seeds):
         raise UserError(f"{path}:{_line(text, ['seeds'])}: seeds: a seed stands twice")
     return Experiment(
-        parsed.name, parsed.title, seeds, tuple(resolved), tuple(variants), tuple(skipped), tuple(map(str, extra_files)), str(path)
+        parsed.name, parsed.title, seeds, tuple(resolved), tuple(variants), tuple(skipped), tuple(map(str, extra_files)), str(path), rates
     )  # fmt: skip
 
 

@@ -60,6 +60,8 @@ def print_experiments() -> None:
     seen = {}
     for folder in SHIPPED:
         for file in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
+            if file.stem.endswith(".tuned"):
+                continue
             raw = tomllib.loads(file.read_text(encoding="utf-8"))
             if "losses" in raw:
                 seen.setdefault(file.stem, raw.get("title", ""))
@@ -89,3 +91,14 @@ def print_plan(planned) -> None:
         + ("." if 2 / 2**seeds <= 0.05 else "; .05 cannot be reached there, only across data sets or by trend."),
         highlight=False,
     )
+
+
+def print_tuning(chosen: list[dict], labels: dict[str, str]) -> None:
+    """Print what tuning chose: the rate, its validation score, and whether the optimum lies at the edge of the range."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("data set", "loss", "learning rate", "validation", "trials", ""):
+        table.add_column(column, justify="right" if column in ("learning rate", "validation", "trials") else "left")
+    for item in chosen:
+        mark = "at the edge of the range" if item["edge"] else ""
+        table.add_row(labels.get(item["data"], item["data"]), item["loss"], f"{item['learning_rate']:.3g}", f"{item['objective']:.3f}", str(item["trials"]), mark)
+    Console().print(table)

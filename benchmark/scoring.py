@@ -29,6 +29,8 @@ def score(job: Job, trained: Trained, steps: int) -> dict[str, Any]:
     summary["threshold_val"] = tau
     summary["dice_best@0.5"] = hard_dice(prob_best, masks[test], data.ignore_index)
     summary["train_loss_last"] = trained.train_loss[-1] if trained.train_loss else math.nan
+    summary["val_dice@0.5"] = trained.curves["val_dice"][-1] if trained.curves.get("val_dice") else math.nan
+    summary["val_dice@val"] = max((v for v in threshold_curve if v is not None), default=math.nan)
     summary["val_dice_best"] = trained.best[0] if trained.best[1] else math.nan
     summary["step_best"] = trained.best[1]
     summary["n_test"] = len(test)

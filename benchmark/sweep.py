@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,10 @@ class Plan:
         return all((cell.data.text, cell.recipe.digest) in self.seconds for cell in self.missing)
 
 
-def plan(experiment: Experiment, results: str | Path) -> Plan:
-    """Return the plan of an experiment against a results folder, from directory listings and a few records."""
+def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None = None) -> Plan:
+    """Return the plan of an experiment (or of some cells) against a results folder, from directory listings and a few records."""
     store = Store(results)
-    cells = experiment.cells()
+    cells = experiment.cells() if cells is None else cells
     states = store.state([(cell.key, cell.loss.fingerprint) for cell in cells])
     states = {cell.key: _named(states[cell.key], cell) for cell in cells}
     return Plan(experiment, cells, states, _measured(store, cells, states))
@@ -134,7 +134,6 @@ def run(
     scheduler: str | None = None,
     time_limit: float | None = None,
     device: str = "cpu",
-    show: Callable[..., Any] | None = None,
     mode: str = "auto",
 ) -> tuple[engines.Summary, list[str]]:
     """Train what is missing; return how the run went and one sentence for each kind of failure."""
@@ -143,7 +142,6 @@ def run(
     folder = Path(results).resolve()
     store = Store(folder)
     store.open_for_writing()
-    write_experiment(planned.experiment, planned.cells, folder)
     todo = planned.missing
     check_losses(todo)
     by_key = {cell.key: cell for cell in todo}

@@ -32,7 +32,7 @@ class Job:
     data: Any  # benchmark.data.container.Data
     data_name: str
     seed: int
-    learning_rate: float | None = None  # None: the recipe's
+    learning_rate: float | None = None  # peak of the schedule; None: the recipe's
 
 
 @dataclass
@@ -226,7 +226,7 @@ def _optimizer(stack: Stack, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, foreach=True)
     return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True
+        groups, lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0, foreach=True
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ def payload(cells: list[Cell], results: Path, extra_files: tuple[str, ...], prov
                 "loss": cell.loss.text,
                 "label": cell.loss.label,
                 "seed": cell.seed,
+                "learning_rate": cell.learning_rate,
                 "block": cell.block,
             }
             for cell in cells
@@ -93,7 +94,7 @@ def _job(cell: dict, extra_files: list[str]) -> tuple[Any, Any]:
     if spec.fingerprint != cell["fp"]:
         raise UserError(f"the source of loss '{cell['label']}' changed while the sweep ran; start the sweep again")
     data = _open(cell["data"], cell["seed"], tuple(extra_files))
-    return Job(get_loss(spec, tuple(extra_files)), spec.needs, data, cell["data"], cell["seed"]), spec
+    return Job(get_loss(spec, tuple(extra_files)), spec.needs, data, cell["data"], cell["seed"], cell["learning_rate"]), spec
 
 
 def _open(text: str, seed: int, extra_files: tuple[str, ...]) -> Any:
@@ -131,6 +132,7 @@ def _record(cell: dict, job: Any, spec: Any, trained: Any, recipe: Recipe, task:
             "loss": cell["loss"],
             "loss_terms": spec.identity(),
             "seed": cell["seed"],
+            "learning_rate": cell["learning_rate"],
             "block": cell["block"],
             "recipe": recipe.model_dump(mode="json"),
             "recipe_digest": recipe.digest,

@@ -110,3 +110,5 @@ def test_the_shipped_experiments_resolve():
 
 def test_recipes_of_equal_content_have_equal_digests():
     assert Recipe(steps=3).digest == Recipe.model_validate({"steps": 3}).digest != Recipe(steps=4).digest
+    changed = Recipe(steps=3)
+    assert changed.digest != changed.model_copy(update={"learning_rate": 0.1}).digest
