@@ -215,7 +215,7 @@ def _decide_equality(raw: _Raw, own: _Adjusted | _Raw) -> tuple[str, str, str]:
 def _decide_direction(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> tuple[str, str, str]:
     if own.p_equal < ALPHA:
         return "equivalent", "Any difference is shown to be smaller than the smallest effect of interest", ""
-    if own.p < ALPHA:
+    if own.p < ALPHA and not raw.effect.low <= 0 <= raw.effect.high:
         if (raw.effect.estimate > 0) == (test.expect == "greater"):
             return "supported", "The difference has the claimed direction", ""
         return "contradicted", "The difference has the opposite direction", ""
@@ -224,6 +224,8 @@ def _decide_direction(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: 
         command = f"lossbench sweep {experiment} --seeds {seeds}"
         why = f"No outcome of so few blocks could bring p below {ALPHA:g}; `{command}` trains enough of them"
         return "not testable", why, command
+    if own.p < ALPHA:
+        return "inconclusive", "The blocks agree on the sign, but outlying ones leave its size open", ""
     if raw.p < ALPHA:
         return "inconclusive", "Significant by itself, not after adjustment for the other tests of the family", ""
     return "inconclusive", "Neither a difference nor its absence is shown", ""

@@ -71,7 +71,7 @@ def draw(axis, rows: pd.DataFrame, limits: tuple[float, float], *, color: str, f
     """
     low, high = limits
     face = color if filled else style.PAPER
-    for ladder, part in rows[rows["ladder"] != ""].groupby("ladder", sort=True):
+    for _, part in rows[rows["ladder"] != ""].groupby("ladder", sort=True):
         part = part.sort_values("x")
         x = part["x"].to_numpy() * shift
         y, outside = style.clipped(part["mean"].to_numpy(), low, high)

@@ -104,18 +104,19 @@ def ordered(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def lines(losses: pd.DataFrame) -> dict[str, dict]:
-    """Return marker, dash and colour of every loss: colour says the family, dash and marker the member."""
-    looks, members = {}, {}
-    for row in losses.itertuples():
-        place = members[row.family] = members.get(row.family, -1) + 1
+    """Return marker, dash and colour of every loss: colour says the family; dash and marker differ between neighbours,
+    so that lines which lie on each other are both seen.
+    """
+    looks = {}
+    for place, row in enumerate(losses.itertuples()):
         look = {"color": colour(row.family), "marker": MARKERS[place % len(MARKERS)], "linestyle": DASHES[place % len(DASHES)]}
         looks[row.loss] = look
     return looks
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %"."""
-    return f"{100 * fraction:.3g} %"
+    """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %", at most two digits."""
+    return f"{100 * fraction:.2g} %"
 
 
 def foreground_axis(axis, levels: Sequence[float]) -> None:

@@ -69,11 +69,13 @@ def _wanted(cells: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _size_axis(axis, values: pd.Series) -> None:
+    """Show at least half to double, and at most a factor 64 either way."""
     axis.set_yscale("log")
-    wide = np.nanmax(np.abs(np.log(values.where(values > 0)))) if (values > 0).any() else 1.0
-    wide = float(np.clip(wide * 1.05, np.log(2), np.log(64)))
-    axis.set_ylim(np.exp(-wide), np.exp(wide))
-    ticks = [t for t in (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16, 64) if np.exp(-wide) <= t <= np.exp(wide)]
+    logs = np.log(values.where(values > 0)).dropna()
+    low = float(np.clip(logs.min() - 0.15 if len(logs) else 0, -np.log(64), -np.log(2)))
+    high = float(np.clip(logs.max() + 0.15 if len(logs) else 0, np.log(2), np.log(64)))
+    axis.set_ylim(np.exp(low), np.exp(high))
+    ticks = [t for t in (1 / 64, 1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16, 64) if np.exp(low) <= t <= np.exp(high)]
     axis.set_yticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
     axis.minorticks_off()
 
