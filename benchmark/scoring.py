@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from benchmark import metrics
-from benchmark.training import Job, Trained
+from benchmark.metrics import thresholds
 
 
-def score(job: Job, trained: Trained, steps: int) -> dict[str, Any]:
-    """Return outcome, collapse, metrics, per-image columns, threshold curve and curves of one cell, as plain Python values."""
+def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
+    """Score a ``training.Job`` from what ``training.train`` left of it: outcome, collapse, metrics, per-image columns, threshold curve and curves as plain Python values."""
     data = job.data
     options = {"spacing": data.spacing, "classes": data.classes, "ignore_index": data.ignore_index}
     masks = np.asarray(data.masks)
@@ -20,7 +20,7 @@ def score(job: Job, trained: Trained, steps: int) -> dict[str, Any]:
     prob_val, prob_test, prob_best = (_finite(trained.predictions[name]) for name in ("val", "test", "test_best"))
     tau, threshold_curve = metrics.choose_threshold(prob_val, masks[val], ignore_index=data.ignore_index)
     rows, summary = metrics.score_images(prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options)
-    collapse = "not_finite" if trained.not_finite_at is not None else collapse_kind(prob_val, masks[val], data.ignore_index)
+    collapse = "not_finite" if trained.not_finite_at is not None else collapse_kind(prob_val.argmax(1), masks[val], data.ignore_index)
     columns: dict[str, list] = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
     if rows:
         columns["group"] = [int(data.groups[test[i]]) for i in columns["image"]]
@@ -34,10 +34,11 @@ def score(job: Job, trained: Trained, steps: int) -> dict[str, Any]:
     summary["val_dice_best"] = trained.best[0] if trained.best[1] else math.nan
     summary["step_best"] = trained.best[1]
     summary["n_test"] = len(test)
+    summary.update(_bayes(data, test))
     return {
         "outcome": "collapsed" if collapse else "done",
         "collapse": collapse,
-        "collapse_step": trained.not_finite_at,
+        "collapse_step": trained.not_finite_at or collapse_step(collapse, trained.curves),
         "metrics": summary,
         "images": columns,
         "curves": dict(trained.curves),
@@ -46,14 +47,14 @@ def score(job: Job, trained: Trained, steps: int) -> dict[str, Any]:
     }
 
 
-def collapse_kind(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> str:
-    """Return "background" or "foreground" when more than 95 % of the validation images that hold both are predicted as only that, else "".
+def collapse_kind(predicted: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> str:
+    """Return "background" or "foreground" when more than 95 % of the images that hold both are predicted as only that, else "".
 
-    prob (N, classes, *S); masks (N, *S). The prediction is the argmax; images without foreground cannot tell and are left out.
+    predicted, masks: class ids (N, *S). Images without foreground, or with nothing else, cannot tell and are left out.
     """
     axes = tuple(range(1, masks.ndim))
     valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
-    front = (prob.argmax(1) > 0) & valid
+    front = (predicted > 0) & valid
     mixed = ((masks > 0) & valid).any(axes) & ((masks == 0) & valid).any(axes)
     if not mixed.any():
         return ""
@@ -64,13 +65,29 @@ def collapse_kind(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None)
     return ""
 
 
+def collapse_step(collapse: str, curves: dict[str, list]) -> int | None:
+    """Return the first validated step from which on the cell stayed collapsed as it ended; None for a cell that did not."""
+    if not collapse or not curves.get("step"):
+        return None
+    found = None
+    for step, kind in zip(reversed(curves["step"]), reversed(curves["collapsed"]), strict=True):
+        if kind != collapse:
+            break
+        found = int(step)
+    return found
+
+
 def hard_dice(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> float:
     """Return the mean Dice of the argmax over foreground classes and the images that hold them (first images, then classes)."""
-    predicted = prob.argmax(1)
+    return label_dice(prob.argmax(1), masks, prob.shape[1], ignore_index)
+
+
+def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_index: int | None) -> float:
+    """Return the mean Dice of predicted class ids (N, *S) over foreground classes and the images that hold them."""
     valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
     axes = tuple(range(1, masks.ndim))
     means = []
-    for kind in range(1, prob.shape[1]):
+    for kind in range(1, classes):
         truth, guess = (masks == kind) & valid, (predicted == kind) & valid
         size = truth.sum(axes)
         present = size > 0
@@ -78,6 +95,21 @@ def hard_dice(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> 
             dice = 2 * (truth & guess).sum(axes)[present] / (size + guess.sum(axes))[present]
             means.append(dice.mean())
     return float(np.mean(means)) if means else math.nan
+
+
+def _bayes(data: Any, test: np.ndarray) -> dict[str, float]:
+    """Return what no network can beat where the exact posterior is known: Dice of its argmax and of its Dice-optimal mask, and its NLL."""
+    if data.posterior is None:
+        return {}
+    posterior, masks = data.posterior[test], np.asarray(data.masks)[test]
+    classes = len(data.classes)
+    best, _, _ = thresholds.bayes_dice(posterior)
+    truth = np.take_along_axis(posterior, masks[:, None].astype(np.int64), 1)
+    return {
+        "dice_bayes_ce": label_dice(thresholds.bayes_ce(posterior), masks, classes, data.ignore_index),
+        "dice_bayes_dice": label_dice(best, masks, classes, data.ignore_index),
+        "nll_bayes": float(-np.log(truth.clip(1e-12)).mean()),
+    }
 
 
 def _finite(prob: np.ndarray) -> np.ndarray:

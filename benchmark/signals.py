@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmark.experiment import Recipe
 from benchmark.models import Stack
+from benchmark.scoring import collapse_kind
 
 
 @torch.no_grad()
@@ -75,6 +76,11 @@ def size_terms(sums: dict[str, Tensor]) -> dict[str, float]:
     }
 
 
+def cross_entropy(scores: Tensor, target: Tensor, ignore_index: int | None) -> float:
+    """Return the mean cross-entropy over all valid pixels, in nats; less ``size_ce`` it is CE's matching term."""
+    return float(torch.nn.functional.cross_entropy(scores, target, ignore_index=-100 if ignore_index is None else ignore_index))
+
+
 def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> float:
     """Return the share of the absolute gradient on the logits that falls on true foreground pixels. grad (N, C, *S)."""
     mass = grad.abs().sum(1)
@@ -109,18 +115,20 @@ def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, ta
             row["size_ratio_hard"] = float(sums["hard"][:, 1:].sum() / true)
             row["size_ratio_soft"] = float(sums["soft"][:, 1:].sum() / true)
             row.update(size_terms(sums))
+            row["match_ce"] = cross_entropy(scores, target, job.data.ignore_index) - row["size_ce"]
+            row["collapsed"] = collapse_kind(scores.argmax(1).cpu().numpy(), target.cpu().numpy(), job.data.ignore_index)
             distances = None if block.distances is None else block.distances[val]
             row["val_loss"] = _validation_loss(call_loss, job, scores, target, distances, block.frequency, recipe.batch, step / recipe.steps)
             if row["val_dice"] > result.best[0]:
                 result.best = (row["val_dice"], step)
                 result.best_weights = stack.weights(cell)
         for name in CURVES:
-            result.curves.setdefault(name, []).append(row.get(name, math.nan))
+            result.curves.setdefault(name, []).append(row.get(name, "not_finite" if name == "collapsed" else math.nan))
 
 
 CURVES = (
     "step", "train_loss", "val_loss", "val_dice", "size_ratio_soft", "size_ratio_hard", "grad_norm", "grad_fg_share",
-    "size_ce", "size_dice", "match_dice",
+    "size_ce", "match_ce", "size_dice", "match_dice", "collapsed",
 )  # fmt: skip
 
 

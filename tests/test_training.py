@@ -8,7 +8,7 @@ import pytest
 from benchmark.experiment import Recipe
 from benchmark.models import weights_hash
 from benchmark.registry import get_dataset, get_loss, parse_loss
-from benchmark.scoring import collapse_kind, score
+from benchmark.scoring import collapse_kind, collapse_step, score
 from benchmark.training import Job, batch_order, learning_rate, train
 
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
@@ -133,11 +133,21 @@ def test_the_learning_rate_is_positive_and_never_above_its_peak(schedule, steps)
 def test_collapse_is_seen_from_validation_predictions():
     masks = np.zeros((4, 4, 4), np.uint8)
     masks[:, 0, 0] = 1
-    empty = np.zeros((4, 2, 4, 4), np.float32)
-    empty[:, 0] = 1
+    empty = np.zeros_like(masks)
     assert collapse_kind(empty, masks, None) == "background"
-    assert collapse_kind(1 - empty, masks, None) == "foreground"
-    good = empty.copy()
-    good[:, :, 0, 0] = [0, 1]
-    assert collapse_kind(good, masks, None) == ""
-    assert collapse_kind(empty, np.zeros_like(masks), None) == ""
+    assert collapse_kind(empty + 1, masks, None) == "foreground"
+    assert collapse_kind(masks, masks, None) == ""
+    assert collapse_kind(empty, empty, None) == ""
+
+
+def test_the_step_of_a_collapse_is_where_it_began_for_good():
+    curves = {"step": [10, 20, 30, 40], "collapsed": ["background", "", "background", "background"]}
+    assert collapse_step("background", curves) == 30
+    assert collapse_step("", curves) is None
+
+
+def test_the_terms_of_the_decomposition_add_up_and_the_posterior_cannot_be_beaten(pair):
+    curves = pair[0].curves
+    assert all(size >= -1e-9 and match >= -1e-6 for size, match in zip(curves["size_ce"], curves["match_ce"], strict=True))
+    metrics = score(job("ce"), pair[0], TINY.steps)["metrics"]
+    assert metrics["nll"] >= metrics["nll_bayes"] and metrics["dice@0.5"] <= metrics["dice_bayes_dice"]
