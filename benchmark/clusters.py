@@ -22,13 +22,14 @@ NOISY = ("distributed", "tornado", "asyncio", "dask_jobqueue")
 _CONNECT = 15  # seconds until a scheduler that does not answer is called unreachable
 
 
-def settings(deaths: int) -> dict[str, Any]:
-    """Dask's configuration while a sweep runs."""
+def settings(deaths: int, local: bool = True) -> dict[str, Any]:
+    """Dask's configuration while a sweep runs, on workers of this machine or others."""
     return {
         "distributed.scheduler.allowed-failures": deaths - 1,  # Dask gives up at one more
         "distributed.scheduler.worker-saturation": 1.0,  # no task waits on a worker and is blamed for its death
         "distributed.scheduler.active-memory-manager.start": False,
-        "distributed.deploy.lost-worker-timeout": "1 day",  # or a slow restart removes the worker for good
+        # After this a local worker that restarts slowly would be gone for good; a lost job is replaced no sooner.
+        "distributed.deploy.lost-worker-timeout": "1 day" if local else "10s",
         "distributed.worker.daemon": False,  # a data loader may need children
         "distributed.worker.profile.enabled": False,
         "distributed.worker.memory.target": False,  # results live in the store, never in Dask
@@ -91,8 +92,11 @@ def local(workers: int, gpus: tuple[int, ...] = (), per_gpu: int = 1, logs: Path
 def from_file(path: str | Path) -> Any:
     """Start the cluster of a TOML file: ``type`` is a class of dask-jobqueue, ``jobs`` how many jobs to keep alive."""
     options = _read(Path(path))
+    before = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
+
+        signal.signal(signal.SIGINT, before)  # importing it makes Ctrl-C a silent exit
     except ImportError:
         raise UserError(f"{path}: a batch system needs dask-jobqueue: pip install 'lossbench[cluster]'") from None
     known = sorted(n for n in vars(dask_jobqueue) if n.endswith("Cluster") and n != "JobQueueCluster")
@@ -112,6 +116,8 @@ def from_file(path: str | Path) -> Any:
     options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--preload", "benchmark.worker"]
     if tls is not False:
         options |= _encryption(path, required=tls is True)
+    options["scheduler_options"] = {"dashboard_address": ":0", **options.get("scheduler_options", {})}
+    options.setdefault("log_directory", str(_own_folder("jobs")))
     options.setdefault("silence_logs", logging.CRITICAL + 1)
     try:
         cluster = getattr(dask_jobqueue, kind)(**options)
@@ -162,10 +168,15 @@ def _encryption(path: str | Path, required: bool) -> dict[str, Any]:
         return {}
     from distributed.security import Security
 
-    folder = Path.home() / ".cache" / "lossbench"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return {"protocol": "tls://", "security": Security.temporary(), "shared_temp_directory": str(_own_folder("keys"))}
+
+
+def _own_folder(name: str) -> Path:
+    """A folder in the home folder, which nodes share, that only its owner can read."""
+    folder = Path.home() / ".cache" / "lossbench" / name
+    folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, 0o700)
-    return {"protocol": "tls://", "security": Security.temporary(), "shared_temp_directory": str(folder)}
+    return folder
 
 
 def stop_now(cluster: Any) -> None:

@@ -76,7 +76,8 @@ def run(
 ) -> None:
     """Run the tasks until all have a result or ``stop`` is set."""
     environment = dict(os.environ)
-    with dask.config.set(clusters.settings(limits.deaths)), clusters.quiet(), _deaths_seen() as died:
+    settings = clusters.settings(limits.deaths, local=where.cluster is None)
+    with dask.config.set(settings), clusters.quiet(), _deaths_seen() as died:
         try:
             with contextlib.suppress(_Stopped), _connected(where, calls, stop) as client:
                 _Driver(client, tasks, function, calls, limits, stop, died, where).run()
