@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 class Made:
     """What ``make`` wrote: the report, all files, and the lines that the command line prints."""
 
-    report: Path
+    path: Path
     files: tuple[Path, ...]
     lines: tuple[str, ...]
 
 
-def make(results: str | Path = "results", *, claims: str | Path | None = None, meta: Mapping[str, Any] | None = None) -> Made:
+def make(results: str | Path = "results", note: Mapping[str, Any] | None = None, *, claims: str | Path | None = None) -> Made:
     """Write derived tables, figures and ``report.html`` from the tables of a results folder; trains nothing, needs no
     torch.
 
-    ``meta`` may hold ``title``, ``experiment`` (name), ``skipped`` (sentences about data sets left out), ``planned``
-    (number of cells) and ``command`` (what reruns the study). Raises UserError when there are no tables.
+    ``note`` is what the sweep noted about its experiment (``name``, ``title``, ``file``, ``cells``, ``skipped``), where
+    there is one. Raises UserError when there are no tables.
     """
     from benchmark import figures
     from benchmark.analysis.answers import answer
@@ -45,16 +45,35 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, m
     results = Path(results)
     tables = {name: load_table(results, name) for name in TABLES if name != "images"}
     answers = answer(tables, read_claims(claims))
-    files = [write_csv(frame, results / "tables" / f"{name}.csv") for name, frame in sorted(answers.tables.items())]
+    try:
+        files = [write_csv(frame, results / "tables" / f"{name}.csv") for name, frame in sorted(answers.tables.items())]
+    except OSError as error:
+        raise UserError(f"cannot write to {results / 'tables'}: {error.strerror or error}") from None
     drawn, skipped = figures.draw_everything(tables)
     for item in drawn:
         files += figures.save(item, results / "figures")
-    report = build(tables, answers, drawn, results / "report.html", {**(meta or {}), "not_drawn": skipped})
-    return Made(report, (*files, report), tuple(_lines(answers)))
+    report = build(tables, answers, drawn, results / "report.html", {**_meta(note), "not_drawn": skipped})
+    lines = [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
+    return Made(report, (*files, report), (*lines, *_lines(answers)))
+
+
+def _meta(note: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not note:
+        return {}
+    meta = {"title": note.get("title"), "experiment": note.get("name"), "skipped": list(note.get("skipped", ()))}
+    if "cells" in note:
+        meta["planned"] = len(note["cells"])
+    if note.get("name"):
+        meta["command"] = f"lossbench sweep {note['name']}"
+    return meta
 
 
 def build(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: Iterable[Drawn], out: str | Path, meta: Mapping[str, Any]) -> Path:
-    """Write the report to ``out`` and return its path; equal input gives equal bytes."""
+    """Write the report to ``out`` and return its path; equal input gives equal bytes.
+
+    ``meta`` may hold ``title``, ``experiment`` (name), ``skipped`` (sentences about data sets left out), ``planned``
+    (number of cells), ``command`` (what trains them) and ``not_drawn`` (name of a figure -> why).
+    """
     import jinja2
 
     from benchmark.report import context

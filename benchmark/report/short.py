@@ -48,8 +48,14 @@ def _sizes(board: pd.DataFrame) -> str:
     for loss in ("ce", "dice"):
         if loss in here.index:
             hard, soft = (words.significant(float(here.loc[loss, c]), 3) for c in ("size_ratio_hard@0.5", "size_ratio_soft"))
-            parts.append(f"{loss} predicts ×{hard} the true area (summed probability ×{soft})")
-    return f"Region size there, at 0.5: {', '.join(parts)}." if parts else ""
+            parts.append(f"the mask of {loss} covers ×{hard} of the true area (summed probability ×{soft})")
+    return f"Region size at 0.5 on {_called(rarest)}: {', '.join(parts)}." if parts else ""
+
+
+def _called(row: dict) -> str:
+    """Return a data set's label, and how much foreground it holds where the label does not say so."""
+    told = "%" in row["data_label"] or "foreground" in row["data_label"]
+    return row["data_label"] if told else f"{row['data_label']} ({words.percent(row['foreground'], 2)} foreground)"
 
 
 def _best(board: pd.DataFrame) -> str:
