@@ -7,10 +7,8 @@ only for the task that was really running, time limits, the reason of a death, a
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import queue
-import re
 import signal
 import threading
 import time
@@ -24,7 +22,7 @@ from typing import Any
 import dask
 from distributed import Client, KilledWorker, as_completed
 
-from benchmark import clusters, worker
+from benchmark import clusters, deaths, worker
 from benchmark.engines import Calls, Result, Task
 from benchmark.errors import UserError
 
@@ -77,7 +75,7 @@ def run(
     """Run the tasks until all have a result or ``stop`` is set."""
     environment = dict(os.environ)
     settings = clusters.settings(limits.deaths, local=where.cluster is None)
-    with dask.config.set(settings), clusters.quiet(), _deaths_seen() as died:
+    with dask.config.set(settings), clusters.quiet(), deaths.seen() as died:
         try:
             with contextlib.suppress(_Stopped), _connected(where, calls, stop) as client:
                 _Driver(client, tasks, function, calls, limits, stop, died, where).run()
@@ -182,7 +180,7 @@ class _Driver:
         patience = time.monotonic() + 1  # the scheduler may notice a death before the nanny knows its signal
         while self.local and flight.pid not in self.died and time.monotonic() < patience:
             time.sleep(0.02)
-        flight.deaths.append(_crash(flight.log) or self.died.get(flight.pid) or "its worker died")
+        flight.deaths.append(deaths.crash(flight.log) or self.died.get(flight.pid) or "its worker died")
         self.calls.event({"kind": "lost", "task": flight.task.name, "why": flight.deaths[-1]})
         flight.worker = ""
 
@@ -280,51 +278,6 @@ def _connected(where: Where, calls: Calls, stop: threading.Event) -> Iterator[Cl
     finally:
         with clusters.interrupts_blocked():
             clusters.close(cluster, client)
-
-
-@contextlib.contextmanager
-def _deaths_seen() -> Iterator[dict[int, str]]:
-    """Learn from the log of Dask's nannies which signal ended which process: {pid: clause}."""
-    died: dict[int, str] = {}
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found = re.match(
-                r"Worker process (\d+) (?:was killed by signal (\d+)|exited with status (\d+))", record.getMessage()
-            )
-            if found:
-                died[int(found[1])] = (
-                    _clause(int(found[2])) if found[2] else f"its worker exited with status {found[3]}"
-                )
-
-    logger, listener = logging.getLogger("distributed.nanny"), Listener()
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(listener)
-    try:
-        yield died
-    finally:
-        logger.removeHandler(listener)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
-
-
-def _clause(number: int) -> str:
-    with contextlib.suppress(ValueError):
-        name = signal.Signals(number).name
-        hint = ": out of memory, or killed by hand" if name == "SIGKILL" else ""
-        return f"its worker was killed by {name}{hint}"
-    return f"its worker was killed by signal {number}"
-
-
-def _crash(log: str) -> str:
-    """The line in which a worker's log says why it crashed, when it does."""
-    with contextlib.suppress(OSError):
-        lines = Path(log).read_text(errors="replace").splitlines() if log else []
-        fatal = [line for line in lines if line.startswith("Fatal Python error:")]
-        return f"its worker crashed ({fatal[-1].removeprefix('Fatal Python error: ')})" if fatal else ""
-    return ""
 
 
 def _sentence(error: Any) -> str:

@@ -23,7 +23,8 @@ def toy(payload):
     """What a task does is told by its payload."""
     for what, value in payload.items():
         ACTIONS[what](value)
-    return {"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS"), "torch": "torch" in sys.modules}
+    environment = {"threads": os.environ.get("OMP_NUM_THREADS"), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    return {"pid": os.getpid(), "torch": "torch" in sys.modules, **environment}
 
 
 def steps(count):
@@ -221,6 +222,14 @@ def children():
         if parent == me and state != "Z" and "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text():
             found.add(pid)
     return found
+
+
+def test_each_gpu_gets_its_workers_and_they_see_no_other():
+    tasks = [Task(f"{n}", {"sleep": 0.3}) for n in range(8)]
+    summary, results, events = run(tasks, gpus=(0, 3), per_gpu=2)
+    assert summary.ok == 8 and events[0]["text"] == "4 workers on this machine, 2 a GPU"
+    seen = {(result.value["pid"], result.value["gpu"]) for result in results.values()}
+    assert {gpu for _, gpu in seen} == {"0", "3"} and 2 <= len(seen) <= 4
 
 
 def test_no_tasks_need_no_engine():
