@@ -1,0 +1,164 @@
+"""The command line as a user meets it: real processes, the real engine, real interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+TINY = """
+name = "tiny"
+seeds = 2
+losses = ["ce", "dice"]
+datasets = [{ use = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)", label = "tiny" }]
+[recipe]
+steps = 4
+batch = 4
+widths = [4, 8]
+validations = 1
+"""
+
+OWN = """
+from benchmark import loss
+
+@loss("mine", family="overlap", cite="me")
+def mine(logits, target, *, power=2.0, ignore_index=None):
+    error = (logits.softmax(1)[:, 1] - (target == 1).float()).abs()
+    return (error ** power).mean()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "my_loss.py").write_text(OWN)
+    return tmp_path
+
+
+def start(folder, *arguments, **options):
+    command = [sys.executable, "-m", "benchmark", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+def lossbench(folder, *arguments, code=0):
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+    assert "Traceback" not in err
+    return out + err
+
+
+def records(folder):
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "results" / "cells").rglob("*.json")}
+
+
+def test_a_sweep_trains_all_then_nothing_then_only_what_is_new(folder):
+    first = lossbench(folder, "sweep", "tiny.toml")
+    assert "4 cells = 2 losses x 1 data set x 2 seeds" in first and "trained 4 cells" in first
+    before = records(folder)
+    assert len(before) == 4 and (folder / "results" / "report.html").is_file()
+
+    again = lossbench(folder, "sweep", "tiny.toml")
+    assert "nothing to train" in again and "trained" not in again and records(folder) == before
+
+    added = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py")
+    assert "trained 2 cells" in added
+    after = records(folder)
+    assert len(after) == 6 and all(after[name] == stamp for name, stamp in before.items())
+    assert "mine" in (folder / "results" / "report.html").read_text()
+
+    (folder / "my_loss.py").write_text(OWN.replace("** power", "** (power + 1)"))
+    why = lossbench(folder, "status", "tiny.toml", "--with", "my_loss.py", "--why")
+    assert "4 done" in why and "2 stale" in why and "loss 'mine'" in why
+    assert "trained 2 cells" in lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial", "--no-report")
+    assert all(records(folder)[name] == stamp for name, stamp in before.items())
+
+
+def test_the_serial_and_the_parallel_engine_give_the_same_bits(folder):
+    lossbench(folder, "sweep", "tiny.toml", "--no-report", "--results", "a")
+    lossbench(folder, "sweep", "tiny.toml", "--no-report", "--results", "b", "--serial")
+    for one in (folder / "a" / "cells").rglob("*.json"):
+        other = folder / "b" / one.relative_to(folder / "a")
+        left, right = json.loads(one.read_text()), json.loads(other.read_text())
+        assert all(left[part] == right[part] for part in ("metrics", "images", "curves", "steps", "certificate", "threshold_curve"))
+
+
+def test_an_interrupted_sweep_says_how_to_go_on_and_resumes(folder):
+    long = TINY.replace("steps = 4", "steps = 60").replace("seeds = 2", "seeds = 6")
+    (folder / "tiny.toml").write_text(long)
+    process = start(folder, "sweep", "tiny.toml", "--no-report", "--workers", "2")
+    deadline = time.monotonic() + 120
+    while not list((folder / "results").rglob("cells/*/*.json")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    done = len(records(folder))
+    if process.returncode == 0:  # a very fast machine finished first
+        assert done == 12
+        return
+    assert process.returncode == 130 and "lossbench sweep tiny.toml" in err and "Traceback" not in err
+    assert 0 < done < 12
+    assert f"trained {12 - done} cells" in lossbench(folder, "sweep", "tiny.toml", "--no-report")
+    assert len(records(folder)) == 12
+
+
+def test_two_sweeps_at_once_train_each_cell_once(folder):
+    both = [start(folder, "sweep", "tiny.toml", "--no-report", "--workers", "1") for _ in range(2)]
+    texts = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    assert len(records(folder)) == 4 and not list((folder / "results").rglob("*.error.json"))
+
+
+def test_a_loss_that_raises_fails_alone_with_its_reason(folder):
+    (folder / "my_loss.py").write_text(OWN.replace("return (error", "assert logits.shape[0] == 2, 'no'\n    return (error"))
+    text = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial", code=1)
+    assert "failed: loss 'mine': AssertionError in step 1: no (2 cells)" in text
+    assert len([name for name in records(folder) if "error" not in name]) == 4
+    assert "failed" in lossbench(folder, "status", "tiny.toml", "--with", "my_loss.py", "--why")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["sweep", "tinny.toml"], "no experiment file 'tinny.toml'"),
+        (["sweep", "tiny.toml", "--with", "nothing.py"], "there is no such file"),
+        (["sweep", "tiny.toml", "--loss", "dise"], "did you mean 'dice'"),
+        (["sweep", "tiny.toml", "--loss", "dice(over='smaple')"], "sample"),
+        (["sweep", "tiny.toml", "--loss", "focal(gamma=-1.0)"], "gamma"),
+        (["sweep", "tiny.toml", "--data", "no_such_folder/"], "there is no such folder"),
+        (["sweep", "tiny.toml", "--results", "my_loss.py"], "my_loss.py"),
+        (["report", "--results", "empty"], "lossbench sweep"),
+        (["list", "losses", "dise"], "did you mean 'dice'"),
+        (["check", "dise"], "did you mean 'dice'"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, arguments, part):
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, out + err
+    assert part in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
+    assert not (folder / "results" / "cells").exists() or not records(folder)
+
+
+def test_help_comes_without_torch():
+    code = "import sys; sys.argv = ['lossbench', '--help']\ntry:\n import benchmark.cli as c; c.main()\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules and 'pandas' not in sys.modules and 'distributed' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_the_report_is_made_where_torch_is_missing(folder):
+    lossbench(folder, "sweep", "tiny.toml", "--serial", "--no-report")
+    block = "import sys; sys.modules['torch'] = None; sys.modules['torchvision'] = None; sys.argv = ['lossbench', 'report']\n"
+    block += "from benchmark.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", block], check=True, cwd=folder, env=environment, timeout=300)
+    assert (folder / "results" / "report.html").stat().st_size > 10_000
