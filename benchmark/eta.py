@@ -128,8 +128,9 @@ class Board:
         return f"{self.counts()} in {clock(self.elapsed)}"
 
     def describe(self, name: str) -> str:
-        """A running task in a few words: its name and step."""
-        return f"{name} {self.running[name].text}".rstrip()
+        """A running task in a few words: its name, cut where it is long, and its step."""
+        short = name if len(name) <= 40 else name[:39].rstrip(" ,·") + "…"
+        return f"{short} {self.running[name].text}".rstrip()
 
     def last(self, name: str) -> str:
         """Step and mean loss that a running task reported last."""

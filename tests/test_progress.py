@@ -162,6 +162,13 @@ def test_a_plain_status_names_running_tasks_and_the_end():
     assert display.status() == "2/12 cells, eta 10s, running: s1 1/100, s2, s3 and 2 more"
 
 
+def test_a_long_name_is_cut_in_a_plain_line():
+    tasks = [Task("a data set · one loss, another loss, a third loss · seed 0", {})]
+    board, _ = a_board(tasks)
+    board.event({"kind": "start", "task": tasks[0].name})
+    assert board.describe(tasks[0].name) == "a data set · one loss, another loss, a…"
+
+
 def test_json_lines_are_json_and_end_with_the_standing():
     tasks, out = stacks(3), io.StringIO()
     a_run(progress.show([*tasks, Task("bad [x]", {}, cells=("c",))], 2, "json", out), tasks)
