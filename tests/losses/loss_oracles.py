@@ -1,0 +1,276 @@
+"""Each loss once more, written slowly from its formula: plain loops over images, classes and pixels in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def softmax(z):
+    e = np.exp(z - z.max(0))
+    return e / e.sum(0)
+
+
+def images(logits, target):
+    """Yield (p (C, M), y (M,)) of each image."""
+    for z, y in zip(logits.numpy(), target.numpy(), strict=True):
+        yield softmax(z.reshape(z.shape[0], -1)), y.reshape(-1)
+
+
+def over_classes(logits, target, term, ids):
+    """Mean over images and classes of term(p_c, g_c)."""
+    return np.mean([term(p[c], (y == c) * 1.0) for p, y in images(logits, target) for c in ids])
+
+
+def over_pixels(logits, target, term):
+    """Mean over all pixels of term(p of the true class, true class)."""
+    return np.mean([term(p[y[i], i], y[i]) for p, y in images(logits, target) for i in range(len(y))])
+
+
+def ce(z, y, **_):
+    return over_pixels(z, y, lambda p, c: -np.log(p))
+
+
+def wce(z, y, class_frequency, **_):
+    w = (1 / class_frequency.numpy()).tolist()
+    top = over_pixels(z, y, lambda p, c: -w[c] * np.log(p))
+    return top / over_pixels(z, y, lambda p, c: w[c])
+
+
+def balanced_ce(z, y, **_):
+    share = [(y == c).double().mean().item() for c in range(z.shape[1])]
+    return over_pixels(z, y, lambda p, c: -(1 - share[c]) * np.log(p))
+
+
+def focal(z, y, **_):
+    return over_pixels(z, y, lambda p, c: -((1 - p) ** 2) * np.log(p))
+
+
+def topk_ce(z, y, **_):
+    costs = sorted((-np.log(p[y[i], i]) for p, y in images(z, y) for i in range(len(y))), reverse=True)
+    return np.mean(costs[: len(costs) // 10])
+
+
+def ls_ce(z, y, **_):
+    uniform = np.mean([-np.log(p).mean() for p, _ in images(z, y)])
+    return 0.9 * ce(z, y) + 0.1 * uniform
+
+
+def dice_term(p, g, s=1e-5):
+    return 1 - (2 * (p * g).sum() + s) / (p.sum() + g.sum() + s)
+
+
+def dice(z, y, **_):
+    return over_classes(z, y, dice_term, range(1, z.shape[1]))
+
+
+def dice_all(z, y, **_):
+    return over_classes(z, y, dice_term, range(z.shape[1]))
+
+
+def batch_dice(z, y, **_):
+    whole = list(images(z, y))
+    p, labels = np.concatenate([p for p, _ in whole], 1), np.concatenate([y for _, y in whole])
+    return np.mean([dice_term(p[c], (labels == c) * 1.0) for c in range(1, z.shape[1])])
+
+
+def dice_squared(z, y, **_):
+    return over_classes(z, y, lambda p, g: ((p - g) ** 2).sum() / ((p**2).sum() + (g**2).sum()), range(1, z.shape[1]))
+
+
+def log_dice(z, y, **_):
+    return over_classes(z, y, lambda p, g: -np.log(1 - dice_term(p, g)), range(1, z.shape[1]))
+
+
+def tversky_index(p, g, a, b, s=1e-5):
+    tp, fp, fn = (p * g).sum(), (p * (1 - g)).sum(), ((1 - p) * g).sum()
+    return (tp + s) / (tp + a * fp + b * fn + s)
+
+
+def jaccard(z, y, **_):
+    return over_classes(z, y, lambda p, g: 1 - tversky_index(p, g, 1, 1), range(1, z.shape[1]))
+
+
+def tversky(z, y, **_):
+    return over_classes(z, y, lambda p, g: 1 - tversky_index(p, g, 0.3, 0.7), range(1, z.shape[1]))
+
+
+def focal_tversky(z, y, **_):
+    return over_classes(z, y, lambda p, g: (1 - tversky_index(p, g, 0.3, 0.7)) ** 0.75, range(1, z.shape[1]))
+
+
+def dsc_pp(z, y, **_):
+    def term(p, g):
+        tp = (p * g).sum()
+        return 1 - 2 * tp / (2 * tp + ((g * (1 - p)) ** 2).sum() + (((1 - g) * p) ** 2).sum())
+
+    return over_classes(z, y, term, range(1, z.shape[1]))
+
+
+def dice_semimetric(z, y, **_):
+    def term(p, g):
+        soft = 0.9 * g + 0.1 / z.shape[1]
+        return 1 - (p.sum() + soft.sum() - abs(p - soft).sum()) / (p.sum() + soft.sum())
+
+    return over_classes(z, y, term, range(1, z.shape[1]))
+
+
+def generalized_dice(z, y, **_):
+    losses = []
+    for p, labels in images(z, y):
+        g = np.stack([labels == c for c in range(len(p))]) * 1.0
+        w = 1 / g.sum(1) ** 2
+        losses.append(1 - 2 * (w * (p * g).sum(1)).sum() / (w * (p + g).sum(1)).sum())
+    return np.mean(losses)
+
+
+def wasserstein_dice(z, y, **_):
+    losses = []
+    for p, labels in images(z, y):
+        w = np.array([sum(p[c, i] * (c != labels[i]) for c in range(len(p))) for i in range(len(labels))])
+        tp = ((1 - w) * (labels != 0)).sum()
+        losses.append(1 - 2 * tp / (2 * tp + w.sum()))
+    return np.mean(losses)
+
+
+def lovasz(z, y, **_):
+    """The definition: the Jaccard loss of the set of the j largest errors, for every j."""
+    whole = list(images(z, y))
+    p, labels = np.concatenate([p for p, _ in whole], 1), np.concatenate([y for _, y in whole])
+
+    def jaccard_loss(wrong, g):
+        predicted = np.where(wrong, 1 - g, g)
+        union = np.maximum(predicted, g).sum()
+        return 0.0 if union == 0 else 1 - (predicted * g).sum() / union
+
+    total = []
+    for c in range(len(p)):
+        g = (labels == c) * 1.0
+        errors = abs(g - p[c])
+        order, wrong, before, sum_ = np.argsort(-errors), np.zeros(len(g), bool), 0.0, 0.0
+        for i in order:
+            wrong[i] = True
+            now = jaccard_loss(wrong, g)
+            sum_ += errors[i] * (now - before)
+            before = now
+        total.append(sum_)
+    return np.mean(total)
+
+
+def mcc(z, y, **_):
+    def term(p, g):
+        tp, fp = (p * g).sum(), (p * (1 - g)).sum()
+        fn, tn = ((1 - p) * g).sum(), ((1 - p) * (1 - g)).sum()
+        return 1 - (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+
+    return over_classes(z, y, term, range(1, z.shape[1]))
+
+
+def sens_spec(z, y, **_):
+    def term(p, g):
+        return 0.05 * ((g - p) ** 2 * g).sum() / g.sum() + 0.95 * ((g - p) ** 2 * (1 - g)).sum() / (1 - g).sum()
+
+    return over_classes(z, y, term, range(1, z.shape[1]))
+
+
+def cosine(z, y, **_):
+    return over_classes(z, y, lambda p, g: 1 - p @ g / np.linalg.norm(p) / np.linalg.norm(g), range(1, z.shape[1]))
+
+
+def shares(z, y, temperature):
+    """(p̂, ĝ), each (images, C)."""
+    hot = [softmax(temperature * x.reshape(x.shape[0], -1)).mean(1) for x in z.numpy()]
+    true = [[(labels == c).mean() for c in range(z.shape[1])] for _, labels in images(z, y)]
+    return np.array(hot), np.array(true)
+
+
+def ce_l1(z, y, **_):
+    p, g = shares(z, y, 10)
+    return ce(z, y) + abs(p - g).mean()
+
+
+def ce_kl(z, y, **_):
+    p, g = shares(z, y, 10)
+    return ce(z, y) + (g * np.log(g / p)).sum(1).mean()
+
+
+def ce_db(z, y, **_):
+    p, g = shares(z, y, 1)
+    return ce(z, y) + 0.1 * np.log(p + g).mean()
+
+
+def dice_ce(z, y, **_):
+    return dice(z, y) + ce(z, y)
+
+
+def dice_focal(z, y, **_):
+    return dice(z, y) + focal(z, y)
+
+
+def dice_topk(z, y, **_):
+    return dice(z, y) + topk_ce(z, y)
+
+
+def ce_to_dice(z, y, progress, **_):
+    return (1 - progress) * ce(z, y) + progress * dice(z, y)
+
+
+def unified_focal(z, y, **_):
+    d, gamma = 0.6, 0.5
+    focal_part = over_pixels(z, y, lambda p, c: -np.log(p) * (d if c else (1 - d) * (1 - p) ** gamma))
+    tversky_part = []
+    for p, labels in images(z, y):
+        miss = [1 - tversky_index(p[c], (labels == c) * 1.0, 1 - d, d) for c in range(len(p))]
+        tversky_part.append(miss[0] + sum(m ** (1 - gamma) for m in miss[1:]))
+    return 0.5 * focal_part + 0.5 * np.mean(tversky_part)
+
+
+def exp_log(z, y, class_frequency, **_):
+    f = class_frequency.numpy()
+    overlap = over_classes(z, y, lambda p, g: (-np.log(1 - dice_term(p, g))) ** 0.3, range(z.shape[1]))
+    return 0.8 * overlap + 0.2 * over_pixels(z, y, lambda p, c: np.sqrt(f.sum() / f[c]) * (-np.log(p)) ** 0.3)
+
+
+def boundary(z, y, progress, distance_map, **_):
+    flux = [
+        (p[c] * maps[c].reshape(-1)).mean()
+        for (p, _), maps in zip(images(z, y), distance_map.double().numpy(), strict=True)
+        for c in range(1, len(p))
+    ]
+    return (1 - progress) * dice_ce(z, y) + progress * np.mean(flux)
+
+
+def gen_surface(z, y, progress, distance_map, **_):
+    losses = []
+    for (p, labels), maps in zip(images(z, y), distance_map.double().numpy(), strict=True):
+        d = maps.reshape(len(p), -1)
+        g = np.stack([labels == c for c in range(len(p))]) * 1.0
+        w = 1 / (g.sum(1) ** 2 + 1)
+        losses.append(1 - (w * ((d * (1 - (g + p))) ** 2).sum(1)).sum() / (w * ((d * (1 - 2 * g)) ** 2).sum(1)).sum())
+    return (1 - progress) * dice_ce(z, y) + progress * np.mean(losses)
+
+
+def mbls(z, y, **_):
+    excess = [np.maximum(0, x.max(0) - x - 10).sum(0).mean() for x in z.numpy()]
+    return ce(z, y) + 0.1 * np.mean(excess)
+
+
+def svls(z, y, **_):
+    """2-D only: half of the label on the pixel, half on its eight neighbours by a Gaussian; the border is repeated."""
+    total = []
+    for x, labels in zip(z.numpy(), y.numpy(), strict=True):
+        log_p = np.log(softmax(x.reshape(x.shape[0], -1))).reshape(x.shape)
+        padded = np.pad(labels, 1, mode="edge")
+        for i, j in np.ndindex(*labels.shape):
+            soft, weights = np.zeros(x.shape[0]), 0.0
+            for a, b in np.ndindex(3, 3):
+                if (a, b) != (1, 1):
+                    w = np.exp(-((a - 1) ** 2 + (b - 1) ** 2) / 2)
+                    soft[padded[i + a, j + b]] += w
+                    weights += w
+            soft = 0.5 * soft / weights
+            soft[labels[i, j]] += 0.5
+            total.append(-(soft * log_p[:, i, j]).sum())
+    return np.mean(total)
+
+
+ORACLES = {name: function for name, function in list(globals().items()) if callable(function)}

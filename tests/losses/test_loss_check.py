@@ -1,0 +1,181 @@
+"""`lossbench check` shows what is wrong with a loss, whatever it does, and never a traceback."""
+
+import pytest
+
+from benchmark.errors import UserError
+from benchmark.losses import check
+
+BROKEN = """
+import torch
+from benchmark import loss
+
+@loss("good", penalises_empty=True)
+def good(logits, target, *, ignore_index=None):
+    z = logits if logits.dtype == torch.float64 else logits.float()
+    if ignore_index is None:
+        return torch.nn.functional.cross_entropy(z, target)
+    total = torch.nn.functional.cross_entropy(z, target, ignore_index=ignore_index, reduction="sum")
+    return total / (target != ignore_index).sum().clamp_min(1)
+
+@loss("nan_on_empty")
+def nan_on_empty(logits, target):
+    p, g = logits.softmax(1)[:, 1], (target == 1).float()
+    return 1 - (p * g).sum() / g.sum()
+
+@loss("deaf_to_void")
+def deaf_to_void(logits, target, *, ignore_index=None):
+    p, g = logits.softmax(1)[:, 1], (target == 1).float()
+    return 1 - (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1)
+
+@loss("one_per_image")
+def one_per_image(logits, target):
+    return logits.softmax(1)[:, 1].mean((1, 2))
+
+@loss("a_number")
+def a_number(logits, target):
+    return 0.5
+
+@loss("detached")
+def detached(logits, target):
+    return logits.detach().mean()
+
+@loss("raises")
+def raises(logits, target):
+    raise ValueError("no [idea] what to do\\nsecond line")
+
+@loss("upside_down")
+def upside_down(logits, target, *, progress, class_frequency, distance_map):
+    p, g = logits.softmax(1)[:, 1], (target == 1).float()
+    return (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1) + 0 * progress + 0 * class_frequency[0] + 0 * distance_map.sum()
+
+@loss("overflows")
+def overflows(logits, target):
+    p, g = logits.softmax(1)[:, 1], (target == 1).to(logits.dtype)
+    return 1 - (2 * torch.cumsum((p * g).flatten(), 0)[-1] + 1) / (torch.cumsum((p + 0.9).flatten(), 0)[-1] + g.sum() + 1)
+
+@loss("writes")
+def writes(logits, target):
+    target[:, 0] = 0
+    return torch.nn.functional.cross_entropy(logits.float(), target)
+
+@loss("wrong_gradient")
+def wrong_gradient(logits, target):
+    p, g = logits.softmax(1)[:, 1], (target == 1).float()
+    return torch.nn.functional.cross_entropy(logits, target) + (p.mean().detach() - g.mean()) ** 2
+
+@loss("claims", penalises_empty=True)
+def claims(logits, target):
+    p, g = logits.softmax(1)[:, 1], (target == 1).float()
+    return 1 - (2 * (p * g).sum() + 1e-5) / (p.sum() + g.sum() + 1e-5)
+
+@loss("order_matters")
+def order_matters(logits, target):
+    cost = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    return (cost.flatten(1).mean(1) * torch.arange(1.0, len(cost) + 1)).mean()
+
+@loss("two_classes")
+def two_classes(logits, target):
+    if logits.shape[1] != 2:
+        raise NotImplementedError("binary only")
+    return torch.nn.functional.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), target)
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("user") / "my_losses.py"
+    path.write_text(BROKEN)
+    return path
+
+
+def failed(file, name):
+    report = check.run(name, [file])
+    assert not report.passed
+    return {row.test: row for row in report.rows if row.passed is False}
+
+
+def test_a_sound_user_loss_passes(file):
+    report = check.run("good", [file])
+    assert report.passed, [row for row in report.rows if row.passed is False]
+    assert {"reduction", "cost, forward and backward"} <= {row.test for row in report.rows}
+
+
+@pytest.mark.parametrize(
+    ("name", "test", "words"),
+    [
+        ("nan_on_empty", "finite: all background", "the value not finite"),
+        ("deaf_to_void", "void pixels count for nothing", "largest gradient there"),
+        ("one_per_image", "is a scalar that depends on the logits", "returned a tensor of shape (2,) instead of a scalar"),
+        ("a_number", "is a scalar that depends on the logits", "returned a float instead of a scalar tensor"),
+        ("detached", "is a scalar that depends on the logits", "without gradient"),
+        ("raises", "is a scalar that depends on the logits", "no [idea] what to do (my_losses.py:"),
+        ("upside_down", "descending it finds the target", "is the sign right?"),
+        ("overflows", "float16 logits, 300 × 300", "compute in float32 inside"),
+        ("writes", "same input, same value; the inputs stay as they are", "it writes into its inputs"),
+        ("wrong_gradient", "gradient equals finite differences in float64", "allowed are 1e-05"),
+        ("claims", "pushes false positives down on empty images", "it claims penalises_empty=True"),
+        ("order_matters", "the order of the images does not matter", ""),
+    ],
+)
+def test_a_broken_loss_fails_the_row_that_names_its_fault(file, name, test, words):
+    rows = failed(file, name)
+    assert test in rows, rows
+    assert words in rows[test].note
+    assert "\n" not in rows[test].note
+
+
+def test_a_loss_that_returns_no_scalar_is_told_so_once(file):
+    assert len(check.run("one_per_image", [file]).rows) == 1
+
+
+def test_a_loss_for_two_classes_is_not_failed_for_a_third(file):
+    report = check.run("two_classes", [file])
+    assert report.passed, [row for row in report.rows if row.passed is False]
+    (row,) = [row for row in report.rows if row.test == "finite: three classes"]
+    assert row.passed is None
+    assert row.note.startswith("two classes only")
+
+
+def test_the_reduction_is_measured():
+    measured = {}
+    for spec in ("dice", "batch_dice", "ce"):
+        (measured[spec],) = [row.measured for row in check.run(spec).rows if row.test == "reduction"]
+    assert measured == {"dice": "mean over images", "batch_dice": "over the batch", "ce": "mean over images"}
+
+
+def test_the_table_renders_brackets_and_says_the_verdict(file):
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(check.render(check.run("raises", [file])))
+    console.print(check.render(check.run("dice(classes=[1])")))
+    text = console.export_text()
+    assert "raises  fails" in text
+    assert "no [idea] what to do" in text
+    assert "dice(classes=[1])  passes" in text
+
+
+def test_a_claim_is_made_for_the_defaults_only():
+    assert check.run("boundary(schedule='alone')").passed
+
+
+@pytest.mark.peers
+def test_a_peer_is_checked_and_says_what_it_is_not_made_for():
+    pytest.importorskip("segmentation_models_pytorch", reason="the extra 'peers' is not installed")
+    report = check.run("smp:MCCLoss")
+    assert report.passed
+    (row,) = [row for row in report.rows if row.test == "finite: three classes"]
+    assert "is for two classes" in row.note
+
+
+def test_an_unreadable_spec_is_the_users_mistake():
+    with pytest.raises(UserError, match="unknown loss 'dise'; did you mean 'dice'"):
+        check.run("dise")
+
+
+def test_checking_leaves_the_random_state_alone():
+    import torch
+
+    before = torch.get_rng_state()
+    check.check("dice")
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,51 @@
+"""The generated page and the facts that every loss states of itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmark.losses import docs
+from benchmark.registry import losses
+
+BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
+TWENTY_EIGHT = """ce wce balanced_ce focal topk_ce ls_ce dice dice_squared batch_dice log_dice generalized_dice wasserstein_dice jaccard
+tversky focal_tversky lovasz mcc sens_spec cosine ce_l1 ce_kl dice_ce dice_focal dice_topk ce_to_dice unified_focal boundary gen_surface"""
+SECOND = "hausdorff_dt exp_log dsc_pp cldice mbls svls nacl dice_all dice_semimetric ce_db"
+
+
+def test_every_promised_preset_is_there():
+    assert {entry.name for entry in BUILT_IN} == set(TWENTY_EIGHT.split()) | set(SECOND.split())
+
+
+def test_the_page_is_up_to_date():
+    assert docs.PAGE.read_text(encoding="utf-8") == docs.markdown(), "run: python -m benchmark.losses.docs"
+
+
+@pytest.mark.parametrize("entry", BUILT_IN, ids=lambda entry: entry.name)
+def test_every_loss_states_its_facts(entry):
+    for fact in ("cite", "formula", "empty", "cost", "penalises_empty"):
+        assert fact in entry.meta, fact
+    assert entry.family in docs.FAMILIES
+    assert entry.doc
+    assert re.fullmatch(r"[\d.]+x", entry.meta["cost"])
+    assert entry.params["ignore_index"] is None
+    assert set(entry.meta.get("tune", {})) <= set(entry.params)
+    for name, (low, high) in entry.meta.get("tune", {}).items():
+        assert low < high, name
+    if entry.name not in ("ce", "cosine"):
+        assert re.search(r"(19|20)\d\d", entry.meta["cite"])
+
+
+def test_every_parameter_with_choices_declares_them():
+    for entry in BUILT_IN:
+        for name in {"over", "absent", "schedule", "scheme", "weighting", "norm"} & set(entry.params):
+            assert entry.params[name] in entry.choices[name], (entry.name, name)
+
+
+def test_loss_modules_import_only_their_own_kind():
+    folder = Path(docs.__file__).parent
+    allowed = {"benchmark.registry", "benchmark.errors"}
+    for file in ("pixel", "overlap", "agreement", "size", "compound", "boundary", "calibration", "topology", "reduce"):
+        for module in re.findall(r"^from (benchmark\S*) import", (folder / f"{file}.py").read_text(), re.M):
+            assert module in allowed or module.startswith("benchmark.losses"), (file, module)

@@ -1,0 +1,159 @@
+"""Where two losses must coincide: special parameters, single images, hard labels."""
+
+import pytest
+import torch
+from loss_cases import PRESETS, case, evaluate, needs, value
+
+from benchmark.registry import losses
+
+BATCH_WEIGHTED = {"wce", "balanced_ce", "dice_topk"}  # a part of these is over the batch whatever `over` says of the rest
+SAME = [
+    ("tversky(fp_weight=0.5, fn_weight=0.5, smooth=0)", "dice(smooth=0)"),
+    ("tversky(fp_weight=1, fn_weight=1)", "jaccard"),
+    ("focal_tversky(gamma=1)", "tversky"),
+    ("focal(gamma=0)", "ce"),
+    ("topk_ce(percent=100)", "ce"),
+    ("ls_ce(epsilon=0)", "ce"),
+    ("ce(weights=[1, 1, 1])", "ce"),
+    ("ce(weights=[2, 2, 2], norm='pixels')", "2*ce"),
+    ("ce(over='sample')", "ce"),
+    ("wce(power=0)", "ce"),
+    ("generalized_dice(classes=[2], smooth=0)", "dice(classes=[2], smooth=0)"),
+    ("dsc_pp(gamma=1, smooth=0)", "dice(smooth=0)"),
+    ("dice_semimetric(epsilon=0)", "dice"),
+    ("dice(over='batch')", "batch_dice"),
+    ("dice(classes='all')", "dice_all"),
+    ("dice(classes=[1, 2])", "dice"),
+    ("ce_l1(size_weight=0)", "ce"),
+    ("ce_kl(size_weight=0)", "ce"),
+    ("ce_db(size_weight=0)", "ce"),
+    ("dice_ce(dice_weight=0)", "ce"),
+    ("dice_ce", "dice + ce"),
+    ("dice_focal(gamma=0)", "dice + ce"),
+    ("dice_topk(percent=100)", "dice + ce"),
+    ("mbls(margin_weight=0)", "ce"),
+    ("mbls(margin=1000)", "ce"),
+    ("nacl(prior_weight=0)", "ce"),
+    ("cldice(skeleton_weight=0)", "dice(smooth=1)"),
+    ("ce_to_dice(schedule='combo')", "0.5*dice + 0.5*ce"),
+    ("unified_focal(weight=1, gamma=0, delta=0.5)", "0.5*ce"),
+    ("unified_focal(weight=0, gamma=0, delta=0.5, smooth=0)", "3*dice_all(smooth=0)"),
+    ("exp_log(gamma=1, ce_weight=0, smooth=1e-9)", "0.8*log_dice(classes='all', smooth=1e-9)"),
+    ("boundary(schedule='constant', boundary_weight=0)", "dice_ce"),
+    ("boundary(schedule='increase', boundary_weight=2)", "dice_ce + boundary(schedule='alone')"),
+    ("gen_surface(schedule='constant')", "0.5*dice_ce + 0.5*gen_surface(schedule='alone')"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_special_parameters_give_the_other_loss(one, other):
+    logits, target = case(3, (9, 8))
+    (a, da), (b, db) = evaluate(one, logits, target), evaluate(other, logits, target)
+    assert float(a) == pytest.approx(float(b), rel=1e-6)
+    assert torch.allclose(da, db, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [(0.0, "ce"), (1.0, "dice"), (0.25, "0.75*ce + 0.25*dice")],
+)
+def test_ce_to_dice_moves_from_one_to_the_other(progress, expected):
+    logits, target = case()
+    assert value("ce_to_dice", logits, target, progress=progress) == pytest.approx(value(expected, logits, target))
+
+
+def test_finetune_switches_once():
+    logits, target = case()
+    moved = [value("ce_to_dice(schedule='finetune', switch=0.6)", logits, target, progress=t) for t in (0.0, 0.6, 0.61)]
+    assert moved == pytest.approx([value(name, logits, target) for name in ("ce", "ce", "dice")])
+
+
+def test_boundary_rebalances_down_to_its_floor():
+    logits, target = case()
+    region, border = value("dice_ce", logits, target), value("boundary(schedule='alone')", logits, target)
+    for progress, a in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.1)):
+        assert value("boundary", logits, target, progress=progress) == pytest.approx(a * region + (1 - a) * border)
+
+
+def test_uniform_generalized_dice_is_one_dice_over_all_classes_and_pixels():
+    logits, target = case(3)
+    p, g = logits.softmax(1), (target[:, None] == torch.arange(3).view(3, 1, 1)).double()
+    micro = 1 - 2 * (p * g).sum((1, 2, 3)) / (p + g).sum((1, 2, 3))
+    assert value("generalized_dice(weighting='uniform', smooth=0)", logits, target) == pytest.approx(float(micro.mean()))
+
+
+def test_wasserstein_dice_of_two_equally_distant_classes_is_dice():
+    logits, target = case()
+    assert value("wasserstein_dice(smooth=0)", logits, target) == pytest.approx(value("dice(smooth=0)", logits, target))
+    explicit = "wasserstein_dice(distances=[[0, 3], [3, 0]], smooth=0)"
+    assert value(explicit, logits, target) == pytest.approx(value("dice(smooth=0)", logits, target))
+
+
+def test_squared_dice_is_the_relative_squared_error():
+    logits, target = case(images=1)
+    p, g = logits.softmax(1)[:, 1], (target == 1).double()
+    expected = float(((p - g) ** 2).sum() / (p**2 + g**2).sum())
+    assert value("dice_squared(smooth=0)", logits, target) == pytest.approx(expected)
+
+
+def test_on_a_hard_prediction_dice_cosine_and_jaccard_are_the_set_measures():
+    target = torch.zeros(1, 4, 4, dtype=torch.long)
+    target[0, :2] = 1  # 8 pixels
+    prediction = torch.zeros(1, 4, 4, dtype=torch.long)
+    prediction[0, 1:3] = 1  # 8 pixels, 4 of them right
+    logits = torch.zeros(1, 2, 4, 4, dtype=torch.float64).scatter_(1, prediction[:, None], 100.0)
+    for name, expected in {"dice": 1 / 2, "jaccard": 2 / 3, "cosine": 1 / 2, "dice_squared": 1 / 2, "lovasz(classes='fg')": 2 / 3}.items():
+        assert value(name, logits, target) == pytest.approx(expected, abs=1e-5), name
+    assert value("mcc", logits, target) == pytest.approx(1.0)  # 4 x 4 - 4 x 4 = 0
+    assert value("tversky(fp_weight=0.2, fn_weight=0.8)", logits, target) == pytest.approx(1 - 4 / (4 + 0.8 + 3.2), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in PRESETS if "over" in losses()[n].params and n != "generalized_dice"])
+def test_batch_and_sample_agree_on_one_image(name):
+    logits, target = case(3, images=1)
+    supplied = needs(target, 3)
+    batch, sample = (value(f"{name}(over='{over}')", logits, target, supplied=supplied) for over in ("batch", "sample"))
+    assert batch == pytest.approx(sample, rel=1e-7)
+
+
+@pytest.mark.parametrize("name", [n for n in PRESETS if "over" in losses()[n].params and n not in BATCH_WEIGHTED])
+def test_per_sample_is_the_mean_of_the_images(name):
+    logits, target = case(2, images=3)
+    supplied = needs(target, 2)
+    each = []
+    for i in range(3):
+        one = dict(supplied, distance_map=supplied["distance_map"][i : i + 1])
+        each.append(value(f"{name}(over='sample')", logits[i : i + 1], target[i : i + 1], supplied=one))
+    assert value(f"{name}(over='sample')", logits, target, supplied=supplied) == pytest.approx(sum(each) / 3, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        ("inverse", [1 / 0.7, 1 / 0.2, 1 / 0.1]),
+        ("inverse_sqrt", [0.7**-0.5, 0.2**-0.5, 0.1**-0.5]),
+        ("median", [0.2 / 0.7, 1, 0.2 / 0.1]),
+        ("log", [1 / 0.5423242908253617, 1 / 0.19885085874516517, 1 / 0.11332868530700327]),
+        ("effective", [1e-4 / (1 - 0.9999 ** (f * 1e6)) for f in (0.7, 0.2, 0.1)]),
+    ],
+)
+def test_class_weights_follow_their_scheme_and_have_mean_one(scheme, expected):
+    from benchmark.losses.pixel import class_weights
+
+    weights = class_weights(torch.tensor([0.7, 0.2, 0.1]), scheme)
+    mean = sum(expected) / 3
+    assert weights.tolist() == pytest.approx([w / mean for w in expected], rel=1e-5)
+
+
+def test_class_weights_survive_a_class_that_never_occurs():
+    from benchmark.losses.pixel import SCHEMES, class_weights
+
+    for scheme in SCHEMES:
+        assert class_weights(torch.tensor([1.0, 0.0]), scheme).isfinite().all()
+
+
+def test_weights_come_from_the_training_split_and_never_from_the_batch():
+    logits, target = case(2)
+    frequency = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    expected = value("ce(weights=[1, 9])", logits, target)
+    assert value("wce", logits, target, supplied=needs(target, 2, frequency=frequency)) == pytest.approx(expected, rel=1e-6)
