@@ -76,9 +76,12 @@ def _effect(part: pd.DataFrame, loss: str, reference: str, column: str, resample
     return {**(asdict(effect(pairs, resamples=resamples)) if len(pairs) else {}), "note": _note(lost)}
 
 
-def _quickly(part: pd.DataFrame, reference: str, column: str, resamples: int) -> dict[str, dict]:
-    """Return what ``_effect`` returns for every loss of one data set and recipe, from one block x loss array instead of
-    many joins.
+def by_loss(part: pd.DataFrame, reference: str, column: str) -> dict[str, tuple[np.ndarray | None, int]]:
+    """Return for every loss of one data set and recipe its paired differences to ``reference`` and how many blocks lack
+    one of the two.
+
+    The differences are those of ``effects.differences``, from one block x loss array instead of many joins; None where
+    pairing is refused.
     """
     one_per_block(part)
     blocks, losses = pd.factorize(part["block"])[0], pd.Index(part["loss"].unique())
@@ -88,16 +91,25 @@ def _quickly(part: pd.DataFrame, reference: str, column: str, resamples: int) ->
     values[at] = part[column].astype(float)
     proofs[at] = certificates(part)
     own = losses.get_loc(reference)
-    told = {}
+    found = {}
     for place, loss in enumerate(losses):
         both = (proofs[:, own] != "") & (proofs[:, place] != "")
         if (proofs[both, own] != proofs[both, place]).any() or np.any(proofs[both, place] == UNPROVEN):
-            told[loss] = _effect(part, loss, reference, column, resamples)  # which names the block
+            found[loss] = None, 0
             continue
         d = values[both, place] - values[both, own]
         d = d[~np.isnan(d)]
-        lost = int(np.sum((proofs[:, own] != "") | (proofs[:, place] != ""))) - len(d)
-        told[loss] = {**(asdict(mean_effect([d], [[d]], resamples=resamples)) if len(d) else {}), "note": _note(lost)}
+        found[loss] = d, int(np.sum((proofs[:, own] != "") | (proofs[:, place] != ""))) - len(d)
+    return found
+
+
+def _quickly(part: pd.DataFrame, reference: str, column: str, resamples: int) -> dict[str, dict]:
+    told = {}
+    for loss, (d, lost) in by_loss(part, reference, column).items():
+        if d is None:
+            told[loss] = _effect(part, loss, reference, column, resamples)  # which names the block
+        else:
+            told[loss] = {**(asdict(mean_effect([d], [[d]], resamples=resamples)) if len(d) else {}), "note": _note(lost)}
     return told
 
 

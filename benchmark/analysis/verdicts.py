@@ -145,12 +145,12 @@ def _measure(test: Test, cells: pd.DataFrame) -> _Raw:
     except UserError as error:
         return _Raw(problem=str(error), fills=True)
     if test.shape == "each":
-        return _each(test, pairs, lost)
+        return _each(test, pairs, lost, dict(zip(part["dataset"], part["data_label"], strict=True)))
     found = stats.Estimate(measured.estimate, measured.se, measured.df)
     return _Raw(measured, measured.p, stats.tost(found, test.margin), stats.beyond(found, test.margin), lost)
 
 
-def _each(test: Test, pairs: pd.DataFrame, lost: int) -> _Raw:
+def _each(test: Test, pairs: pd.DataFrame, lost: int, labels: dict[str, str]) -> _Raw:
     """Return the data set furthest from equality; equal only if all are (intersection-union), beyond if one of them is
     (Bonferroni).
     """
@@ -164,7 +164,7 @@ def _each(test: Test, pairs: pd.DataFrame, lost: int) -> _Raw:
     where, furthest = max(flat, key=lambda item: abs(item[1].estimate))
     p_beyond = float(np.nanmin(beyond)) * len(flat) if not np.all(np.isnan(beyond)) else float("nan")
     # One data set without an interval leaves "all are equal" open.
-    return _Raw(furthest, furthest.p, float(np.max(equal)), min(p_beyond, 1.0), lost, where)
+    return _Raw(furthest, furthest.p, float(np.max(equal)), min(p_beyond, 1.0), lost, labels[where])
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Drawn:
     alt: str
     figure: Figure
     data: pd.DataFrame
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,12 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
     entry = known[name]
     with style.applied(name):
         drawing, data, says, alt = entry.draw() if entry.theory else entry.draw(tables)
-        drawing.canvas.draw()  # lays it out once, so that saving twice gives the same bytes
-    return Drawn(name, entry.number, entry.title, says, alt, drawing, data)
-
-
-def svg(drawn: Drawn) -> str:
-    """Return the drawing as SVG text; equal drawings give equal bytes."""
-    from benchmark.figures import style
-
-    with style.applied(drawn.name):
+        # Laid out once and then fixed: every further layout would cost time and move things by a hair.
+        drawing.draw_without_rendering()
+        drawing.set_layout_engine("none")
         buffer = io.BytesIO()
-        drawn.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().decode()
+        drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return Drawn(name, entry.number, entry.title, says, alt, drawing, data, buffer.getvalue().decode())
 
 
 def save(drawn: Drawn, folder: Path) -> list[Path]:
@@ -106,7 +101,7 @@ def save(drawn: Drawn, folder: Path) -> list[Path]:
     paths = [folder / f"{drawn.name}{end}" for end in (".svg", ".png", ".csv", ".txt")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(svg(drawn), encoding="utf-8")
+        paths[0].write_text(drawn.svg, encoding="utf-8")
         with style.applied(drawn.name):
             drawn.figure.savefig(paths[1], format="png", dpi=160, metadata={"Software": None})
         write_csv(drawn.data, paths[2])

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis import stats
-from benchmark.analysis.effects import DOSE, NotPaired, differences
+from benchmark.analysis.contrasts import by_loss
+from benchmark.analysis.effects import DOSE
 from benchmark.figures import style
 
 REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
@@ -18,7 +19,8 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a data set variant: where it stands on the foreground axis and whether its fraction was set (a
     ladder) or measured.
 
-    The ladder of a generator is told from others by its remaining parameters.
+    The ladder of a generator is told from others by its remaining parameters. A scene at a single foreground fraction
+    is no ladder and stands for itself, as a public set does.
     """
     dose = cells[DOSE].astype(float) if DOSE in cells else pd.Series(np.nan, index=cells.index)
     measured = cells["foreground_true"].astype(float) if "foreground_true" in cells else dose
@@ -31,7 +33,9 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
         ladder = repr([first["dataset_name"], recipe, *(str(first[c]) for c in others)]) if is_set else ""
         x = first["dose"] if is_set else part["measured"].mean()
         rows.append({"dataset": dataset, "recipe": recipe, "label": first["data_label"], "x": x, "ladder": ladder})
-    return pd.DataFrame(rows, columns=["dataset", "recipe", "label", "x", "ladder"])
+    found = pd.DataFrame(rows, columns=["dataset", "recipe", "label", "x", "ladder"])
+    levels = found.groupby("ladder")["x"].transform("nunique")
+    return found.assign(ladder=found["ladder"].where(levels > 1, ""))
 
 
 def means(cells: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -46,14 +50,12 @@ def gaps(cells: pd.DataFrame, against: str, column: str) -> pd.DataFrame:
     """Return mean and 95 % t interval of each loss's paired difference to ``against``, for each data set variant."""
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
-        for loss in part["loss"].unique():
-            if loss == against or against not in set(part["loss"]):
-                continue
-            try:
-                pairs, _ = differences(part, loss, against, column)
-            except NotPaired:
-                continue  # the report names it; a figure of paired differences has no place for it
-            rows.append({"dataset": dataset, "recipe": recipe, "loss": loss, **_summary(pairs["difference"])})
+        if against not in set(part["loss"]):
+            continue
+        for loss, (found, _) in by_loss(part, against, column).items():
+            # A refused pair has no place among paired differences; the report names it.
+            if loss != against and found is not None:
+                rows.append({"dataset": dataset, "recipe": recipe, "loss": loss, **_summary(pd.Series(found))})
     return pd.DataFrame(rows, columns=["dataset", "recipe", "loss", "mean", "low", "high", "n"])
 
 

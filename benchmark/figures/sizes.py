@@ -93,7 +93,7 @@ def _legend(drawing, place: pd.DataFrame, first: str, reference: bool) -> None:
 
 def _alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
     rarest = data["x"].min()
-    hard = data[(data["x"] == rarest) & (data["size"] == "hard")].set_index("loss")["mean"]
+    hard = data[(data["x"] == rarest) & (data["size"] == "hard")].groupby("loss")["mean"].mean()
     parts = [f"{row.loss_label} {hard[row.loss]:.2f}" for row in losses.itertuples() if row.loss in hard.index]
     return (
         f"Small panels, one a loss. At {style.percent(rarest)} foreground the mask at 0.5 is this fraction of the true size: "

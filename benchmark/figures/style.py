@@ -4,6 +4,7 @@ black.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -120,13 +121,16 @@ def percent(fraction: float) -> str:
 
 
 def foreground_axis(axis, levels: Sequence[float]) -> None:
-    """Make the x axis a logarithmic one of foreground fractions, ticked at the levels of the ladder if there are
-    few.
+    """Make the x axis a logarithmic one of foreground fractions, ticked at the levels of a ladder if they are few and
+    far apart.
     """
     axis.set_xscale("log")
     levels = sorted(set(levels))
-    if len(levels) > 6:
-        levels = [10.0**k for k in range(-5, 1) if min(levels) / 2 <= 10.0**k <= max(levels) * 2]
+    apart = all(b / a > 1.5 for a, b in itertools.pairwise(levels))
+    if len(levels) > 6 or not apart:
+        round_ones = [m * 10.0**k for k in range(-6, 0) for m in (1, 2, 5)]
+        levels = [x for x in round_ones if min(levels) / 1.6 <= x <= max(levels) * 1.6]
+        levels = levels[:: -(-len(levels) // 6)]
     axis.set_xticks(levels, [percent(x).removesuffix(" %") for x in levels])
     axis.minorticks_off()
 

@@ -141,7 +141,7 @@ def _figure(item: Drawn) -> dict[str, Any]:
         "number": item.number,
         "title": item.title,
         "caption": item.caption,
-        "svg": drawing.inline(figures.svg(item), item.name, item.alt),
+        "svg": drawing.inline(item.svg, item.name, item.alt),
         "csv": drawing.data_link(item.data.to_csv(index=False, float_format="%.6g", lineterminator="\n")),
         "theory": figures.entries()[item.name].theory,
     }

@@ -62,8 +62,11 @@ def _best(board: pd.DataFrame) -> str:
     """Return which losses may be the best on how many data sets."""
     sets = len(board.drop_duplicates(["dataset", "recipe"]))
     times = board[board["best"]].groupby("loss_label").size().sort_values(ascending=False, kind="stable")
-    told = ", ".join(f"{label} {count}" for label, count in times.head(4).items())
-    return f"May be the best at 0.5, on how many of {sets} data set variants: {told}{', ...' if len(times) > 4 else ''}."
+    if len(times) == board["loss_label"].nunique() and times.min() == sets:
+        return f"So far no loss is shown to be worse than another, on any of {sets} data set variants."
+    told = [f"{label} {count}" for label, count in times.items()]
+    rest = f" and {len(told) - 5} others on fewer" if len(told) > 5 else ""
+    return f"May be the best at 0.5, on how many of {sets} data set variants: {', '.join(told[:5])}{rest}."
 
 
 def _ends(board: pd.DataFrame) -> list[dict]:

@@ -22,7 +22,7 @@ def effect(value: float, kind: str) -> str:
     if missing(value):
         return "–"
     if kind == FACTOR:
-        return f"×{significant(math.exp(value), 3)}"
+        return f"×{_factor(math.exp(min(value, 99)))}"
     if kind == POINTS:
         return signed(100 * value, 1 if abs(value) >= 0.01 else 2)
     return signed(value, 3)
@@ -36,6 +36,13 @@ def interval(low: float, high: float, kind: str) -> str:
         digits = 1 if max(abs(low), abs(high)) >= 0.01 else 2
         return f"[{signed(100 * low, digits)}, {signed(100 * high, digits)}]"
     return f"[{effect(low, kind).lstrip('×')}, {effect(high, kind).lstrip('×')}]"
+
+
+def _factor(ratio: float) -> str:
+    """Return a ratio with three digits; beyond a thousand either way only that it is beyond."""
+    if 1e-3 <= ratio < 999.5:
+        return significant(ratio, 3)
+    return "<0.001" if ratio < 1 else ">999"
 
 
 def unit(kind: str) -> str:
