@@ -132,8 +132,9 @@ def _download(url: str, part: Path, progress: Progress, wait) -> None:
                         file.write(chunk)
                         done += len(chunk)
                         progress("downloading the archive", done, max(total, done))
-                if done >= total:
-                    return
+            if done >= total:
+                return
+            wait(_pause(attempt))
         except urllib.error.HTTPError as error:
             if error.code == 416:
                 _forget(part)

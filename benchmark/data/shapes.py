@@ -27,6 +27,11 @@ class Outline:
     boundary_shift: float = 0.0
     softness: float = 2.0
 
+    def spread(self, dims: int) -> float:
+        """Return the largest labelled radius over the expected one."""
+        outside = self.rim * (1 / self.rim_probability - 1)
+        return (1 + outside) ** (1 / dims) * (1 + CUT * self.boundary_shift)
+
 
 @dataclass(frozen=True, eq=False)
 class Family:
@@ -97,7 +102,7 @@ def family(shape: str, tile: tuple[int, ...], mean: float, ratio: float, outline
     distances = {"blob": _blob_distances, "vessel": _vessel_distances}[shape]
     found: dict[str, list] = {"appearance": [], "rank": [], "probability": [], "nominal": [], "size": [], "weight": []}
     for area, chance in zip(areas, chances, strict=True):
-        variants, growth = distances(tile, float(area), few=len(areas) > 2)
+        variants, growth = distances(tile, float(area), outline.spread(len(tile)), few=len(areas) > 2)
         for distance, radius in variants:
             template = _template(distance, radius, int(area), outline, growth, shape, tile)
             for key, value in zip(found, (*template, chance / len(variants)), strict=True):
@@ -171,11 +176,11 @@ def _grid(tile: tuple[int, ...], centre: tuple[float, ...]) -> list[np.ndarray]:
     return np.meshgrid(*(np.arange(-r, r) - c for r, c in zip(reach, centre, strict=True)), indexing="ij", sparse=True)
 
 
-def _blob_distances(tile, area: float, few: bool):
+def _blob_distances(tile, area: float, spread: float, few: bool):
     """Return (distance, radius) of a ball and of ellipsoids of the same volume, less elongated where room is scarce."""
     dims = len(tile)
     radius = (area / np.pi) ** 0.5 if dims == 2 else (0.75 * area / np.pi) ** (1 / 3)
-    room = min(tile) / 2 - 2.5
+    room = (min(tile) / 2 - 2.5) / spread
     long = float(np.clip(room / radius, 1.0, 1.3))  # half-axis along the direction, in radii
     wide = long ** (-1 / (dims - 1))
     axes = [tuple(float(i == j) for j in range(dims)) for i in range(dims)]
@@ -190,7 +195,7 @@ def _blob_distances(tile, area: float, few: bool):
     return found, dims
 
 
-def _vessel_distances(tile, area: float, few: bool):
+def _vessel_distances(tile, area: float, spread: float, few: bool):
     """Return (distance from the centre line, half-width) of bent lines in 2-D and of straight tubes in 3-D, at least
     three times as long as wide.
     """
@@ -206,9 +211,7 @@ def _vessel_distances(tile, area: float, few: bool):
         half = (area / length / np.pi) ** 0.5
     if length < 6 * half * 0.99 and length >= longest:
         there = "x".join(map(str, tile))
-        raise UserError(
-            f"scenes: a vessel of {area:.0f} pixels is not elongated in {there}; lower 'foreground' or raise 'size'"
-        )
+        raise UserError(f"scenes: a vessel of {area:.0f} pixels is not elongated in {there}; lower 'foreground' or raise 'size'")
     grid = _grid(tile, (0.31, 0.43, 0.37)[:dims])
     if dims == 2:
         angles = np.arange(4 if few else 8) * np.pi / (4 if few else 8)
@@ -220,9 +223,7 @@ def _vessel_distances(tile, area: float, few: bool):
     for direction, bend in lines:
         along = sum(g * d for g, d in zip(grid, direction, strict=True))
         if dims == 2:
-            across = (
-                grid[1] * direction[0] - grid[0] * direction[1] - bend * 0.8 * along**2 / length + bend * 0.1 * length
-            )
+            across = grid[1] * direction[0] - grid[0] * direction[1] - bend * 0.8 * along**2 / length + bend * 0.1 * length
         else:
             across = np.sqrt(np.maximum(sum(g * g for g in grid) - along**2, 0))
         found.append((np.hypot(across, np.maximum(np.abs(along) - length / 2 + half * 0.5, 0)), half))
