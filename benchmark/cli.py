@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmark import cli_data
 from benchmark.errors import UserError
 
 app = typer.Typer(
@@ -254,6 +255,9 @@ def list_experiments() -> None:
     from benchmark import listing
 
     listing.print_experiments()
+
+
+app.add_typer(cli_data.app, name="data")
 
 
 def _answer(results: Path) -> Path:

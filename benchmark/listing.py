@@ -6,14 +6,17 @@ import textwrap
 from collections import defaultdict
 
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from benchmark.errors import UserError, nearest
 from benchmark.registry import losses
 
 
 def print_losses(extra_files: tuple[str, ...] = (), name: str | None = None) -> None:
-    """Print every loss as a table, or one loss in full."""
+    """Print every loss by family, or one loss in full."""
     known = losses(extra_files)
     console = Console()
     if name is not None:
@@ -21,17 +24,19 @@ def print_losses(extra_files: tuple[str, ...] = (), name: str | None = None) -> 
             raise UserError(f"unknown loss '{name}'{nearest(name, known)}")
         _print_loss(console, known[name])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("loss", "family", "formula", "parameters", "paper", "cost", "on empty images"):
-        table.add_column(column, overflow="fold")
-    for entry in sorted(known.values(), key=lambda e: (e.family, e.name)):
-        meta = entry.meta
-        table.add_row(
-            entry.name, entry.family, str(meta.get("formula", "")), _parameters(entry), str(meta.get("cite", "")),
-            str(meta.get("cost", "")), str(meta.get("empty", "")),
-        )  # fmt: skip
-    console.print(table)
-    console.print(f"\n{len(known)} losses; 'lossbench list losses NAME' shows one in full, 'lossbench check NAME' tests it")
+    families: dict[str, list] = defaultdict(list)
+    for entry in known.values():
+        families[entry.family].append(entry)
+    for family, entries in sorted(families.items()):
+        console.print(f"\n[bold underline]{family}[/]", highlight=False)
+        for entry in sorted(entries, key=lambda e: e.name):
+            meta = entry.meta
+            facts = [str(meta[key]) for key in ("cite", "cost") if meta.get(key)]
+            console.print(f"[bold]{entry.name}[/]  [dim]{escape(', '.join(facts))}[/]", highlight=False)
+            for text in (meta.get("formula"), _parameters(entry), meta.get("empty") and f"empty images: {meta['empty']}"):
+                if text:
+                    console.print(Padding(Text(str(text)), (0, 0, 0, 4)), highlight=False)
+    console.print(f"\n{len(known)} losses (cost: forward and backward, relative to ce); 'lossbench list losses NAME' shows one in full", highlight=False)
 
 
 def _print_loss(console: Console, entry) -> None:
