@@ -31,7 +31,7 @@ def distances_of(px, distance_map, ids):
     tune={"floor": (0.01, 0.5)},
     penalises_empty=True,
     empty="through Dice + CE; its own term is 0, for an absent class has no distance map",
-    cost="2.2x",
+    cost="2.4x",
 )
 def boundary(
     logits, target, *,
@@ -73,7 +73,7 @@ def boundary(
     penalises_empty=True,
     empty="through Dice + CE and the background's term",
     aliases=("generalized_surface",),
-    cost="4x",
+    cost="3.5x",
 )
 def gen_surface(
     logits, target, *,
@@ -115,7 +115,7 @@ def gen_surface(
     tune={"alpha": (0.5, 3.0)},
     penalises_empty=True,
     empty="d_g = 0, but d_p weighs false positives by their distance to the predicted boundary",
-    cost="26x",
+    cost="22x",
 )
 def hausdorff_dt(logits, target, *, alpha=2.0, classes="fg", ignore_index=None):
     """Hausdorff loss by distance transforms, in pixels: every step transforms the prediction, hence its price.

@@ -19,7 +19,7 @@ from benchmark.registry import loss
     penalises_empty=True,
     empty="penalises false positives through the cross-entropy",
     aliases=("ce_dice",),
-    cost="1.7x",
+    cost="1.9x",
 )
 def dice_ce(
     logits, target, *,
@@ -100,7 +100,7 @@ def dice_topk(
     tune={"switch": (0.5, 0.95)},
     penalises_empty=True,
     empty="penalises false positives while cross-entropy has a share",
-    cost="1.7x",
+    cost="1.8x",
 )
 def ce_to_dice(
     logits, target, *,
@@ -171,7 +171,7 @@ def unified_focal(
     tune={"gamma": (0.2, 2.0)},
     penalises_empty=True,
     empty="penalises false positives through both terms",
-    cost="4x",
+    cost="3.5x",
 )
 def exp_log(
     logits, target, *,

@@ -192,7 +192,7 @@ def _foreground(alpha, px):
     penalises_empty=True,
     empty="penalises the worst false positives",
     aliases=("topk", "ohem_ce"),
-    cost="2.2x",
+    cost="2.1x",
 )
 def topk_ce(logits, target, *, percent=10.0, over: Literal["sample", "batch"] = "batch", ignore_index=None):
     """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each image."""

@@ -96,7 +96,7 @@ def ce_kl(
     tune={"size_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term shrinks the region further",
-    cost="1.7x",
+    cost="2x",
 )
 def ce_db(
     logits, target, *,

@@ -20,7 +20,7 @@ from benchmark.registry import loss
     penalises_empty=True,
     empty="smoothing of 1 pixel gives false positives a slope of 1/(P+1)²",
     aliases=("soft_dice_cldice",),
-    cost="80x",
+    cost="55x",
 )
 def cldice(
     logits, target, *,
