@@ -82,7 +82,8 @@ def differences(cells: pd.DataFrame, of: str, against: str | None, value: Value,
         lost = int(whole["difference"].isna().sum())
         return _described(whole.dropna(subset="difference")), lost
     second = _narrow(select_loss(cells, against), value, absolute)
-    both = first.join(second[["value", *CERTIFICATE]], how="inner", rsuffix="_b")
+    theirs = second[["value", *CERTIFICATE]]
+    both = first.join(theirs.rename(columns={name: f"{name}_b" for name in theirs}), how="inner")
     _check(both, of, against)
     both = both.assign(difference=both["value"] - both["value_b"]).dropna(subset="difference")
     lost = len(first.index.union(second.index)) - len(both)

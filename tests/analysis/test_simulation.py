@@ -21,9 +21,7 @@ def ladder(rng, scales, blocks=4, effect=0.0):
     return [rng.normal(effect, scale, blocks) for scale in scales]
 
 
-@pytest.mark.parametrize(
-    "draw", [lambda rng: rng.normal(0, 1, 8), lambda rng: rng.standard_t(2, 8), lambda rng: rng.laplace(0, 1, 12)]
-)
+@pytest.mark.parametrize("draw", [lambda rng: rng.normal(0, 1, 8), lambda rng: rng.standard_t(2, 8), lambda rng: rng.laplace(0, 1, 12)])
 def test_sign_flips_raise_false_alarms_in_at_most_five_percent(draw):
     rng = np.random.default_rng(0)
     alarms = np.mean([permutation.sign_flip([draw(rng)]) <= 0.05 for _ in range(RUNS)])
@@ -36,9 +34,7 @@ def test_sign_flips_stay_valid_when_data_sets_scatter_very_differently():
     assert alarms <= 0.05 + three_errors(0.05)
 
 
-@pytest.mark.parametrize(
-    ("scales", "blocks"), [((1.0,), 4), ((1.0,), 10), ((1.0, 1.0, 1.0, 1.0), 3), ((0.1, 0.3, 1.0, 3.0), 4)]
-)
+@pytest.mark.parametrize(("scales", "blocks"), [((1.0,), 4), ((1.0,), 10), ((1.0, 1.0, 1.0, 1.0), 3), ((0.1, 0.3, 1.0, 3.0), 4)])
 def test_the_t_interval_covers_95_percent(scales, blocks):
     rng = np.random.default_rng(2)
     hits = 0
@@ -82,9 +78,7 @@ def test_an_effect_of_the_minimum_detectable_size_is_found_with_the_promised_pow
     rng = np.random.default_rng(5)
     blocks = 10
     d = np.arange(blocks) - (blocks - 1) / 2
-    effect = stats.minimum_detectable(
-        stats.estimate([d / d.std(ddof=1)], [1.0])
-    )  # with a standard deviation of exactly one
+    effect = stats.minimum_detectable(stats.estimate([d / d.std(ddof=1)], [1.0]))  # with a standard deviation of exactly one
     found = np.mean([stats.t_test(stats.estimate([rng.normal(effect, 1, blocks)], [1.0])) < 0.05 for _ in range(RUNS)])
     assert found == pytest.approx(0.80, abs=three_errors(0.8))
     flips = np.mean([permutation.sign_flip([rng.normal(effect, 1, blocks)]) < 0.05 for _ in range(RUNS)])
@@ -93,9 +87,7 @@ def test_an_effect_of_the_minimum_detectable_size_is_found_with_the_promised_pow
 
 def test_equivalence_is_declared_in_at_most_five_percent_at_the_margin():
     rng = np.random.default_rng(6)
-    declared = np.mean(
-        [stats.tost(stats.estimate([rng.normal(0.005, 0.004, 6)], [1.0]), 0.005) < 0.05 for _ in range(RUNS)]
-    )
+    declared = np.mean([stats.tost(stats.estimate([rng.normal(0.005, 0.004, 6)], [1.0]), 0.005) < 0.05 for _ in range(RUNS)])
     assert declared <= 0.05 + three_errors(0.05)
 
 

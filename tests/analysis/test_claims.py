@@ -1,0 +1,163 @@
+"""Claims are read strictly, and a verdict follows from the cells by rules that can be checked one by one."""
+
+import pandas as pd
+import pytest
+
+from benchmark.analysis import claims, verdicts
+from benchmark.errors import UserError
+
+CLAIM = """
+[[claim]]
+id = "X"
+title = "t"
+statement = "s"
+source = "o"
+family = "f"
+experiment = "quick"
+[[claim.test]]
+id = "X.1"
+says = "says"
+value = "dice@0.5"
+of = "dice"
+against = "ce"
+expect = "greater"
+margin = 0.005
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "claims.toml"
+    path.write_text(text)
+    return claims.read_claims(path)
+
+
+def judged(cells, *, claim=CLAIM, tmp_path, **changes):
+    text = claim
+    for key, value in changes.items():
+        lines = [line for line in text.splitlines() if not line.startswith(f"{key} =")]
+        text = "\n".join([*lines, f"{key} = {value}"])
+    (verdict,) = verdicts.evaluate(read(tmp_path, text).claims, cells)
+    return verdict.results[0]
+
+
+def test_the_shipped_claims_are_read_and_carry_a_digest():
+    shipped = claims.read_claims()
+    assert [c.id for c in shipped.claims][:3] == ["C2", "C3", "C9"]
+    assert len(shipped.digest) == 12
+    for claim in shipped.claims:
+        assert claim.source and any(t.role == "primary" for t in claim.tests)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("margin = 0.005", "margni = 0.005", "unknown key 'margni'; did you mean 'margin'"),
+        ('expect = "greater"', 'expect = "bigger"', "expect 'bigger'"),
+        ("margin = 0.005", "margin = 0", "margin must be a number above 0"),
+        ('says = "says"', "", "the key 'says' is missing"),
+        ('id = "X.1"', 'id = "X"', "the id 'X' stands twice"),
+        ("margin = 0.005", 'margin = 0.005\nrole = "beside"', "no primary test"),
+        ("margin = 0.005", 'margin = 0.005\nshape = "each"', "shape 'each' goes with expect 'equal' only"),
+        ("margin = 0.005", "margin = 0.005\nforeground = [0.2, 0.1]", "foreground must be"),
+        ("[[claim]]", "[[claim]", r"claims\.toml"),
+    ],
+)
+def test_a_bad_claims_file_gets_one_sentence(tmp_path, old, new, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, CLAIM.replace(old, new))
+
+
+def test_a_clear_difference_in_the_claimed_direction_supports(cells, tmp_path):
+    result = judged(cells, tmp_path=tmp_path)
+    assert result.verdict == "supported" and result.p == pytest.approx(result.p_adjusted)
+    assert result.effect.low > 0
+
+
+def test_the_same_difference_contradicts_the_opposite_claim(cells, tmp_path):
+    assert judged(cells, tmp_path=tmp_path, expect='"less"').verdict == "contradicted"
+
+
+def test_a_difference_smaller_than_what_matters_is_equivalent_whatever_its_sign(cells, tmp_path):
+    assert judged(cells, tmp_path=tmp_path, margin=0.5).verdict == "equivalent"
+
+
+def test_a_difference_that_the_blocks_do_not_show_is_inconclusive_not_refuted(cells, tmp_path):
+    some = cells[cells["data.foreground"] == 0.2]
+    more = pd.concat([some.assign(block=some["block"] + str(i), key=some["key"] + str(i)) for i in range(2)])
+    assert judged(more, tmp_path=tmp_path).verdict == "inconclusive"
+
+
+def test_blocks_that_agree_but_for_one_far_away_are_inconclusive(cells, tmp_path):
+    assert judged(cells, tmp_path=tmp_path, of='"focal"', expect='"less"').verdict == "inconclusive"
+
+
+def test_so_few_blocks_that_no_outcome_could_decide_are_not_testable_and_the_command_says_how_many_are_needed(cells, tmp_path):
+    result = judged(cells[(cells["data.foreground"] == 0.01)], tmp_path=tmp_path)
+    assert result.verdict == "not testable"
+    assert result.command == "lossbench sweep quick --seeds 6"
+
+
+def test_missing_cells_are_named_with_the_command_that_trains_them(cells, tmp_path):
+    result = judged(cells, tmp_path=tmp_path, of='"tversky(fp_weight=0.3)"')
+    assert result.verdict == "not testable"
+    assert result.why.startswith("There are no cells of tversky(fp_weight=0.3)")
+    assert result.command == "lossbench sweep quick --loss 'tversky(fp_weight=0.3)'"
+
+
+def test_no_cells_at_all_make_every_claim_not_testable(cells):
+    found = verdicts.evaluate(claims.read_claims().claims, cells.iloc[:0])
+    assert {v.verdict for v in found} == {"not testable"}
+
+
+def test_unpaired_cells_are_not_testable_and_the_reason_is_given(cells, tmp_path):
+    cells.loc[cells["loss"] == "dice", "init_hash"] = "other"
+    result = judged(cells, tmp_path=tmp_path)
+    assert result.verdict == "not testable" and "are not paired" in result.why
+
+
+def test_equality_in_every_data_set_needs_each_of_them(cells, tmp_path):
+    same = {"value": '"log_size_ratio_soft"', "of": '"ce"', "shape": '"each"', "expect": '"equal"', "margin": 0.0488}
+    alone = CLAIM.replace('against = "ce"\n', "")
+    assert judged(cells, claim=alone, tmp_path=tmp_path, **same).verdict == "supported"
+    spoilt = cells.copy()
+    spoilt.loc[spoilt["data.foreground"] == 0.002, "log_size_ratio_soft"] += 0.2
+    result = judged(spoilt, claim=alone, tmp_path=tmp_path, **same)
+    assert result.verdict == "contradicted" and result.where == "scenes(foreground=0.002)"
+    balanced = cells.copy()  # one data set above, one below: equal on average, and that must not count
+    balanced.loc[balanced["data.foreground"] == 0.002, "log_size_ratio_soft"] += 0.2
+    balanced.loc[balanced["data.foreground"] == 0.2, "log_size_ratio_soft"] -= 0.2
+    assert judged(balanced, claim=alone, tmp_path=tmp_path, **same).verdict == "contradicted"
+
+
+def test_one_seed_can_show_nothing_equal(cells, tmp_path):
+    same = {"value": '"log_size_ratio_soft"', "of": '"ce"', "shape": '"each"', "expect": '"equal"', "margin": 0.0488}
+    alone = CLAIM.replace('against = "ce"\n', "")
+    assert judged(cells[cells["seed"] == 0], claim=alone, tmp_path=tmp_path, **same).verdict == "not testable"
+
+
+def test_holm_counts_every_declared_test_of_a_family_also_those_without_cells(cells, tmp_path):
+    second = CLAIM[CLAIM.index("[[claim.test]]") :].replace("X.1", "X.2").replace('of = "dice"', 'of = "nowhere"')
+    (verdict,) = verdicts.evaluate(read(tmp_path, CLAIM + second).claims, cells)
+    assert verdict.results[0].p_adjusted == pytest.approx(2 * verdict.results[0].p)
+    assert verdict.verdict == "not testable"
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (["supported", "supported"], "supported"),
+        (["supported", "contradicted", "not testable"], "contradicted"),
+        (["supported", "not testable", "inconclusive"], "not testable"),
+        (["supported", "equivalent", "inconclusive"], "equivalent"),
+        (["supported", "inconclusive"], "inconclusive"),
+    ],
+)
+def test_a_claim_stands_or_falls_with_its_primary_tests(parts, whole):
+    assert verdicts._combine(parts) == whole
+
+
+def test_the_verdict_table_holds_every_test_with_its_numbers(cells):
+    table = verdicts.verdict_table(verdicts.evaluate(claims.read_claims().claims, cells))
+    assert set(table["claim"]) >= {"C2", "C3", "C9", "C10"}
+    assert table.set_index("test").loc["C9.1", "n_blocks"] == 12
+    assert set(table["verdict"]) <= set(verdicts.VERDICTS)
