@@ -83,8 +83,13 @@ def local(workers: int, gpus: tuple[int, ...] = (), per_gpu: int = 1, logs: Path
     slots = [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus for _ in range(per_gpu)] or [{}] * workers
     spec = {n: {"cls": Nanny, "options": {**base, "env": {**env, **slot}}} for n, slot in enumerate(slots)}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, **no_dashboard}}
+    options = {"workers": spec, "scheduler": scheduler, "silence_logs": logging.CRITICAL + 1, "name": "lossbench"}
     try:
-        return SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL + 1, name="lossbench")
+        return SpecCluster(**options)
+    except (RuntimeError, OSError):
+        pass  # a worker died while it started: once more
+    try:
+        return SpecCluster(**options)
     except (RuntimeError, OSError) as error:
         raise UserError(f"the workers on this machine did not start: {worker.sentence(error)}") from None
 

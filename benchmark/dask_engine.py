@@ -28,6 +28,7 @@ from benchmark.errors import UserError
 
 POLL = 0.05  # seconds between looks at what has finished
 TICK = 0.5  # seconds between "tick" events
+GONE = 120.0  # seconds without any local worker after which they are not expected back
 _BLAMED_FALSELY = 10  # times that Dask may give a task up before its own count of starts is doubted
 
 
@@ -101,7 +102,7 @@ class _Driver:
         module = getattr(function, "__module__", "__main__")
         self.function = function if module == "__main__" else f"{module}:{function.__qualname__}"
         self.finished = as_completed(loop=client.loop, with_results=True, raise_errors=False)
-        self.threads, self.looked, self.ticked = 0, 0.0, 0.0
+        self.threads, self.looked, self.ticked, self.alive = 0, 0.0, 0.0, time.monotonic()
 
     def run(self) -> None:
         self.client.subscribe_topic(self.topic, lambda event: self.events.put(event[1]))
@@ -124,6 +125,9 @@ class _Driver:
                     raise UserError(
                         f"the Dask scheduler is gone ({worker.sentence(error)}); run it again to go on"
                     ) from None
+            self.alive = now if self.threads or not self.local else self.alive
+            if now - self.alive > GONE:
+                raise UserError(f"no worker on this machine has been alive for {GONE:.0f} s; run it again to go on")
         if now - self.ticked >= TICK:
             self.ticked = now
             running = sum(bool(flight.worker) for flight in self.flying.values())
