@@ -46,7 +46,7 @@ def test_a_column_that_only_some_records_have_is_empty_elsewhere(mini_records):
 
 
 def test_two_records_of_one_cell_are_refused(mini_records):
-    with pytest.raises(UserError, match="two records of the cell .* keep the current one"):
+    with pytest.raises(UserError, match=r"two records of the cell .* keep the current one"):
         tables.compact([mini_records[0], mini_records[0]])
 
 
@@ -81,7 +81,7 @@ def test_a_missing_table_says_what_to_run_and_an_unknown_one_what_there_is(tmp_p
 def test_a_damaged_table_says_how_to_rebuild_it(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "cells.parquet").write_bytes(b"not a table")
-    with pytest.raises(UserError, match="cannot be read .* rebuilds it"):
+    with pytest.raises(UserError, match=r"cannot be read .* rebuilds it"):
         tables.load_table(tmp_path, "cells")
 
 
