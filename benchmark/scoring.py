@@ -21,7 +21,7 @@ def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
     tau, threshold_curve = metrics.choose_threshold(prob_val, masks[val], ignore_index=data.ignore_index)
     rows, summary = metrics.score_images(prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options)
     collapse = "not_finite" if trained.not_finite_at is not None else collapse_kind(prob_val.argmax(1), masks[val], data.ignore_index)
-    columns: dict[str, list] = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    columns = _columns(rows)
     if rows:
         columns["group"] = [int(data.groups[test[i]]) for i in columns["image"]]
         columns["image"] = [int(test[i]) for i in columns["image"]]
@@ -44,7 +44,13 @@ def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
         "curves": dict(trained.curves),
         "steps": {"train_loss": trained.train_loss, "grad_norm": trained.grad_norm},
         "threshold_curve": threshold_curve,
+        "reliability": _columns(metrics.reliability(prob_test, masks[test], classes=data.classes, ignore_index=data.ignore_index)),
     }
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list]:
+    """Return rows as columns, which take half the room in a record."""
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
 def collapse_kind(predicted: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> str:
