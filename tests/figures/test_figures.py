@@ -1,0 +1,168 @@
+"""Every figure is a pure function of the tables: same tables, same bytes; too little data gives a sentence, not a
+crash.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+from benchmark import figures
+from benchmark.errors import UserError
+from benchmark.figures import style
+
+EMPIRICAL = [name for name, entry in figures.entries().items() if not entry.theory]
+THEORY = [name for name, entry in figures.entries().items() if entry.theory]
+
+
+@pytest.fixture(scope="module")
+def drawn(tables):
+    found, skipped = figures.draw_everything(tables)
+    assert not skipped
+    return {item.name: item for item in found}
+
+
+def only(tables, **choice):
+    cells = tables["cells"]
+    for column, values in choice.items():
+        cells = cells[cells[column].isin(values)]
+    return {**tables, "cells": cells, "curves": tables["curves"][tables["curves"]["key"].isin(cells["key"])]}
+
+
+def test_every_figure_has_its_own_number_and_name():
+    numbers = [entry.number for entry in figures.entries().values()]
+    assert len(set(numbers)) == len(numbers)
+    assert set(EMPIRICAL) >= {"size_ratio", "dice_gap", "leaderboard", "training_curves"}
+
+
+@pytest.mark.parametrize("name", [*EMPIRICAL, *THEORY])
+def test_the_same_tables_give_the_same_bytes(name, tables, drawn, tmp_path):
+    again = figures.draw(name, tables)
+    assert again.svg == drawn[name].svg
+    for a, b in zip(figures.save(drawn[name], tmp_path / "a"), figures.save(again, tmp_path / "b"), strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+
+
+@pytest.mark.parametrize("name", EMPIRICAL)
+def test_a_caption_says_how_many_cells_and_blocks_and_where_they_came_from(name, drawn):
+    caption = drawn[name].caption
+    assert "96 cells in 24 blocks (6 data set variants, 4 seeds each)" in caption
+    assert "1 collapsed" in caption and "commit 01234567" in caption and "on cpu" in caption
+    assert len(drawn[name].alt) > 40
+
+
+@pytest.mark.parametrize("name", [*EMPIRICAL, *THEORY])
+def test_the_numbers_behind_a_figure_are_saved_beside_it(name, drawn, tmp_path):
+    paths = figures.save(drawn[name], tmp_path)
+    assert [p.name for p in paths] == [f"{name}{end}" for end in (".svg", ".png", ".csv", ".txt")]
+    assert len(paths[2].read_text().splitlines()) == len(drawn[name].data) + 1
+    assert paths[0].stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("name", [*EMPIRICAL, *THEORY])
+def test_an_svg_holds_no_date_no_program_and_no_address_but_its_namespaces(name, drawn):
+    svg = drawn[name].svg
+    assert "dc:date" not in svg and "Matplotlib" not in svg
+    links = set(re.findall(r"https?://[^\"'<> ]+", svg))
+    assert all(link.startswith(("http://www.w3.org/", "http://purl.org/", "http://creativecommons.org/")) for link in links), links
+
+
+def test_the_size_figure_shows_geometric_means_of_the_ratio(tables, drawn):
+    cells = tables["cells"]
+    own = cells[(cells["loss"] == "ce") & (cells["data.foreground"] == 0.01)]
+    row = drawn["size_ratio"].data.query("loss == 'ce' and size == 'hard' and foreground == 0.01").iloc[0]
+    assert row["mean"] == pytest.approx(np.exp(own["log_size_ratio_hard@0.5"].mean()))
+    assert row["low"] < row["mean"] < row["high"] and row["n"] == 4
+
+
+def test_the_gap_figure_shows_paired_differences_in_points(tables, drawn):
+    cells = tables["cells"]
+    wide = cells[cells["data.foreground"] == 0.002].pivot(index="block", columns="loss", values="dice@val")
+    row = drawn["dice_gap"].data.query("loss == 'dice' and arm == 'val' and foreground == 0.002").iloc[0]
+    assert row["mean"] == pytest.approx(100 * (wide["dice"] - wide["ce"]).mean())
+    assert "ce" not in set(drawn["dice_gap"].data["loss"])
+
+
+def test_a_public_set_stands_at_its_measured_foreground(drawn):
+    data = drawn["size_ratio"].data
+    assert data[data["dataset"] == "sirst"]["foreground"].iloc[0] == pytest.approx(0.0006, rel=0.1)
+
+
+def test_scenes_at_one_foreground_fraction_are_no_ladder(tables):
+    from benchmark.figures import points
+
+    place = points.places(only(tables, dataset=["scenes(foreground=0.05)", "sirst"])["cells"])
+    assert (place["ladder"] == "").all()
+
+
+def test_refused_pairs_have_no_place_among_paired_differences(tables):
+    cells = tables["cells"].copy()
+    cells.loc[cells["loss"] == "focal", "order_hash"] = "another"
+    drawn = figures.draw("dice_gap", {**tables, "cells": cells})
+    assert "focal" not in set(drawn.data["loss"])
+
+
+@pytest.mark.parametrize("name", EMPIRICAL)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"seed": [0]},
+        {"loss": ["ce"]},
+        {"loss": ["dice", "focal"]},
+        {"dataset": ["sirst"]},
+        {"outcome": ["collapsed"]},
+        {"outcome": []},
+    ],
+    ids=["one seed", "only ce", "no ce", "one public set", "only the collapsed cell", "no cells"],
+)
+def test_little_data_gives_a_figure_or_a_sentence(name, choice, tables):
+    try:
+        figures.draw(name, only(tables, **choice))
+    except figures.NothingToDraw as reason:
+        assert str(reason).startswith("needs ")
+
+
+def test_many_losses_are_drawn_too(tables):
+    import pandas as pd
+
+    base = tables["cells"]
+    ce = base[base["loss"] == "ce"]
+    more = [ce.assign(loss=f"loss{i}", loss_label=f"a rather long loss label {i}", family="user", key=ce["key"] + str(i)) for i in range(8)]
+    cells = pd.concat([base, *more], ignore_index=True)
+    for name in EMPIRICAL:
+        assert figures.draw(name, {**tables, "cells": cells}).svg
+
+
+def test_an_unknown_figure_names_the_nearest(tables):
+    with pytest.raises(UserError, match="did you mean 'size_ratio'"):
+        figures.draw("size_ratios", tables)
+
+
+def test_draw_all_reads_the_stored_tables_and_writes_beside_them(tables, tmp_path):
+    from benchmark.analysis.tables import write_tables
+
+    write_tables(tables, tmp_path / "tables")
+    paths = figures.draw_all(tmp_path)
+    assert len(paths) == 4 * len(figures.entries())
+    assert all(p.parent == tmp_path / "figures" and p.is_file() for p in paths)
+
+
+def test_family_colours_are_readable_on_their_paper_and_told_apart_by_the_colour_blind():
+    def luminance(text):
+        parts = [int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return np.array(linear), float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    def contrast(a, b):
+        high, low = sorted((luminance(a)[1], luminance(b)[1]), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    # Viénot 1999: what a deuteranope sees of linear RGB.
+    deuteranope = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
+    pairs = {**style.FAMILIES, "other": style.OTHER}
+    for light, dark in pairs.values():
+        assert contrast(light, "#ffffff") > 4.5 and contrast(dark, "#171b22") > 4.5
+    for theme in (0, 1):
+        seen = {name: deuteranope @ luminance(pair[theme])[0] for name, pair in pairs.items()}
+        for first, second in (("distribution", "overlap"), ("distribution", "size"), ("overlap", "compound")):
+            assert np.linalg.norm(seen[first] - seen[second]) > 0.08, (first, second)
