@@ -48,9 +48,7 @@ def draw(scene, part: str, count: int, seed: int):
             clean[n, at] = level
             if k < scene.classes - 1:
                 masks[n, at] = k + 1
-    images = (
-        _smooth(clean.reshape(count, *space), scene.softness / 2) if scene.softness else clean.reshape(count, *space)
-    )
+    images = _smooth(clean.reshape(count, *space), scene.softness / 2) if scene.softness else clean.reshape(count, *space)
     images = images + np.float32(scene.noise) * noise.standard_normal(images.shape, np.float32)
     masks = masks.reshape(count, *space)
     expected = np.zeros(scene.classes)

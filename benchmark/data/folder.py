@@ -105,8 +105,8 @@ def prepare(layout: layouts.Layout, options: reading.Options, cut: dict) -> Prep
     return pictures.prepare(items, _same_channels(read), view=view, size=cut["size"], per_image=cut["per_image"], classes=classes)
 
 
-def survey(layout: layouts.Layout) -> tuple[np.ndarray, list[tuple[int, ...]], tuple[float, ...]]:
-    """Return how often each of the 256 values occurs in all masks, every mask's shape, and the one voxel size of all masks.
+def survey(layout: layouts.Layout) -> tuple[np.ndarray, list[tuple[int, ...]], tuple[float, ...] | None]:
+    """Return how often each of the 256 values occurs in all masks, every mask's shape, and the one voxel size of all masks, if known.
 
     Surface distances would be wrong for a volume of another voxel size, so that raises UserError.
     """
@@ -115,9 +115,8 @@ def survey(layout: layouts.Layout) -> tuple[np.ndarray, list[tuple[int, ...]], t
         mask, found = reading.read_mask(pair.mask)
         counts += np.bincount(mask.ravel(), minlength=256)
         shapes.append(mask.shape)
-        found = found or (1.0, 1.0, 1.0)
         spacing = spacing or found
-        if not np.allclose(spacing, found, rtol=0.01):
+        if found is not None and not np.allclose(spacing, found, rtol=0.01):
             raise UserError(f"{pair.mask}: has the voxel size {found}, other masks {spacing}; resample them to one")
     return counts, shapes, spacing
 
@@ -168,10 +167,9 @@ def _from_volumes(layout, items, read, shapes, spacing, classes, cut: dict) -> P
             masks.append(labels)
             kept.append(item)
             names.append(f"{item.name}:{label}")
-    spacing = spacing[:axes]
     return Prepared(
-        np.stack(images), np.stack(masks), [i.group for i in kept], names, classes=classes, spacing=spacing,
-        parts=[i.part for i in kept] if items[0].part else None, unit="mm" if spacing != (1.0,) * axes else "px",
+        np.stack(images), np.stack(masks), [i.group for i in kept], names, classes=classes, spacing=(spacing or (1.0,) * 3)[:axes],
+        parts=[i.part for i in kept] if items[0].part else None, unit="px" if spacing is None else "mm",
     )  # fmt: skip
 
 

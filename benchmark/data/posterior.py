@@ -70,9 +70,7 @@ def assignment(logs: np.ndarray, counts: tuple[int, ...]) -> tuple[np.ndarray, n
     backward: list[dict] = [{} for _ in range(tiles)] + [{tuple(counts): np.zeros(batch)}]
     for j in range(tiles - 1, -1, -1):
         for state in forward[j]:
-            terms = [
-                logs[:, j, t] + backward[j + 1][after] for t, after in _after(state, counts) if after in backward[j + 1]
-            ]
+            terms = [logs[:, j, t] + backward[j + 1][after] for t, after in _after(state, counts) if after in backward[j + 1]]
             if terms:
                 backward[j][state] = np.logaddexp.reduce(terms, axis=0)
     total = forward[tiles][tuple(counts)]

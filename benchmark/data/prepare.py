@@ -101,6 +101,8 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict] | None:
 
 
 def _write(folder: Path, made: Prepared, spec: str) -> None:
+    if made.parts is None and len(set(made.groups)) < 3:
+        raise UserError(f"data set '{spec}': {len(set(made.groups))} independent units cannot be split into train, val and test; it needs three")
     spacing = made.spacing or (1.0,) * (made.masks.ndim - 1)
     validate(Data(spec, made.images, made.masks, {}, np.asarray(made.groups), spacing, made.unit, made.classes, VOID, None, ""))
     meta = {

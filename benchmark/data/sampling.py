@@ -25,17 +25,13 @@ def draw(scene, part: str, count: int, seed: int):
     empties = round(share * count)
     is_empty = geometry.permutation(count) < empties
     slots = geometry.random((count, sum(full))).argsort(axis=1)
-    kind_of = np.where(
-        is_empty[:, None], np.repeat(np.arange(len(bare)), bare)[slots], np.repeat(np.arange(len(full)), full)[slots]
-    )
+    kind_of = np.where(is_empty[:, None], np.repeat(np.arange(len(bare)), bare)[slots], np.repeat(np.arange(len(full)), full)[slots])
     which, shifts = (_stratified(kind_of, geometry) for _ in range(2))
     places = geometry.random((*kind_of.shape, scene.dims))
 
     images = noise.standard_normal((count, *(scene.size,) * scene.dims), np.float32) * np.float32(scene.noise)
     masks = np.zeros(images.shape, np.uint8)
-    image_tiles, mask_tiles = (
-        _tiled(array, grid, tile) for array in (images, masks)
-    )  # views: writing to them fills the images
+    image_tiles, mask_tiles = (_tiled(array, grid, tile) for array in (images, masks))  # views: writing to them fills the images
     for n, j in np.argwhere(kind_of < len(kinds)):
         class_id, level, objects = kinds[kind_of[n, j]]
         t = int(np.searchsorted(np.cumsum(objects.weight)[:-1], which[n, j], side="right"))
@@ -73,9 +69,7 @@ def disturb(masks, posterior, expected, share: float, rng: np.random.Generator):
     gain = share * expected[1:] / expected[0]  # p(background pixel gets class k)
     uniform = rng.random(masks.shape, np.float32)
     added = np.searchsorted(np.cumsum(gain), uniform, side="right") + 1
-    noisy = np.where(masks > 0, np.where(uniform < share, 0, masks), np.where(added <= len(gain), added, 0)).astype(
-        np.uint8
-    )
+    noisy = np.where(masks > 0, np.where(uniform < share, 0, masks), np.where(added <= len(gain), added, 0)).astype(np.uint8)
     if posterior is not None:
         extra = posterior[:, :1] * gain.astype(np.float32).reshape(1, -1, *[1] * (masks.ndim - 1))
         foreground = posterior[:, 1:] * np.float32(1 - share) + extra
@@ -95,9 +89,7 @@ def _kinds(scene, part: str):
     scale = scene.size_shift if part == "test" else 1.0
     areas = scene.foreground * scene.pixels / scene.objects * scene.shares() * scale
     make = lru_cache(maxsize=None)(lambda area: family(scene.shape, tile, area, scene.size_ratio, outline))
-    kinds: list[tuple[int, float, Family]] = [
-        (k + 1, level, make(a)) for k, (level, a) in enumerate(zip(scene.levels(), areas, strict=True))
-    ]
+    kinds: list[tuple[int, float, Family]] = [(k + 1, level, make(a)) for k, (level, a) in enumerate(zip(scene.levels(), areas, strict=True))]
     if scene.distractors:
         kinds.append((0, 0.5 * scene.contrast, make(areas[0])))
     return kinds, tuple(grid), tile

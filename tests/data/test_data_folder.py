@@ -1,0 +1,406 @@
+"""A user's folder is read as it lies, or refused in one sentence that names the file."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from data_files import write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from benchmark import get_dataset
+from benchmark.data import layouts
+from benchmark.data.commands import render_inspection
+from benchmark.data.inspection import inspect
+from benchmark.errors import UserError
+
+
+def load(root, seed=0, **options):
+    given = ", ".join([f"path={str(root)!r}", *(f"{key}={value!r}" for key, value in options.items())])
+    return get_dataset(f"folder({given})", seed=seed)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache):
+    """Each test reads its own folders."""
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy", ".nii", ".nii.gz", ".bmp"])
+def test_every_format_gives_the_same_data(make_folder, suffix):
+    data, same = load(make_folder(suffix=suffix, name="a")), load(make_folder(suffix=".png", name="b"))
+    assert data.fingerprint == same.fingerprint
+    assert len(data) == 12 and data.shape == (24, 20) and data.classes == ("background", "foreground")
+    assert abs(np.asarray(data.images[0]).mean()) < 1e-4
+    assert [(m == 1).sum() for m in data.masks] == [25] * 12
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    count=st.integers(3, 8), height=st.integers(8, 40), width=st.integers(8, 40), classes=st.integers(2, 4), channels=st.sampled_from([1, 3]),
+    suffix=st.sampled_from([".png", ".npy", ".tif"]), void=st.booleans(), seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_what_was_written_is_what_is_read(tmp_path_factory, count, height, width, classes, channels, suffix, void, seed):
+    root = tmp_path_factory.mktemp("property")
+    rng = np.random.default_rng(seed)
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    images = rng.integers(0, 256, (count, *shape)).astype(np.uint8)
+    masks = rng.integers(0, classes, (count, height, width)).astype(np.uint8)
+    masks[:, 0, :classes] = np.arange(classes)
+    if void and classes > 2:
+        masks[:, 1, 0] = 255
+    for folder, arrays in (("images", images), ("masks", masks)):
+        (root / folder).mkdir()
+        for n, array in enumerate(arrays):
+            write(root / folder / f"{n}{suffix}", array)
+    data = load(root)
+    assert len(data) == count and len(data.classes) == classes
+    for n, name in enumerate(data.card["names"]):
+        assert name == str(n)
+        valid = (slice(0, height), slice(0, width))
+        assert np.array_equal(data.masks[n][valid], masks[n])
+        rest = data.masks[n].copy()
+        rest[valid] = 255
+        assert (rest == 255).all()
+        plain = images[n] if channels == 1 else images[n][..., 0]
+        assert np.corrcoef(data.images[n, 0][valid].ravel(), plain.ravel())[0, 1] == pytest.approx(1, abs=1e-5)
+
+
+def test_mask_names_may_carry_the_usual_endings_and_hidden_files_are_passed_over(make_folder):
+    root = make_folder()
+    for n, file in enumerate(sorted((root / "masks").iterdir())):
+        file.rename(file.with_name(f"{file.stem}{('_mask', '_seg', '_gt')[n % 3]}.png"))
+    (root / "images" / "._case00.png").write_bytes(b"mac")
+    (root / "images" / "Thumbs.db").write_bytes(b"windows")
+    assert len(load(root)) == 12
+
+
+def test_large_pictures_are_cropped_around_objects_and_never_shrunk(make_folder):
+    data = load(make_folder(shape=(300, 420), count=6), size=32)
+    assert data.shape == (32, 32) and all((m == 1).sum() == 25 for m in data.masks)
+    tiles = load(make_folder(shape=(300, 420), count=6, name="t"), view="tiles", size=100)
+    assert len(tiles) == 6 * 3 * 5 and (np.asarray(tiles.masks) == 1).sum() == 6 * 25
+
+
+def test_a_split_and_groups_are_taken_from_their_tables(make_folder):
+    root = make_folder()
+    (root / "split.csv").write_text("name,split\n" + "".join(f"case{n:02d}.png,{('train', 'val', 'test')[n % 3]}\n" for n in range(12)))
+    assert {part: index.tolist() for part, index in load(root).split.items()} == {
+        part: list(range(k, 12, 3)) for k, part in enumerate(("train", "val", "test"))
+    }
+    (root / "split.csv").unlink()
+    (root / "groups.csv").write_text("name,group\n" + "".join(f"case{n:02d},patient {n // 3}\n" for n in range(12)))
+    for seed in range(4):
+        data = load(root, seed=seed)
+        assert len(np.unique(data.groups)) == 4
+        assert all(len(index) % 3 == 0 for index in data.split.values())
+
+
+def test_a_split_that_divides_a_group_is_refused(make_folder):
+    root = make_folder()
+    (root / "split.csv").write_text("name,split\n" + "".join(f"case{n:02d},{('train', 'val', 'test')[n % 3]}\n" for n in range(12)))
+    (root / "groups.csv").write_text("name,group\n" + "".join(f"case{n:02d},{n // 2}\n" for n in range(12)))
+    with pytest.raises(UserError, match="would leak"):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "word"),
+    [
+        ("split.csv", "name,part\na,b\n", "columns 'name' and 'split'"),
+        ("split.csv", "", "columns"),
+        ("split.csv", "name,split\nstranger,train\n", "names 'stranger'"),
+        ("split.csv", "name,split\ncase00,train\n", "does not name 'case01'"),
+        ("split.csv", "name,split\n" + "".join(f"case{n:02d},train\n" for n in range(12)), "no images for test, val"),
+        ("split.csv", "name,split\n" + "".join(f"case{n:02d},holdout\n" for n in range(12)), "'holdout'"),
+        ("groups.csv", "name,group\ncase00,a\ncase00,b\n", "twice"),
+        ("groups.csv", "name,group\ncase00,\n", "row without"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused_by_name(make_folder, table, text, word):
+    root = make_folder()
+    (root / table).write_text(text)
+    with pytest.raises(UserError, match=word) as refused:
+        load(root)
+    assert table in str(refused.value) and "\n" not in str(refused.value)
+
+
+def lonely(root):
+    (root / "masks" / "case03.png").unlink()
+
+
+def rubbish(root):
+    (root / "images" / "case03.png").write_bytes(b"rubbish")
+
+
+def cut(root):
+    whole = (root / "masks" / "case03.png").read_bytes()
+    (root / "masks" / "case03.png").write_bytes(whole[: len(whole) // 2])
+
+
+def other_size(root):
+    write(root / "images" / "case03.png", np.zeros((10, 10), np.uint8))
+
+
+def colour_mask(root):
+    write(root / "masks" / "case03.png", np.random.default_rng(0).integers(0, 255, (24, 20, 3)).astype(np.uint8))
+
+
+def grey_mask(root):
+    for file in (root / "masks").iterdir():
+        array = np.zeros((24, 20), np.uint8)
+        array[5:12, 5:12] = np.arange(49).reshape(7, 7) * 5
+        write(file, array)
+
+
+def odd_values(root):
+    for file in (root / "masks").iterdir():
+        write(file, np.where(np.arange(480).reshape(24, 20) % 9 == 0, 200, np.arange(480).reshape(24, 20) % 2 * 90).astype(np.uint8))
+
+
+def twins(root):
+    shutil.copy(root / "images" / "case03.png", root / "images" / "case03.tif")
+
+
+def colour_image(root):
+    write(root / "images" / "case03.png", np.zeros((24, 20, 3), np.uint8))
+
+
+def empty(root):
+    for file in root.rglob("*.png"):
+        file.unlink()
+
+
+def no_masks(root):
+    shutil.rmtree(root / "masks")
+
+
+def few(root):
+    for file in root.rglob("case*.png"):
+        if file.stem not in ("case00", "case01"):
+            file.unlink()
+
+
+def probabilities(root):
+    for file in (root / "masks").glob("*.png"):
+        np.save(file.with_suffix(".npy"), np.full((24, 20), 0.3))
+        file.unlink()
+
+
+def not_finite(root):
+    (root / "images" / "case03.png").unlink()
+    np.save(root / "images" / "case03.npy", np.full((24, 20), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lonely, r"images/case03.png' has no mask"), (rubbish, "case03.png: is not a picture"), (cut, "case03.png: cannot be read"),
+        (other_size, r"case03.png: has the shape \(10, 10\), its mask \(24, 20\)"), (colour_mask, "case03.png: is a colour picture"),
+        (grey_mask, "anti-aliased.*threshold=127"), (odd_values, r"values=\[0, 128, 255\]"), (twins, "same stem"), (colour_image, "3 channels"),
+        (empty, "no pair"), (no_masks, "no folder 'masks'"), (few, "three"), (probabilities, "probability map"), (not_finite, "not finite"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_bad_folders_are_refused_in_one_sentence(make_folder, damage, word, cache):
+    root = make_folder()
+    damage(root)
+    with pytest.raises(UserError, match=word) as refused:
+        load(root)
+    assert "\n" not in str(refused.value)
+    assert not list(cache.glob("prepared/*/meta.json"))
+
+
+def test_a_path_that_is_not_there_or_not_given_is_said(tmp_path):
+    with pytest.raises(UserError, match="there is no such folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="say where the data are"):
+        get_dataset("folder")
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UserError, match=r"MedSegBench \.npz"):
+        load(tmp_path / "a.txt")
+
+
+def test_the_values_of_masks_can_be_declared(make_folder):
+    root = make_folder(values=(0, 128, 255), shape=(40, 40))
+    data = load(root, values=[0, 128, 255])
+    assert data.classes == ("background", "class_1", "class_2") and set(np.unique(data.masks)) == {0, 1, 2}
+    assert set(np.unique(load(root, threshold=200).masks)) == {0, 1}
+    void = load(root, values=[0, 255], ignore_index=128)
+    assert void.classes == ("background", "foreground")
+    assert np.array_equal(np.asarray(void.masks) == 255, np.asarray(data.masks) == 1)
+    with pytest.raises(UserError, match="holds the mask value 128"):
+        load(root, values=[0, 255])
+    with pytest.raises(UserError, match="between 0 and 255"):
+        load(root, values=[0, 300])
+
+
+# --- task folders -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_task(tmp_path):
+    """Return a function that writes a Decathlon or nnU-Net task of small volumes."""
+
+    def make(kind="decathlon", channels=1, labels=None, count=5, shape=(20, 18, 6), spacing=(1.0, 1.0, 2.0)):
+        rng = np.random.default_rng(0)
+        root = tmp_path / kind
+        for folder in ("imagesTr", "labelsTr"):
+            (root / folder).mkdir(parents=True)
+        entries = []
+        for n in range(count):
+            mask = np.zeros(shape, np.float32 if n == 1 else np.uint8)  # float labels occur in the Decathlon
+            mask[3:9, 4:10, 1:4] = 1
+            mask[12:15, 4:10, 2:5] = 2
+            write(root / "labelsTr" / f"c_{n}.nii.gz", mask, spacing)
+            image = rng.normal(0, 100, (*shape, channels)).astype(np.float32) + 200 * mask[..., None]
+            if kind == "decathlon":
+                write(root / "imagesTr" / f"c_{n}.nii.gz", image[..., 0] if channels == 1 else image, spacing)
+                entries.append({"image": f"./imagesTr/c_{n}.nii.gz", "label": f"./labelsTr/c_{n}.nii.gz"})
+            else:
+                for channel in range(channels):
+                    write(root / "imagesTr" / f"c_{n}_{channel:04d}.nii.gz", image[..., channel], spacing)
+        (root / "imagesTr" / "._c_0.nii.gz").write_bytes(b"")
+        if kind == "decathlon":
+            described = {"modality": {str(c): "MRI" for c in range(channels)}, "labels": {"0": "background", "1": "a", "2": "b"}, "training": entries}
+        else:
+            described = {"channel_names": {str(c): "MRI" for c in range(channels)}, "labels": {"background": 0, "a": 1, "b": 2}, "numTraining": count}
+        (root / "dataset.json").write_text(json.dumps({**described, **({"labels": labels} if labels else {})}))
+        return root
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["decathlon", "nnunet"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_task_folders_give_slices_and_volumes_with_their_names_and_spacing(make_task, kind, channels):
+    root = make_task(kind, channels)
+    slices, volumes = load(root), load(root, view="volumes")
+    assert slices.classes == volumes.classes == ("background", "a", "b")
+    assert slices.images.shape == (30, channels, 20, 20) and slices.spacing == (1.0, 1.0) and slices.unit == "mm"
+    assert volumes.images.shape == (5, channels, 20, 20, 8) and volumes.spacing == (1.0, 1.0, 2.0)
+    assert (np.asarray(volumes.masks) == 1).sum() == 5 * 6 * 6 * 3 == (np.asarray(slices.masks) == 1).sum()
+    assert len(np.unique(slices.groups)) == 5
+    patches = load(root, view="volumes", size=16, per_image=3)
+    assert patches.images.shape == (15, channels, 16, 16, 8)
+    assert load(root, per_image=2).images.shape[0] == 10
+
+
+def test_other_labels_of_a_task_are_refused_or_ignored_as_declared(make_task):
+    root = make_task(labels={"background": 0, "whole": [1, 2]})
+    with pytest.raises(UserError, match="regions"):
+        load(root)
+    (root / "dataset.json").write_text(json.dumps({**json.loads((root / "dataset.json").read_text()), "labels": {"0": "background", "1": "a"}}))
+    with pytest.raises(UserError, match=r"c_0.nii.gz: holds the mask value 2"):
+        load(root)
+    (root / "dataset.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        load(root)
+
+
+def test_a_task_that_lists_a_file_outside_or_missing_is_refused(make_task, tmp_path):
+    root = make_task()
+    described = json.loads((root / "dataset.json").read_text())
+    described["training"][0]["image"] = "../../secret.nii.gz"
+    (root / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match="outside the task's folder"):
+        load(root)
+    described["training"][0]["image"] = "./imagesTr/gone.nii.gz"
+    (root / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"gone.nii.gz' is listed in dataset.json but missing"):
+        load(root)
+
+
+def test_a_volume_of_another_voxel_size_is_refused(make_task):
+    root = make_task()
+    write(root / "labelsTr" / "c_2.nii.gz", np.zeros((20, 18, 6), np.uint8), (1.0, 1.0, 3.0))
+    with pytest.raises(UserError, match="voxel size"):
+        load(root)
+
+
+def test_pictures_and_volumes_have_their_own_views(make_folder, make_task):
+    with pytest.raises(UserError, match="for volumes"):
+        load(make_folder(), view="slices")
+    with pytest.raises(UserError, match="holds volumes"):
+        load(make_task(), view="tiles")
+
+
+# --- inspect --------------------------------------------------------------------------------------------------------------
+
+
+def seen(root):
+    from rich.console import Console
+
+    found = inspect(root)
+    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render_inspection(found))
+    assert found["layout"] in console.export_text()
+    return found
+
+
+def test_inspect_tells_pairs_classes_fractions_and_gives_an_experiment_that_reads(make_folder, tmp_path):
+    from benchmark.experiment import read_experiment
+
+    root = make_folder(count=24, shape=(30, 30))
+    found = seen(root)
+    assert found["pairs"] == 24 and found["sizes"] == "30x30, 1 channel" and found["empty"] == 0 and found["suspicious"] == []
+    assert [row["name"] for row in found["classes"]] == ["background", "foreground"]
+    assert found["classes"][1]["fraction"] == pytest.approx(25 / 900) and found["classes"][1]["median_object"] == 25
+    (tmp_path / "e.toml").write_text(found["experiment"])
+    assert len(read_experiment(tmp_path / "e.toml").cells()) == 4 * 5
+
+
+def test_inspect_lists_everything_suspicious_and_still_reads_the_rest(make_folder):
+    root = make_folder(count=10)
+    lonely(root)
+    other_size(root)
+    shutil.copy(root / "images" / "case05.png", root / "images" / "case06.png")
+    write(root / "masks" / "case07.png", np.zeros((24, 20), np.uint8))
+    (root / "images" / "case03.png").unlink()
+    rubbish(root)
+    (root / "images" / "case04.png").write_bytes(b"rubbish")
+    text = "\n".join(seen(root)["suspicious"])
+    for word in ("unmatched", "cannot be used", "near-duplicate ('case05' and 'case06')", "hold no foreground", "are few"):
+        assert word in text, word
+
+
+def test_inspect_understands_grey_and_odd_masks_and_writes_the_option_down(make_folder):
+    root = make_folder(count=24, name="grey")
+    grey_mask(root)
+    found = seen(root)
+    assert "anti-aliased" in "\n".join(found["suspicious"]) and "threshold=127" in found["spec"]
+    assert len(get_dataset(found["spec"])) == 24
+    root = make_folder(values=(0, 100, 200), name="odd", shape=(40, 40))
+    assert "values=[0, 100, 200]" in seen(root)["spec"]
+    root = make_folder(values=(0, 1, 2, 255), name="void", shape=(40, 40))
+    found = seen(root)
+    assert "void" in "\n".join(found["suspicious"]) and len(found["classes"]) == 3
+
+
+def test_inspect_knows_groups_splits_and_task_folders(make_folder, make_task):
+    root = make_folder()
+    (root / "groups.csv").write_text("name,group\n" + "".join(f"case{n:02d},{n // 3}\n" for n in range(12)))
+    assert "4 groups (groups.csv)" in seen(root)["split"]
+    found = seen(make_task("nnunet", 2))
+    assert found["layout"] == "an nnU-Net task" and [row["name"] for row in found["classes"]] == ["background", "a", "b"]
+
+
+def test_inspect_refuses_what_cannot_be_read_at_all(make_folder):
+    root = make_folder()
+    for file in (root / "images").iterdir():
+        file.write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="none of its pairs can be read"):
+        inspect(root)
+
+
+def test_a_layout_lists_each_file_once(make_folder):
+    layout = layouts.find(make_folder(count=3))
+    assert len(layout.files()) == 6 and layout.kind == "images/ beside masks/"
+
+
+def test_colour_pictures_lose_their_alpha_and_keep_their_channels(make_folder):
+    root = make_folder(count=6)
+    for file in (root / "images").iterdir():
+        Image.open(file).convert("RGBA").save(file)
+    assert load(root).images.shape[1] == 3
