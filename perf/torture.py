@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,16 +29,16 @@ from benchmark.store import Store
 
 EXPERIMENT = """
 name = "torture"
-seeds = 4
+seeds = 8
 losses = ["ce", "dice", "dice_ce", "tversky", "focal", "generalized_dice"]
 datasets = [{ use = "scenes(foreground=0.05, noise=0.4, size=32, n_train=16, n_val=8, n_test=8)" }]
 [recipe]
-steps = 12
+steps = 40
 batch = 4
 widths = [4, 8]
 validations = 1
 """
-CELLS = 24
+CELLS = 48
 VICTIMS = {"all": 0.5, "driver": 0.25, "worker": 0.25}  # who is killed, and how often
 
 
@@ -101,6 +101,17 @@ def kill(process: subprocess.Popen, victim: str) -> bool:
     return False
 
 
+def wait(process: subprocess.Popen, results: Path, had: int, chance: random.Random, longest: float) -> None:
+    """Wait for a random moment: a quarter of them from the start on, the others once a few more records are written."""
+    until, deadline = had + chance.randint(1, 8), time.monotonic() + 4 * longest
+    if chance.random() < 0.25:
+        until, deadline = CELLS + 1, time.monotonic() + chance.uniform(0.1, longest)
+    while process.poll() is None and time.monotonic() < deadline and len(snapshot(results)) < until:
+        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(chance.uniform(0.0, 1.0))
+
+
 def gone(session: int, seconds: float = 30) -> float | None:
     """Seconds until no process of a session lives; None when some still do after all that time."""
     begin = time.monotonic()
@@ -112,12 +123,12 @@ def gone(session: int, seconds: float = 30) -> float | None:
 
 
 def torture(kills: int, seed: int, folder: Path) -> dict:
-    """Run sweeps and kill them ``kills`` times, at moments spread over the time that one takes; return the counts."""
+    """Run sweeps and kill them ``kills`` times, at random moments; return the counts."""
     chance = random.Random(seed)
     random.seed(seed)
     experiment = folder / "torture.toml"
     experiment.write_text(EXPERIMENT)
-    counts, delays, orphans, finished = Counter(), defaultdict(list), [], 0
+    counts, orphans, finished = Counter(), [], 0
     begin, done = time.monotonic(), 0
     undisturbed = start(experiment, folder / "undisturbed", folder / "log")
     if undisturbed.wait():
@@ -133,13 +144,10 @@ def torture(kills: int, seed: int, folder: Path) -> dict:
             starts += 1
             if done < kills:
                 victim = chance.choices(list(VICTIMS), list(VICTIMS.values()))[0]
-                delay = chance.uniform(0.1, longest)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(delay)
+                wait(process, results, len(before), chance, longest)
                 if process.poll() is None and kill(process, victim):
                     done += 1
                     counts[victim] += 1
-                    delays[victim].append(delay)
             if process.poll() is None:
                 process.wait()
             quiet = gone(process.pid)

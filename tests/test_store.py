@@ -271,26 +271,47 @@ def test_a_full_disk_leaves_nothing_half_written(results, monkeypatch):
     assert files_of(results) == [before.relative_to(results.folder).as_posix()]
 
 
-@pytest.mark.system
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_really_full_disk_leaves_nothing_half_written(tmp_path):
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True
-    ).returncode:
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 kB; a function remounts it read-only."""
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("mounting a disk needs root")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        store = Store(tmp_path / "results")
-        store.open_for_writing()
-        written = []
-        with pytest.raises(UserError, match="no space is left"):
-            for n in range(1000):
-                key = f"00{n:014x}"
-                store.write(a_record(key, curves={"step": list(range(1000))}))
-                written.append(key)
-        assert written and [r["key"] for r in store.records()] == written and not store.notes
-        assert not list(store.folder.rglob("*.tmp"))
+        yield tmp_path
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.system
+def test_a_really_full_disk_leaves_nothing_half_written(small_disk):
+    store = Store(small_disk / "results")
+    store.open_for_writing()
+    written = []
+    with pytest.raises(UserError, match="no space is left"):
+        for n in range(1000):
+            key = f"00{n:014x}"
+            store.write(a_record(key, curves={"step": list(range(1000))}))
+            written.append(key)
+    assert written and [r["key"] for r in store.records()] == written and not store.notes
+    assert not list(store.folder.rglob("*.tmp"))
+
+
+@pytest.mark.system
+def test_a_really_read_only_disk_can_be_read_and_is_refused_for_training(small_disk):
+    store = Store(small_disk / "results")
+    store.open_for_writing()
+    store.write(a_record())
+    store.write(a_record("ff" * 8)).write_text("{")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert [r["key"] for r in store.records()] == [KEY]
+    assert "passed over" in store.notes[0]
+    with pytest.raises(UserError, match="read-only file system"):
+        store.open_for_writing()
+    with pytest.raises(UserError, match="read-only file system"), store.claim([("ee" * 8, FP)]):
+        pass
 
 
 def test_what_a_dead_writer_left_is_swept_and_a_living_ones_draft_stays(results):
