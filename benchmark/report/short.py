@@ -22,7 +22,8 @@ def short(board: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
 def _gap(board: pd.DataFrame, effects: pd.DataFrame) -> str:
     """Return what Dice gains over CE on the data set with the rarest foreground and on that with the commonest."""
     own = effects[(effects["loss"] == "dice") & effects["estimate"].notna()]
-    ends = _ends(board[board["loss"] == "dice"].merge(own[["dataset", "recipe"]].drop_duplicates()))
+    known = set(zip(own["dataset"], own["recipe"], strict=True))
+    ends = _ends(board[[key in known for key in zip(board["dataset"], board["recipe"], strict=True)]])
     parts = []
     for row in ends:
         here = own[(own["dataset"] == row["dataset"]) & (own["recipe"] == row["recipe"])].set_index("metric")
@@ -70,5 +71,5 @@ def _best(board: pd.DataFrame) -> str:
 
 
 def _ends(board: pd.DataFrame) -> list[dict]:
-    rows = board.sort_values(["foreground", "dataset"], kind="stable").to_dict("records")
+    rows = board.sort_values(["foreground", "dataset"], kind="stable").drop_duplicates(["dataset", "recipe"]).to_dict("records")
     return rows[:1] + rows[-1:] if len(rows) > 1 else rows

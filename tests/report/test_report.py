@@ -1,0 +1,233 @@
+"""The report is one offline page; every number in its tables comes from a table; odd input cannot break or inject
+anything.
+"""
+
+import html.parser
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from benchmark import report
+from benchmark.analysis.answers import answer
+from benchmark.analysis.claims import read_claims
+from benchmark.analysis.tables import write_tables
+from benchmark.errors import UserError
+from benchmark.report import drawing, words
+
+NOTE = {"name": "mini", "title": "A made-up study", "file": "mini.toml", "skipped": ["camvid is left out: not at hand"], "cells": [[""]] * 100}
+VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what the tests ask about: ids, links, balance of tags, text of table cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.open, self.cells, self.wrong, self.tags = [], [], [], [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.add(tag)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes[k] for k in ("href", "src", "xlink:href") if k in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        if "td" in self.open:
+            self.cells[-1] += data
+
+
+@pytest.fixture(scope="module")
+def results(tables, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    write_tables(tables, folder / "tables")
+    report.make(folder, NOTE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(results):
+    return (results / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def built(tables, tmp_path, meta=None):
+    out = report.build(tables, answer(tables, read_claims()), [], tmp_path / "report.html", meta or {})
+    return out.read_text()
+
+
+def test_the_page_is_well_formed_and_every_id_is_unique(page):
+    assert not page.wrong and not page.open
+    assert len(set(page.ids)) == len(page.ids)
+
+
+def test_every_link_leads_somewhere_in_the_page_itself(page):
+    for link in page.links:
+        assert link.startswith(("#", "data:")), link
+        if link.startswith("#"):
+            assert link[1:] in page.ids, link
+
+
+def test_nothing_is_loaded_from_a_network(text, page):
+    addresses = set(re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}", text))
+    assert addresses <= {"http://www.w3.org", "https://www.w3.org"}
+    assert not page.tags & {"link", "img", "iframe", "object"}
+    assert "default-src 'none'" in text
+
+
+def test_the_verdicts_come_first_then_figures_leaderboards_effects_collapses_and_what_is_missing(text):
+    places = [
+        text.index(f'<section id="{name}"') for name in ("verdicts", "figures", "leaderboards", "effects", "collapses", "missing", "provenance")
+    ]
+    assert places == sorted(places)
+    assert text.index('id="figure-dice_gap"') < text.index('id="figure-training_curves"')
+
+
+def test_the_same_tables_give_the_same_bytes(results, text):
+    report.make(results, NOTE)
+    assert (results / "report.html").read_text() == text
+
+
+def test_it_says_what_is_missing(text):
+    section = text[text.index('<section id="missing"') :]
+    assert "camvid is left out: not at hand" in section
+    assert "4 of 100 planned cells have no record" in section
+    assert "C9.3 is not testable" in section and "<code>lossbench sweep quick</code>" in section
+
+
+def test_every_derived_table_is_written_beside_the_others(results):
+    names = {p.name for p in (results / "tables").glob("*.csv")}
+    assert names >= {"cells.csv", "verdicts.csv", "effects.csv", "pooled.csv", "leaderboard.csv", "collapses.csv", "missing.csv", "cost.csv"}
+
+
+def test_every_number_in_the_tables_of_the_page_stands_in_a_table(page, results, tables):
+    told = {""}
+    frames = [pd.read_parquet(p) for p in (results / "tables").glob("*.parquet") if p.stem in ("recipes", "origins")]
+    derived = answer(tables, read_claims()).tables
+    for frame in [*frames, *derived.values()]:
+        for column in frame:
+            for value in frame[column].drop_duplicates():
+                told |= ways_to_write(value)
+    for claim in read_claims().claims:  # what is claimed is quoted, numbers and all
+        for words_of_claim in (claim.title, claim.statement, claim.source, claim.note):
+            told |= ways_to_write(words_of_claim)
+    pattern = re.compile(r"[×<>+−]?\d*\.?\d+(?:e[−+]?\d+)?")
+    unknown = {}
+    for cell in page.cells:
+        for number in pattern.findall(cell):
+            if number.lstrip("+×") not in told:
+                unknown[number] = cell
+    assert not unknown
+
+
+def ways_to_write(value):
+    """Return every way in which the report may write a value of a table."""
+    if isinstance(value, str):
+        return set(re.findall(r"[×<>+−]?\d*\.?\d+(?:e[−+]?\d+)?", value)) | {v.lstrip("0") for v in re.findall(r"0\.\d+", value)}
+    if isinstance(value, bool) or value is None or pd.isna(value):
+        return set()
+    value = float(value)
+    found = {words.p_value(value), words.duration(value).split()[0], words.percent(value, 2).split()[0], f"{value:.0f}", str(value)}
+    for kind in (words.FACTOR, words.POINTS, words.PLAIN):
+        found |= {words.effect(value, kind), *re.findall(r"[+−<>]?[\d.e−+]+", words.interval(value, value, kind).replace(",", " "))}
+        found |= set(re.findall(r"[+−<>]?[\d.e−+]+", words.interval(value, 1.0, kind).split(",")[0]))
+        found |= {words.signed(100 * value, digits) for digits in (1, 2)}
+    found |= {words.number(value, digits) for digits in (1, 2, 3)}
+    return {text.lstrip("+×") for text in found} | {text.lstrip("+×−") for text in found}
+
+
+def test_names_from_users_are_escaped(tables, tmp_path):
+    evil = '<script>alert("x")</script>'
+    cells = tables["cells"].copy()
+    for column in ("loss_label", "data_label"):
+        cells[column] = cells[column] + evil
+    page = built({**tables, "cells": cells}, tmp_path, {"title": evil, "skipped": [evil]})
+    assert evil not in page and "&lt;script&gt;alert" in page
+    assert page.count("<script>") == 1
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [lambda c: c.index < 0, lambda c: c["loss"] == "dice", lambda c: c["seed"] == 0, lambda c: c["outcome"] == "collapsed"],
+    ids=["no cells", "one loss", "one seed", "only a collapse"],
+)
+def test_little_data_still_gives_a_page(keep, tables, tmp_path):
+    cells = tables["cells"]
+    page = Page(built({**tables, "cells": cells[keep(cells)]}, tmp_path))
+    assert not page.wrong and "verdicts" in page.ids
+
+
+def test_without_tables_it_says_what_to_run(tmp_path):
+    with pytest.raises(UserError, match="lossbench sweep"):
+        report.make(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tables, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the report"):
+        report.build(tables, answer(tables, read_claims()), [], tmp_path / "file" / "report.html", {})
+
+
+def test_tables_figures_and_report_are_made_where_torch_is_missing(results):
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['torchvision'] = None\n"
+        "from benchmark import load_table, report, figures\n"
+        f"load_table({str(results)!r}); figures.entries(); print(report.make({str(results)!r}).path)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("report.html")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "told"),
+    [
+        (0.085, words.POINTS, "+8.5"),
+        (-0.0021, words.POINTS, "−0.21"),
+        (0.0, words.POINTS, "0.00"),
+        (0.47, words.FACTOR, "×1.60"),
+        (-30.0, words.FACTOR, "×<0.001"),
+        (12.0, words.FACTOR, "×>999"),
+        (-1.1131, words.PLAIN, "−1.113"),
+        (float("nan"), words.PLAIN, "–"),
+    ],
+)
+def test_effects_are_told_in_the_units_of_the_field(value, kind, told):
+    assert words.effect(value, kind) == told
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.0004, "<.001"), (0.0125, ".013"), (0.9999, "1"), (float("nan"), "–"), (0.05, ".050")])
+def test_p_values_are_printed_as_journals_do(value, told):
+    assert words.p_value(value) == told
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(3.24, "3.2 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_durations_are_told_in_the_unit_a_person_would_use(seconds, told):
+    assert words.duration(seconds) == told
+
+
+def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
+    glyph = drawing.glyph(0.1, 0.05, 0.15, 0.02, width=100)
+    assert glyph["zero"] == 50 and glyph["zone"] < 50 < glyph["zone"] + glyph["zone_width"] < glyph["low"] < glyph["at"] < glyph["high"] <= 100
+    assert drawing.glyph(float("nan"), 0, 0, 0.1) is None
+    assert drawing.glyph(0.1, float("nan"), float("nan"), 0.1)["low"] is None
