@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark import cli_data
+from benchmark import cli_data, cli_losses, cli_results
 from benchmark.errors import UserError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
 ExperimentArg = Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships: quick, smoke.")]
 With = Annotated[list[Path] | None, typer.Option("--with", help="A Python file with losses of your own (@loss); may be repeated.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
-DataOption = Annotated[list[str] | None, typer.Option("--data", help="Your images and masks (a path), or a data set spec; replaces the experiment's.")]
+DataOption = Annotated[list[str] | None, typer.Option("--data", help="Your images and masks (a path), or a data set spec.")]
 Losses = Annotated[list[str] | None, typer.Option("--loss", help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")]
 
@@ -67,16 +67,22 @@ def sweep(
     cluster: Annotated[str | None, typer.Option("--cluster", help="A TOML file that describes a batch system (dask-jobqueue).")] = None,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address or scheduler file of a running Dask cluster.")] = None,
     time_limit: Annotated[float | None, typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Train only as many complete blocks as fit, e.g. 30m or 2h.")] = None,
+    shard: Annotated[str | None, typer.Option("--shard", help="Train only part i of n of the blocks, as 2/5.")] = None,
     json_lines: Annotated[bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Draw figures and write the report at the end.")] = True,
 ) -> None:
     """Train what is missing of an experiment, then write tables, figures and the report."""
+    from benchmark import listing
     from benchmark import sweep as sweeping
 
     planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
-    _print_plan(planned)
+    listing.print_plan(planned)
     engine = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit}
-    failed = _train(planned, results, json_lines, **engine)
+    chosen = sweeping.select(planned, budget, shard, workers)
+    if len(chosen) < len(planned.missing):
+        _say(f"  {len(chosen)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, [budget, shard and f'shard {shard}']))})")
+    failed = _train(planned, results, json_lines, only=chosen, **engine)
     sweeping.write_experiment(planned.experiment, planned.cells, results)
     if report:
         _answer(results)
@@ -84,23 +90,24 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _train(planned, results: Path, json_lines: bool = False, **engine) -> bool:
+def _train(planned, results: Path, json_lines: bool = False, only=None, **engine) -> bool:
     """Train what a plan lacks and say how it went; return whether cells failed. Leaves with 130 when interrupted."""
-    from benchmark import provenance
+    from benchmark import listing, provenance
     from benchmark import sweep as sweeping
 
-    if not planned.missing:
+    todo = planned.missing if only is None else only
+    if not todo:
         return False
     facts = provenance.collect(results=results)
     mode = "json" if json_lines else "auto"
-    summary, failures = sweeping.run(planned, results, provenance=facts, mode=mode, **engine)
+    summary, failures = sweeping.run(planned, todo, results, provenance=facts, mode=mode, **engine)
     for sentence in failures:
         _say(f"failed: {sentence}", error=True)
     if summary.interrupted:
         _say(f"interrupted; every finished cell is kept. To go on: {_again()}", error=True)
         raise typer.Exit(130)
-    after = sweeping.plan(planned.experiment, results, planned.cells)
-    _say(f"trained {len(planned.missing) - len(after.missing)} cells in {_duration(summary.seconds)}")
+    after = sweeping.plan(planned.experiment, results, todo)
+    _say(f"trained {len(todo) - len(after.missing)} cells in {listing.duration(summary.seconds)}")
     if failures:
         _say(f"{len(after.missing)} cells have no record ('lossbench status --why' says why); the same command tries them again", error=True)
     return bool(failures)
@@ -116,10 +123,12 @@ def plan(
     results: Results = Path("results"),
 ) -> None:
     """Show what an experiment would train and what it would cost, without training."""
+    from benchmark import listing
     from benchmark import sweep as sweeping
 
     planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
-    _print_plan(planned, detail=True)
+    listing.print_plan(planned)
+    listing.print_costs(planned)
 
 
 @app.command()
@@ -171,7 +180,7 @@ def tune(
     resolved = _resolve(experiment, with_, data, loss, None, tuning=True)
     budget = tuning.Budget(trials=trials, seeds=seeds, parameters=parameters, objective=objective)
     planned = tuning.plan(resolved, budget, results)
-    _print_plan(planned)
+    listing.print_plan(planned)
     failed = _train(planned, results, workers=workers, serial=serial)
     file = out or Path(resolved.file).with_name(f"{Path(resolved.file).stem}.tuned.toml")
     chosen = tuning.finish(resolved, budget, results, file)
@@ -203,61 +212,11 @@ def figures(results: Results = Path("results")) -> None:
     _say(f"{len(paths)} files in {Path(results) / 'figures'}")
 
 
-@app.command()
-def check(
-    spec: Annotated[str, typer.Argument(help="A loss spec, a Python file with losses of your own, or 'all'.")],
-    with_: With = None,
-) -> None:
-    """Test a loss against the numerical contract; exit code 1 when it fails."""
-    from rich.console import Console
-
-    from benchmark.losses import check as checking
-    from benchmark.registry import losses
-    from benchmark.source import read_entries
-
-    files = tuple(str(file) for file in with_ or ())
-    if spec == "all":
-        names = sorted(losses(files))
-    elif spec.endswith(".py"):
-        if not Path(spec).is_file():
-            raise UserError(f"{spec}: there is no such file")
-        losses((*files, spec))
-        names, files = [entry.name for entry in read_entries(Path(spec)) if entry.kind == "loss"], (*files, spec)
-        if not names:
-            raise UserError(f"{spec}: registers no loss; decorate a function with @loss('name') (from benchmark import loss)")
-    else:
-        names = [spec]
-    console = Console()
-    passed = True
-    for name in names:
-        outcome = checking.run(name, files)
-        console.print(checking.render(outcome))
-        passed &= outcome.passed
-    if not passed:
-        raise typer.Exit(1)
-
-
-list_app = typer.Typer(help="List what can be named in an experiment.", no_args_is_help=True)
-app.add_typer(list_app, name="list")
-
-
-@list_app.command("losses")
-def list_losses(with_: With = None, name: Annotated[str | None, typer.Argument(help="Show one loss in full.")] = None) -> None:
-    """Every loss: family, formula, parameters with defaults, paper, cost, and what it does on empty images."""
-    from benchmark import listing
-
-    listing.print_losses(tuple(str(file) for file in with_ or ()), name)
-
-
-@list_app.command("experiments")
-def list_experiments() -> None:
-    """The experiments that ship with lossbench."""
-    from benchmark import listing
-
-    listing.print_experiments()
-
-
+app.command()(cli_losses.check)
+app.add_typer(cli_losses.list_app, name="list")
 app.add_typer(cli_data.app, name="data")
+app.command()(cli_results.verify)
+app.command()(cli_results.merge)
 
 
 def _answer(results: Path) -> Path:
@@ -268,39 +227,6 @@ def _answer(results: Path) -> Path:
     for line in made.lines:
         _say(line)
     return made.report
-
-
-def _print_plan(planned, detail: bool = False) -> None:
-    from benchmark.engines import usable_cores
-
-    experiment = planned.experiment
-    counts = planned.counts()
-    parts = (len(experiment.losses), "losses"), (len(experiment.datasets), "data sets"), (len(experiment.seeds), "seeds")
-    product = " x ".join(f"{n} {word if n > 1 else word.removesuffix('es') if word == 'losses' else word.removesuffix('s')}" for n, word in parts)
-    _say(f"{experiment.name}: {len(planned.cells)} cells = {product}")
-    for sentence in experiment.skipped:
-        _say(f"  {sentence}")
-    words = [f"{counts[name]} {name}" for name in ("done", "missing", "stale", "failed") if counts.get(name)]
-    missing = len(planned.missing)
-    line = f"  {', '.join(words)}"
-    if missing:
-        cores = usable_cores()
-        about = "" if planned.measured else " (a guess until the first cells are measured)"
-        line += f"; to train: {missing}, about {_duration(planned.cost() / cores)} on {cores} cores{about}"
-    else:
-        line += "; nothing to train"
-    _say(line)
-    if detail:
-        from benchmark import listing
-
-        listing.print_plan(planned)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _again() -> str:

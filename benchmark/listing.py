@@ -36,7 +36,7 @@ def print_losses(extra_files: tuple[str, ...] = (), name: str | None = None) -> 
             for text in (meta.get("formula"), _parameters(entry), meta.get("empty") and f"empty images: {meta['empty']}"):
                 if text:
                     console.print(Padding(Text(str(text)), (0, 0, 0, 4)), highlight=False)
-    console.print(f"\n{len(known)} losses (cost: forward and backward, relative to ce); 'lossbench list losses NAME' shows one in full", highlight=False)
+    console.print(f"\n{len(known)} losses; cost is forward and backward, relative to ce; 'lossbench list losses NAME' shows one", highlight=False)
 
 
 def _print_loss(console: Console, entry) -> None:
@@ -54,6 +54,37 @@ def _print_loss(console: Console, entry) -> None:
 def _parameters(entry) -> str:
     shown = {key: value for key, value in entry.params.items() if key != "ignore_index"}
     return ", ".join(f"{key}={value!r}" for key, value in shown.items())
+
+
+def print_plan(planned) -> None:
+    """Print how many cells an experiment has, what is recorded, and what the rest is expected to take."""
+    from benchmark.engines import usable_cores
+
+    experiment = planned.experiment
+    counts = planned.counts()
+    parts = (len(experiment.losses), "losses"), (len(experiment.datasets), "data sets"), (len(experiment.seeds), "seeds")
+    product = " x ".join(f"{n} {word if n > 1 else word.removesuffix('es') if word == 'losses' else word.removesuffix('s')}" for n, word in parts)
+    print(f"{experiment.name}: {len(planned.cells)} cells = {product}")
+    for sentence in experiment.skipped:
+        print(f"  {sentence}")
+    words = [f"{counts[name]} {name}" for name in ("done", "missing", "stale", "failed") if counts.get(name)]
+    missing = len(planned.missing)
+    line = f"  {', '.join(words)}"
+    if missing:
+        cores = usable_cores()
+        about = "" if planned.measured else " (a guess until the first cells are measured)"
+        line += f"; to train: {missing}, about {duration(planned.cost() / cores)} on {cores} cores{about}"
+    else:
+        line += "; nothing to train"
+    print(line)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def print_experiments() -> None:
@@ -74,7 +105,7 @@ def print_experiments() -> None:
         print(f"{name:12} {title}")
 
 
-def print_plan(planned) -> None:
+def print_costs(planned) -> None:
     """Print cells and expected core-minutes for each data set and loss, and what the planned seeds can decide."""
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -105,5 +136,6 @@ def print_tuning(chosen: list[dict], labels: dict[str, str]) -> None:
         table.add_column(column, justify="right" if column in ("learning rate", "validation", "trials") else "left")
     for item in chosen:
         mark = "at the edge of the range" if item["edge"] else ""
-        table.add_row(labels.get(item["data"], item["data"]), item["loss"], f"{item['learning_rate']:.3g}", f"{item['objective']:.3f}", str(item["trials"]), mark)
+        numbers = f"{item['learning_rate']:.3g}", f"{item['objective']:.3f}", str(item["trials"])
+        table.add_row(labels.get(item["data"], item["data"]), item["loss"], *numbers, mark)
     Console().print(table)

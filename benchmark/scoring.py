@@ -12,7 +12,10 @@ from benchmark.metrics import thresholds
 
 
 def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
-    """Score a ``training.Job`` from what ``training.train`` left of it: outcome, collapse, metrics, per-image columns, threshold curve and curves as plain Python values."""
+    """Score a ``training.Job`` from what ``training.train`` left of it.
+
+    Returns outcome, collapse, metrics, per-image columns, threshold curve, reliability and curves as plain Python values.
+    """
     data = job.data
     options = {"spacing": data.spacing, "classes": data.classes, "ignore_index": data.ignore_index}
     masks = np.asarray(data.masks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import Any
 from benchmark import engines, work
 from benchmark.errors import UserError
 from benchmark.experiment import Cell, Experiment
+from benchmark.files import cannot_write, write_atomically
 from benchmark.store import Store
 
 STACK = 4  # cells trained together on a CPU
@@ -27,6 +28,7 @@ class Plan:
     cells: list[Cell]
     states: dict[str, Any]
     seconds: dict[tuple[str, str], float]  # (data set, recipe) -> measured seconds a cell
+    notes: tuple[str, ...] = ()  # files that were set aside, and why
 
     @property
     def missing(self) -> list[Cell]:
@@ -54,18 +56,44 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     """Return the plan of an experiment (or of some cells) against a results folder, from directory listings and a few records."""
     store = Store(results)
     cells = experiment.cells() if cells is None else cells
-    states = store.state([(cell.key, cell.loss.fingerprint) for cell in cells])
-    states = {cell.key: _named(states[cell.key], cell) for cell in cells}
-    return Plan(experiment, cells, states, _measured(store, cells, states))
+    states = store.state([(c.key, c.loss.fingerprint) for c in cells], {c.key: c.loss.label for c in cells})
+    return Plan(experiment, cells, states, _measured(store, cells, states), tuple(store.notes))
 
 
-def _named(state: Any, cell: Cell) -> Any:
-    """Put the loss's own name into the reason of a stale cell."""
-    if state.status == "stale" and "'" not in state.why:
-        from dataclasses import replace
+def select(planned: Plan, budget: str | None = None, shard: str | None = None, workers: int | None = None) -> list[Cell]:
+    """Return the missing cells to train now: whole blocks only, those of one shard, and no more than fit the budget (at least one block)."""
+    blocks: dict[str, list[Cell]] = defaultdict(list)
+    for cell in planned.missing:
+        blocks[cell.block].append(cell)
+    if shard is not None:
+        part, count = _shard(shard)
+        # By position among all blocks of the experiment, so that the shards of several machines are disjoint whatever each has done.
+        place = {block: number for number, block in enumerate(dict.fromkeys(cell.block for cell in planned.cells))}
+        blocks = {block: cells for block, cells in blocks.items() if place[block] % count == part - 1}
+    if budget is None:
+        return [cell for cells in blocks.values() for cell in cells]
+    left = _seconds(budget) * (workers or engines.usable_cores())
+    chosen: list[Cell] = []
+    for cells in blocks.values():
+        left -= planned.cost(cells)
+        if left < 0 and chosen:
+            break
+        chosen += cells
+    return chosen
 
-        return replace(state, why=f"loss '{cell.loss.label}': {state.why}")
-    return state
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--shard {text}: write it as i/n with 1 <= i <= n, for example 2/5")
+    return int(match[1]), int(match[2])
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise UserError(f"--budget {text}: write a time such as 90s, 30m or 2h")
+    return float(match[1]) * {"s": 1, "": 60, "m": 60, "h": 3600}[match[2]]
 
 
 def _measured(store: Store, cells: list[Cell], states: dict[str, Any], sample: int = 3) -> dict[tuple[str, str], float]:
@@ -125,6 +153,7 @@ def _name(stack: list[Cell]) -> str:
 
 def run(
     planned: Plan,
+    todo: list[Cell],
     results: str | Path,
     *,
     provenance: dict,
@@ -136,13 +165,12 @@ def run(
     device: str = "cpu",
     mode: str = "auto",
 ) -> tuple[engines.Summary, list[str]]:
-    """Train what is missing; return how the run went and one sentence for each kind of failure."""
+    """Train the cells ``todo``; return how the run went and one sentence for each kind of failure."""
     from benchmark import progress
 
     folder = Path(results).resolve()
     store = Store(folder)
     store.open_for_writing()
-    todo = planned.missing
     check_losses(todo)
     by_key = {cell.key: cell for cell in todo}
     failures: Counter[str] = Counter()
@@ -219,13 +247,10 @@ def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path) ->
         "skipped": list(experiment.skipped),
         "cells": [[c.key, c.loss.fingerprint, c.loss.label, c.data_label, c.block] for c in cells],
     }
-    target = folder / "experiment.json"
-    temporary = target.with_name(f".experiment.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, target)
+        write_atomically(Path(folder) / "experiment.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror})") from None
+        raise cannot_write(Path(folder), error) from None
 
 
 def read_experiment_note(folder: str | Path) -> dict | None:

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError
+from benchmark.files import write_atomically
 
 
 def read_rates(file: Path, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], float]:
@@ -39,10 +39,8 @@ def write(file: Path, budget: dict[str, Any], chosen: list[dict[str, Any]]) -> N
     lines += [f"{key} = {_toml(value)}" for key, value in budget.items()]
     for item in chosen:
         lines += ["", "[[chosen]]", *(f"{key} = {_toml(value)}" for key, value in item.items())]
-    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(partial, file)
+        write_atomically(file, ("\n".join(lines) + "\n").encode())
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error.strerror})") from None
 

@@ -1,0 +1,36 @@
+"""``lossbench verify`` and ``lossbench merge``: trust in a results folder, and joining several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
+
+
+def verify(
+    sample: Annotated[int, typer.Option("--sample", min=1, help="How many random cells to train again.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which sample is drawn.")] = 0,
+    with_: Annotated[list[Path] | None, typer.Option("--with", help="A Python file with losses of your own; may be repeated.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Train random cells again and compare: bit for bit in the same environment, within a tolerance in another."""
+    from benchmark import verify as verifying
+
+    certificate = verifying.verify(results, sample, seed, tuple(str(file) for file in with_ or ()), say=print)
+    print(verifying.sentence(certificate))
+    if not certificate["passed"]:
+        raise typer.Exit(1)
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders of other machines.")],
+    results: Results = Path("results"),
+) -> None:
+    """Copy the records of other results folders into this one; what is here already stays as it is."""
+    from benchmark import verify as verifying
+
+    for folder in folders:
+        print(verifying.merge(folder, results))

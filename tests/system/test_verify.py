@@ -1,0 +1,79 @@
+"""Records are verified by training again, and joined without changing any."""
+
+import json
+import shutil
+
+import pytest
+
+from benchmark import sweep, verify
+from benchmark.errors import UserError
+from benchmark.experiment import read_experiment
+from benchmark.store import Store
+
+pytestmark = pytest.mark.system
+
+TEXT = """
+name = "tiny"
+seeds = 2
+losses = ["ce", "dice"]
+datasets = [{ use = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)", label = "tiny" }]
+[recipe]
+steps = 3
+batch = 4
+widths = [4, 8]
+validations = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    from benchmark import provenance
+
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "tiny.toml").write_text(TEXT)
+    planned = sweep.plan(read_experiment(folder / "tiny.toml"), folder / "results")
+    sweep.run(
+        planned,
+        planned.missing,
+        folder / "results",
+        provenance=provenance.collect(results=folder),
+        serial=True,
+        mode="quiet",
+    )
+    return folder / "results"
+
+
+def test_records_made_here_are_repeated_bit_for_bit(swept):
+    certificate = verify.verify(swept, 2, 0, ())
+    assert certificate["passed"] and all(row["exact"] for row in certificate["cells"])
+    assert json.loads((swept / "verified.json").read_text()) == certificate
+    assert verify.sentence(certificate) == "2 of 4 cells trained again: all as recorded (2 bit for bit)"
+
+
+def test_a_record_with_another_number_is_found(swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "r")
+    for path in (tmp_path / "r" / "cells").rglob("*.json"):
+        record = json.loads(path.read_text())
+        record["metrics"]["dice@0.5"] = 0.123
+        path.write_text(json.dumps(record))
+    certificate = verify.verify(tmp_path / "r", 1, 0, ())
+    assert not certificate["passed"] and "metrics differ" in certificate["cells"][0]["how"]
+
+
+def test_merging_adds_what_is_missing_and_changes_nothing_else(swept, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(swept, half)
+    files = sorted((half / "cells").rglob("*.json"))
+    for path in files[:3]:
+        path.unlink()
+    before = files[3].read_bytes()
+    assert "3 records added, 1 were here already" in verify.merge(swept, half)
+    assert files[3].read_bytes() == before and len(list(Store(half).records())) == 4
+    assert [p.read_bytes() for p in files] == [p.read_bytes() for p in sorted((swept / "cells").rglob("*.json"))]
+
+
+def test_only_a_results_folder_can_be_merged_and_only_records_verified(tmp_path):
+    with pytest.raises(UserError, match="not a results folder"):
+        verify.merge(tmp_path, tmp_path / "r")
+    with pytest.raises(UserError, match="no records"):
+        verify.verify(tmp_path, 1, 0, ())
