@@ -23,7 +23,7 @@ def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
     prob_val, prob_test, prob_best = (_finite(trained.predictions[name]) for name in ("val", "test", "test_best"))
     tau, threshold_curve = metrics.choose_threshold(prob_val, masks[val], ignore_index=data.ignore_index)
     rows, summary = metrics.score_images(prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options)
-    collapse = "not_finite" if trained.not_finite_at is not None else collapse_kind(prob_val.argmax(1), masks[val], data.ignore_index)
+    collapse = "not_finite" if trained.not_finite_at is not None else collapse_kind(thresholds.labels_at(prob_val, None), masks[val], data.ignore_index)
     columns = _columns(rows)
     if rows:
         columns["group"] = [int(data.groups[test[i]]) for i in columns["image"]]
@@ -88,7 +88,7 @@ def collapse_step(collapse: str, curves: dict[str, list]) -> int | None:
 
 def hard_dice(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> float:
     """Return the mean Dice of the argmax over foreground classes and the images that hold them (first images, then classes)."""
-    return label_dice(prob.argmax(1), masks, prob.shape[1], ignore_index)
+    return label_dice(thresholds.labels_at(prob, None), masks, prob.shape[1], ignore_index)
 
 
 def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_index: int | None) -> float:

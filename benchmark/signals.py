@@ -31,13 +31,18 @@ def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
     return [whole[: part.shape[0]] for whole, part in zip(torch.cat(outputs, 1), images, strict=True)]
 
 
+def labels(scores: Tensor) -> Tensor:
+    """Return the argmax over classes of (N, C, *S); two classes are compared, which is many times as fast on a CPU."""
+    return (scores[:, 1] > scores[:, 0]).long() if scores.shape[1] == 2 else scores.argmax(1)
+
+
 def soft_dice_sums(prob: Tensor, target: Tensor, ignore_index: int | None) -> dict[str, Tensor]:
     """Return per image and class: overlap and sizes of the argmax and of the probabilities. prob (N, C, *S), target (N, *S); sums (N, C)."""
     classes = prob.shape[1]
     valid = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
     kinds = torch.arange(classes, device=target.device).view(1, -1, *[1] * (target.ndim - 1))
     truth = (target.unsqueeze(1) == kinds) & valid.unsqueeze(1)
-    hard = (prob.argmax(1).unsqueeze(1) == kinds) & valid.unsqueeze(1)
+    hard = (labels(prob).unsqueeze(1) == kinds) & valid.unsqueeze(1)
     axes = tuple(range(2, prob.ndim))
     soft = prob * valid.unsqueeze(1)
     return {
@@ -116,7 +121,7 @@ def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, ta
             row["size_ratio_soft"] = float(sums["soft"][:, 1:].sum() / true)
             row.update(size_terms(sums))
             row["match_ce"] = cross_entropy(scores, target, job.data.ignore_index) - row["size_ce"]
-            row["collapsed"] = collapse_kind(scores.argmax(1).cpu().numpy(), target.cpu().numpy(), job.data.ignore_index)
+            row["collapsed"] = collapse_kind(labels(scores).cpu().numpy(), target.cpu().numpy(), job.data.ignore_index)
             distances = None if block.distances is None else block.distances[val]
             row["val_loss"] = _validation_loss(call_loss, job, scores, target, distances, block.frequency, recipe.batch, step / recipe.steps)
             if row["val_dice"] > result.best[0]:
