@@ -29,6 +29,7 @@ from benchmark.errors import UserError
 POLL = 0.05  # seconds between looks at what has finished
 TICK = 0.5  # seconds between "tick" events
 GONE = 120.0  # seconds without any local worker after which they are not expected back
+_PATIENCE = 10  # times, a second apart, that a task whose worker died may find its cells held by somebody
 _BLAMED_FALSELY = 10  # times that Dask may give a task up before its own count of starts is doubted
 
 
@@ -66,7 +67,10 @@ class Flight:
     worker: str = ""
     pid: int = 0
     log: str = ""
+    owner: str = ""
     since: float = 0.0
+    not_before: float = 0.0
+    found_busy: int = 0
     deaths: list[str] = field(default_factory=list)
 
 
@@ -138,6 +142,9 @@ class _Driver:
         window = 2 * self.threads + 8 if self.elastic else self.threads + max(1, self.threads // 8)
         while self.waiting and len(self.flying) < window:
             flight = self.waiting.popleft()
+            if flight.not_before > time.monotonic():
+                self.waiting.append(flight)
+                break
             flight.submitted += 1
             self.flying[flight.index] = flight
             flight.future = self.client.submit(
@@ -173,6 +180,7 @@ class _Driver:
                 self._died(flight)
             flight.starts += 1
             flight.worker, flight.pid, flight.log = event["worker"], event["pid"], event["log"]
+            flight.owner = event["owner"]
             flight.since = time.monotonic()
         elif event["worker"] != flight.worker:
             return  # late news from a worker that is dead
@@ -185,7 +193,7 @@ class _Driver:
         while self.local and flight.pid not in self.died and time.monotonic() < patience:
             time.sleep(0.02)
         flight.deaths.append(deaths.crash(flight.log) or self.died.get(flight.pid) or "its worker died")
-        self.calls.event({"kind": "lost", "task": flight.task.name, "why": flight.deaths[-1]})
+        self.calls.event({"kind": "lost", "task": flight.task.name, "why": flight.deaths[-1], "owner": flight.owner})
         flight.worker = ""
 
     def _collect(self) -> None:
@@ -202,11 +210,17 @@ class _Driver:
                 self._killed(flight)
             else:
                 error = out[1] if isinstance(out, tuple) else out
-                self._ended(flight, {"kind": "error", "error": _sentence(error)})
+                self._ended(flight, {"kind": "error", "error": worker.sentence(error)})
 
     def _ended(self, flight: Flight, out: dict) -> None:
         if out["kind"] == "error" and not out.get("user_error") and flight.errors < self.limits.retries:
             flight.errors += 1
+            return self._again(flight)
+        value = out.get("value")
+        if flight.deaths and isinstance(value, dict) and value.get("busy") and flight.found_busy < _PATIENCE:
+            # Its own dead worker seems to hold its cells: the caller buries those leases when it hears of the death.
+            flight.found_busy += 1
+            flight.not_before = time.monotonic() + 1
             return self._again(flight)
         self._settle(flight, Result(flight.task, attempts=max(1, flight.starts), **out))
 
@@ -282,7 +296,3 @@ def _connected(where: Where, calls: Calls, stop: threading.Event) -> Iterator[Cl
     finally:
         with clusters.interrupts_blocked():
             clusters.close(cluster, client)
-
-
-def _sentence(error: Any) -> str:
-    return worker.sentence(error) if isinstance(error, BaseException) else str(error)[:300]

@@ -18,7 +18,8 @@ A *task* is a stack of cells. Its function writes its own records through the st
 
 Callbacks run in the calling thread. Events are dicts with a ``kind``, and with ``task`` (its name) where they belong to
 one: ``engine`` (text), ``start`` (worker, attempt), ``step`` (cell, step, steps, loss), ``cell`` (cell, outcome,
-seconds), ``end`` (ok), ``lost`` (why; it runs again), ``tick`` (workers, running; about twice a second).
+seconds), ``end`` (ok), ``lost`` (why; it runs again; ``store.leases.bury(event["owner"])`` frees what it held, which
+matters where workers are on other hosts), ``tick`` (workers, running; about twice a second).
 Serial runs have the same callbacks, no processes, no time limit, and import no Dask.
 """
 

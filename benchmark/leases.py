@@ -152,6 +152,14 @@ class Leases:
         prefix = f"{key}.{fp[:8]}."
         return [n for n in self._names() if n.startswith(prefix) and n != besides and not self._clear_if_stale(n)]
 
+    def bury(self, word: str) -> None:
+        """Remove every claim of an owner that is known to be dead, wherever it ran."""
+        for name in self._names():
+            with contextlib.suppress(OSError):
+                path = self.folder / name
+                if path.read_text(errors="replace").split(" ")[0] == word:
+                    path.unlink(missing_ok=True)
+
     def live(self) -> set[tuple[str, str]]:
         """(key, first 8 of the fingerprint) of all cells under a live claim; stale claims are removed on the way."""
         return {tuple(n.split(".")[:2]) for n in self._names() if not self._clear_if_stale(n)}

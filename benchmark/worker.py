@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmark.errors import UserError
+from benchmark.leases import owner
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 STEP_INTERVAL = 0.25  # seconds between two "step" events of one cell
@@ -66,7 +67,7 @@ def call(function: str | Callable[[Any], Any], payload: Any, send: Callable[[dic
     prepare()
     _here.send, _here.last = send, {}
     start = time.perf_counter()
-    send({"kind": "start", "pid": os.getpid(), "log": getattr(_log, "name", "")})
+    send({"kind": "start", "pid": os.getpid(), "log": getattr(_log, "name", ""), "owner": owner()})
     try:
         out = {"kind": "ok", "value": _find(function)(payload)}
     except UserError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from toy_sweep import FP, cells, key
 
+from benchmark import leases
 from benchmark.store import Store
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
@@ -98,6 +99,16 @@ def test_killed_workers_cost_only_what_they_were_running(tmp_path):
     starts = Counter(line[1] for line in log(tmp_path) if line[0] == "start")
     assert sum(starts.values()) <= 30 + 2
     assert not all_gone(process.pid) and (tmp_path / "stderr").read_text() == ""
+
+
+def test_the_leases_of_a_worker_that_died_on_another_host_do_not_hold_up_the_sweep(tmp_path):
+    process = sweep(tmp_path, "--cells", 16, "--seconds", 0.3, "--far")
+    os.kill(wait_for(tmp_path, "start", 7)[-1], signal.SIGKILL)  # not in its first task: the toy moves house in it
+    start = time.monotonic()
+    out = finish(process)
+    assert process.returncode == 0 and out.count('"engine"') == 1  # in the same run of the engine
+    assert time.monotonic() - start < leases.PATIENCE / 2
+    check(tmp_path, 16)
 
 
 def test_a_poison_cell_fails_alone_and_with_the_reason(tmp_path):

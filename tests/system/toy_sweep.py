@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark import engines
+from benchmark import engines, leases
 from benchmark.store import Store
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "record_v1.json"
@@ -33,6 +33,8 @@ def note(folder: Path, what: str) -> None:
 def train(payload: dict) -> dict:
     """Pretend to train a stack of cells; each leaves a line when it starts and a line when its record is written."""
     folder = Path(payload["folder"])
+    if payload["far"]:  # each worker on a host of its own, as far as leases can tell
+        leases.host = lambda: f"{os.getpid():08x}"
     store, pairs = Store(folder / "results"), [(k, FP) for k in payload["cells"]]
     with store.claim(pairs) as mine:
         for k, fp in mine:
@@ -58,6 +60,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--poison", type=int, default=-1)
     parser.add_argument("--serial", action="store_true")
+    parser.add_argument("--far", action="store_true")
     parser.add_argument("--cluster")
     parser.add_argument("--scheduler")
     chosen = parser.parse_args(words)
@@ -65,10 +68,12 @@ def main(words: list[str]) -> int:
     store.open_for_writing()
     states = store.state([(k, FP) for k in cells(chosen.cells)])
     missing = [k for k, state in states.items() if state.status != "done"]
-    facts = {"folder": str(chosen.folder), "seconds": chosen.seconds, "poison": key(chosen.poison)}
+    facts = {"folder": str(chosen.folder), "seconds": chosen.seconds, "poison": key(chosen.poison), "far": chosen.far}
     failed = []
 
     def on_event(event: dict) -> None:
+        if event["kind"] == "lost":
+            store.leases.bury(event["owner"])
         if event["kind"] in ("start", "lost", "engine"):
             print(json.dumps(event), flush=True)
 
