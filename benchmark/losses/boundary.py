@@ -30,7 +30,7 @@ def distances_of(px, distance_map, ids):
     formula="a (Dice + CE) + (1-a) mean_{i,c} φ_c(i) p_ic, a = max(1 - progress, floor), φ < 0 inside",
     tune={"floor": (0.01, 0.5)},
     penalises_empty=True,
-    empty="through Dice + CE; its own term is 0, for an absent class has no distance map",
+    empty="penalises false positives through Dice + CE; its own term is 0, for an absent class has no distances",
     cost="2.4x",
 )
 def boundary(
@@ -71,7 +71,7 @@ def boundary(
     cite="Celaya 2023",
     formula="a (Dice + CE) + (1-a) [1 - Σ_c w_c Σ (D(1-g-p))² / Σ_c w_c Σ D²], w = 1/(G²+1), a = 1 - progress",
     penalises_empty=True,
-    empty="through Dice + CE and the background's term",
+    empty="penalises false positives through Dice + CE while they have a share",
     aliases=("generalized_surface",),
     cost="3.5x",
 )

@@ -93,7 +93,7 @@ def probabilities(px: Pixels, ids: Sequence[int], temperature: float = 1.0) -> T
         p = (margin if temperature == 1 else margin * temperature).sigmoid().unsqueeze(1)
     else:
         p = (z if temperature == 1 else z * temperature).softmax(1)
-        p = p if len(ids) == px.n_classes else p[:, ids[0] : ids[-1] + 1] if _contiguous(ids) else p[:, list(ids)]
+        p = p[:, ids[0] : ids[-1] + 1] if _contiguous(ids) else p[:, list(ids)]
     return mask(p, px)
 
 

@@ -178,3 +178,34 @@ def test_lovasz_of_a_hard_prediction_is_the_jaccard_loss(seed, classes):
     logits, target = case(classes, (6, 6), images=1, seed=seed)
     hard = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1000.0)
     assert value("lovasz", hard, target) == pytest.approx(value("jaccard(classes='all', smooth=0)", hard, target), abs=1e-9)
+
+
+def test_a_class_that_is_skipped_does_not_dilute_the_mean():
+    logits, target = case(2, images=2)
+    target[1] = 0
+    alone = value("dice", logits[:1], target[:1])
+    assert value("dice(absent='skip')", logits, target) == pytest.approx(alone)
+    assert value("dice", logits, target) == pytest.approx((alone + 1) / 2, abs=1e-6)
+    assert value("dice(absent='skip')", logits[1:], target[1:]) == 0
+
+
+def test_soft_labels_stay_distributions_beside_void_pixels():
+    target = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
+    target[:, 2:5, 3:6] = VOID
+    assert value("svls", torch.zeros(2, 3, 8, 8), target, ignore_index=VOID) == pytest.approx(torch.tensor(3.0).log().item())
+
+
+def test_the_boundary_term_is_a_mean_over_valid_pixels():
+    target = torch.zeros(1, 8, 8, dtype=torch.long)
+    target[:, 4:] = VOID
+    supplied = dict(needs(target, 2), distance_map=torch.full((1, 2, 8, 8), 2.0))
+    loss = value("boundary(schedule='alone')", torch.zeros(1, 2, 8, 8), target, ignore_index=VOID, supplied=supplied)
+    assert loss == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_mcc_of_one_class_only_is_undefined_and_says_one_without_gradient(label):
+    logits = torch.randn(2, 2, 200, 200, generator=torch.Generator().manual_seed(0))
+    loss, gradient = evaluate("mcc", logits, torch.full((2, 200, 200), label))
+    assert float(loss) == 1
+    assert gradient.abs().max() == 0

@@ -53,6 +53,14 @@ def test_special_parameters_give_the_other_loss(one, other):
     assert torch.allclose(da, db, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["dice", "lovasz", "ce_l1", "sens_spec", "generalized_dice"])
+@pytest.mark.parametrize(("classes", "order"), [(2, [1, 0]), (3, [2, 0, 1]), (3, [2, 1])])
+def test_the_order_in_which_classes_are_listed_does_not_matter(name, classes, order):
+    logits, target = case(classes)
+    listed, ordered = (value(f"{name}(classes={ids})", logits, target) for ids in (order, sorted(order)))
+    assert listed == pytest.approx(ordered)
+
+
 @pytest.mark.parametrize(
     ("progress", "expected"),
     [(0.0, "ce"), (1.0, "dice"), (0.25, "0.75*ce + 0.25*dice")],
