@@ -29,6 +29,7 @@ from benchmark.errors import UserError
 POLL = 0.05  # seconds between looks at what has finished
 TICK = 0.5  # seconds between "tick" events
 GONE = 120.0  # seconds without any local worker after which they are not expected back
+STEPS = 200  # "step" events a second, from all workers together, that the driver takes
 _PATIENCE = 10  # times, a second apart, that a task whose worker died may find its cells held by somebody
 _BLAMED_FALSELY = 10  # times that Dask may give a task up before its own count of starts is doubted
 
@@ -154,6 +155,7 @@ class _Driver:
                 flight.index,
                 flight.submitted,
                 self.topic,
+                self.threads * len(flight.task.cells) / STEPS,
                 key=("cell", self.topic, flight.index, flight.submitted),
                 pure=False,
                 retries=0,

@@ -18,10 +18,10 @@ from benchmark.errors import UserError
 from benchmark.leases import owner
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-STEP_INTERVAL = 0.25  # seconds between two "step" events of one cell
+STEP_INTERVAL = 0.25  # seconds between two "step" events of one cell, at least
 LOG_FOLDER = "LOSSBENCH_WORKER_LOGS"
 
-_here = threading.local()  # .send and .last of the task that runs in this thread
+_here = threading.local()  # .send, .last and .interval of the task that runs in this thread
 _prepared = False
 _log = None
 
@@ -33,7 +33,7 @@ def emit(kind: str, **facts: Any) -> None:
         return
     if kind == "step":
         cell, now = facts.get("cell"), time.monotonic()
-        if now - _here.last.get(cell, -STEP_INTERVAL) < STEP_INTERVAL and facts.get("step") != facts.get("steps", -1):
+        if cell in _here.last and now - _here.last[cell] < _here.interval:
             return
         _here.last[cell] = now
     send({"kind": kind, **facts})
@@ -62,10 +62,10 @@ def raise_malloc_thresholds() -> bool:
     return all(done)
 
 
-def call(function: str | Callable[[Any], Any], payload: Any, send: Callable[[dict], None]) -> dict:
+def call(function: str | Callable, payload: Any, send: Callable[[dict], None], interval: float = 0.0) -> dict:
     """Run one task and return what became of it; an exception becomes a sentence, so that nothing odd is pickled."""
     prepare()
-    _here.send, _here.last = send, {}
+    _here.send, _here.last, _here.interval = send, {}, max(interval, STEP_INTERVAL)
     start = time.perf_counter()
     send({"kind": "start", "pid": os.getpid(), "log": getattr(_log, "name", ""), "owner": owner()})
     try:
@@ -90,13 +90,13 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
 
-def call_on_dask(function: str | Callable, payload: Any, index: int, attempt: int, topic: str) -> dict:
+def call_on_dask(function: str | Callable, payload: Any, index: int, attempt: int, topic: str, interval: float) -> dict:
     """``call`` on a Dask worker: events go through its scheduler to the driver's topic."""
     from distributed import get_worker
 
     worker = get_worker()
     facts = {"index": index, "attempt": attempt, "worker": worker.address}
-    return call(function, payload, lambda event: worker.log_event(topic, {**event, **facts}))
+    return call(function, payload, lambda event: worker.log_event(topic, {**event, **facts}), interval)
 
 
 def dask_setup(worker: Any) -> None:

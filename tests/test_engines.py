@@ -151,9 +151,9 @@ def test_workers_are_single_threaded_and_have_loaded_no_torch(troubled):
     assert os.getpid() not in {value["pid"] for value in values}
 
 
-def test_steps_are_thinned_but_the_last_one_comes(troubled):
+def test_steps_are_thinned(troubled):
     seen = [event["step"] for event in troubled[2] if event["kind"] == "step" and event["task"] == "steps"]
-    assert seen[0] == 0 and seen[-1] == 50 and len(seen) < 10
+    assert seen[0] == 0 and len(seen) < 10
 
 
 def test_events_name_their_task_and_come_in_order(troubled):
@@ -177,7 +177,7 @@ assert (summary.ok, summary.failed, summary.left) == (1, 2, 0), summary
 assert results["a"].value["pid"] == t.os.getpid()
 assert results["b"].error == "RuntimeError: no" and results["b"].attempts == 2
 assert results["c"].user_error and results["c"].attempts == 1
-assert [e["kind"] for e in events if e.get("task") == "a"] == ["start", "step", "step", "end"], events
+assert [e["kind"] for e in events if e.get("task") == "a"] == ["start", "step", "end"], events
 assert not {"distributed", "dask", "torch"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=path_to_here())
@@ -246,6 +246,17 @@ def test_an_error_in_a_callback_closes_the_workers_and_comes_through():
     with pytest.raises(ZeroDivisionError):
         engines.run([Task("a", {}), Task("b", {})], toy, workers=1, on_result=broken)
     assert children() <= before
+
+
+def test_many_workers_send_few_steps_each():
+    seen = []
+
+    def chatty(_):
+        for step in range(10):
+            emit("step", cell="c", step=step, steps=10, loss=1.0)
+
+    worker.call(chatty, None, seen.append, interval=1000.0)
+    assert [event["kind"] for event in seen] == ["start", "step", "end"]
 
 
 def test_emitting_outside_a_task_does_nothing():
