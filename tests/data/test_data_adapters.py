@@ -165,6 +165,40 @@ def test_a_voc_folder_is_read_with_its_void_and_official_parts(tmp_path):
     assert data.images.shape == (9, 3, 40, 52) and set(np.unique(data.masks)) == {0, 5, 20, 255}
 
 
+def test_a_pet_folder_has_its_border_as_void(tmp_path):
+    pytest.importorskip("torchvision")
+    root = tmp_path / "oxford-iiit-pet"
+    (root / "images").mkdir(parents=True)
+    (root / "annotations" / "trimaps").mkdir(parents=True)
+    for part, count in (("trainval", 6), ("test", 3)):
+        names = [f"{part}_{n}" for n in range(count)]
+        (root / "annotations" / f"{part}.txt").write_text("".join(f"{name} 1 1 1\n" for name in names))
+        for name in names:
+            Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(root / "images" / f"{name}.jpg")
+            trimap = np.full((30, 40), 2, np.uint8)
+            trimap[5:20, 5:20], trimap[8:17, 8:17] = 3, 1
+            Image.fromarray(trimap).save(root / "annotations" / "trimaps" / f"{name}.png")
+    data = get_dataset(f"torchvision(name='OxfordIIITPet', root={str(tmp_path)!r}, view='whole', limit=5)")
+    assert [len(index) for index in data.split.values()] == [4, 1, 3] and data.classes == ("background", "pet")
+    assert (data.masks[0] == 1).sum() == 81 and (data.masks[0] == 255).sum() == 225 - 81 + 2 * 40  # two rows of padding
+
+
+def test_streets_get_their_train_ids(tmp_path):
+    pytest.importorskip("torchvision")
+    for part, count in (("train", 5), ("val", 3)):
+        for n in range(count):
+            for folder, name, array in (
+                ("leftImg8bit", "leftImg8bit", np.zeros((16, 32, 3), np.uint8)),
+                ("gtFine", "gtFine_labelIds", np.array([[7, 8, 0, 33]], np.uint8).repeat(16, 0).repeat(8, 1)),
+            ):
+                path = tmp_path / folder / part / "city" / f"city_{n:06d}_000019_{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+    data = get_dataset(f"torchvision(name='Cityscapes', root={str(tmp_path)!r}, view='whole')")
+    assert len(data.classes) == 19 and data.classes[0] == "road"
+    assert data.masks[0, 0, ::8].tolist() == [0, 1, 255, 18]
+
+
 def test_a_grey_image_and_a_mask_with_an_axis_of_one_fit():
     image, mask = pair_of((np.zeros((4, 5)), np.ones((1, 4, 5))), None, None, 2, "x")
     assert image.shape == (1, 4, 5) and mask.shape == (4, 5)
