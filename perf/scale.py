@@ -1,0 +1,105 @@
+"""What a thousand workers would do: the driver's cost per task and per event is measured, the rest is simulated.
+
+    python perf/scale.py --table docs/scale.md
+
+The driver (scheduler, client and our loop, one process) is the only shared part, so it bounds the size of a sweep. Its
+cost is processor time, which a busy machine does not change: measured with tasks that do nothing on two workers. The
+simulation then runs a sweep of stacks on W workers: the driver serves one task at a time, workers start within the first
+minute, stacks take a log-normal time, and nothing but the wait for the driver and the end of the queue is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import random
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmark import engines
+from benchmark.dask_engine import STEPS
+
+
+def nothing(_: dict) -> None:
+    """A task without work."""
+
+
+def chatter(payload: dict) -> None:
+    """A task that sends events and does nothing else."""
+    for step in range(payload["events"]):
+        engines.emit("note", cell="c", step=step, steps=payload["events"], loss=0.5)
+
+
+def cost(function, payload: dict, count: int) -> float:
+    """Processor seconds of the driver from the first to the last of ``count`` tasks."""
+    marks = []
+    tasks = [engines.Task(f"{n}", payload) for n in range(count)]
+    engines.run(tasks, function, workers=2, on_result=lambda _: marks.append(time.process_time()))
+    return marks[-1] - marks[0]
+
+
+def simulate(
+    workers: int, stacks: int, mean: float, per_task: float, load: float, spread: float = 0.25
+) -> tuple[float, float]:
+    """Return (hours, share of the workers' time spent training) of a sweep whose driver is ``load`` busy with events."""
+    chance = random.Random(0)
+    service = per_task / (1 - load)
+    free = [(chance.uniform(5, 60), n) for n in range(workers)]  # when each worker is up
+    heapq.heapify(free)
+    driver = last = work = 0.0
+    for _ in range(stacks):
+        ready, n = heapq.heappop(free)
+        driver = max(driver, ready) + service
+        seconds = mean * chance.lognormvariate(-(spread**2) / 2, spread)
+        heapq.heappush(free, (driver + seconds, n))
+        last, work = max(last, driver + seconds), work + seconds
+    return last / 3600, work / (workers * last)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, default=1500)
+    parser.add_argument(
+        "--cell", type=float, default=13.0, help="seconds of a cell (the reference cell on a 2.5 GHz core)"
+    )
+    parser.add_argument("--stack", type=int, default=4)
+    parser.add_argument("--table", type=Path, help="write the tables to this Markdown file")
+    chosen = parser.parse_args()
+    per_task = cost(nothing, {}, chosen.tasks) / (chosen.tasks - 1)
+    few, many = cost(chatter, {"events": 10}, 200), cost(chatter, {"events": 60}, 200)
+    per_event = max(0.0, (many - few) / (50 * 199))
+    load = STEPS * per_event
+    rate = (1 - load) / per_task
+    lines = [
+        "| measured in the driver | |",
+        "|---|---|",
+        f"| processor time a task, submission to result | {per_task * 1e3:.1f} ms |",
+        f"| processor time an event | {per_event * 1e3:.2f} ms |",
+        f"| so at most, beside the {STEPS} step events a second that all workers keep to | {rate:.0f} tasks a second |",
+        "",
+        f"Stacks of {chosen.stack} cells of {chosen.cell:g} s, twenty stacks a worker:",
+        "",
+        "| workers | cells | hours | time spent training | cells a second |",
+        "|---|---|---|---|---|",
+    ]
+    for workers in (2, 16, 100, 1000, 4000):
+        stacks = 20 * workers
+        hours, share = simulate(workers, stacks, chosen.cell * chosen.stack, per_task, load)
+        cells = stacks * chosen.stack
+        lines.append(f"| {workers} | {cells} | {hours:.2f} | {share:.0%} | {cells / hours / 3600:.1f} |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if chosen.table:
+        head = "# How far one driver reaches\n\nWritten by `python perf/scale.py --table docs/scale.md`: "
+        told = "the costs are measured, the sweeps simulated.\nWhat is lost is the first minute, in which workers come up, and "
+        told += "the end of the queue. Left out: the workers' heartbeats, and the file system that they share.\n\n"
+        chosen.table.write_text(head + told + text)
+
+
+if __name__ == "__main__":
+    import scale  # by its name, so that workers find the tasks
+
+    scale.main()
