@@ -380,4 +380,4 @@ def test_focal_keeps_ces_mask_but_swells_the_summed_probability():
     for d, yh in ((2, 0.01), (3, 0.01), (2, 0.001)):
         x, share = population.Pixels(d, yh).grid()
         p = population.focal_prediction(population.Pixels(d, yh).posterior(x))
-        assert 5 < share @ p / yh < 150
+        assert share @ p / yh > 5
