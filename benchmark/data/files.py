@@ -76,6 +76,40 @@ def hashes(paths: list[Path], root: Path) -> list[str]:
     return found
 
 
+def remembered_hash(root: Path, compute: Callable[[], str]) -> str:
+    """Return ``compute()``, a hash of what lies below a folder (or of one file), remembered while no name, size or time of change differs."""
+    name = "tree-" + hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
+    mark = _tree_mark(root)
+    known = _remembered(name)
+    if known.get("mark") == mark and isinstance(known.get("hash"), str):
+        return known["hash"]
+    found = compute()
+    _remember(name, {"mark": mark, "hash": found})
+    return found
+
+
+def _tree_mark(root: Path) -> str:
+    digest = hashlib.sha256()
+    todo = [str(root)]
+    while todo:
+        try:
+            with os.scandir(todo[-1]) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except NotADirectoryError:
+            found = []
+        except OSError as error:
+            raise UserError(f"{todo[-1]}: {_reason(error)}") from None
+        stat = os.stat(todo.pop())
+        digest.update(f"{stat.st_size} {stat.st_mtime_ns};".encode())
+        for entry in found:
+            if entry.is_dir():
+                todo.append(entry.path)
+            else:
+                stat = entry.stat()
+                digest.update(f"{entry.path} {stat.st_size} {stat.st_mtime_ns};".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def _reason(error: OSError) -> str:
     return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
 

@@ -67,11 +67,16 @@ def folder(
 
 def content_hash(path: str) -> str:
     """Return 16 hexadecimal digits over names and contents of the files that the folder's data set is made from."""
-    layout = layouts.find(path)
-    root = layout.root if layout.root.is_dir() else layout.root.parent
-    names = [file.relative_to(root).as_posix() for file in layout.files()]
-    marks = files.hashes(layout.files(), root)
-    return hashlib.sha256(json.dumps(list(zip(names, marks, strict=True))).encode()).hexdigest()[:16]
+    root = Path(path).expanduser()
+
+    def compute() -> str:
+        layout = layouts.find(path)
+        base = root if root.is_dir() else root.parent
+        names = [file.relative_to(base).as_posix() for file in layout.files()]
+        marks = files.hashes(layout.files(), root)
+        return hashlib.sha256(json.dumps(list(zip(names, marks, strict=True))).encode()).hexdigest()[:16]
+
+    return files.remembered_hash(root, compute) if root.exists() else compute()
 
 
 def prepare(layout: layouts.Layout, options: reading.Options, cut: dict) -> Prepared:
