@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -101,8 +102,8 @@ def render_list(found: list[Status]) -> Any:
         table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
     colours = {"ready": "green", "incomplete": "yellow", "absent": "dim"}
     for item in found:
-        terms_text = item.licence + (" [dim](by name only)[/]" if item.by_name_only else "")
-        table.add_row(item.name, item.title, f"{item.megabytes:g}", f"[{colours[item.state]}]{item.state}[/]", terms_text)
+        short = re.split(r" \(|[;,]", item.licence)[0] + (" [dim](by name only)[/]" if item.by_name_only else "")
+        table.add_row(item.name, item.title.split(" (")[0], f"{item.megabytes:g}", f"[{colours[item.state]}]{item.state}[/]", short)
     return table
 
 

@@ -64,6 +64,8 @@ def fetch(name: str, *, progress: Progress = lambda what, done, total: None, wai
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({plain(error)}); files already complete are kept, run the command again") from None
     if needed:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only where nothing came at all
         raise UserError(_sentence(source, len(needed), reasons))
     return folder
 

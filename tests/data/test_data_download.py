@@ -241,6 +241,7 @@ def test_without_a_network_one_sentence_says_what_to_do(monkeypatch, server):
     with pytest.raises(UserError, match=r"cannot download 'toy': 127\.0\.0\.1:\d+ cannot be reached .*LOSSBENCH_DATA") as refused:
         download.fetch("toy", wait=lambda seconds: None)
     assert "\n" not in str(refused.value)
+    assert not sources.fetched_folder("toy").exists()
 
 
 def test_a_full_disk_is_said_in_one_sentence_and_leaves_whole_files_only(server, monkeypatch):
@@ -333,3 +334,13 @@ def test_the_shipped_registries_are_those_of_the_sources():
     assert len(rows) == 1344 and len(sizes) == 254 and sum(size == 6 for size in sizes.values()) == 194
     assert {row["path"] for row in rows} <= set(sources.SOURCES["magnetic_tile"].files)
     assert all(source.licence and source.citation and source.url.startswith("https://") for source in sources.SOURCES.values())
+
+
+def test_the_list_shows_every_set_in_eighty_columns(no_data):
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(commands.render_list(commands.list_sets()))
+    text = console.export_text()
+    assert all(name in text for name in sources.SOURCES) and text.count("absent") == len(sources.SOURCES)
+    assert len(text.splitlines()) < 25
