@@ -100,6 +100,7 @@ class _Driver:
         self.client, self.calls, self.limits, self.stop, self.died = client, calls, limits, stop, died
         self.waiting = deque(Flight(index, task) for index, task in enumerate(tasks))
         self.flying: dict[int, Flight] = {}
+        self.late: set[int] = set()  # tasks that were stopped for their time
         self.elastic = where.scheduler is not None
         self.local = where.scheduler is None and where.cluster is None
         self.events: queue.SimpleQueue = queue.SimpleQueue()
@@ -127,9 +128,8 @@ class _Driver:
                 self.threads = sum(self.client.nthreads().values())
             except Exception as error:
                 if self.client.status not in ("running", "connecting"):
-                    raise UserError(
-                        f"the Dask scheduler is gone ({worker.sentence(error)}); run it again to go on"
-                    ) from None
+                    why = worker.sentence(error)
+                    raise UserError(f"the Dask scheduler is gone ({why}); run it again to go on") from None
             self.alive = now if self.threads or not self.local else self.alive
             if now - self.alive > GONE:
                 raise UserError(f"no worker on this machine has been alive for {GONE:.0f} s; run it again to go on")
@@ -172,9 +172,9 @@ class _Driver:
                 event = self.events.get_nowait()
 
     def _event(self, event: dict) -> None:
-        flight = self.flying.get(event.pop("index"))
+        flight = self.flying.get(index := event.pop("index"))
         if flight is None or event["attempt"] != flight.submitted:
-            if event["kind"] == "start":  # given up, yet Dask began it once more
+            if event["kind"] == "start" and index in self.late:  # stopped, yet Dask began it once more
                 self._restart(event["worker"], event["pid"])
             return
         if event["kind"] == "start":
@@ -230,11 +230,10 @@ class _Driver:
         """Dask counts all that were assigned to a dead worker; only a task that had started there is to blame."""
         if flight.worker:
             self._died(flight)
-        if flight.starts < self.limits.deaths and flight.submitted < _BLAMED_FALSELY:
+        if len(flight.deaths) < self.limits.deaths and flight.submitted < _BLAMED_FALSELY:
             return self._again(flight)
-        times = f"{flight.starts} times" if flight.starts > 1 else "once"
-        why = flight.deaths[-1] if flight.deaths else "its worker died"
-        self._settle(flight, Result(flight.task, "killed", error=f"{why}, {times}", attempts=flight.starts))
+        error = f"{(flight.deaths or ['its worker died'])[-1]}, {max(1, len(flight.deaths))} times"
+        self._settle(flight, Result(flight.task, "killed", error=error, attempts=flight.starts))
 
     def _again(self, flight: Flight) -> None:
         del self.flying[flight.index]
@@ -252,6 +251,7 @@ class _Driver:
             if limit and flight.since and now - flight.since > limit:
                 seconds = now - flight.since
                 flight.future.cancel(force=True)  # or the task would run again elsewhere; it does not stop the worker
+                self.late.add(flight.index)
                 self._restart(flight.worker, flight.pid)
                 error = f"stopped after {seconds:.0f} s, over its time limit of {limit:g} s"
                 facts = {"error": error, "attempts": flight.starts, "seconds": seconds}
