@@ -155,10 +155,11 @@ def _params(text: str, extra_files: list[str]) -> dict:
 
 
 def _libraries(spec: Any) -> dict:
-    """Return the versions of the other libraries that a loss of theirs came from."""
-    names = sorted({term.library for term in spec.terms if term.library})
-    if not names:
+    """Return the versions of other libraries that a loss came from, and the arguments that the adapter set beside those given."""
+    terms = [term for term in spec.terms if term.library]
+    if not terms:
         return {}
     from benchmark.losses import adapters
 
-    return {"loss_libraries": {name: adapters.version(name) for name in names}}
+    versions = {term.library: adapters.version(term.library) for term in terms}
+    return {"loss_libraries": versions, "loss_injected": {f"{t.library}:{t.name}": adapters.injected(t.library, t.name) for t in terms}}

@@ -9,8 +9,8 @@ def signed_distances(masks: np.ndarray, classes: int, spacing: tuple[float, ...]
     """Return float32 (N, classes, *S): the distance to each class's boundary in units of the spacing, negative inside.
 
     Outside, a pixel holds the distance to the nearest pixel of the class; inside, minus the distance to the nearest pixel outside, plus
-    the smallest spacing, so that both sides of a boundary are one step apart through zero (Kervadec et al. 2019). An absent class gives a
-    map of zeros; void pixels count as outside.
+    the smallest spacing, so that both sides of a boundary are one step apart through zero (Kervadec et al. 2019). A class that is absent or
+    fills the whole image has no boundary and gives a map of zeros; void pixels count as outside.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -18,10 +18,10 @@ def signed_distances(masks: np.ndarray, classes: int, spacing: tuple[float, ...]
     for image, mask in enumerate(masks):
         for kind in range(classes):
             inside = mask == kind if ignore_index is None else (mask == kind) & (mask != ignore_index)
-            if not inside.any():
+            if not inside.any() or inside.all():
                 continue
             outside = ~inside
             outer = distance_transform_edt(outside, sampling=spacing)
-            inner = distance_transform_edt(inside, sampling=spacing) if outside.any() else 0.0
+            inner = distance_transform_edt(inside, sampling=spacing)
             maps[image, kind] = np.where(inside, -(inner - min(spacing)), outer)
     return maps
