@@ -24,8 +24,7 @@ def board(tables: Mapping[str, pd.DataFrame]):
     labels = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"]
     wanted = _wanted(cells)
     several = len({recipe for _, recipe in wanted}) > 1
-    columns = min(3, len(wanted))
-    rows = -(-len(wanted) // columns)
+    rows, columns = style.shape(len(wanted), 3)
     most = max(len(data[(data["dataset"] == d) & (data["recipe"] == r)]) for d, r in wanted)
     drawing, axes = style.canvas(rows, columns, 0.6 + rows * (0.55 + 0.215 * most))
     for axis, (dataset, recipe) in zip(axes.flat, wanted, strict=False):
@@ -41,7 +40,7 @@ def board(tables: Mapping[str, pd.DataFrame]):
         axis.set_yticks(range(len(part)), [f"{'• ' if row.best else ''}{row.loss_label}" for row in part.itertuples()])
         for text, row in zip(axis.get_yticklabels(), part.itertuples(), strict=True):
             text.set_fontweight("bold" if row.best else "normal")
-        axis.set_title(f"{labels[dataset, recipe]}{f' · {recipe}' if several else ''}")
+        axis.set_title(style.fitting(f"{labels[dataset, recipe]}{f' · {recipe}' if several else ''}"))
         axis.grid(axis="y", visible=False)
         axis.set_ylim(-0.6, len(part) - 0.4)
         _scale(axis, part, own)

@@ -31,8 +31,7 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
     for column in ("mean", "low", "high"):
         data[column] = 100 * data[column]
     limits = _limits(data)
-    columns = min(4, len(losses))
-    rows = -(-len(losses) // columns)
+    rows, columns = style.shape(len(losses), 4)
     drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
     ladder = place.loc[place["ladder"] != "", "x"].tolist() or place["x"].tolist()
     for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
@@ -41,7 +40,7 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
         for arm, _, filled, shift in ARMS:
             part = data[(data["loss"] == loss.loss) & (data["arm"] == arm)]
             points.draw(axis, part, limits, color=color, filled=filled, shift=shift)
-        axis.set_title(f"{loss.loss_label} − ce", color=color)
+        axis.set_title(f"{style.fitting(loss.loss_label, 25)} − ce", color=color)
         axis.set_ylim(*limits)
         style.foreground_axis(axis, ladder)
     for axis in list(axes.flat)[len(losses) :]:

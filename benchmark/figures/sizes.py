@@ -29,8 +29,7 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
     for column in ("mean", "low", "high"):
         data[column] = np.exp(data[column])
     limits = _limits(data["mean"])
-    columns = min(4, len(losses))
-    rows = -(-len(losses) // columns)
+    rows, columns = style.shape(len(losses), 4)
     drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
     grey = data[(data["loss"] == losses["loss"].iloc[0]) & (data["size"] == "hard") & (data["ladder"] != "")]
     for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
@@ -44,7 +43,7 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
         for name, filled, shift in (("hard", True, 0.97), ("soft", False, 1.03)):
             part = data[(data["loss"] == loss.loss) & (data["size"] == name)]
             points.draw(axis, part, limits, color=color, filled=filled, shift=shift)
-        axis.set_title(loss.loss_label, color=color)
+        axis.set_title(style.fitting(loss.loss_label), color=color)
         axis.set_yscale("log")
         _ratio_ticks(axis, limits)
         style.foreground_axis(axis, place["x"].tolist() if (place["ladder"] == "").all() else place.loc[place["ladder"] != "", "x"].tolist())

@@ -25,7 +25,7 @@ FAMILIES = {
 }
 OTHER = ("#535c69", "#aeb7c3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2.5)))
 # The order in which losses are shown; those that are not named here follow by family and label.
 FIRST = ("ce", "dice", "batch dice", "batch_dice", "dice_ce", "wce", "focal", "ce_l1", "ce_kl", "tversky", "generalized_dice")
 WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
@@ -91,6 +91,12 @@ def canvas(rows: int, columns: int, height: float, width: float = WIDTH, **optio
     return drawing, axes
 
 
+def shape(panels: int, widest: int) -> tuple[int, int]:
+    """Return rows and columns for so many panels, at most ``widest`` in a row, with as few empty places as can be."""
+    rows = -(-panels // widest)
+    return rows, -(-panels // rows)
+
+
 def colour(family: str) -> str:
     """Return the colour of a family of losses (on white)."""
     return FAMILIES.get(family, OTHER)[0]
@@ -118,6 +124,11 @@ def lines(losses: pd.DataFrame) -> dict[str, dict]:
 def percent(fraction: float) -> str:
     """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %", at most two digits."""
     return f"{100 * fraction:.2g} %"
+
+
+def fitting(label: str, letters: int = 30) -> str:
+    """Return a label that fits over a panel; what is cut stands in the numbers behind the figure."""
+    return label if len(label) <= letters else label[: letters - 1] + "…"
 
 
 def foreground_axis(axis, levels: Sequence[float]) -> None:

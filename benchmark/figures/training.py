@@ -42,7 +42,7 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
                 axis.axhline(1, color=style.SOFT, linewidth=0.9, zorder=1)
                 _size_axis(axis, data[f"{name} mean"])
             if row == 0:
-                axis.set_title(own["data_label"].iloc[0])
+                axis.set_title(style.fitting(own["data_label"].iloc[0], 26))
     axes[0][0].set_ylabel("validation Dice at 0.5")
     if len(shown) > 1:
         axes[1][0].set_ylabel("soft size, predicted / true")

@@ -31,12 +31,12 @@ KINDS = {"background": "all background", "foreground": "all foreground", "not_fi
 
 def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one leaderboard a data set and recipe, in the order of the table."""
-    boards = []
+    found = []
     several = table["recipe"].nunique() > 1
     present = [c for c in METRIC_NAMES if c in table and c != "dice@0.5"]
     for (dataset, recipe), part in table.groupby(["dataset", "recipe"], sort=False, observed=True):
         rows = part.sort_values("place").to_dict("records")
-        boards.append(
+        found.append(
             {
                 "dataset": dataset,
                 "recipe": recipe if several else "",
@@ -47,7 +47,7 @@ def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "rows": [_board_row(row, present) for row in rows],
             }
         )
-    return boards
+    return found
 
 
 def _board_row(row: dict[str, Any], present: list[str]) -> dict[str, Any]:

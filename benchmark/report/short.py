@@ -33,9 +33,7 @@ def _gap(board: pd.DataFrame, effects: pd.DataFrame) -> str:
             f"{words.effect(here.loc[m, 'estimate'], words.POINTS)} {words.interval(here.loc[m, 'low'], here.loc[m, 'high'], words.POINTS)}"
             for m in ("dice@0.5", "dice@val")
         )
-        parts.append(
-            f"at {words.percent(row['foreground'], 2)} foreground ({row['data_label']}) {half} points at 0.5 and {tuned} at the validation threshold"
-        )
+        parts.append(f"on {_called(row)} {half} points at 0.5 and {tuned} at the validation threshold")
     return f"Dice minus cross-entropy: {'; '.join(parts)}." if parts else ""
 
 
@@ -66,7 +64,7 @@ def _best(board: pd.DataFrame) -> str:
     if len(times) == board["loss_label"].nunique() and times.min() == sets:
         return f"So far no loss is shown to be worse than another, on any of {sets} data set variants."
     told = [f"{label} {count}" for label, count in times.items()]
-    rest = f" and {len(told) - 5} others on fewer" if len(told) > 5 else ""
+    rest = f" and {len(told) - 5} more on fewer" if len(told) > 5 else ""
     return f"May be the best at 0.5, on how many of {sets} data set variants: {', '.join(told[:5])}{rest}."
 
 

@@ -161,3 +161,22 @@ def test_the_verdict_table_holds_every_test_with_its_numbers(cells):
     assert set(table["claim"]) >= {"C2", "C3", "C9", "C10"}
     assert table.set_index("test").loc["C9.1", "n_blocks"] == 12
     assert set(table["verdict"]) <= set(verdicts.VERDICTS)
+
+
+def test_where_no_loss_differs_a_family_of_claims_is_decided_wrongly_in_at_most_five_percent(cells, tmp_path):
+    """The whole evaluator under the null: two directional tests a family, blocks whose spread differs between data
+    sets.
+    """
+    import numpy as np
+
+    second = CLAIM[CLAIM.index("[[claim.test]]") :].replace("X.1", "X.2").replace('value = "dice@0.5"', 'value = "dice@val"')
+    both = read(tmp_path, CLAIM + second).claims
+    pair = cells[cells["loss"].isin(["ce", "dice"])].copy()
+    spread = pair["data.foreground"].map({0.002: 0.1, 0.01: 0.05, 0.05: 0.02, 0.2: 0.02}).to_numpy()
+    rng, runs, wrong = np.random.default_rng(0), 120, 0
+    for _ in range(runs):
+        for column in ("dice@0.5", "dice@val"):
+            pair[column] = 0.7 + rng.normal(size=len(pair)) * spread
+        (found,) = verdicts.evaluate(both, pair)
+        wrong += any(r.verdict in ("supported", "contradicted") for r in found.results)
+    assert wrong / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)

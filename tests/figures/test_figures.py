@@ -166,3 +166,7 @@ def test_family_colours_are_readable_on_their_paper_and_told_apart_by_the_colour
         seen = {name: deuteranope @ luminance(pair[theme])[0] for name, pair in pairs.items()}
         for first, second in (("distribution", "overlap"), ("distribution", "size"), ("overlap", "compound")):
             assert np.linalg.norm(seen[first] - seen[second]) > 0.08, (first, second)
+
+
+def test_panels_fill_their_rows_evenly():
+    assert [style.shape(n, 4) for n in (1, 4, 5, 6, 7, 9)] == [(1, 1), (1, 4), (2, 3), (2, 3), (2, 4), (3, 3)]

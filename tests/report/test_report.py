@@ -231,3 +231,15 @@ def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
     assert glyph["zero"] == 50 and glyph["zone"] < 50 < glyph["zone"] + glyph["zone_width"] < glyph["low"] < glyph["at"] < glyph["high"] <= 100
     assert drawing.glyph(float("nan"), 0, 0, 0.1) is None
     assert drawing.glyph(0.1, float("nan"), float("nan"), 0.1)["low"] is None
+
+
+def test_the_first_sentences_tell_the_gap_the_sizes_and_who_may_be_best(tables):
+    from benchmark.report.short import short
+
+    derived = answer(tables, read_claims()).tables
+    gap, sizes, best = short(derived["leaderboard"], derived["effects"])
+    assert gap.startswith("Dice minus cross-entropy: on sirst (0.060 % foreground) +29.4 [+28.8, +30.0] points at 0.5")
+    assert "the mask of ce covers ×0.428 of the true area" in sizes
+    assert best.startswith("May be the best at 0.5, on how many of 6 data set variants: dice 6")
+    one = derived["leaderboard"][derived["leaderboard"]["loss"] == "ce"].assign(best=True)
+    assert short(one, derived["effects"].iloc[:0])[-1].startswith("So far no loss is shown to be worse")
