@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import UserError, nearest
-from benchmark.registry import DataSpec, LossSpec, parse_dataset, parse_loss
+from benchmark.registry import PATHS, DataSpec, LossSpec, parse_dataset, parse_loss
 
 PROTOCOL = 1  # raised whenever training, scoring or the network changes what the same cell would give
 
@@ -116,7 +116,7 @@ class Cell:
     def _shared(self) -> dict:
         return {
             "protocol": PROTOCOL,
-            "data": [self.data.name, self.data.params, self.data_identity],
+            "data": [self.data.name, {k: v for k, v in self.data.params.items() if k not in PATHS}, self.data_identity],
             "seed": self.seed,
             "recipe": self.recipe.digest,
         }
@@ -241,7 +241,7 @@ def _resolve(
                 continue
             if why:
                 raise UserError(why)
-            variant = (spec, identity(spec), item.label or spec.text, recipe)
+            variant = (spec, identity(spec), item.label or spec.public.text, recipe)
         except UserError as error:
             at("datasets", index, item.use, error)
             continue
@@ -282,7 +282,9 @@ def _sentences(error: ValidationError, path: Path, text: str, prefix: str = "") 
             key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
         line = _line(text, [str(p) for p in place if not isinstance(p, int)])
         if item["type"] == "extra_forbidden":
-            message = f"unknown key{nearest(str(place[-1]), _keys_at(place, prefix))}"
+            last = str(item["loc"][-1])  # whatever the user wrote, also what is no plain word
+            key = key if place and str(place[-1]) == last else f"{key}.{last}" if key else last
+            message = f"unknown key{nearest(last, _keys_at(place, prefix))}"
         elif item["type"] == "missing":
             message = "is missing"
         else:

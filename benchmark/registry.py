@@ -18,6 +18,8 @@ from benchmark import specs
 from benchmark.errors import UserError, nearest
 from benchmark.source import PACKAGE, Entry, read_entries
 
+PATHS = ("path", "root")  # parameters of data sets that name a place on this machine
+
 _live: dict[tuple[str, str], Callable] = {}  # functions registered by running code, for those without a file (notebooks)
 
 
@@ -129,6 +131,14 @@ class DataSpec:
     params: dict[str, Any]
     given: dict[str, Any]
     entry: Entry
+
+    @property
+    def public(self) -> DataSpec:
+        """The same variant as records and reports name it: of a path only its last part, for it may hold a user's name."""
+        hidden = {key: Path(str(self.params[key])).name for key in PATHS if self.params.get(key)}
+        given = {**self.given, **hidden}
+        shown = {k: v for k, v in given.items() if v != self.entry.params[k]}
+        return DataSpec(specs.render(self.name, shown), self.name, {**self.params, **hidden}, given, self.entry)
 
 
 def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "") -> LossSpec:

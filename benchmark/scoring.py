@@ -23,7 +23,9 @@ def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
     prob_val, prob_test, prob_best = (_finite(trained.predictions[name]) for name in ("val", "test", "test_best"))
     tau, threshold_curve = metrics.choose_threshold(prob_val, masks[val], ignore_index=data.ignore_index)
     rows, summary = metrics.score_images(prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options)
-    collapse = "not_finite" if trained.not_finite_at is not None else collapse_kind(thresholds.labels_at(prob_val, None), masks[val], data.ignore_index)
+    collapse = collapse_kind(thresholds.labels_at(prob_val, None), masks[val], data.ignore_index)
+    if trained.not_finite_at is not None:
+        collapse = "not_finite"
     columns = _columns(rows)
     if rows:
         columns["group"] = [int(data.groups[test[i]]) for i in columns["image"]]

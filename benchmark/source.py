@@ -198,11 +198,11 @@ def _own_imports(path: Path, node: ast.ImportFrom) -> dict[str, tuple[Path, str 
     found = {}
     for alias in node.names:
         local = alias.asname or alias.name
-        if (base / f"{alias.name}.py").is_file():
+        if _is_file(base / f"{alias.name}.py"):
             found[local] = (base / f"{alias.name}.py", None)
-        elif base.with_suffix(".py").is_file():
+        elif _is_file(base.with_suffix(".py")):
             found[local] = (base.with_suffix(".py"), alias.name)
-        elif (base / "__init__.py").is_file():
+        elif _is_file(base / "__init__.py"):
             found[local] = (base / "__init__.py", alias.name)
     return found
 
@@ -213,9 +213,16 @@ def _own_file(path: Path, dotted: str) -> Path | None:
     root = PACKAGE.parent if parts[0] == PACKAGE.name else path.parent
     base = root.joinpath(*parts)
     for file in (base.with_suffix(".py"), base / "__init__.py"):
-        if file.is_file():
+        if _is_file(file):
             return file
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _decorator_kind(decorator: ast.expr) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 from benchmark import engines, work
 from benchmark.errors import UserError
 from benchmark.files import cannot_write, write_atomically
+from benchmark.registry import PATHS
 from benchmark.store import Store
 
 TOLERANCE = 0.02  # Dice: what another processor or library version may change by rounding alone, amplified by training
@@ -27,7 +28,11 @@ def verify(results: str | Path, sample: int, seed: int, extra_files: tuple[str, 
     elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
     """
     store = Store(results)
-    found = sorted(store.records(), key=lambda record: record["key"])
+    everything = sorted(store.records(), key=lambda record: record["key"])
+    # A record keeps no path to a user's own data, so such a cell can only be trained again by its own sweep.
+    found = [record for record in everything if not any(record["cell"]["data_params"].get(key) for key in PATHS)]
+    if everything and not found:
+        raise UserError(f"{results} holds only cells of your own data, whose folder is not kept in records; sweep into another folder and compare")
     if not found:
         raise UserError(f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them")
     chosen = random.Random(seed).sample(found, min(sample, len(found)))

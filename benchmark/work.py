@@ -117,16 +117,17 @@ def _check_shape(data: Any, recipe: Recipe) -> None:
 
 
 def _record(cell: dict, job: Any, spec: Any, trained: Any, recipe: Recipe, task: dict, threads: int) -> dict:
+    from benchmark.registry import parse_dataset
     from benchmark.scoring import score
 
     scored = score(job, trained, recipe.steps)
-    params = {"data": {**_params(cell["data"], task["extra_files"])}}
+    named = parse_dataset(cell["data"], tuple(task["extra_files"])).public
     return {
         "key": cell["key"],
         "cell": {
-            "dataset": cell["data"],
-            "dataset_name": cell["data"].partition("(")[0],
-            "data_params": params["data"],
+            "dataset": named.text,
+            "dataset_name": named.name,
+            "data_params": named.params,
             "data_identity": cell["data_identity"],
             "data_label": cell["data_label"],
             "loss": cell["loss"],
@@ -146,12 +147,6 @@ def _record(cell: dict, job: Any, spec: Any, trained: Any, recipe: Recipe, task:
         "provenance": {**task["provenance"], "threads": threads, "device": task["device"], **_libraries(spec)},
         **scored,
     }
-
-
-def _params(text: str, extra_files: list[str]) -> dict:
-    from benchmark.registry import parse_dataset
-
-    return parse_dataset(text, tuple(extra_files)).params
 
 
 def _libraries(spec: Any) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_resumes(folder):
     while not list((folder / "results").rglob("cells/*/*.json")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     done = len(records(folder))
     if process.returncode == 0:  # a very fast machine finished first
         assert done == 12
@@ -162,3 +163,25 @@ def test_the_report_is_made_where_torch_is_missing(folder):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", block], check=True, cwd=folder, env=environment, timeout=300)
     assert (folder / "results" / "report.html").stat().st_size > 10_000
+
+
+def test_records_of_your_own_data_keep_no_path(folder):
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / "private" / "things" / kind).mkdir(parents=True)
+    for number in range(10):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:20, number : number + 10] = 1
+        noisy = (mask * 120 + draw.integers(0, 60, mask.shape)).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / "private" / "things" / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "private" / "things" / "masks" / f"{number}.png")
+    assert "trained 4 cells" in lossbench(folder, "sweep", "tiny.toml", "--data", "private/things", "--serial")
+    for path in (folder / "results").rglob("*"):
+        if path.is_file() and path.suffix in (".json", ".csv", ".html"):
+            text = path.read_text()
+            assert str(folder) not in text and "path='private" not in text, path  # only the command as typed may name it
+    shutil.move(folder / "private" / "things", folder / "things")
+    assert "nothing to train" in lossbench(folder, "sweep", "tiny.toml", "--data", "things", "--no-report")
