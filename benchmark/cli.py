@@ -75,6 +75,7 @@ def sweep(
     """Train what is missing of an experiment, then write tables, figures and the report."""
     from benchmark import listing
     from benchmark import sweep as sweeping
+    from benchmark.data import cardfile
 
     planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
     listing.print_plan(planned)
@@ -83,7 +84,9 @@ def sweep(
     if len(chosen) < len(planned.missing):
         _say(f"  {len(chosen)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, [budget, shard and f'shard {shard}']))})")
     failed = _train(planned, results, json_lines, only=chosen, **engine)
-    sweeping.write_experiment(planned.experiment, planned.cells, results)
+    resolved = planned.experiment
+    cards = cardfile.store(results, [(data, mark, label) for data, mark, label, _ in resolved.datasets], resolved.seeds[0], resolved.extra_files)
+    sweeping.write_experiment(resolved, planned.cells, results, cards)
     if report:
         _answer(results)
     if failed:

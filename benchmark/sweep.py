@@ -237,7 +237,7 @@ def check_losses(cells: list[Cell]) -> None:
 # --- the experiment that a results folder speaks of -----------------------------------------------------------------------
 
 
-def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path) -> None:
+def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path, cards: dict[str, str] | None = None) -> None:
     """Note which experiment was swept last, and its cells, so that tables and report know what belongs to it."""
     facts = {
         "name": experiment.name,
@@ -245,6 +245,7 @@ def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path) ->
         "file": Path(experiment.file).name,
         "seeds": list(experiment.seeds),
         "skipped": list(experiment.skipped),
+        "cards": cards or {},
         "cells": [[c.key, c.loss.fingerprint, c.loss.label, c.data_label, c.block] for c in cells],
     }
     try:

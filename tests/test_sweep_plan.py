@@ -43,7 +43,7 @@ def test_a_budget_takes_whole_blocks_in_order_and_at_least_one(planned):
 
 @pytest.mark.parametrize("arguments", [{"shard": "0/2"}, {"shard": "3/2"}, {"shard": "a"}, {"budget": "soon"}, {"budget": "0m"}])
 def test_a_bad_share_is_refused_with_an_example(planned, arguments):
-    with pytest.raises(UserError, match="for example|such as"):
+    with pytest.raises(UserError, match=r"for example|such as"):
         sweep.select(planned, **arguments)
 
 

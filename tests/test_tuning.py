@@ -77,7 +77,8 @@ def test_the_expected_best_of_n_is_the_mean_over_all_subsets():
 
 def test_the_choice_flags_an_optimum_at_the_edge_of_the_range():
     budget = tuning.Budget(trials=3)
-    rows = [{"data": "d", "loss": "l", "kind": "rate", "learning_rate": r, "objective": o, "number": i} for i, (r, o) in enumerate([(1, 1), (2, 3), (3, 2)])]
+    shared = {"data": "d", "loss": "l", "kind": "rate"}
+    rows = [shared | {"learning_rate": r, "objective": o, "number": i} for i, (r, o) in enumerate([(1, 1), (2, 3), (3, 2)])]
     assert not tuning.choose(rows, budget)[0]["edge"]
     rows[0]["objective"] = 9
     assert tuning.choose(rows, budget)[0]["edge"]

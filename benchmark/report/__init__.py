@@ -7,6 +7,7 @@ shapes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,15 +53,19 @@ def make(results: str | Path = "results", note: Mapping[str, Any] | None = None,
     drawn, skipped = figures.draw_everything(tables)
     for item in drawn:
         files += figures.save(item, results / "figures")
-    report = build(tables, answers, drawn, results / "report.html", {**_meta(note), "not_drawn": skipped})
+    report = build(tables, answers, drawn, results / "report.html", {**_meta(note, results), "not_drawn": skipped})
     lines = [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
     return Made(report, (*files, report), (*lines, *_lines(answers)))
 
 
-def _meta(note: Mapping[str, Any] | None) -> dict[str, Any]:
+def _meta(note: Mapping[str, Any] | None, results: Path) -> dict[str, Any]:
+    from benchmark.report import datacards
+
     if not note:
         return {}
     meta = {"title": note.get("title"), "experiment": note.get("name"), "skipped": list(note.get("skipped", ()))}
+    meta["verified"] = _verified(results)
+    meta["cards"] = datacards.read(results, note.get("cards", {}))
     if "cells" in note:
         meta["planned"] = len(note["cells"])
     if note.get("name"):
@@ -68,11 +73,23 @@ def _meta(note: Mapping[str, Any] | None) -> dict[str, Any]:
     return meta
 
 
+def _verified(results: Path) -> str:
+    """Return the certificate of ``lossbench verify`` in one sentence; empty where there is none."""
+    try:
+        found = json.loads((results / "verified.json").read_text(encoding="utf-8"))
+        bad = sum(not row["passed"] for row in found["cells"])
+        exact = sum(row["exact"] and row["passed"] for row in found["cells"])
+        verdict = f"{bad} differed from their records" if bad else "all gave what is recorded"
+        return f"Verified: {found['sample']} of {found['of']} cells were trained again; {verdict}, {exact} of them bit for bit."
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def build(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: Iterable[Drawn], out: str | Path, meta: Mapping[str, Any]) -> Path:
     """Write the report to ``out`` and return its path; equal input gives equal bytes.
 
     ``meta`` may hold ``title``, ``experiment`` (name), ``skipped`` (sentences about data sets left out), ``planned``
-    (number of cells), ``command`` (what trains them) and ``not_drawn`` (name of a figure -> why).
+    (number of cells), ``command`` (what trains them), ``cards`` (of the data), ``verified`` (a sentence) and ``not_drawn`` (name of a figure -> why).
     """
     import jinja2
 

@@ -43,6 +43,8 @@ def gather(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[D
         "pooled": rows.pooled(derived["pooled"]),
         "collapses": rows.collapses(derived["collapses"], labels),
         "missing": _missing(derived, cells, labels, meta),
+        "cards": meta.get("cards", []),
+        "verified": meta.get("verified", ""),
         "cost": rows.cost(derived["cost"]),
         "origins": _plain_rows(tables.get("origins")),
         "recipes": _plain_rows(tables.get("recipes")),

@@ -1,0 +1,64 @@
+"""Data cards for the report: facts and pictures as a sweep stored them, and histograms of how much foreground there is."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+BINS = 12
+
+
+def read(results: str | Path, files: dict[str, str]) -> list[dict[str, Any]]:
+    """Return one ready card for each label whose file is there and readable."""
+    cards = []
+    for label, file in files.items():
+        try:
+            facts = json.loads((Path(results) / "cards" / Path(file).name).read_text(encoding="utf-8"))
+            cards.append(_card(label, facts))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a report without a card is still a report; the next sweep writes it again
+    return cards
+
+
+def _card(label: str, facts: dict[str, Any]) -> dict[str, Any]:
+    classes = facts["classes"][1:]
+    parts = ", ".join(f"{part} {count}" for part, count in facts["images"].items())
+    empty = ", ".join(f"{part} {share:.0%}" for part, share in facts["empty"].items())
+    size = " × ".join(map(str, facts["shape"]))
+    channels = f", {facts['channels']} channels" if facts["channels"] > 1 else ""
+    spacing = " × ".join(f"{s:g}" for s in facts["spacing"])
+    rows = [
+        ("spec", facts["name"]),
+        ("images", f"{parts}; {size}{channels}, {spacing} {facts['unit']} a pixel"),
+        ("foreground", ", ".join(f"{name} {facts['fractions'][name]:.3g}" for name in classes) + " (share of pixels)"),
+        ("without foreground", empty),
+        ("licence", facts["licence"]),
+        ("cite", facts["citation"]),
+        ("fingerprint", f"{facts['fingerprint']} (seed {facts['seed']})"),
+    ]
+    histograms = []
+    for kind in classes:
+        histograms.append(_histogram(f"{kind}: share of an image", [100 * v for v in facts["image_fractions"][kind] if v > 0], "%"))
+        histograms.append(_histogram(f"{kind}: object size", [float(v) for v in facts["object_sizes"][kind]], "px"))
+    samples = [
+        {"src": f"data:image/png;base64,{s['png']}", "width": int(s["width"]), "height": int(s["height"])}
+        for s in facts["samples"]
+        if all(c.isalnum() or c in "+/=" for c in s["png"])
+    ]
+    return {"label": label, "rows": [(k, v) for k, v in rows if v], "histograms": [h for h in histograms if h], "samples": samples}
+
+
+def _histogram(title: str, values: list[float], unit: str) -> dict[str, Any] | None:
+    """Return the bars of a histogram on a log axis, the ends of the axis and the count; None where all values are one."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if low == high:  # nothing to see
+        return None
+    width = math.log(high) - math.log(low)
+    counts = [0] * BINS
+    for value in values:
+        counts[min(BINS - 1, int((math.log(value) - math.log(low)) / width * BINS))] += 1
+    top = max(counts)
+    bars = [{"x": 10 * i, "height": round(40 * n / top, 1), "count": n} for i, n in enumerate(counts)]
+    return {"title": title, "bars": bars, "low": f"{low:.3g} {unit}", "high": f"{high:.3g} {unit}", "n": len(values)}

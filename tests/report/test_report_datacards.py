@@ -1,0 +1,57 @@
+"""Data cards: written once by a sweep, shown by the report, harmless when damaged."""
+
+import base64
+import io
+import json
+
+import numpy as np
+
+from benchmark.data import cardfile
+from benchmark.registry import parse_dataset
+from benchmark.report import datacards
+
+SPEC = "scenes(foreground=0.1, size=32, n_train=6, n_val=3, n_test=4, size_ratio=20.0)"
+
+
+def stored(tmp_path):
+    return cardfile.store(tmp_path, [(parse_dataset(SPEC), "v1", "scenes")], 0)
+
+
+def test_a_card_holds_facts_histograms_and_pictures(tmp_path):
+    card = datacards.read(tmp_path, stored(tmp_path))[0]
+    facts = dict(card["rows"])
+    assert facts["images"].startswith("train 6, val 3, test 4; 32 × 32") and facts["spec"].startswith("scenes(")
+    assert len(card["samples"]) == 4 and card["samples"][0]["src"].startswith("data:image/png;base64,")
+    assert all(sum(bar["count"] for bar in h["bars"]) == h["n"] for h in card["histograms"])
+
+
+def test_a_card_is_written_once_and_a_damaged_one_is_left_out(tmp_path):
+    files = stored(tmp_path)
+    path = tmp_path / "cards" / files["scenes"]
+    stamp = path.stat().st_mtime_ns
+    stored(tmp_path)
+    assert path.stat().st_mtime_ns == stamp
+    path.write_text("{")
+    assert datacards.read(tmp_path, files) == []
+    assert datacards.read(tmp_path, {"x": "../../etc/passwd"}) == []
+
+
+def test_a_picture_with_foreign_characters_is_not_put_into_the_page(tmp_path):
+    files = stored(tmp_path)
+    path = tmp_path / "cards" / files["scenes"]
+    facts = json.loads(path.read_text())
+    facts["samples"][0]["png"] = '"><script>'
+    path.write_text(json.dumps(facts))
+    assert len(datacards.read(tmp_path, files)[0]["samples"]) == 3
+
+
+def test_a_mask_is_laid_over_its_image_in_the_classes_colour():
+    from PIL import Image
+
+    image, mask = np.full((8, 8), 100, np.uint8), np.zeros((8, 8), np.uint8)
+    mask[2, 3], mask[7, 7] = 1, 255
+    sample = cardfile.picture(image, mask)
+    both = np.asarray(Image.open(io.BytesIO(base64.b64decode(sample["png"]))))
+    right = both[:, -8:]
+    assert tuple(both[2, 3]) == (100, 100, 100) and tuple(right[0, 0]) == (100, 100, 100)
+    assert tuple(right[2, 3]) == (171, 132, 45) and tuple(right[7, 7]) == (128, 128, 128)
