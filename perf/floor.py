@@ -156,9 +156,10 @@ def main() -> None:
         print(label, rows[-1][1:], f"{cells} cells", flush=True)
     best = max((label for label in shares if "stack" in label and "training" in label), key=lambda label: statistics.median(shares[label]))
     share = statistics.median(shares[best])
+    shape = f"U-Net {'-'.join(map(str, recipe.widths))}, batch {recipe.batch}, {'x'.join(map(str, size))}"
     said = f"goal {GOAL:.0%} of the peak: {'met' if share >= GOAL else 'missed'}, {share:.0%} in the best stack ({best})"
     body = f"""
-The reference cell (U-Net {"-".join(map(str, recipe.widths))}, batch {recipe.batch}, {"x".join(map(str, size))}) needs {flops / 1e9:.2f} GFLOP a step in its
+The reference cell ({shape}) needs {flops / 1e9:.2f} GFLOP a step in its
 convolutions; on one core at its peak a step would take {1e3 * flops / statistics.median(tops):.1f} ms. One thread;
 {2 * rounds} half-rounds, peak and cells in turn.
 

@@ -179,7 +179,8 @@ def page(found: dict, arms: tuple[Arm, ...], data: str, settings: dict, rounds: 
     losses = ", ".join(f"`{name}` {gap:.0e}" for name, gap in found["facts"]["gaps"].items())
     return f"""
 One cell: `{data}`,
-{settings["steps"]} steps of {settings["batch"]} images, {settings["validations"]} validations (loss, Dice), then all test images by Dice, HD95, ASSD and surface Dice.
+{settings["steps"]} steps of {settings["batch"]} images, {settings["validations"]} validations (loss, Dice),
+then all test images by Dice, HD95, ASSD and surface Dice.
 Both sides train lossbench's U-Net {widths}{" (the peers in channels_last)" if channels_last else ""} with AdamW.
 {2 * rounds} pairs in alternating order. lossbench is run as its sweep runs it, records on disk included: two processes of one thread, a stack of
 {len(LOSSES)} losses in each. It also computes what the loops do not: thresholds, calibration, objects, the signals of every validation.
@@ -206,7 +207,8 @@ Test Dice of the last weights; a single network and a stack differ in rounding, 
 
 Seconds until the first cell can start (process, imports, data drawn, a cell of four steps), once a sweep: lossbench worker
 {spread(found["startup"]["lossbench worker"], 1)}; MONAI process {spread(found["startup"]["MONAI process"], 1)},
-of it importing MONAI {found["facts"]["import"]:.1f} and drawing the data of two seeds {found["facts"]["data"]:.1f} (the last process). Files were in the cache, code was compiled. The scheduler's cost a task is in [scale.md](scale.md).
+of it importing MONAI {found["facts"]["import"]:.1f} and drawing the data of two seeds {found["facts"]["data"]:.1f} (the last process).
+Files were in the cache, code was compiled. The scheduler's cost a task is in [scale.md](scale.md).
 """
 
 
