@@ -82,6 +82,11 @@ def snapshot(results: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
+def left(results: Path) -> list[Path]:
+    """Temporary files and leases."""
+    return [*results.rglob("*.tmp"), *(results / "leases").iterdir()]
+
+
 def kill(process: subprocess.Popen, victim: str) -> bool:
     """Kill the victim; return whether there was one."""
     with contextlib.suppress(ProcessLookupError):
@@ -158,7 +163,7 @@ def torture(kills: int, seed: int, folder: Path) -> dict:
             counts["damaged"] += len(set(after) - whole) + len(store.notes)
             counts["lost"] += len(set(before) - set(after))
             counts["trained twice"] += sum(after[name] != before[name] for name in set(before) & set(after))
-            counts["leftovers"] += len(list(results.rglob("*.error.json")))
+            counts["errors"] += len(list(results.rglob("*.error.json")))
             before = after
             if process.returncode == 0:
                 break
@@ -168,7 +173,9 @@ def torture(kills: int, seed: int, folder: Path) -> dict:
                 print(log.read_text(errors="replace")[-2000:], flush=True)
         counts["cells"] += len(before)
         counts["missing at the end"] += CELLS - len(before)
-        counts["leftovers"] += len(list(results.rglob("*.tmp"))) + len(list((results / "leases").iterdir()))
+        counts["unswept"] += len(left(results))
+        Store(results).open_for_writing()  # as the next sweep does
+        counts["leftovers"] += len(left(results))
         events = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("{")]
         told = Counter()
         for line in events:
@@ -195,7 +202,9 @@ def table(found: dict) -> str:
         ("records lost", found["lost"]),
         ("cells trained twice", found["trained twice"] + found["told twice"]),
         ("cells missing at the end", found["missing at the end"]),
-        ("temporary files, leases or errors left", found["leftovers"]),
+        ("cells reported as failed", found["errors"]),
+        ("leases or temporary files of killed workers at the end of a sweep", found["unswept"]),
+        ("of these left after the next start", found["leftovers"]),
         ("sweeps that a killed worker ended", found["sweeps ended by a worker"]),
         ("tracebacks printed", found["tracebacks"]),
         ("slowest end of the processes left behind", f"{found['slowest']:.1f} s"),
@@ -217,7 +226,16 @@ def main() -> int:
     if chosen.table:
         head = f"# A sweep that cannot be lost\n\n`python perf/torture.py --kills {chosen.kills} --seed {chosen.seed}`"
         chosen.table.write_text(f"{head} on {os.cpu_count()} cores:\n\n{text}")
-    names = ("damaged", "lost", "trained twice", "told twice", "missing at the end", "leftovers", "tracebacks")
+    names = (
+        "damaged",
+        "lost",
+        "trained twice",
+        "told twice",
+        "missing at the end",
+        "errors",
+        "leftovers",
+        "tracebacks",
+    )
     names += ("sweeps ended by a worker",)
     return int(any(found[name] for name in names))
 
