@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from benchmark.errors import UserError, nearest
+from benchmark.mistakes import line_of, sentences
 from benchmark.registry import PATHS, DataSpec, LossSpec, parse_dataset, parse_loss
 
 PROTOCOL = 1  # raised whenever training, scoring or the network changes what the same cell would give
@@ -195,20 +196,21 @@ def read_experiment(
     try:
         parsed = ExperimentFile.model_validate(raw)
     except ValidationError as error:
-        raise UserError("\n".join(_sentences(error, path, text))) from None
+        raise UserError("\n".join(sentences(error, path, text, _keys_at))) from None
     return _resolve(parsed, path, text, extra_files, add_losses, tuning)
 
 
 def _resolve(
     parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[str, ...], add_losses: tuple[str, ...], tuning: bool = False
 ) -> Experiment:
-    from benchmark.data.identity import identity, missing
+    from benchmark.data.identity import identity
+    from benchmark.data.prepare import missing
     from benchmark.registry import losses as known_losses
 
     problems: list[str] = []
 
     def at(key: str, index: int, use: str, error: UserError) -> None:
-        problems.append(f"{path}:{_line(text, [key, use])}: {key}[{index}]: {error}")
+        problems.append(f"{path}:{line_of(text, [key, use])}: {key}[{index}]: {error}")
 
     resolved: list[LossSpec] = []
     items = list(parsed.losses) + [LossItem(use=use) for use in add_losses]
@@ -246,7 +248,7 @@ def _resolve(
             at("datasets", index, item.use, error)
             continue
         except ValidationError as error:
-            problems.extend(_sentences(error, path, text, f"datasets[{index}].recipe"))
+            problems.extend(sentences(error, path, text, _keys_at, f"datasets[{index}].recipe"))
             continue
         if (spec.text, recipe.digest) in {(v[0].text, v[3].digest) for v in variants}:
             at("datasets", index, item.use, UserError(f"'{spec.text}' stands twice"))
@@ -264,53 +266,16 @@ def _resolve(
         rates = read_rates(file, [(v[0].text, loss.text) for v in variants if v[3].learning_rate == "tuned" for loss in resolved])
     seeds = tuple(range(parsed.seeds)) if isinstance(parsed.seeds, int) else parsed.seeds
     if len(set(seeds)) != len(seeds):
-        raise UserError(f"{path}:{_line(text, ['seeds'])}: seeds: a seed stands twice")
+        raise UserError(f"{path}:{line_of(text, ['seeds'])}: seeds: a seed stands twice")
     return Experiment(
         parsed.name, parsed.title, seeds, tuple(resolved), tuple(variants), tuple(skipped), tuple(map(str, extra_files)), str(path), rates
     )  # fmt: skip
-
-
-def _sentences(error: ValidationError, path: Path, text: str, prefix: str = "") -> list[str]:
-    """Return one line per mistake: ``file:line: key: what is wrong`` with the nearest valid key."""
-    lines: dict[str, str] = {}
-    for item in error.errors(include_url=False):
-        # Union branches and validators add their own words to the location; only keys and indices stand in the file.
-        place = [p for p in item["loc"] if isinstance(p, int) or re.fullmatch(r"[A-Za-z_]\w*", str(p))]
-        place = [p for p in place if p not in ("int", "tuple", "float", "constrained")]
-        key = prefix
-        for part in place:
-            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-        line = _line(text, [str(p) for p in place if not isinstance(p, int)])
-        if item["type"] == "extra_forbidden":
-            last = str(item["loc"][-1])  # whatever the user wrote, also what is no plain word
-            key = key if place and str(place[-1]) == last else f"{key}.{last}" if key else last
-            message = f"unknown key{nearest(last, _keys_at(place, prefix))}"
-        elif item["type"] == "missing":
-            message = "is missing"
-        else:
-            got = item.get("input")
-            shown = f" (got {str(got)[:60]!r})" if isinstance(got, str) else f" (got {str(got)[:60]})"
-            message = item["msg"].removeprefix("Value error, ") + shown
-        lines.setdefault(key, f"{path}:{line}: {key or 'file'}: {message}")
-    # A list with a wrong item is also reported as a whole; the item says it better.
-    return [sentence for key, sentence in lines.items() if not any(other.startswith(f"{key}[") for other in lines)]
 
 
 def _keys_at(place: list, prefix: str) -> list[str]:
     names = [str(p) for p in place[:-1] if not isinstance(p, int)]
     model = Recipe if prefix or names[:1] == ["recipe"] else {"losses": LossItem, "datasets": DataItem}.get(names[0] if names else "", ExperimentFile)
     return list(model.model_fields)
-
-
-def _line(text: str, names: list[str]) -> int:
-    """Return the line where the last of the names first stands after the others; TOML readers keep no line numbers."""
-    lines, start, found = text.splitlines(), 0, 1
-    for name in names:
-        for number in range(start, len(lines)):
-            if name in lines[number]:
-                start, found = number, number + 1
-                break
-    return found
 
 
 def _digest(value: Any) -> str:

@@ -94,10 +94,19 @@ def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> f
     return float(mass[front].sum()) / total if total > 0 else math.nan
 
 
+def call_loss(job: Any, logits: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float) -> Tensor:
+    """Return the scalar loss of one cell; raises when it is not a scalar that depends on the logits."""
+    value = job.loss(
+        logits, target, ignore_index=job.data.ignore_index, distance_map=distances, class_frequency=frequency, progress=progress
+    )
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"the loss must return a scalar tensor, it returned {shape}")
+    return value.reshape(())
+
+
 def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, targets: list[Tensor], logits: Tensor) -> None:
     """Append one row of every signal to each cell's curves, and keep the weights that are best on validation."""
-    from benchmark.training import call_loss
-
     images: list[Tensor] = []
     kept: dict[int, Tensor] = {}
     for job, block in zip(jobs, members, strict=True):
@@ -123,7 +132,7 @@ def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, ta
             row["match_ce"] = cross_entropy(scores, target, job.data.ignore_index) - row["size_ce"]
             row["collapsed"] = collapse_kind(labels(scores).cpu().numpy(), target.cpu().numpy(), job.data.ignore_index)
             distances = None if block.distances is None else block.distances[val]
-            row["val_loss"] = _validation_loss(call_loss, job, scores, target, distances, block.frequency, recipe.batch, step / recipe.steps)
+            row["val_loss"] = _validation_loss(job, scores, target, distances, block.frequency, recipe.batch, step / recipe.steps)
             if row["val_dice"] > result.best[0]:
                 result.best = (row["val_dice"], step)
                 result.best_weights = stack.weights(cell)
@@ -138,7 +147,7 @@ CURVES = (
 
 
 @torch.no_grad()
-def _validation_loss(call_loss, job, scores: Tensor, target: Tensor, distances, frequency: Tensor, batch: int, progress: float) -> float:
+def _validation_loss(job, scores: Tensor, target: Tensor, distances, frequency: Tensor, batch: int, progress: float) -> float:
     """Return the mean of the cell's own loss over fixed validation batches of the training batch size."""
     values = []
     for begin in range(0, scores.shape[0], batch):

@@ -21,6 +21,7 @@ from benchmark import seeds
 from benchmark.data.augment import augment
 from benchmark.experiment import Recipe
 from benchmark.models import Stack, initial_weights, weights_hash
+from benchmark.signals import call_loss, predict, validate
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,6 @@ def train(jobs: list[Job], recipe: Recipe, *, on_step: Callable[[int, list[float
     ``on_step(step, losses)`` is told after each step. A stacked recipe never runs fewer than two groups, since a network of one group takes
     other kernels: with two or more, on the CPU with one thread, a cell's numbers do not depend on its companions.
     """
-    from benchmark.signals import validate
-
     began, cpu_began = time.perf_counter(), time.process_time()
     real = len(jobs)
     if recipe.stacked and real == 1:
@@ -126,8 +125,6 @@ def train(jobs: list[Job], recipe: Recipe, *, on_step: Callable[[int, list[float
 
 def _predict(stack: Stack, jobs: list[Job], members: list[Block], results: list[Trained], recipe: Recipe) -> None:
     """Give each cell its probabilities on validation and test images with the last weights, and on test images with the best."""
-    from benchmark.signals import predict
-
     def images(split: str) -> list[Tensor]:
         kept = {id(b): b.images[torch.from_numpy(j.data.split[split])] for j, b in zip(jobs, members, strict=True)}
         return [kept[id(b)] for b in members]
@@ -255,17 +252,6 @@ def _losses(jobs, results, logits: Tensor, parts, members: list[Block], progress
             result.error = f"{type(error).__name__} in step {step + 1}: {error}"
             values.append(None)
     return values
-
-
-def call_loss(job: Job, logits: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float) -> Tensor:
-    """Return the scalar loss of one cell; raises when it is not a scalar that depends on the logits."""
-    value = job.loss(
-        logits, target, ignore_index=job.data.ignore_index, distance_map=distances, class_frequency=frequency, progress=progress
-    )
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"the loss must return a scalar tensor, it returned {shape}")
-    return value.reshape(())
 
 
 def _clip(stack: Stack, limit: float | None) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from benchmark.data import files, layouts, medsegbench, pictures, reading
+from benchmark.data import layouts, medsegbench, pictures, reading
 from benchmark.data.container import Data
 from benchmark.data.pictures import Item
 from benchmark.data.prepare import Prepared, open_prepared, zscore
@@ -63,20 +61,6 @@ def folder(
         return medsegbench.prepare(root, category, cut) if root.is_file() else prepare(layout, options, cut)
 
     return open_prepared("folder", canonical(folder, given), given, 1, seed, build, card)
-
-
-def content_hash(path: str) -> str:
-    """Return 16 hexadecimal digits over names and contents of the files that the folder's data set is made from."""
-    root = Path(path).expanduser()
-
-    def compute() -> str:
-        layout = layouts.find(path)
-        base = root if root.is_dir() else root.parent
-        names = [file.relative_to(base).as_posix() for file in layout.files()]
-        marks = files.hashes(layout.files(), root)
-        return hashlib.sha256(json.dumps(list(zip(names, marks, strict=True))).encode()).hexdigest()[:16]
-
-    return files.remembered_hash(root, compute) if root.exists() else compute()
 
 
 def prepare(layout: layouts.Layout, options: reading.Options, cut: dict) -> Prepared:

@@ -1,4 +1,4 @@
-"""What a data set is, as a short hash for the cell key, without building it; and whether it is at hand."""
+"""What a data set is, as a short hash for the cell key, without building it."""
 
 from __future__ import annotations
 
@@ -32,34 +32,13 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
     if name in PUBLIC:
         return f"{FORMAT} {sources.registry_hash(public_source(name, params))}", params
     if name == "folder":
-        from benchmark.data.folder import content_hash
+        from benchmark.data.layouts import content_hash
 
         return f"{FORMAT} {content_hash(params.pop('path'))}", params
     if name == "torchvision":
         params.pop("root")
         return str(FORMAT), params
     return None, params
-
-
-def missing(spec: Any) -> str:
-    """Return the sentence that says how to get a public set that is not on this machine; an empty string if it is, or
-    is no public set.
-    """
-    if spec.name not in PUBLIC:
-        return ""
-    from benchmark.data.prepare import is_prepared
-
-    if is_prepared(spec.name, spec.params, spec.entry.meta.get("version", 1)):
-        return ""
-    name = public_source(spec.name, spec.params)
-    folder = sources.raw_folder(name)
-    if folder is None:
-        return sources.how_to_get(name)
-    gaps = sources.absent(name, folder)
-    if gaps:
-        lacking = f"{len(gaps)} of {len(sources.source(name).files)} files in {folder} (such as {gaps[0]})"
-        return f"data set '{name}' lacks {lacking}; 'lossbench data fetch {name}' completes it"
-    return ""
 
 
 def public_source(name: str, params: dict) -> str:

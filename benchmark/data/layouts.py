@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmark.data import files
 from benchmark.data.formats import SUFFIXES, stem_of, suffix_of
 from benchmark.errors import UserError
 
@@ -205,3 +207,17 @@ def _relative(path: Path, root: Path) -> str:
         return path.relative_to(root).as_posix()
     except ValueError:
         return str(path)
+
+
+def content_hash(path: str) -> str:
+    """Return 16 hexadecimal digits over names and contents of the files that the folder's data set is made from."""
+    root = Path(path).expanduser()
+
+    def compute() -> str:
+        layout = find(path)
+        base = root if root.is_dir() else root.parent
+        names = [file.relative_to(base).as_posix() for file in layout.files()]
+        marks = files.hashes(layout.files(), root)
+        return hashlib.sha256(json.dumps(list(zip(names, marks, strict=True))).encode()).hexdigest()[:16]
+
+    return files.remembered_hash(root, compute) if root.exists() else compute()

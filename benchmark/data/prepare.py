@@ -17,7 +17,7 @@ import numpy as np
 from benchmark.data import sources, splitting
 from benchmark.data.container import VOID, Data, container, digest, validate
 from benchmark.data.files import locked, plain, whole_folder, write_whole
-from benchmark.data.identity import PUBLIC, content_of
+from benchmark.data.identity import PUBLIC, content_of, public_source
 from benchmark.errors import UserError
 from benchmark.seeds import stream
 
@@ -121,3 +121,22 @@ def zscore(image: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     image = image.astype(np.float64)
     spread = image.std(axis=axes, keepdims=True)
     return ((image - image.mean(axis=axes, keepdims=True)) / np.where(spread > 1e-8, spread, 1)).astype(np.float32)
+
+
+def missing(spec: Any) -> str:
+    """Return the sentence that says how to get a public set that is not on this machine; an empty string if it is, or
+    is no public set.
+    """
+    if spec.name not in PUBLIC:
+        return ""
+    if is_prepared(spec.name, spec.params, spec.entry.meta.get("version", 1)):
+        return ""
+    name = public_source(spec.name, spec.params)
+    folder = sources.raw_folder(name)
+    if folder is None:
+        return sources.how_to_get(name)
+    gaps = sources.absent(name, folder)
+    if gaps:
+        lacking = f"{len(gaps)} of {len(sources.source(name).files)} files in {folder} (such as {gaps[0]})"
+        return f"data set '{name}' lacks {lacking}; 'lossbench data fetch {name}' completes it"
+    return ""

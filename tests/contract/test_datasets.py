@@ -5,7 +5,8 @@ import pytest
 
 from benchmark import get_dataset
 from benchmark.data.container import Data
-from benchmark.data.identity import identity, missing
+from benchmark.data.identity import identity
+from benchmark.data.prepare import missing
 from benchmark.registry import datasets, parse_dataset
 
 FEW = "n_train=12, n_val=4, n_test=6"

@@ -10,8 +10,8 @@ import pytest
 
 from benchmark import get_dataset
 from benchmark.data import prepare
-from benchmark.data.identity import identity, missing
-from benchmark.data.prepare import Prepared, open_prepared, prepared_path, zscore
+from benchmark.data.identity import identity
+from benchmark.data.prepare import Prepared, missing, open_prepared, prepared_path, zscore
 from benchmark.errors import UserError
 from benchmark.registry import parse_dataset
 
