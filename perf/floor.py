@@ -1,6 +1,6 @@
 """How near training comes to what one core can do: share of the measured peak, single and stacked.
 
-    python perf/floor.py [--rounds 15] [--quick]     writes docs/speed_floor.md, about two minutes
+    python perf/floor.py [--rounds 12] [--quick]     writes docs/speed_floor.md, about three minutes
 
 The peak is the fastest of a large matrix product and two large convolutions, measured in every round beside the rest, so that
 a slow moment of the machine slows both. Work is that of the convolutions alone, counted from their shapes: forward, gradient
@@ -117,7 +117,7 @@ def step_seconds(cells: int, data, recipe, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="a tiny check; writes nothing")
     chosen = parser.parse_args()
     rounds, repeats, steps = (1, 1, 5) if chosen.quick else (chosen.rounds, 5, 10)

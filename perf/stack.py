@@ -20,6 +20,7 @@ SIZES = (1, 2, 4, 6, 8)
 LOSSES = ("ce", "dice", "dice_ce", "focal")
 NETWORKS = {"8-16-32, batch 8 (reference cell)": {"widths": (8, 16, 32), "batch": 8}, "16-32-64, batch 16": {"widths": (16, 32, 64), "batch": 16}}
 GOAL = 1.8
+_open: dict = {}  # a worker draws the data once
 
 
 def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
@@ -29,7 +30,9 @@ def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     from benchmark.registry import get_dataset, get_loss, parse_loss
 
     worker.prepare()
-    data = get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)", 0)
+    data = _open.get("data")
+    if data is None:
+        data = _open["data"] = get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)", 0)
     losses = [get_loss(parse_loss(LOSSES[n % len(LOSSES)])) for n in range(cells)]
     jobs = [training.Job(loss, (), data, REFERENCE, 0) for loss in losses]
     recipe = Recipe(steps=steps, validations=1, stacked=cells > 1, **settings)
@@ -101,7 +104,7 @@ def main() -> None:
     for name, settings in NETWORKS.items():
         print(name, flush=True)
         large = settings["batch"] > 8
-        found = sizes(workers, max(1, rounds // 2) if large else rounds, max(5, steps // 2) if large else steps, settings)
+        found = sizes(workers, max(1, rounds // 2) if large else rounds, max(5, steps // 3) if large else steps, settings)
         parts.append(f"## {name}\n\n{table(['cells in the stack', 'cell-steps a second', 'ms a cell and step', 'times single'], found)}")
     rows, gain = two_against_one(workers, rounds, 2 * steps, NETWORKS["8-16-32, batch 8 (reference cell)"])
     for worker in workers:

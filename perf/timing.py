@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import importlib.metadata
 import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +41,22 @@ def one_thread() -> None:
 
 
 class Worker:
-    """A process that stays warm between calls, with its own number of threads; ``ready`` is what it took to come up."""
+    """A process that stays warm between calls, with its own number of threads; its loader workers are like those of any script.
+
+    A process of multiprocessing's own will not do: loader workers forked from one take seconds to end, which no user's script sees.
+    """
 
     def __init__(self, threads: int):
-        context = multiprocessing.get_context("spawn")
-        before = {name: os.environ.get(name) for name in THREADS}
-        os.environ.update(dict.fromkeys(THREADS, str(threads)))
-        began = time.perf_counter()
-        self.end, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, threads))
-        self.process.start()
+        self.end, theirs = multiprocessing.Pipe()
+        code = f"import sys; sys.path[:0] = [{str(ROOT / 'perf')!r}]; import timing; timing.serve({theirs.fileno()}, {threads})"
+        environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
+        self.process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
         self.result()
-        self.ready = time.perf_counter() - began
 
     def send(self, function: Callable, *arguments: Any) -> None:
-        self.end.send((function, arguments))
+        """Start a function of a module in perf/ on the process."""
+        self.end.send((Path(function.__code__.co_filename).stem, function.__name__, arguments))
 
     def result(self) -> Any:
         try:
@@ -72,21 +73,23 @@ class Worker:
 
     def close(self) -> None:
         self.end.close()
-        self.process.join(20)
+        self.process.wait(20)
 
 
-def _serve(end, threads: int) -> None:
+def serve(channel: int, threads: int) -> None:
+    """Be a worker: answer calls until the other end is closed."""
     import torch
 
     torch.set_num_threads(threads)
+    end = Connection(channel)
     end.send((True, None))
     while True:
         try:
-            function, arguments = end.recv()
+            module, name, arguments = end.recv()
         except (EOFError, KeyboardInterrupt):
             return
         try:
-            end.send((True, function(*arguments)))
+            end.send((True, getattr(importlib.import_module(module), name)(*arguments)))
         except Exception:
             end.send((False, traceback.format_exc(limit=-3)))
 
