@@ -27,6 +27,8 @@ def make(results: Path) -> Made:
     lines = []
     if note is not None and (results / "cells").is_dir():
         lines.append(write_tables(results, note))
+    elif (results / "cells").is_dir() and not (results / "tables" / "cells.parquet").is_file():
+        raise UserError(f"{results} holds records, but not which experiment they belong to; 'lossbench sweep EXPERIMENT --results {results}' says it")
     elif not (results / "tables" / "cells.parquet").is_file():
         raise UserError(f"{results} holds neither records nor tables; 'lossbench sweep --results {results}' makes them")
     made = report.make(results, note)
@@ -45,6 +47,8 @@ def write_tables(results: Path, note: dict) -> str:
     tables.write_tables(frames, results / "tables")
     count, planned = len(frames["cells"]), len(note["cells"])
     lack = f", {planned - count} missing" if count < planned else ""
+    other = sum(1 for file in (results / "cells").glob("*/*.json") if not file.name.endswith(".error.json")) - count
+    lack += f"; {other} other records there are not part of '{note['name']}' as it was last swept" if other > 0 else ""
     return f"tables   {results / 'tables' / 'cells.csv'} ({count} cells{lack})"
 
 

@@ -46,10 +46,12 @@ def _resolve(experiment: str, with_: list[Path] | None, data: list[str] | None, 
 
 def _data_spec(text: str) -> str:
     """Return a spec for what the user typed after --data: a path becomes folder(path=...)."""
+    from benchmark.registry import datasets
+
     path = Path(text).expanduser()
-    if path.exists():
+    if text.strip() and path.exists():
         return f"folder(path={str(path.resolve())!r})"
-    if "(" in text or text.isidentifier():
+    if "(" in text or text in datasets():
         return text
     raise UserError(f"--data {text}: there is no such folder or file, and it names no data set; 'lossbench data list' shows the sets")
 
@@ -77,15 +79,17 @@ def sweep(
     from benchmark import sweep as sweeping
     from benchmark.data import cardfile
 
-    planned = sweeping.plan(_resolve(experiment, with_, data, loss, seeds), results)
+    resolved = _resolve(experiment, with_, data, loss, seeds)
+    sweeping.open_results(results, say=_say)
+    planned = sweeping.plan(resolved, results)
     listing.print_plan(planned)
+    # Opens every data set once, so that what is wrong with one is said before anything is trained.
+    cards = cardfile.store(results, [(spec, mark, label) for spec, mark, label, _ in resolved.datasets], resolved.seeds[0], resolved.extra_files)
     engine = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit}
     chosen = sweeping.select(planned, budget, shard, workers)
     if len(chosen) < len(planned.missing):
         _say(f"  {len(chosen)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, [budget, shard and f'shard {shard}']))})")
     failed = _train(planned, results, json_lines, only=chosen, **engine)
-    resolved = planned.experiment
-    cards = cardfile.store(results, [(data, mark, label) for data, mark, label, _ in resolved.datasets], resolved.seeds[0], resolved.extra_files)
     sweeping.write_experiment(resolved, planned.cells, results, cards)
     if report:
         _answer(results)
@@ -103,14 +107,15 @@ def _train(planned, results: Path, json_lines: bool = False, only=None, **engine
         return False
     facts = provenance.collect(results=results)
     mode = "json" if json_lines else "auto"
-    summary, failures = sweeping.run(planned, todo, results, provenance=facts, mode=mode, **engine)
+    summary, trained, failures = sweeping.run(planned, todo, results, provenance=facts, mode=mode, say=_say, **engine)
     for sentence in failures:
         _say(f"failed: {sentence}", error=True)
     if summary.interrupted:
         _say(f"interrupted; every finished cell is kept. To go on: {_again()}", error=True)
         raise typer.Exit(130)
     after = sweeping.plan(planned.experiment, results, todo)
-    _say(f"trained {len(todo) - len(after.missing)} cells in {listing.duration(summary.seconds)}")
+    others = len(todo) - len(after.missing) - trained
+    _say(f"trained {trained} cells in {listing.duration(summary.seconds)}" + (f", {others} came from another sweep" if others > 0 else ""))
     if failures:
         _say(f"{len(after.missing)} cells have no record ('lossbench status --why' says why); the same command tries them again", error=True)
     return bool(failures)
@@ -156,8 +161,8 @@ def status(
             _say("'--why' names each; 'lossbench sweep' trains them")
         return
     for cell in planned.missing:
-        state = planned.states[cell.key]
-        _say(f"  {state.status:8} {cell.data_label} · {cell.loss.label} · seed {cell.seed}  {state.why}")
+        state = planned.states[cell.key].status
+        _say(f"  {state:8} {cell.data_label} · {cell.loss.label} · seed {cell.seed}  {sweeping.why(planned, cell, results)}")
 
 
 @app.command()

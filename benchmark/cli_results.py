@@ -33,4 +33,6 @@ def merge(
     from benchmark import verify as verifying
 
     for folder in folders:
+        verifying.check_source(folder)
+    for folder in folders:
         print(verifying.merge(folder, results))

@@ -197,12 +197,13 @@ def read_experiment(
         parsed = ExperimentFile.model_validate(raw)
     except ValidationError as error:
         raise UserError("\n".join(sentences(error, path, text, _keys_at))) from None
-    return _resolve(parsed, path, text, extra_files, add_losses, tuning)
+    return _resolve(parsed, path, text, extra_files, add_losses, tuning, bool(data))
 
 
 def _resolve(
-    parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[str, ...], add_losses: tuple[str, ...], tuning: bool = False
-) -> Experiment:
+    parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[str, ...], add_losses: tuple[str, ...],
+    tuning: bool = False, given_data: bool = False,
+) -> Experiment:  # fmt: skip
     from benchmark.data.identity import identity
     from benchmark.data.prepare import missing
     from benchmark.registry import losses as known_losses
@@ -210,7 +211,9 @@ def _resolve(
     problems: list[str] = []
 
     def at(key: str, index: int, use: str, error: UserError) -> None:
-        problems.append(f"{path}:{line_of(text, [key, use])}: {key}[{index}]: {error}")
+        typed = "--data" if key == "datasets" and given_data else "--loss" if key == "losses" and index >= len(parsed.losses) else ""
+        place = f"{typed} {use}" if typed else f"{path}:{line_of(text, [key, use])}: {key}[{index}]"
+        problems.append(f"{place}: {error}")
 
     resolved: list[LossSpec] = []
     items = list(parsed.losses) + [LossItem(use=use) for use in add_losses]
@@ -249,6 +252,9 @@ def _resolve(
             continue
         except ValidationError as error:
             problems.extend(sentences(error, path, text, _keys_at, f"datasets[{index}].recipe"))
+            continue
+        if spec.public.text in {v[0].public.text for v in variants if v[0].text != spec.text}:
+            at("datasets", index, item.use, UserError(f"another data set is called '{spec.public.text}' too; rename one of the folders"))
             continue
         if (spec.text, recipe.digest) in {(v[0].text, v[3].digest) for v in variants}:
             at("datasets", index, item.use, UserError(f"'{spec.text}' stands twice"))

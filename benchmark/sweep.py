@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,24 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     cells = experiment.cells() if cells is None else cells
     states = store.state([(c.key, c.loss.fingerprint) for c in cells], {c.key: c.loss.label for c in cells})
     return Plan(experiment, cells, states, _measured(store, cells, states), tuple(store.notes))
+
+
+def open_results(results: str | Path, say: Callable[[str], None]) -> None:
+    """Make sure that the folder can be written, and say which damaged files were set aside (their cells are trained again)."""
+    store = Store(results)
+    store.open_for_writing()
+    for note in store.notes:
+        say(note)
+
+
+def why(planned: Plan, cell: Cell, results: str | Path) -> str:
+    """Return why a cell is not done, in one clause; of a failed one the reason that its error record holds."""
+    state = planned.states[cell.key]
+    if state.status == "failed":
+        error = Store(results).read_error(cell.key, cell.loss.fingerprint)
+        if error:
+            return error["error"]
+    return state.why
 
 
 def select(planned: Plan, budget: str | None = None, shard: str | None = None, workers: int | None = None) -> list[Cell]:
@@ -164,8 +182,9 @@ def run(
     time_limit: float | None = None,
     device: str = "cpu",
     mode: str = "auto",
-) -> tuple[engines.Summary, list[str]]:
-    """Train the cells ``todo``; return how the run went and one sentence for each kind of failure."""
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[engines.Summary, int, list[str]]:
+    """Train the cells ``todo``; return how the run went, how many it trained, and one sentence for each kind of failure."""
     from benchmark import progress
 
     folder = Path(results).resolve()
@@ -175,6 +194,12 @@ def run(
     by_key = {cell.key: cell for cell in todo}
     failures: Counter[str] = Counter()
     busy: set[tuple[str, str]] = set()
+    trained: set[str] = set()
+
+    def on_event(event: dict) -> None:
+        if event["kind"] == "lost" and event.get("owner"):
+            store.leases.bury(event["owner"])  # what a dead worker of another host held is free at once
+        display.event(event)
 
     def on_result(result: engines.Result) -> None:
         display.result(result)
@@ -182,7 +207,9 @@ def run(
             for key in result.value["busy"]:
                 busy.add((key, by_key[key].loss.fingerprint))
             for key, outcome in result.value["outcomes"].items():
+                trained.add(key)
                 if outcome == "failed":
+                    trained.discard(key)
                     error = store.read_error(key, by_key[key].loss.fingerprint) or {}
                     failures[error.get("error", f"cell {key} failed")] += 1
             return
@@ -198,13 +225,14 @@ def run(
         queue = tasks(planned, waiting, folder, provenance, device)
         busy.clear()
         with progress.show(queue, workers=workers or engines.usable_cores(), mode=mode) as display:
-            summary = engines.run(queue, work.run_stack, on_event=display.event, on_result=on_result, **engine)
+            summary = engines.run(queue, work.run_stack, on_event=on_event, on_result=on_result, **engine)
         if summary.interrupted or not busy:
             break
         # Another sweep on this folder holds these cells: wait for its records, train what it leaves behind.
+        say(f"another sweep on {results} is training {len(busy)} cells; waiting for them")
         _, free = store.wait(sorted(busy))
         waiting = [by_key[key] for key, _ in free]
-    return summary, [f"{text} ({count} cell{'s' * (count > 1)})" for text, count in failures.most_common()]
+    return summary, len(trained), [f"{text} ({count} cell{'s' * (count > 1)})" for text, count in failures.most_common()]
 
 
 def check_losses(cells: list[Cell]) -> None:
@@ -224,7 +252,7 @@ def check_losses(cells: list[Cell]) -> None:
                 function(logits, target, distance_map=torch.zeros_like(logits), class_frequency=frequency, progress=0.5)
             except UserError as error:
                 complaint = complaint or error
-            except Exception:  # a user's loss may not suit this shape; if it suits none, its own cells will say so
+            except (Exception, SystemExit):  # a user's loss may not suit this shape; if it suits none, its own cells will say so
                 complaint = None
                 break
             else:

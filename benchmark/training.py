@@ -248,7 +248,7 @@ def _losses(jobs, results, logits: Tensor, parts, members: list[Block], progress
             continue
         try:
             values.append(call_loss(job, logits[:, cell].contiguous(), parts[cell][1], parts[cell][2], members[cell].frequency, progress))
-        except Exception as error:  # a user's loss may raise anything; it costs its own cell only
+        except (Exception, SystemExit) as error:  # a user's loss may raise anything; it costs its own cell only
             result.error = f"{type(error).__name__} in step {step + 1}: {error}"
             values.append(None)
     return values

@@ -64,7 +64,11 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
 
     cell = record["cell"]
     what = f"{cell['data_label']} · {record['loss_label']} · seed {cell['seed']}"
-    spec = parse_loss(cell["loss"], extra_files, record["loss_label"])
+    try:
+        spec = parse_loss(cell["loss"], extra_files, record["loss_label"])
+    except UserError as error:
+        how = f"its loss is not known here ({error}); give its file by --with"
+        return {"what": what, "key": record["key"], "passed": False, "exact": False, "how": how}
     if not record["loss_fingerprint"].startswith(spec.fingerprint):
         return {"what": what, "key": record["key"], "passed": False, "exact": False, "how": "the source of its loss has changed since"}
     here = provenance.collect(results=scratch)
@@ -107,12 +111,20 @@ def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
     return math.isfinite(gap) and gap <= TOLERANCE, f"another environment: Dice differs by {gap:.4f}"
 
 
-def merge(source: str | Path, results: str | Path) -> str:
-    """Copy the records that ``results`` lacks from another folder; return the sentence that says what was done."""
+def check_source(source: str | Path) -> None:
+    """Raise UserError unless a folder holds records."""
     if not (Path(source) / "cells").is_dir():
         raise UserError(f"{source} is not a results folder: it has no 'cells'")
+
+
+def merge(source: str | Path, results: str | Path) -> str:
+    """Copy the records that ``results`` lacks from another folder; return the sentence that says what was done."""
+    check_source(source)
     store, other = Store(results), Store(source)
     store.open_for_writing()
+    note = Path(source) / "experiment.json"
+    if note.is_file() and not (Path(results) / "experiment.json").exists():
+        write_atomically(Path(results) / "experiment.json", note.read_bytes())
     new = kept = different = 0
     for record in other.records():
         fingerprint = record["loss_fingerprint"]

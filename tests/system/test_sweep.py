@@ -136,6 +136,8 @@ def test_a_loss_that_raises_fails_alone_with_its_reason(folder):
         (["sweep", "tiny.toml", "--loss", "dice(over='smaple')"], "sample"),
         (["sweep", "tiny.toml", "--loss", "focal(gamma=-1.0)"], "gamma"),
         (["sweep", "tiny.toml", "--data", "no_such_folder/"], "there is no such folder"),
+        (["sweep", "tiny.toml", "--data", "nosuchfolder"], "there is no such folder"),
+        (["sweep", "tiny.toml", "--data", ""], "there is no such folder"),
         (["sweep", "tiny.toml", "--results", "my_loss.py"], "my_loss.py"),
         (["report", "--results", "empty"], "lossbench sweep"),
         (["list", "losses", "dise"], "did you mean 'dice'"),
@@ -185,3 +187,43 @@ def test_records_of_your_own_data_keep_no_path(folder):
             assert str(folder) not in text and "path='private" not in text, path  # only the command as typed may name it
     shutil.move(folder / "private" / "things", folder / "things")
     assert "nothing to train" in lossbench(folder, "sweep", "tiny.toml", "--data", "things", "--no-report")
+
+
+def test_a_damaged_record_is_set_aside_with_a_line_and_trained_again_at_once(folder):
+    lossbench(folder, "sweep", "tiny.toml", "--serial", "--no-report")
+    damaged = sorted((folder / "results" / "cells").rglob("*.json"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:400])
+    text = lossbench(folder, "sweep", "tiny.toml", "--serial", "--no-report")
+    assert damaged.name in text and "trained 1 cells" in text
+    assert len(records(folder)) == 4 and list((folder / "results" / "quarantine").iterdir())
+
+
+def test_data_that_cannot_be_used_stop_the_sweep_before_it_starts(folder):
+    (folder / "mine" / "images").mkdir(parents=True)
+    (folder / "mine" / "masks").mkdir()
+    for kind in ("images", "masks"):
+        (folder / "mine" / kind / "a.png").write_bytes(b"not a picture")
+    text = lossbench(folder, "sweep", "tiny.toml", "--data", "mine", code=2)
+    assert "a" in text and not list((folder / "results").rglob("cells/*/*.json"))
+
+
+def test_two_folders_of_one_name_are_not_taken_for_one_data_set(folder):
+    import numpy as np
+    from PIL import Image
+
+    for shade, place in enumerate(("a", "b")):
+        for kind in ("images", "masks"):
+            (folder / place / "data" / kind).mkdir(parents=True)
+            for number in range(6):
+                pixels = np.zeros((16, 16), np.uint8)
+                pixels[4:9, number : number + 5] = 1 if kind == "masks" else 100 + 50 * shade
+                Image.fromarray(pixels).save(folder / place / "data" / kind / f"{number}.png")
+    text = lossbench(folder, "sweep", "tiny.toml", "--data", "a/data", "--data", "b/data", code=2)
+    assert "rename one of the folders" in text
+
+
+def test_the_loss_of_the_readme_keeps_the_contract(folder):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = readme.split("```python\n# my_loss.py\n")[1].split("```")[0]
+    (folder / "readme_loss.py").write_text(code)
+    assert "FAIL" not in lossbench(folder, "check", "readme_loss.py")
