@@ -37,7 +37,7 @@ def board(tables: Mapping[str, pd.DataFrame]):
             axis.hlines(y, row.low, row.high, color=color, linewidth=1.3, zorder=2)
             axis.plot([row.mean], [y], "o", color=color, markersize=5.5, zorder=4)
             axis.plot([row.mean_val], [y], "D", color=color, markerfacecolor=style.PAPER, markersize=4.5, zorder=3)
-        axis.set_yticks(range(len(part)), [f"{'• ' if row.best else ''}{row.loss_label}" for row in part.itertuples()])
+        axis.set_yticks(range(len(part)), [f"{'• ' if row.best else ''}{style.fitting(row.loss_label, 24)}" for row in part.itertuples()])
         for text, row in zip(axis.get_yticklabels(), part.itertuples(), strict=True):
             text.set_fontweight("bold" if row.best else "normal")
         axis.set_title(style.fitting(f"{labels[dataset, recipe]}{f' · {recipe}' if several else ''}"))

@@ -12,6 +12,7 @@ from benchmark.analysis.contrasts import by_loss
 from benchmark.analysis.effects import DOSE
 from benchmark.figures import style
 
+NOISE = "data.noise"
 REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
 
 
@@ -19,13 +20,16 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a data set variant: where it stands on the foreground axis and whether its fraction was set (a
     ladder) or measured.
 
-    The ladder of a generator is told from others by its remaining parameters. A scene at a single foreground fraction
+    The ladder of a generator is told from others by its remaining parameters; the noise counts among them only where one
+    fraction comes at several noises, since a ladder of equal difficulty has another noise at each level. A scene at a single foreground fraction
     is no ladder and stands for itself, as a public set does.
     """
     dose = cells[DOSE].astype(float) if DOSE in cells else pd.Series(np.nan, index=cells.index)
     measured = cells["foreground_true"].astype(float) if "foreground_true" in cells else dose
     table = cells.assign(dose=dose, measured=measured)
-    others = [c for c in cells if c.startswith("data.") and c != DOSE]
+    others = [c for c in cells if c.startswith("data.") and c not in (DOSE, NOISE)]
+    if NOISE in cells and (table.groupby([*others, "recipe", "dose"], dropna=False, observed=True)[NOISE].nunique() > 1).any():
+        others.append(NOISE)
     rows = []
     for (dataset, recipe), part in table.groupby(["dataset", "recipe"], sort=True, observed=True):
         first = part.iloc[0]
@@ -115,6 +119,6 @@ def real_legend(table: pd.DataFrame) -> list:
 
     real = table[table["ladder"] == ""].drop_duplicates("label").sort_values("label")
     return [
-        Line2D([], [], color=style.SOFT, marker=row.mark, linestyle="", markersize=5.5, label=f"{row.label} ({style.percent(row.x)})")
+        Line2D([], [], color=style.SOFT, marker=row.mark, linestyle="", markersize=5.5, label=f"{style.fitting(row.label, 24)} ({style.percent(row.x)})")
         for row in real.itertuples()
     ]

@@ -144,6 +144,10 @@ def foreground_axis(axis, levels: Sequence[float]) -> None:
         levels = levels[:: -(-len(levels) // 6)]
     axis.set_xticks(levels, [percent(x).removesuffix(" %") for x in levels])
     axis.minorticks_off()
+    # Never less than a decade: with one data set, the small shift between two marks of one fraction would fill the axis.
+    low, high = axis.get_xlim()
+    middle, reach = np.sqrt(low * high), max(np.sqrt(high / low), np.sqrt(10.0))
+    axis.set_xlim(middle / reach, middle * reach)
 
 
 def clipped(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
