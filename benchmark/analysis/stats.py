@@ -157,6 +157,8 @@ def tost(found: Estimate, margin: float) -> float:
     """
     if not found.df > 0 or not margin > 0:
         return float("nan")
+    if found.se == 0 and found.df < 2:  # as in ``beyond``
+        return float("nan")
     if found.se == 0:
         return 0.0 if abs(found.value) < margin else 1.0
     from scipy.special import stdtr
@@ -167,6 +169,8 @@ def tost(found: Estimate, margin: float) -> float:
 def beyond(found: Estimate, margin: float) -> float:
     """Return the one-sided p-value against |effect| <= margin: small means that the effect is shown to be larger."""
     if not found.df > 0:
+        return float("nan")
+    if found.se == 0 and found.df < 2:  # two equal values, say two collapses, do not show that there is no spread
         return float("nan")
     if found.se == 0:
         return 0.0 if abs(found.value) > margin else 1.0

@@ -208,7 +208,7 @@ def _decide_equality(raw: _Raw, own: _Adjusted | _Raw) -> tuple[str, str, str]:
     if own.p_beyond < ALPHA:
         return "contradicted", f"Shown to lie beyond the margin{where}", ""
     if np.isnan(own.p_beyond):
-        return "not testable", f"One seed has no spread, so nothing can be shown equal{where}; more seeds are needed", ""
+        return "not testable", f"So few seeds show no spread, so nothing can be shown{where}; more are needed", ""
     return "inconclusive", "Neither equality nor a difference beyond the margin is shown" + (f"; furthest{where}" if where else ""), ""
 
 

@@ -147,3 +147,9 @@ def test_the_hierarchical_interval_of_single_blocks_is_a_plain_bootstrap_over_da
     plain = scipy_stats.bootstrap((means,), np.mean, method="percentile", n_resamples=20_000, rng=0).confidence_interval
     assert (low, high) == pytest.approx((plain.low, plain.high), abs=0.01)
     assert np.isnan(stats.hierarchical_interval([[means]])).all()
+
+
+def test_two_equal_values_show_nothing_beyond_a_margin():
+    assert np.isnan(stats.beyond(stats.Estimate(5.0, 0.0, 1.0), 0.1))
+    assert np.isnan(stats.tost(stats.Estimate(0.0, 0.0, 1.0), 0.1))
+    assert stats.beyond(stats.Estimate(5.0, 0.0, 3.0), 0.1) == 0.0
