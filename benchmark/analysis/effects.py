@@ -18,6 +18,7 @@ from benchmark.errors import UserError, nearest
 
 CERTIFICATE = ("init_hash", "order_hash", "split_hash")
 DOSE = "data.foreground"
+NOISE = "data.noise"
 UNPROVEN = "?"
 Value = str | Mapping[str, float]
 
@@ -176,7 +177,7 @@ def _described(pairs: pd.DataFrame) -> pd.DataFrame:
     """Add what the design needs: the independent data set (unit), the ladder, and the dose (log10 of the foreground
     fraction).
     """
-    parameters = [c for c in pairs.columns if c.startswith("data.") and c != DOSE]
+    parameters = ladder_parameters(pairs)
     unit, ladder = {}, {}
     for row in pairs.drop_duplicates("dataset")[["dataset", "dataset_name", *parameters]].to_dict("records"):
         # A user's folders and torchvision's sets are different data under one builder.
@@ -198,6 +199,20 @@ def _groups(strata: list[pd.DataFrame]) -> list[np.ndarray]:
 
 def _doses(strata: list[pd.DataFrame]) -> list[float]:
     return [float(part["dose"].iloc[0]) for part in strata]
+
+
+def ladder_parameters(table: pd.DataFrame) -> list[str]:
+    """Return the columns of data parameters that tell one ladder of foreground fractions from another.
+
+    All but the fraction itself; the noise only where one fraction comes at several noises of otherwise equal parameters, since a ladder of
+    equal difficulty has another noise at each of its levels.
+    """
+    others = [c for c in table.columns if c.startswith("data.") and c not in (DOSE, NOISE)]
+    if NOISE in table and DOSE in table:
+        keys = [*others, DOSE, *(c for c in ("dataset_name", "recipe") if c in table)]
+        if (table.groupby(keys, dropna=False, observed=True)[NOISE].nunique() > 1).any():
+            others.append(NOISE)
+    return others
 
 
 def _ladders(strata: list[pd.DataFrame]) -> list[list[pd.DataFrame]]:

@@ -9,10 +9,9 @@ import pandas as pd
 
 from benchmark.analysis import stats
 from benchmark.analysis.contrasts import by_loss
-from benchmark.analysis.effects import DOSE
+from benchmark.analysis.effects import DOSE, ladder_parameters
 from benchmark.figures import style
 
-NOISE = "data.noise"
 REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
 
 
@@ -27,9 +26,7 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
     dose = cells[DOSE].astype(float) if DOSE in cells else pd.Series(np.nan, index=cells.index)
     measured = cells["foreground_true"].astype(float) if "foreground_true" in cells else dose
     table = cells.assign(dose=dose, measured=measured)
-    others = [c for c in cells if c.startswith("data.") and c not in (DOSE, NOISE)]
-    if NOISE in cells and (table.groupby([*others, "recipe", "dose"], dropna=False, observed=True)[NOISE].nunique() > 1).any():
-        others.append(NOISE)
+    others = ladder_parameters(cells)
     rows = []
     for (dataset, recipe), part in table.groupby(["dataset", "recipe"], sort=True, observed=True):
         first = part.iloc[0]

@@ -153,3 +153,14 @@ def test_two_equal_values_show_nothing_beyond_a_margin():
     assert np.isnan(stats.beyond(stats.Estimate(5.0, 0.0, 1.0), 0.1))
     assert np.isnan(stats.tost(stats.Estimate(0.0, 0.0, 1.0), 0.1))
     assert stats.beyond(stats.Estimate(5.0, 0.0, 3.0), 0.1) == 0.0
+
+
+def test_a_ladder_of_equal_difficulty_is_one_ladder_and_a_grid_of_noises_is_several():
+    import pandas as pd
+
+    from benchmark.analysis.effects import ladder_parameters
+
+    equal = pd.DataFrame({"data.foreground": [0.01, 0.1], "data.noise": [0.4, 2.0], "data.size": [64, 64], "recipe": "r"})
+    assert ladder_parameters(equal) == ["data.size"]
+    grid = pd.DataFrame({"data.foreground": [0.01, 0.01], "data.noise": [0.4, 2.0], "data.size": [64, 64], "recipe": "r"})
+    assert ladder_parameters(grid) == ["data.size", "data.noise"]
