@@ -1,7 +1,5 @@
 """Experiment files: every mistake at once with file, line and key; keys that hold what decides a result and nothing else."""
 
-import time
-
 import pytest
 
 from benchmark.errors import UserError
@@ -94,13 +92,10 @@ def test_a_users_file_adds_its_losses_and_only_their_cells(write, tmp_path):
     assert {c.key for c in before} < {c.key for c in after} and len(after) == 12
 
 
-def test_planning_ten_thousand_cells_takes_about_a_second(write):
+def test_ten_thousand_cells_have_ten_thousand_keys(write):
     many = ", ".join(f'"tversky(fp_weight={i / 1000})"' for i in range(1, 101))
     path = write(f'name = "m"\nseeds = 50\nlosses = [{many}]\ndatasets = ["scenes(foreground=0.05)", "scenes(foreground=0.1)"]\n')
-    began = time.perf_counter()
     assert len({cell.key for cell in read_experiment(path).cells()}) == 10_000
-    # The bound is far above what is measured (0.4 s): it only guards against planning that grows faster than the grid.
-    assert time.perf_counter() - began < 10
 
 
 def test_the_shipped_experiments_resolve():

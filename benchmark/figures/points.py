@@ -116,6 +116,6 @@ def real_legend(table: pd.DataFrame) -> list:
 
     real = table[table["ladder"] == ""].drop_duplicates("label").sort_values("label")
     return [
-        Line2D([], [], color=style.SOFT, marker=row.mark, linestyle="", markersize=5.5, label=f"{style.fitting(row.label, 24)} ({style.percent(row.x)})")
-        for row in real.itertuples()
+        Line2D([], [], color=style.SOFT, marker=row.mark, linestyle="", markersize=5.5, label=name)
+        for row, name in ((row, f"{style.fitting(row.label, 24)} ({style.percent(row.x)})") for row in real.itertuples())
     ]
