@@ -120,10 +120,13 @@ def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, ta
         val = torch.from_numpy(job.data.split["val"])
         target, scores = block.masks[val].long(), outputs[cell].float()
         finite = bool(torch.isfinite(scores).all())
+        prob = scores.softmax(1)
+        if step == recipe.steps:
+            result.predictions["val"] = prob.cpu().numpy()
         row: dict[str, Any] = {"step": step, "train_loss": result.train_loss[-1], "grad_norm": result.grad_norm[-1]}
         row["grad_fg_share"] = gradient_shares(logits.grad[:, cell], targets[cell], job.data.ignore_index) if logits.grad is not None else math.nan
         if finite:
-            sums = soft_dice_sums(scores.softmax(1), target, job.data.ignore_index)
+            sums = soft_dice_sums(prob, target, job.data.ignore_index)
             row["val_dice"] = mean_dice(sums)
             true = sums["true"][:, 1:].sum().clamp_min(0.5)
             row["size_ratio_hard"] = float(sums["hard"][:, 1:].sum() / true)

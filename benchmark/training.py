@@ -133,7 +133,8 @@ def _predict(stack: Stack, jobs: list[Job], members: list[Block], results: list[
         for result, part in zip(results, logits, strict=True):
             result.predictions[name] = part.float().softmax(1).cpu().numpy()
 
-    note("val", predict(stack, images("val"), recipe.batch))
+    if not all("val" in result.predictions for result in results):  # the validation after the last step has kept them
+        note("val", predict(stack, images("val"), recipe.batch))
     note("test", predict(stack, images("test"), recipe.batch))
     best = [result.best_weights or result.weights for result in results]
     if any(result.best[1] != recipe.steps for result in results):
