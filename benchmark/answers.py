@@ -57,10 +57,11 @@ def records(results: Path, note: dict) -> Iterator[dict[str, Any]]:
     from benchmark.store import Store
 
     store = Store(results)
-    for key, fingerprint, label, data_label, block in note["cells"]:
+    for key, fingerprint, label, data_label, block, parts in note["cells"]:
         record = store.read(key, fingerprint)
         if record is not None:
             record["experiment"] = note["name"]
+            record["parts"] = parts
             record["loss_label"] = label
             record["cell"] |= {"data_label": data_label, "block": block}
             yield record

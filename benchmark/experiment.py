@@ -1,87 +1,52 @@
-"""What is run: the experiment file, the recipe that all losses share, and the cell with its key.
+"""Reading experiment files: TOML into losses, data sets, seeds and recipes, every name resolved.
 
-An experiment is a TOML file. Every mistake in it is reported at once, each with file, line, key and the nearest valid name.
+Every mistake in a file is reported at once, each with file, line, key and the nearest valid name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import tomllib
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
+from benchmark.cells import Experiment, Part, Recipe, Strict
 from benchmark.errors import UserError, nearest
 from benchmark.mistakes import line_of, sentences
-from benchmark.registry import PATHS, DataSpec, LossSpec, parse_dataset, parse_loss
-
-PROTOCOL = 1  # raised whenever training, scoring or the network changes what the same cell would give
+from benchmark.registry import DataSpec, LossSpec, parse_dataset, parse_loss
 
 SHIPPED = [Path(__file__).resolve().parent.parent / "experiments", Path(__file__).resolve().parent / "experiments"]
 
-
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)]
+Variant = tuple[DataSpec, str, str, Recipe]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class LossItem(Strict):
+    """A loss by its spec, and the name that tables and figures give it."""
 
-
-class Recipe(_Strict):
-    """Everything that is identical across losses: network, optimiser, schedule, steps, batches, augmentation."""
-
-    model: Literal["unet"] = "unet"
-    widths: Annotated[tuple[Annotated[int, Field(ge=2, le=1024)], ...], Field(min_length=2, max_length=6, strict=False)] = (8, 16, 32)
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
-    batch: Annotated[int, Field(ge=1, le=4096)] = 8
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0, le=100, strict=False)] | Literal["tuned"] = 0.005
-    weight_decay: Annotated[float, Field(ge=0, le=1, strict=False)] = 1e-4
-    momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
-    schedule: Literal["one_cycle", "constant", "poly"] = "one_cycle"
-    clip: Annotated[float, Field(gt=0, strict=False)] | None = None
-    augment: Literal["none", "flips", "full"] = "flips"
-    validations: Annotated[int, Field(ge=1, le=1000)] = 6
-    stacked: bool = True
-
-    @property
-    def digest(self) -> str:
-        """Eight hex digits that name the recipe (not kept on the instance: ``model_copy`` would carry it over to a changed recipe)."""
-        return _recipe_digest(self)
-
-
-@lru_cache(maxsize=4096)
-def _recipe_digest(recipe: Recipe) -> str:
-    return _digest(recipe.model_dump(mode="json"))[:8]
-
-
-class LossItem(_Strict):
     use: str
     label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
 
 
-class DataItem(_Strict):
+class DataItem(Strict):
+    """A data set by its spec, its name, and what its recipe changes."""
+
     use: str
     label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
     optional: bool = False
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field(default={})
 
 
-class ExperimentFile(_Strict):
-    """The keys of an experiment file."""
+class _Crossed(Strict):
+    """Losses x data sets; a short form names them alone."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
-    title: str = ""
-    seeds: Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] = 3
-    tuned: str | None = None  # file that `lossbench tune` wrote; default: NAME.tuned.toml beside this one
-    losses: Annotated[tuple[LossItem, ...], Field(min_length=1, strict=False)]
-    datasets: Annotated[tuple[DataItem, ...], Field(min_length=1, strict=False)]
-    recipe: Recipe = Recipe()
+    losses: Annotated[tuple[LossItem, ...], Field(strict=False)] = ()
+    datasets: Annotated[tuple[DataItem, ...], Field(strict=False)] = ()
 
     @field_validator("losses", "datasets", mode="before")
     @classmethod
@@ -89,66 +54,24 @@ class ExperimentFile(_Strict):
         return [{"use": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training: a data set variant, a loss with all its parameters, a seed, a recipe."""
+class PartItem(_Crossed):
+    """One cross of an experiment; what it leaves out is taken from the top of the file."""
 
-    data: DataSpec
-    data_identity: str
-    data_label: str
-    loss: LossSpec
-    seed: int
-    recipe: Recipe
-    learning_rate: float
-
-    @cached_property
-    def key(self) -> str:
-        """Sixteen hex digits over everything that decides the result, except source code, paths and machines."""
-        own = {"loss": self.loss.identity()}
-        if self.recipe.learning_rate == "tuned":  # the one part of a recipe that may differ within a block
-            own["learning_rate"] = self.learning_rate
-        return _digest({**self._shared(), **own})[:16]
-
-    @cached_property
-    def block(self) -> str:
-        """Eight hex digits shared by all cells that start from the same weights and see the same batches."""
-        return _digest(self._shared())[:8]
-
-    def _shared(self) -> dict:
-        return {
-            "protocol": PROTOCOL,
-            "data": [self.data.name, {k: v for k, v in self.data.params.items() if k not in PATHS}, self.data_identity],
-            "seed": self.seed,
-            "recipe": self.recipe.digest,
-        }
+    name: Name
+    seeds: Seeds | None = None
+    recipe: dict[str, Any] = Field(default={})
+    fixed: bool = False  # losses that are added on the command line do not join
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A resolved experiment: what its file says, and the cells that follow from it, in complete-block order."""
+class ExperimentFile(_Crossed):
+    """The keys of an experiment file."""
 
-    name: str
-    title: str
-    seeds: tuple[int, ...]
-    losses: tuple[LossSpec, ...]
-    datasets: tuple[tuple[DataSpec, str, str, Recipe], ...]  # spec, identity, label, recipe
-    skipped: tuple[str, ...]  # sentences about optional data sets that are not at hand
-    extra_files: tuple[str, ...]
-    file: str
-    rates: dict[tuple[str, str], float] | None = None  # (data set, loss) -> tuned learning rate
-
-    def cells(self) -> list[Cell]:
-        """Return all cells; block after block (seeds outermost), so that an interrupted sweep holds complete comparisons."""
-        return [
-            Cell(data, identity, label, loss, seed, recipe, self.rate(data, loss, recipe))
-            for seed in self.seeds
-            for data, identity, label, recipe in self.datasets
-            for loss in self.losses
-        ]
-
-    def rate(self, data: DataSpec, loss: LossSpec, recipe: Recipe) -> float:
-        """Return the peak learning rate of a loss on a data set: the recipe's, or the tuned one."""
-        return (self.rates or {})[data.text, loss.text] if recipe.learning_rate == "tuned" else recipe.learning_rate
+    name: Name
+    title: str = ""
+    seeds: Seeds = 3
+    tuned: str | None = None  # file that `lossbench tune` wrote; default: NAME.tuned.toml beside this one
+    recipe: Recipe = Recipe()
+    part: Annotated[tuple[PartItem, ...], Field(strict=False)] = ()
 
 
 def find_experiment(name: str | Path) -> Path:
@@ -190,99 +113,158 @@ def read_experiment(
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply") from None
     if data:
-        raw["datasets"] = list(data)
+        raw = _on_other_data(raw, data)
     if seeds is not None:
         raw["seeds"] = seeds
+        for part in raw.get("part", []) if isinstance(raw.get("part"), list) else []:
+            part.pop("seeds", None)
     try:
         parsed = ExperimentFile.model_validate(raw)
     except ValidationError as error:
         raise UserError("\n".join(sentences(error, path, text, _keys_at))) from None
-    return _resolve(parsed, path, text, extra_files, add_losses, tuning, bool(data))
+    return _Reading(parsed, path, text, extra_files, add_losses, bool(data)).experiment(tuning)
 
 
-def _resolve(
-    parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[str, ...], add_losses: tuple[str, ...],
-    tuning: bool = False, given_data: bool = False,
-) -> Experiment:  # fmt: skip
-    from benchmark.data.identity import identity
-    from benchmark.data.prepare import missing
-    from benchmark.registry import losses as known_losses
+def _on_other_data(raw: dict[str, Any], data: tuple[str, ...]) -> dict[str, Any]:
+    """Return the file's content as one cross on the data sets that the command line names; without losses of its own, with those of all parts."""
+    parts = raw.get("part") if isinstance(raw.get("part"), list) else []
+    losses = raw.get("losses") or [loss for part in parts if isinstance(part, dict) for loss in part.get("losses", [])]
+    kept = {str(loss.get("use") if isinstance(loss, dict) else loss): loss for loss in losses}
+    return {key: value for key, value in raw.items() if key != "part"} | {"datasets": list(data), "losses": list(kept.values())}
 
-    problems: list[str] = []
 
-    def at(key: str, index: int, use: str, error: UserError) -> None:
-        typed = "--data" if key == "datasets" and given_data else "--loss" if key == "losses" and index >= len(parsed.losses) else ""
-        place = f"{typed} {use}" if typed else f"{path}:{line_of(text, [key, use])}: {key}[{index}]"
-        problems.append(f"{place}: {error}")
+class _Reading:
+    """One file on its way to an experiment: collects what is wrong, resolves every spec once."""
 
-    resolved: list[LossSpec] = []
-    items = list(parsed.losses) + [LossItem(use=use) for use in add_losses]
-    own = {str(Path(file).resolve()) for file in extra_files}
-    items += [LossItem(use=e.name) for e in known_losses(extra_files).values() if str(e.file.resolve()) in own]
-    for index, item in enumerate(items):
-        try:
-            spec = parse_loss(item.use, extra_files, item.label or "")
-        except UserError as error:
-            at("losses", index, item.use, error)
-            continue
-        if spec.text in {other.text for other in resolved}:
-            if index < len(parsed.losses):
-                at("losses", index, item.use, UserError(f"'{spec.text}' stands twice"))
-            continue
-        if spec.label in {other.label for other in resolved}:
-            at("losses", index, item.use, UserError(f"the label '{spec.label}' stands twice"))
-            continue
-        resolved.append(spec)
+    def __init__(self, parsed: ExperimentFile, path: Path, text: str, extra_files: tuple[str, ...], add_losses: tuple[str, ...], given_data: bool):
+        self.parsed, self.path, self.text, self.extra_files, self.given_data = parsed, path, text, tuple(map(str, extra_files)), given_data
+        self.problems: list[str] = []
+        self.skipped: list[str] = []
+        self.added = [LossItem(use=use) for use in add_losses] + _own_losses(extra_files)
 
-    variants: list[tuple[DataSpec, str, str, Recipe]] = []
-    skipped: list[str] = []
-    for index, item in enumerate(parsed.datasets):
-        try:
-            spec = parse_dataset(item.use, extra_files)
-            recipe = Recipe.model_validate({**parsed.recipe.model_dump(), **item.recipe})
-            why = missing(spec)
-            if why and item.optional:
-                skipped.append(f"{item.use} is left out: {why}")
+    def experiment(self, tuning: bool) -> Experiment:
+        """Return the experiment; UserError with every mistake found."""
+        parsed = self.parsed
+        items = parsed.part or (PartItem(name=parsed.name),)
+        parts = [part for number, item in enumerate(items) if (part := self._part(item, f"part[{number}]." if parsed.part else ""))]
+        names = [part.name for part in parts]
+        self.problems += [f"{self.path}: two parts are called '{name}'" for name in dict.fromkeys(names) if names.count(name) > 1]
+        self._names(parts)
+        parts = self._labelled(parts)
+        if self.problems:
+            raise UserError("\n".join(dict.fromkeys(self.problems)))
+        if not parts:
+            raise UserError(f"{self.path}: none of its data sets is at hand; " + "; ".join(self.skipped))
+        found = Experiment(parsed.name, parsed.title, tuple(parts), tuple(dict.fromkeys(self.skipped)), self.extra_files, str(self.path))
+        return found if tuning else replace(found, rates=self._rates(found))
+
+    def _part(self, item: PartItem, where: str) -> Part | None:
+        """Return one part, or None where none of its data sets is at hand."""
+        listed = {key: getattr(item, key) or getattr(self.parsed, key) for key in ("losses", "datasets")}
+        for key, values in listed.items():
+            if not values:
+                self.problems.append(f"{self.path}:{line_of(self.text, [item.name] if where else [])}: {where}{key}: is missing")
+        losses = self._losses(listed["losses"], () if item.fixed else self.added, "" if not item.losses else where)
+        datasets = self._datasets(item, listed["datasets"], "" if not item.datasets else where)
+        seeds = item.seeds if item.seeds is not None else self.parsed.seeds
+        seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
+        if len(set(seeds)) != len(seeds):
+            self.problems.append(f"{self.path}:{line_of(self.text, ['seeds'])}: {where}seeds: a seed stands twice")
+        return Part(item.name, seeds, losses, datasets) if datasets else None
+
+    def _wrong(self, key: str, number: int, use: str, error: object, typed: str = "") -> None:
+        place = f"{typed} {use}" if typed else f"{self.path}:{line_of(self.text, [key.split('.')[-1], use])}: {key}[{number}]"
+        self.problems.append(f"{place}: {error}")
+
+    def _losses(self, items: tuple[LossItem, ...], added: list[LossItem] | tuple, where: str) -> tuple[LossSpec, ...]:
+        found: dict[str, LossSpec] = {}
+        for number, item in enumerate([*items, *added]):
+            typed = "--loss" if number >= len(items) else ""
+            try:
+                spec = parse_loss(item.use, self.extra_files, item.label or "")
+                if spec.text in found:
+                    if typed:
+                        continue
+                    raise UserError(f"'{spec.text}' stands twice")
+            except UserError as error:
+                self._wrong(f"{where}losses", number, item.use, error, typed)
                 continue
-            if why:
-                raise UserError(why)
-            variant = (spec, identity(spec), item.label or spec.public.text, recipe)
-        except UserError as error:
-            at("datasets", index, item.use, error)
-            continue
-        except ValidationError as error:
-            problems.extend(sentences(error, path, text, _keys_at, f"datasets[{index}].recipe"))
-            continue
-        if spec.public.text in {v[0].public.text for v in variants if v[0].text != spec.text}:
-            at("datasets", index, item.use, UserError(f"another data set is called '{spec.public.text}' too; rename one of the folders"))
-            continue
-        if (spec.text, recipe.digest) in {(v[0].text, v[3].digest) for v in variants}:
-            at("datasets", index, item.use, UserError(f"'{spec.text}' stands twice"))
-            continue
-        variants.append(variant)
-    if problems:
-        raise UserError("\n".join(problems))
-    if not variants:
-        raise UserError(f"{path}: none of its data sets is at hand; " + "; ".join(skipped))
-    rates = None
-    if not tuning and any(recipe.learning_rate == "tuned" for *_, recipe in variants):
+            found[spec.text] = spec
+        return tuple(found.values())
+
+    def _datasets(self, part: PartItem, items: tuple[DataItem, ...], where: str) -> tuple[Variant, ...]:
+        from benchmark.data.identity import identity
+        from benchmark.data.prepare import missing
+
+        found: dict[tuple[str, str], Variant] = {}
+        for number, item in enumerate(items):
+            typed = "--data" if self.given_data else ""
+            try:
+                spec = parse_dataset(item.use, self.extra_files)
+                recipe = Recipe.model_validate({**self.parsed.recipe.model_dump(), **part.recipe, **item.recipe})
+                why = missing(spec)
+                if why and item.optional:
+                    self.skipped.append(f"{item.use} is left out: {why}")
+                    continue
+                if why:
+                    raise UserError(why)
+                if (spec.text, recipe.digest) in found:
+                    raise UserError(f"'{spec.text}' stands twice")
+                found[spec.text, recipe.digest] = (spec, identity(spec), item.label or spec.public.text, recipe)
+            except UserError as error:
+                self._wrong(f"{where}datasets", number, item.use, error, typed)
+            except ValidationError as error:
+                place = f"{where}datasets[{number}].recipe" if item.recipe else f"{where}recipe"
+                self.problems += sentences(error, self.path, self.text, _keys_at, place)
+        return tuple(found.values())
+
+    def _labelled(self, parts: list[Part]) -> list[Part]:
+        """Return the parts with labels that also tell the recipes of one data set apart, by what each changes of the file's own recipe."""
+        recipes: dict[str, set[str]] = {}
+        for part in parts:
+            for _, _, label, recipe in part.datasets:
+                recipes.setdefault(label, set()).add(recipe.digest)
+        usual = self.parsed.recipe.model_dump()
+
+        def name(label: str, recipe: Recipe) -> str:
+            changes = [f"{key} {value}" for key, value in recipe.model_dump().items() if value != usual[key]] if len(recipes[label]) > 1 else []
+            return ", ".join([label, *changes])
+
+        return [replace(part, datasets=tuple((*v[:2], name(v[2], v[3]), v[3]) for v in part.datasets)) for part in parts]
+
+    def _names(self, parts: list[Part]) -> None:
+        """A name must mean one thing in all parts: tables and figures know losses and data sets by it."""
+        names: dict[str, str] = {}
+        folders: dict[str, str] = {}
+        for part in parts:
+            for loss in part.losses:
+                if names.setdefault(loss.label, loss.text) != loss.text:
+                    self.problems.append(f"{self.path}: the label '{loss.label}' stands twice")
+            for spec, *_ in part.datasets:
+                if folders.setdefault(spec.public.text, spec.text) != spec.text:
+                    where = "--data" if self.given_data else f"{self.path}:"
+                    self.problems.append(f"{where} {spec.text}: another data set is called '{spec.public.text}' too; rename one of the folders")
+
+    def _rates(self, found: Experiment) -> dict[tuple[str, str], float] | None:
+        wanted = [(v[0].text, loss.text) for part in found.parts for v in part.datasets if v[3].learning_rate == "tuned" for loss in part.losses]
+        if not wanted:
+            return None
         from benchmark.tuned import read_rates
 
-        file = path.parent / parsed.tuned if parsed.tuned else path.with_name(f"{path.stem}.tuned.toml")
-        rates = read_rates(file, [(v[0].text, loss.text) for v in variants if v[3].learning_rate == "tuned" for loss in resolved])
-    seeds = tuple(range(parsed.seeds)) if isinstance(parsed.seeds, int) else parsed.seeds
-    if len(set(seeds)) != len(seeds):
-        raise UserError(f"{path}:{line_of(text, ['seeds'])}: seeds: a seed stands twice")
-    return Experiment(
-        parsed.name, parsed.title, seeds, tuple(resolved), tuple(variants), tuple(skipped), tuple(map(str, extra_files)), str(path), rates
-    )  # fmt: skip
+        file = self.path.parent / self.parsed.tuned if self.parsed.tuned else self.path.with_name(f"{self.path.stem}.tuned.toml")
+        return read_rates(file, list(dict.fromkeys(wanted)))
+
+
+def _own_losses(extra_files: tuple[str, ...]) -> list[LossItem]:
+    """Return the losses that stand in the user's own files."""
+    from benchmark.registry import losses as known_losses
+
+    own = {str(Path(file).resolve()) for file in extra_files}
+    return [LossItem(use=entry.name) for entry in known_losses(extra_files).values() if str(entry.file.resolve()) in own]
 
 
 def _keys_at(place: list, prefix: str) -> list[str]:
     names = [str(p) for p in place[:-1] if not isinstance(p, int)]
-    model = Recipe if prefix or names[:1] == ["recipe"] else {"losses": LossItem, "datasets": DataItem}.get(names[0] if names else "", ExperimentFile)
+    inside = names[-1] if names else ""
+    model = Recipe if prefix or inside == "recipe" else {"losses": LossItem, "datasets": DataItem, "part": PartItem}.get(inside, ExperimentFile)
     return list(model.model_fields)
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()

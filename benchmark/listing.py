@@ -62,9 +62,12 @@ def print_plan(planned) -> None:
 
     experiment = planned.experiment
     counts = planned.counts()
-    parts = (len(experiment.losses), "losses"), (len(experiment.datasets), "data sets"), (len(experiment.seeds), "seeds")
-    product = " x ".join(f"{n} {word if n > 1 else word.removesuffix('es') if word == 'losses' else word.removesuffix('s')}" for n, word in parts)
-    print(f"{experiment.name}: {len(planned.cells)} cells = {product}")
+    if len(experiment.parts) == 1:
+        print(f"{experiment.name}: {len(planned.cells)} cells = {_product(experiment.parts[0])}")
+    else:
+        print(f"{experiment.name}: {len(planned.cells)} cells in {len(experiment.parts)} parts (what two parts share is trained once)")
+        for part in experiment.parts:
+            print(f"  {part.name:10} {_product(part)}")
     for sentence in experiment.skipped:
         print(f"  {sentence}")
     words = [f"{counts[name]} {name}" for name in ("done", "missing", "stale", "failed") if counts.get(name)]
@@ -77,6 +80,11 @@ def print_plan(planned) -> None:
     else:
         line += "; nothing to train"
     print(line)
+
+
+def _product(part) -> str:
+    counts = (len(part.losses), "loss", "losses"), (len(part.datasets), "data set", "data sets"), (len(part.seeds), "seed", "seeds")
+    return " x ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts)
 
 
 def duration(seconds: float) -> str:
@@ -99,7 +107,7 @@ def print_experiments() -> None:
             if file.stem.endswith(".tuned"):
                 continue
             raw = tomllib.loads(file.read_text(encoding="utf-8"))
-            if "losses" in raw:
+            if "losses" in raw or "part" in raw:
                 seen.setdefault(file.stem, raw.get("title", ""))
     for name, title in seen.items():
         print(f"{name:12} {title}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.experiment import Recipe
+from benchmark.cells import Recipe
 from benchmark.models import Stack
 from benchmark.scoring import collapse_kind
 

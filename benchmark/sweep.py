@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import engines, work
+from benchmark.cells import Cell, Experiment
 from benchmark.errors import UserError
-from benchmark.experiment import Cell, Experiment
 from benchmark.files import cannot_write, write_atomically
 from benchmark.store import Store
 
@@ -274,7 +274,7 @@ def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path, ca
         "seeds": list(experiment.seeds),
         "skipped": list(experiment.skipped),
         "cards": cards or {},
-        "cells": [[c.key, c.loss.fingerprint, c.loss.label, c.data_label, c.block] for c in cells],
+        "cells": [[c.key, c.loss.fingerprint, c.loss.label, c.data_label, c.block, ",".join(c.parts)] for c in cells],
     }
     try:
         write_atomically(Path(folder) / "experiment.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from benchmark import seeds
+from benchmark.cells import Recipe
 from benchmark.data.augment import augment
-from benchmark.experiment import Recipe
 from benchmark.models import Stack, initial_weights, weights_hash
 from benchmark.signals import call_loss, predict, validate
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.cells import Experiment, Part
 from benchmark.errors import UserError
-from benchmark.experiment import Experiment
 from benchmark.registry import LossSpec, parse_loss
 from benchmark.store import Store
 
@@ -113,7 +113,7 @@ def experiments(experiment: Experiment, budget: Budget) -> list[tuple[Experiment
     for rate, members in by_rate.items():
         variants = tuple((data, mark, label, recipe.model_copy(update={"learning_rate": rate})) for data, mark, label, recipe in experiment.datasets)
         losses = tuple({trial.loss.text: trial.loss for trial in members}.values())
-        found.append((replace(experiment, seeds=seeds, datasets=variants, losses=losses, rates=None), members))
+        found.append((replace(experiment, parts=(Part(experiment.name, seeds, losses, variants),), rates=None), members))
     return found
 
 

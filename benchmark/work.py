@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import engines
+from benchmark.cells import PROTOCOL, Cell, Recipe
 from benchmark.errors import UserError
-from benchmark.experiment import PROTOCOL, Cell, Recipe
 
 _open_data: OrderedDict[tuple, Any] = OrderedDict()  # the last few data sets of this worker
 KEPT = 4

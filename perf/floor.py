@@ -122,7 +122,7 @@ def main() -> None:
     chosen = parser.parse_args()
     rounds, repeats, steps = (1, 1, 5) if chosen.quick else (chosen.rounds, 5, 10)
     one_thread()
-    from benchmark.experiment import Recipe
+    from benchmark.cells import Recipe
     from benchmark.registry import get_dataset
 
     recipe, data = Recipe(), get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)", 0)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.experiment import Recipe
+from benchmark.cells import Recipe
 from benchmark.models import UNet, weights_hash
 from benchmark.registry import get_dataset, get_loss, parse_loss
 from benchmark.training import Job, _batch, _blocks, _checkpoints, learning_rate

@@ -26,7 +26,7 @@ _open: dict = {}  # a worker draws the data once
 def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     """Train for some steps; return cell-steps a second from the median step, and the mean over all of them (first left out)."""
     from benchmark import models, training, worker
-    from benchmark.experiment import Recipe
+    from benchmark.cells import Recipe
     from benchmark.registry import get_dataset, get_loss, parse_loss
 
     worker.prepare()

@@ -107,3 +107,64 @@ def test_recipes_of_equal_content_have_equal_digests():
     assert Recipe(steps=3).digest == Recipe.model_validate({"steps": 3}).digest != Recipe(steps=4).digest
     changed = Recipe(steps=3)
     assert changed.digest != changed.model_copy(update={"learning_rate": 0.1}).digest
+
+
+PARTS = """
+name = "two"
+seeds = 2
+losses = ["ce", "dice"]
+[recipe]
+steps = 5
+[[part]]
+name = "ladder"
+datasets = ["scenes(size=32)", "scenes(size=32, foreground=0.05)"]
+[[part]]
+name = "rates"
+seeds = 3
+fixed = true
+losses = ["ce", "focal"]
+datasets = ["scenes(size=32)", { use = "scenes(size=32)", recipe = { learning_rate = 0.02 } }]
+"""
+
+
+def test_a_cell_that_two_parts_share_is_one_cell_and_belongs_to_both(write):
+    found = read_experiment(write(PARTS))
+    cells = found.cells()
+    assert len(cells) == 2 * 2 * 2 + 3 * 2 * 2 - 2  # ce on the first data set with two seeds is in both
+    shared = [cell for cell in cells if cell.parts == ("ladder", "rates")]
+    assert {(cell.loss.text, cell.seed) for cell in shared} == {("ce", 0), ("ce", 1)}
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_one_data_set_under_two_recipes_has_two_labels(write):
+    found = read_experiment(write(PARTS))
+    labels = [label for part in found.parts for _, _, label, _ in part.datasets]
+    assert labels[-2:] == ["scenes(size=32)", "scenes(size=32), learning_rate 0.02"]
+
+
+def test_an_added_loss_joins_the_open_parts_only(write):
+    found = read_experiment(write(PARTS), add_losses=("jaccard",))
+    assert [len(part.losses) for part in found.parts] == [3, 2]
+
+
+def test_other_data_and_seeds_apply_to_all_parts(write):
+    path = write(PARTS)
+    assert len(read_experiment(path, data=("scenes(size=48)",)).cells()) == 2 * 2
+    assert {len(part.seeds) for part in read_experiment(path, seeds=4).parts} == {4}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (('name = "rates"', 'name = "ladder"'), "two parts are called 'ladder'"),
+        (('"focal"]', '"focl"]'), "part[1].losses[1]: "),
+        (("learning_rate = 0.02", "learning_rat = 0.02"), "part[1].datasets[1].recipe.learning_rat: unknown key; did you mean 'learning_rate'"),
+        (("fixed = true", "fixd = true"), "part[1].fixd: unknown key; did you mean 'fixed'"),
+        (('"ce", "focal"]', '"ce", { use = "focal", label = "ce" }]'), "the label 'ce' stands twice"),
+        (("seeds = 3", "seeds = [1, 1]"), "a seed stands twice"),
+    ],
+)
+def test_a_mistake_in_a_part_is_named(write, change, sentence):
+    with pytest.raises(UserError) as error:
+        read_experiment(write(PARTS.replace(*change)))
+    assert sentence in str(error.value)

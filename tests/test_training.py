@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmark.experiment import Recipe
+from benchmark.cells import Recipe
 from benchmark.models import weights_hash
 from benchmark.registry import get_dataset, get_loss, parse_loss
 from benchmark.scoring import collapse_kind, collapse_step, score

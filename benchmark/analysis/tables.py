@@ -26,6 +26,7 @@ TABLES = ("cells", "images", "curves", "recipes", "origins")
 LEADING = (
     "key",
     "experiment",
+    "parts",
     "dataset",
     "dataset_name",
     "data_label",
@@ -142,6 +143,7 @@ def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "key": record["key"],
         "experiment": record.get("experiment", ""),
+        "parts": record.get("parts", ""),
         "dataset": cell["dataset"],
         "dataset_name": name,
         "data_label": cell.get("data_label") or cell["dataset"],
