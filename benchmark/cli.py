@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark import cli_data, cli_losses, cli_results
+from benchmark import cli_data, cli_losses, cli_results, folders
 from benchmark.errors import UserError
 
 app = typer.Typer(
@@ -20,9 +20,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ExperimentArg = Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships: quick, smoke.")]
+ExperimentArg = Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships: quick, smoke, paper.")]
 With = Annotated[list[Path] | None, typer.Option("--with", help="A Python file with losses of your own (@loss); may be repeated.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
+Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
 DataOption = Annotated[list[str] | None, typer.Option("--data", help="Your images and masks (a path), or a data set spec.")]
 Losses = Annotated[list[str] | None, typer.Option("--loss", help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")]
@@ -60,7 +61,8 @@ def _data_spec(text: str) -> str:
 def sweep(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: DataOption = None,
+    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
+DataOption = None,
     loss: Losses = None,
     seeds: Seeds = None,
     results: Results = Path("results"),
@@ -125,7 +127,8 @@ def _train(planned, results: Path, json_lines: bool = False, only=None, **engine
 def plan(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: DataOption = None,
+    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
+DataOption = None,
     loss: Losses = None,
     seeds: Seeds = None,
     results: Results = Path("results"),
@@ -143,7 +146,8 @@ def plan(
 def status(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: DataOption = None,
+    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
+DataOption = None,
     loss: Losses = None,
     seeds: Seeds = None,
     results: Results = Path("results"),
@@ -169,7 +173,8 @@ def status(
 def tune(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: DataOption = None,
+    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
+DataOption = None,
     loss: Losses = None,
     results: Results = Path("results"),
     trials: Annotated[int, typer.Option("--trials", min=2, help="Learning rates that every loss is tried at.")] = 8,
@@ -200,11 +205,11 @@ def tune(
 
 @app.command()
 def report(
-    results: Results = Path("results"),
+    results: Existing = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
 ) -> None:
     """Write tables, figures and the report again from what is stored; trains nothing."""
-    path = _answer(results)
+    path = _answer(folders.reading(results, _say))
     if open_:
         import webbrowser
 
@@ -212,12 +217,13 @@ def report(
 
 
 @app.command()
-def figures(results: Results = Path("results")) -> None:
+def figures(results: Existing = None) -> None:
     """Draw every figure from the stored tables; trains nothing."""
     from benchmark import figures as drawing
 
-    paths = drawing.draw_all(Path(results))
-    _say(f"{len(paths)} files in {Path(results) / 'figures'}")
+    folder = folders.reading(results, _say)
+    paths = drawing.draw_all(folder)
+    _say(f"{len(paths)} files in {folder / 'figures'}")
 
 
 app.command()(cli_losses.check)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from benchmark import folders
+
 Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
 
 
@@ -14,11 +16,12 @@ def verify(
     sample: Annotated[int, typer.Option("--sample", min=1, help="How many random cells to train again.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which sample is drawn.")] = 0,
     with_: Annotated[list[Path] | None, typer.Option("--with", help="A Python file with losses of your own; may be repeated.")] = None,
-    results: Results = Path("results"),
+    results: Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study).")] = None,
 ) -> None:
     """Train random cells again and compare: bit for bit in the same environment, within a tolerance in another."""
     from benchmark import verify as verifying
 
+    results = folders.reading(results, print)
     certificate = verifying.verify(results, sample, seed, tuple(str(file) for file in with_ or ()), say=print)
     print(verifying.sentence(certificate))
     if not certificate["passed"]:
