@@ -4,6 +4,8 @@ report.
 cells    one row a cell: what was run (dataset, loss, seed, recipe, block), how it ended, its certificate, cost and
 metrics images   one row a cell x test image x foreground class
 curves   one row a cell x logged step
+thresholds   one row a cell x threshold: Dice on the validation images, from which the threshold is chosen
+reliability  one row a cell x foreground class x region x bin of predicted probability, on the test images
 recipes  one row a recipe: its eight hex digits and every parameter
 origins  one row a distinct provenance (commit, versions, hardware, device), with its number of cells
 """
@@ -22,7 +24,7 @@ from benchmark.errors import UserError, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = ("cells", "images", "curves", "recipes", "origins")
+TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "origins")
 LEADING = (
     "key",
     "experiment",
@@ -59,7 +61,7 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    images, curves = _Long(), _Long()
+    images, curves, thresholds, reliability = _Long(), _Long(), _Long(), _Long()
     recipes: dict[str, dict[str, Any]] = {}
     origins: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -70,6 +72,8 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
         origins.setdefault(json.dumps(origin, sort_keys=True), {**origin, "cells": 0})["cells"] += 1
         images.add(row["key"], record.get("images") or {})
         curves.add(row["key"], record.get("curves") or {})
+        thresholds.add(row["key"], _thresholds(record.get("threshold_curve") or []))
+        reliability.add(row["key"], record.get("reliability") or {})
     cells = pd.DataFrame(rows, columns=_columns(rows))
     doubled = cells[cells["key"].duplicated()]
     if len(doubled):
@@ -82,6 +86,8 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
         "cells": cells,
         "images": images.frame(rank, ["image", "class"]),
         "curves": curves.frame(rank, ["step"]),
+        "thresholds": thresholds.frame(rank, ["threshold"]),
+        "reliability": reliability.frame(rank, ["class", "region", "bin"]),
         "recipes": pd.DataFrame([{k: _plain(v) for k, v in recipes[name].items()} for name in sorted(recipes)]),
         "origins": pd.DataFrame([origins[name] for name in sorted(origins)]),
     }
@@ -205,6 +211,11 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
     data = sorted(c for c in found if c.startswith("data."))
     fixed = {*LEADING, *TRAILING, *data}
     return [*LEADING, *data, *sorted(c for c in found if c not in fixed), *TRAILING]
+
+
+def _thresholds(dice: list[float]) -> dict[str, list]:
+    """Return the columns of a threshold curve: its values stand at equal steps strictly between 0 and 1 (.01 ... .99)."""
+    return {"threshold": [(i + 1) / (len(dice) + 1) for i in range(len(dice))], "val_dice": dice} if dice else {}
 
 
 def _plain(value: Any) -> Any:
