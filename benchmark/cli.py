@@ -23,7 +23,7 @@ app = typer.Typer(
 ExperimentArg = Annotated[str, typer.Argument(help="An experiment file, or the name of one that ships: quick, smoke, paper.")]
 With = Annotated[list[Path] | None, typer.Option("--with", help="A Python file with losses of your own (@loss); may be repeated.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
-Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
+Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results; without any, the committed study).")]
 DataOption = Annotated[list[str] | None, typer.Option("--data", help="Your images and masks (a path), or a data set spec.")]
 Losses = Annotated[list[str] | None, typer.Option("--loss", help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")]
@@ -61,8 +61,7 @@ def _data_spec(text: str) -> str:
 def sweep(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
-DataOption = None,
+    data: DataOption = None,
     loss: Losses = None,
     seeds: Seeds = None,
     results: Results = Path("results"),
@@ -127,8 +126,7 @@ def _train(planned, results: Path, json_lines: bool = False, only=None, **engine
 def plan(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
-DataOption = None,
+    data: DataOption = None,
     loss: Losses = None,
     seeds: Seeds = None,
     results: Results = Path("results"),
@@ -146,8 +144,7 @@ DataOption = None,
 def status(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
-DataOption = None,
+    data: DataOption = None,
     loss: Losses = None,
     seeds: Seeds = None,
     results: Results = Path("results"),
@@ -173,8 +170,7 @@ DataOption = None,
 def tune(
     experiment: ExperimentArg = "quick",
     with_: With = None,
-    data: Existing = Annotated[Path | None, typer.Option("--results", help="Folder of results (default: results, or the committed study without any).")]
-DataOption = None,
+    data: DataOption = None,
     loss: Losses = None,
     results: Results = Path("results"),
     trials: Annotated[int, typer.Option("--trials", min=2, help="Learning rates that every loss is tried at.")] = 8,
