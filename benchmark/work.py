@@ -63,7 +63,7 @@ def _train_cells(cells: list[dict], task: dict, store: Any) -> dict[str, str]:
     threads = int(os.environ.get("LOSSBENCH_THREADS", "1"))
     torch.set_num_threads(threads)
     recipe = Recipe.model_validate(task["recipe"])
-    jobs, specs = zip(*(_job(cell, task["extra_files"]) for cell in cells), strict=True)
+    jobs, specs = zip(*(job(cell, task["extra_files"]) for cell in cells), strict=True)
     _check_shape(jobs[0].data, recipe)
 
     def on_step(step: int, losses: list[float]) -> None:
@@ -72,13 +72,13 @@ def _train_cells(cells: list[dict], task: dict, store: Any) -> dict[str, str]:
 
     trained = train(list(jobs), recipe, on_step=on_step, device=task["device"])
     outcomes = {}
-    for cell, job, spec, result in zip(cells, jobs, specs, trained, strict=True):
+    for cell, ready, spec, result in zip(cells, jobs, specs, trained, strict=True):
         if result.error:
             store.write_error(cell["key"], cell["fp"], error=f"loss '{cell['label']}': {result.error}", kind="error", cell=cell)
             outcomes[cell["key"]] = "failed"
         else:
             began = time.perf_counter()
-            record = _record(cell, job, spec, result, recipe, task, threads)
+            record = _record(cell, ready, spec, result, recipe, task, threads)
             record["cost"]["seconds"] += time.perf_counter() - began
             store.write(record)
             outcomes[cell["key"]] = record["outcome"]
@@ -86,7 +86,8 @@ def _train_cells(cells: list[dict], task: dict, store: Any) -> dict[str, str]:
     return outcomes
 
 
-def _job(cell: dict, extra_files: list[str]) -> tuple[Any, Any]:
+def job(cell: dict, extra_files: list[str]) -> tuple[Any, Any]:
+    """Return the ``training.Job`` and the loss spec of one cell of a payload; its data is opened once a worker."""
     from benchmark.registry import get_loss, parse_loss
     from benchmark.training import Job
 
@@ -116,11 +117,11 @@ def _check_shape(data: Any, recipe: Recipe) -> None:
         raise UserError(f"images of {shape} do not fit a network of {len(recipe.widths)} levels: every side must be divisible by {step}")
 
 
-def _record(cell: dict, job: Any, spec: Any, trained: Any, recipe: Recipe, task: dict, threads: int) -> dict:
+def _record(cell: dict, ready: Any, spec: Any, trained: Any, recipe: Recipe, task: dict, threads: int) -> dict:
     from benchmark.registry import parse_dataset
     from benchmark.scoring import score
 
-    scored = score(job, trained, recipe.steps)
+    scored = score(ready, trained, recipe.steps)
     named = parse_dataset(cell["data"], tuple(task["extra_files"])).public
     return {
         "key": cell["key"],
