@@ -16,9 +16,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.analysis.derived import derived
 from benchmark.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -168,6 +170,7 @@ def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
         "device": origin.get("device", ""),
         **{f"data.{key}": _plain(value) for key, value in params.items()},
         **record.get("metrics", {}),
+        **derived(record),
         "commit": origin.get("commit") or "",
         "dirty": bool(origin.get("dirty", False)),
         "loss_fingerprint": record.get("loss_fingerprint", ""),
@@ -191,10 +194,9 @@ def _origin(provenance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=4096)
 def _data_params(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a data set spec and its parameters, every default filled in where its builder is still
-    known.
-    """
+    """Return the name of a data set spec and its parameters, for a record that does not hold them; defaults where its builder is still known."""
     from benchmark import specs
     from benchmark.registry import parse_dataset
 
