@@ -39,3 +39,11 @@ def merge(
         verifying.check_source(folder)
     for folder in folders:
         print(verifying.merge(folder, results))
+
+
+def findings(results: Results = Path("results/paper")) -> None:
+    """For maintainers: write the numbers of README.md and docs/findings.md again from the tables of the study."""
+    from benchmark import findings as writing
+
+    changed = writing.write(Path("."), results)
+    print("\n".join(f"written  {path}" for path in changed) or "nothing to write: the pages say what the tables say")
