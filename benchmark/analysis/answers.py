@@ -4,12 +4,12 @@ collapses, gaps, cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmark.analysis import ranks
+from benchmark.analysis import advice, ranks, sensitivity
 from benchmark.analysis.claims import ClaimSet
 from benchmark.analysis.contrasts import effects_table, pooled_effects
 from benchmark.analysis.verdicts import Verdict, evaluate, verdict_table
@@ -28,6 +28,7 @@ BOARD = (
     "nll",
     "ece",
 )
+PART_METRICS = ("dice@0.5", "dice@val", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
 REFERENCE = "ce"
 
 
@@ -39,23 +40,87 @@ class Answers:
 
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
-    tables: dict[str, pd.DataFrame]  # verdicts, effects, pooled, leaderboard, collapses, missing, cost
+    # verdicts, effects, pooled, leaderboard, part_effects, sensitivity, advice, advice_groups, advice_data, collapses, missing, cost
+    tables: dict[str, pd.DataFrame]
 
 
-def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
-    """Return the answers that the tables hold; works on any number of cells, also none."""
-    cells = tables["cells"]
+def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet, fixed: Iterable[str] = ()) -> Answers:
+    """Return the answers that the tables hold; works on any number of cells, also none.
+
+    ``fixed`` names the parts of the experiment that answer a question of their own: their cells stay out of leaderboards and effects, and
+    are compared within the part.
+    """
+    cells, recipes = tables["cells"], tables.get("recipes")
+    fixed = tuple(fixed)
     verdicts = evaluate(claims.claims, cells)
+    common = compared(cells, fixed)
+    within = part_effects(cells, fixed)
+    labels = cells.drop_duplicates(["dataset", "recipe"])
+    labels = dict(zip(zip(labels["dataset"], labels["recipe"], strict=True), labels["data_label"], strict=True))
+    changes = [sensitivity.sensitivity(cells, recipes, REFERENCE), sensitivity.variants(within, labels)]
     derived = {
         "verdicts": verdict_table(verdicts),
-        "effects": effects_table(cells, REFERENCE, METRICS),
-        "pooled": pooled_effects(cells, REFERENCE, METRICS[:2]),
-        "leaderboard": board(cells),
-        "collapses": ranks.collapses(cells),
-        "missing": ranks.missing_blocks(cells),
+        "effects": effects_table(common, REFERENCE, METRICS),
+        "pooled": pooled_effects(common, REFERENCE, METRICS[:2]),
+        "leaderboard": board(common),
+        "part_effects": within,
+        "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
+        **advice.advise(cells, recipes, REFERENCE),
+        "collapses": collapses_by_part(cells, fixed),
+        "missing": missing_by_part(cells),
         "cost": cost(cells),
     }
     return Answers(claims, verdicts, derived)
+
+
+def in_part(cells: pd.DataFrame, part: str) -> pd.Series:
+    """Return which cells belong to a part of the experiment."""
+    return ("," + cells["parts"].fillna("").astype(str) + ",").str.contains(f",{part},", regex=False)
+
+
+def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the cells of the leaderboards: those of at least one part that is not ``fixed``."""
+    apart = set(fixed)
+    if not apart or not len(cells):
+        return cells
+    parts = cells["parts"].fillna("").astype(str)
+    joins = {text: not text or any(name not in apart for name in text.split(",")) for text in parts.unique()}
+    return cells[parts.map(joins)]
+
+
+def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the paired effects within each fixed part, against CE or, where a part has none, against Dice; Holm within the part's data set."""
+    found = []
+    for part in fixed:
+        own = cells[in_part(cells, part)]
+        reference = next((name for name in (REFERENCE, "dice") if (own["loss"] == name).any()), None)
+        if reference:
+            found.append(effects_table(own, reference, PART_METRICS).assign(part=part))
+    table = pd.concat(found, ignore_index=True) if found else effects_table(cells.iloc[:0], REFERENCE).assign(part="")
+    return table[["part", *(c for c in table if c != "part")]]
+
+
+def collapses_by_part(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the collapses of the leaderboards' cells (part ""), then of each fixed part those of its cells that were not yet counted."""
+    own = compared(cells, fixed)
+    found, seen = [ranks.collapses(own).assign(part="")], set(own["key"])
+    for part in fixed:
+        own = cells[in_part(cells, part) & ~cells["key"].isin(seen)]
+        found.append(ranks.collapses(own).assign(part=part))
+        seen |= set(own["key"])
+    return _joined(found)
+
+
+def missing_by_part(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the blocks that a loss lacks, part by part, since only a part is a full cross; what two parts lack is told once."""
+    names = list(dict.fromkeys(name for text in cells["parts"].fillna("").unique() for name in str(text).split(",")))
+    found = [ranks.missing_blocks(cells[in_part(cells, name)]).assign(part=name) for name in names] or [ranks.missing_blocks(cells).assign(part="")]
+    return _joined(found).drop_duplicates(["dataset", "recipe", "loss", "seeds"], ignore_index=True)
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+    return table[["part", *(c for c in table if c != "part")]]
 
 
 def board(cells: pd.DataFrame) -> pd.DataFrame:
