@@ -11,11 +11,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from benchmark.analysis import criteria, estimands
 from benchmark.errors import UserError, nearest
-
-EXPECT = ("greater", "less", "equal")
-SHAPES = ("mean", "slope", "each")
-ROLES = ("primary", "beside")
 
 
 @dataclass(frozen=True)
@@ -27,33 +24,34 @@ class Test:
     id: str
     says: str
     value: str | Mapping[str, float]
-    of: str
+    of: str | tuple[str, ...]
     expect: str
     margin: float
-    against: str | None = None
+    against: str | tuple[str, ...] | None = None
     shape: str = "mean"
+    part: tuple[str, ...] = ()
+    where: Mapping[str, Any] = field(default_factory=dict)
     data: tuple[str, ...] = ()
     foreground: tuple[float, float] | None = None
     absolute: bool = False
+    tuned: bool = False
+    with_: str | None = None
+    among: tuple[str, ...] = ()
+    dose: str | None = None
+    null: float = 0.0
     role: str = "primary"
 
     @property
+    def losses(self) -> tuple[str, ...]:
+        """All losses that the test names, each once."""
+        named = [self.of, self.against, self.among]
+        flat = [name for item in named if item for name in ((item,) if isinstance(item, str) else item)]
+        return tuple(dict.fromkeys(name for name in flat if name != "any"))
+
+    @property
     def estimand(self) -> str:
-        """Return what is estimated, in one line that names columns and losses."""
-        if isinstance(self.value, str):
-            value = self.value
-        else:
-            parts = [f"{'-' if w < 0 else '+'} {'' if abs(w) == 1 else f'{abs(w):g} '}{c}" for c, w in self.value.items()]
-            value = " ".join(parts).removeprefix("+ ")
-            value = f"({value})" if len(parts) > 1 else value
-        value = f"|{value}|" if self.absolute else value
-        what = f"{value} of {self.of}" + (f" minus {self.against}" if self.against else "")
-        where = " and ".join(self.data) or "all data sets"
-        if self.foreground:
-            low, high = self.foreground
-            where += f", foreground {f'{low:g} to ' if low else 'up to '}{high:g}"
-        how = {"mean": "mean", "slope": "change per tenfold foreground", "each": "in every data set"}[self.shape]
-        return f"{what}; {how}; {where}"
+        """What is estimated, in one line that names columns and losses."""
+        return estimands.sentence(self)
 
 
 @dataclass(frozen=True)
@@ -119,28 +117,26 @@ def _claim(item: dict[str, Any], path: Path) -> Claim:
 
 def _test(item: dict[str, Any], path: Path) -> Test:
     where = f"{path}: test {item.get('id', '(without id)')}"
+    if isinstance(item.get("part"), str):
+        item = item | {"part": [item["part"]]}
     test = Test(**_filled(Test, item, where))
-    for name, choices in (("expect", EXPECT), ("shape", SHAPES), ("role", ROLES)):
-        if getattr(test, name) not in choices:
-            raise UserError(f"{where}: {name} '{getattr(test, name)}'{nearest(getattr(test, name), choices)}")
-    if not isinstance(test.margin, int | float) or isinstance(test.margin, bool) or not test.margin > 0:
-        raise UserError(f"{where}: margin must be a number above 0, not {test.margin!r}")
-    if test.shape == "each" and test.expect != "equal":
-        raise UserError(f"{where}: shape 'each' goes with expect 'equal' only")
-    if test.expect == "equal" and test.shape == "slope":
-        raise UserError(f"{where}: expect 'equal' is not offered for a slope")
-    if test.foreground is not None and not (len(test.foreground) == 2 and test.foreground[0] < test.foreground[1]):
-        raise UserError(f"{where}: foreground must be [smallest, largest], not {list(test.foreground)!r}")
+    criteria.check(test, where)
     return test
 
 
 def _filled(kind: type, item: dict[str, Any], where: str, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    known = [f.name for f in fields(kind) if f.name not in skip]
-    _only(item, known, where)
-    for f in fields(kind):
-        if f.name not in skip and f.default is MISSING and f.default_factory is MISSING and f.name not in item:
-            raise UserError(f"{where}: the key '{f.name}' is missing")
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
+    known = {f.name.rstrip("_"): f for f in fields(kind) if f.name not in skip}  # 'with' is a word of Python's own
+    _only(item, list(known), where)
+    for key, f in known.items():
+        if f.default is MISSING and f.default_factory is MISSING and key not in item:
+            raise UserError(f"{where}: the key '{key}' is missing")
+    return {known[key].name: _frozen(value) for key, value in item.items()}
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _only(item: dict[str, Any], known: list[str], where: str) -> None:

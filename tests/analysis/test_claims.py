@@ -42,10 +42,17 @@ def judged(cells, *, claim=CLAIM, tmp_path, **changes):
 
 def test_the_shipped_claims_are_read_and_carry_a_digest():
     shipped = claims.read_claims()
-    assert [c.id for c in shipped.claims][:3] == ["C2", "C3", "C9"]
+    assert [c.id for c in shipped.claims] == [f"C{n}" for n in range(1, 17)]
+    assert sum(len(c.tests) for c in shipped.claims) == 93
     assert len(shipped.digest) == 12
     for claim in shipped.claims:
         assert claim.source and any(t.role == "primary" for t in claim.tests)
+
+
+def test_no_two_tests_of_a_claim_ask_the_same():
+    for claim in claims.read_claims().claims:
+        estimands = [test.estimand for test in claim.tests]
+        assert len(set(estimands)) == len(estimands), claim.id
 
 
 @pytest.mark.parametrize(
@@ -60,6 +67,23 @@ def test_the_shipped_claims_are_read_and_carry_a_digest():
         ("margin = 0.005", 'margin = 0.005\nshape = "each"', "shape 'each' goes with expect 'equal' only"),
         ("margin = 0.005", "margin = 0.005\nforeground = [0.2, 0.1]", "foreground must be"),
         ("[[claim]]", "[[claim]", r"claims\.toml"),
+        ("margin = 0.005", 'margin = 0.005\nshape = "sum"', "shape 'sum'; "),
+        ("margin = 0.005", "margin = 0.005\npart = 3", "part must be a list of names, not 3"),
+        ("margin = 0.005", 'margin = 0.005\nwhere = "rim"', "where must be a table of columns"),
+        ("margin = 0.005", 'margin = 0.005\nwhere = { "data.rim" = [1, 0] }', r"'data.rim' must be a value or \[smallest, largest\], not \[1, 0\]"),
+        ("margin = 0.005", 'margin = 0.005\ntuned = "yes"', "tuned must be true or false"),
+        ("margin = 0.005", 'margin = 0.005\nnull = "0"', "null must be a number"),
+        ("margin = 0.005", 'margin = 0.005\ndose = "data.rim"', "the key 'dose' goes with shape 'slope' only"),
+        ("margin = 0.005", 'margin = 0.005\nwith = "iou@0.5"', "the key 'with' goes with shape 'agreement' only"),
+        ("margin = 0.005", 'margin = 0.005\namong = ["ce", "dice"]', "the key 'among' goes with shape 'regret' only"),
+        ("margin = 0.005", 'margin = 0.005\nshape = "agreement"', "is about all losses"),
+        ("margin = 0.005", 'margin = 0.005\nshape = "regret"', "needs the key 'among'"),
+        ("margin = 0.005", 'margin = 0.005\nshape = "regret"\namong = ["ce", "focal"]', "of 'dice' is not one of the losses of among"),
+        ("margin = 0.005", 'margin = 0.005\nshape = "slope"\nnull = 1', "a slope is tested against zero"),
+        ('of = "dice"', 'of = ["dice"]', "of must be a loss or a list of two or more losses"),
+        ('of = "dice"', 'of = "any"', "of = 'any' goes with shape"),
+        ('value = "dice@0.5"', 'value = { "dice@0.5" = "one" }', "value must be a column or columns with weights"),
+        ('expect = "greater"', 'expect = "equal"\nnull = 0.1', "expect 'equal' is to zero"),
     ],
 )
 def test_a_bad_claims_file_gets_one_sentence(tmp_path, old, new, message):
