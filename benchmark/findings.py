@@ -12,7 +12,7 @@ effect TEST                  effect and interval
 sure TEST                    adjusted p, blocks, minimum detectable effect and smallest effect of interest
 mean COLUMN | LOSS | DATA    mean of a column of `cells` over the seeds of one loss on one data set, both by their labels
 published                    the values of ``experiments/published.csv`` beside ours
-figure NAME                  a figure of the results folder
+figure NAME, caption NAME    a figure of the results folder, and its caption
 """
 
 from __future__ import annotations
@@ -233,11 +233,19 @@ def _scored(rows: pd.DataFrame, loss: str) -> str:
 
 
 def _figure(results: Results, name: str) -> str:
+    path, caption = _drawn(results, name), _caption(results, name)
+    return f"\n\n![{caption.partition('. ')[2].partition('. ')[0]}]({results.link(path)})\n\n"
+
+
+def _caption(results: Results, name: str) -> str:
+    return _drawn(results, name).with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+
+def _drawn(results: Results, name: str) -> Path:
     path = results.folder / "figures" / f"{name}.png"
     if not path.is_file():
-        raise UserError(f"marker 'figure {name}': {path} does not exist; `lossbench figures --results {results.folder}` draws it")
-    caption = path.with_suffix(".txt").read_text(encoding="utf-8").strip()
-    return f"\n![{caption.partition('. ')[2].partition('. ')[0]}]({results.link(path)})\n\n{caption}\n"
+        raise UserError(f"marker '{name}': {path} does not exist; `lossbench figures --results {results.folder}` draws it")
+    return path
 
 
 SHOWN: dict[str, Callable[[Results, str], str]] = {
@@ -252,6 +260,7 @@ SHOWN: dict[str, Callable[[Results, str], str]] = {
     "mean": _mean,
     "published": _published,
     "figure": _figure,
+    "caption": _caption,
 }
 
 
