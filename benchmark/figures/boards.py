@@ -4,66 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from benchmark.analysis.ranks import leaderboard
-from benchmark.figures import NothingToDraw, figure, style
+from benchmark.figures import NothingToDraw, figure, parts, style
 
 MOST = 12  # panels
+WIDEST, COLUMNS = 3, 6  # panels in a row; a grid that one, two or three of them fill
+ALIKE = 0.7  # panels whose numbers of losses differ less than this share rows
 
 
 @figure("leaderboard", number=19, title="Dice score by data set and loss")
 def board(tables: Mapping[str, pd.DataFrame]):
     """One panel a data set: mean at 0.5 with interval and single seeds, and the mean at the validation threshold."""
-    cells = tables["cells"]
+    # The usual recipe only: learning-rate arms and factorials answer questions of their own.
+    cells = parts.of_parts(tables["cells"], "ladder", "board", "public")
     if "dice@0.5" not in cells or not len(cells):
         raise NothingToDraw("needs cells with a Dice score")
     data = leaderboard(cells, "dice@0.5")
-    tuned = cells.groupby(["dataset", "recipe", "loss"], observed=True)["dice@val"].mean().rename("mean_val").reset_index()
-    data = data.merge(tuned, on=["dataset", "recipe", "loss"])
-    labels = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"]
-    wanted = _wanted(cells)
-    several = len({recipe for _, recipe in wanted}) > 1
-    rows, columns = style.shape(len(wanted), 3)
-    most = max(len(data[(data["dataset"] == d) & (data["recipe"] == r)]) for d, r in wanted)
-    drawing, axes = style.canvas(rows, columns, 0.6 + rows * (0.55 + 0.215 * most))
-    for axis, (dataset, recipe) in zip(axes.flat, wanted, strict=False):
-        part = data[(data["dataset"] == dataset) & (data["recipe"] == recipe)].sort_values("place", ascending=False).reset_index(drop=True)
-        own = cells[(cells["dataset"] == dataset) & (cells["recipe"] == recipe)]
-        for y, row in enumerate(part.itertuples()):
-            color = style.colour(row.family)
-            seeds = own.loc[own["loss"] == row.loss, "dice@0.5"]
-            axis.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=7, zorder=2)
-            axis.hlines(y, row.low, row.high, color=color, linewidth=1.3, zorder=2)
-            axis.plot([row.mean], [y], "o", color=color, markersize=5.5, zorder=4)
-            axis.plot([row.mean_val], [y], "D", color=color, markerfacecolor=style.PAPER, markersize=4.5, zorder=3)
-        axis.set_yticks(range(len(part)), [f"{'• ' if row.best else ''}{style.fitting(row.loss_label, 24)}" for row in part.itertuples()])
-        for text, row in zip(axis.get_yticklabels(), part.itertuples(), strict=True):
-            text.set_fontweight("bold" if row.best else "normal")
-        axis.set_title(style.fitting(f"{labels[dataset, recipe]}{f' · {recipe}' if several else ''}"))
-        axis.grid(axis="y", visible=False)
-        axis.set_ylim(-0.6, len(part) - 0.4)
-        _scale(axis, part, own)
-    for axis in list(axes.flat)[len(wanted) :]:
-        axis.set_axis_off()
+    keys = ["dataset", "recipe", "loss"]
+    if "dice@val" in cells:
+        tuned = cells.groupby(keys, observed=True)["dice@val"].mean().rename("mean_val").reset_index()
+        data = data.merge(tuned, on=keys)
+    else:
+        data = data.assign(mean_val=np.nan)
+    facts = parts.rarest_first(cells)
+    wanted = facts.sort_values(["n", "foreground"], ascending=[False, True], kind="stable").head(MOST).sort_index()
+    several = wanted["recipe"].nunique() > 1 and wanted["label"].duplicated().any()
+    drawing, panels = _panels(wanted, data.groupby(["dataset", "recipe"], observed=True)["loss"].nunique())
+    for axis, variant in panels:
+        own = parts.of_variant(cells, variant)
+        _panel(axis, parts.of_variant(data, variant).sort_values("place", ascending=False).reset_index(drop=True), own)
+        axis.set_title(style.fitting(f"{variant.label}{f' · {variant.recipe}' if several else ''}"))
     _legend(drawing)
     drawing.supxlabel("Dice (mean over images, then classes)", fontsize=9)
-    left = len(data.drop_duplicates(["dataset", "recipe"])) - len(wanted)
+    left = len(facts) - len(wanted)
     says = (
         "Bold with a dot: may be the best, that is, no other loss is shown to beat it on the same blocks (one-sided paired t tests, the best is "
         "among them with 95 % confidence). Bars are 95 % t intervals over seeds; they show the spread of a single loss and must not be compared "
-        "by eye, since the losses of a seed share start and batches. " + (f"{left} more data set variants stand in the tables. " if left else "")
+        "by eye, since the losses of a seed share start and batches. Every panel has its own scale. "
+        + (f"{left} more data set variants stand in the tables. " if left else "")
     ) + style.evidence(cells)
-    tops = data[data["place"] == 1]
-    alt = "Highest mean Dice at 0.5: " + "; ".join(f"{labels[r.dataset, r.recipe]}: {r.loss_label} {r.mean:.3f}" for r in tops.itertuples()) + "."
+    tops = data[data["place"] == 1].merge(facts, on=["dataset", "recipe"])
+    alt = "Highest mean Dice at 0.5: " + "; ".join(f"{r.label}: {r.loss_label} {r.mean:.3f}" for r in tops.itertuples()) + "."
     return drawing, data, says, alt
 
 
-def _wanted(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the data sets shown, rarest foreground first; those with the most cells where there are too many."""
-    facts = cells.groupby(["dataset", "recipe"], observed=True).agg(n=("key", "size"), x=("foreground_true", "mean")).reset_index()
-    facts = facts.sort_values(["n", "x", "dataset"], ascending=[False, True, True]).head(MOST)
-    return list(facts.sort_values(["x", "dataset"])[["dataset", "recipe"]].itertuples(index=False, name=None))
+def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
+    """Return a drawing and (axis, variant) pairs; panels with about as many losses share rows, so that all rows of text are equally high."""
+    counts = [int(losses.loc[row.dataset, row.recipe]) for row in wanted.itertuples()]
+    order = sorted(zip(counts, wanted.itertuples(), strict=True), key=lambda pair: -pair[0])
+    groups: list[list] = []
+    for count, variant in order:
+        if not groups or count < ALIKE * groups[-1][0][0]:
+            groups.append([])
+        groups[-1].append((count, variant))
+    rows = []
+    for group in groups:
+        group = sorted(group, key=lambda pair: pair[1].Index)
+        lines = style.shape(len(group), WIDEST)[0]
+        rows += [group[len(group) * i // lines : len(group) * (i + 1) // lines] for i in range(lines)]
+    heights = [0.62 + 0.175 * max(count for count, _ in row) for row in rows]
+    drawing, grid = style.grid(len(rows), COLUMNS, 0.6 + sum(heights), height_ratios=heights)
+    panels = []
+    for place, row in enumerate(rows):
+        span = COLUMNS // len(row)
+        panels += [(drawing.add_subplot(grid[place, span * i : span * (i + 1)]), variant) for i, (_, variant) in enumerate(row)]
+    return drawing, panels
+
+
+def _panel(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
+    for y, row in enumerate(part.itertuples()):
+        color = style.colour(row.family)
+        seeds = own.loc[own["loss"] == row.loss, "dice@0.5"]
+        axis.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=6, zorder=2)
+        axis.hlines(y, row.low, row.high, color=color, linewidth=1.3, zorder=2)
+        axis.plot([row.mean], [y], "o", color=color, markersize=5, zorder=4)
+        axis.plot([row.mean_val], [y], "D", color=color, markerfacecolor=style.PAPER, markersize=4, zorder=3)
+    axis.set_yticks(range(len(part)), [f"{'• ' if row.best else ''}{style.fitting(row.loss_label, 22)}" for row in part.itertuples()])
+    for text, row in zip(axis.get_yticklabels(), part.itertuples(), strict=True):
+        text.set_fontweight("bold" if row.best else "normal")
+    axis.grid(axis="y", visible=False)
+    axis.set_ylim(-0.6, len(part) - 0.4)
+    _scale(axis, part, own)
 
 
 def _scale(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:

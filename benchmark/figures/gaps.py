@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
-from benchmark.figures import NothingToDraw, figure, points, style
+from benchmark.figures import NothingToDraw, figure, parts, points, style
 
+LINEAR = 1.0  # points
 ARMS = (("0.5", "dice@0.5", True, 0.97), ("val", "dice@val", False, 1.03))
 
 
@@ -17,7 +17,7 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
     """One panel a loss: paired difference of the Dice score to CE, in points (hundredths), against the foreground
     fraction.
     """
-    cells = tables["cells"]
+    cells = parts.of_parts(tables["cells"], "ladder")
     if "dice@0.5" not in cells or "dice@val" not in cells or "ce" not in set(cells.get("loss", ())):
         raise NothingToDraw("needs cells of ce and of another loss")
     place = points.real_marks(points.places(cells))
@@ -31,7 +31,7 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
     for column in ("mean", "low", "high"):
         data[column] = 100 * data[column]
     limits = _limits(data)
-    rows, columns = style.shape(len(losses), 4)
+    rows, columns = style.shape(len(losses), 5)
     drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
     ladder = place.loc[place["ladder"] != "", "x"].tolist() or place["x"].tolist()
     for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
@@ -40,29 +40,36 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
         for arm, _, filled, shift in ARMS:
             part = data[(data["loss"] == loss.loss) & (data["arm"] == arm)]
             points.draw(axis, part, limits, color=color, filled=filled, shift=shift)
-        axis.set_title(f"{style.fitting(loss.loss_label, 25)} − ce", color=color)
-        axis.set_ylim(*limits)
+        axis.set_title(style.fitting(loss.loss_label, 24), color=color)
+        _scale(axis, limits)
         style.foreground_axis(axis, ladder)
-    for axis in list(axes.flat)[len(losses) :]:
-        axis.set_axis_off()
+    style.hide_rest(axes, len(losses))
     _legend(drawing, place)
     drawing.supxlabel("foreground fraction, %", fontsize=9)
-    drawing.supylabel("difference in Dice, points", fontsize=9)
+    drawing.supylabel("Dice minus that of ce, points", fontsize=9)
     says = (
         "Above zero the loss scores higher than cross-entropy on the same blocks. Filled: masks at 0.5; open: threshold chosen on the "
         "validation split, for both losses. What the open marks lose against the filled ones was the threshold (C10). Points are means of "
-        "paired differences over seeds, bars 95 % t intervals; arrow heads lie beyond the axis. " + style.evidence(cells)
+        "paired differences over seeds, bars 95 % t intervals, cut at the axis. The axis is linear within one point of zero, logarithmic beyond. "
+        + style.evidence(cells)
     )
     kept = ["loss", "loss_label", "family", "dataset", "label", "recipe", "x", "arm", "mean", "low", "high", "n"]
     return drawing, data[kept].rename(columns={"x": "foreground"}), says, _alt(data, losses)
 
 
 def _limits(data: pd.DataFrame) -> tuple[float, float]:
-    """Return limits that hold zero, all ladders but the worst tenth, and what intervals fit."""
+    """Return limits that hold zero and every mean."""
     means = data["mean"].dropna()
-    low, high = min(np.quantile(means, 0.05), -1.0), max(np.quantile(means, 0.98), 1.0)
-    pad = 0.12 * (high - low)
-    return float(low - pad), float(high + pad)
+    return float(1.35 * min(means.min(), -LINEAR)), float(1.35 * max(means.max(), LINEAR))
+
+
+def _scale(axis, limits: tuple[float, float]) -> None:
+    """Linear within a point of zero and logarithmic beyond, since gaps of half a point and of fifty stand side by side."""
+    axis.set_yscale("symlog", linthresh=LINEAR, linscale=0.6)
+    ticks = [sign * t for sign in (-1, 1) for t in (1, 3, 10, 30, 100) if limits[0] <= sign * t <= limits[1]]
+    axis.set_yticks([0, *ticks], ["0", *(f"{t:+g}".replace("-", "−") for t in ticks)])
+    axis.minorticks_off()
+    axis.set_ylim(*limits)
 
 
 def _legend(drawing, place: pd.DataFrame) -> None:

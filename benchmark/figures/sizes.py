@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from benchmark.figures import NothingToDraw, figure, points, style
+from benchmark.figures import NothingToDraw, figure, parts, points, style
 
 HARD, SOFT = "log_size_ratio_hard@0.5", "log_size_ratio_soft"
 BAND = 0.05  # 5 %: the margin of claims C2 and C3
@@ -16,7 +16,7 @@ BAND = 0.05  # 5 %: the margin of claims C2 and C3
 @figure("size_ratio", number=11, title="Predicted over true region size, by loss and foreground fraction")
 def size_ratio(tables: Mapping[str, pd.DataFrame]):
     """One panel a loss: size of the mask at 0.5 (hard) and summed probability (soft), geometric means over seeds."""
-    cells = tables["cells"]
+    cells = parts.of_parts(tables["cells"], "ladder")
     if HARD not in cells or SOFT not in cells or not len(cells):
         raise NothingToDraw("needs cells with region sizes")
     place = points.real_marks(points.places(cells))
@@ -47,8 +47,7 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
         axis.set_yscale("log")
         _ratio_ticks(axis, limits)
         style.foreground_axis(axis, place["x"].tolist() if (place["ladder"] == "").all() else place.loc[place["ladder"] != "", "x"].tolist())
-    for axis in list(axes.flat)[len(losses) :]:
-        axis.set_axis_off()
+    style.hide_rest(axes, len(losses))
     _legend(drawing, place, losses["loss_label"].iloc[0], len(losses) > 1)
     drawing.supxlabel("foreground fraction, %", fontsize=9)
     drawing.supylabel("predicted / true region size", fontsize=9)
@@ -63,9 +62,9 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
 
 
 def _limits(means: pd.Series) -> tuple[float, float]:
-    """Return symmetric limits on the log axis: at least a factor 2, at most 16, wide enough for nine points in ten."""
+    """Return symmetric limits on the log axis: at least a factor 2, at most 16, wide enough for nearly all points."""
     size = np.abs(np.log(means.replace([0, np.inf], np.nan).dropna()))
-    wide = np.clip(np.quantile(size, 0.9) * 1.15 if len(size) else 1.0, np.log(2), np.log(16))
+    wide = np.clip(np.quantile(size, 0.97) * 1.1 if len(size) else 1.0, np.log(2), np.log(16))
     return float(np.exp(-wide)), float(np.exp(wide))
 
 

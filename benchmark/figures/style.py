@@ -24,10 +24,15 @@ FAMILIES = {
     "topology": ("#0b7480", "#5ccedb"),
 }
 OTHER = ("#535c69", "#aeb7c3")
+# Text inside coloured fields: other values than ink and paper, since those follow the reader's theme and the fields do not.
+ON_LIGHT, ON_DARK = "#10151c", "#fdfdfd"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 2.5)))
 # The order in which losses are shown; those that are not named here follow by family and label.
-FIRST = ("ce", "dice", "batch dice", "batch_dice", "dice_ce", "wce", "focal", "ce_l1", "ce_kl", "tversky", "generalized_dice")
+FIRST = (
+    "ce", "dice", "batch dice", "batch_dice", "dice_ce", "ce + log_dice", "wce", "wce(power=0.5)", "focal", "ce_l1", "ce_kl", "tversky",
+    "generalized_dice",
+)  # fmt: skip
 WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
 
 
@@ -82,19 +87,38 @@ def applied(salt: str) -> Iterator[None]:
 
 def canvas(rows: int, columns: int, height: float, width: float = WIDTH, **options):
     """Return a figure with a grid of axes, laid out without overlap; no global state is touched."""
+    drawing = _blank(width, height)
+    return drawing, drawing.subplots(rows, columns, squeeze=False, **options)
+
+
+def grid(rows: int, columns: int, height: float, width: float = WIDTH, **options):
+    """Return a figure and an empty grid, for panels of several sizes."""
+    drawing = _blank(width, height)
+    return drawing, drawing.add_gridspec(rows, columns, **options)
+
+
+def _blank(width: float, height: float):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawing)
-    axes = drawing.subplots(rows, columns, squeeze=False, **options)
-    return drawing, axes
+    return drawing
 
 
 def shape(panels: int, widest: int) -> tuple[int, int]:
     """Return rows and columns for so many panels, at most ``widest`` in a row, with as few empty places as can be."""
     rows = -(-panels // widest)
     return rows, -(-panels // rows)
+
+
+def hide_rest(axes: np.ndarray, panels: int) -> None:
+    """Hide the axes of a grid (rows, columns) that no panel fills, and tick the lowest panel of every column."""
+    for place, axis in enumerate(axes.flat):
+        if place >= panels:
+            axis.set_axis_off()
+        elif place + axes.shape[1] >= panels:
+            axis.tick_params(labelbottom=True)
 
 
 def colour(family: str) -> str:
@@ -150,6 +174,24 @@ def foreground_axis(axis, levels: Sequence[float]) -> None:
     axis.set_xlim(middle / reach, middle * reach)
 
 
+def log_axis(axis, values: Sequence[float], which: str) -> None:
+    """Make an axis ("x" or "y") logarithmic around these values, over at least a factor of two, with a few plainly written ticks."""
+    seen = np.asarray(values, dtype=float)
+    seen = seen[np.isfinite(seen) & (seen > 0)]
+    low, high = (seen.min(), seen.max()) if len(seen) else (0.1, 1.0)
+    pad = max((high / low) ** 0.12, np.sqrt(2 / min(high / low, 2)), 1.15)
+    low, high = low / pad, high * pad
+    ticks = [m * 10.0**k for k in range(-8, 6) for m in (1, 2, 5)]
+    ticks = [t for t in ticks if low <= t <= high]
+    if len(ticks) > 5:
+        ticks = [t for t in ticks if np.isclose(np.log10(t) % 1, (0, 1)).any()] if high / low > 1000 else ticks[:: -(-len(ticks) // 5)]
+    set_scale, set_ticks, set_limits = (getattr(axis, f"set_{which}{what}") for what in ("scale", "ticks", "lim"))
+    set_scale("log")
+    set_ticks(ticks, [f"{t:g}".removeprefix("0") if t < 1 else f"{t:g}" for t in ticks])
+    axis.minorticks_off()
+    set_limits(low, high)
+
+
 def clipped(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the values brought inside [low, high], and which of them were outside."""
     inside = np.clip(values, low, high)
@@ -161,7 +203,9 @@ def evidence(cells: pd.DataFrame) -> str:
     collapsed = int((cells["outcome"] == "collapsed").sum())
     seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    parts = [f"{len(cells)} cells in {cells['block'].nunique()} blocks ({cells['dataset'].nunique()} data set variants, {span} seeds each)"]
+    each = f"{span} seed{'s' * int(seeds.max() > 1)} each"
+    variants = f"{len(seeds)} data set variant{'s' * int(len(seeds) > 1)}"
+    parts = [f"{len(cells)} cells in {cells['block'].nunique()} blocks ({variants}, {each})"]
     if collapsed:
         parts.append(f"{collapsed} collapsed and scored as such")
     commits = sorted({str(c)[:8] for c in cells["commit"] if c})

@@ -1,4 +1,4 @@
-"""Figure 8: how each loss gets there: validation Dice and soft region size while training."""
+"""Figure 8: how each loss gets there: validation Dice and soft region size while training, and how noisy the training loss is."""
 
 from __future__ import annotations
 
@@ -7,65 +7,104 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from benchmark.figures import NothingToDraw, figure, style
+from benchmark.figures import NothingToDraw, figure, parts, points, style
 
 PANELS, LOSSES = 4, 8
+NOISE = "log_loss_noise"
 
 
-@figure("training_curves", number=8, title="Validation Dice and soft region size during training")
+@figure("training_curves", number=8, title="Validation Dice, soft region size and noise of the loss during training")
 def training_curves(tables: Mapping[str, pd.DataFrame]):
-    """Columns are data sets; lines are means over seeds, bands their range."""
-    cells, curves = tables["cells"], tables.get("curves")
-    if curves is None or not len(curves) or "val_dice" not in curves:
+    """Columns are data sets; lines are means over seeds, bands their range; below, the noise of the training loss."""
+    cells, curves = parts.first_of(tables["cells"], "curves", "ladder"), tables.get("curves")
+    if curves is None or not len(cells) or "val_dice" not in curves:
         raise NothingToDraw("needs cells with training curves")
     losses = style.ordered(cells).head(LOSSES)
-    wanted = _wanted(cells)
+    wanted = parts.spread_evenly(parts.rarest_first(cells), PANELS)
+    cells = cells.merge(wanted[["dataset", "recipe"]], on=["dataset", "recipe"])
+    left = cells["loss"].nunique() - len(losses)
+    cells = cells[cells["loss"].isin(losses["loss"])]
     joined = curves.merge(cells[["key", "dataset", "recipe", "data_label", "loss", "loss_label", "family"]], on="key")
-    joined = joined[joined["loss"].isin(losses["loss"])]
     shown = [c for c in ("val_dice", "size_ratio_soft") if c in joined and joined[c].notna().any()]
+    if not shown:
+        raise NothingToDraw("needs cells with training curves")
     data = joined.groupby(["dataset", "recipe", "data_label", "loss", "loss_label", "step"], observed=True, sort=True)[shown]
     data = data.agg(["mean", "min", "max", "count"])
     data.columns = [f"{column} {what}" for column, what in data.columns]
     data = data.reset_index()
-    drawing, axes = style.canvas(len(shown), len(wanted), 0.75 + 2.1 * len(shown), sharex="col", sharey="row")
+    noise = _noise(cells)
+    rows = len(shown) + (noise is not None)
+    drawing, axes = style.canvas(rows, len(wanted), 0.75 + 2.1 * rows, sharey="row")
     looks = style.lines(losses)
-    for column, (dataset, recipe) in enumerate(wanted):
-        own = data[(data["dataset"] == dataset) & (data["recipe"] == recipe)]
+    for column, variant in enumerate(wanted.itertuples()):
+        own = parts.of_variant(data, variant)
         for row, name in enumerate(shown):
             axis = axes[row][column]
-            for loss in losses["loss"]:
-                part = own[own["loss"] == loss]
-                look = looks[loss] | {"markersize": 3.5, "linewidth": 1.4}
-                axis.plot(part["step"], part[f"{name} mean"], **look)
-                axis.fill_between(part["step"], part[f"{name} min"], part[f"{name} max"], color=look["color"], alpha=0.1, linewidth=0)
+            _lines(axis, own, name, losses, looks)
             if name == "size_ratio_soft":
                 axis.axhline(1, color=style.SOFT, linewidth=0.9, zorder=1)
                 _size_axis(axis, data[f"{name} mean"])
             if row == 0:
-                axis.set_title(style.fitting(own["data_label"].iloc[0], 26))
+                axis.set_title(style.fitting(variant.label, 26))
+        axes[len(shown) - 1][column].set_xlabel("optimiser step")
+        if noise is not None:
+            _noise_panel(axes[-1][column], parts.of_variant(noise, variant), losses)
     axes[0][0].set_ylabel("validation Dice at 0.5")
     if len(shown) > 1:
         axes[1][0].set_ylabel("soft size, predicted / true")
-    drawing.supxlabel("optimiser step", fontsize=9)
     _legend(drawing, losses, looks)
-    left = cells["loss"].nunique() - len(losses)
     says = (
         "Lines are means over seeds, bands run from the lowest to the highest seed. A soft size still far from 1 at the last step means that the "
         "network had not finished learning how much foreground there is. "
+        + (NOISE_SAYS if noise is not None else "")
         + (f"{left} more losses are in the tables. " if left > 0 else "")
         + style.evidence(cells)
     )
-    last = data.sort_values("step").groupby(["dataset", "loss_label"], observed=True).last()["val_dice mean"]
-    first = wanted[0][0]
-    alt = f"At the last step on {first} validation Dice is " + ", ".join(f"{k} {v:.2f}" for k, v in last.loc[first].items()) + "."
+    if noise is not None:
+        data = pd.concat([data, noise.rename(columns={c: f"loss_noise {c}" for c in ("mean", "low", "high", "n")})], ignore_index=True)
+    first = wanted.iloc[0]
+    last = parts.of_variant(data, first).dropna(subset="step").sort_values("step").groupby("loss_label", observed=True)["val_dice mean"].last()
+    alt = f"At the last step on {first['label']} validation Dice is " + ", ".join(f"{k} {v:.2f}" for k, v in last.items()) + "."
     return drawing, data, says, alt
 
 
-def _wanted(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return up to four data sets spread evenly from the rarest to the commonest foreground."""
-    facts = cells.groupby(["dataset", "recipe"], observed=True)["foreground_true"].mean().sort_values(kind="stable")
-    picks = np.unique(np.linspace(0, len(facts) - 1, min(PANELS, len(facts))).round().astype(int))
-    return [facts.index[i] for i in picks]
+NOISE_SAYS = (
+    "Bottom: standard deviation of the training loss about its running median in the second half of training, as a share of its fall "
+    "over the whole training; geometric means and 95 % t intervals over seeds. "
+)
+
+
+def _lines(axis, own: pd.DataFrame, name: str, losses: pd.DataFrame, looks: dict) -> None:
+    many = own["step"].nunique() > 8
+    for loss in losses["loss"]:
+        part = own[own["loss"] == loss]
+        look = looks[loss] | {"markersize": 3.5, "linewidth": 1.4, "markevery": 4 if many else 1}
+        axis.plot(part["step"], part[f"{name} mean"], **look)
+        axis.fill_between(part["step"], part[f"{name} min"], part[f"{name} max"], color=look["color"], alpha=0.1, linewidth=0)
+
+
+def _noise(cells: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the noise of the training loss by data set and loss (geometric mean, interval), or None where it was not measured."""
+    if NOISE not in cells or not cells[NOISE].notna().any():
+        return None
+    found = points.means(cells, NOISE)
+    for column in ("mean", "low", "high"):
+        found[column] = np.exp(found[column])
+    labels = cells.drop_duplicates("loss")[["loss", "loss_label"]]
+    return found.merge(labels, on="loss").merge(parts.rarest_first(cells)[["dataset", "recipe", "label"]].rename(columns={"label": "data_label"}))
+
+
+def _noise_panel(axis, part: pd.DataFrame, losses: pd.DataFrame) -> None:
+    for y, loss in enumerate(losses.itertuples()):
+        for row in part[part["loss"] == loss.loss].itertuples():
+            color = style.colour(loss.family)
+            axis.hlines(y, row.low, row.high, color=color, linewidth=1.3, zorder=2)
+            axis.plot([row.mean], [y], "o", color=color, markersize=5, zorder=3)
+    axis.set_yticks(range(len(losses)), [style.fitting(label, 18) for label in losses["loss_label"]])
+    axis.set_ylim(len(losses) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    style.log_axis(axis, part[["mean"]].to_numpy().ravel(), "x")
+    axis.set_xlabel("noise of the loss / its fall")
 
 
 def _size_axis(axis, values: pd.Series) -> None:
