@@ -14,6 +14,9 @@ from benchmark.registry import PATHS, DataSpec, LossSpec
 
 PROTOCOL = 1  # raised whenever training, scoring or the network changes what the same cell would give
 
+# Fields that came after records had been written: left out of the digest at their first meaning, so that those records stay valid.
+LATER = {"precision": "float32"}
+
 
 class Strict(BaseModel):
     """Unknown keys and wrong types are errors."""
@@ -37,6 +40,7 @@ class Recipe(Strict):
     augment: Literal["none", "flips", "full"] = "flips"
     validations: Annotated[int, Field(ge=1, le=1000)] = 6
     stacked: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the network's arithmetic; weights, losses and scores stay float32
 
     @property
     def digest(self) -> str:
@@ -46,7 +50,7 @@ class Recipe(Strict):
 
 @lru_cache(maxsize=4096)
 def _recipe_digest(recipe: Recipe) -> str:
-    return _digest(recipe.model_dump(mode="json"))[:8]
+    return _digest({key: value for key, value in recipe.model_dump(mode="json").items() if key not in LATER or value != LATER[key]})[:8]
 
 
 @dataclass(frozen=True)

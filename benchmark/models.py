@@ -88,7 +88,9 @@ class Stack:
     weights, little beside a forward pass. Calling it maps (B, K*in_channels, *S) to logits (B, K, classes, *S).
     """
 
-    def __init__(self, starts: list[dict[str, Tensor]], in_channels: int, classes: int, widths: tuple[int, ...], dims: int, device: str = "cpu"):
+    def __init__(self, starts: list[dict[str, Tensor]], in_channels: int, classes: int, widths: tuple[int, ...], dims: int, device: str = "cpu",
+                 precision: str = "float32"):  # fmt: skip
+        self.autocast = (torch.device(device).type, torch.bfloat16) if precision == "bfloat16" else None
         with torch.device("meta"):  # only the shape of the network is needed: no memory, no draw from the global stream
             self.network = UNet(in_channels, classes, widths, dims, len(starts))
         self.cells = [{k: v.to(device, copy=True).requires_grad_() for k, v in start.items()} for start in starts]
@@ -96,7 +98,10 @@ class Stack:
     def __call__(self, x: Tensor) -> Tensor:
         # Grouped layers hold their groups along the first axis, whatever the layer.
         joined = {name: torch.cat([cell[name] for cell in self.cells]) for name in self.cells[0]}
-        return torch.func.functional_call(self.network, joined, (x,))
+        if self.autocast is None:
+            return torch.func.functional_call(self.network, joined, (x,))
+        with torch.autocast(*self.autocast):
+            return torch.func.functional_call(self.network, joined, (x,))
 
     def __len__(self) -> int:
         return len(self.cells)

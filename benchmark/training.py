@@ -83,7 +83,7 @@ def train(jobs: list[Job], recipe: Recipe, *, on_step: Callable[[int, list[float
     members = [blocks[job.data_name, job.seed] for job in jobs]
     data = jobs[0].data
     dims = data.masks.ndim - 1
-    stack = Stack([block.start for block in members], data.images.shape[1], len(data.classes), recipe.widths, dims, device)
+    stack = Stack([block.start for block in members], data.images.shape[1], len(data.classes), recipe.widths, dims, device, recipe.precision)
     optimizer = _optimizer(stack, recipe)
     tops = [job.learning_rate or recipe.learning_rate for job in jobs]
     generators = {key: torch.Generator().manual_seed(block.augment_seed) for key, block in blocks.items()}

@@ -151,3 +151,33 @@ def test_the_terms_of_the_decomposition_add_up_and_the_posterior_cannot_be_beate
     assert all(size >= -1e-9 and match >= -1e-6 for size, match in zip(curves["size_ce"], curves["match_ce"], strict=True))
     metrics = score(job("ce"), pair[0], TINY.steps)["metrics"]
     assert metrics["nll"] >= metrics["nll_bayes"] and metrics["dice@0.5"] <= metrics["dice_bayes_dice"]
+
+
+def test_stacked_and_single_cells_reach_the_same_scores_over_seeds():
+    """They differ in rounding, which training amplifies; over seeds the differences must be centred on zero and smaller than those between seeds."""
+    longer = TINY.model_copy(update={"steps": 60, "learning_rate": 0.02, "validations": 1})
+    alone = longer.model_copy(update={"stacked": False})
+    scores = {"stack": [], "single": []}
+    for seed in range(10):
+        jobs = [job("dice", seed), job("ce", seed)]
+        together, apart = train(jobs, longer), [train([one], alone)[0] for one in jobs]
+        for kind, found in (("stack", together), ("single", apart)):
+            scores[kind] += [score(one, trained, 60)["metrics"]["dice@0.5"] for one, trained in zip(jobs, found, strict=True)]
+    gap = np.subtract(scores["stack"], scores["single"])
+    assert np.mean(scores["stack"]) > 0.5  # they have learnt
+    assert abs(gap.mean()) < 3 * gap.std(ddof=1) / np.sqrt(len(gap)) + 1e-6
+    assert gap.std(ddof=1) < np.std(scores["single"], ddof=1)
+
+
+def test_half_precision_is_another_recipe_and_trains():
+    half = TINY.model_copy(update={"precision": "bfloat16"})
+    assert half.digest != TINY.digest
+    found = train([job("ce"), job("dice")], half)
+    whole = train([job("ce"), job("dice")], TINY)
+    for one, other in zip(found, whole, strict=True):
+        assert all(value.dtype == other.weights[name].dtype for name, value in one.weights.items())
+        assert 0 < max(abs(a - b) for a, b in zip(one.train_loss, other.train_loss, strict=True)) < 0.05
+
+
+def test_a_recipe_field_that_came_later_leaves_old_records_valid():
+    assert Recipe().digest == "5f1eb79d"
