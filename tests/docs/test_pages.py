@@ -1,0 +1,99 @@
+"""What the pages say about each other holds: links lead somewhere, quoted speeds stand in the measured pages, nothing is left to be written."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from benchmark import __version__
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_repository_leads_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        file = page.parent / path if path else page
+        assert file.exists() or _made_by_the_study(file), f"{page.name}: {target}"
+        if anchor and file.suffix == ".md":
+            assert f'id="{anchor}"' in file.read_text(encoding="utf-8") or anchor in _headings(file), f"{page.name}: {target}"
+
+
+def _made_by_the_study(file: Path) -> bool:
+    return (ROOT / "results" / "paper") in [folder.absolute() for folder in Path(str(file.resolve())).parents]
+
+
+def _headings(file: Path) -> set[str]:
+    found = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_left_to_be_written(page):
+    text = page.read_text(encoding="utf-8")
+    for mark in ("<!-- prose", "TODO", "FIXME", "XXX"):
+        assert mark not in text
+
+
+def _rows(page: str) -> list[tuple[str, str]]:
+    """Return what each row of the table of speeds says, with the text of the page that it links."""
+    found = re.findall(r"\[([^\]]+)\]\((\w+\.md)\)\.?([^|]*)\|", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    return [(says + " " + rest, (ROOT / "docs" / name).read_text(encoding="utf-8")) for says, name, rest in found]
+
+
+def test_the_speeds_told_are_those_that_were_measured():
+    rows = _rows("speed.md")
+    assert len(rows) == 8
+    for says, measured in rows:
+        for number in NUMBER.findall(says):
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d|[.,]\d)", measured), f"{number} in: {says}"
+
+
+def test_the_speeds_of_the_readme_are_those_of_the_page_on_speed():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    paragraph = next(part for part in text.split("\n\n") if part.startswith("Speed, measured on"))
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    for number in NUMBER.findall(paragraph):
+        assert number in page, number
+
+
+def test_the_citation_file_names_this_version_and_no_more_than_is_known():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    fields = dict(re.findall(r"^([a-z-]+): *(.*)$", text, re.MULTILINE))
+    assert fields["cff-version"] == "1.2.0"
+    assert fields["type"] == "software"
+    assert fields["version"].strip('"') == __version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == __version__
+    assert fields["license"] == project["license"]
+    assert [author["name"] in text for author in project["authors"]] == [True]
+    assert "doi" not in text.lower()
+
+
+def test_the_changelog_tells_of_this_version():
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_command_that_the_pages_tell_exists():
+    from typer.main import get_command
+
+    from benchmark.cli import app
+
+    known = set(get_command(app).commands)
+    told = set(re.findall(r"(?:^|`|bin/)lossbench ([a-z]+)", "\n".join(page.read_text(encoding="utf-8") for page in PAGES), re.MULTILINE))
+    assert len(told) > 5 and told <= known, told - known
+
+
+def test_there_are_as_many_claims_as_the_pages_say():
+    from benchmark.analysis.claims import read_claims
+
+    assert len(read_claims().claims) == 16
+    for name in ("README.md", "docs/findings.md", "CHANGELOG.md", "CITATION.cff"):
+        assert "ixteen" in (ROOT / name).read_text(encoding="utf-8")
