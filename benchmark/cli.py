@@ -227,6 +227,8 @@ app.add_typer(cli_losses.list_app, name="list")
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_results.verify)
 app.command()(cli_results.merge)
+app.command()(cli_results.panel)
+app.command()(cli_results.pack)
 app.command(hidden=True)(cli_results.findings)
 
 

@@ -1,4 +1,4 @@
-"""``lossbench verify`` and ``lossbench merge``: trust in a results folder, and joining several."""
+"""``lossbench verify``, ``merge`` and ``pack``: trust in a results folder, joining several, and one archive of all records."""
 
 from __future__ import annotations
 
@@ -47,3 +47,23 @@ def findings(results: Results = Path("results/paper")) -> None:
 
     changed = writing.write(Path("."), results)
     print("\n".join(f"written  {path}" for path in changed) or "nothing to write: the pages say what the tables say")
+
+
+def pack(results: Results = Path("results")) -> None:
+    """Move the finished records into results/records.zip, which reads like them; safe beside a running sweep."""
+    from benchmark import packs
+    from benchmark import verify as verifying
+    from benchmark.store import Store
+
+    verifying.check_source(results)
+    store = Store(results)
+    said = packs.pack(store)
+    for line in (*store.notes, said):
+        print(line)
+
+
+def panel(results: Annotated[Path, typer.Option("--results", help="Folder of results that hold the study's ladder.")] = Path("results")) -> None:
+    """Train five cells of each open data set again and keep their masks of one test image, for the panel of pictures (figure 2)."""
+    from benchmark import panel as making
+
+    print(making.make(results))
