@@ -31,21 +31,26 @@ class Made:
     lines: tuple[str, ...]
 
 
-def make(results: str | Path = "results", note: Mapping[str, Any] | None = None, *, claims: str | Path | None = None) -> Made:
+def make(
+    results: str | Path = "results", note: Mapping[str, Any] | None = None, *, claims: str | Path | None = None, images: bool = True
+) -> Made:
     """Write derived tables, figures and ``report.html`` from the tables of a results folder; trains nothing, needs no
     torch.
 
-    ``note`` is what the sweep noted about its experiment (``name``, ``title``, ``file``, ``cells``, ``skipped``), where
-    there is one. Raises UserError when there are no tables.
+    ``note`` is what the sweep noted about its experiment (``name``, ``title``, ``file``, ``cells``, ``skipped``, ``images``), where
+    there is one. ``images=False``, here or in the note, leaves out pictures of data that are not generated. Raises UserError when there
+    are no tables.
     """
     from benchmark import figures
     from benchmark.analysis.answers import answer
     from benchmark.analysis.claims import read_claims
     from benchmark.analysis.tables import TABLES, load_table, write_csv
+    from benchmark.report import changes
 
     results = Path(results)
     tables = {name: load_table(results, name) for name in TABLES if name != "images"}
-    answers = answer(tables, read_claims(claims))
+    meta = _meta(note, results, images)
+    answers = answer(tables, read_claims(claims), [part.name for part in meta.get("parts", ()) if part.fixed])
     try:
         files = [write_csv(frame, results / "tables" / f"{name}.csv") for name, frame in sorted(answers.tables.items())]
     except OSError as error:
@@ -53,34 +58,33 @@ def make(results: str | Path = "results", note: Mapping[str, Any] | None = None,
     drawn, skipped = figures.draw_everything(tables)
     for item in drawn:
         files += figures.save(item, results / "figures")
-    report = build(tables, answers, drawn, results / "report.html", {**_meta(note, results), "not_drawn": skipped})
+    meta |= {"not_drawn": skipped, "changes": changes.compare(results / "tables", tables["cells"], answers)}
+    report = build(tables, answers, drawn, results / "report.html", meta)
     lines = [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
     return Made(report, (*files, report), (*lines, *_lines(answers)))
 
 
-def _meta(note: Mapping[str, Any] | None, results: Path) -> dict[str, Any]:
-    from benchmark.report import datacards
+def _meta(note: Mapping[str, Any] | None, results: Path, images: bool) -> dict[str, Any]:
+    from benchmark.report import datacards, parts
 
     if not note:
         return {}
     meta = {"title": note.get("title"), "experiment": note.get("name"), "skipped": list(note.get("skipped", ()))}
     meta["verified"] = _verified(results)
-    meta["cards"] = datacards.read(results, note.get("cards", {}))
+    meta["cards"] = datacards.read(results, note.get("cards", {}), images and bool(note.get("images", True)))
     if "cells" in note:
         meta["planned"] = len(note["cells"])
     if note.get("name"):
         meta["command"] = f"lossbench sweep {note['name']}"
+        meta["parts"] = parts.read(note["name"])
     return meta
 
 
 def _verified(results: Path) -> str:
-    """Return the certificate of ``lossbench verify`` in one sentence; empty where there is none."""
+    """Return what ``lossbench verify`` found, in its own sentence; empty where there is none."""
     try:
-        found = json.loads((results / "verified.json").read_text(encoding="utf-8"))
-        bad = sum(not row["passed"] for row in found["cells"])
-        exact = sum(row["exact"] and row["passed"] for row in found["cells"])
-        verdict = f"{bad} differed from their records" if bad else "all gave what is recorded"
-        return f"Verified: {found['sample']} of {found['of']} cells were trained again; {verdict}, {exact} of them bit for bit."
+        says = json.loads((results / "verified.json").read_text(encoding="utf-8"))["says"]
+        return says if isinstance(says, str) else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -89,7 +93,8 @@ def build(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: Iterabl
     """Write the report to ``out`` and return its path; equal input gives equal bytes.
 
     ``meta`` may hold ``title``, ``experiment`` (name), ``skipped`` (sentences about data sets left out), ``planned``
-    (number of cells), ``command`` (what trains them), ``cards`` (of the data), ``verified`` (a sentence) and ``not_drawn`` (name of a figure -> why).
+    (number of cells), ``command`` (what trains them), ``parts`` (of the experiment), ``cards`` (of the data), ``verified`` (a sentence),
+    ``changes`` (sentences) and ``not_drawn`` (name of a figure -> why).
     """
     import jinja2
 
@@ -100,8 +105,8 @@ def build(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: Iterabl
         loader=jinja2.FileSystemLoader(here), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     facts = context.gather(tables, answers, list(figures), meta)
-    style, script = ((here / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
-    text = environment.get_template("report.html.j2").render(**facts, style=style, script=script)
+    style, *scripts = ((here / name).read_text(encoding="utf-8") for name in ("style.css", "script.js", "tables.js"))
+    text = environment.get_template("report.html.j2").render(**facts, style=style, script="".join(scripts))
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from benchmark.report import drawing, rows, words
+from benchmark.report import drawing, drill, evidence, losscards, parts, rows, words
 from benchmark.report.short import short
 
 if TYPE_CHECKING:
@@ -24,30 +24,43 @@ def gather(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[D
     derived = answers.tables
     shown = [_figure(item) for item in figures]
     labels = _labels(cells)
+    ids = drill.variants(cells, labels)
+    claims = _claims(derived["verdicts"], answers)
     return {
         "title": meta.get("title") or "Which segmentation loss, and why?",
         "experiment": meta.get("experiment") or "",
         "facts": _facts(cells, meta),
         "short": short(derived["leaderboard"], derived["effects"]),
-        "claims": _claims(derived["verdicts"], answers),
+        "claims": [claim for claim in claims if claim["tested"]],
+        "elsewhere": _elsewhere([claim for claim in claims if not claim["tested"]]),
         "claims_file": answers.claims.file,
         "claims_digest": answers.claims.digest,
-        "counts": _counts(answers),
+        "counts": _counts(claims),
         "headline": [item for name in HEADLINE for item in shown if item["name"] == name],
         "others": [item for item in shown if item["name"] not in HEADLINE and not item["theory"]],
         "theory": [item for item in shown if item["theory"]],
+        "aid": evidence.aid(derived),
+        "likeness": evidence.likeness(derived["advice_data"]),
         "boards": rows.boards(derived["leaderboard"]),
+        "board_filters": rows.board_filters(derived["leaderboard"]),
         "effects": rows.effects(rows.by_foreground(derived["effects"], derived["leaderboard"]), labels),
         "effect_columns": rows.filters(derived["effects"], labels),
         "unreachable": rows.unreachable(derived["effects"]),
         "pooled": rows.pooled(derived["pooled"]),
+        "parts": parts.sections(meta.get("parts", ()), derived["part_effects"], labels, ids),
+        "sensitivity": evidence.sensitivity(derived["sensitivity"]),
         "collapses": rows.collapses(derived["collapses"], labels),
-        "missing": _missing(derived, cells, labels, meta),
+        "missing": _missing(derived, cells, labels, meta, {claim["id"] for claim in claims if not claim["tested"]}),
+        "changes": meta.get("changes", []),
         "cards": meta.get("cards", []),
+        "losses": losscards.cards(cells),
         "verified": meta.get("verified", ""),
         "cost": rows.cost(derived["cost"]),
         "origins": _plain_rows(tables.get("origins")),
         "recipes": _plain_rows(tables.get("recipes")),
+        "single": drill.data(cells, tables.get("curves"), ids),
+        "place": lambda key, loss: f"{ids['variants'][key]},{ids['losses'][loss]}",
+        "json": drill.block,
         "light": drawing.family_colours(False),
         "dark": drawing.family_colours(True),
     }
@@ -70,9 +83,18 @@ def _facts(cells: pd.DataFrame, meta: Mapping[str, Any]) -> list[tuple[str, str]
     return facts
 
 
-def _counts(answers: Answers) -> list[tuple[str, str, int]]:
-    found = [verdict.verdict for verdict in answers.verdicts]
+def _counts(claims: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
+    found = [claim["verdict"] for claim in claims if claim["tested"]]
     return [(name, mark, found.count(name)) for name, mark in MARKS.items() if name in found]
+
+
+def _elsewhere(claims: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the claims that no cell here speaks of, in one sentence with the commands that train what they need."""
+    if not claims:
+        return None
+    commands = " and ".join(f"`lossbench sweep {name}`" for name in dict.fromkeys(claim["experiment"] for claim in claims))
+    need = "claims need" if len(claims) > 1 else "claim needs"
+    return {"says": f"{len(claims)} {need} other cells: {commands}", "claims": claims}
 
 
 def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
@@ -90,6 +112,8 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
                 "family": verdict.claim.family,
                 "verdict": verdict.verdict,
                 "mark": MARKS[verdict.verdict],
+                "experiment": verdict.claim.experiment,
+                "tested": any(test["effect"] != "–" for test in own),
                 "tests": own,
             }
         )
@@ -134,10 +158,14 @@ def _figure(item: Drawn) -> dict[str, Any]:
     }
 
 
-def _missing(derived: Mapping[str, pd.DataFrame], cells: pd.DataFrame, labels: Mapping[tuple[str, str], str], meta: Mapping[str, Any]) -> list[str]:
-    """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run, figures not
-    drawn.
+def _missing(
+    derived: Mapping[str, pd.DataFrame], cells: pd.DataFrame, labels: Mapping[tuple[str, str], str], meta: Mapping[str, Any], elsewhere: set[str]
+) -> list[str]:
+    """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run (but not of the claims that are
+    told ``elsewhere``), figures not drawn.
     """
+    import pandas as pd
+
     says = [str(sentence) for sentence in meta.get("skipped", ())]
     planned = meta.get("planned")
     if planned is not None and planned > len(cells):
@@ -148,9 +176,10 @@ def _missing(derived: Mapping[str, pd.DataFrame], cells: pd.DataFrame, labels: M
         says.append(
             f"{row['loss_label']} on {where}: {row['missing']} of {row['of']} blocks are missing ({seeds}), so they are left out of its pairs"
         )
-    refused = derived["effects"]["note"].dropna()
+    refused = pd.concat([derived[name]["note"] for name in ("effects", "part_effects")]).dropna()
     says += sorted({note for note in refused if "not paired" in note})
     tests = derived["verdicts"]
+    tests = tests[~tests["claim"].isin(elsewhere)] if len(tests) else tests
     for row in tests[tests["verdict"] == "not testable"].to_dict("records") if len(tests) else []:
         says.append(f"{row['test']} is not testable: {row['why'][0].lower() + row['why'][1:]}")
     says += [f"figure {name} is not drawn: it {reason}" for name, reason in meta.get("not_drawn", {}).items()]

@@ -7,22 +7,40 @@ import math
 from pathlib import Path
 from typing import Any
 
+from benchmark.errors import UserError
+
 BINS = 12
+SAMPLES = 4  # of those that a sweep stored: a study of many data sets stays one page
 
 
-def read(results: str | Path, files: dict[str, str]) -> list[dict[str, Any]]:
-    """Return one ready card for each label whose file is there and readable."""
+def read(results: str | Path, files: dict[str, str], images: bool = True) -> list[dict[str, Any]]:
+    """Return one ready card for each file that is there and readable, under its first label; several recipes share one.
+
+    ``images=False`` leaves out the pictures of all data that are not generated: not every licence allows to pass them on.
+    """
     cards = []
+    labels: dict[str, list[str]] = {}
     for label, file in files.items():
+        labels.setdefault(Path(file).name, []).append(label)
+    for file, called in labels.items():
         try:
-            facts = json.loads((Path(results) / "cards" / Path(file).name).read_text(encoding="utf-8"))
-            cards.append(_card(label, facts))
+            facts = json.loads((Path(results) / "cards" / file).read_text(encoding="utf-8"))
+            cards.append(_card(min(called, key=len), facts, images or _generated(facts["name"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a report without a card is still a report; the next sweep writes it again
     return cards
 
 
-def _card(label: str, facts: dict[str, Any]) -> dict[str, Any]:
+def _generated(spec: str) -> bool:
+    from benchmark.registry import parse_dataset
+
+    try:
+        return parse_dataset(spec).entry.family == "synthetic"
+    except UserError:
+        return False
+
+
+def _card(label: str, facts: dict[str, Any], images: bool) -> dict[str, Any]:
     classes = facts["classes"][1:]
     parts = ", ".join(f"{part} {count}" for part, count in facts["images"].items())
     empty = ", ".join(f"{part} {share:.0%}" for part, share in facts["empty"].items())
@@ -44,10 +62,16 @@ def _card(label: str, facts: dict[str, Any]) -> dict[str, Any]:
         histograms.append(_histogram(f"{kind}: object size", [float(v) for v in facts["object_sizes"][kind]], "px"))
     samples = [
         {"src": f"data:image/png;base64,{s['png']}", "width": int(s["width"]), "height": int(s["height"])}
-        for s in facts["samples"]
+        for s in facts["samples"][:SAMPLES] * images
         if all(c.isalnum() or c in "+/=" for c in s["png"])
     ]
-    return {"label": label, "rows": [(k, v) for k, v in rows if v], "histograms": [h for h in histograms if h], "samples": samples}
+    return {
+        "label": label,
+        "rows": [(k, v) for k, v in rows if v],
+        "histograms": [h for h in histograms if h],
+        "samples": samples,
+        "withheld": not images and bool(facts["samples"]),
+    }
 
 
 def _histogram(title: str, values: list[float], unit: str) -> dict[str, Any] | None:

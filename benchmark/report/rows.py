@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from benchmark.analysis.ranks import lower_is_better
 from benchmark.report import words
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ KINDS = {"background": "all background", "foreground": "all foreground", "not_fi
 
 
 def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one leaderboard a data set and recipe, in the order of the table."""
+    """Return one leaderboard a data set and recipe, in the order of the table; a recipe is named where one data set has several."""
     found = []
-    several = table["recipe"].nunique() > 1
+    several = len(table) > 0 and table.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
     present = [c for c in METRIC_NAMES if c in table and c != "dice@0.5"]
     for (dataset, recipe), part in table.groupby(["dataset", "recipe"], sort=False, observed=True):
         rows = part.sort_values("place").to_dict("records")
@@ -43,11 +44,25 @@ def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "label": rows[0]["data_label"],
                 "foreground": words.percent(rows[0]["foreground"], 2),
                 "columns": [METRIC_NAMES[c] for c in present],
+                "lower": [lower_is_better(c) for c in present],
                 "best": [row["loss_label"] for row in rows if row["best"]],
+                "dataset_key": (dataset, recipe),
                 "rows": [_board_row(row, present) for row in rows],
             }
         )
     return found
+
+
+def board_filters(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the choices of the filters above the leaderboards."""
+    if not len(table):
+        return {"data set": [], "family": [], "loss": [], "metric": []}
+    return {
+        "data set": list(dict.fromkeys(table["data_label"])),
+        "family": sorted(dict.fromkeys(table["family"])),
+        "loss": sorted(dict.fromkeys(table["loss_label"])),
+        "metric": [name for column, name in METRIC_NAMES.items() if column == "dice@0.5" or column in table],
+    }
 
 
 def _board_row(row: dict[str, Any], present: list[str]) -> dict[str, Any]:
@@ -78,9 +93,10 @@ def effects(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
                 "label": labels[row["dataset"], row["recipe"]],
                 "metric": METRIC_NAMES.get(row["metric"], row["metric"]),
                 "loss": row["loss_label"],
+                "spec": row["loss"],
+                "key": (row["dataset"], row["recipe"]),
                 "family": row["family"],
                 **_numbers(row, kind),
-                "new": "",
             }
         )
     return rows
@@ -159,19 +175,25 @@ def filters(table: pd.DataFrame, labels: Labels) -> list[tuple[str, list[str]]]:
 
 
 def collapses(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
-    """Return one row a (data set, loss) that collapsed."""
-    return [
-        {
-            "label": labels[row["dataset"], row["recipe"]],
-            "loss": row["loss_label"],
-            "family": row["family"],
-            "collapsed": f"{row['collapsed']} of {row['n']}",
-            "share": row["share"],
-            "kinds": ", ".join(f"{row[kind]} {word}" for kind, word in KINDS.items() if row[kind]),
-            "seeds": row["seeds"],
-        }
-        for row in table.to_dict("records")
-    ]
+    """Return one group a part of the experiment, the leaderboards first, with one row a (data set, loss) that collapsed."""
+    groups = []
+    for part, own in table.groupby("part", sort=False):
+        rows = [
+            {
+                "label": labels[row["dataset"], row["recipe"]],
+                "loss": row["loss_label"],
+                "spec": row["loss"],
+                "key": (row["dataset"], row["recipe"]),
+                "family": row["family"],
+                "collapsed": f"{row['collapsed']} of {row['n']}",
+                "share": row["share"],
+                "kinds": ", ".join(f"{row[kind]} {word}" for kind, word in KINDS.items() if row[kind]),
+                "seeds": row["seeds"],
+            }
+            for row in own.to_dict("records")
+        ]
+        groups.append({"part": part, "rows": rows, "losses": list(dict.fromkeys(row["loss"] for row in rows))})
+    return groups
 
 
 def cost(table: pd.DataFrame) -> list[dict[str, Any]]:
