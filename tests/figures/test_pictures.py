@@ -9,7 +9,8 @@ from benchmark.figures import NothingToDraw, pictures, style
 
 
 def row(shows, pixels, dice=np.nan, loss=""):
-    return {"dataset": "scenes()", "data_label": "scenes", "image": 7, "height": 32, "shows": shows, "loss": loss, "dice": dice, "pixels": pixels.tobytes()}
+    facts = {"dataset": "scenes()", "data_label": "scenes", "image": 7, "height": 32}
+    return facts | {"shows": shows, "loss": loss, "dice": dice, "pixels": pixels.tobytes()}
 
 
 @pytest.fixture
