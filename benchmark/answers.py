@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
+
+if TYPE_CHECKING:
+    from benchmark.store import Store
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,14 @@ class Made:
 def make(results: Path) -> Made:
     """Write tables (where there are records), figures and report; without records the stored tables are used as they are."""
     from benchmark import report
+    from benchmark.store import Store
     from benchmark.sweep import read_experiment_note
 
-    note = read_experiment_note(results)
+    note, recorded = read_experiment_note(results), Store(results).exists()
     lines = []
-    if note is not None and (results / "cells").is_dir():
+    if note is not None and recorded:
         lines.append(write_tables(results, note))
-    elif (results / "cells").is_dir() and not (results / "tables" / "cells.parquet").is_file():
+    elif recorded and not (results / "tables" / "cells.parquet").is_file():
         raise UserError(f"{results} holds records, but not which experiment they belong to; 'lossbench sweep EXPERIMENT --results {results}' says it")
     elif not (results / "tables" / "cells.parquet").is_file():
         raise UserError(f"{results} holds neither records nor tables; 'lossbench sweep --results {results}' makes them")
@@ -38,25 +42,46 @@ def make(results: Path) -> Made:
 
 
 def write_tables(results: Path, note: dict) -> str:
-    """Compact the records of the noted experiment into ``results/tables`` and return the line that says so."""
-    from benchmark.analysis import tables
-
-    frames = tables.compact(records(results, note))
-    if frames["cells"].empty:
-        raise UserError(f"{results}: none of the {len(note['cells'])} cells of '{note['name']}' has a record yet")
-    tables.write_tables(frames, results / "tables")
-    count, planned = len(frames["cells"]), len(note["cells"])
-    lack = f", {planned - count} missing" if count < planned else ""
-    other = sum(1 for file in (results / "cells").glob("*/*.json") if not file.name.endswith(".error.json")) - count
-    lack += f"; {other} other records there are not part of '{note['name']}' as it was last swept" if other > 0 else ""
-    return f"tables   {results / 'tables' / 'cells.csv'} ({count} cells{lack})"
-
-
-def records(results: Path, note: dict) -> Iterator[dict[str, Any]]:
-    """Yield the records of an experiment's cells as they are now, under the labels of that experiment."""
+    """Compact the records of the noted experiment into ``results/tables``, unless what lies there was made from the same; return the
+    line that says so.
+    """
+    from benchmark import freshness
     from benchmark.store import Store
 
-    store = Store(results)
+    store, folder = Store(results), results / "tables"
+    found = freshness.digest(store, note)
+    if freshness.is_fresh(folder, found):
+        count, made = freshness.cells(folder), "as they were"
+    else:
+        count, made = _compact(store, note, folder, found), ""
+    planned = len(note["cells"])
+    lack = f", {planned - count} missing" if count < planned else ""
+    other = store.count() - count
+    lack += f"; {other} other records there are not part of '{note['name']}' as it was last swept" if other > 0 else ""
+    facts = ", ".join(filter(None, [f"{count} cells{lack}", made]))
+    damaged = "".join(f"\n         {text}" for text in store.notes)
+    return f"tables   {folder / 'cells.csv'} ({facts}){damaged}"
+
+
+def _compact(store: Store, note: dict, folder: Path, found: str) -> int:
+    from benchmark import freshness
+    from benchmark.analysis import tables
+
+    frames = tables.compact(records(store.folder, note, store))
+    if frames["cells"].empty:
+        damaged = f"; {len(store.notes)} were damaged: {store.notes[0]}" if store.notes else ""
+        raise UserError(f"{store.folder}: none of the {len(note['cells'])} cells of '{note['name']}' has a record yet{damaged}")
+    files = tables.write_tables(frames, folder)
+    if not store.notes:  # else the digest counts records that turned out damaged
+        freshness.stamp(folder, found, files, len(frames["cells"]))
+    return len(frames["cells"])
+
+
+def records(results: Path, note: dict, store: Store | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the records of an experiment's cells as they are now, under the labels of that experiment; ``store`` gathers notes."""
+    from benchmark.store import Store
+
+    store = store or Store(results)
     for key, fingerprint, label, data_label, block, parts in note["cells"]:
         record = store.read(key, fingerprint)
         if record is not None:

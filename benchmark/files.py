@@ -34,8 +34,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-    with contextlib.suppress(OSError, AttributeError):  # the new name itself, where folders can be flushed
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Make new names in a folder last, where folders can be flushed."""
+    with contextlib.suppress(OSError, AttributeError):
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
         finally:

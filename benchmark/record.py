@@ -2,7 +2,8 @@
 
 Numbers that are not finite are written as ``null`` (strict JSON has no NaN): a reader takes ``null`` in a numeric
 place as "no value here", and the neighbouring count or outcome says why. Nothing is rounded, so that equal trainings
-give equal bytes.
+give equal bytes. The last member, ``check``, is the CRC-32 of all bytes before it, so that a bit that flips in a digit
+is noticed too; records without one, of earlier versions, are read all the same.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any, Literal, NotRequired, TypedDict
 
+from benchmark import shapes
 from benchmark.errors import UserError
 
 SCHEMA = 1
 KEY = re.compile(r"[0-9a-f]{16}")
+CHECK = re.compile(rb',"check":"([0-9a-f]{8})"}\n')
+_CHECK_SIZE = len(b',"check":"00000000"}\n')
 _UPGRADES: dict[int, Callable[[dict], dict]] = {}  # version n -> function that turns a record n into a record n + 1
 
 
@@ -123,26 +128,41 @@ def plain(value: Any) -> Any:
 
 
 def encode(record: dict) -> bytes:
-    """Return the bytes of a record or an error: one line that starts with the schema and ends with its brace."""
+    """Return the bytes of a record or an error: one line that starts with the schema and ends with its check sum."""
     key, fingerprint = record.get("key"), record.get("loss_fingerprint")
     if not isinstance(key, str) or not KEY.fullmatch(key):
         raise ValueError(f"a record needs a key of 16 hex digits, not {key!r}")
     if not isinstance(fingerprint, str) or not re.fullmatch(r"[0-9a-f]{8,}", fingerprint):
         raise ValueError(f"a record needs a loss fingerprint of 8 or more hex digits, not {fingerprint!r}")
-    ordered = {"schema": SCHEMA, **{name: item for name, item in record.items() if name != "schema"}}
-    return (json.dumps(plain(ordered), allow_nan=False, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+    ordered = {"schema": SCHEMA, **{name: item for name, item in record.items() if name not in ("schema", "check")}}
+    body = json.dumps(plain(ordered), allow_nan=False, separators=(",", ":"), ensure_ascii=False)[:-1].encode()
+    return body + f',"check":"{zlib.crc32(body):08x}"}}\n'.encode()
 
 
-def decode(data: bytes, key: str, fp: str, where: str = "the record") -> dict:
-    """Return the record in today's schema; raise Damaged when these bytes are not that of this key and fingerprint.
+def whole(data: bytes) -> str:
+    """Return why these bytes cannot be a whole record, in a clause, without parsing them; "" when they may be one."""
+    if not data.strip():
+        return "it is empty"
+    found = CHECK.fullmatch(data[-_CHECK_SIZE:])
+    if found and int(found[1], 16) != zlib.crc32(data[:-_CHECK_SIZE]):
+        return "its check sum does not fit its bytes"
+    return "" if data.startswith(b'{"schema":') and data.endswith(b"}\n") else "it is cut short"
+
+
+def decode(data: bytes, key: str, fp: str, where: str = "the record", error: bool = False) -> dict:
+    """Return the record (or the ``error`` record) in today's schema; raise Damaged when these bytes are not that of
+    this key and fingerprint.
 
     A record of a newer schema is intact, only unknown here: that is a UserError."""
     try:
-        record = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise Damaged("it is empty" if not data.strip() else f"it is not valid JSON ({type(error).__name__})") from None
-    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        record = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError) as mistake:
+        raise Damaged("it is empty" if not data.strip() else f"it is not valid JSON ({type(mistake).__name__})") from None
+    if not isinstance(record, dict) or type(record.get("schema")) is not int:
         raise Damaged("it is not a lossbench record")
+    if "check" in record and (whole(data) or not CHECK.fullmatch(data[-_CHECK_SIZE:])):
+        raise Damaged("its check sum does not fit its bytes")
+    record.pop("check", None)
     if record["schema"] > SCHEMA:
         newer = f"{where} has schema {record['schema']}, newer than this lossbench knows ({SCHEMA})"
         raise UserError(f"{newer}; update lossbench")
@@ -152,10 +172,22 @@ def decode(data: bytes, key: str, fp: str, where: str = "the record") -> dict:
             raise Damaged(f"its schema {record['schema']} never existed")
         record = {**upgrade(record), "schema": record["schema"] + 1}
     if record.get("key") != key:
-        raise Damaged(f"it holds the cell {record.get('key')!r}")
-    if not str(record.get("loss_fingerprint", "")).startswith(fp):
-        raise Damaged(f"it holds the loss fingerprint {record.get('loss_fingerprint')!r}")
+        raise Damaged(f"it holds the cell {_short(record.get('key'))}")
+    if not isinstance(found := record.get("loss_fingerprint"), str) or not found.startswith(fp):
+        raise Damaged(f"it holds the loss fingerprint {_short(found)}")
+    wrong = shapes.wrong_error(record) if error else shapes.wrong_record(record)
+    if wrong:
+        raise Damaged(wrong)
     return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def missing_parts(record: dict) -> list[str]:

@@ -8,11 +8,16 @@
     results.read(key, fp); results.read_error(key, fp); for record in results.records(): ...
     done, free = results.wait(busy)                # pairs that another sweep held: until it holds none of them
     for note in results.notes: ...                 # what was set aside and why, for the caller to print
+    packs.pack(results)                            # the loose records into one archive, which reads like them
 
 The folder: ``cells/<key[:2]>/<key>.<fp8>.json`` and ``...<fp8>.error.json``, where ``key`` is 16 hex and ``fp8`` the
 first 8 hex of the fingerprint of the loss's source; so the state of every cell follows from names alone, and a folder
-can be mended by hand. ``leases/`` says who trains what, ``quarantine/`` holds files that were not what their name
-promised. The schema of a record is in record.py.
+can be mended by hand. ``records.zip`` holds packed records (packs.py); a loose file goes before them, and an error
+beside a packed record means that it turned out damaged. ``leases/`` says who trains what, ``quarantine/`` holds files
+that were not what their name promised. The schema of a record is in record.py.
+
+A state says that a record is there, not that it is sound: loose files are checked whole when a sweep opens the folder,
+packed ones when they are read, as tables are made.
 """
 
 from __future__ import annotations
@@ -21,12 +26,13 @@ import contextlib
 import itertools
 import os
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import leases
+from benchmark import leases, packs, quarantine
 from benchmark import record as schema
 from benchmark.errors import UserError
 from benchmark.files import cannot_write, clear_leftover, temporary, write_atomically
@@ -53,6 +59,7 @@ class Store:
         self.folder = Path(folder)
         self.cells = self.folder / "cells"
         self.quarantine = self.folder / "quarantine"
+        self.pack = packs.Pack(self.folder / packs.NAME)
         self.leases = leases.Leases(self.folder / "leases", beat, patience)
         self.notes: list[str] = []
 
@@ -66,7 +73,19 @@ class Store:
 
     def has(self, key: str, fp: str) -> bool:
         """Whether the cell is recorded for this source of its loss."""
-        return self.path(key, fp).exists()
+        return self.path(key, fp).exists() or self.packed(key, fp)
+
+    def packed(self, key: str, fp: str) -> bool:
+        """Whether the pack holds the record of the cell, as far as anybody knows undamaged."""
+        return (key, fp[:8]) in self.pack.members() and not self.path(key, fp, ERROR).exists()
+
+    def exists(self) -> bool:
+        """Whether this is a results folder at all."""
+        return self.cells.is_dir() or self.pack.path.is_file()
+
+    def count(self) -> int:
+        """How many cells have a record, of whatever source of their loss."""
+        return len(self._newest())
 
     def state(self, pairs: Iterable[Pair], labels: Mapping[str, str] | None = None) -> dict[str, State]:
         """Return the state of each cell, from directory listings alone; ``why`` names the loss by ``labels[key]``."""
@@ -75,12 +94,29 @@ class Store:
         for shard in {key[:2] for key, _ in pairs}:
             for key, fp, kind in self._names(shard):
                 there.setdefault(key, []).append((fp, kind))
+        if self.pack.members():  # after the listings: what is packed meanwhile is found in one of the two
+            for key, _ in pairs:
+                names = there.setdefault(key, [])
+                names += [(fp, RECORD) for fp in self.pack.sources(key) if (fp, ERROR) not in names]
         labels = labels or {}
         return {key: self._state(key, fp[:8], there.get(key), labels.get(key, "")) for key, fp in pairs}
 
     def read(self, key: str, fp: str) -> schema.Record | None:
         """Return the record of a cell, or None. A file that is not that record is set aside and its cell is missing."""
-        return self._read(self.path(key, fp), key, fp[:8])
+        found = self._read(self.path(key, fp), key, fp[:8])
+        return found if found is not None or not self.packed(key, fp) else self.read_packed(key, fp)
+
+    def read_packed(self, key: str, fp: str) -> schema.Record | None:
+        """Return the record that the pack holds of a cell. A damaged one is noted as an error: its cell runs again."""
+        try:
+            data = self.pack.read(key, fp)
+            return None if data is None else schema.decode(data, key, fp[:8], f"{self.pack.path}: {key}")
+        except Damaged as why:
+            text = f"the record of cell {key} in {self.pack.path} is damaged: {why}"
+            self.notes.append(f"{text}; its cell counts as missing")
+            with contextlib.suppress(UserError):  # a folder that cannot be written is read all the same
+                self.write_error(key, fp, error=text, kind="damaged")
+            return None
 
     def read_error(self, key: str, fp: str) -> schema.ErrorRecord | None:
         """Return what is known of the last failure of a cell, or None."""
@@ -109,13 +145,19 @@ class Store:
         except OSError as error:
             raise cannot_write(self.folder, error) from None
         self.leases.live()
-        for folder in (self.cells, *self.cells.glob("[0-9a-f][0-9a-f]")):
+        shards = list(self.cells.glob("[0-9a-f][0-9a-f]"))
+        for folder in (self.folder, self.cells, *shards):
             with os.scandir(folder) as entries:
                 for entry in list(entries):
-                    if entry.name.endswith(".tmp"):
+                    if entry.name.startswith(".") and entry.name.endswith(".tmp"):
                         clear_leftover(entry, now)
-                    elif entry.name.endswith(RECORD) and folder != self.cells:
+                    elif entry.name.endswith(RECORD) and folder in shards:
                         self._check(Path(entry.path))
+        for key, fp, kind in itertools.chain.from_iterable(self._names(shard.name) for shard in shards) if self.pack.members() else ():
+            if kind == ERROR and (key, fp) in self.pack.members() and self.read_packed(key, fp) is not None:
+                self.path(key, fp, ERROR).unlink(missing_ok=True)  # the pack has been mended meanwhile
+        strange = [ascii(name)[:60] for name in self.pack.foreign]
+        self.notes += [f"{self.pack.path}: the members {', '.join(strange[:3])} are not records and are passed over"] if strange else []
 
     def write(self, record: schema.Record) -> Path:
         """Write a finished cell, atomically; then remove its errors and the records of other sources of its loss."""
@@ -177,6 +219,26 @@ class Store:
                 return done, free
             time.sleep(poll)
 
+    # For packing
+
+    def loose(self) -> list[Pair]:
+        """The cells that have a loose record, and of each the newest source of its loss."""
+        return self._newest(packed=False)
+
+    def facts(self, key: str, fp: str) -> tuple[int, int, os.stat_result] | None:
+        """CRC-32, size and state of the file of a loose record that reads well; None where there is none."""
+        path = self.path(key, fp)
+        with contextlib.suppress(FileNotFoundError):
+            seen = path.stat()
+            data = path.read_bytes()
+            if self._read(path, key, fp) is not None:
+                return zlib.crc32(data), len(data), seen
+        return None
+
+    def older(self, key: str, fp: str) -> list[Path]:
+        """Loose records of a cell under other sources of its loss."""
+        return [self.path(key, other) for name, other, kind in self._names(key[:2]) if name == key and other != fp and kind == RECORD]
+
     # Inside
 
     def _names(self, shard: str) -> list[tuple[str, str, str]]:
@@ -190,13 +252,16 @@ class Store:
         named = ((p[0], p[1], kinds[p[2]]) for p in parts if len(p) == 3 and p[2] in kinds)
         return [(key, fp, kind) for key, fp, kind in named if _is_name(key, fp, shard)]
 
-    def _newest(self) -> list[Pair]:
+    def _newest(self, packed: bool = True) -> list[Pair]:
         pairs: dict[str, list[str]] = {}
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for shard in sorted(os.listdir(self.cells)):
                 for key, fp, kind in self._names(shard):
                     if kind == RECORD:
                         pairs.setdefault(key, []).append(fp)
+        for key, fp in self.pack.members() if packed else ():
+            if key not in pairs and self.packed(key, fp):
+                pairs[key] = [fp]
 
         def age(key: str, fp: str) -> tuple[int, str]:
             if len(pairs[key]) == 1:
@@ -216,41 +281,26 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot read the record {path}: {error.strerror}") from None
         try:
-            return schema.decode(data, key, fp, str(path))
+            return schema.decode(data, key, fp, str(path), error=path.name.endswith(ERROR))
         except Damaged as why:
             self._set_aside(path, str(why), seen)
             return None
 
     def _check(self, path: Path) -> None:
-        """Set a file aside whose name is foreign or whose ends are not those of a record: cheap, and catches a cut."""
+        """Set a file aside whose name is foreign, that is cut, or whose check sum does not fit; nothing is parsed."""
         key, _, rest = path.name.partition(".")
         fp, _, kind = rest.partition(".")
         if kind not in ("json", "error.json") or not _is_name(key, fp, path.parent.name):
             return self._set_aside(path, "its name is not that of a record", path.stat())
         try:
             with open(path, "rb") as file:
-                seen, start = os.fstat(file.fileno()), file.read(10)
-                file.seek(max(0, seen.st_size - 2))
-                whole = start.startswith(b'{"schema":') and file.read() == b"}\n"
+                seen, why = os.fstat(file.fileno()), schema.whole(file.read())
         except OSError:
             return None
-        return None if whole else self._set_aside(path, "it is cut short" if seen.st_size else "it is empty", seen)
+        return self._set_aside(path, why, seen) if why else None
 
     def _set_aside(self, path: Path, why: str, seen: os.stat_result) -> None:
-        """Move a bad file to quarantine/, unless a good one has taken its place since it was read."""
-        try:
-            now = path.stat()
-            if (now.st_ino, now.st_mtime_ns, now.st_size) != (seen.st_ino, seen.st_mtime_ns, seen.st_size):
-                return
-            self.quarantine.mkdir(parents=True, exist_ok=True)
-            names = (f"{path.name}{suffix}" for suffix in itertools.chain([""], (f".{n}" for n in itertools.count(1))))
-            target = next(t for t in (self.quarantine / name for name in names) if not t.exists())
-            os.replace(path, target)
-            self.notes.append(f"set aside {path}: {why}; it lies in {target} now, and its cell counts as missing")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self.notes.append(f"{path} is passed over: {why} (it could not be moved: {error.strerror})")
+        self.notes += quarantine.set_aside(path, self.quarantine, why, seen)
 
     def _put(self, record: dict, kind: str) -> Path:
         data = schema.encode(record)

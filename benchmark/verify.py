@@ -30,7 +30,7 @@ def verify(results: str | Path, sample: int, seed: int, extra_files: tuple[str, 
     store = Store(results)
     everything = sorted(store.records(), key=lambda record: record["key"])
     # A record keeps no path to a user's own data, so such a cell can only be trained again by its own sweep.
-    found = [record for record in everything if not any(record["cell"]["data_params"].get(key) for key in PATHS)]
+    found = [record for record in everything if not any(record["cell"].get("data_params", {}).get(key) for key in PATHS)]
     if everything and not found:
         raise UserError(f"{results} holds only cells of your own data, whose folder is not kept in records; sweep into another folder and compare")
     if not found:
@@ -112,9 +112,9 @@ def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
 
 
 def check_source(source: str | Path) -> None:
-    """Raise UserError unless a folder holds records."""
-    if not (Path(source) / "cells").is_dir():
-        raise UserError(f"{source} is not a results folder: it has no 'cells'")
+    """Raise UserError unless a folder holds records, loose or packed."""
+    if not Store(source).exists():
+        raise UserError(f"{source} is not a results folder: it has neither 'cells' nor 'records.zip'")
 
 
 def merge(source: str | Path, results: str | Path) -> str:

@@ -29,6 +29,11 @@ def a_record(key=KEY, fp=FP, **changes):
     return {**json.loads(GOLDEN.read_text()), "key": key, "loss_fingerprint": fp, **changes}
 
 
+def old(**changes):
+    """The bytes of a record without a check sum, as earlier versions wrote them."""
+    return (json.dumps(a_record(**changes)) + "\n").encode()
+
+
 @pytest.fixture
 def results(tmp_path):
     store = Store(tmp_path / "results")
@@ -76,23 +81,20 @@ def test_a_newer_schema_is_the_users_to_mend_and_is_left_in_place(results):
 
 
 def test_numbers_that_are_not_finite_become_null_in_strict_json(results):
-    path = results.write(a_record(metrics={"a": math.nan, "b": math.inf, "c": 1.5, "d": [-math.inf, 2]}))
+    path = results.write(a_record(metrics={"a": math.nan, "b": math.inf, "c": 1.5}, threshold_curve=[-math.inf, 2]))
     text = path.read_text()
     assert "NaN" not in text and "Infinity" not in text
-    assert results.read(KEY, FP)["metrics"] == {"a": None, "b": None, "c": 1.5, "d": [None, 2]}
+    assert results.read(KEY, FP)["metrics"] == {"a": None, "b": None, "c": 1.5}
+    assert results.read(KEY, FP)["threshold_curve"] == [None, 2]
 
 
 def test_numpy_values_are_written_as_plain_numbers(results):
     np = pytest.importorskip("numpy")
-    metrics = {
-        "a": np.float32(0.5),
-        "b": np.arange(3),
-        "c": np.array([np.nan, 1.0]),
-        "d": np.bool_(True),
-        "e": np.float64("nan"),
-    }
-    results.write(a_record(metrics=metrics))
-    assert results.read(KEY, FP)["metrics"] == {"a": 0.5, "b": [0, 1, 2], "c": [None, 1.0], "d": True, "e": None}
+    metrics = {"a": np.float32(0.5), "d": np.bool_(True), "e": np.float64("nan")}
+    images = {"b": np.arange(2), "c": np.array([np.nan, 1.0])}
+    results.write(a_record(metrics=metrics, images=images))
+    assert results.read(KEY, FP)["metrics"] == {"a": 0.5, "d": True, "e": None}
+    assert results.read(KEY, FP)["images"] == {"b": [0, 1], "c": [None, 1.0]}
 
 
 @pytest.mark.parametrize("change", [{"key": "short"}, {"key": "../../../../etc/x"}, {"loss_fingerprint": "xyz"}])
@@ -182,11 +184,24 @@ def test_the_state_of_10000_cells_follows_from_listings_without_opening_a_file(r
         (lambda b: b"", "empty"),
         (lambda b: b"\xff\xfe" + b, "not valid JSON"),
         (lambda b: b'{"schema":1,"key":"ffffffffffffffff"}\n', "holds the cell 'ffffffffffffffff'"),
-        (lambda b: b.replace(FP.encode(), b"0" * 16), "holds the loss fingerprint"),
+        (lambda b: schema.encode(a_record(fp="0" * 16)), "holds the loss fingerprint"),
+        (lambda b: b.replace(b"0.8125", b"0.8135"), "check sum"),
+        (lambda b: b.replace(b'"stack":2', b'"stack":22'), "check sum"),
+        (lambda b: b.replace(b'"check":"', b'"check":"A'), "check sum"),
         (lambda b: b"[1,2]\n", "not a lossbench record"),
         (lambda b: b'{"schema":0}\n', "schema 0 never existed"),
         (lambda b: b"[" * 100_000, "not valid JSON"),
-        (lambda b: b'{"schema":NaN}\n', "not a lossbench record"),
+        (lambda b: b'{"schema":NaN}\n', "not valid JSON"),
+        (lambda b: b'{"schema":true}\n', "not a lossbench record"),
+        (lambda b: old(metrics=[1, 2]), "'metrics' is not what it should be"),
+        (lambda b: old(metrics={"dice@0.5": "high"}), "metrics are not numbers"),
+        (lambda b: old().replace(b"0.8125", b"1e999"), "metrics are not numbers"),
+        (lambda b: old(images={"image": [1, 2], "dice@0.5": [0.5]}), "images differ in length"),
+        (lambda b: old(curves={"step": [1, {}]}), "'step' of its curves holds neither"),
+        (lambda b: old(curves={"step": [9**99]}), "'step' of its curves holds neither"),
+        (lambda b: old(cost={"seconds": "long"}), "cost is not a time"),
+        (lambda b: old(outcome="perfect"), "outcome is none of done, collapsed"),
+        (lambda b: old(cell={}), "lacks 'cell.dataset'"),
     ],
 )
 def test_a_damaged_record_is_set_aside_with_the_reason_and_its_cell_is_missing(results, damage, why):

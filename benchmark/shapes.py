@@ -1,0 +1,86 @@
+"""Whether what a file says has the shape of a record: the check that stands between a damaged file and tables, figures, sweeps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+_PARTS = {
+    "cell": dict, "loss_label": str, "family": str, "outcome": str, "collapse": str, "metrics": dict, "images": dict, "curves": dict,
+    "threshold_curve": list, "certificate": dict, "cost": dict, "provenance": dict,
+}  # fmt: skip
+_CELL = {"dataset": str, "loss": str, "seed": int, "recipe": dict, "data_identity": str, "protocol": int}
+_CELL_OPTIONAL = {"dataset_name": str, "data_params": dict, "data_label": str, "block": str, "recipe_digest": str, "learning_rate": float}
+_PROVENANCE = {
+    "dirty": bool, "version": str, "packages": dict, "hardware": dict, "python": str, "platform": str, "command": str, "threads": int, "device": str,
+}  # fmt: skip
+_OUTCOMES = ("done", "collapsed")
+_NUMBERS = {int, float, bool}
+_LARGEST = 2**63  # whole numbers beyond do not fit a table's column
+
+
+def wrong_record(record: dict[str, Any]) -> str:
+    """Return what is wrong with the shape of a finished record, in a clause; "" when nothing is."""
+    for facts, kinds, where, needed in (
+        (record, _PARTS, "", True),
+        (record.get("cell"), _CELL, "cell.", True),
+        (record.get("cell"), _CELL_OPTIONAL, "cell.", False),
+        (record.get("provenance"), _PROVENANCE, "provenance.", False),
+    ):
+        wrong = _parts(facts, kinds, where, needed)
+        if wrong:
+            return wrong
+    if record["outcome"] not in _OUTCOMES:
+        return f"its outcome is none of {', '.join(_OUTCOMES)}"
+    cost = record["cost"]
+    if not all(type(cost.get(name)) in (int, float) and 0 <= cost[name] < math.inf for name in ("seconds", "cpu_seconds")):
+        return "its cost is not a time"
+    if not all(isinstance(item, str) for item in record["certificate"].values()):
+        return "its certificate holds more than hashes"
+    if not _numbers(record["metrics"].values()):
+        return "its metrics are not numbers"
+    if not _numbers(record["threshold_curve"]):
+        return "its threshold curve does not hold numbers"
+    for part in ("images", "curves", "steps"):
+        columns = record.get(part, {})
+        if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
+            return f"its {part} are not columns"
+        if len({len(column) for column in columns.values()}) > 1:
+            return f"the columns of its {part} differ in length"
+        for name, column in columns.items():
+            if not (_numbers(column) or set(map(type, column)) == {str}):
+                return f"column '{name[:40]}' of its {part} holds neither numbers nor words"
+    return ""
+
+
+def wrong_error(record: dict[str, Any]) -> str:
+    """Return what is wrong with the shape of an error record, in a clause; "" when nothing is."""
+    return _parts(record, {"kind": str, "error": str}, "", True)
+
+
+def _parts(facts: Any, kinds: dict[str, type], where: str, needed: bool) -> str:
+    for name, kind in kinds.items():
+        if name not in facts:
+            if needed:
+                return f"it lacks '{where}{name}'"
+            continue
+        found = facts[name]
+        # A learning rate may be written as 1; True is no number here, though Python takes it for one.
+        if not isinstance(found, (int, float) if kind is float else kind) or (isinstance(found, bool) and kind is not bool):
+            return f"its '{where}{name}' is not what it should be"
+        if kind is int and abs(found) >= _LARGEST:
+            return f"its '{where}{name}' is too large"
+    return ""
+
+
+def _numbers(values: Any) -> bool:
+    """Whether all are finite numbers or None, and whole ones fit 64 bits."""
+    known = [value for value in values if value is not None]
+    if not set(map(type, known)) <= _NUMBERS:
+        return False
+    try:
+        finite = math.isfinite(math.fsum(known))
+    except (OverflowError, ValueError):
+        return False
+    small = min(known, default=0) > -_LARGEST and max(known, default=0) < _LARGEST
+    return finite and (small or not any(type(value) is int and abs(value) >= _LARGEST for value in known))
