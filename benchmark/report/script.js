@@ -42,7 +42,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 // Filtering: each select hides the rows whose cell in its column says something else.
-for (const form of document.querySelectorAll("form.filters")) {
+for (const form of document.querySelectorAll("form.filters[data-for]")) {
   const table = document.getElementById(form.dataset.for);
   const selects = [...form.querySelectorAll("select")];
   const apply = () => {
