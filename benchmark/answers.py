@@ -21,8 +21,11 @@ class Made:
     lines: list[str]
 
 
-def make(results: Path) -> Made:
-    """Write tables (where there are records), figures and report; without records the stored tables are used as they are."""
+def make(results: Path, images: bool = True) -> Made:
+    """Write tables (where there are records), figures and report; without records the stored tables are used as they are.
+
+    ``images=False`` leaves out of the report the pictures of data that are not generated.
+    """
     from benchmark import report
     from benchmark.store import Store
     from benchmark.sweep import read_experiment_note
@@ -35,7 +38,7 @@ def make(results: Path) -> Made:
         raise UserError(f"{results} holds records, but not which experiment they belong to; 'lossbench sweep EXPERIMENT --results {results}' says it")
     elif not (results / "tables" / "cells.parquet").is_file():
         raise UserError(f"{results} holds neither records nor tables; 'lossbench sweep --results {results}' makes them")
-    made = report.make(results, note)
+    made = report.make(results, note, images=images)
     lines += made.lines
     lines.append(f"report   {made.path}")
     return Made(made.path, lines)

@@ -203,9 +203,10 @@ def tune(
 def report(
     results: Existing = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Show pictures of real data; not all licences let them be passed on.")] = True,
 ) -> None:
     """Write tables, figures and the report again from what is stored; trains nothing."""
-    path = _answer(folders.reading(results, _say))
+    path = _answer(folders.reading(results, _say), images)
     if open_:
         import webbrowser
 
@@ -232,11 +233,11 @@ app.command()(cli_results.pack)
 app.command(hidden=True)(cli_results.findings)
 
 
-def _answer(results: Path) -> Path:
+def _answer(results: Path, images: bool = True) -> Path:
     """Write tables, figures and report of a results folder, print where they are and the verdicts."""
     from benchmark import answers
 
-    made = answers.make(Path(results))
+    made = answers.make(Path(results), images)
     for line in made.lines:
         _say(line)
     return made.report

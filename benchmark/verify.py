@@ -21,8 +21,13 @@ SAME = ("python", "platform", "threads", "device")
 CHECKED = ("metrics", "images", "curves", "steps", "threshold_curve", "certificate")
 
 
-def verify(results: str | Path, sample: int, seed: int, extra_files: tuple[str, ...], say: Callable[[str], Any] = lambda text: None) -> dict:
+def verify(
+    results: str | Path, sample: int, seed: int, extra_files: tuple[str, ...], say: Callable[[str], Any] = lambda text: None, cell: str = ""
+) -> dict:
     """Train ``sample`` random recorded cells again, in a folder of their own; write and return the certificate.
+
+    ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is no sample, so that the
+    certificate of the folder stays as it is.
 
     Where packages, processor, threads and source are those of the record, everything that was computed must be equal bit for bit;
     elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
@@ -35,7 +40,7 @@ def verify(results: str | Path, sample: int, seed: int, extra_files: tuple[str, 
         raise UserError(f"{results} holds only cells of your own data, whose folder is not kept in records; sweep into another folder and compare")
     if not found:
         raise UserError(f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them")
-    chosen = random.Random(seed).sample(found, min(sample, len(found)))
+    chosen = _named(found, cell, results) if cell else random.Random(seed).sample(found, min(sample, len(found)))
     rows = []
     with tempfile.TemporaryDirectory(prefix="lossbench-verify-") as scratch:
         for record in chosen:
@@ -43,11 +48,22 @@ def verify(results: str | Path, sample: int, seed: int, extra_files: tuple[str, 
             rows.append(row)
             say(f"{'same' if row['passed'] else 'DIFFERS'}  {row['what']}  {row['how']}")
     certificate = {"sample": len(rows), "of": len(found), "seed": seed, "passed": all(row["passed"] for row in rows), "cells": rows}
+    certificate["says"] = sentence(certificate)
+    if cell:
+        return certificate
     try:
         write_atomically(Path(results) / "verified.json", (json.dumps(certificate, indent=1, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise cannot_write(Path(results), error) from None
     return certificate
+
+
+def _named(found: list[dict], cell: str, results: str | Path) -> list[dict]:
+    chosen = [record for record in found if record["key"].startswith(cell)]
+    if len(chosen) != 1:
+        what = f"{len(chosen)} cells whose keys begin" if chosen else "no cell of known data whose key begins"
+        raise UserError(f"{results} holds {what} with '{cell}'; the report and tables/cells.csv name each cell's key")
+    return chosen
 
 
 def sentence(certificate: dict) -> str:

@@ -47,7 +47,20 @@ def test_records_made_here_are_repeated_bit_for_bit(swept):
     certificate = verify.verify(swept, 2, 0, ())
     assert certificate["passed"] and all(row["exact"] for row in certificate["cells"])
     assert json.loads((swept / "verified.json").read_text()) == certificate
-    assert verify.sentence(certificate) == "2 of 4 cells trained again: all as recorded (2 bit for bit)"
+    assert certificate["says"] == "2 of 4 cells trained again: all as recorded (2 bit for bit)"
+
+
+def test_one_cell_is_trained_again_by_its_key_and_is_no_sample_of_the_folder(swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "r")
+    (tmp_path / "r" / "verified.json").unlink(missing_ok=True)
+    key = next(iter((tmp_path / "r" / "cells").rglob("*.json"))).name.split(".")[0]
+    certificate = verify.verify(tmp_path / "r", 3, 0, (), cell=key[:12])
+    assert certificate["passed"] and [row["key"] for row in certificate["cells"]] == [key]
+    assert not (tmp_path / "r" / "verified.json").exists()
+    with pytest.raises(UserError, match="no cell of known data"):
+        verify.verify(tmp_path / "r", 3, 0, (), cell="nothing")
+    with pytest.raises(UserError, match="4 cells whose keys begin"):
+        verify._named([{"key": "a1"}, {"key": "a2"}, {"key": "a3"}, {"key": "a4"}], "a", "r")
 
 
 def test_a_record_with_another_number_is_found(swept, tmp_path):
