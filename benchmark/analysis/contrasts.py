@@ -18,8 +18,8 @@ from benchmark.analysis.effects import (
     effect,
     mean_effect,
     one_per_block,
-    select_loss,
 )
+from benchmark.analysis.selection import select_loss
 
 
 def effects_table(cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = ("dice@0.5", "dice@val"), resamples: int = 2000) -> pd.DataFrame:

@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis import permutation, stats
+from benchmark.analysis.estimands import loss as loss_name
+from benchmark.analysis.selection import FOREGROUND, Names, arm
+from benchmark.analysis.selection import select_loss as select_loss  # the modules that pair take it from here
 from benchmark.errors import UserError, nearest
 
 CERTIFICATE = ("init_hash", "order_hash", "split_hash")
-DOSE = "data.foreground"
+DOSE = FOREGROUND
 NOISE = "data.noise"
 UNPROVEN = "?"
 Value = str | Mapping[str, float]
@@ -31,14 +34,14 @@ class NotPaired(UserError):
 class Effect:
     """One estimate with everything that a reader needs to judge it; nan where the blocks cannot tell."""
 
-    estimate: float  # in the metric's own units (a slope: per tenfold foreground)
+    estimate: float  # in the metric's own units (a slope: per tenfold foreground, or per unit of its dose)
     se: float
     df: float  # Welch-Satterthwaite
     low: float  # 95 % t interval, on these data sets
     high: float
     boot_low: float  # 95 % BCa bootstrap interval over blocks
     boot_high: float
-    p: float  # two-sided, by sign flips: of blocks (means), of pairs of blocks at mirrored doses (slopes)
+    p: float  # two-sided, against the null; by sign flips of blocks (means), of pairs of blocks at mirrored doses (slopes)
     smallest_p: float  # that the test can reach on these blocks
     mde: float  # smallest true effect found with 80 % power at two-sided .05
     superiority: float  # P(A > B) over blocks
@@ -50,12 +53,6 @@ class Effect:
     new_boot_low: float
     new_boot_high: float
     n_units: int
-
-
-def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the cells of a loss, named by its canonical spec or, failing that, by its label."""
-    found = cells[cells["loss"] == name]
-    return found if len(found) else cells[cells["loss_label"] == name]
 
 
 def value_of(cells: pd.DataFrame, value: Value, absolute: bool = False) -> pd.Series:
@@ -70,36 +67,39 @@ def value_of(cells: pd.DataFrame, value: Value, absolute: bool = False) -> pd.Se
     return total.abs() if absolute else total
 
 
-def differences(cells: pd.DataFrame, of: str, against: str | None, value: Value, absolute: bool = False) -> tuple[pd.DataFrame, int]:
+def differences(
+    cells: pd.DataFrame, of: Names, against: Names | None, value: Value, absolute: bool = False, dose: str | None = None
+) -> tuple[pd.DataFrame, int]:
     """Return one row a complete block (dataset, recipe, unit, ladder, dose, seed, block, difference), and how many were
     incomplete.
 
-    ``against=None`` gives the value itself. Collapsed cells count with what they scored. Raises NotPaired where
-    certificates differ.
+    ``of`` and ``against`` are losses or lists of losses, of which the best on validation is taken (``selection.arm``); ``against=None`` gives the
+    value itself. ``dose`` is the column of a slope, log10 of the foreground where it is None. Collapsed cells count with what they scored. Raises
+    NotPaired where certificates differ.
     """
-    first = _narrow(select_loss(cells, of), value, absolute)
+    first = _narrow(arm(cells, of, value), value, absolute)
     if against is None:
         whole = first.assign(difference=first["value"])
         lost = int(whole["difference"].isna().sum())
-        return _described(whole.dropna(subset="difference")), lost
-    second = _narrow(select_loss(cells, against), value, absolute)
+        return _described(whole.dropna(subset="difference"), dose), lost
+    second = _narrow(arm(cells, against, value), value, absolute)
     theirs = second[["value", *CERTIFICATE]]
     both = first.join(theirs.rename(columns={name: f"{name}_b" for name in theirs}), how="inner")
-    _check(both, of, against)
+    _check(both, loss_name(of), loss_name(against))
     both = both.assign(difference=both["value"] - both["value_b"]).dropna(subset="difference")
     lost = len(first.index.union(second.index)) - len(both)
-    return _described(both), lost
+    return _described(both, dose), lost
 
 
-def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: int = 4000) -> Effect:
-    """Return the mean of the differences over data sets, or (``shape="slope"``) their slope on log10 foreground.
+def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: int = 4000, null: float = 0.0) -> Effect:
+    """Return the mean of the differences over data sets, or (``shape="slope"``) their slope on the dose.
 
-    The slope of a ladder (one generator at several foreground fractions, all else equal) is per tenfold foreground;
-    several ladders count alike.
+    The slope of a ladder (data sets that differ in nothing but the dose) is per unit of the dose; several ladders count alike. The p-value of a
+    mean is that of a difference from ``null``.
     """
     strata = [part for _, part in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)]
     if shape == "mean":
-        return mean_effect(_groups(strata), _units(strata), seed, resamples)
+        return mean_effect(_groups(strata), _units(strata), seed, resamples, null)
     ladders = _ladders(strata)
     groups = [group for ladder in ladders for group in _groups(ladder)]
     weights = np.concatenate([stats.slope_weights(_doses(ladder)) / len(ladders) for ladder in ladders])
@@ -107,12 +107,13 @@ def effect(pairs: pd.DataFrame, shape: str = "mean", seed: int = 0, resamples: i
     return _effect(groups, weights, [], p, reach, float("nan"), seed, resamples)
 
 
-def mean_effect(groups: stats.Groups, units: list[stats.Groups], seed: int = 0, resamples: int = 4000) -> Effect:
+def mean_effect(groups: stats.Groups, units: list[stats.Groups], seed: int = 0, resamples: int = 4000, null: float = 0.0) -> Effect:
     """Return the mean over data sets of their mean differences; ``units`` holds the groups of each independent data
     set.
     """
     weights = stats.mean_weights(groups)
-    p, reach = permutation.sign_flip(groups, weights, seed=seed), permutation.reach(sum(map(len, groups)))
+    p = permutation.sign_flip([np.asarray(g) - null for g in groups], weights, seed=seed)
+    reach = permutation.reach(sum(map(len, groups)))
     return _effect(groups, weights, units, p, reach, stats.superiority(np.concatenate(groups)), seed, resamples)
 
 
@@ -159,7 +160,7 @@ def certificates(cells: pd.DataFrame) -> pd.Series:
 def _narrow(cells: pd.DataFrame, value: Value, absolute: bool) -> pd.DataFrame:
     """Return only what the design needs, by block: a table of seventy metrics is slow to join."""
     one_per_block(cells)
-    wanted = ["block", "dataset", "dataset_name", "recipe", "seed", *CERTIFICATE, *(c for c in cells if c.startswith("data."))]
+    wanted = ["block", "dataset", "dataset_name", "recipe", "seed", *CERTIFICATE, *(c for c in cells if c.startswith(("data.", "recipe.")))]
     return cells[wanted].assign(value=value_of(cells, value, absolute)).set_index("block")
 
 
@@ -173,24 +174,35 @@ def _check(both: pd.DataFrame, of: str, against: str) -> None:
             raise NotPaired(f"'{of}' and '{against}' are not paired: the certificates of block {block} do not show the same {what}")
 
 
-def _described(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Add what the design needs: the independent data set (unit), the ladder, and the dose (log10 of the foreground
-    fraction).
-    """
-    parameters = ladder_parameters(pairs)
-    unit, ladder = {}, {}
-    for row in pairs.drop_duplicates("dataset")[["dataset", "dataset_name", *parameters]].to_dict("records"):
-        # A user's folders and torchvision's sets are different data under one builder.
-        place = [str(row[c]) for c in ("data.path", "data.name") if isinstance(row.get(c), str)]
-        unit[row["dataset"]] = "/".join([row["dataset_name"], *place])
-        ladder[row["dataset"]] = repr([row["dataset_name"], *(row[c] for c in parameters)])
-    foreground = pairs[DOSE].astype(float) if DOSE in pairs else pd.Series(np.nan, index=pairs.index)
-    described = pairs.assign(
-        unit=pairs["dataset"].map(unit),
-        ladder=pairs["dataset"].map(ladder) + pairs["recipe"].astype(str),
-        dose=np.log10(foreground.where(foreground > 0)),
-    ).reset_index()
+def _described(pairs: pd.DataFrame, dose: str | None) -> pd.DataFrame:
+    """Add what the design needs: the independent data set (unit), the ladder, and the dose (None: log10 of the foreground fraction)."""
+    ladder = pairs["recipe"].astype(str) + pairs["dataset_name"].astype(str)
+    for column in ladder_parameters(pairs, dose or DOSE):
+        ladder += "/" + pairs[column].astype(str)
+    if dose and dose.startswith("recipe."):  # then the recipes differ, but only in the dose
+        ladder = pairs["dataset"].astype(str)
+        for column in (c for c in pairs if c.startswith("recipe.") and c not in (dose, "recipe.family")):
+            ladder += "/" + pairs[column].astype(str)
+    described = pairs.assign(unit=_unit(pairs), ladder=ladder, dose=_dose(pairs, dose)).reset_index()
     return described[["dataset", "recipe", "unit", "ladder", "dose", "seed", "block", "difference"]]
+
+
+def _unit(pairs: pd.DataFrame) -> pd.Series:
+    """A user's folders and torchvision's sets are different data under one builder."""
+    names = {}
+    for row in pairs.drop_duplicates("dataset").to_dict("records"):
+        place = [str(row[c]) for c in ("data.path", "data.name") if isinstance(row.get(c), str)]
+        names[row["dataset"]] = "/".join([row["dataset_name"], *place])
+    return pairs["dataset"].map(names)
+
+
+def _dose(pairs: pd.DataFrame, dose: str | None) -> pd.Series:
+    if dose is None:
+        foreground = pairs[DOSE].astype(float) if DOSE in pairs else pd.Series(np.nan, index=pairs.index)
+        return np.log10(foreground.where(foreground > 0))
+    if dose not in pairs:
+        raise UserError(f"the table 'cells' has no column '{dose}' to take a slope on{nearest(dose, [c for c in pairs if '.' in c])}")
+    return pd.to_numeric(pairs[dose], errors="coerce").astype(float)
 
 
 def _groups(strata: list[pd.DataFrame]) -> list[np.ndarray]:
@@ -201,13 +213,16 @@ def _doses(strata: list[pd.DataFrame]) -> list[float]:
     return [float(part["dose"].iloc[0]) for part in strata]
 
 
-def ladder_parameters(table: pd.DataFrame) -> list[str]:
-    """Return the columns of data parameters that tell one ladder of foreground fractions from another.
+def ladder_parameters(table: pd.DataFrame, dose: str = DOSE) -> list[str]:
+    """Return the columns of data parameters that tell one ladder of doses from another.
 
-    All but the fraction itself; the noise only where one fraction comes at several noises of otherwise equal parameters, since a ladder of
-    equal difficulty has another noise at each of its levels.
+    All but the dose itself. On a ladder of foreground fractions the noise only where one fraction comes at several noises of otherwise equal
+    parameters, since a ladder of equal difficulty has another noise at each of its levels.
     """
-    others = [c for c in table.columns if c.startswith("data.") and c not in (DOSE, NOISE)]
+    others = [c for c in table.columns if c.startswith("data.") and c != dose]
+    if dose != DOSE:
+        return others
+    others = [c for c in others if c != NOISE]
     if NOISE in table and DOSE in table:
         keys = [*others, DOSE, *(c for c in ("dataset_name", "recipe") if c in table)]
         if (table.groupby(keys, dropna=False, observed=True)[NOISE].nunique() > 1).any():
@@ -223,7 +238,7 @@ def _ladders(strata: list[pd.DataFrame]) -> list[list[pd.DataFrame]]:
             members.setdefault(part["ladder"].iloc[0], []).append(part)
     ladders = [ladder for ladder in members.values() if len(set(_doses(ladder))) > 1]
     if not ladders:
-        raise UserError("a slope needs a data set at two or more foreground fractions")
+        raise UserError("a slope needs a data set at two or more foreground fractions or doses")
     return ladders
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 from benchmark.analysis import stats
 from benchmark.analysis.effects import CERTIFICATE
 
-LOWER_IS_BETTER = ("hd95", "assd", "nll", "ece", "ece_fg", "brier", "missed", "fp_rate", "fp_area")
+LOWER_IS_BETTER = ("hd", "hd95", "assd", "masd", "nll", "ece", "ece_fg", "ece_adaptive", "brier", "missed", "fp_rate", "fp_area", "collapsed",
+                   "size_error_hard", "size_error_soft")  # fmt: skip
 
 
 def lower_is_better(metric: str) -> bool:

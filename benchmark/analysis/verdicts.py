@@ -1,9 +1,10 @@
 """From claims and cells to verdicts: supported, contradicted, equivalent, inconclusive or not testable.
 
 A directional test ("greater", "less") is
-  equivalent     if the effect is shown to lie within the margin (TOST, Holm-adjusted): too small to matter, whatever
-  its sign; supported      if its two-sided p (Holm-adjusted within the family) is below .05 and the effect has the
-  claimed sign; contradicted   if it is below .05 and the effect has the other sign;
+  equivalent     if the effect is shown to lie within the margin (TOST, Holm-adjusted): too small to matter, whatever its sign;
+                 never where the test has a null of its own, since that already is the smallest effect that matters;
+  supported      if its two-sided p (Holm-adjusted within the family) is below .05 and the effect lies on the claimed side of the null;
+  contradicted   if it is below .05 and the effect lies on the other side;
   not testable   if no number of agreeing blocks could bring p below .05, or cells are missing;
   inconclusive   otherwise. A large p is never "no difference".
 An equality test is supported if TOST is passed (shape "each": in every data set), contradicted if some data set is
@@ -21,9 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.analysis import permutation, stats
+from benchmark.analysis import commands, selection, stats
 from benchmark.analysis.claims import Claim, Test
-from benchmark.analysis.effects import DOSE, Effect, NotPaired, differences, effect, select_loss
+from benchmark.analysis.effects import Effect, NotPaired, differences, effect
+from benchmark.analysis.rankings import ranked
 from benchmark.errors import UserError
 
 ALPHA = 0.05
@@ -107,6 +109,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
                     "p": result.p,
                     "p_adjusted": result.p_adjusted,
                     "margin": result.test.margin,
+                    "null": result.test.null,
                     "incomplete": result.incomplete,
                     "where": result.where,
                     "why": result.why,
@@ -116,55 +119,52 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def select_data(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
-    """Return the cells of the data sets that a test is about."""
-    if test.data:
-        cells = cells[cells["dataset_name"].isin(test.data)]
-    if test.foreground is not None:
-        if DOSE not in cells:
-            return cells.iloc[:0]
-        low, high = test.foreground
-        cells = cells[cells[DOSE].astype(float).between(low, high)]
-    return cells
-
-
 def _measure(test: Test, cells: pd.DataFrame) -> _Raw:
-    part = select_data(cells, test)
-    losses = [test.of] + ([test.against] if test.against else [])
-    absent = [loss for loss in losses if not len(select_loss(part, loss))]
-    if absent:
-        where = f" on {' or '.join(test.data)}" if test.data else ""
-        return _Raw(problem=f"there are no cells of {' and '.join(absent)}{where}", fills=True)
     try:
-        pairs, lost = differences(part, test.of, test.against, test.value, test.absolute)
+        part = selection.select(cells, test)
+        absent = [loss for loss in test.losses if not len(selection.select_loss(part, loss))]
+        if absent or not len(part):
+            what = " and ".join(absent) if absent else "this kind"
+            return _Raw(problem=f"there are no cells of {what}{_place(test)}", fills=True)
+        if test.tuned:
+            part = selection.tuned(part, test.value)
+        if test.shape in ("agreement", "regret"):
+            found = ranked(part, test)
+            # A null of one's own is the smallest effect that matters: nothing is equivalent to it.
+            return _Raw(found.effect, found.effect.p, found.p_equal, incomplete=found.incomplete)
+        pairs, lost = differences(part, test.of, test.against, test.value, test.absolute, test.dose)
         if not len(pairs):
-            return _Raw(problem="no block holds both losses", incomplete=lost, fills=True)
-        measured = effect(pairs, "slope" if test.shape == "slope" else "mean")
+            what = "both losses" if isinstance(test.of, str) and isinstance(test.against, str) else "all losses with a value"
+            return _Raw(problem=f"no block holds {what}{_place(test)}", incomplete=lost, fills=True)
+        measured = effect(pairs, "slope" if test.shape == "slope" else "mean", null=test.null)
     except NotPaired as error:
         return _Raw(problem=str(error))
     except UserError as error:
         return _Raw(problem=str(error), fills=True)
     if test.shape == "each":
-        return _each(test, pairs, lost, dict(zip(part["dataset"], part["data_label"], strict=True)))
+        labels = part.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"].to_dict()
+        return _each(test, pairs, lost, labels)
     found = stats.Estimate(measured.estimate, measured.se, measured.df)
-    return _Raw(measured, measured.p, stats.tost(found, test.margin), stats.beyond(found, test.margin), lost)
+    p_equal = float("nan") if test.null else stats.tost(found, test.margin)
+    return _Raw(measured, measured.p, p_equal, stats.beyond(found, test.margin), lost)
 
 
-def _each(test: Test, pairs: pd.DataFrame, lost: int, labels: dict[str, str]) -> _Raw:
+def _place(test: Test) -> str:
+    return f" in {test.estimand.split('; ')[2]}" if test.part or test.where else f" on {' or '.join(test.data)}" if test.data else ""
+
+
+def _each(test: Test, pairs: pd.DataFrame, lost: int, labels: dict[tuple[str, str], str]) -> _Raw:
     """Return the data set furthest from equality; equal only if all are (intersection-union), beyond if one of them is
     (Bonferroni).
     """
-    effects = {}
-    for (dataset, _), part in pairs.groupby(["dataset", "recipe"], sort=True, observed=True):
-        effects.setdefault(dataset, []).append(effect(part))
-    flat = [(dataset, found) for dataset, several in effects.items() for found in several]
-    estimates = [stats.Estimate(found.estimate, found.se, found.df) for _, found in flat]
+    found = [(labels[place], effect(own)) for place, own in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)]
+    estimates = [stats.Estimate(own.estimate, own.se, own.df) for _, own in found]
     equal = [stats.tost(e, test.margin) for e in estimates]
     beyond = [stats.beyond(e, test.margin) for e in estimates]
-    where, furthest = max(flat, key=lambda item: abs(item[1].estimate))
-    p_beyond = float(np.nanmin(beyond)) * len(flat) if not np.all(np.isnan(beyond)) else float("nan")
+    where, furthest = max(found, key=lambda item: abs(item[1].estimate))
+    p_beyond = float(np.nanmin(beyond)) * len(found) if not np.all(np.isnan(beyond)) else float("nan")
     # One data set without an interval leaves "all are equal" open.
-    return _Raw(furthest, furthest.p, float(np.max(equal)), min(p_beyond, 1.0), lost, labels[where])
+    return _Raw(furthest, furthest.p, float(np.max(equal)), min(p_beyond, 1.0), lost, where)
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ def _adjust(primary: list[Test], raw: dict[str, _Raw]) -> dict[str, _Adjusted]:
 
 def _judge(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> Result:
     equality = test.expect == "equal"
-    verdict, why, command = _decide_equality(raw, own) if equality else _decide_direction(test, raw, own, experiment)
+    verdict, why, command = _decide_equality(test, raw, own, experiment) if equality else _decide_direction(test, raw, own, experiment)
     if raw.problem:
-        command = _command(test, experiment) if raw.fills else ""
+        command = commands.fill(test, experiment) if raw.fills else ""
         verdict, why = "not testable", raw.problem[0].upper() + raw.problem[1:] + (f"; `{command}` trains them" if command else "")
     deciding = ("p_beyond" if verdict == "contradicted" else "p_equal") if equality else "p"
     return Result(
@@ -201,27 +201,27 @@ def _judge(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> Res
     )
 
 
-def _decide_equality(raw: _Raw, own: _Adjusted | _Raw) -> tuple[str, str, str]:
+def _decide_equality(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> tuple[str, str, str]:
     where = f" in {raw.where}" if raw.where else ""
     if own.p_equal < ALPHA:
         return "supported", "Equal within the margin" + (" in every data set" if where else ""), ""
     if own.p_beyond < ALPHA:
         return "contradicted", f"Shown to lie beyond the margin{where}", ""
     if np.isnan(own.p_beyond):
-        return "not testable", f"So few seeds show no spread, so nothing can be shown{where}; more are needed", ""
+        command = commands.more_seeds(test, experiment, raw.effect, ALPHA) if raw.effect else ""
+        return "not testable", f"So few seeds show no spread, so nothing can be shown{where}; `{command}` trains more", command
     return "inconclusive", "Neither equality nor a difference beyond the margin is shown" + (f"; furthest{where}" if where else ""), ""
 
 
 def _decide_direction(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> tuple[str, str, str]:
     if own.p_equal < ALPHA:
         return "equivalent", "Any difference is shown to be smaller than the smallest effect of interest", ""
-    if own.p < ALPHA and not raw.effect.low <= 0 <= raw.effect.high:
-        if (raw.effect.estimate > 0) == (test.expect == "greater"):
-            return "supported", "The difference has the claimed direction", ""
-        return "contradicted", "The difference has the opposite direction", ""
+    if own.p < ALPHA and not raw.effect.low <= test.null <= raw.effect.high:
+        if (raw.effect.estimate > test.null) == (test.expect == "greater"):
+            return "supported", "The difference has the claimed direction" if not test.null else f"On the claimed side of {test.null:g}", ""
+        return "contradicted", "The difference has the opposite direction" if not test.null else f"On the other side of {test.null:g}", ""
     if raw.effect is not None and raw.effect.smallest_p >= ALPHA:
-        seeds = _seeds_needed(raw.effect)
-        command = f"lossbench sweep {experiment} --seeds {seeds}"
+        command = commands.more_seeds(test, experiment, raw.effect, ALPHA)
         why = f"No outcome of so few blocks could bring p below {ALPHA:g}; `{command}` trains enough of them"
         return "not testable", why, command
     if own.p < ALPHA:
@@ -229,36 +229,6 @@ def _decide_direction(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: 
     if raw.p < ALPHA:
         return "inconclusive", "Significant by itself, not after adjustment for the other tests of the family", ""
     return "inconclusive", "Neither a difference nor its absence is shown", ""
-
-
-def _seeds_needed(measured: Effect) -> int:
-    """Return the seeds a data set that let the sign-flip test reach .05, when it has as many pairs a seed as now."""
-    pairs = 1 - np.log2(measured.smallest_p)
-    seeds = measured.n_blocks / measured.n_datasets
-    return int(np.ceil(permutation.blocks_needed(ALPHA) * seeds / pairs))
-
-
-def _command(test: Test, experiment: str) -> str:
-    """Return the command that trains the cells of a test: its experiment, and the losses that the experiment does not
-    hold.
-    """
-    import shlex
-
-    losses = [test.of] + ([test.against] if test.against else [])
-    there = _losses_of(experiment)
-    return " ".join(["lossbench sweep", experiment, *(f"--loss {shlex.quote(x)}" for x in losses if x not in there)])
-
-
-def _losses_of(experiment: str) -> set[str]:
-    import tomllib
-
-    from benchmark.experiment import find_experiment
-
-    try:
-        items = tomllib.loads(find_experiment(experiment).read_text(encoding="utf-8")).get("losses", [])
-    except (UserError, OSError, ValueError):
-        return set()
-    return {item if isinstance(item, str) else item.get("use", "") for item in items}
 
 
 def _combine(verdicts: list[str]) -> str:

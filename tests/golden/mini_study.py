@@ -66,7 +66,7 @@ def record(dataset: str, foreground: float, loss: str, seed: int, images: int = 
     speed = {"ce": 3.0, "dice": 5.0, "0.5*ce + 0.5*dice": 5.0, "focal": 2.5}[loss]
     rise = [1 - math.exp(-speed * (i + 1) / steps) for i in range(steps)]
     return {
-        "schema": 1, "key": key, "experiment": "mini",
+        "schema": 1, "key": key, "experiment": "mini", "parts": "ladder" if dataset.startswith("scenes") else "public",
         "cell": {"dataset": dataset, "loss": loss, "seed": seed, "recipe": RECIPE,
         "data_identity": _hash(dataset)[:16], "protocol": 1},
         "loss_label": LABELS.get(loss, loss), "family": LOSSES[loss], "loss_fingerprint": _hash(loss)[:8],
