@@ -180,8 +180,10 @@ def _missing(
     says += sorted({note for note in refused if "not paired" in note})
     tests = derived["verdicts"]
     tests = tests[~tests["claim"].isin(elsewhere)] if len(tests) else tests
+    reasons: dict[str, list[str]] = {}
     for row in tests[tests["verdict"] == "not testable"].to_dict("records") if len(tests) else []:
-        says.append(f"{row['test']} is not testable: {row['why'][0].lower() + row['why'][1:]}")
+        reasons.setdefault(row["why"][0].lower() + row["why"][1:], []).append(row["test"])
+    says += [f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not testable: {why}" for why, names in reasons.items()]
     says += [f"figure {name} is not drawn: it {reason}" for name, reason in meta.get("not_drawn", {}).items()]
     return says
 

@@ -83,7 +83,7 @@ def _cell(row: dict[str, Any] | None, kind: str) -> dict[str, Any] | None:
     return {
         "effect": words.effect(row["estimate"], kind),
         "raw": row["estimate"],
-        "interval": words.interval(row["low"], row["high"], kind),
+        "interval": "" if words.missing(row["low"]) else f"{words.interval(row['low'], row['high'], kind)}, ",
         "resolved": not words.missing(row["low"]) and (row["low"] > 0 or row["high"] < 0),
         "blocks": f"{row['n_blocks']:.0f}",
         "dataset": row["dataset"],
