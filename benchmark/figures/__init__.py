@@ -19,7 +19,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-MODULES = ("sizes", "gaps", "boards", "training", "theory")
+TABLES = ("cells", "curves", "thresholds", "reliability")
+MODULES = (
+    "public",
+    "bounds",
+    "sizes",
+    "gaps",
+    "boards",
+    "training",
+    "uncertain",
+    "cuts",
+    "fields",
+    "objects",
+    "calibration",
+    "rankings",
+    "theory",
+    "noise",
+)
 
 
 class NothingToDraw(Exception):
@@ -126,6 +142,6 @@ def draw_all(results: str | Path = "results") -> list[Path]:
     """Draw every figure from the tables of a results folder into its folder ``figures``; returns the paths written."""
     from benchmark.analysis.tables import load_table
 
-    tables = {name: load_table(results, name) for name in ("cells", "curves")}
+    tables = {name: load_table(results, name) for name in TABLES}
     drawn, _ = draw_everything(tables)
     return [path for item in drawn for path in save(item, Path(results) / "figures")]

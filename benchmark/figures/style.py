@@ -145,6 +145,40 @@ def lines(losses: pd.DataFrame) -> dict[str, dict]:
     return looks
 
 
+def family_legend(drawing, losses: pd.DataFrame, others: Sequence = ()) -> None:
+    """Put a legend above the panels that says which losses each colour stands for; other handles follow."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=colour(family), marker="o", linestyle="", markersize=5, label=fitting(", ".join(part["loss_label"]), 64))
+        for family, part in losses.groupby("family", sort=False, observed=True)
+    ]
+    drawing.legend(handles=[*handles, *others], loc="outside upper center", ncols=min(len(handles) + len(others), 4))
+
+
+def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: float, high: float) -> None:
+    """Draw a table as coloured fields, its first row on top, each with its text; a value that is missing stays blank."""
+    import matplotlib
+
+    colormap = matplotlib.colormaps[colours]
+    rows, columns = values.shape
+    scaled = np.clip((values.to_numpy(float) - low) / (high - low), 0, 1)
+    axis.pcolormesh(np.ma.masked_invalid(scaled), cmap=colormap, vmin=0, vmax=1, edgecolors=PAPER, linewidth=1.5)
+    for i in range(rows):
+        for j in range(columns):
+            if np.isfinite(scaled[i, j]):
+                red, green, blue, _ = colormap(scaled[i, j])
+                ink = ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK
+                axis.text(j + 0.5, i + 0.5, texts.iloc[i, j], ha="center", va="center", fontsize=8.5, color=ink)
+    axis.set_xlim(0, columns)
+    axis.set_ylim(rows, 0)
+    axis.set_xticks(np.arange(columns) + 0.5, [f"{c:g}" if isinstance(c, int | float) else str(c) for c in values.columns])
+    axis.set_yticks(np.arange(rows) + 0.5, [f"{r:g}" if isinstance(r, int | float) else str(r) for r in values.index])
+    axis.tick_params(length=0)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+
+
 def percent(fraction: float) -> str:
     """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %", at most two digits."""
     return f"{100 * fraction:.2g} %"
