@@ -1,0 +1,112 @@
+"""What a test is about is chosen as its keys say, and choices among losses and rates are made on validation images only."""
+
+import itertools
+
+import pandas as pd
+import pytest
+
+from benchmark.analysis import effects, selection
+from benchmark.analysis.claims import Test
+from benchmark.errors import UserError
+
+RATES = {"recipe-low": 0.001, "recipe-high": 0.01}
+# (loss, recipe) -> validation and test score: what is best on validation is not best on test.
+SCORES = {
+    ("ce", "recipe-low"): (0.6, 0.50),
+    ("ce", "recipe-high"): (0.5, 0.90),
+    ("wce", "recipe-low"): (0.7, 0.55),
+    ("wce", "recipe-high"): (0.4, 0.10),
+    ("dice", "recipe-low"): (0.3, 0.20),
+    ("dice", "recipe-high"): (0.8, 0.70),
+}
+
+
+@pytest.fixture
+def study():
+    rows = []
+    for (loss, recipe), seed, shift in itertools.product(SCORES, range(3), (0.0, 0.2)):
+        val, test = SCORES[loss, recipe]
+        dataset = f"scenes(boundary_shift={shift})"
+        rows.append(
+            {
+                "key": f"{loss}{recipe}{seed}{shift}", "dataset": dataset, "dataset_name": "scenes", "data_label": dataset, "loss": loss,
+                "loss_label": loss, "seed": seed, "recipe": recipe, "block": f"{dataset}{recipe}{seed}", "parts": "rates,more",
+                "init_hash": f"i{dataset}{seed}", "order_hash": f"o{dataset}{seed}", "split_hash": f"s{dataset}",
+                "data.foreground": 0.01, "data.boundary_shift": shift, "recipe.family": "family", "recipe.learning_rate": RATES[recipe],
+                "dice@0.5": test + 0.01 * seed + shift, "val_dice@0.5": val + 0.01 * seed, "val_dice@val": 1 - val,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def wanted(**keys):
+    return Test(**{"id": "X", "says": "", "value": "dice@0.5", "of": "dice", "expect": "greater", "margin": 0.005, **keys})
+
+
+def test_a_part_is_a_name_among_those_of_a_cell_and_no_piece_of_a_name(study):
+    assert len(selection.select(study, wanted(part=("more",)))) == len(study)
+    assert len(selection.select(study, wanted(part=("mo", "rat")))) == 0
+    assert len(selection.select(study, wanted(part=("absent", "rates")))) == len(study)
+
+
+def test_conditions_choose_by_value_range_and_name(study):
+    assert set(selection.select(study, wanted(where={"data.boundary_shift": 0}))["data.boundary_shift"]) == {0.0}
+    assert set(selection.select(study, wanted(where={"data.boundary_shift": (0.1, 1)}))["data.boundary_shift"]) == {0.2}
+    assert set(selection.select(study, wanted(where={"recipe": "recipe-low"}))["recipe"]) == {"recipe-low"}
+    with pytest.raises(UserError, match=r"no column 'data.boundary_shfit'; did you mean 'data.boundary_shift'"):
+        selection.select(study, wanted(where={"data.boundary_shfit": 0}))
+
+
+def test_of_a_list_the_loss_with_the_best_validation_score_of_each_data_set_and_recipe_is_taken(study):
+    chosen = selection.arm(study, ("ce", "wce"), "dice@0.5")
+    assert set(zip(chosen["recipe"], chosen["loss"], strict=True)) == {("recipe-low", "wce"), ("recipe-high", "ce")}
+    assert len(chosen) == 12
+    by_threshold = selection.arm(study, ("ce", "wce"), "dice@val")  # whose own validation score ranks the other way round
+    assert set(zip(by_threshold["recipe"], by_threshold["loss"], strict=True)) == {("recipe-low", "ce"), ("recipe-high", "wce")}
+
+
+def test_a_list_is_judged_only_on_blocks_that_hold_all_of_it(study):
+    thinned = study[~((study["loss"] == "wce") & (study["seed"] == 1))]
+    assert set(selection.arm(thinned, ("ce", "wce"), "dice@0.5")["seed"]) == {0, 2}
+    assert len(selection.arm(study[study["loss"] != "wce"], ("ce", "wce"), "dice@0.5")) == 0
+
+
+def test_each_loss_is_taken_at_the_rate_that_its_validation_score_prefers_and_paired_across_rates(study):
+    chosen = selection.tuned(study, "dice@0.5")
+    assert dict(zip(chosen["loss"], chosen["recipe.learning_rate"], strict=True)) == {"ce": 0.001, "wce": 0.001, "dice": 0.01}
+    pairs, lost = effects.differences(chosen, "dice", "ce", "dice@0.5")
+    assert (len(pairs), lost) == (6, 0)
+    assert pairs["difference"].to_numpy() == pytest.approx(0.2)
+
+
+def test_a_rate_is_chosen_on_the_seeds_at_which_all_rates_are_trained(study):
+    lucky = (study["loss"] == "ce") & (study["recipe"] == "recipe-high") & (study["seed"] == 2)
+    thinned = study.drop(index=study.index[lucky])
+    chosen = selection.tuned(thinned, "dice@0.5")
+    assert set(chosen.loc[chosen["loss"] == "ce", "seed"]) == {0, 1}
+    assert set(chosen.loc[chosen["loss"] == "dice", "seed"]) == {0, 1, 2}
+
+
+def test_tuned_cells_that_did_not_start_alike_are_not_paired(study):
+    study.loc[study["recipe"] == "recipe-high", "init_hash"] = "other"
+    with pytest.raises(effects.NotPaired):
+        effects.differences(selection.tuned(study, "dice@0.5"), "dice", "ce", "dice@0.5")
+
+
+def test_a_slope_on_a_dose_is_per_unit_of_it_with_everything_else_equal(study):
+    pairs, _ = effects.differences(study, "dice", None, "dice@0.5", dose="data.boundary_shift")
+    assert effects.effect(pairs, "slope").estimate == pytest.approx(1.0)
+    assert pairs["ladder"].nunique() == 2  # one a recipe
+    apart = study.assign(**{"data.foreground": study["data.boundary_shift"] + 0.01})
+    with pytest.raises(UserError, match="two or more"):
+        effects.effect(effects.differences(apart, "dice", None, "dice@0.5", dose="data.boundary_shift")[0], "slope")
+
+
+def test_a_slope_on_the_recipe_joins_recipes_that_differ_in_nothing_else(study):
+    pairs, _ = effects.differences(study, "ce", None, "dice@0.5", dose="recipe.learning_rate")
+    assert effects.effect(pairs, "slope").estimate == pytest.approx(0.4 / 0.009)
+
+
+def test_without_a_validation_score_nothing_can_be_chosen_and_the_message_says_so(study):
+    with pytest.raises(UserError, match=r"no column 'val_dice@0.5' to choose by"):
+        selection.arm(study.drop(columns=["val_dice@0.5", "val_dice@val"]), ("ce", "wce"), "dice@0.5")
