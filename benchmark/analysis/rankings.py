@@ -50,7 +50,7 @@ def ranked(cells: pd.DataFrame, test: Any) -> Ranked:
     told = _agreement(groups, test.null) if test.shape == "agreement" else _regret(groups, test, cells, names)
     independent = pd.concat([row for row, _ in rows])["dataset_name"].nunique()
     effect = Effect(
-        told.value, told.se, NAN, *told.interval, *told.percentiles, told.p, told.smallest_p, NAN, NAN,
+        told.value, NAN, NAN, *told.interval, *told.percentiles, told.p, told.smallest_p, NAN, NAN,
         sum(map(len, groups)), len(groups), NAN, NAN, NAN, NAN, NAN, independent,
     )  # fmt: skip
     return Ranked(effect, told.p_equal, lost)
@@ -59,7 +59,6 @@ def ranked(cells: pd.DataFrame, test: Any) -> Ranked:
 @dataclass(frozen=True)
 class _Told:
     value: float
-    se: float
     interval: tuple[float, float]
     percentiles: tuple[float, float]
     p: float
@@ -73,11 +72,11 @@ def _agreement(groups: list[np.ndarray], null: float) -> _Told:
     if np.isnan(drawn.value):
         raise UserError("all losses are tied by one of the metrics, so there is no ranking to compare")
     if not len(drawn.drawn):
-        return _Told(drawn.value, NAN, (NAN, NAN), (NAN, NAN), NAN, 1.0)
+        return _Told(drawn.value, (NAN, NAN), (NAN, NAN), NAN, 1.0)
     shown = bounds.discordant(groups)
     p = min(1.0, 2 * min(drawn.above(null), bounds.agreement_below(shown, null)))
     high = max(drawn.value, bounds.agreement_at_most(shown, 0.025))
-    return _Told(drawn.value, drawn.se, (max(-1.0, drawn.interval()[0]), high), drawn.percentiles(), p, drawn.smallest_p)
+    return _Told(drawn.value, (max(-1.0, drawn.interval()[0]), high), drawn.percentiles(), p, drawn.smallest_p)
 
 
 def _regret(groups: list[np.ndarray], test: Any, cells: pd.DataFrame, names: list[str]) -> _Told:
@@ -87,12 +86,12 @@ def _regret(groups: list[np.ndarray], test: Any, cells: pd.DataFrame, names: lis
         against = names.index(_spec(cells, test.against))
         drawn = resample(groups, lambda means: regrets(means)[:, losses[0]] - regrets(means)[:, against])
         p_equal = NAN if test.null else drawn.p_equal(test.margin)
-        return _Told(drawn.value, drawn.se, drawn.interval(), drawn.percentiles(), drawn.p(test.null), drawn.smallest_p, p_equal)
+        return _Told(drawn.value, drawn.interval(), drawn.percentiles(), drawn.p(test.null), drawn.smallest_p, p_equal)
     drawn = resample(groups, lambda means: regrets(means)[:, losses].min(axis=1))
     if not len(drawn.drawn):
-        return _Told(drawn.value, NAN, (NAN, NAN), (NAN, NAN), NAN, 1.0)
+        return _Told(drawn.value, (NAN, NAN), (NAN, NAN), NAN, 1.0)
     p = min(1.0, 2 * min(bounds.regret_above(groups, losses, test.null), bounds.regret_below(groups, losses, test.null)))
-    return _Told(drawn.value, drawn.se, bounds.regret_interval(groups, losses), drawn.percentiles(), p, drawn.smallest_p)
+    return _Told(drawn.value, bounds.regret_interval(groups, losses), drawn.percentiles(), p, drawn.smallest_p)
 
 
 def agreement(means: Sequence[np.ndarray]) -> np.ndarray:

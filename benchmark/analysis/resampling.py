@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 FEWEST = 3  # blocks of every data set below which nothing is said
 DRAWS = 4000
@@ -26,11 +27,6 @@ class Resampled:
 
     value: float
     drawn: np.ndarray
-
-    @property
-    def se(self) -> float:
-        """Standard deviation of the draws."""
-        return float(self.drawn.std(ddof=1)) if len(self.drawn) else float("nan")
 
     @property
     def smallest_p(self) -> float:
@@ -74,8 +70,9 @@ class Resampled:
 def resample(groups: Sequence[np.ndarray], statistic: Statistic, draws: int = DRAWS, seed: int = 0) -> Resampled:
     """Return a statistic of the mean blocks of each data set, and its draws; groups[g]: (blocks, ...).
 
-    Blocks are drawn with replacement within their data set. A drawn mean scatters (n - 1) / n times too little about the mean of n blocks, which
-    matters for a handful of seeds, so its deviation is widened by sqrt(n / (n - 1)).
+    Blocks are drawn with replacement within their data set. The mean of n drawn blocks scatters too little, by (n - 1) / n, and has the tails of a
+    normal, not of a t distribution; with a handful of seeds both matter, so its deviation is widened by sqrt(n / (n - 1)) t / z, where t and z are
+    the .975 quantiles of t with n - 1 degrees of freedom and of the normal: the percentile interval of a mean is then its t interval.
     """
     value = float(statistic([np.asarray(g, dtype=float).mean(axis=0)[None] for g in groups])[0])
     if min(len(g) for g in groups) < FEWEST:
@@ -87,5 +84,5 @@ def resample(groups: Sequence[np.ndarray], statistic: Statistic, draws: int = DR
         n = len(g)
         centre = g.mean(axis=0)
         drawn = np.tensordot(rng.multinomial(n, np.full(n, 1 / n), size=draws) / n, g - centre, axes=1)
-        means.append(centre + drawn * np.sqrt(n / (n - 1)))
+        means.append(centre + drawn * np.sqrt(n / (n - 1)) * stdtrit(n - 1, 0.975) / ndtri(0.975))
     return Resampled(value, np.asarray(statistic(means), dtype=float))
