@@ -3,6 +3,7 @@
 A marker is a comment that names what it shows, ``<!-- effect C9.1 -->``; what it shows ends at ``<!-- / -->``. There are
 
 study                        cells, blocks, collapses, losses, seeds, core-hours, commit
+hours                        core-hours alone, and the processor
 verdicts                     one row a claim: its verdict and the test that decided
 tally                        how many claims got which verdict
 power                        how many primary tests could detect the smallest effect of interest
@@ -31,7 +32,7 @@ from benchmark.report import words
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = ("README.md", "docs/findings.md")
+FILES = ("README.md", "docs/findings.md", "docs/reproduce.md")
 MARK = re.compile(r"(?P<head><!-- (?P<call>[a-z][^>]*?) -->)(?P<body>.*?)(?P<tail><!-- / -->)", re.DOTALL)
 SIGNS = {"supported": "✓", "contradicted": "✕", "equivalent": "≈", "inconclusive": "?", "not testable": "–"}
 
@@ -111,15 +112,26 @@ def show(call: str, results: Results) -> str:
 
 def _study(results: Results, _: str) -> str:
     cells = results.cells
-    hours = float(cells["cpu_seconds"].astype(float).sum()) / 3600
     collapsed = int((cells["outcome"] == "collapsed").sum())
     per_set = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
     seeds = f"{per_set.min()}" if per_set.min() == per_set.max() else f"{per_set.min()} to {per_set.max()}"
     commits = sorted({str(commit)[:8] or "unknown" for commit in cells["commit"]})
     return (
         f"{len(cells):,} trainings in {cells['block'].nunique():,} paired blocks ({collapsed:,} collapsed, and counted), {cells['loss'].nunique()} "
-        f"losses, {cells['dataset'].nunique()} data set variants, {seeds} seeds; {hours:.1f} core-hours; commit {', '.join(commits)}"
+        f"losses, {cells['dataset'].nunique()} data set variants, {seeds} seeds; {_core_hours(cells):.1f} core-hours; commit {', '.join(commits)}"
     )
+
+
+def _hours(results: Results, _: str) -> str:
+    from benchmark.analysis.tables import load_table
+
+    origins = load_table(results.folder, "origins")
+    processors = sorted({str(cpu) for cpu in origins["cpu"] if cpu})
+    return f"{_core_hours(results.cells):.1f} core-hours ({', '.join(processors) or 'processor unknown'})"
+
+
+def _core_hours(cells: pd.DataFrame) -> float:
+    return float(cells["cpu_seconds"].astype(float).sum()) / 3600
 
 
 def _verdicts(results: Results, _: str) -> str:
@@ -250,6 +262,7 @@ def _drawn(results: Results, name: str) -> Path:
 
 SHOWN: dict[str, Callable[[Results, str], str]] = {
     "study": _study,
+    "hours": _hours,
     "verdicts": _verdicts,
     "tally": _tally,
     "power": _power,
