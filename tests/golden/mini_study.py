@@ -3,7 +3,8 @@
 Plain `random.Random` arithmetic, so that the same numbers come out of every numpy. What is built in:
 Dice beats CE at 0.5, more so the rarer the foreground; nine tenths of that gap is the threshold; CE's soft size is true
 to 1 %, its hard size too small; Dice's size is 2 % too large; focal is CE's hard size with a six-fold soft size; one
-focal cell collapsed.
+focal cell collapsed. `study` adds a part "rates" (at three times the rate CE gains three points and Dice loses two) and a part
+"uncertain" (Dice's soft size shrinks by .6 a unit of boundary shift).
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ def _hash(*parts) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def record(dataset: str, foreground: float, loss: str, seed: int, images: int = 6, steps: int = 6, spread: float = 1.0) -> dict:
+def record(
+    dataset: str, foreground: float, loss: str, seed: int, images: int = 6, steps: int = 6, spread: float = 1.0, parts: str = "",
+    rate: float = RECIPE["learning_rate"], shift: float = 0.0,
+) -> dict:  # fmt: skip
     """Return one record; everything in it follows from the arguments."""
     shared = random.Random(_hash(dataset, seed))
     own = random.Random(_hash(dataset, loss, seed))
@@ -39,13 +43,17 @@ def record(dataset: str, foreground: float, loss: str, seed: int, images: int = 
     at_half, tuned = best - gap[loss] + noise, best - rest[loss] * gap[loss] + noise + own.gauss(0, 0.002) * spread
     hard = {"ce": -0.35 * (rare - 0.7), "dice": 0.02, "0.5*ce + 0.5*dice": -0.03, "focal": -0.35 * (rare - 0.7)}
     soft = {"ce": 0.01, "dice": 0.025, "0.5*ce + 0.5*dice": 0.02, "focal": math.log(1 + 2.2 * rare)}
+    if rate != RECIPE["learning_rate"]:
+        gain = {"ce": 0.03, "dice": -0.02}.get(loss, 0.0)
+        at_half, tuned = at_half + gain, tuned + gain
     size = hard[loss] + own.gauss(0, 0.02) * spread
-    soft_size = soft[loss] + own.gauss(0, 0.008) * spread
+    soft_size = soft[loss] + own.gauss(0, 0.008) * spread - 0.6 * shift
     collapsed = loss == "focal" and foreground == FOREGROUND[0] and seed == 3 and dataset.startswith("scenes")
     if collapsed:
         at_half = tuned = 0.0
         size = -5.5
-    key = _hash(dataset, loss, seed)[:16]
+    recipe = RECIPE | {"learning_rate": rate}
+    key = _hash(dataset, loss, seed, *([rate] if recipe != RECIPE else []))[:16]
     metrics = {
         "dice@0.5": at_half, "dice@val": tuned, "iou@0.5": at_half / (2 - at_half), "iou@val": tuned / (2 - tuned),
         "dice_pooled@0.5": at_half * 0.99, "dice_pooled@val": tuned * 0.99,
@@ -59,15 +67,16 @@ def record(dataset: str, foreground: float, loss: str, seed: int, images: int = 
         "ece": 0.01 + 0.02 * (loss == "dice") + own.random() * 0.001,
         "foreground_true": foreground * (1 + shared.gauss(0, 0.02)),
         "threshold_val": 0.5 if "dice" in loss else round(0.5 - 0.12 * rare, 2),
-        "train_loss_last": 0.1, "val_dice_best": tuned + 0.005, "step_best": 50, "n_present": images, "n_empty": 0,
+        "train_loss_last": 0.1, "val_dice@0.5": at_half + 0.004, "val_dice@val": tuned + 0.005,
+        "val_dice_best": tuned + 0.005, "step_best": 50, "n_present": images, "n_empty": 0,
         "missed@0.5": 1.0 if collapsed else 0.0, "missed@val": 1.0 if collapsed else 0.0,
     }  # fmt: skip
     at = [10 * (i + 1) for i in range(steps)]
     speed = {"ce": 3.0, "dice": 5.0, "0.5*ce + 0.5*dice": 5.0, "focal": 2.5}[loss]
     rise = [1 - math.exp(-speed * (i + 1) / steps) for i in range(steps)]
     return {
-        "schema": 1, "key": key, "experiment": "mini", "parts": "ladder" if dataset.startswith("scenes") else "public",
-        "cell": {"dataset": dataset, "loss": loss, "seed": seed, "recipe": RECIPE,
+        "schema": 1, "key": key, "experiment": "mini", "parts": parts or ("ladder" if dataset.startswith("scenes") else "public"),
+        "cell": {"dataset": dataset, "loss": loss, "seed": seed, "recipe": recipe,
         "data_identity": _hash(dataset)[:16], "protocol": 1},
         "loss_label": LABELS.get(loss, loss), "family": LOSSES[loss], "loss_fingerprint": _hash(loss)[:8],
         "outcome": "collapsed" if collapsed else "done", "collapse": "background" if collapsed else "",
@@ -82,6 +91,10 @@ def record(dataset: str, foreground: float, loss: str, seed: int, images: int = 
             4) for r in rise],
             "size_ratio_soft": [round(math.exp(soft_size + 2 * (1 - r)), 4) for r in rise],
             "size_ratio_hard": [round(math.exp(size) * r, 4) for r in rise],
+        },
+        "steps": {
+            "train_loss": [round(1 - 0.8 * min(i / 30, 1) + own.gauss(0, 0.02), 4) for i in range(60)],
+            "grad_norm": [round(math.exp(own.gauss(0, 0.3)), 4) for _ in range(60)],
         },
         "certificate": {"init": _hash("init", dataset, seed)[:16], "order": _hash("order", dataset, seed)[:16],
         "split": _hash("split", dataset)[:16]},
@@ -101,4 +114,17 @@ def records(seeds: int = 4, real: bool = False, losses=tuple(LOSSES), foreground
     if real:
         for name, f in (("magnetic_tile", 0.025), ("sirst", 0.0006)):
             found += [record(name, f, loss, seed, **options) for seed in range(seeds) for loss in losses]
+    return found
+
+
+def study() -> list[dict]:
+    """Return the records of the ladder, of two losses at three times the rate, and of Dice on two levels of boundary shift."""
+    found = [r | {"parts": "ladder,rates,uncertain"} if "foreground=0.05" in r["cell"]["dataset"] else r for r in records()]
+    for seed in range(6):
+        for rate in (0.005, 0.015) if seed > 3 else (0.015,):
+            found += [record("scenes(foreground=0.05)", 0.05, loss, seed, parts="rates", rate=rate) for loss in ("ce", "dice")]
+    for seed in range(4):
+        for shift in (0.1, 0.2, 0.4):
+            dataset = f"scenes(boundary_shift={shift}, foreground=0.05)"
+            found.append(record(dataset, 0.05, "dice", seed, parts="uncertain", shift=shift))
     return found
