@@ -56,10 +56,10 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
     held = float((data["error"] <= [size_error_bound(ce) * (1 + 1e-4) for ce in data["ce"].clip(lower=0)]).mean())
     share = data[data["last"]].groupby("loss_label", observed=True)["error"].median()
     says = (
-        "One mark a training: circles at its last step; dots at the earlier validated steps of the first seed. The line is the bound √(2 CE) on "
-        "the summed error of the two "
-        "classes' predicted proportions (chain rule and Pinsker's inequality): whatever loss was trained, no network can lie above it, and a low "
-        f"cross-entropy forces the size to be right ({100 * held:.4g} % of {len(data)} marks lie below). A high one leaves it open. "
+        "One mark a training: circles at its last step; dots at the earlier validated steps of the first seed. The line is the bound √(2 CE) on the "
+        "summed error of the two classes' predicted proportions (chain rule and Pinsker's inequality): whatever loss was trained, no network can "
+        f"lie above it, and a low cross-entropy forces the size to be right ({100 * held:.4g} % of {len(data)} marks lie below). A high one leaves "
+        "it open. "
     ) + style.evidence(two)
     alt = "Median error of the proportions at the last step: " + ", ".join(f"{k} {v:.2g}" for k, v in share.items()) + "; all below the bound."
     kept = ["key", "data_label", "loss_label", "family", "seed", "step", "ce", "size_ce", "error", "last"]

@@ -45,10 +45,9 @@ def reliability(tables: Mapping[str, pd.DataFrame]):
     drawing.legend(handles=handles, loc="outside upper center", ncols=6)
     left = len(losses) - len(first)
     says = (
-        "Top: pixels of all test images and seeds in 15 equal bins of predicted probability (bins with fewer than "
-        f"{FEWEST} pixels are left out); on the diagonal the probability can be taken at its word, below it the network claims too much. "
-        "Bottom: class-wise expected calibration error over all pixels, geometric means and 95 % t intervals over seeds, lower is better; it "
-        "shrinks with "
+        f"Top: pixels of all test images and seeds in 15 equal bins of predicted probability (bins with fewer than {FEWEST} pixels are left out); on "
+        "the diagonal the probability can be taken at its word, below it the network claims too much. Bottom: class-wise expected calibration error "
+        "over all pixels, geometric means and 95 % t intervals over seeds, lower is better; it shrinks with "
         "the foreground, so compare within a panel. " + (f"{left} more losses are in the lower row only. " if left > 0 else "")
     ) + style.evidence(cells)
     rarest = wanted.iloc[0]

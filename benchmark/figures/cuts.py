@@ -41,8 +41,8 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("threshold on the foreground probability", fontsize=9)
     _legend(drawing, losses, looks, bool(told))
     says = (
-        "Lines are means over seeds, bands run from the lowest to the highest seed; a mark stands at the best threshold of each mean. "
-        "For a true posterior the threshold with the highest Dice is D*/2, half the Dice that it reaches: the vertical line is half the best Dice of "
+        "Lines are means over seeds, bands run from the lowest to the highest seed; a mark stands at the best threshold of each mean. For a true "
+        "posterior the threshold with the highest Dice is D*/2, half the Dice that it reaches: the vertical line is half the best Dice of "
         "cross-entropy. A flat line, as Dice itself gives, means that there is nothing left to choose. Every panel has its own scale. "
         + (f"{left} more losses are in the tables. " if left > 0 else "")
         + style.evidence(cells)

@@ -49,7 +49,7 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
             texts = values.map(lambda v, c=column: _points(v) if c == "gain" else f"{v:.2f}".removeprefix("0"))
             style.heat(axes[row][place], values, texts, *scale)
             axes[row][place].set_yticklabels([f"T {t:g}" for t in values.index] if place == 0 else [])
-        axes[0][place].set_title(f"{term.replace('_', ' + ')}, {style.fitting(variant.label, 16)}", fontsize=9)
+        axes[0][place].set_title(f"{term.replace('_', ' + ')}, {style.fitting(variant.label, 14)}", fontsize=9)
         axes[0][place].set_xlabel(f"ce: {100 * own['dice_ce'].iloc[0]:.1f}", fontsize=8.5)
         axes[1][place].set_xlabel(f"ce: {own['size_ce'].iloc[0]:.2f}", fontsize=8.5)
     axes[0][0].set_ylabel("Dice minus that of ce, points")
@@ -57,9 +57,8 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("weight of the size term", fontsize=9)
     says = (
         "T is the temperature of the softmax from which the size term takes the region size; weight 1 and T 10 are the authors' released setting. "
-        "Means over "
-        "seeds, of the masks at 0.5; under each field stands plain cross-entropy. A |log size ratio| of 0.05 is an error of 5 %. At T 1 theory "
-        "says that both terms change nothing where cross-entropy has converged. "
+        "Means over seeds, of the masks at 0.5; under each field stands plain cross-entropy. A |log size ratio| of 0.05 is an error of 5 %. At T 1 "
+        "theory says that both terms change nothing where cross-entropy has converged. "
     ) + style.evidence(cells)
     best = data.sort_values("gain").iloc[-1]
     alt = f"Largest gain over ce: {best['gain']:+.1f} points with {best['term']} at weight {best['weight']:g}, temperature {best['temperature']:g}."
@@ -111,9 +110,8 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
         axis.set_title(title)
     drawing.supxlabel("empty images in training, %", fontsize=9)
     says = (
-        "A false alarm is an empty test image in which at least one pixel is called foreground; the Dice is that of the images that "
-        "hold an object. Means over seeds. What a loss does with an empty image follows from its reduction and smoothing: the gradient of Dice of "
-        "each image with "
+        "A false alarm is an empty test image in which at least one pixel is called foreground; the Dice is that of the images that hold an object. "
+        "Means over seeds. What a loss does with an empty image follows from its reduction and smoothing: the gradient of Dice of each image with "
         "almost no smoothing vanishes there, so nothing teaches the network to keep silent. "
     ) + style.evidence(cells)
     most = data["empty"].max()

@@ -61,13 +61,12 @@ def loss_noise():
     four = batches[batches["x"] == 4].set_index("case")["y"]
     told = ", ".join(f"{case} {four[case]:.2f}" for case in BATCH_LOOKS)
     says = (
-        "Masks in which uncertain pixels are wrong independently with chance .1. Left: lines are the formulas, marks "
-        f"{DRAWS} simulated images each; the noise of Dice falls with object size as n^{_signed(slopes['Dice, errors over the area'])} where errors "
-        f"fall on the whole area (theory −1/2) and n^{_signed(slopes['Dice, errors at the rim'])} at the rim (−3/4), that of CE grows as "
+        f"Masks in which uncertain pixels are wrong independently with chance .1. Left: lines are the formulas, marks {DRAWS} simulated images each; "
+        f"the noise of Dice falls with object size as n^{_signed(slopes['Dice, errors over the area'])} where errors fall on the whole area (theory "
+        f"−1/2) and n^{_signed(slopes['Dice, errors at the rim'])} at the rim (−3/4), that of CE grows as "
         f"n^{_signed(slopes['CE, errors at the rim'])} (+1/4). Right: errors at the rim, log-uniform sizes; relative to its mean the noise is much "
-        "the same "
-        f"(at four images {told}), so 'Dice is noisier' depends on what the noise is compared with. "
-        "A simulation with a fixed seed, not a trained network."
+        f"the same (at four images {told}), so 'Dice is noisier' depends on what the noise is compared with. A simulation with a fixed seed, not a "
+        "trained network."
     )
     return (
         drawing,

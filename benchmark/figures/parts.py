@@ -48,3 +48,10 @@ def spread_evenly(facts: pd.DataFrame, most: int) -> pd.DataFrame:
 def of_variant(table: pd.DataFrame, variant) -> pd.DataFrame:
     """Return the rows of one data set variant (anything with ``dataset`` and ``recipe``)."""
     return table[(table["dataset"] == variant.dataset) & (table["recipe"] == variant.recipe)]
+
+
+def without_common(labels: list[str]) -> list[str]:
+    """Return labels without the clauses that all of them share ("batch 1, validations 20" and "batch 4, validations 20": the second)."""
+    clauses = [label.split(", ") for label in labels]
+    common = set(clauses[0]).intersection(*clauses[1:]) if len(labels) > 1 else set()
+    return [", ".join(c for c in own if c not in common) or label for own, label in zip(clauses, labels, strict=True)]

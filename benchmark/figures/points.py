@@ -107,7 +107,7 @@ def real_marks(table: pd.DataFrame) -> pd.DataFrame:
     """Add the marker of each real data set, one a label, in alphabetical order."""
     labels = sorted(table.loc[table["ladder"] == "", "label"].unique())
     mark = {name: REAL_MARKERS[i % len(REAL_MARKERS)] for i, name in enumerate(labels)}
-    return table.assign(mark=table["label"].map(mark).fillna("o"))
+    return table.assign(mark=[mark.get(label, "o") for label in table["label"]])
 
 
 def real_legend(table: pd.DataFrame) -> list:

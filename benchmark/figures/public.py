@@ -40,8 +40,7 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
         "Top: mean Dice of the masks at 0.5 over test images, then classes, bars 95 % t intervals over seeds; the losses of a seed share start and "
         "batches, so that bars may overlap and the difference still be sure. Bottom: values that Liu et al. (2024) show for their networks and data "
         "sets, read off the radar chart in their repository to about 0.1; they come without intervals, which of their size terms 'ce + l1' stands "
-        "for "
-        "is not said, and the chart has no point for Dice on AMOS. Every panel has its own scale. "
+        "for is not said, and the chart has no point for Dice on AMOS. Every panel has its own scale. "
     ) + style.evidence(cells)
     best = measured.sort_values("mean").groupby("label", sort=False).tail(1).sort_values("label")
     alt = "Highest measured Dice: " + "; ".join(f"{r.label}: {LOSSES[r.loss]} {r.mean:.1f}" for r in best.itertuples()) + "."

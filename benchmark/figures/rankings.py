@@ -53,8 +53,7 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
     sets = max(map(len, tables_of.values()))
     says = (
         f"Ranks within each block, mean over seeds (ticks: one a data set) and then over {sets} data sets (dots); losses in the order of the first "
-        "panel. "
-        "Region size is ranked by its distance to the truth. "
+        "panel. Region size is ranked by its distance to the truth. "
         + (_bars(data) if data["critical_difference"].notna().any() else BOOTSTRAP)
         + "A rank depends on which losses take part; the paired differences elsewhere do not. "
     ) + style.evidence(used)
@@ -64,16 +63,15 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
 
 
 BOOTSTRAP = (
-    "Bars are 95 % percentile intervals when data sets are drawn anew; "
-    f"with fewer than {mean_ranks.ENOUGH} data sets no critical difference is shown. "
+    f"Bars are 95 % percentile intervals when data sets are drawn anew; with fewer than {mean_ranks.ENOUGH} data sets no critical difference is "
+    "shown. "
 )
 
 
 def _bars(data: pd.DataFrame) -> str:
     return (
-        f"Bars are half the critical difference of Nemenyi's test to either side (up to {data['critical_difference'].max():.2f} ranks): losses "
-        "whose bars do "
-        "not overlap differ at the 5 % level. "
+        f"Bars are half the critical difference of Nemenyi's test to either side (up to {data['critical_difference'].max():.2f} ranks): losses whose "
+        "bars do not overlap differ at the 5 % level. "
     )
 
 

@@ -239,7 +239,8 @@ def evidence(cells: pd.DataFrame) -> str:
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     each = f"{span} seed{'s' * int(seeds.max() > 1)} each"
     variants = f"{len(seeds)} data set variant{'s' * int(len(seeds) > 1)}"
-    parts = [f"{len(cells)} cells in {cells['block'].nunique()} blocks ({variants}, {each})"]
+    blocks = cells["block"].nunique()
+    parts = [f"{len(cells)} cells in {blocks} block{'s' * int(blocks > 1)} ({variants}, {each})"]
     if collapsed:
         parts.append(f"{collapsed} collapsed and scored as such")
     commits = sorted({str(c)[:8] for c in cells["commit"] if c})

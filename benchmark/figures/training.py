@@ -36,6 +36,7 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
     rows = len(shown) + (noise is not None)
     drawing, axes = style.canvas(rows, len(wanted), 0.75 + 2.1 * rows, sharey="row")
     looks = style.lines(losses)
+    titles = parts.without_common(list(wanted["label"]))
     for column, variant in enumerate(wanted.itertuples()):
         own = parts.of_variant(data, variant)
         for row, name in enumerate(shown):
@@ -45,7 +46,7 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
                 axis.axhline(1, color=style.SOFT, linewidth=0.9, zorder=1)
                 _size_axis(axis, data[f"{name} mean"])
             if row == 0:
-                axis.set_title(style.fitting(variant.label, 26))
+                axis.set_title(style.fitting(titles[column], 27))
         axes[len(shown) - 1][column].set_xlabel("optimiser step")
         if noise is not None:
             _noise_panel(axes[-1][column], parts.of_variant(noise, variant), losses)

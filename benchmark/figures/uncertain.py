@@ -14,7 +14,8 @@ SHIFT, RIM = "data.boundary_shift", "data.rim"
 SIZES = (("hard", "log_size_ratio_hard@0.5", True, -0.006), ("soft", "log_size_ratio_soft", False, 0.006))
 # Which theory a loss has: the field of boundaries.Shifted for its mask, and for its summed probability.
 THEORY = {"ce": ("ce", "soft"), "dice": ("image", "image"), "batch_dice": ("batch", "batch")}
-MOST = 60.0  # percent
+LINEAR = 10.0  # percent: the axis is linear up to here, logarithmic beyond
+MOST = 300.0
 
 
 @figure("volume_bias", number=9, title="Bias of the predicted volume where the boundary is uncertain")
@@ -33,7 +34,7 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
     last = data["shift"].max()
     at = last + 0.1 if len(rims) else np.nan
     data["x"] = np.where(data["rim"] > 0, at, data["shift"])
-    reach = min(1.12 * max(data[["mean", "low", "high"]].abs().max(axis=None), 5.0), MOST)
+    reach = min(1.2 * max(data["mean"].abs().max(), LINEAR), MOST)
     drawing, axes = style.canvas(1, len(losses), 3.6, sharex=True, sharey=True)
     for axis, loss in zip(axes[0], losses.itertuples(), strict=True):
         _panel(axis, data[data["loss"] == loss.loss], style.colour(loss.family), reach)
@@ -42,17 +43,15 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
             [*ticks, *([at] if len(rims) else [])], [*(f"{t:g}".removeprefix("0") or "0" for t in ticks), *(["rim"] if len(rims) else [])]
         )
         axis.set_title(style.fitting(loss.loss_label), color=style.colour(loss.family))
-        axis.set_ylim(-reach, reach)
+        _scale(axis, reach)
         axis.set_xlim(-0.04, np.nanmax([last, at]) + 0.05)
     axes[0][0].set_ylabel("bias of the volume, %")
     drawing.supxlabel("spread of the boundary, standard deviation / radius", fontsize=9)
-    _legend(drawing)
+    _legend(drawing, bool(len(rims)))
     says = (
-        "Bias: predicted over labelled volume, minus one, over the whole test split; geometric means over seeds, bars 95 % t intervals, triangles "
-        "lie "
-        "beyond the axis. Lines and crosses are the optimum of each loss for a disc with a normally distributed radius: cross-entropy's summed "
-        "probability has "
-        "no bias and its mask is too small, Dice of each image is too small, Dice over the batch too large"
+        "Bias: predicted over labelled volume, minus one, over the whole test split; geometric means over seeds, bars 95 % t intervals; the axis is "
+        "linear up to 10 %, logarithmic beyond. Lines and crosses are the optimum of each loss for a disc with a normally distributed radius: "
+        "cross-entropy's summed probability has no bias and its mask is too small, Dice of each image is too small, Dice over the batch too large"
         + ("; 'rim': a ring whose pixels are labelled independently. " if len(rims) else ". ")
     ) + style.evidence(cells)
     return drawing, data.drop(columns="x"), says, _alt(data, losses, last)
@@ -92,6 +91,14 @@ def theory(losses, data: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["loss", "kind", "of", "shift", "rim", "mean"])
 
 
+def _scale(axis, reach: float) -> None:
+    axis.set_yscale("symlog", linthresh=LINEAR, linscale=1)
+    ticks = [sign * t for t in (5, 10, 20, 50, 100, 200) for sign in (-1, 1) if t <= reach]
+    axis.set_yticks([0, *ticks], ["0", *(f"{t:+d}".replace("-", "−") for t in ticks)])
+    axis.minorticks_off()
+    axis.set_ylim(-reach, reach)
+
+
 def _panel(axis, part: pd.DataFrame, color: str, reach: float) -> None:
     axis.axhline(0, color=style.SOFT, linewidth=0.9, zorder=1)
     limits = (-reach, reach)
@@ -101,7 +108,8 @@ def _panel(axis, part: pd.DataFrame, color: str, reach: float) -> None:
         line = expected[expected["rim"] == 0].sort_values("shift")
         axis.plot(line["x"], line["mean"], color=style.SOFT, linestyle=dash, linewidth=1.2, zorder=2)
         ring = expected[expected["rim"] > 0]
-        axis.plot(ring["x"] + aside, ring["mean"].clip(*limits), "x", color=style.SOFT, markersize=7, markeredgewidth=1.6, zorder=2, clip_on=False)
+        for x, y in zip(ring["x"] + aside, ring["mean"].clip(*limits), strict=True):
+            axis.plot([x], [y], "x", color=style.SOFT, markersize=7, markeredgewidth=1.6, zorder=2, clip_on=False)
         seen = part[part["kind"] == kind].sort_values("x")
         x = seen["x"].to_numpy() + aside
         y, outside = style.clipped(seen["mean"].to_numpy(), *limits)
@@ -112,7 +120,7 @@ def _panel(axis, part: pd.DataFrame, color: str, reach: float) -> None:
             axis.plot([a], [b], "^" if b > 0 else "v", color=color, markerfacecolor=face, markersize=6, zorder=4, clip_on=False)
 
 
-def _legend(drawing) -> None:
+def _legend(drawing, rims: bool) -> None:
     from matplotlib.lines import Line2D
 
     look = {"color": style.SOFT, "markersize": 5.5}
@@ -121,8 +129,9 @@ def _legend(drawing) -> None:
         Line2D([], [], **look, marker="o", linestyle="", markerfacecolor=style.PAPER, label="summed probability (soft)"),
         Line2D([], [], **look, linewidth=1.2, label="theory, hard"),
         Line2D([], [], **look, linewidth=1.2, linestyle=style.DASHES[1], label="theory, soft"),
-        Line2D([], [], **look, marker="x", markeredgewidth=1.6, linestyle="", label="theory, rim"),
     ]
+    if rims:
+        handles.append(Line2D([], [], **look, marker="x", markeredgewidth=1.6, linestyle="", label="theory, rim"))
     drawing.legend(handles=handles, loc="outside upper center", ncols=5)
 
 

@@ -1,11 +1,11 @@
-"""The mini study as tables, with two public sets beside the ladder."""
+"""The mini study as tables, a single cross without parts; and a made-up study with parts, from which every figure can be drawn."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "golden"), str(Path(__file__).parent)]
 
 
 @pytest.fixture(scope="session")
@@ -14,4 +14,13 @@ def tables():
 
     from benchmark.analysis.tables import compact
 
-    return compact(mini_study.records(real=True))
+    return compact(record | {"parts": ""} for record in mini_study.records(real=True))
+
+
+@pytest.fixture(scope="session")
+def study():
+    import study as made
+
+    from benchmark.analysis.tables import compact
+
+    return compact(made.records())
