@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark import cli_data, cli_losses, cli_results, folders
+from benchmark import cli_data, cli_engine, cli_losses, cli_results, folders
 from benchmark.errors import UserError
 
 app = typer.Typer(
@@ -65,11 +65,15 @@ def sweep(
     loss: Losses = None,
     seeds: Seeds = None,
     results: Results = Path("results"),
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Worker processes (default: one a core).")] = None,
-    serial: Annotated[bool, typer.Option("--serial", help="Train in this process, one stack after the other.")] = False,
-    cluster: Annotated[str | None, typer.Option("--cluster", help="A TOML file that describes a batch system (dask-jobqueue).")] = None,
-    scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address or scheduler file of a running Dask cluster.")] = None,
-    time_limit: Annotated[float | None, typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up.")] = None,
+    workers: cli_engine.Workers = None,
+    serial: cli_engine.Serial = False,
+    cluster: cli_engine.Cluster = None,
+    scheduler: cli_engine.Scheduler = None,
+    gpus: cli_engine.Gpus = None,
+    per_gpu: cli_engine.PerGpu = 1,
+    device: cli_engine.Device = None,
+    time_limit: cli_engine.TimeLimit = None,
+    logs: cli_engine.Logs = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Train only as many complete blocks as fit, e.g. 30m or 2h.")] = None,
     shard: Annotated[str | None, typer.Option("--shard", help="Train only part i of n of the blocks, as 2/5.")] = None,
     json_lines: Annotated[bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")] = False,
@@ -80,18 +84,18 @@ def sweep(
     from benchmark import sweep as sweeping
     from benchmark.data import cardfile
 
+    engine = cli_engine.options(workers, serial, cluster, scheduler, gpus, per_gpu, device, time_limit, logs)
     resolved = _resolve(experiment, with_, data, loss, seeds)
     sweeping.open_results(results, say=_say)
     planned = sweeping.plan(resolved, results)
     listing.print_plan(planned)
     # Opens every data set once, so that what is wrong with one is said before anything is trained.
     cards = cardfile.store(results, [(spec, mark, label) for spec, mark, label, _ in resolved.datasets], resolved.seeds[0], resolved.extra_files)
-    engine = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit}
     chosen = sweeping.select(planned, budget, shard, workers)
     if len(chosen) < len(planned.missing):
         _say(f"  {len(chosen)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, [budget, shard and f'shard {shard}']))})")
+    sweeping.write_experiment(resolved, planned.cells, results, cards)  # first, so that an interrupted sweep can be reported, too
     failed = _train(planned, results, json_lines, only=chosen, **engine)
-    sweeping.write_experiment(resolved, planned.cells, results, cards)
     if report:
         _answer(results)
     if failed:
@@ -178,16 +182,18 @@ def tune(
     parameters: Annotated[bool, typer.Option("--parameters", help="Search each loss's own declared parameters with as many trials again.")] = False,
     objective: Annotated[str, typer.Option("--objective", help="val_dice@val (at the validation threshold) or val_dice@0.5.")] = "val_dice@val",
     out: Annotated[Path | None, typer.Option("--out", help="File for the choices (default: NAME.tuned.toml beside the experiment).")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1)] = None,
-    serial: Annotated[bool, typer.Option("--serial")] = False,
+    workers: cli_engine.Workers = None,
+    serial: cli_engine.Serial = False,
 ) -> None:
     """Search the learning rate of every loss with the same candidates and budget, on validation images and tuning seeds."""
     from benchmark import listing, tuning
+    from benchmark import sweep as sweeping
 
     if objective not in tuning.OBJECTIVES:
         raise UserError(f"--objective {objective}: must be one of {', '.join(tuning.OBJECTIVES)}")
     resolved = _resolve(experiment, with_, data, loss, None, tuning=True)
     budget = tuning.Budget(trials=trials, seeds=seeds, parameters=parameters, objective=objective)
+    sweeping.open_results(results, say=_say)
     planned = tuning.plan(resolved, budget, results)
     listing.print_plan(planned)
     failed = _train(planned, results, workers=workers, serial=serial)
@@ -259,7 +265,7 @@ def main() -> None:
         app()
     except UserError as error:
         _say(f"lossbench: {error}", error=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _say("interrupted", error=True)
         sys.exit(130)

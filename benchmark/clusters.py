@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-from benchmark import worker
+from benchmark import jobs, worker
 from benchmark.errors import UserError, nearest
 
 NOISY = ("distributed", "tornado", "asyncio", "dask_jobqueue")
@@ -69,7 +69,7 @@ def interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def local(workers: int, gpus: tuple[int, ...] = (), per_gpu: int = 1, logs: Path | None = None) -> Any:
+def local(workers: int, gpus: tuple[int | str, ...] = (), per_gpu: int = 1, logs: Path | None = None) -> Any:
     """Start one single-threaded process a core, or ``per_gpu`` processes on each GPU, on the loopback interface only."""
     from distributed import Nanny, Scheduler, SpecCluster
 
@@ -94,8 +94,11 @@ def local(workers: int, gpus: tuple[int, ...] = (), per_gpu: int = 1, logs: Path
         raise UserError(f"the workers on this machine did not start: {worker.sentence(error)}") from None
 
 
-def from_file(path: str | Path) -> Any:
-    """Start the cluster of a TOML file: ``type`` is a class of dask-jobqueue, ``jobs`` how many jobs to keep alive."""
+def from_file(path: str | Path, logs: Path | None = None) -> tuple[Any, jobs.Watch]:
+    """Start the cluster of a TOML file: ``type`` is a class of dask-jobqueue, ``jobs`` how many jobs to keep alive.
+
+    What jobs print goes to ``logs``, else to the file's ``log_directory``, else to a folder in the user's cache. The watch that is
+    returned knows which jobs came to nothing."""
     options = _read(Path(path))
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -105,11 +108,11 @@ def from_file(path: str | Path) -> Any:
     except ImportError:
         raise UserError(f"{path}: a batch system needs dask-jobqueue: pip install 'lossbench[cluster]'") from None
     known = sorted(n for n in vars(dask_jobqueue) if n.endswith("Cluster") and n != "JobQueueCluster")
-    kind, jobs, tls = options.pop("type", None), options.pop("jobs", 1), options.pop("tls", None)
+    kind, count, tls = options.pop("type", None), options.pop("jobs", 1), options.pop("tls", None)
     if kind not in known:
         raise UserError(f"{path}: type: {kind!r} is not a batch system{nearest(str(kind), known)}")
-    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
-        raise UserError(f"{path}: jobs: must be a whole number of 1 or more (got {jobs!r})")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UserError(f"{path}: jobs: must be a whole number of 1 or more (got {count!r})")
     options.setdefault("cores", 1)
     options.setdefault("processes", options["cores"])  # one thread a process: the thread count is part of the protocol
     if options["processes"] != options["cores"]:
@@ -122,14 +125,17 @@ def from_file(path: str | Path) -> Any:
     if tls is not False:
         options |= _encryption(path, required=tls is True)
     options["scheduler_options"] = {"dashboard_address": ":0", **options.get("scheduler_options", {})}
-    options.setdefault("log_directory", str(_own_folder("jobs")))
+    folder = Path(logs or options.get("log_directory") or _own_folder("jobs")).expanduser().resolve()
+    options["log_directory"] = str(folder)
     options.setdefault("silence_logs", logging.CRITICAL + 1)
     try:
-        cluster = getattr(dask_jobqueue, kind)(**options)
-        cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval="1s")  # scale() would never replace a killed job
+        folder.mkdir(parents=True, exist_ok=True)
+        watch, base = jobs.Watch(path, folder), getattr(dask_jobqueue, kind)
+        cluster = base(job_cls=watch.of(base.job_cls), **options)
+        cluster.adapt(minimum_jobs=count, maximum_jobs=count, interval="1s")  # scale() would never replace a killed job
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{path}: {kind} did not start: {worker.sentence(error)}") from None
-    return cluster
+    return cluster, watch
 
 
 def existing(address: str | Path) -> Any:

@@ -39,11 +39,11 @@ class Where:
     """Which workers: this machine's, a batch system's (``cluster``) or those of a Dask scheduler that exists."""
 
     workers: int
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[int | str, ...] = ()
     per_gpu: int = 1
     cluster: str | Path | None = None
     scheduler: str | Path | None = None
-    logs: Path | None = None  # where local workers print to
+    logs: Path | None = None  # where workers print to
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def run(
     settings = clusters.settings(limits.deaths, local=where.cluster is None)
     with dask.config.set(settings), clusters.quiet(), deaths.seen() as died:
         try:
-            with contextlib.suppress(_Stopped), _connected(where, calls, stop) as client:
-                _Driver(client, tasks, function, calls, limits, stop, died, where).run()
+            with contextlib.suppress(_Stopped), _connected(where, calls, stop) as (client, look_after_jobs):
+                _Driver(client, tasks, function, calls, limits, stop, died, where, look_after_jobs).run()
         finally:
             for name in set(os.environ) - set(environment):  # Dask sets its workers' variables in this process too
                 del os.environ[name]
@@ -96,7 +96,8 @@ class _Stopped(Exception):
 
 
 class _Driver:
-    def __init__(self, client, tasks, function, calls, limits, stop, died, where):
+    def __init__(self, client, tasks, function, calls, limits, stop, died, where, look_after_jobs):
+        self.look_after_jobs = look_after_jobs
         self.client, self.calls, self.limits, self.stop, self.died = client, calls, limits, stop, died
         self.waiting = deque(Flight(index, task) for index, task in enumerate(tasks))
         self.flying: dict[int, Flight] = {}
@@ -130,6 +131,7 @@ class _Driver:
                 if self.client.status not in ("running", "connecting"):
                     why = worker.sentence(error)
                     raise UserError(f"the Dask scheduler is gone ({why}); run it again to go on") from None
+            self.look_after_jobs()
             self.alive = now if self.threads or not self.local else self.alive
             if now - self.alive > GONE:
                 raise UserError(f"no worker on this machine has been alive for {GONE:.0f} s; run it again to go on")
@@ -272,9 +274,9 @@ class _Driver:
 
 
 @contextlib.contextmanager
-def _connected(where: Where, calls: Calls, stop: threading.Event) -> Iterator[Client]:
-    """A client of the wanted workers; closed afterwards, and with it all that was started for it."""
-    cluster = client = None
+def _connected(where: Where, calls: Calls, stop: threading.Event) -> Iterator[tuple[Client, Callable[[], None]]]:
+    """A client of the wanted workers, and a look after jobs that died; closed afterwards, and with it all that was started for it."""
+    cluster = client = watch = None
     try:
         with clusters.interrupts_blocked():
             if where.scheduler is not None:
@@ -282,7 +284,7 @@ def _connected(where: Where, calls: Calls, stop: threading.Event) -> Iterator[Cl
                 calls.event({"kind": "engine", "text": f"{len(client.nthreads())} workers of a running Dask scheduler"})
             else:
                 if where.cluster is not None:
-                    cluster = clusters.from_file(where.cluster)
+                    cluster, watch = clusters.from_file(where.cluster, where.logs)
                     calls.event({"kind": "engine", "text": f"jobs submitted by {type(cluster).__name__}; waiting"})
                 else:
                     cluster = clusters.local(where.workers, where.gpus, where.per_gpu, where.logs)
@@ -290,7 +292,7 @@ def _connected(where: Where, calls: Calls, stop: threading.Event) -> Iterator[Cl
                     text = f"{count} worker{'s' * (count != 1)} on this machine"
                     calls.event({"kind": "engine", "text": text + f", {where.per_gpu} a GPU" * bool(where.gpus)})
                 client = Client(cluster, set_as_default=False)
-        yield client
+        yield client, (lambda: watch.look(cluster)) if watch else (lambda: None)
     except UserError:
         if stop.is_set():  # what failed to start was stopped on purpose
             raise _Stopped from None

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import worker
+from benchmark.errors import UserError
 from benchmark.worker import emit
 
 __all__ = ["Result", "Summary", "Task", "emit", "run", "usable_cores"]
@@ -99,7 +100,7 @@ def run(
     *,
     workers: int | None = None,
     serial: bool = False,
-    gpus: tuple[int, ...] = (),
+    gpus: tuple[int | str, ...] = (),
     per_gpu: int = 1,
     cluster: str | Path | None = None,
     scheduler: str | Path | None = None,
@@ -116,8 +117,8 @@ def run(
     ``cluster``, a TOML file, those of a batch system; or, by ``scheduler``, those of a running Dask scheduler (its
     address or file). A task whose worker dies runs again elsewhere, and is given up after ``deaths`` of them; one that
     raises runs ``retries`` times more; one that runs over ``time_limit`` seconds is stopped with its worker. What
-    workers of this machine print goes to files in the folder ``logs``, or nowhere. Raises UserError when the workers
-    cannot be had.
+    workers of this machine and jobs print goes to files in the folder ``logs``; without one, that of workers is lost
+    at the end. Raises UserError when the workers cannot be had.
     """
     tasks, start = list(tasks), time.monotonic()
     calls = Calls(on_event or (lambda event: None), on_result or (lambda result: None))
@@ -131,8 +132,10 @@ def run(
             from benchmark import dask_engine  # a second, in which Ctrl-C must be heard, too
 
             limits = dask_engine.Limits(time_limit, retries, deaths)
-            where = dask_engine.Where(count, tuple(gpus), per_gpu, cluster, scheduler, Path(logs or scrap))
-            where.logs.mkdir(parents=True, exist_ok=True)
+            folder = Path(logs).resolve() if logs else None if cluster else Path(scrap)
+            where = dask_engine.Where(count, tuple(gpus), per_gpu, cluster, scheduler, folder)
+            if folder:
+                make_folder(folder)
             dask_engine.run(tasks, function, counted, where, limits, stop)
         interrupted = stop.is_set() and len(results) < len(tasks)
     ok = sum(result.ok for result in results)
@@ -146,6 +149,14 @@ def usable_cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, int(quota) // int(period))
     return max(1, cores)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of logs; UserError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--logs {folder}: cannot be made: {(error.strerror or str(error)).lower()}") from None
 
 
 @contextlib.contextmanager

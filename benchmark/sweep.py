@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import engines, work
+from benchmark import engines, shapes, work
 from benchmark.cells import Cell, Experiment
 from benchmark.errors import UserError
 from benchmark.files import cannot_write, write_atomically
@@ -179,17 +179,21 @@ def run(
     serial: bool = False,
     cluster: str | None = None,
     scheduler: str | None = None,
+    gpus: tuple[str, ...] = (),
+    per_gpu: int = 1,
     time_limit: float | None = None,
+    logs: Path | None = None,
     device: str = "cpu",
     mode: str = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[engines.Summary, int, list[str]]:
-    """Train the cells ``todo``; return how the run went, how many it trained, and one sentence for each kind of failure."""
+    """Train the cells ``todo`` into a folder that ``open_results`` has opened; return how the run went, how many it trained, and one
+    sentence for each kind of failure.
+    """
     from benchmark import progress
 
     folder = Path(results).resolve()
     store = Store(folder)
-    store.open_for_writing()
     check_losses(todo)
     by_key = {cell.key: cell for cell in todo}
     failures: Counter[str] = Counter()
@@ -220,11 +224,15 @@ def run(
                 store.write_error(key, cell.loss.fingerprint, error=result.error, kind=result.kind, trace=result.trace, attempts=result.attempts)
 
     waiting = list(todo)
-    engine = {"workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "time_limit": time_limit}
+    engine = {
+        "workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "gpus": gpus, "per_gpu": per_gpu,
+        "time_limit": time_limit, "logs": logs,
+    }  # fmt: skip
+    count = 1 if serial else len(gpus) * per_gpu or workers or engines.usable_cores()
     while waiting:
         queue = tasks(planned, waiting, folder, provenance, device)
         busy.clear()
-        with progress.show(queue, workers=workers or engines.usable_cores(), mode=mode) as display:
+        with progress.show(queue, workers=count, mode=mode) as display:
             summary = engines.run(queue, work.run_stack, on_event=on_event, on_result=on_result, **engine)
         if summary.interrupted or not busy:
             break
@@ -285,8 +293,12 @@ def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path, ca
 def read_experiment_note(folder: str | Path) -> dict | None:
     """Return what ``write_experiment`` noted, or None where no sweep has been."""
     try:
-        return json.loads((Path(folder) / "experiment.json").read_text(encoding="utf-8"))
+        note = json.loads((Path(folder) / "experiment.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{Path(folder) / 'experiment.json'}: cannot be read ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{Path(folder) / 'experiment.json'}: cannot be read ({error}); the sweep's command writes it again") from None
+    wrong = shapes.wrong_note(note)
+    if wrong:
+        raise UserError(f"{Path(folder) / 'experiment.json'}: {wrong}; the sweep's command writes it again")
+    return note

@@ -92,6 +92,24 @@ def test_the_workers_of_an_sbatch_array_serve_a_sweep_by_a_scheduler_file(tmp_pa
         scheduler.wait(20)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [('python = "/nowhere/bin/python"', "/nowhere/bin/python: No such file or directory"), ('queue = "nosuch"', "invalid partition specified: nosuch")],
+)
+def test_jobs_that_come_to_nothing_end_the_sweep_with_their_last_words(tmp_path, line, told):
+    file = tmp_path / "cluster.toml"
+    kept = [kept for kept in CLUSTER.read_text().splitlines() if not kept.startswith(line.split(" ")[0])]
+    at = kept.index("[scheduler_options]")
+    file.write_text("\n".join([*kept[:at], line, *kept[at:]]))
+    process = kills.sweep(tmp_path, "--cells", 4, "--cluster", file, "--logs", tmp_path / "logs")
+    kills.finish(process, 90)
+    error = (tmp_path / "stderr").read_text().strip().splitlines()[-1]
+    assert process.returncode == 1 and "3 jobs ended and no worker arrived" in error and told in error
+    assert not jobs_gone()
+    if "python" in line:
+        assert any(told in log.read_text() for log in (tmp_path / "logs").glob("job-*.log"))
+
+
 @pytest.mark.slow
 def test_jobs_that_reach_their_walltime_are_replaced(tmp_path):
     file = tmp_path / "cluster.toml"

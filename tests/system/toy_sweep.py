@@ -63,6 +63,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--far", action="store_true")
     parser.add_argument("--cluster")
     parser.add_argument("--scheduler")
+    parser.add_argument("--logs", type=Path)
     chosen = parser.parse_args(words)
     store = Store(chosen.folder / "results")
     store.open_for_writing()
@@ -88,7 +89,7 @@ def main(words: list[str]) -> int:
         stacks = [missing[i : i + chosen.stack] for i in range(0, len(missing), chosen.stack)]
         tasks = [engines.Task(stack[0], {**facts, "cells": stack}, cells=tuple(stack)) for stack in stacks]
         options = {"workers": chosen.workers, "serial": chosen.serial, "cluster": chosen.cluster}
-        options |= {"scheduler": chosen.scheduler, "on_event": on_event, "on_result": on_result}
+        options |= {"scheduler": chosen.scheduler, "logs": chosen.logs, "on_event": on_event, "on_result": on_result}
         summary = engines.run(tasks, train, **options)
         if summary.interrupted:
             print("interrupted", flush=True)

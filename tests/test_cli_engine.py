@@ -1,0 +1,94 @@
+"""Options that contradict each other are refused before anything starts, and a card that is not there is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.cli_engine import options, slots
+from benchmark.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"serial": True, "time_limit": 5.0}, "--time-limit does nothing with --serial"),
+        ({"serial": True, "cluster": "c.toml"}, "--serial and --cluster name two places"),
+        ({"gpus": "1", "scheduler": "s.json"}, "--scheduler and --gpus name two places"),
+        ({"gpus": "1", "workers": 2}, "--per-gpu sets how many share a card"),
+        ({"cluster": "c.toml", "workers": 2}, "the file's 'jobs' and 'cores' set it"),
+        ({"per_gpu": 2}, "--per-gpu needs --gpus"),
+        ({"device": "tpu"}, "must be cpu or cuda"),
+        ({"gpus": "1", "device": "cpu"}, "contradict each other"),
+        ({"serial": True, "logs": "x"}, "--logs does nothing with --serial"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_in_one_sentence(given, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        options(**given)
+    assert "\n" not in str(error.value)
+
+
+def test_plain_options_go_through_as_they_are():
+    assert options(workers=3, time_limit=9.0) == {
+        "workers": 3, "serial": False, "cluster": None, "scheduler": None, "gpus": (), "per_gpu": 1, "device": "cpu", "time_limit": 9.0, "logs": None,
+    }  # fmt: skip
+    assert options(cluster="c.toml", device="cuda")["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("text", "there", "expected"),
+    [
+        ("2", ["0", "1", "2"], ("0", "1")),
+        ("0,2", ["0", "1", "2"], ("0", "2")),
+        ("0,", ["0"], ("0",)),
+        ("1,0", ["5", "7"], ("7", "5")),  # what a batch system gave, by its own numbers
+        ("1", ["GPU-2f3a", "GPU-77b1"], ("GPU-2f3a",)),
+    ],
+)
+def test_cards_are_counted_or_listed_among_those_that_may_be_used(text, there, expected):
+    assert slots(text, lambda option: there) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "a", "-1", "0,0", "1.5", ","])
+def test_what_names_no_cards_is_refused(text):
+    with pytest.raises(UserError, match="write how many cards"):
+        slots(text, lambda option: ["0"])
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "end"), [("3", 2, "2 usable graphics cards, number 0 to 1"), ("1,", 1, "1 usable graphics card, number 0")]
+)
+def test_a_card_that_is_not_there_is_named(text, count, end):
+    with pytest.raises(UserError, match=f"--gpus {text}: this machine has {end}"):
+        slots(text, lambda option: [str(n) for n in range(count)])
+
+
+def test_without_a_card_the_option_says_so():
+    import torch
+
+    if torch.cuda.device_count():
+        pytest.skip("there is a graphics card here")
+    for given in ({"gpus": "1"}, {"device": "cuda"}):
+        with pytest.raises(UserError, match=r"there is no usable graphics card here .*; leave the option out to train on the processor"):
+            options(**given)
+
+
+@pytest.mark.system
+def test_two_workers_a_card_train_on_it(tmp_path):
+    import torch
+
+    if not torch.cuda.device_count():
+        pytest.skip("needs a graphics card")
+    from benchmark import provenance, sweep
+    from benchmark.experiment import read_experiment
+    from benchmark.store import Store
+
+    (tmp_path / "tiny.toml").write_text(
+        'name = "tiny"\nseeds = 2\nlosses = ["ce", "dice"]\ndatasets = [{ use = "scenes(size=32, n_train=8, n_val=4, n_test=4)" }]\n'
+        "[recipe]\nsteps = 4\nbatch = 4\nwidths = [4, 8]\nvalidations = 1\n"
+    )
+    planned = sweep.plan(read_experiment(tmp_path / "tiny.toml"), tmp_path / "r")
+    given = options(gpus="1", per_gpu=2)
+    summary, trained, _ = sweep.run(planned, planned.missing, tmp_path / "r", provenance=provenance.collect(results=tmp_path), mode="quiet", **given)
+    assert summary.failed == 0 and trained == 4
+    assert {record["provenance"]["device"] for record in Store(tmp_path / "r").records()} == {"cuda"}
