@@ -289,8 +289,10 @@ def _measured(row: dict[str, Any]) -> str:
     kind = words.kind_of(row["estimand"])
     if words.missing(row["estimate"]):
         return "–"
-    unit = " ".join(filter(None, [words.unit(kind), "a decade" if "per tenfold" in row["estimand"] else ""]))
-    return f"{words.effect(row['estimate'], kind)}{' ' if unit else ''}{unit} {words.interval(row['low'], row['high'], kind)}"
+    per = "a decade" if "per tenfold" in row["estimand"] else "per unit" if "slope on" in row["estimand"] else ""
+    where = f" ({row['where']})" if isinstance(row.get("where"), str) else ""
+    parts = [words.effect(row["estimate"], kind), words.unit(kind), per, words.interval(row["low"], row["high"], kind)]
+    return " ".join(filter(None, parts)) + where
 
 
 def _size(value: float, kind: str) -> str:

@@ -21,7 +21,7 @@ SLOPE = "dice@0.5 of a minus b; change per tenfold foreground; all data sets"
 VERDICTS = [
     ("C1", "supported", "C1.1", "primary", "supported", 0.0851, 0.071, 0.0992, 0.03, {}),
     ("C1", "supported", "C1.2", "primary", "supported", -0.02, -0.03, -0.01, 0.002, {"estimand": SLOPE, "says": "B falls."}),
-    ("C1", "supported", "C1.3", "beside", "inconclusive", 0.002, -0.001, 0.005, 0.4, {"mde": float("nan")}),
+    ("C1", "supported", "C1.3", "beside", "inconclusive", 0.002, -0.001, 0.005, 0.4, {"mde": float("nan"), "where": "scenes"}),
     ("C2", "contradicted", "C2.1", "primary", "inconclusive", 0.01, -0.1, 0.12, 0.9, {**LARGE, "mde": 0.3}),
     ("C2", "contradicted", "C2.2", "primary", "contradicted", -0.5, -0.6, -0.4, 0.0004, {**LARGE, "says": "Too small.", "mde": 0.04}),
 ]  # fmt: skip
@@ -62,6 +62,7 @@ def test_only_what_stands_between_markers_is_written(study):
     [
         ("effect C1.1", "+8.5 points [+7.1, +9.9]"),
         ("effect C1.2", "−2.0 points a decade [−3.0, −1.0]"),
+        ("effect C1.3", "+0.20 points [−0.10, +0.50] (scenes)"),
         ("effect C2.2", "×0.607 [0.549, 0.670]"),
         ("sure C1.2", "adjusted p = .002, 40 blocks on 4 data set variants, minimum detectable effect 0.40, smallest of interest 0.50"),
         ("sure C1.3", "p = .400, 40 blocks on 4 data set variants, minimum detectable effect –, smallest of interest 0.50"),
