@@ -265,7 +265,7 @@ def main() -> None:
         app()
     except UserError as error:
         _say(f"lossbench: {error}", error=True)
-        sys.exit(error.exit_code)
+        sys.exit(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
         _say("interrupted", error=True)
         sys.exit(130)

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake that the user can mend; the command line prints its sentence and exits with 2, without a traceback."""
 
-    exit_code = 2
-
 
 def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:
     """Return the tail of a sentence: ``; did you mean 'dice'?`` or, when nothing is close, what there is."""
