@@ -11,13 +11,14 @@ import numpy as np
 from benchmark.analysis import permutation, resampling
 from benchmark.analysis.claims import Test
 from benchmark.analysis.effects import Effect
+from benchmark.analysis.selection import canonical
 from benchmark.errors import UserError
 
 
 def fill(test: Test, experiment: str) -> str:
     """Return the command that trains the missing cells of a test."""
     there = _losses(_content(experiment))
-    return " ".join(["lossbench sweep", experiment, *(f"--loss {shlex.quote(x)}" for x in test.losses if x not in there)])
+    return " ".join(["lossbench sweep", experiment, *(f"--loss {shlex.quote(x)}" for x in test.losses if canonical(x) not in there)])
 
 
 def more_seeds(test: Test, experiment: str, measured: Effect, alpha: float) -> str:
@@ -49,7 +50,7 @@ def _content(experiment: str) -> dict[str, Any]:
 
 def _losses(content: dict[str, Any]) -> set[str]:
     crosses = [content, *content.get("part", [])]
-    return {item if isinstance(item, str) else item.get("use", "") for cross in crosses for item in cross.get("losses", [])}
+    return {canonical(item if isinstance(item, str) else item.get("use", "")) for cross in crosses for item in cross.get("losses", [])}
 
 
 def _planned(content: dict[str, Any], parts: tuple[str, ...]) -> int:

@@ -73,30 +73,36 @@ def _fit(table: pd.DataFrame, reference: str, model: str) -> list[dict[str, Any]
         found, note = _estimate(table, f"score ~ C(kind, Treatment('L0')) * {x}", {"cell": "0 + C(kind)"} if model == "size" else None)
     except (ValueError, np.linalg.LinAlgError, ZeroDivisionError) as error:
         return [{**size, "note": f"not fitted: {str(error).splitlines()[0] if str(error) else type(error).__name__}"}]
-    interval = found.conf_int()
     rows = []
     for loss, short in names.items():
-        for term in found.fe_params.index:
+        for term in found.index:
             if f"[T.{short}]:" not in term:
                 continue
             told = "log10 foreground" if model == "foreground" else term.split("[T.")[-1].rstrip("]")
-            low, high = interval.loc[term]
-            numbers = {"estimate": found.fe_params[term], "se": found.bse_fe[term], "low": low, "high": high, "p": found.pvalues[term]}
-            rows.append({"loss": loss, "loss_label": labels[loss], "term": told, **{k: float(v) for k, v in numbers.items()}, **size, "note": note})
+            rows.append({"loss": loss, "loss_label": labels[loss], "term": told, **found.loc[term].to_dict(), **size, "note": note})
     return rows
 
 
-def _estimate(table: pd.DataFrame, formula: str, components: dict[str, str] | None) -> tuple[Any, str]:
-    """Return the fitted model and what was said on the way."""
+def _estimate(table: pd.DataFrame, formula: str, components: dict[str, str] | None) -> tuple[pd.DataFrame, str]:
+    """Return estimate, se, low, high, p of each fixed effect, and what was said on the way."""
+    from statsmodels.regression.linear_model import OLS
     from statsmodels.regression.mixed_linear_model import MixedLM
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = MixedLM.from_formula(formula, table, groups="block", re_formula="1", vc_formula=components)
-        found = model.fit(reml=True, method=["lbfgs", "powell"])
+        try:
+            model = MixedLM.from_formula(formula, table, groups="block", re_formula="1", vc_formula=components)
+            found = model.fit(reml=True, method=["lbfgs", "powell"])
+        except np.linalg.LinAlgError:  # where no variance of the blocks can be told from zero, the model is that of least squares
+            return _numbers(OLS.from_formula(formula, table).fit()), "the blocks' own variance cannot be told from zero: least squares"
     said = {str(w.message) for w in caught}
     if not found.converged:
-        return found, "did not converge"
+        return _numbers(found), "did not converge"
     if any("singular" in text or "boundary" in text for text in said):
-        return found, "a random effect is estimated as zero"
-    return found, ""
+        return _numbers(found), "a random effect is estimated as zero"
+    return _numbers(found), ""
+
+
+def _numbers(found: Any) -> pd.DataFrame:
+    interval = found.conf_int()
+    return pd.DataFrame({"estimate": found.params, "se": found.bse, "low": interval[0], "high": interval[1], "p": found.pvalues})

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 FEWEST = 3  # blocks of every data set below which nothing is said
-DRAWS = 4000
+DRAWS = 2000
 Statistic = Callable[[Sequence[np.ndarray]], np.ndarray]  # one array (draws, ...) of means a data set -> (draws,)
 
 

@@ -7,6 +7,7 @@ does not flatter the value that is tested. A choice is made among alternatives t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,23 @@ Names = str | tuple[str, ...]
 
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the cells of a loss, named by its canonical spec or, failing that, by its label."""
-    found = cells[cells["loss"] == name]
-    return found if len(found) else cells[cells["loss_label"] == name]
+    """Return the cells of a loss, named by any spec of it or, failing that, by its label."""
+    for column, text in (("loss", name), ("loss", canonical(name)), ("loss_label", name)):
+        found = cells[cells[column] == text]
+        if len(found):
+            break
+    return found
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: str) -> str:
+    """Return a loss spec as records name it, without parameters that equal their defaults; what is not in the catalogue stays as it is."""
+    from benchmark.registry import parse_loss
+
+    try:
+        return parse_loss(name).text
+    except UserError:
+        return name
 
 
 def select(cells: pd.DataFrame, test: Any) -> pd.DataFrame:

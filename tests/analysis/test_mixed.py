@@ -67,6 +67,15 @@ def test_scores_without_any_spread_do_not_crash():
     assert len(table) and not (table["p"] < 0.05).any()
 
 
+def test_blocks_without_a_variance_of_their_own_fall_back_to_least_squares():
+    rng = np.random.default_rng(7)
+    cells = ladder(rng)
+    cells["dice@0.5"] = rng.normal(0.5, 0.1, len(cells))
+    cells["dice@0.5"] -= cells.groupby("block")["dice@0.5"].transform("mean")
+    table = mixed.mixed(cells)
+    assert np.isfinite(table["estimate"]).all() and table["note"].str.len().gt(0).all()
+
+
 def test_no_cells_or_no_reference_give_an_empty_table():
     cells = ladder(np.random.default_rng(6))
     assert list(mixed.mixed(cells.iloc[:0])) == mixed.COLUMNS

@@ -57,6 +57,12 @@ def test_conditions_choose_by_value_range_and_name(study):
         selection.select(study, wanted(where={"data.boundary_shfit": 0}))
 
 
+def test_a_loss_is_known_by_any_spec_of_it_and_by_its_label(study):
+    named = study.assign(loss=study["loss"].replace("wce", "tversky(fn_weight=0.5)"))
+    assert len(selection.select_loss(named, "tversky(fp_weight=0.3, fn_weight=0.5)")) == len(selection.select_loss(named, "wce")) == 12
+    assert len(selection.select_loss(named, "nowhere")) == 0
+
+
 def test_of_a_list_the_loss_with_the_best_validation_score_of_each_data_set_and_recipe_is_taken(study):
     chosen = selection.arm(study, ("ce", "wce"), "dice@0.5")
     assert set(zip(chosen["recipe"], chosen["loss"], strict=True)) == {("recipe-low", "wce"), ("recipe-high", "ce")}
