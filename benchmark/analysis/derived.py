@@ -14,6 +14,8 @@ import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.stats import rankdata
 
+from benchmark.cells import LATER
+
 NAN = float("nan")
 WINDOW = 21  # steps of the running median and mean; the curve is mirrored at its ends
 FIRST, LAST = 5, 20  # steps between whose mean losses a training loss is said to fall
@@ -90,7 +92,7 @@ def by_size(images: Mapping[str, list]) -> dict[str, float]:
 
 def recipe(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of the recipe that studies vary, and ``recipe.family``: eight hex digits over all of it but the learning rate."""
-    whole = cell["recipe"]
+    whole = {**LATER, **cell["recipe"]}  # a record may be older than some field
     columns = {f"recipe.{name}": whole.get(name) for name in RECIPE}
     if isinstance(columns["recipe.learning_rate"], str):  # "tuned": the rate that this cell was given
         columns["recipe.learning_rate"] = cell.get("learning_rate")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.analysis.derived import derived
+from benchmark.cells import LATER
 from benchmark.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     for record in records:
         row = _cell_row(record)
         rows.append(row)
-        recipes[row["recipe"]] = {"recipe": row["recipe"], **record["cell"]["recipe"]}
+        recipes[row["recipe"]] = {"recipe": row["recipe"], **LATER, **record["cell"]["recipe"]}
         origin = _origin(record.get("provenance", {}))
         origins.setdefault(json.dumps(origin, sort_keys=True), {**origin, "cells": 0})["cells"] += 1
         images.add(row["key"], record.get("images") or {})

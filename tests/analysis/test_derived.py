@@ -93,3 +93,10 @@ def test_every_record_gives_the_same_columns():
     bare = derived.derived({"cell": {"recipe": {}}})
     full = derived.derived({"cell": {"recipe": RECIPE}, "outcome": "collapsed", "images": {"size": [3], "class": ["a"], "dice@0.5": [1.0]}})
     assert list(bare) == list(full) and full["collapsed"] == 1
+
+
+def test_a_record_that_is_older_than_a_recipe_field_is_of_the_same_family():
+    recipe = {"learning_rate": 0.005, "steps": 200}
+    old, new = (derived.recipe({"recipe": r}) for r in (recipe, {**recipe, "precision": "float32"}))
+    assert old == new
+    assert derived.recipe({"recipe": {**recipe, "precision": "bfloat16"}})["recipe.family"] != new["recipe.family"]
