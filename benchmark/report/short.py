@@ -30,7 +30,8 @@ def _gap(board: pd.DataFrame, effects: pd.DataFrame) -> str:
         if not {"dice@0.5", "dice@val"} <= set(here.index):
             return ""
         half, tuned = (
-            f"{words.effect(here.loc[m, 'estimate'], words.POINTS)}{_interval(here.loc[m, 'low'], here.loc[m, 'high'])}" for m in ("dice@0.5", "dice@val")
+            f"{words.effect(here.loc[m, 'estimate'], words.POINTS)}{_interval(here.loc[m, 'low'], here.loc[m, 'high'])}"
+            for m in ("dice@0.5", "dice@val")
         )
         parts.append(f"on {_called(row)} {half} points at 0.5 and {tuned} at the validation threshold")
     return f"Dice minus cross-entropy: {'; '.join(parts)}." if parts else ""

@@ -1,16 +1,16 @@
-"""What only a browser can show: sorting, filtering and the theme work, by keyboard too; skipped where there is no
-Chromium.
-"""
+"""What only a browser can show: every filter, sort, link and the decision aid work, by keyboard too; skipped where there is no Chromium."""
 
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from benchmark import report
-from benchmark.analysis.tables import write_tables
+from benchmark.analysis.answers import answer
+from benchmark.analysis.claims import read_claims
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -24,66 +24,38 @@ FLAGS = (
     "--disable-sync",
     "--virtual-time-budget=5000",
 )
+CHECK = Path(__file__).with_name("check.js").read_text(encoding="utf-8")
 
-CHECK = """
-<script>
-window.addEventListener("load", () => {
-  const facts = {errors: window.failures};
-  const board = document.querySelector("table.board");
-  const column = (n) => [...board.tBodies[0].rows].map((row) => row.cells[n].textContent.trim());
-  const heads = [...board.tHead.rows[0].cells];
-  const hd95 = heads.findIndex((h) => h.textContent.startsWith("HD95"));
-  const button = heads[hd95].querySelector("button");
-  button.focus();
-  facts.focused = document.activeElement === button;
-  button.click();
-  facts.rising = column(hd95);
-  facts.sort = heads[hd95].getAttribute("aria-sort");
-  button.click();
-  facts.falling = column(hd95);
-  heads[1].querySelector("button").click();
-  facts.names = column(1);
-  const form = document.querySelector("form.filters");
-  const selects = [...form.querySelectorAll("select")];
-  selects[2].value = "dice";
-  selects[2].dispatchEvent(new Event("change", {bubbles: true}));
-  const shown = [...document.getElementById("effects-table").tBodies[0].rows].filter((row) => !row.hidden);
-  facts.shown = [...new Set(shown.map((row) => row.cells[2].textContent.trim()))];
-  facts.output = form.querySelector("output").textContent;
-  const ink = () => getComputedStyle(document.body).color;
-  const before = ink();
-  document.getElementById("theme").click();
-  facts.themes = [before, ink(), document.documentElement.dataset.theme];
-  const page = document.documentElement;
-  facts.overflow = page.scrollWidth - page.clientWidth;
-  facts.tooWide = [...document.querySelectorAll("section")].filter((s) => s.scrollWidth > s.clientWidth + 1).map((s) =>
-  s.id); document.body.setAttribute("data-facts", JSON.stringify(facts));
-});
-</script>
-"""
+
+def seen(page: Path, folder: Path, width: int) -> dict:
+    """Return the facts that check.js collects when a browser opens the page."""
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / str(width)}", f"--window-size={width},900", "--dump-dom", f"file://{page}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    place = re.search(r'data-facts="([^"]*)"', done.stdout)
+    assert place, done.stderr[-2000:]
+    return json.loads(place[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
 @pytest.fixture(scope="module")
-def facts(tables, tmp_path_factory):
+def derived(study):
+    tables, parts = study
+    return answer(tables, read_claims(), [part.name for part in parts if part.fixed])
+
+
+@pytest.fixture(scope="module")
+def facts(study, derived, tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
+    tables, parts = study
     folder = tmp_path_factory.mktemp("browser")
-    write_tables(tables, folder / "tables")
-    report.make(folder)
-    text = (folder / "report.html").read_text()
-    watch = "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m));</script>"
-    (folder / "checked.html").write_text(text.replace("<style>", watch + "<style>", 1).replace("</body>", CHECK + "</body>"))
-    found = {}
-    for width in (1200, 420):
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / str(width)}", f"--window-size={width},900", "--dump-dom"]
-        done = subprocess.run([*command, f"file://{folder / 'checked.html'}"], capture_output=True, text=True, timeout=120, check=False)
-        place = re.search(r'data-facts="([^"]*)"', done.stdout)
-        assert place, done.stderr[-2000:]
-        found[width] = json.loads(place[1].replace("&quot;", '"'))
-    return found
+    page = report.build(tables, derived, [], folder / "report.html", {"parts": parts, "experiment": "mini"})
+    watch = "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m)); window.alert = (m) => failures.push(m);</script>"
+    text = page.read_text().replace("<style>", watch + "<style>", 1).replace("</body>", f"<script>{CHECK}</script></body>")
+    (folder / "checked.html").write_text(text)
+    return {width: seen(folder / "checked.html", folder, width) for width in (1200, 420)}
 
 
-def test_the_scripts_run_without_an_error(facts):
+def test_the_scripts_run_without_an_error_and_no_name_becomes_markup(facts):
     assert facts[1200]["errors"] == []
 
 
@@ -93,18 +65,94 @@ def test_a_column_sorts_by_value_both_ways_and_says_so(facts):
     assert facts[1200]["sort"] == "ascending" and facts[1200]["focused"]
 
 
+def test_every_sortable_column_of_every_table_sorts_and_only_one_column_says_so(facts):
+    assert facts[1200]["unsorted"] == []
+
+
 def test_a_column_of_names_sorts_by_name(facts):
     assert facts[1200]["names"] == sorted(facts[1200]["names"])
 
 
-def test_a_filter_shows_only_the_rows_asked_for_and_counts_them(facts):
-    assert facts[1200]["shown"] == ["dice"]
-    assert re.fullmatch(r"36 of 108 rows", facts[1200]["output"])
+def test_every_filter_of_the_effects_shows_only_the_rows_asked_for_and_counts_them(facts):
+    for column, value, shown, output in facts[1200]["effects"]:
+        assert shown == [value], (column, value)
+        assert int(re.match(r"(\d+) of \d+ rows", output)[1]) > 0
+
+
+def test_every_filter_of_the_leaderboards_shows_only_what_is_asked_for(facts):
+    found = facts[1200]["boards"]
+    assert found["data set"] == [["scenes(foreground=0.002)"], ["scenes(foreground=0.002)"]]
+    assert found["family"] == [["overlap"], ["overlap"]]
+    assert found["loss"] == [["dice"], ["dice"]]
+    assert found["output"] == "24 rows on 6 of 6 data sets"
+
+
+def test_a_metric_alone_hides_the_other_columns_and_puts_the_best_first(facts):
+    for metric, (heads, values, lower) in facts[1200]["metrics"].items():
+        assert all(head == metric or head in ("#", "Loss", "Seeds", "Collapsed") or metric == "Dice at 0.5" for head in heads), metric
+        assert values == sorted(values, reverse=not lower), metric
+    assert facts[1200]["metrics"]["HD95 at 0.5"][2] and not facts[1200]["metrics"]["Dice at 0.5"][2]
+    assert facts[1200]["all metrics"] == sorted(facts[1200]["all metrics"])
+
+
+def test_every_link_leads_to_something_that_is_there(facts):
+    assert facts[1200]["broken"] == []
+
+
+def test_following_a_loss_shows_its_cells_with_the_command_that_trains_each_again(facts, study):
+    cells = study[0]["cells"]
+    for wanted, rows, caption, focused in facts[1200]["drilled"]:
+        own = cells[(cells["data_label"] == wanted[0]) & (cells["loss_label"] == wanted[1])]
+        assert len(own) and len(rows) == len(own) and focused
+        assert {row[-1] for row in rows} == {f"lossbench verify --cell {key}" for key in own["key"]}
+        assert {row[2] for row in rows} == {f"{value:.3f}" for value in own["dice@0.5"]}
+        assert wanted[0] in caption and wanted[1] in caption
+    assert facts[1200]["curves"] > 0
+
+
+def test_cells_are_found_by_the_form_too_and_a_pair_without_cells_says_so(facts):
+    assert re.fullmatch(r"4 cells of ce on .+", facts[1200]["by form"])
+    assert facts[1200]["no cells"].startswith("no cell of ")
+
+
+def test_the_metric_of_a_part_chooses_its_table(facts):
+    assert facts[1200]["part"] == [[0], [1]]
+
+
+def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, derived):
+    from benchmark.report import words
+
+    groups = {(g["foreground"], g["boundaries"], g["empty"]): g for g in derived.tables["advice_groups"].to_dict("records")}
+    table = derived.tables["advice"]
+    assert len(facts[1200]["advice"]) == 5 * 3 * 4 * 3
+    none = 0
+    for answers, goal, rows, says, sets in facts[1200]["advice"]:
+        group = groups.get(tuple(answers))
+        if group is None:
+            assert rows == [] and says.startswith("No evidence") and sets == ""
+            none += 1
+            continue
+        own = table[(table["group"] == group["group"]) & (table["goal"] == goal)].sort_values("place")
+        assert [row[:2] for row in rows] == own[["loss_label", "verdict"]].values.tolist()
+        kind = words.kind_of(own["metric"].iloc[0])
+        assert [row[2].removesuffix(" points") for row in rows] == [words.effect(v, kind) for v in own["estimate"]]
+        assert [row[3] for row in rows] == [words.interval(a, b, kind) for a, b in zip(own["low"], own["high"], strict=True)]
+        assert [int(row[4]) for row in rows] == own["n_blocks"].tolist()
+        for row, rests in zip(rows, own["datasets"], strict=True):
+            assert row[5].endswith(rests)
+        assert group["datasets"] in sets
+        assert ("Shown to be better" in says) == bool((own["verdict"] == "better").any())
+    assert none
 
 
 def test_the_theme_switches_between_light_and_dark(facts):
     before, after, name = facts[1200]["themes"]
     assert before != after and name in ("light", "dark")
+
+
+def test_hidden_parts_can_be_reached_by_keyboard(facts):
+    assert facts[1200]["unlabelled"] == [] and facts[1200]["skip"] == "#verdicts"
+    assert facts[1200]["outline"] not in ("none", "")
 
 
 @pytest.mark.parametrize("width", [1200, 420])
