@@ -26,6 +26,7 @@ def gather(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[D
     labels = _labels(cells)
     ids = drill.variants(cells, labels)
     claims = _claims(derived["verdicts"], answers)
+    shown_effects, left_out = rows.fitting(rows.by_foreground(derived["effects"], derived["leaderboard"]))
     return {
         "title": meta.get("title") or "Which segmentation loss, and why?",
         "experiment": meta.get("experiment") or "",
@@ -43,8 +44,9 @@ def gather(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[D
         "likeness": evidence.likeness(derived["advice_data"]),
         "boards": rows.boards(derived["leaderboard"]),
         "board_filters": rows.board_filters(derived["leaderboard"]),
-        "effects": rows.effects(rows.by_foreground(derived["effects"], derived["leaderboard"]), labels),
-        "effect_columns": rows.filters(derived["effects"], labels),
+        "effects": rows.effects(shown_effects, labels),
+        "effect_columns": rows.filters(shown_effects, labels),
+        "effects_left_out": left_out,
         "unreachable": rows.unreachable(derived["effects"]),
         "pooled": rows.pooled(derived["pooled"]),
         "parts": parts.sections(meta.get("parts", ()), derived["part_effects"], labels, ids),

@@ -27,6 +27,7 @@ METRIC_NAMES = {
     "nll": "NLL",
     "ece": "ECE",
 }
+EFFECTS_UP_TO = 8_000  # rows; one takes some 420 bytes
 KINDS = {"background": "all background", "foreground": "all foreground", "not_finite": "not finite"}
 
 
@@ -100,6 +101,14 @@ def effects(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def fitting(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the effects that a page below 10 MB can hold, and the sentence that says what was left out of a large study."""
+    if len(table) <= EFFECTS_UP_TO:
+        return table, ""
+    kept = table[table["metric"].isin(tuple(METRIC_NAMES)[:2])].head(EFFECTS_UP_TO)
+    return kept, f"{len(kept)} of {len(table)} rows are shown, Dice only; all stand in tables/effects.csv."
 
 
 def by_foreground(effects: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
