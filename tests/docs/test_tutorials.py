@@ -47,7 +47,7 @@ def _command(line: str) -> list[str]:
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
