@@ -47,8 +47,8 @@ def object_sizes(tables: Mapping[str, pd.DataFrame]):
     _legend(drawing, losses, looks)
     says = (
         "Test images (with an object) in fifths by true size; means over images, then seeds; bars 95 % t intervals over seeds, side by side so that "
-        "they can be seen. Does per-image Dice weigh small and large objects alike, and cross-entropy let the large ones dominate, then Dice is "
-        "ahead on the left of the left panel; what is gone in the right panel was the threshold. "
+        "they can be seen. If per-image Dice weighs small and large objects alike and cross-entropy lets the large ones dominate, Dice is ahead on "
+        "the left of the left panels; what is gone in the right panels was the threshold. "
     ) + style.evidence(cells)
     own = parts.of_variant(data[(data["arm"] == arms[0][0]) & (data["fifth"] == 1)], wanted.iloc[0])
     alt = "Mean Dice of the smallest fifth: " + ", ".join(f"{r.loss_label} {r.mean:.2f}" for r in own.itertuples()) + "."

@@ -75,20 +75,23 @@ def measured(cells: pd.DataFrame) -> pd.DataFrame:
 
 def theory(losses, data: pd.DataFrame) -> pd.DataFrame:
     """Return the bias in percent of each loss's optimum: along the shift, and for each rim of the data."""
+    shifted = {float(s): boundaries.shifted_boundary(float(s)) for s in np.linspace(0.02, max(data["shift"].max(), 0.02), 20)}
+    rims = data.loc[(data["rim"] > 0) & data["pixels"].notna(), ["rim", "rim_probability", "pixels"]].drop_duplicates()
+    rings = [(rim.rim, _ring(rim)) for rim in rims.itertuples()]
     rows = []
     for loss in losses:
         for size, field in zip(("hard", "soft"), THEORY.get(loss, ()), strict=False):
-            for spread in np.linspace(0.02, max(data["shift"].max(), 0.02), 20):
-                bias = getattr(boundaries.shifted_boundary(float(spread)), field)
-                rows.append({"loss": loss, "kind": "theory", "of": size, "shift": spread, "rim": 0.0, "mean": 100 * bias})
-        for rim in data.loc[data["rim"] > 0, ["rim", "rim_probability", "pixels"]].drop_duplicates().itertuples():
-            if loss not in THEORY or not np.isfinite(rim.pixels):
-                continue
-            core, ring = round(rim.pixels * (1 - rim.rim)), round(rim.pixels * rim.rim / rim.rim_probability)
-            found = boundaries.uncertain_rim(core, ring, rim.rim_probability)
-            for size, bias in (("hard", found.ce if loss == "ce" else found.dice), ("soft", 0.0 if loss == "ce" else found.dice)):
-                rows.append({"loss": loss, "kind": "theory", "of": size, "shift": 0.0, "rim": rim.rim, "mean": 100 * bias})
-    return pd.DataFrame(rows, columns=["loss", "kind", "of", "shift", "rim", "mean"])
+            rows += [(loss, size, spread, 0.0, getattr(found, field)) for spread, found in shifted.items()]
+            bias = {"ce": lambda ring: ring.ce, "soft": lambda ring: 0.0}.get(field, lambda ring: ring.dice)
+            rows += [(loss, size, 0.0, rim, bias(ring)) for rim, ring in rings]
+    found = pd.DataFrame(rows, columns=["loss", "of", "shift", "rim", "mean"])
+    return found.assign(kind="theory", mean=100 * found["mean"])
+
+
+def _ring(rim) -> boundaries.Volumes:
+    """Return the optima for a core and a ring of independent pixels that together hold ``rim.pixels`` expected ones."""
+    core, ring = rim.pixels * (1 - rim.rim), rim.pixels * rim.rim / rim.rim_probability
+    return boundaries.uncertain_rim(round(core), round(ring), rim.rim_probability)
 
 
 def _scale(axis, reach: float) -> None:
