@@ -129,9 +129,13 @@ for (const form of document.querySelectorAll("form.choice")) {
     quiet(form);
     form.addEventListener("change", apply);
     for (const link of document.querySelectorAll("a.drill")) {
-      link.addEventListener("click", () => {
+      link.addEventListener("click", (event) => {
         [form.elements.variant.value, form.elements.loss.value] = link.dataset.cells.split(",");
         apply();
+        // The jump comes before the focus, which it would otherwise take away.
+        event.preventDefault();
+        location.hash = "cells";
+        document.getElementById("cells").scrollIntoView();
         table.focus({ preventScroll: true });
       });
     }

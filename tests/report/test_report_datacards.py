@@ -55,3 +55,22 @@ def test_a_mask_is_laid_over_its_image_in_the_classes_colour():
     right = both[:, -8:]
     assert tuple(both[2, 3]) == (100, 100, 100) and tuple(right[0, 0]) == (100, 100, 100)
     assert tuple(right[2, 3]) == (171, 132, 45) and tuple(right[7, 7]) == (128, 128, 128)
+
+
+def test_pictures_of_real_data_are_left_out_on_request_those_of_generated_scenes_stay(tmp_path):
+    files = stored(tmp_path)
+    path = tmp_path / "cards" / files["scenes"]
+    facts = json.loads(path.read_text())
+    for name, file in (("camvid(size=80)", "real.json"), ("someones_own(x=1)", "own.json")):
+        (tmp_path / "cards" / file).write_text(json.dumps({**facts, "name": name}))
+    cards = {c["label"]: c for c in datacards.read(tmp_path, {**files, "camvid": "real.json", "own": "own.json"}, images=False)}
+    assert len(cards["scenes"]["samples"]) == 4 and not cards["scenes"]["withheld"]
+    assert cards["camvid"]["samples"] == [] == cards["own"]["samples"] and cards["camvid"]["withheld"]
+    assert cards["camvid"]["histograms"] == cards["scenes"]["histograms"]
+    assert len(datacards.read(tmp_path, {"camvid": "real.json"})[0]["samples"]) == 4
+
+
+def test_recipes_that_share_a_data_set_share_its_card(tmp_path):
+    files = stored(tmp_path)
+    cards = datacards.read(tmp_path, {"scenes, steps 800": files["scenes"], **files})
+    assert [card["label"] for card in cards] == ["scenes"]
