@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.figures import NothingToDraw, figure, parts, style
+from benchmark.figures import NothingToDraw, figure, parts, points, style
 
 TERMS = ("ce_l1", "ce_kl")
 MOST = 4  # columns
+REACH = 5.0  # points at which the colours of a gain end, so that a collapse does not bleach the rest
 HARD = "log_size_ratio_hard@0.5"
 ALARM, EMPTY = "fp_rate@0.5", "data.empty"
 
@@ -26,25 +27,23 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     if "ce" not in set(cells["loss"]) or not len(settings) or settings["term"].value_counts().max() < 2:
         raise NothingToDraw(_LACKS)
     cells = cells[cells["loss"].isin(["ce", *settings["loss"]])]
-    table = cells.assign(size=cells[HARD].abs())
-    found = (
-        table.groupby(["dataset", "recipe", "loss"], observed=True)
-        .agg(dice=("dice@0.5", "mean"), size=("size", "mean"), n=("seed", "size"))
-        .reset_index()
-    )
-    plain = found[found["loss"] == "ce"].rename(columns={"dice": "dice_ce", "size": "size_ce"})[["dataset", "recipe", "dice_ce", "size_ce"]]
-    data = found.merge(settings, on="loss").merge(plain, on=["dataset", "recipe"])
+    keys = ["dataset", "recipe", "loss"]
+    gains = points.gaps(cells, "ce", "dice@0.5").rename(columns={"mean": "gain", "low": "gain_low", "high": "gain_high"})
+    grouped = cells.assign(size=cells[HARD].abs()).groupby(keys, observed=True)
+    found = grouped.agg(dice=("dice@0.5", "mean"), size=("size", "mean")).reset_index()
+    plain = found[found["loss"] == "ce"].rename(columns={"dice": "dice_ce", "size": "size_ce"}).drop(columns="loss")
+    data = found.merge(settings, on="loss").merge(plain, on=["dataset", "recipe"]).merge(gains, on=keys)
     if not len(data):
         raise NothingToDraw(_LACKS)
-    data["gain"] = 100 * (data["dice"] - data["dice_ce"])
+    for column in ("gain", "gain_low", "gain_high"):
+        data[column] = 100 * data[column]
     variants = parts.rarest_first(cells).merge(data[["dataset", "recipe"]].drop_duplicates(), on=["dataset", "recipe"])
     there = set(data[["term", "dataset", "recipe"]].itertuples(index=False, name=None))
     columns = [(term, v) for v in variants.itertuples() for term in TERMS if (term, v.dataset, v.recipe) in there][:MOST]
     drawing, axes = style.canvas(2, len(columns), 4.9)
-    reach = max(1.0, float(np.nanquantile(data["gain"].abs(), 0.9)))
     for place, (term, variant) in enumerate(columns):
         own = parts.of_variant(data[data["term"] == term], variant)
-        for row, (column, scale) in enumerate((("gain", ("PuOr", -reach, reach)), ("size", ("Greys", 0.0, np.log(4))))):
+        for row, (column, scale) in enumerate((("gain", ("PuOr", -REACH, REACH)), ("size", ("Greys", 0.0, np.log(4))))):
             values = own.pivot(index="temperature", columns="weight", values=column).sort_index()
             texts = values.map(lambda v, c=column: _points(v) if c == "gain" else f"{v:.2f}".removeprefix("0"))
             style.heat(axes[row][place], values, texts, *scale)
@@ -57,8 +56,9 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("weight of the size term", fontsize=9)
     says = (
         "T is the temperature of the softmax from which the size term takes the region size; weight 1 and T 10 are the authors' released setting. "
-        "Means over seeds, of the masks at 0.5; under each field stands plain cross-entropy. A |log size ratio| of 0.05 is an error of 5 %. At T 1 "
-        "theory says that both terms change nothing where cross-entropy has converged. "
+        "Top: paired differences; both are means over seeds, of the masks at 0.5; under each field stands plain cross-entropy. Colours end at "
+        f"±{REACH:g} points and at a factor of 4; a |log size ratio| of 0.05 is an error of 5 %, one beyond 5 a collapse. At T 1 theory says that "
+        "both terms change nothing where cross-entropy has converged. "
     ) + style.evidence(cells)
     best = data.sort_values("gain").iloc[-1]
     alt = f"Largest gain over ce: {best['gain']:+.1f} points with {best['term']} at weight {best['weight']:g}, temperature {best['temperature']:g}."
