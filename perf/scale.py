@@ -1,6 +1,7 @@
 """What a thousand workers would do: the driver's cost per task and per event is measured, the rest is simulated.
 
     python perf/scale.py --table docs/scale.md
+    python perf/scale.py --records 100000          # how long a folder of so many records takes to say what it holds
 
 The driver (scheduler, client and our loop, one process) is the only shared part, so it bounds the size of a sweep. Its
 cost is processor time, which a busy machine does not change: measured with tasks that do nothing on two workers. The
@@ -12,15 +13,21 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import random
+import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmark import engines
+from benchmark import answers, engines, packs
+from benchmark.analysis.tables import load_table
 from benchmark.dask_engine import STEPS
+from benchmark.record import encode
+from benchmark.store import Store
 
 
 def nothing(_: dict) -> None:
@@ -59,6 +66,53 @@ def simulate(
     return last / 3600, work / (workers * last)
 
 
+def clock(function) -> tuple[float, float]:
+    """Wall and processor seconds of a call."""
+    wall, processor = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def crowd(count: int) -> list[str]:
+    """Lines of a table: states, tables and pack of ``count`` synthetic records, loose and packed."""
+    golden = json.loads((Path(__file__).resolve().parent.parent / "tests" / "golden" / "record_v1.json").read_text())
+    steps = {"train_loss": [1 / (n + 1) + 1e-9 * n for n in range(300)]}
+    keys = [f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in range(count)]
+    pairs = [(key, golden["loss_fingerprint"]) for key in keys]
+    losses = [f"loss {n}" for n in range(20)]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        results = Path(folder)
+        store = Store(results)
+        store.open_for_writing()
+        for n, (key, fp) in enumerate(pairs):
+            cell = {**golden["cell"], "seed": n // len(losses), "loss": losses[n % len(losses)], "data_params": {}, "block": str(n // len(losses))}
+            record = {**golden, "key": key, "loss_fingerprint": fp, "cell": cell, "loss_label": losses[n % len(losses)], "steps": steps}
+            path = store.path(key, fp)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encode(record))  # without the flush that a sweep waits for
+        cells = [[key, fp, losses[n % len(losses)], "scenes", str(n // len(losses)), ""] for n, (key, fp) in enumerate(pairs)]
+        note = {"name": "scale", "cells": cells}
+        loose = sum(path.stat().st_size for path in store.cells.glob("*/*.json"))
+
+        def measure(what: str, function) -> None:
+            rows.append((what, *clock(function)))
+            print(f"{rows[-1][0]}: {rows[-1][1]:.1f} s", flush=True)
+
+        measure(f"states of all, loose files ({loose / 1e6:.0f} MB)", lambda: Store(results).state(pairs))
+        measure("check of every loose file, as a sweep starts", lambda: Store(results).open_for_writing())
+        measure("pack: write, read back, remove the loose files", lambda: packs.pack(Store(results)))
+        size = (results / packs.NAME).stat().st_size
+        measure(f"states of all, packed ({size / 1e6:.0f} MB)", lambda: Store(results).state(pairs))
+        measure("tables made from the pack", lambda: answers.write_tables(results, note))
+        measure("tables again, nothing changed", lambda: answers.write_tables(results, note))
+        measure("load_table('cells')", lambda: load_table(results, "cells"))
+        measure("load_table('curves')", lambda: load_table(results, "curves"))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    lines = [f"{count} synthetic records; most memory in use: {memory:.1f} GB", "", "| what | seconds | of the processor |", "|---|---|---|"]
+    return [*lines, *(f"| {what} | {wall:.1f} | {processor:.1f} |" for what, wall, processor in rows)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=1500)
@@ -66,8 +120,12 @@ def main() -> None:
         "--cell", type=float, default=13.0, help="seconds of a cell (the reference cell on a 2.5 GHz core)"
     )
     parser.add_argument("--stack", type=int, default=4)
+    parser.add_argument("--records", type=int, help="measure a folder of so many records instead")
     parser.add_argument("--table", type=Path, help="write the tables to this Markdown file")
     chosen = parser.parse_args()
+    if chosen.records:
+        print("\n".join(crowd(chosen.records)))
+        return
     per_task = cost(nothing, {}, chosen.tasks) / (chosen.tasks - 1)
     few, many = cost(chatter, {"events": 10}, 200), cost(chatter, {"events": 60}, 200)
     per_event = max(0.0, (many - few) / (50 * 199))
