@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "origins")
+BESIDE = {"panel": "panel"}  # tables that no record holds, and the command that makes each
 LEADING = (
     "key",
     "experiment",
@@ -125,15 +126,21 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     """Return one table of a results folder as a pandas DataFrame; UserError with what to run when it is not there."""
     import pandas as pd
 
-    if name not in TABLES:
-        raise UserError(f"there is no table '{name}'{nearest(name, TABLES)}")
+    if name not in (*TABLES, *BESIDE):
+        raise UserError(f"there is no table '{name}'{nearest(name, (*TABLES, *BESIDE))}")
     path = Path(results) / "tables" / f"{name}.parquet"
     if not path.is_file():
-        raise UserError(f"{path} does not exist; `lossbench sweep --results {results}` trains the cells and writes it")
+        raise UserError(f"{path} does not exist; `lossbench {BESIDE.get(name, 'sweep')} --results {results}` trains the cells and writes it")
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}); `lossbench report --results {results}` rebuilds it") from None
+
+
+def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Return the named tables, and of those that no record holds the ones that have been made."""
+    beside = [name for name in BESIDE if (Path(results) / "tables" / f"{name}.parquet").is_file()]
+    return {name: load_table(results, name) for name in (*names, *beside)}
 
 
 def digest(value: Any) -> str:

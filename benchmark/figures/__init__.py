@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TABLES = ("cells", "curves", "thresholds", "reliability")
 MODULES = (
     "public",
+    "pictures",
     "bounds",
     "sizes",
     "gaps",
@@ -140,8 +141,8 @@ def draw_everything(tables: Mapping[str, pd.DataFrame], names: Iterable[str] = (
 
 def draw_all(results: str | Path = "results") -> list[Path]:
     """Draw every figure from the tables of a results folder into its folder ``figures``; returns the paths written."""
-    from benchmark.analysis.tables import load_table
+    from benchmark.analysis.tables import stored
 
-    tables = {name: load_table(results, name) for name in TABLES}
+    tables = stored(results, TABLES)
     drawn, _ = draw_everything(tables)
     return [path for item in drawn for path in save(item, Path(results) / "figures")]

@@ -44,11 +44,11 @@ def make(
     from benchmark import figures
     from benchmark.analysis.answers import answer
     from benchmark.analysis.claims import read_claims
-    from benchmark.analysis.tables import TABLES, load_table, write_csv
+    from benchmark.analysis.tables import TABLES, stored, write_csv
     from benchmark.report import changes
 
     results = Path(results)
-    tables = {name: load_table(results, name) for name in TABLES if name != "images"}
+    tables = stored(results, [name for name in TABLES if name != "images"])
     meta = _meta(note, results, images)
     answers = answer(tables, read_claims(claims), [part.name for part in meta.get("parts", ()) if part.fixed])
     try:
