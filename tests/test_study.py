@@ -1,0 +1,60 @@
+"""The committed study: its records give back its tables byte for byte, its tables its verdicts, and every planned cell is there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark.answers import records
+from benchmark.experiment import find_experiment
+from benchmark.sweep import read_experiment_note
+
+STUDY = Path(__file__).parents[1] / "results" / "paper"
+pytestmark = pytest.mark.skipif(not (STUDY / "records.zip").is_file(), reason="the records of the study are not here")
+
+
+@pytest.fixture(scope="module")
+def note():
+    return read_experiment_note(STUDY)
+
+
+@pytest.fixture(scope="module")
+def frames(note):
+    from benchmark.analysis.tables import compact
+
+    return compact(records(STUDY, note))
+
+
+def test_every_planned_cell_has_a_record(note, frames):
+    assert len(frames["cells"]) == len(note["cells"])
+
+
+def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
+    from benchmark.analysis.tables import write_tables
+
+    for path in write_tables(frames, tmp_path):
+        assert path.read_bytes() == (STUDY / "tables" / path.name).read_bytes(), path.name
+
+
+def test_the_tables_give_the_verdicts_byte_for_byte(frames, tmp_path):
+    from benchmark.analysis.claims import read_claims
+    from benchmark.analysis.tables import write_csv
+    from benchmark.analysis.verdicts import evaluate, verdict_table
+
+    fresh = write_csv(verdict_table(evaluate(read_claims().claims, frames["cells"])), tmp_path / "verdicts.csv")
+    assert fresh.read_bytes() == (STUDY / "tables" / "verdicts.csv").read_bytes()
+
+
+def test_nothing_of_the_machine_that_trained_it_is_told(frames):
+    told = json.dumps([frames["origins"].to_dict("list")]) + (STUDY / "experiment.json").read_text()
+    assert not any(word in told for word in ("/home/", "/root", "/work", "hostname"))
+
+
+def test_the_experiment_file_is_the_one_that_was_trained(note):
+    from benchmark.experiment import read_experiment
+
+    if read_experiment_note(STUDY)["skipped"]:
+        pytest.skip("a public set was left out")
+    planned = {cell.key for cell in read_experiment(find_experiment("paper")).cells()}
+    here = {row[0] for row in note["cells"]}
+    assert planned <= here  # where a public set is not at hand, its cells are not planned
