@@ -117,4 +117,11 @@ def build(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: Iterabl
 
 
 def _lines(answers: Answers) -> list[str]:
-    return [f"{v.claim.id:4} {v.verdict:13} {v.claim.title}" for v in answers.verdicts]
+    """Return one line a claim that these cells say something about, and one for all others."""
+    told = [v for v in answers.verdicts if any(result.effect is not None for result in v.results)]
+    lines = [f"{v.claim.id:4} {v.verdict:13} {v.claim.title}" for v in told]
+    rest = len(answers.verdicts) - len(told)
+    if rest:
+        more = " more" if told else ""
+        lines.append(f"claims   {rest}{more} need other cells; `lossbench sweep paper` trains them")
+    return lines

@@ -69,7 +69,7 @@ def test_a_sweep_trains_all_then_nothing_then_only_what_is_new(folder):
     assert len(before) == 4 and (folder / "results" / "report.html").is_file()
 
     again = lossbench(folder, "sweep", "tiny.toml")
-    assert "nothing to train" in again and "trained" not in again and records(folder) == before
+    assert "nothing to train" in again and "\ntrained" not in again and records(folder) == before
 
     added = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py")
     assert "trained 2 cells" in added
