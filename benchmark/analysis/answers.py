@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmark.analysis import advice, ranks, sensitivity
+from benchmark.analysis import advice, profiles, ranks, sensitivity
 from benchmark.analysis.claims import ClaimSet
 from benchmark.analysis.contrasts import effects_table, pooled_effects
+from benchmark.analysis.mixed import mixed
 from benchmark.analysis.verdicts import Verdict, evaluate, verdict_table
 
 METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
@@ -40,7 +41,8 @@ class Answers:
 
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
-    # verdicts, effects, pooled, leaderboard, part_effects, sensitivity, advice, advice_groups, advice_data, collapses, missing, cost
+    # verdicts, effects, pooled, leaderboard, profiles, stability, mixed, part_effects, sensitivity, advice, advice_groups, advice_data,
+    # collapses, missing, cost
     tables: dict[str, pd.DataFrame]
 
 
@@ -54,6 +56,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet, fixed: Iterable
     fixed = tuple(fixed)
     verdicts = evaluate(claims.claims, cells)
     common = compared(cells, fixed)
+    ranked = without(common, fixed)
     within = part_effects(cells, fixed)
     labels = cells.drop_duplicates(["dataset", "recipe"])
     labels = dict(zip(zip(labels["dataset"], labels["recipe"], strict=True), labels["data_label"], strict=True))
@@ -63,6 +66,9 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet, fixed: Iterable
         "effects": effects_table(common, REFERENCE, METRICS),
         "pooled": pooled_effects(common, REFERENCE, METRICS[:2]),
         "leaderboard": board(common),
+        "profiles": profiles.profiles(ranked),
+        "stability": profiles.stability(ranked),
+        "mixed": mixed(ranked, against=REFERENCE),
         "part_effects": within,
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
         **advice.advise(cells, recipes, REFERENCE),
@@ -86,6 +92,14 @@ def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
     parts = cells["parts"].fillna("").astype(str)
     joins = {text: not text or any(name not in apart for name in text.split(",")) for text in parts.unique()}
     return cells[parts.map(joins)]
+
+
+def without(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the cells with the ``fixed`` parts left out of the names of their parts; a cell without parts keeps the empty name."""
+    apart = set(fixed)
+    parts = cells["parts"].fillna("").astype(str)
+    kept = {text: ",".join(name for name in text.split(",") if name not in apart) for text in parts.unique()}
+    return cells.assign(parts=parts.map(kept))
 
 
 def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:

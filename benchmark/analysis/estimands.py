@@ -23,6 +23,13 @@ def sentence(test: Any) -> str:
     return "; ".join(parts)
 
 
+def per(test: Any) -> str:
+    """Return what the effect of a test is counted per: "a decade" of foreground, "per unit of" a dose; empty where it is no slope."""
+    if test.shape != "slope":
+        return ""
+    return f"per unit of {test.dose.split('.')[-1].replace('_', ' ')}" if test.dose else "a decade"
+
+
 def value(of: str | Mapping[str, float], absolute: bool = False) -> str:
     """Return a tested value in the way it would be written down: dice@0.5, (dice@0.5 - dice@val), |log_size_ratio_soft|."""
     if isinstance(of, str):

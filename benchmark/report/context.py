@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from benchmark.report import drawing, drill, evidence, losscards, parts, rows, words
+from benchmark.analysis import estimands
+from benchmark.report import drawing, drill, evidence, losscards, parts, rows, stability, words
 from benchmark.report.short import short
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def gather(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[D
         "likeness": evidence.likeness(derived["advice_data"]),
         "boards": rows.boards(derived["leaderboard"]),
         "board_filters": rows.board_filters(derived["leaderboard"]),
+        "firmness": stability.sections(derived["profiles"], derived["stability"]),
+        "interactions": stability.interactions(derived["mixed"]),
         "effects": rows.effects(shown_effects, labels),
         "effect_columns": rows.filters(shown_effects, labels),
         "effects_left_out": left_out,
@@ -103,7 +106,8 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
     tests = table.to_dict("records")
     claims = []
     for verdict in answers.verdicts:
-        own = [_test(row) for row in tests if row["claim"] == verdict.claim.id]
+        per = {test.id: estimands.per(test) for test in verdict.claim.tests}
+        own = [_test(row, per[row["test"]]) for row in tests if row["claim"] == verdict.claim.id]
         claims.append(
             {
                 "id": verdict.claim.id,
@@ -122,7 +126,7 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
     return claims
 
 
-def _test(row: dict[str, Any]) -> dict[str, Any]:
+def _test(row: dict[str, Any], per: str) -> dict[str, Any]:
     kind = words.kind_of(row["estimand"])
     return {
         "id": row["test"],
@@ -133,7 +137,7 @@ def _test(row: dict[str, Any]) -> dict[str, Any]:
         "mark": MARKS[row["verdict"]],
         "effect": words.effect(row["estimate"], kind),
         "interval": "" if words.missing(row["estimate"]) else words.interval(row["low"], row["high"], kind),
-        "unit": words.unit(kind) + (" a decade" if "change per" in row["estimand"] else ""),
+        "unit": f"{words.unit(kind)} {per}".strip(),
         "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"]),
         "p": words.p_value(row["p_adjusted"]),
         "adjusted": row["role"] == "primary",
