@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from benchmark.errors import UserError
-from benchmark.leases import is_dead, owner
+from benchmark.leases import host, is_dead, owner
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAY = 86_400.0  # seconds; a temporary file of another host is a dead writer's when older
@@ -50,7 +50,9 @@ def flush_folder(path: Path) -> None:
 def clear_leftover(entry: os.DirEntry, now: float) -> None:
     """Remove a temporary file whose writer is dead; ``now`` is the time by the clock that dates files there."""
     with contextlib.suppress(OSError, IndexError):
-        if is_dead(entry.name.rsplit(".", 3)[1]) or now - entry.stat().st_mtime > _DAY:
+        word = entry.name.rsplit(".", 3)[1]
+        here = word.split("-")[0] == host()  # then its process says whether it lives, whatever the clock did to the file's date
+        if is_dead(word) if here else now - entry.stat().st_mtime > _DAY:
             os.unlink(entry.path)
 
 

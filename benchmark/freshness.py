@@ -11,6 +11,7 @@ from benchmark.files import write_atomically
 from benchmark.store import Store
 
 STAMP = "made_from.json"
+CODE = Path(__file__).parent / "analysis"
 
 
 def digest(store: Store, note: dict[str, Any]) -> str:
@@ -18,8 +19,8 @@ def digest(store: Store, note: dict[str, Any]) -> str:
     the code. No clock is compared: a loose file counts by its size and time as they are, a packed one by its check sum.
     """
     told = hashlib.sha256()
-    for source in sorted((Path(__file__).parent / "analysis").glob("*.py")):
-        told.update(source.read_bytes())
+    for source in sorted(CODE.glob("*.py")):
+        told.update(f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()} ".encode())
     told.update(note["name"].encode())
     packed = store.pack.members()
     for row in note["cells"]:

@@ -309,11 +309,12 @@ def test_a_pack_is_strict_json_and_no_pickle(results):
 # Tables
 
 
-def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_changed(results, monkeypatch):
+def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_changed(results, tmp_path, monkeypatch):
     from benchmark import answers, freshness
     from benchmark.analysis import tables
 
     note = {"name": "toy", "cells": [[key, FP, f"loss {n}", "toy", "b", ""] for n, key in enumerate(KEYS)]}
+    monkeypatch.setattr(freshness, "CODE", tmp_path)
 
     def made():
         calls = []
@@ -334,8 +335,8 @@ def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_chang
     assert made() and not made()
     results.write(a_record(KEYS[1])).write_text("{}")
     assert made() and not made()  # set aside; the pack still has it
-    monkeypatch.setattr(freshness, "__file__", str(results.folder / "elsewhere.py"))
-    assert made()
+    (tmp_path / "new.py").write_text("")
+    assert made() and not made()
 
 
 def test_a_record_that_is_damaged_in_the_middle_is_named_when_tables_are_made(results):

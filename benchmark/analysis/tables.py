@@ -107,7 +107,7 @@ def write_tables(frames: dict[str, pd.DataFrame], folder: str | Path) -> list[Pa
             paths.append(
                 _atomically(
                     folder / f"{name}.parquet",
-                    lambda path, f=frame: f.to_parquet(path, index=False, compression="zstd"),
+                    lambda path, f=frame: _one_kind(f).to_parquet(path, index=False, compression="zstd"),
                 )
             )
         if "cells" in frames:
@@ -258,6 +258,16 @@ class _Long:
             # Metrics of single images need no more than six digits; halving them keeps a large study in memory.
             joined[name] = whole.astype(np.float32) if whole.dtype == np.float64 else whole
         return pd.DataFrame(joined)
+
+
+def _one_kind(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with words in every column that mixes words and numbers, as a parameter of two data sets may; a file's column has one kind."""
+    mixed = {}
+    for name in (name for name, kind in frame.dtypes.items() if kind.name == "object"):
+        kinds = {type(value) for value in frame[name] if value is not None and value == value}
+        if len(kinds) > 1 and not kinds <= {int, float, bool}:
+            mixed[name] = frame[name].map(lambda value: value if value is None or value != value else str(value))
+    return frame.assign(**mixed) if mixed else frame
 
 
 def _numeric(piece: Any) -> bool:

@@ -1,0 +1,337 @@
+"""Damage records, packs, notes and data files in every way: what is sound must stay, what is not must be said in a sentence, nothing hangs.
+
+    python perf/fuzz_files.py [--records 1000] [--data 1000] [--seed 0]
+
+Records: a results folder of sound records, of which some are damaged at a time, goes through opening, status, tables and (now and then)
+the report; the sound ones must come out with the same numbers. Data: a user's folder of each kind goes through ``data inspect`` and
+through what ``sweep --data`` does before it trains. Prints every exception that is not a sentence (there must be none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmark import answers, packs, sweep
+from benchmark.analysis.tables import load_table
+from benchmark.errors import UserError
+from benchmark.store import Store
+
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "record_v1.json"
+FP = "9f8e7d6c5b4a3928"
+LIMIT = 20  # seconds of the processor after which one case counts as a hang; asleep it may be thirty times as long
+VALUES = [None, True, -1, 0, 2**70, 1e308, 1e-320, "", "NaN", "<b>", "\u0000", [], {}, [[]], {"a": {"b": [None]}}, "9" * 5000]
+RAW = [b"NaN", b"Infinity", b"1e999", b"-0", b"null", b"{", b"[" * 20_000, b'"', b"\x00", b"\xff", b"9" * 400]
+
+
+class Hang(BaseException):
+    """A case took longer than LIMIT; not an Exception, so that nothing under test can swallow it."""
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """Raise Hang inside after LIMIT seconds."""
+
+    def stop(*_: Any) -> None:
+        raise Hang
+
+    before = [signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)]
+    signal.setitimer(signal.ITIMER_PROF, LIMIT)
+    signal.alarm(30 * LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
+        for number, handler in zip((signal.SIGPROF, signal.SIGALRM), before, strict=True):
+            signal.signal(number, handler)
+
+
+def damage(data: bytes, draw: random.Random) -> bytes:
+    """Return the bytes after one to four injuries: a flipped bit, a cut, a hole, a doubled span, foreign bytes, zeros."""
+    data = bytearray(data)
+    for _ in range(draw.choice([1, 1, 1, 2, 4])):
+        at = draw.randrange(len(data) + 1)
+        span = draw.choice([1, 4, 50, 1000])
+        kind = draw.randrange(6)
+        if kind == 0 and data:
+            data[min(at, len(data) - 1)] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            del data[at : at + span]
+        elif kind == 3:
+            data[at:at] = data[at : at + span]
+        elif kind == 4:
+            data[at : at + draw.choice([0, 1, span])] = draw.choice(RAW)
+        else:
+            data[at : at + span] = bytes(len(data[at : at + span]))
+    return bytes(data)
+
+
+def twist(record: dict, draw: random.Random) -> bytes:
+    """Return a record in which values have other types, names are changed or nests are deep; valid JSON, without a check sum."""
+    record = json.loads(json.dumps(record))
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        place = record
+        while True:
+            inner = [item for item in (place.values() if isinstance(place, dict) else place) if isinstance(item, dict | list) and item]
+            if not inner or draw.random() < 0.3:
+                break
+            place = draw.choice(inner)
+        name = draw.choice(list(place)) if isinstance(place, dict) else draw.randrange(len(place))
+        kind = draw.randrange(4)
+        if kind == 0 and isinstance(place, dict):
+            place[draw.choice(["", "x", name + "_", name[::-1]])] = place.pop(name)
+        elif kind == 1:
+            del place[name]
+        elif kind == 2:
+            deep: Any = 1
+            for _ in range(draw.choice([3, 90, 900])):
+                deep = [deep]
+            place[name] = deep
+        else:
+            place[name] = draw.choice(VALUES)
+    return (json.dumps(record) + "\n").encode()
+
+
+def report_of(error: BaseException, seen: Counter) -> None:
+    """Count what a case ended with; print what is not a sentence."""
+    if isinstance(error, UserError) and str(error).strip() and "\n" not in str(error):
+        seen["refused"] += 1
+        return
+    seen["HANG" if isinstance(error, Hang) else f"TRACEBACK {type(error).__name__}"] += 1
+    traceback.print_exception(error, limit=-4)
+
+
+# Records
+
+
+def original(number: int) -> dict:
+    """A sound record of its own."""
+    record = json.loads(GOLDEN.read_text())
+    facts = {"data_label": "scenes", "learning_rate": 0.01, "data_params": {"foreground": 0.01}, "block": f"b{number}"}
+    cell = {**record["cell"], **facts, "seed": number}
+    metrics = {**record["metrics"], "dice@0.5": 0.5 + number / 1000, "foreground_true": 0.01, "n_test": 12}
+    return {**record, "key": f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}", "loss_fingerprint": FP, "cell": cell, "metrics": metrics}
+
+
+def fuzz_records(count: int, draw: random.Random, seen: Counter, reports: int = 0, size: int = 40, hurt: int = 20) -> None:
+    """Damage ``count`` records, ``hurt`` in a folder at a time, and look whether the others come out unharmed."""
+    rounds = -(-count // hurt)
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(folder)
+            store.open_for_writing()
+            sound = [original(n) for n in range(size)]
+            for record in sound:
+                store.write(record)
+            packed = number % 3 == 2
+            chosen = set(draw.sample(range(size), min(hurt, count - number * hurt)))
+            for n in chosen:
+                path = store.path(sound[n]["key"], FP)
+                kind = draw.randrange(5)
+                if kind == 0:
+                    path.rename(path.with_name(draw.choice(["x.json", f"{'0' * 16}.{FP[:8]}.json", path.name.upper(), f"..{path.name}", "é.json"])))
+                elif kind < 3:
+                    path.write_bytes(damage(path.read_bytes(), draw))
+                else:
+                    path.write_bytes(twist(sound[n], draw))
+            note = {"name": "fuzz", "title": "", "cells": [[r["key"], FP, "dice", "scenes", r["cell"]["block"], ""] for r in sound]}
+            (Path(folder) / "experiment.json").write_text(json.dumps(note))
+            try:
+                with limited():
+                    if packed:
+                        packs.pack(store)
+                    _records_case(Path(folder), sound, chosen, number < reports, seen)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                report_of(error, seen)
+            seen["records"] += len(chosen)
+            _fuzz_notes(Path(folder), note, draw, seen)
+
+
+def _records_case(folder: Path, sound: list[dict], chosen: set[int], report: bool, seen: Counter) -> None:
+    store = Store(folder)
+    pairs = [(record["key"], FP) for record in sound]
+    store.state(pairs)
+    sweep.open_results(folder, say=lambda text: None)
+    answers.write_tables(folder, sweep.read_experiment_note(folder))
+    cells = load_table(folder, "cells").set_index("key")
+    states = store.state(pairs)
+    for n, record in enumerate(sound):
+        if n not in chosen:
+            unharmed = states[record["key"]].status == "done" and cells.loc[record["key"], "dice@0.5"] == record["metrics"]["dice@0.5"]
+            seen["sound, kept" if unharmed else "SOUND, LOST"] += 1
+    if report:
+        answers.make(folder)
+        seen["reports"] += 1
+
+
+def _fuzz_notes(folder: Path, note: dict, draw: random.Random, seen: Counter) -> None:
+    text = json.dumps(note).encode()
+    for _ in range(2):
+        (folder / "experiment.json").write_bytes(damage(text, draw) if draw.random() < 0.5 else twist(note, draw))
+        seen["notes"] += 1
+        try:
+            with limited():
+                found = sweep.read_experiment_note(folder)
+                if found is not None:
+                    answers.write_tables(folder, found)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            report_of(error, seen)
+
+
+# Data of a user
+
+
+def pictures(folder: Path) -> None:
+    """images/ beside masks/, as PNG, NPY and NIfTI."""
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(6):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[4:9, number : number + 5] = 1
+        Image.fromarray((mask * 90 + draw.integers(0, 60, mask.shape)).astype(np.uint8)).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+
+
+def arrays(folder: Path) -> None:
+    """The same as NPY."""
+    pictures(folder)
+    from PIL import Image
+
+    for file in [*folder.glob("*/*.png")]:
+        np.save(file.with_suffix(".npy"), np.asarray(Image.open(file)))
+        file.unlink()
+
+
+def task(folder: Path) -> None:
+    """A task folder: dataset.json, imagesTr and labelsTr as NIfTI."""
+    draw = np.random.default_rng(0)
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(6):
+        mask = np.zeros((8, 8, 4), np.uint8)
+        mask[2:5, 2:6, 1:3] = 1
+        for kind, values in (("imagesTr", (mask * 90 + draw.integers(0, 60, mask.shape)).astype(np.int16)), ("labelsTr", mask)):
+            head = bytearray(352)
+            head[:4] = (348).to_bytes(4, "little")
+            head[40:56] = np.array([3, *mask.shape, 1, 1, 1, 1], "<i2").tobytes()
+            head[70:72] = np.array([4 if values.dtype == np.int16 else 2], "<i2").tobytes()
+            head[76:108] = np.array([1, 1, 1, 1, 0, 0, 0, 0], "<f4").tobytes()
+            head[108:112] = np.array([352], "<f4").tobytes()
+            head[344:348] = b"n+1\0"
+            raw = bytes(head) + values.tobytes(order="F")
+            (folder / kind / f"c{number}.nii.gz").write_bytes(gzip.compress(raw))
+    pairs = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(6)]
+    described = {"name": "toy", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "thing"}, "numTraining": 6, "training": pairs}
+    (folder / "dataset.json").write_text(json.dumps(described))
+
+
+def benchmark_file(folder: Path) -> None:
+    """A MedSegBench file: one NPZ."""
+    folder.mkdir(parents=True)
+    mask = np.zeros((6, 16, 16), np.uint8)
+    mask[:, 4:9, 4:9] = 1
+    kept = {f"{part}_{kind}": values for part in ("train", "val", "test") for kind, values in (("images", mask * 90), ("label", mask))}
+    np.savez_compressed(folder / "toy.npz", **kept)
+
+
+KINDS: tuple[Callable[[Path], None], ...] = (pictures, arrays, task, benchmark_file)
+
+
+def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
+    """Damage one or two files of a user's data at a time; inspect them, and open them as a sweep does."""
+    import os
+
+    from rich.console import Console
+
+    from benchmark.data import commands
+    from benchmark.registry import get_dataset
+
+    console = Console(file=io.StringIO(), width=150)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["LOSSBENCH_CACHE"] = f"{scratch}/cache"
+        for kind in KINDS:
+            kind(Path(scratch) / kind.__name__)
+        for number in range(count):
+            kind = KINDS[number % len(KINDS)]
+            folder = Path(scratch) / "case"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(Path(scratch) / kind.__name__, folder)
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            cache = number % 10 == 9  # the prepared arrays instead of what they are made from
+            path = folder / "toy.npz" if kind is benchmark_file else folder
+            with contextlib.suppress(UserError), limited():
+                if cache:
+                    get_dataset(f"folder(path={str(path)!r})", 0)
+                    files = sorted(file for file in Path(scratch, "cache").rglob("*") if file.is_file() and file.suffix in (".npy", ".json"))
+            for file in draw.sample(files, draw.choice([1, 1, 2])) if len(files) > 1 else files:
+                raw = file.read_bytes()
+                if file.suffix == ".json" and draw.random() < 0.5:
+                    file.write_bytes(twist(json.loads(raw), draw))
+                elif file.name.endswith(".nii.gz") and draw.random() < 0.7:
+                    file.write_bytes(gzip.compress(damage(gzip.decompress(raw), draw)))
+                else:
+                    file.write_bytes(damage(raw, draw))
+            for step in ("inspect", "sweep"):
+                try:
+                    with limited():
+                        if step == "inspect":
+                            console.print(commands.render_inspection(commands.inspect(str(path))))
+                        else:
+                            get_dataset(f"folder(path={str(path)!r})", 0)
+                    seen["read"] += 1
+                except BaseException as error:
+                    if isinstance(error, KeyboardInterrupt):
+                        raise
+                    report_of(error, seen)
+            if cache:
+                shutil.rmtree(Path(scratch, "cache"), ignore_errors=True)
+            seen["data folders"] += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--records", type=int, default=1000)
+    parser.add_argument("--data", type=int, default=1000)
+    parser.add_argument("--reports", type=int, default=3, help="folders whose report is made, too")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    seen: Counter = Counter()
+    began = time.perf_counter()
+    fuzz_records(options.records, random.Random(options.seed), seen, options.reports)
+    fuzz_data(options.data, random.Random(options.seed), seen)
+    print(f"{dict(seen)}, {time.perf_counter() - began:.0f} s")
+    raise SystemExit(any(word.split()[0] in ("HANG", "TRACEBACK", "SOUND,") for word in seen))
+
+
+if __name__ == "__main__":
+    main()
