@@ -27,6 +27,7 @@ def gather(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[D
     labels = _labels(cells)
     ids = drill.variants(cells, labels)
     claims = _claims(derived["verdicts"], answers)
+    order = [part.name for part in meta.get("parts", ())]
     shown_effects, left_out = rows.fitting(rows.by_foreground(derived["effects"], derived["leaderboard"]))
     return {
         "title": meta.get("title") or "Which segmentation loss, and why?",
@@ -45,8 +46,8 @@ def gather(tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[D
         "likeness": evidence.likeness(derived["advice_data"]),
         "boards": rows.boards(derived["leaderboard"]),
         "board_filters": rows.board_filters(derived["leaderboard"]),
-        "firmness": stability.sections(derived["profiles"], derived["stability"]),
-        "interactions": stability.interactions(derived["mixed"]),
+        "firmness": stability.sections(derived["profiles"], derived["stability"], order),
+        "interactions": stability.interactions(derived["mixed"], order),
         "effects": rows.effects(shown_effects, labels),
         "effect_columns": rows.filters(shown_effects, labels),
         "effects_left_out": left_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmark.report import words
@@ -14,11 +15,13 @@ FIRST = "dice@0.5"  # what the leaderboards are sorted by
 FIFTHS = ("q1", "q2", "q3", "q4")
 
 
-def sections(profiles: pd.DataFrame, stability: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one entry a part: its losses by their interquartile mean, and one row a metric that says how well its ranking holds."""
+def sections(profiles: pd.DataFrame, stability: pd.DataFrame, order: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return one entry a part, in their ``order`` in the experiment: its losses by their interquartile mean, and one row a metric that says how
+    well its ranking holds.
+    """
     found = []
     means = profiles[profiles["kind"] == "iqm"]
-    for part in dict.fromkeys(means["part"]):
+    for part in _ordered(means["part"], order):
         own = means[means["part"] == part].sort_values("value", ascending=False, kind="stable")
         found.append(
             {
@@ -59,10 +62,17 @@ def _agreement(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def interactions(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Return each name once, those of the experiment in its order, then the others in their own."""
+    names = list(dict.fromkeys(names))
+    return [*(name for name in order if name in names), *(name for name in names if name not in order)]
+
+
+def interactions(table: pd.DataFrame, order: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return one entry a part and model: what it was fitted to, the notes on its fit, and the change of each loss's lead."""
     found = []
-    for (part, model), own in table.groupby(["part", "model"], sort=False):
+    for part, model in [(p, m) for p in _ordered(table["part"], order) for m in dict.fromkeys(table.loc[table["part"] == p, "model"])]:
+        own = table[(table["part"] == part) & (table["model"] == model)]
         fitted = own.dropna(subset="loss")
         terms = [term for term in (FIFTHS if model == "size" else ["log10 foreground"]) if (fitted["term"] == term).any()]
         at = {(row["loss"], row["term"]): _change(row) for row in fitted.to_dict("records")}

@@ -119,6 +119,7 @@ def test_it_says_what_is_missing(text):
 def test_every_derived_table_is_written_beside_the_others(results):
     names = {p.name for p in (results / "tables").glob("*.csv")}
     assert names >= {"cells.csv", "verdicts.csv", "effects.csv", "pooled.csv", "leaderboard.csv", "collapses.csv", "missing.csv", "cost.csv"}
+    assert names >= {"profiles.csv", "stability.csv", "mixed.csv"}
     assert names >= {"part_effects.csv", "sensitivity.csv", "advice.csv", "advice_groups.csv", "advice_data.csv"}
 
 
