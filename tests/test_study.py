@@ -58,3 +58,9 @@ def test_the_experiment_file_is_the_one_that_was_trained(note):
     planned = {cell.key for cell in read_experiment(find_experiment("paper")).cells()}
     here = {row[0] for row in note["cells"]}
     assert planned <= here  # where a public set is not at hand, its cells are not planned
+
+
+def test_no_pictures_of_public_sets_are_committed():
+    cards = [json.loads(path.read_text()) for path in (STUDY / "cards").glob("*.json")]
+    public = [card for card in cards if not card["name"].startswith("scenes")]
+    assert len(public) == 5 and not any(card["samples"] for card in public)
