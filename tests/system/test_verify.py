@@ -69,6 +69,7 @@ def test_a_record_with_another_number_is_found(swept, tmp_path):
     for path in (tmp_path / "r" / "cells").rglob("*.json"):
         record = json.loads(path.read_text())
         record["metrics"]["dice@0.5"] = 0.123
+        del record["check"]  # as somebody does who knows what it is for
         path.write_bytes(encode(record))  # as the store writes it: with a check sum that fits, so that only training again can tell
     certificate = verify.verify(tmp_path / "r", 1, 0, ())
     assert not certificate["passed"] and "metrics differ" in certificate["cells"][0]["how"]
