@@ -9,7 +9,9 @@ import pandas as pd
 
 from benchmark.figures import NothingToDraw, figure, style
 
-TINTS = ("#e8a13a", "#3f7fd6", "#c9509b", "#4aa35b")  # of the classes, over the grey image; the truth's outline is ink on paper
+TINTS = ("#e8a13a", "#3f7fd6", "#c9509b", "#4aa35b")  # of the classes, over the grey image
+
+VOID = 255  # padding and unlabelled pixels
 
 
 @figure("panel", number=2, title="One test image of each data set, and the mask that each loss leaves")
@@ -24,6 +26,8 @@ def panel(tables: Mapping[str, pd.DataFrame]):
     for y, name in enumerate(sets):
         part = rows[rows["data_label"] == name].set_index("shows")
         grey, truth = picture(part.loc["image"]), picture(part.loc["truth"])
+        void = truth == VOID
+        truth = np.where(void, 0, truth)
         window = crop(truth)
         for x, shows in enumerate(columns):
             axis = axes[y, x]
@@ -38,7 +42,7 @@ def panel(tables: Mapping[str, pd.DataFrame]):
                 continue
             axis.imshow(grey[window], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             if shows != "image":
-                mask = picture(part.loc[shows])[window]
+                mask = np.where(void, 0, picture(part.loc[shows]))[window]  # what stands outside the image is scored nowhere
                 for kind in range(1, int(max(truth.max(), mask.max())) + 1):
                     tint = [int(TINTS[(kind - 1) % len(TINTS)][i : i + 2], 16) / 255 for i in (1, 3, 5)]
                     axis.imshow(np.dstack([np.broadcast_to(c, mask.shape) for c in tint] + [0.75 * (mask == kind)]), interpolation="nearest")
