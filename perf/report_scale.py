@@ -81,8 +81,25 @@ def study(count: int):
             "size_ratio_soft": 1.0, "size_ratio_hard": 1.0, "grad_norm": 1.0,
         }
     )  # fmt: skip
+    grid = np.arange(1, 100, dtype=np.float32) / 100
+    thresholds = pd.DataFrame(
+        {
+            "key": np.repeat(cells["key"].to_numpy(), len(grid)), "threshold": np.tile(grid, n),
+            "val_dice": np.repeat(dice.to_numpy(np.float32), len(grid)) * np.tile(1 - (grid - 0.5) ** 2, n),
+        }
+    )  # fmt: skip
+    bins = 15
+    edge = np.linspace(0, 1, bins + 1, dtype=np.float32)
+    reliability = pd.DataFrame(
+        {
+            "key": np.repeat(cells["key"].to_numpy(), bins), "class": "foreground", "region": "all", "bin": np.tile(np.arange(bins), n),
+            "low": np.tile(edge[:-1], n), "high": np.tile(edge[1:], n), "n": 1000, "probability": np.tile((edge[1:] + edge[:-1]) / 2, n),
+            "frequency": np.tile(((edge[1:] + edge[:-1]) / 2) ** 1.2, n),
+        }
+    )  # fmt: skip
     origins = pd.DataFrame([{"commit": "0" * 40, "dirty": False, "device": "cpu", "cells": n}])
-    return {"cells": cells, "images": pd.DataFrame({"key": [], "image": []}), "curves": curves, "recipes": recipes, "origins": origins}
+    long = {"images": pd.DataFrame({"key": [], "image": []}), "curves": curves, "thresholds": thresholds, "reliability": reliability}
+    return {"cells": cells, **long, "recipes": recipes, "origins": origins}
 
 
 def measure(count: int) -> dict:
