@@ -126,9 +126,10 @@ def pack(store: Store) -> str:
     try:
         loose = {pair: facts for pair in store.loose() if (facts := store.facts(*pair)) is not None}
         old = _sound(store)
-        new = [pair for pair, (crc, size, _) in loose.items() if pair not in old or (old[pair].CRC, old[pair].file_size) != (crc, size)]
+        new = {pair for pair, (crc, size, _) in loose.items() if pair not in old or (old[pair].CRC, old[pair].file_size) != (crc, size)}
+        written = {key for key, _ in loose}
         # What a newer record of the same cell replaces does not stay.
-        replaced = {pair for pair in old if pair[0] in {key for key, _ in loose} and (pair not in loose or pair in new)}
+        replaced = {pair for pair in old if pair[0] in written and (pair not in loose or pair in new)}
         kept = [pair for pair in old if pair not in replaced]
         if new or len(kept) < len(store.pack.members()) or store.pack.foreign:
             expected = {pair: (old[pair].CRC, old[pair].file_size) for pair in kept} | {pair: loose[pair][:2] for pair in new}
@@ -155,7 +156,7 @@ def _sound(store: Store) -> dict[Pair, zipfile.ZipInfo]:
     return {pair: info for pair, info in list(store.pack.members().items()) if store.packed(*pair) and store.read_packed(*pair) is not None}
 
 
-def _build(store: Store, draft: Path, kept: list[Pair], new: list[Pair]) -> None:
+def _build(store: Store, draft: Path, kept: list[Pair], new: set[Pair]) -> None:
     members = store.pack.members()
     as_it_is = len(kept) == len(members) and not store.pack.foreign and members
     if as_it_is:
@@ -193,6 +194,9 @@ def _keep_aside(store: Store) -> None:
 def _remove(store: Store, loose: dict[Pair, tuple[int, int, os.stat_result]]) -> None:
     """Remove what the pack holds now, each file only if it is still the one that was read."""
     members = store.pack.members()
+    superseded: dict[Pair, list[Path]] = {}
+    for key, fp, older in store.older(dict(list(loose))):
+        superseded.setdefault((key, fp), []).append(older)
     for (key, fp), (crc, size, seen) in loose.items():
         info = members.get((key, fp))
         if info is None or (info.CRC, info.file_size) != (crc, size):
@@ -201,6 +205,6 @@ def _remove(store: Store, loose: dict[Pair, tuple[int, int, os.stat_result]]) ->
             now = store.path(key, fp).stat()
             if (now.st_ino, now.st_mtime_ns, now.st_size) == (seen.st_ino, seen.st_mtime_ns, seen.st_size):
                 store.path(key, fp, ".error.json").unlink(missing_ok=True)  # first: an error beside a packed record says that it is damaged
-                for older in store.older(key, fp):
+                for older in superseded.get((key, fp), ()):
                     older.unlink(missing_ok=True)
                 store.path(key, fp).unlink()

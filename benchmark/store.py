@@ -235,9 +235,11 @@ class Store:
                 return zlib.crc32(data), len(data), seen
         return None
 
-    def older(self, key: str, fp: str) -> list[Path]:
-        """Loose records of a cell under other sources of its loss."""
-        return [self.path(key, other) for name, other, kind in self._names(key[:2]) if name == key and other != fp and kind == RECORD]
+    def older(self, newest: Mapping[str, str]) -> list[tuple[str, str, Path]]:
+        """(key, its newest source, path) of each loose record under another source of its loss."""
+        names = itertools.chain.from_iterable(self._names(shard) for shard in {key[:2] for key in newest})
+        old = ((key, fp) for key, fp, kind in names if kind == RECORD and newest.get(key, fp) != fp)
+        return [(key, newest[key], self.path(key, fp)) for key, fp in old]
 
     # Inside
 

@@ -349,3 +349,11 @@ def test_a_record_that_is_damaged_in_the_middle_is_named_when_tables_are_made(re
     text = answers.write_tables(results.folder, note)
     assert "5 cells, 1 missing" in text and f"set aside {path}: its check sum does not fit" in text
     assert results.state(PAIRS)[KEYS[2]].status == "missing"
+
+
+def test_packing_removes_the_loose_records_that_a_newer_one_replaces(results):
+    old = results.path(KEYS[0], "1a2b3c4d")
+    old.write_bytes(schema.encode(a_record(KEYS[0], "1a2b3c4d")))  # as a kill between rename and removal leaves it
+    os.utime(old, (1, 1))
+    packs.pack(results)
+    assert not loose(results) and results.count() == 6 and results.read(KEYS[0], FP)["loss_label"] == "loss 0"
