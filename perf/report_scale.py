@@ -126,7 +126,7 @@ def page(rows: list[dict]) -> str:
     lines = [
         "# Speed of the report", "",
         "`python perf/report_scale.py --write`: tables of made-up studies, on one core, nothing trained. Written are the derived tables, every",
-        "figure and `report.html`. The machine was shared with a long training run, so wall-clock times are upper bounds; CPU seconds are what the",
+        "figure and `report.html`. Other processes ran on the machine, so wall-clock times are upper bounds; CPU seconds are what the",
         "report itself took.", "",
         "| cells | data sets | CPU, s | wall, s | peak memory, GB | page, MB | limit |", "|---:|---:|---:|---:|---:|---:|---|",
     ]  # fmt: skip
