@@ -94,7 +94,10 @@ def test_the_workers_of_an_sbatch_array_serve_a_sweep_by_a_scheduler_file(tmp_pa
 
 @pytest.mark.parametrize(
     ("line", "told"),
-    [('python = "/nowhere/bin/python"', "/nowhere/bin/python: No such file or directory"), ('queue = "nosuch"', "invalid partition specified: nosuch")],
+    [
+        ('python = "/nowhere/bin/python"', "/nowhere/bin/python: No such file or directory"),
+        ('queue = "nosuch"', "invalid partition specified: nosuch"),
+    ],
 )
 def test_jobs_that_come_to_nothing_end_the_sweep_with_their_last_words(tmp_path, line, told):
     file = tmp_path / "cluster.toml"
