@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tokenize
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -17,6 +19,10 @@ NIFTI_TYPES = {
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 SUFFIXES = (*NIFTI, *PICTURES, ".npy")
+# What numpy raises for an NPY or NPZ file that is damaged: its header is Python text, and may promise more than memory holds.
+UNREADABLE = (
+    OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, OverflowError, MemoryError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def suffix_of(path: Path) -> str:
@@ -92,7 +98,7 @@ def read_npy(path: Path) -> np.ndarray:
     """Return the array of an NPY file; object arrays (pickles) are refused."""
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: is not a readable NPY array ({error})") from None
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from benchmark.data import pictures
-from benchmark.data.formats import labels_of
+from benchmark.data.formats import UNREADABLE, labels_of
 from benchmark.data.pictures import Item
 from benchmark.data.prepare import Prepared
 from benchmark.errors import UserError
@@ -40,7 +39,7 @@ def read(path: Path, category: str = "") -> dict[str, tuple[np.ndarray, np.ndarr
                 if image_key is None or f"{part}_label{suffix}" not in keys:
                     raise UserError(f"{path}: lacks the images or labels of the part '{part}'")
                 found[part] = _pair(archive[image_key], archive[f"{part}_label{suffix}"], path, part)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: is not a readable .npz file ({error})") from None
     return found
 

@@ -17,10 +17,12 @@ import numpy as np
 from benchmark.data import sources, splitting
 from benchmark.data.container import VOID, Data, container, digest, validate
 from benchmark.data.files import locked, plain, whole_folder, write_whole
+from benchmark.data.formats import UNREADABLE
 from benchmark.data.identity import PUBLIC, content_of, public_source
 from benchmark.errors import UserError
 from benchmark.seeds import stream
 
+PARTS = ("train", "val", "test")
 SPLIT_ONLY = ("val_fraction", "test_fraction")  # parameters that decide the split, not the arrays
 
 
@@ -67,7 +69,7 @@ def open_prepared(name: str, spec: str, params: dict, version: int, seed: int, b
     groups = np.asarray(meta["groups"], np.int64)
     if meta["parts"]:
         parts = np.asarray(meta["parts"])
-        split = {part: np.flatnonzero(parts == part) for part in ("train", "val", "test")}
+        split = {part: np.flatnonzero(parts == part) for part in PARTS}
     else:
         fractions = tuple(params[key] for key in SPLIT_ONLY)
         split = splitting.deal(groups, fractions, stream("split", name, seed), meta["strata"], spec)
@@ -95,9 +97,27 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict] | None:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         images, masks = (np.load(folder / f"{key}.npy", mmap_mode="r") for key in ("images", "masks"))
-    except (OSError, ValueError):
+        whole = list(images.shape) == meta["shape"] and len(masks) == len(images) and _whole(meta, len(images), masks.ndim - 1)
+    except UNREADABLE:
         return None
-    return (images, masks, meta) if list(images.shape) == meta["shape"] else None
+    return (images, masks, meta) if whole else None
+
+
+def _whole(meta: dict, count: int, dims: int) -> bool:
+    """Whether the facts beside the arrays are all there and of their kind; damaged ones are built again."""
+    numbers = (meta["groups"], *(meta[key] for key in ("strata",) if meta[key] is not None))
+    words = (meta["names"], *(meta[key] for key in ("parts",) if meta[key] is not None))
+    return (
+        all(len(column) == count and set(map(type, column)) == {int} for column in numbers)
+        and all(len(column) == count and set(map(type, column)) == {str} for column in words)
+        and set(meta["parts"] or PARTS) <= set(PARTS)
+        and set(map(type, meta["classes"])) == {str}
+        and len(meta["spacing"]) == dims
+        and all(isinstance(step, int | float) and 0 < step < float("inf") for step in meta["spacing"])
+        and isinstance(meta["unit"], str)
+        and isinstance(meta["notes"], dict)
+        and all(isinstance(meta["digests"][key], str) for key in ("images", "masks"))
+    )
 
 
 def _write(folder: Path, made: Prepared, spec: str) -> None:
