@@ -25,3 +25,10 @@ def test_damaged_records_and_notes_never_raise_and_never_harm_sound_ones():
     fuzz_files.fuzz_records(60, random.Random(1), seen)
     assert not bad(seen)
     assert seen["sound, kept"] == 60 and seen["records"] == 60 and seen["notes"] == 6
+
+
+def test_damaged_data_of_a_user_are_refused_in_a_sentence_or_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOSSBENCH_CACHE", str(tmp_path))
+    seen: Counter = Counter()
+    fuzz_files.fuzz_data(40, random.Random(1), seen)
+    assert not bad(seen) and seen["data folders"] == 40 and seen["refused"] > 5
