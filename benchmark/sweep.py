@@ -211,11 +211,11 @@ def run(
             for key in result.value["busy"]:
                 busy.add((key, by_key[key].loss.fingerprint))
             for key, outcome in result.value["outcomes"].items():
-                trained.add(key)
                 if outcome == "failed":
-                    trained.discard(key)
                     error = store.read_error(key, by_key[key].loss.fingerprint) or {}
                     failures[error.get("error", f"cell {key} failed")] += 1
+                else:
+                    trained.add(key)
             return
         failures[result.error] += len(result.task.cells)
         for key in result.task.cells:

@@ -23,3 +23,16 @@ def own_cache(tmp_path_factory):
     """Prepared arrays of the tests stay out of the user's cache."""
     if "LOSSBENCH_CACHE" not in os.environ:
         os.environ["LOSSBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def without_torch():
+    """Return the first lines of a program in which torch cannot be found, as where it is not installed.
+
+    An entry None in sys.modules would trip up libraries that only look whether torch has been imported.
+    """
+    return (
+        "import sys\nclass Missing:\n    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] in ('torch', 'torchvision'): raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )

@@ -71,3 +71,13 @@ def _renamed(record: dict, dataset: str, part: str) -> dict:
     new = copy.deepcopy(record)
     new["cell"]["dataset"], new["parts"], new["key"] = dataset, part, f"x{record['key'][1:]}"
     return new
+
+
+@pytest.fixture(scope="session")
+def derived(study):
+    """Return the answers of the study of parts, as the report takes them."""
+    from benchmark.analysis.answers import answer
+    from benchmark.analysis.claims import read_claims
+
+    tables, parts = study
+    return answer(tables, read_claims(), [part.name for part in parts if part.fixed])

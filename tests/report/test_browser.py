@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from benchmark import report
-from benchmark.analysis.answers import answer
-from benchmark.analysis.claims import read_claims
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -34,12 +32,6 @@ def seen(page: Path, folder: Path, width: int) -> dict:
     place = re.search(r'data-facts="([^"]*)"', done.stdout)
     assert place, done.stderr[-2000:]
     return json.loads(place[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-
-
-@pytest.fixture(scope="module")
-def derived(study):
-    tables, parts = study
-    return answer(tables, read_claims(), [part.name for part in parts if part.fixed])
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,6 @@ from benchmark.report import changes, drill, evidence, losscards, parts, rows, w
 
 
 @pytest.fixture(scope="module")
-def derived(study):
-    tables, about = study
-    return answer(tables, read_claims(), [part.name for part in about if part.fixed])
-
-
-@pytest.fixture(scope="module")
 def text(study, derived, tmp_path_factory):
     out = tmp_path_factory.mktemp("parts") / "report.html"
     return report.build(study[0], derived, [], out, {"parts": study[1], "experiment": "mini"}).read_text()

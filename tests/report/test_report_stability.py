@@ -1,19 +1,12 @@
 """The report tells how firm the order of the losses is, where leads grow, and what a slope is counted per; only of parts open to all losses."""
 
 import pandas as pd
-import pytest
 
 from benchmark import report
 from benchmark.analysis import estimands, mixed, profiles
-from benchmark.analysis.answers import answer, without
+from benchmark.analysis.answers import without
 from benchmark.analysis.claims import read_claims
 from benchmark.report import stability
-
-
-@pytest.fixture(scope="module")
-def derived(study):
-    tables, parts = study
-    return answer(tables, read_claims(), [part.name for part in parts if part.fixed])
 
 
 def told(kind="seeds", metric="dice@0.5", against="", tau=0.5, same=1.0):
