@@ -76,6 +76,19 @@ def test_damaged_prepared_arrays_are_built_anew(cache):
     assert len(opened(made)) == 20
 
 
+@pytest.mark.parametrize("name", ["images", "masks"])
+def test_a_changed_bit_in_prepared_arrays_is_found_and_they_are_built_anew(cache, name):
+    whole = np.array(getattr(opened(made), name))
+    file = prepared_path("toy", PARAMS, 1) / f"{name}.npy"
+    with file.open("r+b") as stream:
+        stream.seek(-5, os.SEEK_END)
+        byte = stream.read(1)[0]
+        stream.seek(-5, os.SEEK_END)
+        stream.write(bytes([byte ^ 1]))
+    os.utime(file, ns=(1, 1))  # as a disk that lost a bit: another process, which has not read the file yet
+    assert np.array_equal(getattr(opened(made), name), whole)
+
+
 def test_an_unwritable_cache_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LOSSBENCH_CACHE", str(tmp_path / "file"))
