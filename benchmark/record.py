@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Literal, NotRequired, TypedDict
 
-from benchmark import shapes
+from benchmark import shapes, strictjson
 from benchmark.errors import UserError
 
 SCHEMA = 1
@@ -155,8 +155,8 @@ def decode(data: bytes, key: str, fp: str, where: str = "the record", error: boo
 
     A record of a newer schema is intact, only unknown here: that is a UserError."""
     try:
-        record = json.loads(data, parse_constant=_refuse)
-    except (ValueError, RecursionError) as mistake:
+        record = strictjson.parse(data)
+    except ValueError as mistake:
         raise Damaged("it is empty" if not data.strip() else f"it is not valid JSON ({type(mistake).__name__})") from None
     if not isinstance(record, dict) or type(record.get("schema")) is not int:
         raise Damaged("it is not a lossbench record")
@@ -179,10 +179,6 @@ def decode(data: bytes, key: str, fp: str, where: str = "the record", error: boo
     if wrong:
         raise Damaged(wrong)
     return record
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _short(value: Any) -> str:

@@ -7,12 +7,12 @@ shapes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark import strictjson
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _meta(note: Mapping[str, Any] | None, results: Path, images: bool) -> dict[s
 def _verified(results: Path) -> str:
     """Return what ``lossbench verify`` found, in its own sentence; empty where there is none."""
     try:
-        says = json.loads((results / "verified.json").read_text(encoding="utf-8"))["says"]
+        says = strictjson.read(results / "verified.json")["says"]
         return says if isinstance(says, str) else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

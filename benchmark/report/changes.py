@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark import strictjson
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def compare(folder: Path, cells: pd.DataFrame, answers: Answers) -> list[str]:
     now = _state(cells, answers)
     before = None
     try:
-        old = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        old = strictjson.read(folder / FILE)
         before = old["before"] if old["now"]["mark"] == now["mark"] else old["now"]
         says = _differences(before, now) if before else ["This is the first report from this folder"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

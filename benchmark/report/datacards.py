@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from benchmark import strictjson
 from benchmark.errors import UserError
 
 BINS = 12
@@ -24,9 +24,9 @@ def read(results: str | Path, files: dict[str, str], images: bool = True) -> lis
         labels.setdefault(Path(file).name, []).append(label)
     for file, called in labels.items():
         try:
-            facts = json.loads((Path(results) / "cards" / file).read_text(encoding="utf-8"))
+            facts = strictjson.read(Path(results) / "cards" / file)
             cards.append(_card(min(called, key=len), facts, images or _generated(facts["name"])))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             continue  # a report without a card is still a report; the next sweep writes it again
     return cards
 
