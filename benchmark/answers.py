@@ -74,9 +74,10 @@ def _compact(store: Store, note: dict, folder: Path, found: str) -> int:
     if frames["cells"].empty:
         damaged = f"; {len(store.notes)} were damaged: {store.notes[0]}" if store.notes else ""
         raise UserError(f"{store.folder}: none of the {len(note['cells'])} cells of '{note['name']}' has a record yet{damaged}")
+    freshness.unstamp(folder)
     files = tables.write_tables(frames, folder)
     if not store.notes:  # else the digest counts records that turned out damaged
-        freshness.stamp(folder, found, files, len(frames["cells"]))
+        freshness.stamp(folder, found, files)
     return len(frames["cells"])
 
 

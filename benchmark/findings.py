@@ -107,7 +107,11 @@ def show(call: str, results: Results) -> str:
     name, _, rest = call.partition(" ")
     if name not in SHOWN:
         raise UserError(f"marker '{call}': there is no '{name}'{nearest(name, SHOWN)}")
-    return SHOWN[name](results, rest.strip())
+    try:
+        return SHOWN[name](results, rest.strip())
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:  # as the derived tables (CSV) say, whatever became of them
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"marker '{call}': the tables in {results.folder} do not say it ({why}); `lossbench report` writes them again") from None
 
 
 def _study(results: Results, _: str) -> str:

@@ -13,6 +13,7 @@ from benchmark.analysis import advice, profiles, ranks, sensitivity
 from benchmark.analysis.claims import ClaimSet
 from benchmark.analysis.contrasts import effects_table, pooled_effects
 from benchmark.analysis.mixed import mixed
+from benchmark.analysis.selection import numbers
 from benchmark.analysis.verdicts import Verdict, evaluate, verdict_table
 
 METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
@@ -150,7 +151,8 @@ def board(cells: pd.DataFrame) -> pd.DataFrame:
         table = table.merge(tuned, on=keys, how="left")
     present = [column for column in BOARD if column in cells]
     means = cells.groupby(keys, observed=True)[present].mean().reset_index()
-    facts = cells.groupby(["dataset", "recipe"], observed=True).agg(data_label=("data_label", "first"), foreground=("foreground_true", "mean"))
+    known = cells.assign(foreground=numbers(cells, "foreground_true")).groupby(["dataset", "recipe"], observed=True)
+    facts = known.agg(data_label=("data_label", "first"), foreground=("foreground", "mean"))
     table = table.merge(means, on=keys).merge(facts.reset_index(), on=["dataset", "recipe"])
     return table.sort_values(["foreground", "dataset", "recipe", "place"], ignore_index=True)
 

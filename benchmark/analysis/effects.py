@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmark.analysis import permutation, stats
 from benchmark.analysis.estimands import loss as loss_name
-from benchmark.analysis.selection import FOREGROUND, Names, arm
+from benchmark.analysis.selection import FOREGROUND, Names, arm, numbers
 from benchmark.analysis.selection import select_loss as select_loss  # the modules that pair take it from here
 from benchmark.errors import UserError, nearest
 
@@ -198,11 +198,11 @@ def _unit(pairs: pd.DataFrame) -> pd.Series:
 
 def _dose(pairs: pd.DataFrame, dose: str | None) -> pd.Series:
     if dose is None:
-        foreground = pairs[DOSE].astype(float) if DOSE in pairs else pd.Series(np.nan, index=pairs.index)
+        foreground = numbers(pairs, DOSE)
         return np.log10(foreground.where(foreground > 0))
     if dose not in pairs:
         raise UserError(f"the table 'cells' has no column '{dose}' to take a slope on{nearest(dose, [c for c in pairs if '.' in c])}")
-    return pd.to_numeric(pairs[dose], errors="coerce").astype(float)
+    return numbers(pairs, dose)
 
 
 def _groups(strata: list[pd.DataFrame]) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.analysis.profiles import parts_of
-from benchmark.analysis.selection import FOREGROUND, select_loss
+from benchmark.analysis.selection import FOREGROUND, numbers, select_loss
 
 COLUMNS = ["part", "model", "metric", "loss", "loss_label", "against", "term", "estimate", "se", "low", "high", "p", "n", "n_blocks", "note"]
 FIFTHS = [f"q{q}" for q in range(1, 6)]
@@ -44,7 +44,7 @@ def mixed(cells: pd.DataFrame, metric: str = "dice@0.5", against: str = "ce") ->
 def _ladder(part: pd.DataFrame, metric: str) -> pd.DataFrame | None:
     if metric not in part or FOREGROUND not in part:
         return None
-    dose = np.log10(part[FOREGROUND].astype(float).where(lambda f: f > 0))
+    dose = np.log10(numbers(part, FOREGROUND).where(lambda f: f > 0))
     table = part[["loss", "loss_label", "block"]].assign(score=part[metric].astype(float), x=dose - dose.mean()).dropna()
     return table if table["x"].nunique() > 2 else None
 

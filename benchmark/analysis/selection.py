@@ -60,8 +60,13 @@ def select(cells: pd.DataFrame, test: Any) -> pd.DataFrame:
 def _meets(cells: pd.DataFrame, column: str, wanted: Any) -> pd.Series:
     if isinstance(wanted, str):
         return (cells[column].astype(str) == wanted).astype(bool)
-    numbers = pd.to_numeric(cells[column], errors="coerce").astype(float)
-    return numbers.between(*wanted) if isinstance(wanted, tuple) else numbers == float(wanted)
+    found = numbers(cells, column)
+    return found.between(*wanted) if isinstance(wanted, tuple) else found == float(wanted)
+
+
+def numbers(cells: pd.DataFrame, column: str) -> pd.Series:
+    """Return a column as numbers: nan where it holds words, since data sets may mean different things by one parameter, or is not there."""
+    return pd.to_numeric(cells.get(column, pd.Series(np.nan, index=cells.index)), errors="coerce").astype(float)
 
 
 def arm(cells: pd.DataFrame, names: Names, value: str | Mapping[str, float]) -> pd.DataFrame:

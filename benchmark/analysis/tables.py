@@ -12,6 +12,7 @@ origins  one row a distinct provenance (commit, versions, hardware, device), wit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 from benchmark.analysis.derived import derived
 from benchmark.cells import LATER
 from benchmark.errors import UserError, nearest
+from benchmark.freshness import is_changed
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "origins")
@@ -52,6 +55,7 @@ LEADING = (
     "n_test",
 )
 TRAILING = ("commit", "dirty", "loss_fingerprint", "data_identity", "protocol", "cpu_seconds")
+COLUMNS = {"cells": (*LEADING, *TRAILING), "images": ("key",), "curves": ("key", "step"), "thresholds": ("key", "threshold"), "recipes": ("recipe",)}
 SORT = ["dataset", "recipe", "loss", "seed", "key"]
 
 
@@ -131,16 +135,25 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     path = Path(results) / "tables" / f"{name}.parquet"
     if not path.is_file():
         raise UserError(f"{path} does not exist; `lossbench {BESIDE.get(name, 'sweep')} --results {results}` trains the cells and writes it")
+    again = f"`lossbench {BESIDE.get(name, 'report')} --results {results}` rebuilds it from the records"
+    if is_changed(path):
+        raise UserError(f"{path} is damaged: it is not what was written there; {again}")
     try:
         return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}); `lossbench report --results {results}` rebuilds it") from None
+    except Exception as error:  # a reader that stumbles over damaged bytes raises whatever it stumbled over
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())[:200] or type(error).__name__}); {again}") from None
 
 
 def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     """Return the named tables, and of those that no record holds the ones that have been made."""
     beside = [name for name in BESIDE if (Path(results) / "tables" / f"{name}.parquet").is_file()]
-    return {name: load_table(results, name) for name in (*names, *beside)}
+    found = {name: load_table(results, name) for name in (*names, *beside)}
+    for name, needed in COLUMNS.items():
+        lacks = [column for column in needed if name in found and column not in found[name]]
+        if lacks and len(found[name]):
+            path = Path(results) / "tables" / f"{name}.parquet"
+            raise UserError(f"{path} lacks the column '{lacks[0]}'; `lossbench report --results {results}` rebuilds it from the records")
+    return found
 
 
 def digest(value: Any) -> str:
@@ -157,6 +170,7 @@ def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
     recipe = cell.get("recipe_digest") or digest(cell["recipe"])
     shared = [cell.get("protocol"), cell["dataset"], cell.get("data_identity"), cell["seed"], recipe]
     return {
+        **record.get("metrics", {}),  # first: no metric takes the name of a fact
         "key": record["key"],
         "experiment": record.get("experiment", ""),
         "parts": record.get("parts", ""),
@@ -177,7 +191,6 @@ def _cell_row(record: dict[str, Any]) -> dict[str, Any]:
         "seconds": cost.get("seconds"),
         "device": origin.get("device", ""),
         **{f"data.{key}": _plain(value) for key, value in params.items()},
-        **record.get("metrics", {}),
         **derived(record),
         "commit": origin.get("commit") or "",
         "dirty": bool(origin.get("dirty", False)),
@@ -204,7 +217,10 @@ def _origin(provenance: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _data_params(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a data set spec and its parameters, for a record that does not hold them; defaults where its builder is still known."""
+    """Return the name of a data set spec and its parameters, for a record that does not hold them; defaults where its builder is still known.
+
+    A text that is no spec is a name without parameters.
+    """
     from benchmark import specs
     from benchmark.registry import parse_dataset
 
@@ -212,8 +228,10 @@ def _data_params(text: str) -> tuple[str, dict[str, Any]]:
         spec = parse_dataset(text)
         return spec.name, spec.params
     except UserError:
-        term = specs.parse(text, "data set")[0]
-        return term.name, term.arguments
+        with contextlib.suppress(UserError):
+            term = specs.parse(text, "data set")[0]
+            return term.name, term.arguments
+    return text, {}
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
@@ -256,7 +274,7 @@ class _Long:
             pieces = [np.asarray(c[name]) if name in c else np.full(n, np.nan) for (_, c), n in zip(parts, lengths, strict=True)]
             whole = np.concatenate([p.astype(float) if p.dtype == object and _numeric(p) else p for p in pieces])
             # Metrics of single images need no more than six digits; halving them keeps a large study in memory.
-            joined[name] = whole.astype(np.float32) if whole.dtype == np.float64 else whole
+            joined[name] = _halved(whole) if whole.dtype == np.float64 else whole
         return pd.DataFrame(joined)
 
 
@@ -268,6 +286,16 @@ def _one_kind(frame: pd.DataFrame) -> pd.DataFrame:
         if len(kinds) > 1 and not kinds <= {int, float, bool}:
             mixed[name] = frame[name].map(lambda value: value if value is None or value != value else str(value))
     return frame.assign(**mixed) if mixed else frame
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    """Return numbers as float32, nan for those that it cannot hold."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float32)
+    found[np.isinf(found)] = np.nan
+    return found
 
 
 def _numeric(piece: Any) -> bool:

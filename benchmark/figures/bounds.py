@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from benchmark.analysis.selection import numbers
 from benchmark.figures import NothingToDraw, figure, parts, style
 from benchmark.theory.decomposition import size_error_bound
 
@@ -19,7 +20,7 @@ FLOOR = 1e-6  # proportions nearer than this are drawn there
 def size_bound(tables: Mapping[str, pd.DataFrame]):
     """One panel a data set: total error of the predicted proportions against cross-entropy, on the validation images."""
     cells, curves = parts.of_parts(tables["cells"], "ladder"), tables.get("curves")
-    two = cells[cells.get("data.classes", pd.Series(np.nan, index=cells.index)).fillna(2) == 2] if len(cells) else cells
+    two = cells[numbers(cells, "data.classes").fillna(2) == 2] if len(cells) else cells
     two = two[two["dataset_name"] == "scenes"] if len(two) else two
     if curves is None or not len(two) or not set(NEEDED) <= set(curves.columns):
         raise NothingToDraw("needs two-class cells of scenes whose curves hold the terms of the decomposition")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from benchmark.analysis.selection import numbers
 from benchmark.errors import UserError
 from benchmark.figures import NothingToDraw, figure, parts, points, style
 
@@ -87,9 +88,10 @@ def setting(loss: str) -> dict | None:
 def empty_images(tables: Mapping[str, pd.DataFrame]):
     """Rows are losses, columns the share of empty training images: false-positive rate, its area, and Dice on the others."""
     cells = parts.of_parts(tables["cells"], "empty")
-    if EMPTY in cells and ALARM in cells:
+    cells = cells.assign(**{EMPTY: numbers(cells, EMPTY)})
+    if ALARM in cells:
         cells = cells[cells[EMPTY].notna() & cells[ALARM].notna()]
-    if EMPTY not in cells or ALARM not in cells or not len(cells):
+    if ALARM not in cells or not len(cells):
         raise NothingToDraw("needs cells of scenes with empty test images (empty_test)")
     shown = [(c, t) for c, t in SHOWN if c in cells]
     losses = style.ordered(cells)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from benchmark.analysis.selection import numbers
 from benchmark.figures import NothingToDraw, figure, parts, points, style
 
 ARMS = (("0.5", "at 0.5"), ("val", "at the validation threshold"))
@@ -22,8 +23,9 @@ def object_sizes(tables: Mapping[str, pd.DataFrame]):
         raise NothingToDraw("needs cells whose test images differ in the size of their objects")
     cells = cells[cells[f"dice_q1@{arms[0][0]}"].notna()]
     wanted = parts.rarest_first(cells)
-    if "data.size_ratio" in cells and (cells["data.size_ratio"] > 1).any():  # sizes were made to differ: show these
-        wanted = parts.rarest_first(cells[cells["data.size_ratio"] > 1])
+    made = numbers(cells, "data.size_ratio") > 1
+    if made.any():  # sizes were made to differ: show these
+        wanted = parts.rarest_first(cells[made])
     wanted = parts.spread_evenly(wanted, 2)
     cells = cells.merge(wanted[["dataset", "recipe"]], on=["dataset", "recipe"])
     losses = style.ordered(cells).head(LOSSES)

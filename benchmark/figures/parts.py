@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from benchmark.analysis.selection import numbers
+
 ORDER = ("recipe.batch", "recipe.learning_rate", "recipe.steps")  # of the variants of one data set
 
 
@@ -30,7 +32,7 @@ def first_of(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
 
 def rarest_first(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a data set variant (dataset, recipe, label, foreground, n): by foreground fraction, then by batch and rate."""
-    table = cells.assign(foreground=cells.groupby("dataset", observed=True)["foreground_true"].transform("mean"))
+    table = cells.assign(foreground=numbers(cells, "foreground_true").groupby(cells["dataset"], observed=True).transform("mean"))
     for column in ORDER:
         table[column] = table.get(column, np.nan)
     first = {column: (column, "first") for column in ORDER}

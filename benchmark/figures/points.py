@@ -10,6 +10,7 @@ import pandas as pd
 from benchmark.analysis import stats
 from benchmark.analysis.contrasts import by_loss
 from benchmark.analysis.effects import DOSE, ladder_parameters
+from benchmark.analysis.selection import numbers
 from benchmark.figures import style
 
 REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
@@ -23,8 +24,8 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
     fraction comes at several noises, since a ladder of equal difficulty has another noise at each level. A scene at a single foreground fraction
     is no ladder and stands for itself, as a public set does.
     """
-    dose = cells[DOSE].astype(float) if DOSE in cells else pd.Series(np.nan, index=cells.index)
-    measured = cells["foreground_true"].astype(float) if "foreground_true" in cells else dose
+    dose = numbers(cells, DOSE)
+    measured = numbers(cells, "foreground_true") if "foreground_true" in cells else dose
     table = cells.assign(dose=dose, measured=measured)
     others = ladder_parameters(cells)
     rows = []

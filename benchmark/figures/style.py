@@ -194,12 +194,12 @@ def foreground_axis(axis, levels: Sequence[float]) -> None:
     far apart.
     """
     axis.set_xscale("log")
-    levels = sorted(set(levels))
+    levels = sorted({x for x in levels if x > 0}) or [1.0]
     apart = all(b / a > 1.5 for a, b in itertools.pairwise(levels))
     if len(levels) > 6 or not apart:
         round_ones = [m * 10.0**k for k in range(-6, 0) for m in (1, 2, 5)]
         levels = [x for x in round_ones if min(levels) / 1.6 <= x <= max(levels) * 1.6]
-        levels = levels[:: -(-len(levels) // 6)]
+        levels = levels[:: max(1, -(-len(levels) // 6))]
     axis.set_xticks(levels, [percent(x).removesuffix(" %") for x in levels])
     axis.minorticks_off()
     # Never less than a decade: with one data set, the small shift between two marks of one fraction would fill the axis.

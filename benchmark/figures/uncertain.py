@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from benchmark.analysis.selection import numbers
 from benchmark.figures import NothingToDraw, figure, parts, points, style
 from benchmark.theory import boundaries
 
@@ -22,7 +23,8 @@ MOST = 300.0
 def volume_bias(tables: Mapping[str, pd.DataFrame]):
     """One panel a loss: bias in percent of mask and summed probability against the spread of the boundary, with theory lines."""
     cells = parts.of_parts(tables["cells"], "uncertain")
-    if SHIFT not in cells or SIZES[0][1] not in cells or cells[SHIFT].dropna().nunique() < 2:
+    cells = cells.assign(**{SHIFT: numbers(cells, SHIFT)})
+    if SIZES[0][1] not in cells or cells[SHIFT].nunique() < 2:
         raise NothingToDraw("needs cells of scenes at two or more boundary shifts")
     cells = cells[cells[SHIFT].notna()]
     losses = style.ordered(cells)
@@ -60,10 +62,10 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
 def measured(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the bias in percent of each data set variant and loss, hard and soft, with what theory needs to know of the data."""
     where = cells.assign(
-        shift=cells[SHIFT].astype(float),
-        rim=cells[RIM].astype(float) if RIM in cells else 0.0,
-        rim_probability=cells["data.rim_probability"].astype(float) if "data.rim_probability" in cells else np.nan,
-        pixels=cells["data.foreground"].astype(float) * cells["data.size"].astype(float) ** 2 if "data.size" in cells else np.nan,
+        shift=cells[SHIFT],
+        rim=numbers(cells, RIM) if RIM in cells else 0.0,
+        rim_probability=numbers(cells, "data.rim_probability"),
+        pixels=numbers(cells, "data.foreground") * numbers(cells, "data.size") ** 2,
     )
     facts = where.drop_duplicates(["dataset", "recipe"])[["dataset", "recipe", "data_label", "shift", "rim", "rim_probability", "pixels"]]
     found = [points.means(cells, column).assign(kind=kind) for kind, column, _, _ in SIZES if column in cells]

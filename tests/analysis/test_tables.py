@@ -6,6 +6,7 @@ import random
 import pandas as pd
 import pytest
 
+from benchmark import freshness
 from benchmark.analysis import tables
 from benchmark.errors import UserError
 
@@ -83,6 +84,31 @@ def test_a_damaged_table_says_how_to_rebuild_it(tmp_path):
     (tmp_path / "tables" / "cells.parquet").write_bytes(b"not a table")
     with pytest.raises(UserError, match=r"cannot be read .* rebuilds it"):
         tables.load_table(tmp_path, "cells")
+
+
+def test_a_table_that_changed_since_it_was_written_is_not_loaded(mini_tables, tmp_path):
+    folder = tmp_path / "tables"
+    freshness.stamp(folder, "digest", tables.write_tables(mini_tables, folder))
+    path = folder / "recipes.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert not freshness.is_fresh(folder, "digest")
+    with pytest.raises(UserError, match=r"is not what was written there; `lossbench report .* rebuilds it"):
+        tables.load_table(tmp_path, "recipes")
+    assert len(tables.load_table(tmp_path, "cells"))
+    freshness.unstamp(folder)  # then only its reader can tell
+    pd.DataFrame({"name": ["a"]}).to_parquet(folder / "cells.parquet")
+    with pytest.raises(UserError, match="lacks the column 'key'"):
+        tables.stored(tmp_path, ["cells"])
+
+
+def test_a_parameter_that_is_a_number_for_one_data_set_and_a_word_for_another_is_read_as_numbers():
+    from benchmark.analysis.selection import numbers
+
+    cells = pd.DataFrame({"data.size": ["64", "whole", None]})
+    assert numbers(cells, "data.size").fillna(-1).tolist() == [64.0, -1.0, -1.0]
+    assert numbers(cells, "data.foreground").isna().all()
 
 
 def test_a_folder_that_cannot_be_written_is_named(mini_tables, tmp_path):
