@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import engines, shapes, work
+from benchmark import engines, shapes, strictjson, work
 from benchmark.cells import Cell, Experiment
 from benchmark.errors import UserError
 from benchmark.files import cannot_write, write_atomically
@@ -293,10 +293,10 @@ def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path, ca
 def read_experiment_note(folder: str | Path) -> dict | None:
     """Return what ``write_experiment`` noted, or None where no sweep has been."""
     try:
-        note = json.loads((Path(folder) / "experiment.json").read_text(encoding="utf-8"))
+        note = strictjson.read(Path(folder) / "experiment.json")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{Path(folder) / 'experiment.json'}: cannot be read ({error}); the sweep's command writes it again") from None
     wrong = shapes.wrong_note(note)
     if wrong:
