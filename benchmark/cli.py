@@ -29,6 +29,19 @@ Losses = Annotated[list[str] | None, typer.Option("--loss", help="One more loss,
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from benchmark import __version__
+
+        _say(f"lossbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _any(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)] = False) -> None:
+    pass
+
+
 def _resolve(experiment: str, with_: list[Path] | None, data: list[str] | None, losses: list[str] | None, seeds: int | None, tuning: bool = False):
     from benchmark.experiment import read_experiment
 
@@ -72,6 +85,7 @@ def sweep(
     gpus: cli_engine.Gpus = None,
     per_gpu: cli_engine.PerGpu = 1,
     device: cli_engine.Device = None,
+    stack: cli_engine.Size = None,
     time_limit: cli_engine.TimeLimit = None,
     logs: cli_engine.Logs = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Train only as many complete blocks as fit, e.g. 30m or 2h.")] = None,
@@ -84,7 +98,7 @@ def sweep(
     from benchmark import sweep as sweeping
     from benchmark.data import cardfile
 
-    engine = cli_engine.options(workers, serial, cluster, scheduler, gpus, per_gpu, device, time_limit, logs)
+    engine = cli_engine.options(workers, serial, cluster, scheduler, gpus, per_gpu, device, stack, time_limit, logs)
     resolved = _resolve(experiment, with_, data, loss, seeds)
     sweeping.open_results(results, say=_say)
     planned = sweeping.plan(resolved, results)

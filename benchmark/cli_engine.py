@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark import stacks
 from benchmark.errors import UserError
 
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Worker processes (default: one a core).")]
@@ -18,6 +19,7 @@ Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address or s
 Gpus = Annotated[str | None, typer.Option("--gpus", help="Train on graphics cards: how many (2), or which (0,1).")]
 PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Workers that share each card of --gpus.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu (default) or cuda; --gpus means cuda.")]
+Size = Annotated[str | None, typer.Option("--stack", help="Cells trained together: a number, or auto to try (default: 4; auto on cards).")]
 TimeLimit = Annotated[float | None, typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up.")]
 Logs = Annotated[Path | None, typer.Option("--logs", help="Folder for what workers and jobs print.")]
 
@@ -30,6 +32,7 @@ def options(
     gpus: str | None = None,
     per_gpu: int = 1,
     device: str | None = None,
+    stack: str | None = None,
     time_limit: float | None = None,
     logs: Path | None = None,
 ) -> dict[str, Any]:
@@ -54,10 +57,19 @@ def options(
     if device == "cuda" and gpus is None and not (cluster or scheduler):
         _visible("--device cuda")
     cards = () if gpus is None else slots(gpus)
+    device = "cuda" if gpus is not None else device or "cpu"
     return {
         "workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "gpus": cards, "per_gpu": per_gpu,
-        "device": "cuda" if gpus is not None else device or "cpu", "time_limit": time_limit, "logs": logs,
+        "device": device, "size": _size(stack or (str(stacks.CPU) if device == "cpu" else "auto")), "time_limit": time_limit, "logs": logs,
     }  # fmt: skip
+
+
+def _size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 2 <= int(text) <= 10_000:
+        raise UserError(f"--stack {text}: write a number of cells, 2 or more, or auto")
+    return int(text)
 
 
 def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple[str, ...]:

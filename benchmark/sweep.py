@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import engines, shapes, strictjson, work
+from benchmark import engines, shapes, stacks, strictjson, work
 from benchmark.cells import Cell, Experiment
 from benchmark.errors import UserError
 from benchmark.files import cannot_write, write_atomically
 from benchmark.store import Store
 
-STACK = 4  # cells trained together on a CPU
 GUESS = 8.0  # seconds a cell takes, as long as none of its kind has been measured
 
 
@@ -126,40 +125,39 @@ def _measured(store: Store, cells: list[Cell], states: dict[str, Any], sample: i
     return {kind: sum(values) / len(values) for kind, values in seen.items() if values}
 
 
-def tasks(planned: Plan, cells: list[Cell], results: Path, provenance: dict, device: str, size: int = STACK) -> list[engines.Task]:
-    """Return the tasks that train these cells: stacks of one block where it has two or more cells left, else across seeds."""
-    by_block: dict[str, list[Cell]] = defaultdict(list)
+def tasks(
+    planned: Plan, cells: list[Cell], results: Path, provenance: dict, device: str, size: int | None = stacks.CPU
+) -> list[engines.Task]:
+    """Return the tasks that train these cells: stacks of one block where it has two or more cells left, else across seeds.
+
+    Without a ``size`` a task holds many cells of one data set and recipe, and its worker finds out how many to train together.
+    """
+    alike: dict[str | tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        by_block[cell.block].append(cell)
-    stacks: list[list[Cell]] = []
+        alike[cell.block if size else (cell.data.text, cell.recipe.digest)].append(cell)
+    cut: list[list[Cell]] = []
     single: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for block in by_block.values():
-        if not block[0].recipe.stacked:
-            stacks += [[cell] for cell in block]
-        elif len(block) == 1:
-            single[block[0].data.text, block[0].recipe.digest].append(block[0])
+    for group in alike.values():
+        if not group[0].recipe.stacked:
+            cut += [[cell] for cell in group]
+        elif len(group) == 1:
+            single[group[0].data.text, group[0].recipe.digest].append(group[0])
         else:
-            stacks += _even(block, size)
+            cut += stacks.even(group, size or stacks.HANDED)
     for lone in single.values():
-        stacks += _even(lone, size)
+        cut += stacks.even(lone, size or stacks.HANDED)
     order = {cell.key: number for number, cell in enumerate(planned.cells)}
-    stacks.sort(key=lambda stack: min(order[cell.key] for cell in stack))
+    cut.sort(key=lambda stack: min(order[cell.key] for cell in stack))
     return [
         engines.Task(
             name=_name(stack),
-            payload=work.payload(stack, results, planned.experiment.extra_files, provenance, device),
+            payload=work.payload(stack, results, planned.experiment.extra_files, provenance, device, size),
             cells=tuple(cell.key for cell in stack),
             cost=planned.cost(stack),
             group=f"{stack[0].data.text}/{stack[0].recipe.digest}",
         )
-        for stack in stacks
+        for stack in cut
     ]
-
-
-def _even(cells: list[Cell], size: int) -> list[list[Cell]]:
-    """Cut a list into as few parts of at most ``size`` as possible, of nearly equal length."""
-    parts = -(-len(cells) // size)
-    return [cells[len(cells) * i // parts : len(cells) * (i + 1) // parts] for i in range(parts)]
 
 
 def _name(stack: list[Cell]) -> str:
@@ -184,6 +182,7 @@ def run(
     time_limit: float | None = None,
     logs: Path | None = None,
     device: str = "cpu",
+    size: int | None = stacks.CPU,
     mode: str = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[engines.Summary, int, list[str]]:
@@ -230,7 +229,7 @@ def run(
     }  # fmt: skip
     count = 1 if serial else len(gpus) * per_gpu or workers or engines.usable_cores()
     while waiting:
-        queue = tasks(planned, waiting, folder, provenance, device)
+        queue = tasks(planned, waiting, folder, provenance, device, size)
         busy.clear()
         with progress.show(queue, workers=count, mode=mode) as display:
             summary = engines.run(queue, work.run_stack, on_event=on_event, on_result=on_result, **engine)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark import engines, work
+from benchmark import engines, stacks, work
 from benchmark.errors import UserError
 from benchmark.files import cannot_write, write_atomically
 from benchmark.registry import PATHS
@@ -90,7 +90,7 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
     here = provenance.collect(results=scratch)
     task = {
         "results": str(scratch), "extra_files": [str(Path(f).resolve()) for f in extra_files], "provenance": here, "device": "cpu",
-        "recipe": cell["recipe"],
+        "size": stacks.CPU, "recipe": cell["recipe"],
         "cells": [{
             "key": record["key"], "fp": spec.fingerprint, "data": cell["dataset"], "data_identity": cell["data_identity"],
             "data_label": cell["data_label"], "loss": cell["loss"], "label": record["loss_label"], "seed": cell["seed"],

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from benchmark import engines
+from benchmark import engines, stacks
 from benchmark.cells import PROTOCOL, Cell, Recipe
 from benchmark.errors import UserError
 
@@ -16,13 +16,16 @@ _open_data: OrderedDict[tuple, Any] = OrderedDict()  # the last few data sets of
 KEPT = 4
 
 
-def payload(cells: list[Cell], results: Path, extra_files: tuple[str, ...], provenance: dict, device: str) -> dict:
-    """Return what a worker needs to train these cells, as plain JSON values."""
+def payload(
+    cells: list[Cell], results: Path, extra_files: tuple[str, ...], provenance: dict, device: str, size: int | None = stacks.CPU
+) -> dict:
+    """Return what a worker needs to train these cells, ``size`` of them together (None: as many as are worth it), as plain JSON values."""
     return {
         "results": str(results),
         "extra_files": [str(Path(file).resolve()) for file in extra_files],
         "provenance": provenance,
         "device": device,
+        "size": size,
         "recipe": cells[0].recipe.model_dump(mode="json"),
         "cells": [
             {
@@ -43,16 +46,26 @@ def payload(cells: list[Cell], results: Path, extra_files: tuple[str, ...], prov
 
 
 def run_stack(task: dict) -> dict:
-    """Train the cells of one payload that nobody has recorded or is training; return counts by outcome."""
+    """Train the cells of one payload that nobody has recorded or is training; return the outcome of each."""
     from benchmark.store import Store
 
     store = Store(task["results"])
     pairs = [(cell["key"], cell["fp"]) for cell in task["cells"]]
     with store.claim(pairs) as mine:
         todo = [cell for cell in task["cells"] if (cell["key"], cell["fp"]) in mine]
-        outcomes = _train_cells(todo, task, store) if todo else {}
+        outcomes: dict[str, str] = {}
+        for stack in stacks.even(todo, _size(todo, task)) if todo else []:
+            outcomes |= _train_cells(stack, task, store)
     busy = [key for key, fp in pairs if (key, fp) not in mine and not store.has(key, fp)]
     return {"outcomes": outcomes, "busy": busy}
+
+
+def _size(cells: list[dict], task: dict) -> int:
+    """Return how many of these cells to train together."""
+    recipe = Recipe.model_validate(task["recipe"])
+    if task["size"] or not recipe.stacked or len(cells) < 3:
+        return task["size"] or len(cells)
+    return stacks.fastest([job(cell, task["extra_files"])[0] for cell in cells], recipe, task["device"])
 
 
 def _train_cells(cells: list[dict], task: dict, store: Any) -> dict[str, str]:

@@ -19,6 +19,8 @@ from benchmark.errors import UserError
         ({"per_gpu": 2}, "--per-gpu needs --gpus"),
         ({"device": "tpu"}, "must be cpu or cuda"),
         ({"gpus": "1", "device": "cpu"}, "contradict each other"),
+        ({"stack": "1"}, "--stack 1: write a number of cells, 2 or more, or auto"),
+        ({"stack": "many"}, "or auto"),
         ({"serial": True, "logs": "x"}, "--logs does nothing with --serial"),
     ],
 )
@@ -30,9 +32,14 @@ def test_options_that_contradict_each_other_are_refused_in_one_sentence(given, s
 
 def test_plain_options_go_through_as_they_are():
     assert options(workers=3, time_limit=9.0) == {
-        "workers": 3, "serial": False, "cluster": None, "scheduler": None, "gpus": (), "per_gpu": 1, "device": "cpu", "time_limit": 9.0, "logs": None,
+        "workers": 3, "serial": False, "cluster": None, "scheduler": None, "gpus": (), "per_gpu": 1, "device": "cpu", "size": 4, "time_limit": 9.0, "logs": None,
     }  # fmt: skip
     assert options(cluster="c.toml", device="cuda")["device"] == "cuda"
+
+
+def test_a_card_finds_out_how_many_cells_to_stack_unless_it_is_told():
+    assert options(cluster="c.toml", device="cuda")["size"] is None and options(stack="auto")["size"] is None
+    assert options(cluster="c.toml", device="cuda", stack="32")["size"] == 32
 
 
 @pytest.mark.parametrize(

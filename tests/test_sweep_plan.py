@@ -60,6 +60,13 @@ def test_single_cells_of_many_seeds_are_stacked_together(planned):
     assert sorted(len(task.cells) for task in tasks) == [2, 3]
 
 
+def test_a_worker_that_tries_sizes_is_handed_the_cells_of_all_seeds_of_a_data_set(planned):
+    tasks = sweep.tasks(planned, planned.cells, Path("results"), {}, "cuda", size=None)
+    assert sorted(len(task.cells) for task in tasks) == [25, 25] and all(task.payload["size"] is None for task in tasks)
+    by_key = {cell.key: cell for cell in planned.cells}
+    assert all(len({by_key[key].data.text for key in task.cells}) == 1 for task in tasks)
+
+
 def test_only_missing_cells_are_planned_and_costs_add_up(planned):
     assert planned.counts() == {"missing": 50} and len(planned.missing) == 50
     assert planned.cost() == pytest.approx(sum(planned.cell_cost(c) for c in planned.cells))

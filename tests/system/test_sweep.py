@@ -158,6 +158,12 @@ def test_help_comes_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
+def test_the_version_is_told(folder):
+    from benchmark import __version__
+
+    assert lossbench(folder, "--version").strip() == f"lossbench {__version__}"
+
+
 def test_the_report_is_made_where_torch_is_missing(folder, without_torch):
     lossbench(folder, "sweep", "tiny.toml", "--serial", "--no-report")
     block = without_torch + "sys.argv = ['lossbench', 'report']\nfrom benchmark.cli import main; main()"

@@ -1,0 +1,72 @@
+"""How many cells train together is measured where it matters, and changes no number."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark import stacks, work
+from benchmark.cells import Recipe
+from benchmark.experiment import read_experiment
+from benchmark.store import Store
+
+TEXT = """
+name = "grid"
+losses = ["ce", "dice", "focal", "dice_ce", "jaccard"]
+datasets = ["scenes(size=16, n_train=8, n_val=4, n_test=4, foreground=0.1)"]
+seeds = 1
+[recipe]
+widths = [4, 8]
+steps = 12
+batch = 4
+validations = 2
+"""
+
+
+@pytest.fixture
+def cells(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(TEXT)
+    return read_experiment(path).cells()
+
+
+def test_a_list_is_cut_into_few_parts_of_nearly_equal_length():
+    assert [len(part) for part in stacks.even(list(range(9)), 4)] == [3, 3, 3]
+    assert [item for part in stacks.even(list(range(9)), 4) for item in part] == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "expected"),
+    [
+        ({2: 2.0, 4: 2.0, 8: 2.1, 16: 4.2}, 64, 8),  # full at 8
+        ({2: 2.0, 4: 4.0}, 64, 2),  # a processor: twice the cells take twice the time
+        ({2: 2.0, 4: 2.0, 8: None}, 64, 4),  # out of memory
+        ({2: 2.0, 4: 2.0}, 5, 4),  # no more cells
+        ({2: None, 4: 1.0}, 64, 2),
+    ],
+)
+def test_a_stack_is_doubled_while_that_is_worth_it(seconds, most, expected):
+    assert stacks.double(seconds.__getitem__, most) == expected
+
+
+def test_a_size_is_measured_once_a_worker(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(stacks, "_found", {})
+    task = work.payload(cells, tmp_path / "results", (), {}, "cpu", None)
+    jobs = [work.job(cell, [])[0] for cell in task["cells"]]
+    recipe = Recipe.model_validate(task["recipe"])
+    assert stacks.step_seconds(jobs, recipe, "cpu", 8) > 0  # more cells than jobs, in turn
+    assert stacks.fastest(jobs, recipe, "cpu") in (2, 4)
+    monkeypatch.setattr(stacks, "step_seconds", None)
+    assert stacks.fastest(jobs, recipe, "cpu") in (2, 4)
+
+
+def test_records_are_bit_for_bit_the_same_however_many_are_trained_together(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(stacks, "_found", {})
+    found = {}
+    for size in (2, 5, None):
+        folder = tmp_path / f"results{size}"
+        outcomes = work.run_stack(work.payload(cells, folder, (), {}, "cpu", size))["outcomes"]
+        assert set(outcomes) == {cell.key for cell in cells}
+        found[size] = [Store(folder).read(cell.key, cell.loss.fingerprint) for cell in cells]
+    for part in ("metrics", "images", "steps", "curves", "certificate"):
+        assert [r[part] for r in found[2]] == [r[part] for r in found[5]] == [r[part] for r in found[None]]
+    assert {r["cost"]["stack"] for r in found[5]} == {5} and {r["cost"]["stack"] for r in found[2]} == {2}
