@@ -1,10 +1,12 @@
 """Damage records, packs, notes and data files in every way: what is sound must stay, what is not must be said in a sentence, nothing hangs.
 
-    python perf/fuzz_files.py [--records 1000] [--data 1000] [--seed 0]
+    python perf/fuzz_files.py [--records 1000] [--tables 1000] [--data 1000] [--seed 0]
 
 Records: a results folder of sound records, of which some are damaged at a time, goes through opening, status, tables and (now and then)
-the report; the sound ones must come out with the same numbers. Data: a user's folder of each kind goes through ``data inspect`` and
-through what ``sweep --data`` does before it trains. Prints every exception that is not a sentence (there must be none).
+the report; the sound ones must come out with the same numbers. Tables: of a finished folder the tables, cards and small files beside them
+are damaged, with the records they were made from and without; every table is loaded, the report is written, now and then with its figures
+and by the command line. Data: a user's folder of each kind goes through ``data inspect`` and through what ``sweep --data`` does before it
+trains. Prints every exception that is not a sentence (there must be none).
 """
 
 from __future__ import annotations
@@ -32,14 +34,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmark import answers, packs, sweep
-from benchmark.analysis.tables import load_table
+from benchmark.analysis.tables import TABLES, load_table
 from benchmark.errors import UserError
 from benchmark.store import Store
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "record_v1.json"
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "record_v1.json"
 FP = "9f8e7d6c5b4a3928"
 LIMIT = 20  # seconds of the processor after which one case counts as a hang; asleep it may be thirty times as long
-VALUES = [None, True, -1, 0, 2**70, 1e308, 1e-320, "", "NaN", "<b>", "\u0000", [], {}, [[]], {"a": {"b": [None]}}, "9" * 5000]
+BAD = ("HANG", "TRACEBACK", "SOUND,", "DAMAGE,")  # how words begin that must not be counted
+VALUES = [None, True, -1, 0, 2**70, 1e308, 1e-320, "", "NaN", "<b>", "\u0000", "\ud800", [], {}, [[]], {"a": {"b": [None]}}, "9" * 5000]
 RAW = [b"NaN", b"Infinity", b"1e999", b"-0", b"null", b"{", b"[" * 20_000, b'"', b"\x00", b"\xff", b"9" * 400]
 
 
@@ -114,10 +118,10 @@ def twist(record: dict, draw: random.Random) -> bytes:
     return (json.dumps(record) + "\n").encode()
 
 
-def report_of(error: BaseException, seen: Counter) -> None:
-    """Count what a case ended with; print what is not a sentence."""
+def report_of(error: BaseException, seen: Counter, what: str = "refused") -> None:
+    """Count what a case ended with, a sentence as ``what``; print what is none."""
     if isinstance(error, UserError) and str(error).strip() and "\n" not in str(error):
-        seen["refused"] += 1
+        seen[what] += 1
         return
     seen["HANG" if isinstance(error, Hang) else f"TRACEBACK {type(error).__name__}"] += 1
     traceback.print_exception(error, limit=-4)
@@ -127,12 +131,25 @@ def report_of(error: BaseException, seen: Counter) -> None:
 
 
 def original(number: int) -> dict:
-    """A sound record of its own."""
+    """A sound record of its own: of three losses, two data sets and as many seeds as it takes."""
     record = json.loads(GOLDEN.read_text())
-    facts = {"data_label": "scenes", "learning_rate": 0.01, "data_params": {"foreground": 0.01}, "block": f"b{number}"}
-    cell = {**record["cell"], **facts, "seed": number}
-    metrics = {**record["metrics"], "dice@0.5": 0.5 + number / 1000, "foreground_true": 0.01, "n_test": 12}
-    return {**record, "key": f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}", "loss_fingerprint": FP, "cell": cell, "metrics": metrics}
+    loss, seed, share = ("ce", "dice", "dice_ce")[number % 3], number // 6, (0.01, 0.1)[number // 3 % 2]
+    facts = {"dataset": f"scenes(foreground={share})", "dataset_name": "scenes", "data_params": {"foreground": share, "size": 64}}
+    facts |= {"data_label": f"scenes {share:.0%}", "learning_rate": 0.01, "block": f"b{number // 3}", "loss": loss, "seed": seed}
+    noise = number * 7919 % 101 / 1000
+    metrics = {**record["metrics"], "dice@0.5": 0.5 + number / 1000, "dice@val": 0.6 + noise, "foreground_true": share, "n_test": 12}
+    metrics |= {f"val_{name}": metrics[name] for name in ("dice@0.5", "dice@val")}
+    metrics |= {"size_ratio_soft": 1 + noise, "log_size_ratio_soft": noise, "log_size_ratio_hard@0.5": -noise, "nll": 0.1 + noise, "ece": noise}
+    bins = {"class": ["thing"] * 4, "region": ["all"] * 4, "bin": [0, 1, 2, 3], "n": [9, 5, 3, 2], "probability": [0.1, 0.4, 0.6, 0.9]}
+    more = {"steps": {"train_loss": [1 / (1 + step) for step in range(60)]}, "reliability": bins | {"frequency": [0.0, 0.5, 0.5, 1.0]}}
+    key = f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
+    return {**record, **more, "key": key, "loss_label": loss, "loss_fingerprint": FP, "cell": {**record["cell"], **facts}, "metrics": metrics}
+
+
+def note_of(records: list[dict]) -> dict:
+    """What a sweep notes about the experiment of these records."""
+    rows = [[r["key"], FP, r["loss_label"], r["cell"]["data_label"], r["cell"]["block"], ""] for r in records]
+    return {"name": "fuzz", "title": "", "cells": rows}
 
 
 def fuzz_records(count: int, draw: random.Random, seen: Counter, reports: int = 0, size: int = 40, hurt: int = 20) -> None:
@@ -156,7 +173,7 @@ def fuzz_records(count: int, draw: random.Random, seen: Counter, reports: int = 
                     path.write_bytes(damage(path.read_bytes(), draw))
                 else:
                     path.write_bytes(twist(sound[n], draw))
-            note = {"name": "fuzz", "title": "", "cells": [[r["key"], FP, "dice", "scenes", r["cell"]["block"], ""] for r in sound]}
+            note = note_of(sound)
             (Path(folder) / "experiment.json").write_text(json.dumps(note))
             try:
                 with limited():
@@ -166,7 +183,7 @@ def fuzz_records(count: int, draw: random.Random, seen: Counter, reports: int = 
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise
-                report_of(error, seen)
+                report_of(error, seen, "folders of records refused")
             seen["records"] += len(chosen)
             _fuzz_notes(Path(folder), note, draw, seen)
 
@@ -201,7 +218,115 @@ def _fuzz_notes(folder: Path, note: dict, draw: random.Random, seen: Counter) ->
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            report_of(error, seen)
+            report_of(error, seen, "notes refused")
+
+
+# Tables and what lies beside them
+
+
+def finished(folder: Path) -> None:
+    """A results folder whose report has been made."""
+    records = [original(number) for number in range(12)]
+    store = Store(folder)
+    store.open_for_writing()
+    for record in records:
+        store.write(record)
+    cards = sorted((ROOT / "results" / "paper" / "cards").glob("*.json"))[:1]
+    (folder / "cards").mkdir()
+    for card in cards:
+        shutil.copy(card, folder / "cards")
+    note = {**note_of(records), "cards": {f"scenes {share}": card.name for card in cards for share in ("1%", "10%")}}
+    (folder / "experiment.json").write_text(json.dumps(note))
+    (folder / "verified.json").write_text(json.dumps({"says": "3 of 12 cells trained again: all as recorded (3 bit for bit)"}))
+    answers.make(folder)
+
+
+def fuzz_tables(count: int, draw: random.Random, seen: Counter, drawn: int = 20) -> None:
+    """Damage one or two files of a finished folder at a time; a report with figures and one by the command line each ``drawn`` cases, if any."""
+    from benchmark import figures
+
+    draw_everything = figures.draw_everything
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, case = Path(scratch) / "whole", Path(scratch) / "case"
+        figures.draw_everything = lambda tables: ([], {})  # the figures of a report take longer than all else
+        finished(whole)
+        sound = {name: load_table(whole, name) for name in TABLES}
+        for number in range(count):
+            shutil.rmtree(case, ignore_errors=True)
+            shutil.copytree(whole, case)
+            files = [*sorted(file for part in ("tables", "cards") for file in (case / part).iterdir()), case / "verified.json"]
+            records, stamped = number % 3 != 0, number % 3 != 1  # without either what is damaged is only seen as it is read
+            for file in draw.sample(files, draw.choice([1, 1, 2])):
+                twisted = file.suffix == ".json" and draw.random() < 0.5
+                file.write_bytes(twist(json.loads(file.read_text()), draw) if twisted else damage(file.read_bytes(), draw))
+            if not records:
+                shutil.rmtree(case / "cells")
+            if not stamped or number % 6 == 0:
+                (case / "tables" / "made_from.json").unlink()
+            try:
+                figures.draw_everything = draw_everything if drawn and number % drawn == 0 else lambda tables: ([], {})
+                with limited():
+                    _tables_case(case, sound, records, seen)
+                    if drawn and number % drawn == 0:
+                        command("report", "--results", str(case), seen=seen)
+                        command("status", "smoke", "--why", "--results", str(case), seen=seen)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                report_of(error, seen, "reports of damaged tables refused")
+            seen["folders of tables"] += 1
+    figures.draw_everything = draw_everything
+
+
+def _tables_case(case: Path, sound: dict[str, Any], records: bool, seen: Counter) -> None:
+    from benchmark import findings
+
+    for name in TABLES:
+        try:
+            as_it_was = load_table(case, name).equals(sound[name])
+            seen["tables loaded" if as_it_was else "tables loaded, other numbers"] += 1
+            if not as_it_was and (case / "tables" / "made_from.json").is_file() and _stamped(case, name):
+                seen["DAMAGE, UNSEEN"] += 1
+        except UserError as error:
+            report_of(error, seen, "tables refused")
+    for call in ("study", "hours", "tally", "verdicts", "mean dice@0.5 | ce | scenes 1%"):
+        try:
+            findings.show(call, findings.Results(case, ROOT))
+        except UserError as error:
+            report_of(error, seen, "numbers refused")
+    answers.make(case)
+    seen["reports of damaged tables"] += 1
+    if records:
+        rebuilt = all(load_table(case, name).equals(sound[name]) for name in TABLES)
+        seen["tables rebuilt" if rebuilt else "SOUND, LOST"] += 1
+
+
+def _stamped(case: Path, name: str) -> bool:
+    """Whether the stamp itself is unharmed where it speaks of a table."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return isinstance(json.loads((case / "tables" / "made_from.json").read_text())["files"][f"{name}.parquet"], str)
+    return False
+
+
+def command(*args: str, seen: Counter) -> int:
+    """Run the command line in this process; its exit code. 0, 1 and 2 are its ways to end, and nothing may print a traceback."""
+    from benchmark import cli
+
+    out, before = io.StringIO(), sys.argv
+    sys.argv = ["lossbench", *args]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            cli.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        sys.argv = before
+    sane = code in (0, 1, 2) and "Traceback" not in out.getvalue() and out.getvalue().strip()
+    seen["commands" if sane else "TRACEBACK of a command"] += 1
+    if not sane:
+        print(args, code, out.getvalue()[-2000:])
+    return code
 
 
 # Data of a user
@@ -300,6 +425,7 @@ def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
                     file.write_bytes(gzip.compress(damage(gzip.decompress(raw), draw)))
                 else:
                     file.write_bytes(damage(raw, draw))
+            refused = ""
             for step in ("inspect", "sweep"):
                 try:
                     with limited():
@@ -307,11 +433,17 @@ def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
                             console.print(commands.render_inspection(commands.inspect(str(path))))
                         else:
                             get_dataset(f"folder(path={str(path)!r})", 0)
-                    seen["read"] += 1
+                    seen["data read"] += 1
                 except BaseException as error:
                     if isinstance(error, KeyboardInterrupt):
                         raise
-                    report_of(error, seen)
+                    report_of(error, seen, "data refused")
+                    refused = step
+            if number % 50 == 0:
+                command("data", "inspect", str(path), seen=seen)
+                if refused == "sweep":  # else it would train
+                    code = command("sweep", "smoke", "--data", str(path), "--results", f"{scratch}/results", seen=seen)
+                    seen["sweeps of damaged data refused" if code == 2 else "SOUND, TRAINED"] += 1
             if cache:
                 shutil.rmtree(Path(scratch, "cache"), ignore_errors=True)
             seen["data folders"] += 1
@@ -320,6 +452,7 @@ def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--records", type=int, default=1000)
+    parser.add_argument("--tables", type=int, default=1000)
     parser.add_argument("--data", type=int, default=1000)
     parser.add_argument("--reports", type=int, default=3, help="folders whose report is made, too")
     parser.add_argument("--seed", type=int, default=0)
@@ -328,9 +461,11 @@ def main() -> None:
     seen: Counter = Counter()
     began = time.perf_counter()
     fuzz_records(options.records, random.Random(options.seed), seen, options.reports)
+    if options.tables:
+        fuzz_tables(options.tables, random.Random(options.seed), seen)
     fuzz_data(options.data, random.Random(options.seed), seen)
     print(f"{dict(seen)}, {time.perf_counter() - began:.0f} s")
-    raise SystemExit(any(word.split()[0] in ("HANG", "TRACEBACK", "SOUND,") for word in seen))
+    raise SystemExit(any(word.split()[0] in BAD for word in seen))
 
 
 if __name__ == "__main__":
