@@ -102,6 +102,8 @@ def twist(record: dict, draw: random.Random) -> bytes:
             if not inner or draw.random() < 0.3:
                 break
             place = draw.choice(inner)
+        if not place:
+            break
         name = draw.choice(list(place)) if isinstance(place, dict) else draw.randrange(len(place))
         kind = draw.randrange(4)
         if kind == 0 and isinstance(place, dict):
