@@ -1,8 +1,9 @@
 """What a record says: its schema as commented types, and its strict JSON form; older versions are read by upgrades.
 
 Numbers that are not finite are written as ``null`` (strict JSON has no NaN): a reader takes ``null`` in a numeric
-place as "no value here", and the neighbouring count or outcome says why. Nothing is rounded, so that equal trainings
-give equal bytes. The last member, ``check``, is the CRC-32 of all bytes before it, so that a bit that flips in a digit
+place as "no value here", and the neighbouring count or outcome says why. What is told of single images and single
+steps is rounded to six digits, which is more than one of them carries and halves the record; all else is in full, and
+equal trainings give equal bytes. The last member, ``check``, is the CRC-32 of all bytes before it, so that a bit that flips in a digit
 is noticed too; records without one, of earlier versions, are read all the same.
 """
 
@@ -21,6 +22,7 @@ from benchmark.errors import UserError
 SCHEMA = 1
 KEY = re.compile(r"[0-9a-f]{16}")
 CHECK = re.compile(rb',"check":"([0-9a-f]{8})"}\n')
+_ROUNDED = ("images", "steps")
 _CHECK_SIZE = len(b',"check":"00000000"}\n')
 _UPGRADES: dict[int, Callable[[dict], dict]] = {}  # version n -> function that turns a record n into a record n + 1
 
@@ -135,8 +137,20 @@ def encode(record: dict) -> bytes:
     if not isinstance(fingerprint, str) or not re.fullmatch(r"[0-9a-f]{8,}", fingerprint):
         raise ValueError(f"a record needs a loss fingerprint of 8 or more hex digits, not {fingerprint!r}")
     ordered = {"schema": SCHEMA, **{name: item for name, item in record.items() if name not in ("schema", "check")}}
-    body = json.dumps(plain(ordered), allow_nan=False, separators=(",", ":"), ensure_ascii=False)[:-1].encode()
+    body = json.dumps(rounded(plain(ordered)), allow_nan=False, separators=(",", ":"), ensure_ascii=False)[:-1].encode()
     return body + f',"check":"{zlib.crc32(body):08x}"}}\n'.encode()
+
+
+def rounded(record: dict) -> dict:
+    """Return a record as it is written: the columns of ``images`` and ``steps`` at six significant digits."""
+    parts = {part: record[part] for part in _ROUNDED if isinstance(record.get(part), dict)}
+    return {**record, **{part: {name: _six_digits(column) for name, column in columns.items()} for part, columns in parts.items()}}
+
+
+def _six_digits(column: Any) -> Any:
+    if not isinstance(column, list):
+        return column
+    return [float(f"{value:.6g}") if isinstance(value, float) else value for value in column]
 
 
 def whole(data: bytes) -> str:

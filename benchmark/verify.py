@@ -13,6 +13,7 @@ from typing import Any
 from benchmark import engines, stacks, work
 from benchmark.errors import UserError
 from benchmark.files import cannot_write, write_atomically
+from benchmark.record import rounded
 from benchmark.registry import PATHS
 from benchmark.store import Store
 
@@ -121,6 +122,7 @@ def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
         parts = [name for name in old["certificate"] if old["certificate"][name] != new["certificate"].get(name)]
         return False, f"start, order, split or data differ: {', '.join(parts)}"
     if exact:
+        old = rounded(old)  # as older versions did not
         different = [part for part in CHECKED if old.get(part) != new.get(part)]
         return not different, "bit for bit" if not different else f"in the same environment, {', '.join(different)} differ"
     gap = abs((old["metrics"].get("dice@0.5") or 0.0) - (new["metrics"].get("dice@0.5") or 0.0))
