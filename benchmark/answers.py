@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark import notes
 from benchmark.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ def make(results: Path, images: bool = True) -> Made:
     """
     from benchmark import report
     from benchmark.store import Store
-    from benchmark.sweep import read_experiment_note
 
-    note, recorded = read_experiment_note(results), Store(results).exists()
+    note, recorded = notes.read(results), Store(results).exists()
     lines = []
     if note is not None and recorded:
         lines.append(write_tables(results, note))

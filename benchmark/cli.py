@@ -94,7 +94,7 @@ def sweep(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Draw figures and write the report at the end.")] = True,
 ) -> None:
     """Train what is missing of an experiment, then write tables, figures and the report."""
-    from benchmark import listing
+    from benchmark import listing, notes
     from benchmark import sweep as sweeping
     from benchmark.data import cardfile
 
@@ -108,7 +108,7 @@ def sweep(
     chosen = sweeping.select(planned, budget, shard, workers)
     if len(chosen) < len(planned.missing):
         _say(f"  {len(chosen)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, [budget, shard and f'shard {shard}']))})")
-    sweeping.write_experiment(resolved, planned.cells, results, cards)  # first, so that an interrupted sweep can be reported, too
+    notes.write(resolved, planned.cells, results, cards)  # first, so that an interrupted sweep can be reported, too
     failed = _train(planned, results, json_lines, only=chosen, **engine)
     if report:
         _answer(results)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark import notes
 from benchmark.errors import UserError
 
 LOSSES = ("ce", "dice", "dice_ce", "ce + log_dice", "ce_l1")
@@ -27,9 +28,8 @@ def make(results: Path, seed: int = 0) -> str:
 
     from benchmark.analysis import tables
     from benchmark.answers import records
-    from benchmark.sweep import read_experiment_note
 
-    note = read_experiment_note(results)
+    note = notes.read(results)
     blocks: dict[tuple[str, str], dict[str, dict]] = {}
     for record in records(results, note) if note else ():
         cell = record["cell"]

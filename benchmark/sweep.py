@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -10,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import engines, shapes, stacks, strictjson, work
+from benchmark import engines, stacks, work
 from benchmark.cells import Cell, Experiment
 from benchmark.errors import UserError
-from benchmark.files import cannot_write, write_atomically
 from benchmark.store import Store
 
 GUESS = 8.0  # seconds a cell takes, as long as none of its kind has been measured
@@ -267,37 +265,3 @@ def check_losses(cells: list[Cell]) -> None:
                 break
         if complaint:
             raise UserError(f"loss '{spec.label}': {complaint}")
-
-
-# --- the experiment that a results folder speaks of -----------------------------------------------------------------------
-
-
-def write_experiment(experiment: Experiment, cells: list[Cell], folder: Path, cards: dict[str, str] | None = None) -> None:
-    """Note which experiment was swept last, and its cells, so that tables and report know what belongs to it."""
-    facts = {
-        "name": experiment.name,
-        "title": experiment.title,
-        "file": Path(experiment.file).name,
-        "seeds": list(experiment.seeds),
-        "skipped": list(experiment.skipped),
-        "cards": cards or {},
-        "cells": [[c.key, c.loss.fingerprint, c.loss.label, c.data_label, c.block, ",".join(c.parts)] for c in cells],
-    }
-    try:
-        write_atomically(Path(folder) / "experiment.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
-    except OSError as error:
-        raise cannot_write(Path(folder), error) from None
-
-
-def read_experiment_note(folder: str | Path) -> dict | None:
-    """Return what ``write_experiment`` noted, or None where no sweep has been."""
-    try:
-        note = strictjson.read(Path(folder) / "experiment.json")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{Path(folder) / 'experiment.json'}: cannot be read ({error}); the sweep's command writes it again") from None
-    wrong = shapes.wrong_note(note)
-    if wrong:
-        raise UserError(f"{Path(folder) / 'experiment.json'}: {wrong}; the sweep's command writes it again")
-    return note

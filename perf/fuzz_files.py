@@ -33,7 +33,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmark import answers, packs, sweep
+from benchmark import answers, notes, packs, sweep
 from benchmark.analysis.tables import TABLES, load_table
 from benchmark.errors import UserError
 from benchmark.store import Store
@@ -195,7 +195,7 @@ def _records_case(folder: Path, sound: list[dict], chosen: set[int], report: boo
     pairs = [(record["key"], FP) for record in sound]
     store.state(pairs)
     sweep.open_results(folder, say=lambda text: None)
-    answers.write_tables(folder, sweep.read_experiment_note(folder))
+    answers.write_tables(folder, notes.read(folder))
     cells = load_table(folder, "cells").set_index("key")
     states = store.state(pairs)
     for n, record in enumerate(sound):
@@ -214,7 +214,7 @@ def _fuzz_notes(folder: Path, note: dict, draw: random.Random, seen: Counter) ->
         seen["notes"] += 1
         try:
             with limited():
-                found = sweep.read_experiment_note(folder)
+                found = notes.read(folder)
                 if found is not None:
                     answers.write_tables(folder, found)
         except BaseException as error:

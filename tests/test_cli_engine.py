@@ -32,7 +32,8 @@ def test_options_that_contradict_each_other_are_refused_in_one_sentence(given, s
 
 def test_plain_options_go_through_as_they_are():
     assert options(workers=3, time_limit=9.0) == {
-        "workers": 3, "serial": False, "cluster": None, "scheduler": None, "gpus": (), "per_gpu": 1, "device": "cpu", "size": 4, "time_limit": 9.0, "logs": None,
+        "workers": 3, "serial": False, "cluster": None, "scheduler": None, "gpus": (), "per_gpu": 1,
+        "device": "cpu", "size": 4, "time_limit": 9.0, "logs": None,
     }  # fmt: skip
     assert options(cluster="c.toml", device="cuda")["device"] == "cuda"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark import notes
 from benchmark.answers import records
 from benchmark.experiment import find_experiment
-from benchmark.sweep import read_experiment_note
 
 STUDY = Path(__file__).parents[1] / "results" / "paper"
 pytestmark = pytest.mark.skipif(not (STUDY / "records.zip").is_file(), reason="the records of the study are not here")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not (STUDY / "records.zip").is_file(), reason="t
 
 @pytest.fixture(scope="module")
 def note():
-    return read_experiment_note(STUDY)
+    return notes.read(STUDY)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_nothing_of_the_machine_that_trained_it_is_told(frames):
 def test_the_experiment_file_is_the_one_that_was_trained(note):
     from benchmark.experiment import read_experiment
 
-    if read_experiment_note(STUDY)["skipped"]:
+    if notes.read(STUDY)["skipped"]:
         pytest.skip("a public set was left out")
     planned = {cell.key for cell in read_experiment(find_experiment("paper")).cells()}
     here = {row[0] for row in note["cells"]}
