@@ -99,19 +99,26 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict] | None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         images, masks = (np.load(folder / f"{key}.npy", mmap_mode="r") for key in ("images", "masks"))
         whole = list(images.shape) == meta["shape"] and len(masks) == len(images) and _whole(meta, len(images), masks.ndim - 1)
-        whole = whole and all(_sound(folder / f"{key}.npy", array, meta["digests"][key]) for key, array in (("images", images), ("masks", masks)))
+        whole = whole and all(_sound(folder / f"{key}.npy", array, key, meta) for key, array in (("images", images), ("masks", masks)))
     except UNREADABLE:
         return None
     return (images, masks, meta) if whole else None
 
 
-def _sound(path: Path, array: np.ndarray, expected: str) -> bool:
-    """Whether an array is the one that was prepared. Read through once a process, since a changed bit would not show otherwise."""
+def _sound(path: Path, array: np.ndarray, key: str, meta: dict) -> bool:
+    """Whether an array is the one that was prepared: by size and time of change, else by its digest, read through once a process."""
+    mark = _mark(path)
+    if mark == meta.get("marks", {}).get(key):
+        return True
+    seen = (path, *mark, meta["digests"][key])
+    if seen not in _found_sound and digest(array) == meta["digests"][key]:
+        _found_sound.add(seen)
+    return seen in _found_sound
+
+
+def _mark(path: Path) -> list[int]:
     facts = path.stat()
-    mark = (path, facts.st_ino, facts.st_size, facts.st_mtime_ns, expected)
-    if mark not in _found_sound and digest(array) == expected:
-        _found_sound.add(mark)
-    return mark in _found_sound
+    return [facts.st_size, facts.st_mtime_ns]
 
 
 def _whole(meta: dict, count: int, dims: int) -> bool:
@@ -144,6 +151,7 @@ def _write(folder: Path, made: Prepared, spec: str) -> None:
     with whole_folder(folder) as work:
         np.save(work / "images.npy", made.images)
         np.save(work / "masks.npy", made.masks)
+        meta["marks"] = {key: _mark(work / f"{key}.npy") for key in ("images", "masks")}
         write_whole(work / "meta.json", json.dumps(meta).encode())
 
 
