@@ -135,6 +135,7 @@ def _whole(meta: dict, count: int, dims: int) -> bool:
         and isinstance(meta["unit"], str)
         and isinstance(meta["notes"], dict)
         and all(isinstance(meta["digests"][key], str) for key in ("images", "masks"))
+        and isinstance(meta.get("marks", {}), dict)
     )
 
 
