@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,11 @@ class Entry:
     function: str
     line: int
     doc: str = ""
-    fingerprint: str = field(default="", compare=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of the function's code and of all of ours that it uses; computed for what is named, which most entries are not."""
+        return fingerprint(self.file, self.function)
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,7 @@ def _entry(module: Module, node: ast.FunctionDef, decorator: ast.Call, kind: str
     family = meta.pop("family", "user")
     return Entry(
         kind, name, family, params, choices, tuple(needs), meta, module.path, node.name, node.lineno,
-        ast.get_docstring(node) or "", fingerprint(module.path, node.name),
+        ast.get_docstring(node) or "",
     )  # fmt: skip
 
 
