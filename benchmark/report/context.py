@@ -84,7 +84,7 @@ def _facts(cells: pd.DataFrame, meta: Mapping[str, Any]) -> list[tuple[str, str]
         ("data set variants", str(cells["dataset"].nunique())),
         ("seeds each", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"),
         ("collapsed", str(collapsed)),
-        ("training", words.duration(float(cells["seconds"].astype(float).sum()))),
+        ("processor time", words.duration(float(cells["cpu_seconds"].astype(float).sum()))),  # wall time tells what else ran on the machine
     ]
     return facts
 
