@@ -169,9 +169,13 @@ def _power(results: Results, _: str) -> str:
     primary = results.verdicts[results.verdicts["role"] == "primary"]
     known = primary.dropna(subset=["mde"])
     enough = int((known["mde"] <= known["margin"]).sum())
+    decided = int(primary["verdict"].isin(["supported", "contradicted", "equivalent"]).sum())
+    more = (known["mde"] / known["margin"]).median() ** 2  # the detectable effect falls with the root of the number of blocks
     return (
         f"{enough} of {len(primary)} primary tests have a minimum detectable effect (80 % power) no larger than the smallest effect of interest"
         + (f"; {len(primary) - len(known)} have none" if len(known) < len(primary) else "")
+        + (f"; the median test would need {words.significant(more, 2)} times as many blocks" if more > 1 else "")
+        + f". {decided} of {len(primary)} are decided"
     )
 
 

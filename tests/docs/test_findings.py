@@ -67,7 +67,10 @@ def test_only_what_stands_between_markers_is_written(study):
         ("sure C1.2", "adjusted p = .002, 40 blocks on 4 data set variants, minimum detectable effect 0.40, smallest of interest 0.50"),
         ("sure C1.3", "p = .400, 40 blocks on 4 data set variants, minimum detectable effect –, smallest of interest 0.50"),
         ("tally", "1 supported · 1 contradicted"),
-        ("power", "3 of 4 primary tests have a minimum detectable effect (80 % power) no larger than the smallest effect of interest"),
+        (
+            "power",
+            "3 of 4 primary tests have a minimum detectable effect (80 % power) no larger than the smallest effect of interest. 3 of 4 are decided",
+        ),
         ("mean dice@0.5 | ce | scenes", "0.625"),
         ("hours", "3.0 core-hours (Some processor)"),
         ("caption gap", "Figure 12. The gap. Points are means."),
