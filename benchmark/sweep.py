@@ -128,11 +128,13 @@ def tasks(
 ) -> list[engines.Task]:
     """Return the tasks that train these cells: stacks of one block where it has two or more cells left, else across seeds.
 
-    Without a ``size`` a task holds many cells of one data set and recipe, and its worker finds out how many to train together.
+    Stacks larger than the usual ones hold cells of all seeds of a data set and recipe. Without a ``size`` a task holds many of them, and
+    its worker finds out how many to train together.
     """
+    small = size is not None and size <= stacks.CPU
     alike: dict[str | tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
-        alike[cell.block if size else (cell.data.text, cell.recipe.digest)].append(cell)
+        alike[cell.block if small else (cell.data.text, cell.recipe.digest)].append(cell)
     cut: list[list[Cell]] = []
     single: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for group in alike.values():

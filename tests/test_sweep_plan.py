@@ -60,6 +60,11 @@ def test_single_cells_of_many_seeds_are_stacked_together(planned):
     assert sorted(len(task.cells) for task in tasks) == [2, 3]
 
 
+def test_large_stacks_hold_cells_of_several_seeds(planned):
+    tasks = sweep.tasks(planned, planned.cells, Path("results"), {}, "cpu", size=13)
+    assert sorted(len(task.cells) for task in tasks) == [12, 12, 13, 13] and all(task.payload["size"] == 13 for task in tasks)
+
+
 def test_a_worker_that_tries_sizes_is_handed_the_cells_of_all_seeds_of_a_data_set(planned):
     tasks = sweep.tasks(planned, planned.cells, Path("results"), {}, "cuda", size=None)
     assert sorted(len(task.cells) for task in tasks) == [25, 25] and all(task.payload["size"] is None for task in tasks)
