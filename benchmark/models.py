@@ -7,7 +7,7 @@ sees input channels k*C..(k+1)*C and has its own weights. K = 1 is the ordinary 
 from __future__ import annotations
 
 import hashlib
-from itertools import pairwise
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 # With a plain ReLU the eight channels before the head can all be dead on the foreground: then only the head's bias can raise its logit,
 # some 0.005 a step, and cross-entropy looks as if it could not learn (training loss .055 instead of .02 after 200 steps, 2 of 3 seeds).
 SLOPE = 0.1
+ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
 
 
 class UNet(nn.Module):
@@ -44,7 +45,7 @@ class UNet(nn.Module):
 
         below = [in_channels, *widths[:-1]]
         self.down = nn.ModuleList(stage(i, o) for i, o in zip(below, widths, strict=True))
-        pairs = list(pairwise(widths))[::-1]
+        pairs = list(itertools.pairwise(widths))[::-1]
         self.up = nn.ModuleList(up(cells * deep, cells * flat, 2, stride=2, groups=cells) for flat, deep in pairs)
         self.merge = nn.ModuleList(stage(2 * flat, flat) for flat, _ in pairs)
         self.head = conv(cells * widths[0], cells * classes, 1, groups=cells)
@@ -82,40 +83,63 @@ def initial_weights(in_channels: int, classes: int, widths: tuple[int, ...], dim
 
 
 class Stack:
-    """K cells in one network: each cell keeps its own parameters, which are joined group by group for every forward pass.
+    """K cells in one network: each layer holds the weights of all cells, cell after cell along its first axis.
 
-    Separate parameters let each cell have its own learning rate and clipping in an ordinary optimiser; joining them costs a copy of the
-    weights, little beside a forward pass. Calling it maps (B, K*in_channels, *S) to logits (B, K, classes, *S).
+    All weights lie in one vector, ``values``, and all gradients in another, ``slopes``, layer after layer; ``owner`` tells for each
+    number which cell's it is. So an update with a learning rate a cell takes a few operations, however many cells and layers there are.
+    Calling it maps (B, K*in_channels, *S) to logits (B, K, classes, *S).
     """
 
     def __init__(self, starts: list[dict[str, Tensor]], in_channels: int, classes: int, widths: tuple[int, ...], dims: int, device: str = "cpu",
                  precision: str = "float32"):  # fmt: skip
         self.autocast = (torch.device(device).type, torch.bfloat16) if precision == "bfloat16" else None
+        self.count = len(starts)
+        joined = {name: torch.cat([start[name] for start in starts]).to(device) for name in starts[0]}
+        lengths = [-(-value.numel() // ALIGN) * ALIGN for value in joined.values()]
+        self.values = torch.zeros(sum(lengths), dtype=next(iter(joined.values())).dtype, device=device)
+        self.slopes = torch.zeros_like(self.values)
+        self.owner = torch.zeros(len(self.values), dtype=torch.int64, device=device)
+        self.layers: dict[str, tuple[Tensor, Tensor]] = {}  # weights and gradients (K, numbers of a cell), on the memory of the vectors
         with torch.device("meta"):  # only the shape of the network is needed: no memory, no draw from the global stream
-            self.network = UNet(in_channels, classes, widths, dims, len(starts))
-        self.cells = [{k: v.to(device, copy=True).requires_grad_() for k, v in start.items()} for start in starts]
+            self.network = UNet(in_channels, classes, widths, dims, self.count)
+        places = zip(itertools.accumulate(lengths, initial=0), joined.items(), strict=False)
+        parts = {name: (slice(begin, begin + value.numel()), value.shape) for begin, (name, value) in places}
+        for name, (part, _) in parts.items():
+            self.values[part] = joined[name].flatten()
+            self.owner[part] = torch.arange(self.count, device=device).repeat_interleave(joined[name].numel() // self.count)
+            self.layers[name] = self.values[part].view(self.count, -1), self.slopes[part].view(self.count, -1)
+        self.network.load_state_dict({name: self.values[part].view(shape) for name, (part, shape) in parts.items()}, assign=True)
+        for name, parameter in self.network.named_parameters():
+            part, shape = parts[name]
+            parameter.grad = self.slopes[part].view(shape)
 
     def __call__(self, x: Tensor) -> Tensor:
-        # Grouped layers hold their groups along the first axis, whatever the layer.
-        joined = {name: torch.cat([cell[name] for cell in self.cells]) for name in self.cells[0]}
         if self.autocast is None:
-            return torch.func.functional_call(self.network, joined, (x,))
+            return self.network(x)
         with torch.autocast(*self.autocast):
-            return torch.func.functional_call(self.network, joined, (x,))
+            return self.network(x).float()
 
     def __len__(self) -> int:
-        return len(self.cells)
+        return self.count
 
     def weights(self, cell: int) -> dict[str, Tensor]:
         """Return a copy of one cell's weights."""
-        return {name: value.detach().clone() for name, value in self.cells[cell].items()}
+        return {name: value.detach().view(self.count, -1, *value.shape[1:])[cell].clone() for name, value in self.network.named_parameters()}
+
+    def norms(self) -> Tensor:
+        """Return the norm of each cell's gradient, (K,): that of its layers' norms, as ``torch.nn.utils.clip_grad_norm_`` computes it."""
+        of_layers = [torch.linalg.vector_norm(slopes, dim=1) for _, slopes in self.layers.values()]
+        return torch.linalg.vector_norm(torch.stack(of_layers, 1), dim=1)
+
+    def each(self, numbers: Tensor) -> Tensor:
+        """Return one number a cell, (K,), for each number of the vectors."""
+        return numbers.index_select(0, self.owner)
 
     @torch.no_grad()
     def load(self, weights: list[dict[str, Tensor]]) -> None:
         """Overwrite the weights of all cells."""
-        for cell, new in zip(self.cells, weights, strict=True):
-            for name, value in cell.items():
-                value.copy_(new[name])
+        for name, (values, _) in self.layers.items():
+            values.copy_(torch.stack([own[name].flatten() for own in weights]))
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:

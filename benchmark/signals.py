@@ -26,7 +26,7 @@ def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
             part = images[0][begin:end]
             x = part.repeat(1, len(stack), *[1] * (part.ndim - 2))
         else:  # a cell with fewer images repeats its last one, and the surplus is cut off below
-            x = torch.cat([part[torch.arange(begin, end).clamp_max(part.shape[0] - 1)] for part in images], 1)
+            x = torch.cat([part[torch.arange(begin, end, device=part.device).clamp_max(part.shape[0] - 1)] for part in images], 1)
         outputs.append(stack(x).transpose(0, 1))
     return [whole[: part.shape[0]] for whole, part in zip(torch.cat(outputs, 1), images, strict=True)]
 
@@ -105,26 +105,22 @@ def call_loss(job: Any, logits: Tensor, target: Tensor, distances: Tensor | None
     return value.reshape(())
 
 
-def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, targets: list[Tensor], logits: Tensor) -> None:
-    """Append one row of every signal to each cell's curves, and keep the weights that are best on validation."""
-    images: list[Tensor] = []
-    kept: dict[int, Tensor] = {}
-    for job, block in zip(jobs, members, strict=True):
-        if id(block) not in kept:
-            kept[id(block)] = block.images[torch.from_numpy(job.data.split["val"])]
-        images.append(kept[id(block)])
-    outputs = predict(stack, images, recipe.batch)
+def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, targets: list[Tensor], gradients: list[Tensor]) -> None:
+    """Append one row of every signal to each cell's curves, and keep the weights that are best on validation.
+
+    ``targets`` and ``gradients``: each cell's masks, and its loss's gradient by the logits, of the batch just trained on.
+    """
+    outputs = predict(stack, [block.held_out["val"] for block in members], recipe.batch)
     for cell, (job, block, result) in enumerate(zip(jobs, members, results, strict=True)):
         if result.error:
             continue
-        val = torch.from_numpy(job.data.split["val"])
-        target, scores = block.masks[val].long(), outputs[cell].float()
+        target, scores = block.truth, outputs[cell].float()
         finite = bool(torch.isfinite(scores).all())
         prob = scores.softmax(1)
         if step == recipe.steps:
             result.predictions["val"] = prob.cpu().numpy()
         row: dict[str, Any] = {"step": step, "train_loss": result.train_loss[-1], "grad_norm": result.grad_norm[-1]}
-        row["grad_fg_share"] = gradient_shares(logits.grad[:, cell], targets[cell], job.data.ignore_index) if logits.grad is not None else math.nan
+        row["grad_fg_share"] = gradient_shares(gradients[cell], targets[cell], job.data.ignore_index)
         if finite:
             sums = soft_dice_sums(prob, target, job.data.ignore_index)
             row["val_dice"] = mean_dice(sums)
@@ -134,7 +130,7 @@ def validate(stack: Stack, jobs, members, results, recipe: Recipe, step: int, ta
             row.update(size_terms(sums))
             row["match_ce"] = cross_entropy(scores, target, job.data.ignore_index) - row["size_ce"]
             row["collapsed"] = collapse_kind(labels(scores).cpu().numpy(), target.cpu().numpy(), job.data.ignore_index)
-            distances = None if block.distances is None else block.distances[val]
+            distances = None if block.distances is None else block.distances.index_select(0, block.splits["val"])
             row["val_loss"] = _validation_loss(job, scores, target, distances, block.frequency, recipe.batch, step / recipe.steps)
             if row["val_dice"] > result.best[0]:
                 result.best = (row["val_dice"], step)

@@ -82,15 +82,11 @@ def passes(recipe, size: tuple[int, ...]) -> dict[str, tuple[int, Callable]]:
     def one(cells: int, layout=torch.contiguous_format) -> Callable:
         stack = Stack([initial_weights(1, 2, recipe.widths, len(size), n) for n in range(cells)], 1, 2, recipe.widths, len(size))
         x = torch.randn(recipe.batch, cells, *size).contiguous(memory_format=layout)
-        if layout == torch.channels_last:
-            lay = {"memory_format": layout}
-            stack.cells = [{k: v.detach().contiguous(**lay).requires_grad_() if v.ndim == 4 else v for k, v in stack.cells[0].items()}]
+        stack.network.to(memory_format=layout)
 
         def call():
             stack(x).square().mean().backward()
-            for cell in stack.cells:
-                for value in cell.values():
-                    value.grad = None
+            stack.network.zero_grad()
 
         return call
 

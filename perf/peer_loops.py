@@ -16,10 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark import seeds
+from benchmark.blocks import blocks_of
 from benchmark.cells import Recipe
 from benchmark.models import UNet, weights_hash
 from benchmark.registry import get_dataset, get_loss, parse_loss
-from benchmark.training import Job, _batch, _blocks, _checkpoints, learning_rate
+from benchmark.training import Job, _checkpoints
+from benchmark.updates import learning_rate
 
 warnings.filterwarnings("ignore")
 
@@ -74,8 +77,8 @@ def prepare(data_text: str, seed: int, recipe: Recipe, loader_workers: int) -> t
     from monai.data import DataLoader
 
     data = shared(data_text, seed)
-    block = _blocks([Job(None, (), data, data_text, seed)], recipe, "cpu")[data_text, seed]
-    generator = torch.Generator().manual_seed(block.augment_seed)
+    block = blocks_of([Job(None, (), data, data_text, seed)], recipe, "cpu")[data_text, seed]
+    generator = torch.Generator().manual_seed(seeds.integer("augment", data_text, seed))
     axes = data.masks.ndim
     plan = Batches()
     for row in block.order.tolist():
@@ -248,9 +251,8 @@ def set_up(data_text: str, seeds: tuple[int, ...], settings: dict) -> dict:
     opened = time.perf_counter()
     recipe = Recipe(**settings)
     _, block, loaders = prepare(data_text, seeds[0], recipe, 0)
-    generator, job = torch.Generator().manual_seed(block.augment_seed), recipe.model_copy(update={"steps": 3})
-    for step, batch in zip(range(job.steps), loaders["train"], strict=False):
-        image, mask, _ = _batch(block, step, generator, recipe)
+    for step, batch in zip(range(3), loaders["train"], strict=False):
+        image, mask, _ = block.batch(torch.tensor([step]))
         if not (torch.equal(image, batch["image"]) and torch.equal(mask, batch["label"][:, 0])):
             raise RuntimeError(f"the loop's batch {step} is not ours")
     gaps = {}

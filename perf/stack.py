@@ -52,8 +52,12 @@ def channels_last(plain: type) -> type:
     class ChannelsLast(plain):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            turned = [{k: v.detach().contiguous(**layout) if v.ndim == 4 else v.detach() for k, v in cell.items()} for cell in self.cells]
-            self.cells = [{k: v.requires_grad_() for k, v in cell.items()} for cell in turned]
+            for name, own in self.network.named_parameters():
+                if own.ndim == 4:
+                    plain, (values, slopes) = own.detach().clone(), self.layers[name]
+                    first, second, *kernel = own.shape
+                    own.data, own.grad = (part.view(first, *kernel, second).permute(0, 3, 1, 2) for part in (values, slopes))
+                    own.data.copy_(plain)
 
         def __call__(self, x):
             return super().__call__(x.contiguous(**layout))

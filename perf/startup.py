@@ -32,7 +32,7 @@ GOAL_MS = 50
 EVALUATION = ("validation, once", "predictions of validation and test images", "scores")
 PARTS = {  # what is timed inside a stack: label -> (module, function)
     "data opened or drawn": ("benchmark.work", "_open"),
-    "start, order, hashes": ("benchmark.training", "_blocks"),
+    "start, order, hashes": ("benchmark.blocks", "blocks_of"),
     "validation, once": ("benchmark.signals", "validate"),
     "predictions of validation and test images": ("benchmark.training", "_predict"),
     "scores": ("benchmark.scoring", "score"),

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from benchmark.blocks import batch_order
 from benchmark.cells import Recipe
 from benchmark.models import weights_hash
 from benchmark.registry import get_dataset, get_loss, parse_loss
 from benchmark.scoring import collapse_kind, collapse_step, score
-from benchmark.training import Job, batch_order, learning_rate, train
+from benchmark.training import Job, train
 
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
 TINY = Recipe(steps=6, batch=4, widths=(4, 8), validations=2)
@@ -120,14 +121,6 @@ def test_three_dimensions_and_boundary_maps_train():
 def test_every_image_comes_once_before_any_comes_again():
     order = batch_order(10, 4, 5, np.random.default_rng(0)).reshape(-1)
     assert sorted(order[:10]) == list(range(10)) and sorted(order[10:20]) == list(range(10))
-
-
-@pytest.mark.parametrize("schedule", ["one_cycle", "constant", "poly"])
-@pytest.mark.parametrize("steps", [1, 2, 100])
-def test_the_learning_rate_is_positive_and_never_above_its_peak(schedule, steps):
-    recipe = Recipe(schedule=schedule, steps=steps, learning_rate=0.1)
-    rates = [learning_rate(recipe, step, 0.1) for step in range(steps)]
-    assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates) and rates[0] > 0
 
 
 def test_collapse_is_seen_from_validation_predictions():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from benchmark.errors import UserError, nearest
@@ -14,43 +17,77 @@ DEGREES = 15.0  # largest rotation of "full"
 GAIN, OFFSET = 0.15, 0.15  # standard deviations of the intensity change of "full", in units of the image's own spread
 
 
-def augment(images: Tensor, masks: Tensor, extra: Tensor | None, generator: Generator, kind: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the batch augmented: images (N, C, *S), masks (N, *S), extra (N, K, *S) or None, all by the same transform of each image.
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides of the batches of a training, on the device: a row a step, a column an image of the batch."""
+
+    flips: Tensor | None = None  # int64: which axes are flipped, one bit each, and whether the first two are swapped, the highest bit
+    angles: Tensor | None = None  # radians
+    lights: Tensor | None = None  # (steps, batch, 2): gain and offset
+
+    def at(self, step: Tensor) -> Draws:
+        """Return the draws of one step, a tensor of one index."""
+        return Draws(*(None if part is None else part.index_select(0, step)[0] for part in (self.flips, self.angles, self.lights)))
+
+
+def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, device: str = "cpu") -> Draws:
+    """Return the draws of a whole training; the number of draws depends on the shapes alone, ``generator`` lives on the CPU.
 
     "none" changes nothing; "flips" flips each image along each spatial axis with probability one half and, with probability one half, swaps
     the first two axes if they have one size (together: all flips and quarter turns); "full" adds a rotation of the last two axes by up to 15
-    degrees (mirrored at the border, masks by nearest neighbour) and a random gain and offset of the intensity. Signed distances in ``extra`` are
-    kept by these motions. The number of draws depends on the shapes alone; ``generator`` lives on the CPU.
+    degrees (mirrored at the border, masks by nearest neighbour) and a random gain and offset of the intensity.
     """
     import torch
 
     if kind == "none":
-        return images, masks, extra
+        return Draws()
     if kind not in KINDS:
         raise UserError(f"unknown augmentation '{kind}'{nearest(kind, KINDS)}")
-    dims = masks.ndim - 1
-    draws = torch.rand(len(masks), dims + 1, generator=generator) < 0.5
-    square = masks.shape[1] == masks.shape[2]
-
-    def flip(batch: Tensor, lead: int) -> Tensor:
-        parts = []
-        for item, draw in zip(batch, draws.tolist(), strict=True):
-            axes = [lead + axis for axis in range(dims) if draw[axis]]
-            part = item.flip(axes) if axes else item
-            parts.append(part.transpose(lead, lead + 1) if draw[dims] and square else part)
-        return torch.stack(parts)
-
-    images, masks, extra = flip(images, 1), flip(masks, 0), None if extra is None else flip(extra, 1)
-    return _turn_and_light(images, masks, extra, generator) if kind == "full" else (images, masks, extra)
+    flips, angles, lights = [], [], []
+    bits = 2 ** torch.arange(dims + 1)
+    for _ in range(steps):
+        flips.append(((torch.rand(batch, dims + 1, generator=generator) < 0.5) * bits).sum(1))
+        if kind == "full":
+            angles.append((torch.rand(batch, generator=generator) * 2 - 1) * (DEGREES * torch.pi / 180))
+            lights.append(torch.randn(batch, 2, generator=generator) * torch.tensor([GAIN, OFFSET]))
+    return Draws(*(torch.stack(rows).to(device) if rows else None for rows in (flips, angles, lights)))
 
 
-def _turn_and_light(images: Tensor, masks: Tensor, extra: Tensor | None, generator: Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+def augment(images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the batch augmented: images (N, C, *S), masks (N, *S), extra (N, K, *S) or None, all by the same transform of each image.
+
+    Signed distances in ``extra`` are kept by these motions. Nothing here waits for the device.
+    """
+    if draws.flips is not None:
+        moved = _sources(tuple(masks.shape[1:]), str(masks.device)).index_select(0, draws.flips)  # (N, pixels)
+
+        def flip(batch: Tensor) -> Tensor:
+            flat = batch.reshape(len(batch), -1, moved.shape[1])
+            return flat.gather(2, moved[:, None].expand_as(flat)).reshape(batch.shape)
+
+        images, masks, extra = flip(images), flip(masks), None if extra is None else flip(extra)
+    return (images, masks, extra) if draws.angles is None else _turn_and_light(images, masks, extra, draws)
+
+
+@lru_cache(maxsize=2)
+def _sources(shape: tuple[int, ...], device: str) -> Tensor:
+    """Return for each of the 2^(dims + 1) motions where the pixels of the result come from: flat indices (motions, pixels)."""
+    import torch
+
+    dims, found = len(shape), []
+    here = torch.arange(math.prod(shape)).reshape(shape)
+    for code in range(2 ** (dims + 1)):
+        there = here.flip([axis for axis in range(dims) if code >> axis & 1])
+        found.append((there.transpose(0, 1) if code >> dims and shape[0] == shape[1] else there).flatten())
+    return torch.stack(found).to(device)
+
+
+def _turn_and_light(images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor, Tensor | None]:
     # One grid for the whole batch: torchvision's transforms turn one image at a time and cannot mirror at the border of a mask.
     import torch
     from torch.nn import functional
 
-    angles = (torch.rand(len(masks), generator=generator) * 2 - 1) * (DEGREES * torch.pi / 180)
-    lights = torch.randn(len(masks), 2, generator=generator) * torch.tensor([GAIN, OFFSET])
+    angles, lights = draws.angles, draws.lights
     height, width = masks.shape[-2:]
     cos, sin, none = angles.cos(), angles.sin(), torch.zeros_like(angles)
     matrix = torch.stack([cos, -sin * height / width, none, sin * width / height, cos, none], 1).reshape(-1, 2, 3).to(images)

@@ -1,0 +1,207 @@
+"""A step is a fixed list of operations on the device, so that it may be replayed; what is no such list is not replayed.
+
+A tape records and replays on a processor what a CUDA graph does on a card; tensors without contents stand for those of a card.
+"""
+
+import dataclasses
+import math
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmark import graphs, registry, training
+from benchmark.blocks import blocks_of
+from benchmark.cells import Recipe
+from benchmark.models import Stack, weights_hash
+from benchmark.registry import get_dataset, get_loss, parse_loss
+from benchmark.steps import Step
+from benchmark.training import Job, train
+
+SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
+FOUR = "scenes(classes=4, foreground=0.2, size=32, n_train=12, n_val=6, n_test=8)"
+SOLID = "scenes(dims=3, foreground=0.1, size=16, n_train=4, n_val=2, n_test=2)"
+SHORT = {"steps": 30, "batch": 4, "widths": (4, 8), "validations": 3}
+NOT_REPLAYED = {"boundary", "gen_surface", "ce_to_dice", "hausdorff_dt"}  # a schedule in three, distances computed on the processor in one
+NO_GPU = "there is no GPU here"
+
+
+def job(loss, seed=0, spec=SPEC, rate=None):
+    found = parse_loss(loss)
+    return Job(get_loss(found), found.needs, get_dataset(spec, seed), spec, seed, rate)
+
+
+def own(function):
+    return Job(function, (), get_dataset(SPEC, 0), SPEC, 0)
+
+
+def waits(logits, target, **_):
+    return logits.mean() * (2 if float(logits.detach().mean()) > 0 else 1)
+
+
+def branches(logits, target, **_):
+    return logits[target > 0].square().mean() if logits.ndim == 3 else logits.square()[:, 0][target > 0].mean()
+
+
+def by_hand(logits, target, **_):
+    share = (target.numpy() > 0).mean()
+    return logits.square().mean() * float(share)
+
+
+def counts(logits, target, seen=[], **_):  # noqa: B006
+    seen.append(1)
+    return logits.square().mean() * len(seen)
+
+
+def constant(logits, target, **_):
+    weights = torch.tensor([0.2, 0.8], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, target, weights)
+
+
+@pytest.mark.parametrize("name", sorted(registry.losses()))
+@pytest.mark.parametrize("spec", [SPEC, FOUR])
+def test_native_losses_are_fixed_lists_of_operations(name, spec):
+    assert graphs.replayable(job(name, spec=spec)) == (name not in NOT_REPLAYED)
+
+
+def test_numbers_of_python_are_brought_to_the_device_once():
+    assert graphs.replayable(own(constant))
+    with graphs.Constants() as kept:
+        first, second = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])
+        assert torch.zeros(2).new_tensor([3, 4]).dtype == torch.float32
+        assert torch.tensor([1, 2]).dtype == torch.int64  # other numbers, though equal
+        first += 1
+    assert second.tolist() == [1.0, 2.0] and len(kept.kept) == 3
+
+
+@pytest.mark.parametrize("function", [waits, branches, by_hand, counts])
+def test_what_is_no_fixed_list_of_operations_is_not_replayed(function):
+    assert not graphs.replayable(own(function))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "settings"),
+    [
+        ([("dice",), ("ce",)], {}),
+        ([("dice",), ("ce", 1), ("focal", 1, SPEC, 0.001)], {"clip": 0.05}),
+        ([("dice",), ("lovasz",)], {"augment": "full", "schedule": "poly"}),
+        ([("dice_ce", 0, FOUR), ("dice_all", 1, FOUR)], {"optimizer": "sgd", "augment": "none"}),
+        ([("ce", 0, SOLID), ("dice", 0, SOLID)], {"batch": 2}),
+        ([("ce",)], {"stacked": False, "precision": "bfloat16"}),
+    ],
+)
+def test_replayed_training_is_the_same_bit_for_bit(jobs, settings, monkeypatch):
+    recipe, jobs = Recipe(**{**SHORT, **settings}), [job(*told) for told in jobs]
+    told = []
+    plain = train(jobs, recipe, on_step=lambda step, losses: told.append((step, losses)))
+    tapes = []
+
+    def replay(step):
+        step.aside = graphs.Constants()  # as on a card
+        return graphs.recorded(step, lambda call: tapes.append(graphs.Tape(call)) or tapes[-1])
+
+    monkeypatch.setattr(graphs, "replay", replay)
+    monkeypatch.setattr(training, "reading", lambda device: 7)
+    late = []
+    again = train(jobs, recipe, on_step=lambda step, losses: late.append((step, losses)))
+    assert len(tapes) == 1 and len(tapes[0].entries) > 50
+    assert late == told
+    for one, other in zip(plain, again, strict=True):
+        assert weights_hash(one.weights) == weights_hash(other.weights) and weights_hash(one.best_weights) == weights_hash(other.best_weights)
+        assert one.train_loss == other.train_loss and one.grad_norm == other.grad_norm
+        assert repr(one.curves) == repr(other.curves)
+        assert all(np.array_equal(one.predictions[name], other.predictions[name]) for name in one.predictions)
+
+
+def test_a_cell_that_turns_not_finite_is_seen_at_its_step_though_losses_are_read_late(monkeypatch):
+    def bursts(logits, target, **_):
+        return logits.square().mean() * torch.where(logits.square().mean() > 0, math.nan, 1.0)
+
+    monkeypatch.setattr(training, "reading", lambda device: 7)
+    late, beside = train([own(bursts), job("dice")], Recipe(**SHORT))
+    assert late.not_finite_at == 1 and len(late.train_loss) == 1
+    assert weights_hash(beside.weights) == weights_hash(train([job("ce"), job("dice")], Recipe(**SHORT))[1].weights)
+
+
+def test_a_recording_that_leaves_something_else_is_thrown_away_and_the_state_is_as_it_was():
+    recipe, jobs = Recipe(**SHORT), [job("dice"), job("ce")]
+    step = stepping(jobs, recipe)
+    before = [value.clone() for value in step.state]
+
+    def frozen(call):
+        tape = graphs.Tape(call)
+        batch = [entry for entry in tape.entries if entry[0] is not torch.ops.aten.add_.Tensor or entry[1][0] is not step.counter]
+        tape.entries = batch  # the counter stands still
+        return tape
+
+    assert graphs.recorded(step, frozen) is None
+    assert graphs.recorded(step, lambda call: lambda: None) is None
+    assert all(torch.equal(value, old) for value, old in zip(step.state, before, strict=True))
+    assert graphs.recorded(step, graphs.Tape) is not None
+
+
+def test_a_loss_that_cannot_be_recorded_has_not_failed():
+    step = stepping([own(waits), job("ce")], Recipe(**SHORT))
+    assert graphs.recorded(step, graphs.Tape) is None
+    assert not step.errors and not step.dead and int(step.counter) == 0
+    step(0)
+    assert not step.errors
+
+
+def stepping(jobs, recipe, blocks=None, device="cpu"):
+    blocks = blocks or blocks_of(jobs, recipe, device)
+    data = jobs[0].data
+    starts = [blocks[own.data_name, own.seed].start for own in jobs]
+    stack = Stack(starts, data.images.shape[1], len(data.classes), recipe.widths, data.masks.ndim - 1, device, recipe.precision)
+    return Step(stack, jobs, blocks, recipe)
+
+
+@pytest.mark.parametrize(
+    ("losses", "spec", "settings"),
+    [
+        (sorted(set(registry.losses()) - {"hausdorff_dt"}), SPEC, {}),
+        (["ce", "dice", "boundary"], FOUR, {"augment": "full", "clip": 1.0}),
+        (["ce", "dice"], SOLID, {"batch": 2, "optimizer": "sgd"}),
+    ],
+)
+def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spec, settings):
+    """Tensors without contents on a card that need not be there: mixing devices and asking for a value are errors. Gradients are left out."""
+    recipe, jobs = Recipe(**{**SHORT, **settings}), [job(loss, spec=spec) for loss in losses]
+    here = blocks_of(jobs, recipe, "cpu")
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+
+        def on_card(value):
+            if isinstance(value, torch.Tensor):
+                return mode.from_tensor(value).to("cuda")
+            if dataclasses.is_dataclass(value):
+                return type(value)(**{field.name: on_card(getattr(value, field.name)) for field in dataclasses.fields(value)})
+            return {name: on_card(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+        step = stepping(jobs, recipe, {key: on_card(block) for key, block in here.items()}, "cuda")
+        nothing = mock.patch.object(torch.autograd, "grad", lambda value, own: (torch.zeros_like(own),))
+        with nothing, mock.patch.object(torch.Tensor, "backward", lambda self, gradient: None):
+            step(0)
+        assert step.errors == {}
+        assert {value.device.type for value in (*step.state, step.losses, step.norms, *step.gradients, *step.targets)} == {"cuda"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
+def test_a_card_replays_what_it_trains_and_does_not_wait():
+    recipe, jobs = Recipe(**{**SHORT, "steps": 40}), [job("dice"), job("ce"), job("focal", 1)]
+    assert graphs.replay(stepping(jobs, recipe, device="cuda")) is not None
+    with mock.patch.object(graphs, "replay", lambda step: None):
+        plain = train(jobs, recipe, device="cuda")
+    replayed = train(jobs, recipe, device="cuda")
+    for one, other in zip(plain, replayed, strict=True):
+        assert other.train_loss[:5] == pytest.approx(one.train_loss[:5], rel=1e-3)
+        assert other.train_loss[-1] < other.train_loss[0]
+    step = stepping(jobs, recipe, device="cuda")
+    step(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for done in range(1, 5):
+            step(done)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
