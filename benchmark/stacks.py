@@ -9,7 +9,6 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 CPU = 4  # two to eight cells are alike there (docs/speed_stack.md); fewer leave smaller pieces to a sweep that is interrupted
 HANDED = 64  # cells that a worker is handed at a time where it finds out by itself how many to train together
 WORTH = 0.95  # a stack of twice the cells must bring a cell's step down to this share of what it took
-STEPS = 8
+STEPS, BURSTS = 8, 4  # that are timed: steps where each is told of, else times that some are
 
 Item = TypeVar("Item")
 _found: dict[tuple, int] = {}  # what this worker has measured: one device, a few recipes and image shapes
@@ -62,14 +61,24 @@ def step_seconds(jobs: list[Job], recipe: Recipe, device: str, count: int) -> fl
     import torch
 
     from benchmark.cells import Recipe
-    from benchmark.training import train
+    from benchmark.training import reading, train
 
-    # A few steps and the evaluation after them, which needs memory, too. The first step prepares, the last one validates.
-    short = Recipe.model_validate({**recipe.model_dump(), "steps": STEPS, "validations": 1})
+    # A few steps and the evaluation after them, which needs memory, too. The first ones prepare, the last one validates. On a card steps are
+    # told when the losses are read, so many at a time.
+    told = reading(device)
+    steps = max(STEPS, BURSTS * told)
+    short = Recipe.model_validate({**recipe.model_dump(), "steps": steps, "validations": 1})
     marks: list[float] = []
+
+    def on_step(step: int, losses: list[float]) -> None:
+        if step % told == 0:
+            marks.append(time.perf_counter())
+
     try:
-        train(list(itertools.islice(itertools.cycle(jobs), count)), short, on_step=lambda *_: marks.append(time.perf_counter()), device=device)
+        train(list(itertools.islice(itertools.cycle(jobs), count)), short, on_step=on_step, device=device)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return None
-    return statistics.median(b - a for a, b in pairwise(marks[:-1])) if len(marks) == STEPS else None
+    if len(marks) < steps // told:  # all cells failed
+        return None
+    return statistics.median(b - a for a, b in itertools.pairwise(marks[:-1])) / told

@@ -67,15 +67,16 @@ class Step:
         progress, values = done / max(self.recipe.steps - 1, 1), []
         self.gradients = []
         for cell, (job, (_, masks, distances)) in enumerate(zip(self.jobs, parts, strict=True)):
-            own, value, gradient = logits[:, cell].contiguous().requires_grad_(), nothing, None
+            own, value, gradient = logits[:, cell].requires_grad_(), nothing, None
             if cell not in self.dead:
                 try:
-                    value = call_loss(job, own, masks, distances, self.blocks[job.data_name, job.seed].frequency, progress)
+                    copy = own.clone(memory_format=torch.contiguous_format)  # the loss may write into it
+                    value = call_loss(job, copy, masks, distances, self.blocks[job.data_name, job.seed].frequency, progress)
                     (gradient,) = torch.autograd.grad(value, own)
                 except (Exception, SystemExit) as error:  # a user's loss may raise anything; it costs its own cell only
                     self.errors[cell] = f"{type(error).__name__} in step {done + 1}: {error}"
                     self.dead.add(cell)
                     value = nothing
-            values.append(value.detach().double())
+            values.append(value.detach().to(nothing))
             self.gradients.append(torch.zeros_like(own) if gradient is None else gradient)
         return values

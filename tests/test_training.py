@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark.blocks import batch_order
 from benchmark.cells import Recipe
@@ -80,6 +81,35 @@ def test_a_cell_that_fails_does_not_touch_its_neighbours(pair, function, mark):
     results = train([bad, job("dice")], TINY)
     assert getattr(results[0], mark)
     assert weights_hash(results[1].weights) == weights_hash(pair[1].weights)
+
+
+def test_a_loss_may_write_into_its_logits(pair):
+    def careless(logits, target, **_):
+        logits -= logits.detach().amax(1, keepdim=True)
+        return torch.nn.functional.cross_entropy(logits, target)
+
+    data = job("dice").data
+    for stacked in (True, False):
+        recipe = TINY.model_copy(update={"stacked": stacked})
+        result = train([Job(careless, (), data, SPEC, 0)], recipe)[0]
+        assert result.error is None and result.train_loss[-1] < result.train_loss[0]
+
+
+def test_a_loss_that_ignores_the_logits_or_fails_on_the_way_back_costs_its_own_cell_only(pair):
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.mean()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("no way back")
+
+    data = job("dice").data
+    aside = [Job(lambda logits, target, **_: target.float().mean(), (), data, SPEC, 0), Job(lambda x, y, **_: Fails.apply(x), (), data, SPEC, 0)]
+    ignores, fails, dice = train([*aside, job("dice")], TINY)
+    assert "does not require grad" in ignores.error and "in step 1: no way back" in fails.error
+    assert weights_hash(dice.weights) == weights_hash(pair[1].weights)
 
 
 def test_a_cell_that_turns_not_finite_is_scored_as_collapsed():
