@@ -31,7 +31,7 @@ class UNet(nn.Module):
         self.cells, self.classes, self.dims = cells, classes, dims
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         up = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
-        self.pool = F.max_pool2d if dims == 2 else F.max_pool3d
+        self.pool = halve
 
         def stage(inputs: int, outputs: int) -> nn.Sequential:
             layers: list[nn.Module] = []
@@ -53,7 +53,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         skips = []
         for level, stage in enumerate(self.down):
-            x = stage(x if level == 0 else self.pool(x, 2))
+            x = stage(x if level == 0 else self.pool(x))
             skips.append(x)
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
@@ -68,6 +68,48 @@ class UNet(nn.Module):
         batch, space = a.shape[0], a.shape[2:]
         both = torch.cat([a.view(batch, self.cells, -1, *space), b.view(batch, self.cells, -1, *space)], 2)
         return both.view(batch, -1, *space)
+
+
+def halve(x: Tensor) -> Tensor:
+    """Return the maximum over each 2 x 2 (x 2) window of (B, C, *S), to the bit what ``F.max_pool2d`` and ``F.max_pool3d`` return.
+
+    On a processor those look at one number at a time, which took a tenth of a training step and a fifth of a forward pass.
+    """
+    if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
+        for axis in range(2, x.ndim):
+            x = torch.maximum(*_pairs(x, axis))
+        return x
+    if x.device.type == "cpu" and x.ndim == 4:
+        return _Halve.apply(x)
+    return F.max_pool2d(x, 2) if x.ndim == 4 else F.max_pool3d(x, 2)
+
+
+def _pairs(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Return the even and the odd places along an axis."""
+    places = [slice(None)] * axis
+    return x[(*places, slice(0, None, 2))], x[(*places, slice(1, None, 2))]
+
+
+class _Halve(torch.autograd.Function):
+    """The gradient goes to the window's first place, row by row, among those that hold the maximum."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        above, below = _pairs(x, 2)
+        low = below > above
+        left, right = _pairs(torch.maximum(above, below), 3)
+        low_left, low_right = _pairs(low, 3)
+        east = (right > left) | ((right == left) & (low_left > low_right))  # of two equal ones the upper comes first
+        south = (low_left & ~east) | (low_right & east)
+        corners = torch.arange(0, height, 2, device=x.device)[:, None] * width + torch.arange(0, width, 2, device=x.device)
+        ctx.save_for_backward(x, (corners + east.long()).add_(south.long(), alpha=width))
+        return torch.maximum(left, right)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        x, places = ctx.saved_tensors
+        return torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, [2, 2], [2, 2], [0, 0], [1, 1], False, places)
 
 
 def norm_groups(channels: int) -> int:

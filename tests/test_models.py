@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmark.models import Stack, UNet, initial_weights, weights_hash
+from benchmark.models import Stack, UNet, halve, initial_weights, weights_hash
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -42,3 +42,27 @@ def test_the_start_depends_on_the_seed_alone_and_leaves_the_global_stream_untouc
     one = weights_hash(initial_weights(1, 2, (8, 16), 2, 7))
     assert torch.rand(1) == before
     assert one == weights_hash(initial_weights(1, 2, (8, 16), 2, 7)) != weights_hash(initial_weights(1, 2, (8, 16), 2, 8))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 6, 10), (2, 1, 2, 2), (2, 3, 4, 6, 8)])
+@pytest.mark.parametrize("kinds", [2, 4, 0])
+def test_halving_is_max_pooling_bit_for_bit_and_so_is_its_gradient(shape, kinds):
+    """With few kinds of numbers most windows hold their maximum several times: the first place gets the gradient."""
+    generator = torch.Generator().manual_seed(kinds)
+    x = torch.randint(0, kinds, shape, generator=generator).float() - 1 if kinds else torch.randn(shape, generator=generator)
+    pool = torch.nn.functional.max_pool2d if x.ndim == 4 else torch.nn.functional.max_pool3d
+    assert torch.equal(halve(x), pool(x, 2))
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    slope = torch.randn(pool(x, 2).shape, generator=generator)
+    for own, function in ((ours, halve), (theirs, lambda y: pool(y, 2))):
+        found = function(own)
+        assert torch.equal(found, pool(x, 2))
+        found.backward(slope)
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_halving_keeps_what_is_not_a_number():
+    x = torch.zeros(1, 1, 2, 4)
+    x[0, 0, 1, 1] = torch.nan
+    assert halve(x).isnan().tolist() == [[[[True, False]]]]
+    assert halve(x.requires_grad_()).isnan().tolist() == [[[[True, False]]]]
