@@ -6,7 +6,9 @@ replayed only if every loss in it is shown to be a fixed list of operations (``r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
     from benchmark.steps import Step
     from benchmark.training import Job
 
-WARM = 3  # ordinary steps before a recording, in which libraries choose their kernels
-CHECKED = 2  # steps that are compared
+CHECKED = 2  # ordinary steps before a recording, in which libraries choose their kernels, and with which replayed ones are compared
 MOST = 1000  # constants kept: a loss whose numbers change from call to call must not fill the memory
 FEWEST = 20  # steps below which a recording is not worth it
 
@@ -139,17 +140,29 @@ def recorded(step: Step, record: Callable[[Callable[[], None]], Callable[[], Non
 
 
 def _on_card(call: Callable[[], None]) -> Callable[[], None]:
-    """Capture a call as a CUDA graph, as PyTorch's notes on CUDA graphs say: some ordinary runs on another stream first."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
+    """Capture a call, which has run before, as a CUDA graph; on the current stream, since what autograd keeps of those runs names that one."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         call()
     return graph.replay
+
+
+@contextmanager
+def own_stream(device: str) -> Iterator[None]:
+    """Run what is within on a stream of this process's own, if on a card: nothing can be captured on the default one."""
+    if device == "cpu":
+        yield
+        return
+    stream, outer = _stream(), torch.cuda.current_stream()
+    stream.wait_stream(outer)
+    with torch.cuda.stream(stream):
+        yield
+    outer.wait_stream(stream)
+
+
+@cache
+def _stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()
 
 
 _known: WeakKeyDictionary = WeakKeyDictionary()  # losses that were looked at

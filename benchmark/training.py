@@ -22,6 +22,8 @@ from benchmark.models import Stack
 from benchmark.signals import predict, validate
 from benchmark.steps import Step
 
+READ = 16  # steps between two looks at the losses on a device that must be waited for
+
 
 @dataclass(frozen=True)
 class Job:
@@ -54,15 +56,17 @@ class Trained:
     predictions: dict[str, np.ndarray] = field(default_factory=dict)  # "val", "test", "test_best": probabilities (N, classes, *S)
 
 
-READ = 16  # steps between two looks at the losses on a device that must be waited for
-
-
 def train(jobs: list[Job], recipe: Recipe, *, on_step: Callable[[int, list[float]], None] | None = None, device: str = "cpu") -> list[Trained]:
     """Train all jobs as one stack and return what each left.
 
     ``on_step(step, losses)`` is told of each step, on a card some steps later. A stacked recipe never runs fewer than two groups, since a network
     of one group takes other kernels: with two or more, on the CPU with one thread, a cell's numbers do not depend on its companions.
     """
+    with graphs.own_stream(device):
+        return _train(jobs, recipe, on_step, device)
+
+
+def _train(jobs: list[Job], recipe: Recipe, on_step: Callable[[int, list[float]], None] | None, device: str) -> list[Trained]:
     began, cpu_began = time.perf_counter(), time.process_time()
     real = len(jobs)
     if recipe.stacked and real == 1:

@@ -74,7 +74,7 @@ def peaks() -> dict[str, tuple[float, Callable]]:
 
 
 def passes(recipe, size: tuple[int, ...]) -> dict[str, tuple[int, Callable]]:
-    """Return forward and backward passes of the network alone: name -> (cells, call)."""
+    """Return forward and backward passes of the network, and of its convolutions, without training: name -> (cells, call)."""
     import torch
 
     from benchmark.models import Stack, initial_weights
@@ -91,10 +91,37 @@ def passes(recipe, size: tuple[int, ...]) -> dict[str, tuple[int, Callable]]:
         return call
 
     return {
-        "single": (1, one(1)),
-        "single, channels_last": (1, one(1, torch.channels_last)),
-        **{f"stack of {k}": (k, one(k)) for k in STACKS},
+        "network alone, single": (1, one(1)),
+        "network alone, single, channels_last": (1, one(1, torch.channels_last)),
+        **{f"network alone, stack of {k}": (k, one(k)) for k in STACKS},
+        **{f"convolutions alone, stack of {k}": (k, convolutions(k, recipe, size)) for k in STACKS},
     }
+
+
+def convolutions(cells: int, recipe, size: tuple[int, ...]) -> Callable:
+    """Return a call that runs each convolution of a stack forward and backward by itself, without anything in between."""
+    import torch
+
+    from benchmark.models import UNet
+
+    network, layers = UNet(1, 2, recipe.widths, len(size), cells), []
+
+    def keep(layer, inputs, output):
+        first = layer is network.down[0][0]
+        layers.append((layer, inputs[0].detach().clone().requires_grad_(not first), torch.randn_like(output)))
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.modules.conv._ConvNd):
+            layer.register_forward_hook(keep)
+    network(torch.randn(recipe.batch, cells, *size))
+    plain = [(type(layer).forward, layer, x, slope) for layer, x, slope in layers]
+
+    def call():
+        for forward, layer, x, slope in plain:
+            wanted = [own for own in (x, *layer.parameters()) if own.requires_grad]
+            torch.autograd.grad(forward(layer, x), wanted, slope)
+
+    return call
 
 
 def step_seconds(cells: int, data, recipe, steps: int) -> float:
@@ -145,7 +172,7 @@ def main() -> None:
     for kind, name in arms[len(kernels) :]:
         rates = seen[kind, name]
         cells = alone[name][0] if kind == "pass" else name
-        label = f"network alone, {name}" if kind == "pass" else f"training step, {'single' if name == 1 else f'stack of {name}'}"
+        label = name if kind == "pass" else f"training step, {'single' if name == 1 else f'stack of {name}'}"
         shares[label] = [rate / top for rate, top in zip(rates, tops, strict=True)]
         each = [flops / rate for rate in rates]
         rows.append([label, spread(rates, 0, 1e-9), spread(each, 1, 1e3), spread(shares[label], 0, 100) + " %"])
@@ -161,7 +188,8 @@ convolutions; on one core at its peak a step would take {1e3 * flops / statistic
 
 **Stacked training: {said}.**
 
-*Network alone*: forward and backward with a trivial loss. *Training step*: all of `training.train` between two steps: batch with flips,
+*Network alone*: forward and backward with a trivial loss. *Convolutions alone*: each of its convolutions forward and backward, one after the other:
+what a training step would take if all else took no time. *Training step*: all of `training.train` between two steps: batch with flips,
 forward, four different losses in turn, backward, gradient norms, AdamW. Milliseconds are those of one cell.
 
 {table(["", "GFLOP/s", "ms a cell and step", "share of the peak"], rows)}
