@@ -176,6 +176,10 @@ def status(
     counts = planned.counts()
     parts = [f"{counts[name]} {name}" for name in ("done", "missing", "stale", "failed") if counts.get(name)]
     _say(f"{planned.experiment.name}: {len(planned.cells)} cells: {', '.join(parts)}")
+    if results == folders.OWN and not counts.get("done") and folders.STUDY.is_dir():
+        held = sweeping.plan(planned.experiment, folders.STUDY).counts().get("done", 0)
+        if held:
+            _say(f"the committed study holds {held} of them: '--results {folders.STUDY}'")
     if not why:
         if planned.missing:
             _say("'--why' names each; 'lossbench sweep' trains them")

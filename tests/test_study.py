@@ -1,6 +1,8 @@
 """The committed study: its records give back its tables byte for byte, its tables its verdicts, and every planned cell is there."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,11 @@ def test_no_pictures_of_public_sets_are_committed():
     cards = [json.loads(path.read_text()) for path in (STUDY / "cards").glob("*.json")]
     public = [card for card in cards if not card["name"].startswith("scenes")]
     assert len(public) == 5 and not any(card["samples"] for card in public)
+
+
+def test_a_status_without_a_sweep_of_ones_own_names_the_study(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "paper").symlink_to(STUDY)
+    (tmp_path / "experiments").symlink_to(STUDY.parents[1] / "experiments")
+    done = subprocess.run([sys.executable, "-m", "benchmark", "status", "paper"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "2431 cells: 2431 missing" in done.stdout and "the committed study holds 2431 of them: '--results results/paper'" in done.stdout
