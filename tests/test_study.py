@@ -1,6 +1,7 @@
 """The committed study: its records give back its tables byte for byte, its tables its verdicts, and every planned cell is there."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,4 +74,5 @@ def test_a_status_without_a_sweep_of_ones_own_names_the_study(tmp_path):
     (tmp_path / "results" / "paper").symlink_to(STUDY)
     (tmp_path / "experiments").symlink_to(STUDY.parents[1] / "experiments")
     done = subprocess.run([sys.executable, "-m", "benchmark", "status", "paper"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "2431 cells: 2431 missing" in done.stdout and "the committed study holds 2431 of them: '--results results/paper'" in done.stdout
+    missing, held = re.search(r"(\d+) missing\n.* holds (\d+) of them: '--results results/paper'", done.stdout).groups()
+    assert missing == held != "0"  # public sets count where their data are at hand
