@@ -95,7 +95,7 @@ def _scale(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
     low = min(part["mean"].min(), part["mean_val"].min(), own["dice@0.5"].quantile(0.1))
     high = max(part["mean"].max(), part["mean_val"].max(), own["dice@0.5"].max())
     pad = max(0.08 * (high - low), 0.005)
-    axis.xaxis.get_major_locator().set_params(nbins=4)
+    axis.xaxis.get_major_locator().set_params(nbins=min(8, 2 * len(axis.get_subplotspec().colspan)))  # four numbers fit a third of the page
     axis.set_xlim(max(low - pad, -0.01), min(high + pad, 1.01))
 
 
