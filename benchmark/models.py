@@ -127,8 +127,8 @@ def initial_weights(in_channels: int, classes: int, widths: tuple[int, ...], dim
 class Stack:
     """K cells in one network: each layer holds the weights of all cells, cell after cell along its first axis.
 
-    All weights lie in one vector, ``values``, and all gradients in another, ``slopes``, layer after layer; ``owner`` tells for each
-    number which cell's it is. So an update with a learning rate a cell takes a few operations, however many cells and layers there are.
+    All weights lie in one vector, ``values``, and all gradients in another, ``slopes``, layer after layer (``parts``); ``owner`` tells
+    for each number which cell's it is. So an update with a learning rate a cell takes a few operations, however many cells and layers there are.
     Calling it maps (B, K*in_channels, *S) to logits (B, K, classes, *S).
     """
 
@@ -141,19 +141,16 @@ class Stack:
         self.values = torch.zeros(sum(lengths), dtype=next(iter(joined.values())).dtype, device=device)
         self.slopes = torch.zeros_like(self.values)
         self.owner = torch.zeros(len(self.values), dtype=torch.int64, device=device)
-        self.layers: dict[str, tuple[Tensor, Tensor]] = {}  # weights and gradients (K, numbers of a cell), on the memory of the vectors
         with torch.device("meta"):  # only the shape of the network is needed: no memory, no draw from the global stream
             self.network = UNet(in_channels, classes, widths, dims, self.count)
-        places = zip(itertools.accumulate(lengths, initial=0), joined.items(), strict=False)
-        parts = {name: (slice(begin, begin + value.numel()), value.shape) for begin, (name, value) in places}
-        for name, (part, _) in parts.items():
+        begins = itertools.accumulate(lengths, initial=0)
+        self.parts = {name: slice(begin, begin + value.numel()) for begin, (name, value) in zip(begins, joined.items(), strict=False)}
+        for name, part in self.parts.items():
             self.values[part] = joined[name].flatten()
             self.owner[part] = torch.arange(self.count, device=device).repeat_interleave(joined[name].numel() // self.count)
-            self.layers[name] = self.values[part].view(self.count, -1), self.slopes[part].view(self.count, -1)
-        self.network.load_state_dict({name: self.values[part].view(shape) for name, (part, shape) in parts.items()}, assign=True)
+        self.network.load_state_dict({name: self.values[part].view(joined[name].shape) for name, part in self.parts.items()}, assign=True)
         for name, parameter in self.network.named_parameters():
-            part, shape = parts[name]
-            parameter.grad = self.slopes[part].view(shape)
+            parameter.grad = self.slopes[self.parts[name]].view(parameter.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.autocast is None:
@@ -170,7 +167,7 @@ class Stack:
 
     def norms(self) -> Tensor:
         """Return the norm of each cell's gradient, (K,): that of its layers' norms, as ``torch.nn.utils.clip_grad_norm_`` computes it."""
-        of_layers = [torch.linalg.vector_norm(slopes, dim=1) for _, slopes in self.layers.values()]
+        of_layers = [torch.linalg.vector_norm(self.slopes[part].view(self.count, -1), dim=1) for part in self.parts.values()]
         return torch.linalg.vector_norm(torch.stack(of_layers, 1), dim=1)
 
     def each(self, numbers: Tensor) -> Tensor:
@@ -180,8 +177,8 @@ class Stack:
     @torch.no_grad()
     def load(self, weights: list[dict[str, Tensor]]) -> None:
         """Overwrite the weights of all cells."""
-        for name, (values, _) in self.layers.items():
-            values.copy_(torch.stack([own[name].flatten() for own in weights]))
+        for name, parameter in self.network.named_parameters():
+            parameter.copy_(torch.cat([own[name] for own in weights]))
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:

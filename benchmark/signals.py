@@ -95,10 +95,10 @@ def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> f
 
 
 def call_loss(job: Any, logits: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float) -> Tensor:
-    """Return the scalar loss of one cell; raises when it is not a scalar that depends on the logits."""
-    value = job.loss(
-        logits, target, ignore_index=job.data.ignore_index, distance_map=distances, class_frequency=frequency, progress=progress
-    )
+    """Return the scalar loss of one cell; raises when it is not a scalar. The loss may write into what it is given: it gets copies."""
+    logits = logits.clone(memory_format=torch.contiguous_format)
+    supplied = {"distance_map": None if distances is None else distances.clone(), "class_frequency": frequency.clone(), "progress": progress}
+    value = job.loss(logits, target.clone(), ignore_index=job.data.ignore_index, **supplied)
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"the loss must return a scalar tensor, it returned {shape}")

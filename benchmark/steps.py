@@ -36,7 +36,7 @@ class Step:
         self.norms = torch.zeros(recipe.steps, cells, dtype=torch.float64, device=device)
         self.aside = nullcontext() if device.type == "cpu" else Constants()
         self.dead: set[int] = set()  # cells whose loss is not computed any more
-        self.errors: dict[int, str] = {}
+        self.errors: dict[int, tuple[int, str]] = {}  # cell: the step at which its loss raised an error, from 0, and what it said
         self.gradients: list[Tensor] = []  # of the last step, each cell's loss by its logits (N, classes, *S)
         self.targets: list[Tensor] = []  # of the last step, each cell's masks (N, *S)
 
@@ -67,16 +67,18 @@ class Step:
         progress, values = done / max(self.recipe.steps - 1, 1), []
         self.gradients = []
         for cell, (job, (_, masks, distances)) in enumerate(zip(self.jobs, parts, strict=True)):
-            own, value, gradient = logits[:, cell].requires_grad_(), nothing, None
+            own, value = logits[:, cell].requires_grad_(), nothing
             if cell not in self.dead:
                 try:
-                    copy = own.clone(memory_format=torch.contiguous_format)  # the loss may write into it
-                    value = call_loss(job, copy, masks, distances, self.blocks[job.data_name, job.seed].frequency, progress)
-                    (gradient,) = torch.autograd.grad(value, own)
+                    value = call_loss(job, own, masks, distances, self.blocks[job.data_name, job.seed].frequency, progress)
+                    if value.requires_grad:  # a loss may give a plain number where a batch holds nothing
+                        value.backward()
+                except torch.OutOfMemoryError:  # the stack's fault
+                    raise
                 except (Exception, SystemExit) as error:  # a user's loss may raise anything; it costs its own cell only
-                    self.errors[cell] = f"{type(error).__name__} in step {done + 1}: {error}"
+                    self.errors[cell] = done, f"{type(error).__name__} in step {done + 1}: {error}"
                     self.dead.add(cell)
-                    value = nothing
+                    own.grad, value = None, nothing
             values.append(value.detach().to(nothing))
-            self.gradients.append(torch.zeros_like(own) if gradient is None else gradient)
+            self.gradients.append(torch.zeros_like(own) if own.grad is None else own.grad)
         return values

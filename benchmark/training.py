@@ -88,6 +88,8 @@ def _train(jobs: list[Job], recipe: Recipe, on_step: Callable[[int, list[float]]
         if not look and (done + 1) % reading(device):
             continue
         _note(results, step, told, done + 1)
+        if all(result.error for result in results):
+            break
         if look:
             validate(stack, jobs, members, results, recipe, done + 1, step.targets, step.gradients)
         for row in range(told, done + 1) if on_step else ():
@@ -136,12 +138,14 @@ def reading(device: str) -> int:
 
 def _note(results: list[Trained], step: Step, begin: int, end: int) -> None:
     """Append the losses and gradient norms of some steps to each cell's, up to the one that was not finite."""
-    for cell, error in step.errors.items():
-        results[cell].error = error
     rows = zip(range(begin, end), step.losses[begin:end].tolist(), step.norms[begin:end].tolist(), strict=True)
     for number, losses, norms in rows:
         for cell, (result, loss, norm) in enumerate(zip(results, losses, norms, strict=True)):
             if result.error or result.not_finite_at is not None:
+                continue
+            raised, error = step.errors.get(cell, (None, None))
+            if number == raised:
+                result.error = error
                 continue
             result.train_loss.append(loss)
             result.grad_norm.append(norm)

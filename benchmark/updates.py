@@ -8,6 +8,7 @@ number of cells and layers, and none of them waits. Bit for bit the weights that
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -37,11 +38,10 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): ``tops`` are the cells' peak rates."""
 
     def __init__(self, stack: Stack, recipe: Recipe, tops: list[float]):
-        rates = _rates(recipe, tops)
         self.stack = stack
-        self.kept = _table(stack, [[1 - rate * recipe.weight_decay for rate in row] for row in rates])
-        self.sizes = _table(stack, [[rate / (1 - BETAS[0] ** (step + 1)) * -1 for rate in row] for step, row in enumerate(rates)])
-        self.roots = _table(stack, [[(1 - BETAS[1] ** (step + 1)) ** 0.5] for step in range(recipe.steps)])
+        self.kept = _table(stack, recipe, tops, lambda step, rate: 1 - rate * recipe.weight_decay)
+        self.sizes = _table(stack, recipe, tops, lambda step, rate: rate / (1 - BETAS[0] ** (step + 1)) * -1)
+        self.roots = _table(stack, recipe, tops[:1], lambda step, rate: (1 - BETAS[1] ** (step + 1)) ** 0.5)
         self.mean, self.square = torch.zeros_like(stack.values), torch.zeros_like(stack.values)
         self.state = [self.mean, self.square]
 
@@ -60,7 +60,7 @@ class SGD:
 
     def __init__(self, stack: Stack, recipe: Recipe, tops: list[float]):
         self.stack, self.recipe = stack, recipe
-        self.sizes = _table(stack, [[-rate for rate in row] for row in _rates(recipe, tops)])
+        self.sizes = _table(stack, recipe, tops, lambda step, rate: -rate)
         self.mean = torch.zeros_like(stack.values)
         self.state = [self.mean]
 
@@ -89,12 +89,11 @@ def clip(stack: Stack, limit: float | None) -> Tensor:
     return norms
 
 
-def _rates(recipe: Recipe, tops: list[float]) -> list[list[float]]:
-    return [[learning_rate(recipe, step, top) for top in tops] for step in range(recipe.steps)]
-
-
-def _table(stack: Stack, rows: list[list[float]]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64).to(stack.values)
+def _table(stack: Stack, recipe: Recipe, tops: list[float], value: Callable[[int, float], float]) -> Tensor:
+    """Return value(step, rate) for each step and cell, (steps, K), as numbers like the weights."""
+    columns = {top: [value(step, learning_rate(recipe, step, top)) for step in range(recipe.steps)] for top in set(tops)}
+    made = {top: torch.tensor(column, dtype=torch.float64) for top, column in columns.items()}
+    return torch.stack([made[top] for top in tops], 1).to(stack.values)
 
 
 def _row(table: Tensor, step: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
     jobs = [Job(get_loss(parse_loss(name)), (), data, REFERENCE, 0) for name in LOSSES]
     replay = graphs.replay
     arms: list[tuple] = [("plain loop", 1), *((kind, k) for k in counts for kind in ("step by step", "replayed"))]
-    seen: dict[tuple, list[float]] = {arm: [] for arm in arms}
+    seen: dict[tuple, list[float | None]] = {arm: [] for arm in arms}
     whole = []
     for half, arm in there_and_back(arms, rounds):
         kind, count = arm
@@ -143,12 +143,12 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
         else:
             with mock.patch.object(graphs, "replay", replay if kind == "replayed" else lambda step: None):
                 taken = stacks.step_seconds(jobs, recipe, device, count)
-        if taken is not None:  # else it did not fit
-            seen[arm].append(count / taken)
+        seen[arm].append(None if taken is None else count / taken)  # None: it did not fit
     rows = []
     for (kind, count), rates in seen.items():
-        gains = [rate / plain for rate, plain in zip(rates, seen["plain loop", 1], strict=False)]
-        rows.append([kind, count, spread(rates, 0) if rates else "does not fit", spread(gains, 1) if gains else ""])
+        pairs = [(rate, plain) for rate, plain in zip(rates, seen["plain loop", 1], strict=True) if rate is not None]
+        told = [spread([rate for rate, _ in pairs], 0), spread([rate / plain for rate, plain in pairs], 1)] if pairs else ["does not fit", ""]
+        rows.append([kind, count, *told])
         print(*rows[-1], flush=True)
     return rows, statistics.median(whole)
 

@@ -54,9 +54,9 @@ def channels_last(plain: type) -> type:
             super().__init__(*arguments)
             for name, own in self.network.named_parameters():
                 if own.ndim == 4:
-                    plain, (values, slopes) = own.detach().clone(), self.layers[name]
+                    plain, part = own.detach().clone(), self.parts[name]
                     first, second, *kernel = own.shape
-                    own.data, own.grad = (part.view(first, *kernel, second).permute(0, 3, 1, 2) for part in (values, slopes))
+                    own.data, own.grad = (whole[part].view(first, *kernel, second).permute(0, 3, 1, 2) for whole in (self.values, self.slopes))
                     own.data.copy_(plain)
 
         def __call__(self, x):

@@ -95,7 +95,7 @@ def test_a_loss_may_write_into_its_logits(pair):
         assert result.error is None and result.train_loss[-1] < result.train_loss[0]
 
 
-def test_a_loss_that_ignores_the_logits_or_fails_on_the_way_back_costs_its_own_cell_only(pair):
+def test_a_loss_that_fails_on_the_way_back_costs_its_own_cell_only(pair):
     class Fails(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -106,10 +106,31 @@ def test_a_loss_that_ignores_the_logits_or_fails_on_the_way_back_costs_its_own_c
             raise RuntimeError("no way back")
 
     data = job("dice").data
-    aside = [Job(lambda logits, target, **_: target.float().mean(), (), data, SPEC, 0), Job(lambda x, y, **_: Fails.apply(x), (), data, SPEC, 0)]
-    ignores, fails, dice = train([*aside, job("dice")], TINY)
-    assert "does not require grad" in ignores.error and "in step 1: no way back" in fails.error
+    fails, dice = train([Job(lambda logits, target, **_: Fails.apply(logits), (), data, SPEC, 0), job("dice")], TINY)
+    assert "in step 1: no way back" in fails.error
     assert weights_hash(dice.weights) == weights_hash(pair[1].weights)
+
+
+def test_a_loss_may_give_a_plain_number_where_there_is_nothing_to_learn(pair):
+    def sometimes(logits, target, seen=[], **_):  # noqa: B006
+        seen.append(1)
+        return torch.tensor(0.0) if len(seen) == 2 else torch.nn.functional.cross_entropy(logits, target)
+
+    given, dice = train([Job(sometimes, (), job("dice").data, SPEC, 0), job("dice")], TINY)
+    assert given.error is None and given.train_loss[1] == given.grad_norm[1] == 0 < given.grad_norm[2]
+    assert weights_hash(dice.weights) == weights_hash(pair[1].weights)
+
+
+def test_a_loss_that_writes_into_what_it_is_given_spoils_its_own_copy(pair):
+    def writes(logits, target, class_frequency=None, **_):
+        logits *= 2
+        target[:] = 1
+        class_frequency[:] = 9
+        return torch.nn.functional.cross_entropy(logits, target)
+
+    _, ce, dice = train([Job(writes, (), job("dice").data, SPEC, 0), job("ce"), job("dice")], TINY)
+    for own, alone in ((ce, pair[0]), (dice, pair[1])):
+        assert weights_hash(own.weights) == weights_hash(alone.weights) and repr(own.curves) == repr(alone.curves)
 
 
 def test_a_cell_that_turns_not_finite_is_scored_as_collapsed():

@@ -49,7 +49,7 @@ def test_weights_are_those_of_torch_optim_bit_for_bit(settings, limit):
         for number, (cell, optimiser, top) in enumerate(theirs):
             for name, value in cell.items():
                 value.grad = torch.randn(value.shape, generator=generator)
-                stack.layers[name][1][number] = value.grad.flatten()
+                stack.slopes[stack.parts[name]].view(3, -1)[number] = value.grad.flatten()
             norms.append(torch.nn.utils.clip_grad_norm_(cell.values(), math.inf if limit is None else limit))
             optimiser.param_groups[0]["lr"] = learning_rate(recipe, step, top)
             optimiser.step()
@@ -68,7 +68,6 @@ def test_numbers_between_layers_stay_nought():
     stack(torch.randn(2, 2, 8, 8)).square().mean().backward()
     update(torch.tensor([0]))
     used = torch.zeros(len(stack.values), dtype=torch.bool)
-    for values, _ in stack.layers.values():
-        begin = values.storage_offset()
-        used[begin : begin + values.numel()] = True
+    for part in stack.parts.values():
+        used[part] = True
     assert 0 < used.sum() < len(used) and stack.values[~used].abs().max() == 0

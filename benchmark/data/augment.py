@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from benchmark.errors import UserError, nearest
@@ -59,7 +57,7 @@ def augment(images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws) -
     Signed distances in ``extra`` are kept by these motions. Nothing here waits for the device.
     """
     if draws.flips is not None:
-        moved = _sources(tuple(masks.shape[1:]), str(masks.device)).index_select(0, draws.flips)  # (N, pixels)
+        moved = _sources(masks.shape[1:], draws.flips)
 
         def flip(batch: Tensor) -> Tensor:
             flat = batch.reshape(len(batch), -1, moved.shape[1])
@@ -69,17 +67,19 @@ def augment(images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws) -
     return (images, masks, extra) if draws.angles is None else _turn_and_light(images, masks, extra, draws)
 
 
-@lru_cache(maxsize=2)
-def _sources(shape: tuple[int, ...], device: str) -> Tensor:
-    """Return for each of the 2^(dims + 1) motions where the pixels of the result come from: flat indices (motions, pixels)."""
+def _sources(shape: tuple[int, ...], flips: Tensor) -> Tensor:
+    """Return where each pixel of each moved image comes from: flat indices (N, pixels)."""
     import torch
 
-    dims, found = len(shape), []
-    here = torch.arange(math.prod(shape)).reshape(shape)
-    for code in range(2 ** (dims + 1)):
-        there = here.flip([axis for axis in range(dims) if code >> axis & 1])
-        found.append((there.transpose(0, 1) if code >> dims and shape[0] == shape[1] else there).flatten())
-    return torch.stack(found).to(device)
+    dims, sources = len(shape), 0
+    for axis, size in enumerate(shape):
+        here = torch.arange(size, device=flips.device)
+        there = torch.where((flips >> axis & 1).bool()[:, None], size - 1 - here, here)  # (N, size)
+        sources = sources * size + there.reshape(-1, *[size if other == axis else 1 for other in range(dims)])
+    if shape[0] == shape[1]:
+        swapped = (flips >> dims).bool().reshape(-1, *[1] * dims)
+        sources = torch.where(swapped, sources.transpose(1, 2), sources)
+    return sources.reshape(len(flips), -1)
 
 
 def _turn_and_light(images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor, Tensor | None]:
