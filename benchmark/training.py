@@ -85,7 +85,7 @@ def _train(jobs: list[Job], recipe: Recipe, on_step: Callable[[int, list[float]]
             break
         run(done)
         look = done + 1 in checkpoints
-        if not look and (done + 1) % reading(device):
+        if not look and (done + 1) % reading(device) and len(step.dead) < len(jobs):
             continue
         _note(results, step, told, done + 1)
         if all(result.error for result in results):
