@@ -276,7 +276,8 @@ def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spe
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
 def test_a_card_replays_what_it_trains_and_does_not_wait():
     recipe, jobs = Recipe(**{**SHORT, "steps": 40}), [job("dice"), job("ce"), job("focal", 1)]
-    assert graphs.replay(stepping(jobs, recipe, device="cuda")) is not None
+    with graphs.own_stream("cuda"):
+        assert graphs.replay(stepping(jobs, recipe, device="cuda")) is not None
     with mock.patch.object(graphs, "replay", lambda step: None):
         plain = train(jobs, recipe, device="cuda")
     replayed = train(jobs, recipe, device="cuda")
