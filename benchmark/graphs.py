@@ -7,7 +7,7 @@ only after replayed steps have left what ordinary ones leave, and otherwise trai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 CHECKED = 2  # ordinary steps before a recording, in which libraries choose their kernels, and with which replayed ones are compared
 FEWEST = 20  # steps below which a recording is not worth it
 MOST = 1000  # constants kept: a loss whose numbers change from call to call must not fill the memory
-
 
 Record = Callable[[Callable[[], None]], Callable[[], None]]  # from a call to what replays it
 
@@ -48,16 +47,11 @@ def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | 
             run(done)
         return [step.losses[:CHECKED].clone(), step.norms[:CHECKED].clone(), step.stack.values - before[0]]
 
-    ordinary = outcome(step)
-    if step.errors:  # a loss that raises is told of when its step comes
-        restore()
-        return None
-    try:
-        again = record(lambda: step(0))
-    except Exception:  # whatever the driver or a kernel refuses to record: slower, not wrong
-        restore()
-        return None
-    if step.errors:  # the refusal came up inside a loss
+    ordinary, again = outcome(step), None
+    if not step.errors:  # a loss that raises is told of when its step comes
+        with suppress(Exception):  # whatever the driver or a kernel refuses to record: slower, not wrong
+            again = record(lambda: step(0))
+    if again is None or step.errors:  # the refusal may have come up inside a loss
         restore()
         return None
     held = step.gradients, step.targets
@@ -81,13 +75,8 @@ def _alike(step: Step, ours: list[Tensor], theirs: list[Tensor]) -> bool:
     for one, other in zip(ours[:2], theirs[:2], strict=True):
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
             return False
-    apart, whole = (_of_cells(step, change) for change in (ours[2] - theirs[2], theirs[2]))
+    apart, whole = (step.stack.norms(change) for change in (ours[2] - theirs[2], theirs[2]))
     return bool(((apart <= 0.1 * whole) | (apart.isnan() & whole.isnan())).all())
-
-
-def _of_cells(step: Step, numbers: Tensor) -> Tensor:
-    """Return the norm of each cell's part of a vector like the stack's, (K,)."""
-    return torch.stack([numbers[part].view(len(step.jobs), -1).square().sum(1) for part in step.stack.parts.values()]).sum(0).sqrt()
 
 
 def _on_card(call: Callable[[], None]) -> Callable[[], None]:

@@ -81,6 +81,11 @@ def halve(x: Tensor) -> Tensor:
         return x
     if x.device.type == "cpu" and x.ndim == 4:
         return _Halve.apply(x)
+    return max_pool(x)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """Return the same by PyTorch's own function."""
     return F.max_pool2d(x, 2) if x.ndim == 4 else F.max_pool3d(x, 2)
 
 
@@ -165,9 +170,9 @@ class Stack:
         """Return a copy of one cell's weights."""
         return {name: value.detach().view(self.count, -1, *value.shape[1:])[cell].clone() for name, value in self.network.named_parameters()}
 
-    def norms(self) -> Tensor:
-        """Return the norm of each cell's gradient, (K,): that of its layers' norms, as ``torch.nn.utils.clip_grad_norm_`` computes it."""
-        of_layers = [torch.linalg.vector_norm(self.slopes[part].view(self.count, -1), dim=1) for part in self.parts.values()]
+    def norms(self, vector: Tensor) -> Tensor:
+        """Return the norm of each cell's part of a vector like ``slopes``, (K,): that of its layers' norms, as ``clip_grad_norm_`` computes it."""
+        of_layers = [torch.linalg.vector_norm(vector[part].view(self.count, -1), dim=1) for part in self.parts.values()]
         return torch.linalg.vector_norm(torch.stack(of_layers, 1), dim=1)
 
     def each(self, numbers: Tensor) -> Tensor:

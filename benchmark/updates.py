@@ -84,7 +84,7 @@ def clip(stack: Stack, limit: float | None) -> Tensor:
 
     Without a limit, too, a cell whose norm is infinite gets a gradient that is nowhere a number, as from ``clip_grad_norm_``.
     """
-    norms = stack.norms()
+    norms = stack.norms(stack.slopes)
     stack.slopes.mul_(stack.each(((math.inf if limit is None else limit) / (norms + 1e-6)).clamp(max=1.0)))
     return norms
 

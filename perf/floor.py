@@ -104,22 +104,23 @@ def convolutions(cells: int, recipe, size: tuple[int, ...]) -> Callable:
 
     from benchmark.models import UNet
 
-    network, layers = UNet(1, 2, recipe.widths, len(size), cells), []
+    network, layers, hooks = UNet(1, 2, recipe.widths, len(size), cells), [], []
 
     def keep(layer, inputs, output):
         first = layer is network.down[0][0]
-        layers.append((layer, inputs[0].detach().clone().requires_grad_(not first), torch.randn_like(output)))
+        x = inputs[0].detach().clone().requires_grad_(not first)
+        layers.append((layer, x, [own for own in (x, *layer.parameters()) if own.requires_grad], torch.randn_like(output)))
 
     for layer in network.modules():
         if isinstance(layer, torch.nn.modules.conv._ConvNd):
-            layer.register_forward_hook(keep)
+            hooks.append(layer.register_forward_hook(keep))
     network(torch.randn(recipe.batch, cells, *size))
-    plain = [(type(layer).forward, layer, x, slope) for layer, x, slope in layers]
+    for hook in hooks:
+        hook.remove()
 
     def call():
-        for forward, layer, x, slope in plain:
-            wanted = [own for own in (x, *layer.parameters()) if own.requires_grad]
-            torch.autograd.grad(forward(layer, x), wanted, slope)
+        for layer, x, wanted, slope in layers:
+            torch.autograd.grad(layer(x), wanted, slope)
 
     return call
 

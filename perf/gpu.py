@@ -44,7 +44,7 @@ def plain_cell(job, recipe, device: str) -> tuple[float, float]:
     import torch
 
     from benchmark.blocks import blocks_of
-    from benchmark.models import UNet
+    from benchmark.models import UNet, max_pool
     from benchmark.training import _checkpoints
     from benchmark.updates import learning_rate
 
@@ -53,7 +53,7 @@ def plain_cell(job, recipe, device: str) -> tuple[float, float]:
     began, stepping = time.perf_counter(), 0.0
     network = UNet(data.images.shape[1], len(data.classes), recipe.widths, data.masks.ndim - 1)
     network.load_state_dict(block.start)
-    network.pool = lambda x: torch.nn.functional.max_pool2d(x, 2)
+    network.pool = max_pool
     network.to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(recipe, min(step, recipe.steps - 1), 1.0))
@@ -102,11 +102,11 @@ def vmapped(count: int, recipe, device: str) -> Callable[[], None]:
     """Return the same by torch.func.vmap over K ordinary networks."""
     import torch
 
-    from benchmark.models import UNet
+    from benchmark.models import UNet, max_pool
 
     networks = [UNet(1, 2, recipe.widths, 2).to(device) for _ in range(count)]
     for network in networks:  # vmap knows no functions of our own, and cannot write in place into what it has not stacked
-        network.pool = lambda x: torch.nn.functional.max_pool2d(x, 2)
+        network.pool = max_pool
         for layer in network.modules():
             if isinstance(layer, torch.nn.LeakyReLU):
                 layer.inplace = False

@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from benchmark import seeds
 from benchmark.blocks import blocks_of
 from benchmark.cells import Recipe
-from benchmark.models import UNet, weights_hash
+from benchmark.models import UNet, max_pool, weights_hash
 from benchmark.registry import get_dataset, get_loss, parse_loss
 from benchmark.training import Job, _checkpoints
 from benchmark.updates import learning_rate
@@ -128,15 +127,10 @@ def evaluate(network, loader, loss, classes: int, every: bool) -> dict[str, floa
     return {"loss": sum(losses) / len(losses), **{name: float(metric.aggregate()) for name, metric in wanted.items()}}
 
 
-def halve(x: torch.Tensor) -> torch.Tensor:
-    """Return the maximum over windows as PyTorch computes it, and so every other loop; lossbench's own gives the same bits, sooner."""
-    return functional.max_pool2d(x, 2) if x.ndim == 4 else functional.max_pool3d(x, 2)
-
-
 def start_network(data, block, recipe: Recipe, channels_last: bool) -> UNet:
     network = UNet(data.images.shape[1], len(data.classes), recipe.widths, data.masks.ndim - 1)
     network.load_state_dict(block.start)
-    network.pool = halve
+    network.pool = max_pool  # as every other loop; lossbench's own gives the same bits, sooner
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 

@@ -54,10 +54,10 @@ def channels_last(plain: type) -> type:
             super().__init__(*arguments)
             for name, own in self.network.named_parameters():
                 if own.ndim == 4:
-                    plain, part = own.detach().clone(), self.parts[name]
+                    start, part = own.detach().clone(), self.parts[name]
                     first, second, *kernel = own.shape
                     own.data, own.grad = (whole[part].view(first, *kernel, second).permute(0, 3, 1, 2) for whole in (self.values, self.slopes))
-                    own.data.copy_(plain)
+                    own.data.copy_(start)
 
         def __call__(self, x):
             return super().__call__(x.contiguous(**layout))

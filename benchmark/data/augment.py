@@ -42,13 +42,16 @@ def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, dev
     if kind not in KINDS:
         raise UserError(f"unknown augmentation '{kind}'{nearest(kind, KINDS)}")
     flips, angles, lights = [], [], []
-    bits = 2 ** torch.arange(dims + 1)
     for _ in range(steps):
-        flips.append(((torch.rand(batch, dims + 1, generator=generator) < 0.5) * bits).sum(1))
+        flips.append(torch.rand(batch, dims + 1, generator=generator))
         if kind == "full":
-            angles.append((torch.rand(batch, generator=generator) * 2 - 1) * (DEGREES * torch.pi / 180))
-            lights.append(torch.randn(batch, 2, generator=generator) * torch.tensor([GAIN, OFFSET]))
-    return Draws(*(torch.stack(rows).to(device) if rows else None for rows in (flips, angles, lights)))
+            angles.append(torch.rand(batch, generator=generator))
+            lights.append(torch.randn(batch, 2, generator=generator))
+    codes = ((torch.stack(flips) < 0.5) * 2 ** torch.arange(dims + 1)).sum(2).to(device)
+    if kind == "flips":
+        return Draws(codes)
+    turns = (torch.stack(angles) * 2 - 1) * (DEGREES * torch.pi / 180)
+    return Draws(codes, turns.to(device), (torch.stack(lights) * torch.tensor([GAIN, OFFSET])).to(device))
 
 
 def augment(images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor, Tensor | None]:
