@@ -32,8 +32,12 @@ def results() -> Path:
 def sweep(folder: Path, experiment: str, *options: str) -> Path:
     """Train an experiment, given as text, in a folder; returns its folder of results."""
     (folder / "small.toml").write_text(experiment, encoding="utf-8")
-    command = [sys.executable, "-m", "benchmark", "sweep", "small.toml", "--serial", *options]
+    command = [sys.executable, "-m", "lossbench", "sweep", "small.toml", "--serial", *options]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
-    print(*[line for line in done.stdout.splitlines() if line.startswith(("small", "trained", "report"))], done.stderr, sep="\n")
+    print(
+        *[line for line in done.stdout.splitlines() if line.startswith(("small", "trained", "report"))],
+        done.stderr,
+        sep="\n",
+    )
     done.check_returncode()
     return folder / "results"

@@ -34,9 +34,14 @@ SCENES = (
     "scenes(n_train=30, n_val=10, n_test=10, dims=3, size=32, foreground=0.03)",
 )
 SETS = ("msd_hippocampus(subset=None)", "magnetic_tile", "crackforest", "camvid", "sirst")
-WHOLE = ("msd_hippocampus(subset=None, view='volumes')", "crackforest(view='whole')", "camvid(view='whole')", "sirst(view='whole')")
+WHOLE = (
+    "msd_hippocampus(subset=None, view='volumes')",
+    "crackforest(view='whole')",
+    "camvid(view='whole')",
+    "sirst(view='whole')",
+)
 # A worker that has read the catalogue and imported the loaders, as all have, and then opens the set for the first time.
-OPEN = "import time, sys; from benchmark import registry; import benchmark.data.public, benchmark.data.hippocampus\n"
+OPEN = "import time, sys; from lossbench.catalogue import registry; import lossbench.data.public\n"
 OPEN += "spec = registry.parse_dataset(sys.argv[1])\n"
 OPEN += "t = time.perf_counter(); d = registry.get_dataset(spec, seed=0); print(time.perf_counter() - t, d.images.nbytes)"
 
@@ -59,15 +64,24 @@ def row(what: str, times: list[float], goal: str = "", note: str = "") -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
-    from benchmark import get_dataset
+    from lossbench import get_dataset
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| what | median | range | n | goal | |\n|---|---|---|---|---|---|")
     for spec in SCENES:
-        print(row(f"`{spec}`", clock(lambda spec=spec: get_dataset(spec, seed=0), repeats), "0.3 s" if spec == SCENES[0] else ""), flush=True)
+        print(
+            row(
+                f"`{spec}`",
+                clock(lambda spec=spec: get_dataset(spec, seed=0), repeats),
+                "0.3 s" if spec == SCENES[0] else "",
+            ),
+            flush=True,
+        )
     if not os.environ.get("LOSSBENCH_DATA"):
         print("\nLOSSBENCH_DATA is not set: the public sets are left out")
         return
@@ -87,7 +101,15 @@ def main() -> None:
             answers = [subprocess.run([sys.executable, "-c", OPEN, spec], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
                        for _ in range(repeats)]  # fmt: skip
             parts = [answer.stdout.split() for answer in answers]
-            print(row(f"opening `{spec}` in a new process", [float(p[0]) for p in parts], "50 ms", f"{int(parts[0][1]) / 1e6:.0f} MB"), flush=True)
+            print(
+                row(
+                    f"opening `{spec}` in a new process",
+                    [float(p[0]) for p in parts],
+                    "50 ms",
+                    f"{int(parts[0][1]) / 1e6:.0f} MB",
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def work_of_a_step(recipe, size: tuple[int, ...]) -> float:
     import torch
     from torch import nn
 
-    from benchmark.models import UNet
+    from lossbench.networks.unet import UNet
 
     network, total = UNet(1, 2, recipe.widths, len(size)), 0.0
 
@@ -77,10 +77,16 @@ def passes(recipe, size: tuple[int, ...]) -> dict[str, tuple[int, Callable]]:
     """Return forward and backward passes of the network, and of its convolutions, without training: name -> (cells, call)."""
     import torch
 
-    from benchmark.models import Stack, initial_weights
+    from lossbench.networks.unet import Stack, initial_weights
 
     def one(cells: int, layout=torch.contiguous_format) -> Callable:
-        stack = Stack([initial_weights(1, 2, recipe.widths, len(size), n) for n in range(cells)], 1, 2, recipe.widths, len(size))
+        stack = Stack(
+            [initial_weights(1, 2, recipe.widths, len(size), n) for n in range(cells)],
+            1,
+            2,
+            recipe.widths,
+            len(size),
+        )
         x = torch.randn(recipe.batch, cells, *size).contiguous(memory_format=layout)
         stack.network.to(memory_format=layout)
 
@@ -102,14 +108,21 @@ def convolutions(cells: int, recipe, size: tuple[int, ...]) -> Callable:
     """Return a call that runs each convolution of a stack forward and backward by itself, without anything in between."""
     import torch
 
-    from benchmark.models import UNet
+    from lossbench.networks.unet import UNet
 
     network, layers, hooks = UNet(1, 2, recipe.widths, len(size), cells), [], []
 
     def keep(layer, inputs, output):
         first = layer is network.down[0][0]
         x = inputs[0].detach().clone().requires_grad_(not first)
-        layers.append((layer, x, [own for own in (x, *layer.parameters()) if own.requires_grad], torch.randn_like(output)))
+        layers.append(
+            (
+                layer,
+                x,
+                [own for own in (x, *layer.parameters()) if own.requires_grad],
+                torch.randn_like(output),
+            )
+        )
 
     for layer in network.modules():
         if isinstance(layer, torch.nn.modules.conv._ConvNd):
@@ -127,8 +140,9 @@ def convolutions(cells: int, recipe, size: tuple[int, ...]) -> Callable:
 
 def step_seconds(cells: int, data, recipe, steps: int) -> float:
     """Return the median seconds of a step of `training.train` itself, for one cell or a stack."""
-    from benchmark.registry import get_loss, parse_loss
-    from benchmark.training import Job, train
+    from lossbench.catalogue.registry import get_loss, parse_loss
+    from lossbench.training.job import Job
+    from lossbench.training.train import train
 
     losses = [get_loss(parse_loss(LOSSES[n % len(LOSSES)])) for n in range(cells)]
     jobs = [Job(loss, (), data, REFERENCE, 0) for loss in losses]
@@ -146,15 +160,19 @@ def main() -> None:
     chosen = parser.parse_args()
     rounds, repeats, steps = (1, 1, 5) if chosen.quick else (chosen.rounds, 5, 10)
     one_thread()
-    from benchmark.cells import Recipe
-    from benchmark.registry import get_dataset
+    from lossbench.catalogue.registry import get_dataset
+    from lossbench.experiment.cells import Recipe
 
     recipe, data = Recipe(), get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)", 0)
     size = data.masks.shape[1:]
     flops, kernels, alone = work_of_a_step(recipe, size), peaks(), passes(recipe, size)
     for _, call in (*kernels.values(), *alone.values()):
         call()
-    arms = [("peak", name) for name in kernels] + [("pass", name) for name in alone] + [("step", k) for k in (1, *STACKS)]
+    arms = (
+        [("peak", name) for name in kernels]
+        + [("pass", name) for name in alone]
+        + [("step", k) for k in (1, *STACKS)]
+    )
     seen: dict[tuple, list[float]] = {arm: [] for arm in arms}
     for _, arm in there_and_back(arms, rounds):
         kind, name = arm
@@ -176,9 +194,14 @@ def main() -> None:
         label = name if kind == "pass" else f"training step, {'single' if name == 1 else f'stack of {name}'}"
         shares[label] = [rate / top for rate, top in zip(rates, tops, strict=True)]
         each = [flops / rate for rate in rates]
-        rows.append([label, spread(rates, 0, 1e-9), spread(each, 1, 1e3), spread(shares[label], 0, 100) + " %"])
+        rows.append(
+            [label, spread(rates, 0, 1e-9), spread(each, 1, 1e3), spread(shares[label], 0, 100) + " %"]
+        )
         print(label, rows[-1][1:], f"{cells} cells", flush=True)
-    best = max((label for label in shares if "stack" in label and "training" in label), key=lambda label: statistics.median(shares[label]))
+    best = max(
+        (label for label in shares if "stack" in label and "training" in label),
+        key=lambda label: statistics.median(shares[label]),
+    )
     share = statistics.median(shares[best])
     shape = f"U-Net {'-'.join(map(str, recipe.widths))}, batch {recipe.batch}, {'x'.join(map(str, size))}"
     said = f"goal {GOAL:.0%} of the peak: {'met' if share >= GOAL else 'missed'}, {share:.0%} in the best stack ({best})"
@@ -195,7 +218,14 @@ forward, four different losses in turn, backward, gradient norms, AdamW. Millise
 
 {table(["", "GFLOP/s", "ms a cell and step", "share of the peak"], rows)}
 """
-    finish("floor.py", "speed_floor", "How near training comes to the machine's peak", body, ("torch", "numpy"), chosen.quick)
+    finish(
+        "floor.py",
+        "speed_floor",
+        "How near training comes to the machine's peak",
+        body,
+        ("torch", "numpy"),
+        chosen.quick,
+    )
 
 
 if __name__ == "__main__":

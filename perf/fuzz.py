@@ -16,14 +16,14 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from benchmark.errors import UserError
-from benchmark.experiment import read_experiment
-from benchmark.registry import losses
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import losses
+from lossbench.experiment.reading import read_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = [*"=[]{}\"'#\n\0é+()", "", "1e999", "-1", "nan", "true", "ce", "dice", "0.5*", "seeds", "9" * 400]
 OWN = (
-    "from benchmark import loss\n\n@loss('mine', family='overlap', cite='me')\ndef mine(logits, target, *, power=2.0, weights=None):\n"
+    "from lossbench import loss\n\n@loss('mine', family='overlap', cite='me')\ndef mine(logits, target, *, power=2.0, weights=None):\n"
     "    return (logits - target).abs().pow(power).mean()\n"
 )
 
@@ -41,7 +41,11 @@ def mutate(text: str, draw: random.Random) -> str:
         elif kind == 2:
             text = text[:end] + text[at:end] + text[end:]
         elif kind == 3:
-            text = text[:at] + chr(draw.choice([0, 9, 34, 39, 61, 91, 123, 233, 0x1F600, draw.randrange(32, 127)])) + text[at + 1 :]
+            text = (
+                text[:at]
+                + chr(draw.choice([0, 9, 34, 39, 61, 91, 123, 233, 0x1F600, draw.randrange(32, 127)]))
+                + text[at + 1 :]
+            )
         else:
             text = text[:at] + draw.choice(WORDS) + text[end:]
     return text
@@ -54,7 +58,11 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore", SyntaxWarning)  # Python's own remarks on mutated numbers
     draw = random.Random(options.seed)
-    originals = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "experiments").glob("*.toml")) if path.stem in ("quick", "smoke")]
+    originals = [
+        path.read_text(encoding="utf-8")
+        for path in sorted((ROOT / "experiments").glob("*.toml"))
+        if path.stem in ("quick", "smoke")
+    ]
     seen: Counter[str] = Counter()
     slowest = 0.0
     with tempfile.TemporaryDirectory() as folder:

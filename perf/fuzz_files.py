@@ -33,17 +33,39 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmark import answers, notes, packs, sweep
-from benchmark.analysis.tables import TABLES, load_table
-from benchmark.errors import UserError
-from benchmark.store import Store
+from lossbench.base.errors import UserError
+from lossbench.report.make import make_all
+from lossbench.store import note as notes
+from lossbench.store import pack
+from lossbench.store.store import Store
+from lossbench.sweep import run
+from lossbench.tables import make
+from lossbench.tables.compact import TABLES, load_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "record_v1.json"
 FP = "9f8e7d6c5b4a3928"
 LIMIT = 20  # seconds of the processor after which one case counts as a hang; asleep it may be thirty times as long
 BAD = ("HANG", "TRACEBACK", "SOUND,", "DAMAGE,")  # how words begin that must not be counted
-VALUES = [None, True, -1, 0, 2**70, 1e308, 1e-320, "", "NaN", "<b>", "\u0000", "\ud800", [], {}, [[]], {"a": {"b": [None]}}, "9" * 5000]
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    1e308,
+    1e-320,
+    "",
+    "NaN",
+    "<b>",
+    "\u0000",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    {"a": {"b": [None]}},
+    "9" * 5000,
+]
 RAW = [b"NaN", b"Infinity", b"1e999", b"-0", b"null", b"{", b"[" * 20_000, b'"', b"\x00", b"\xff", b"9" * 400]
 
 
@@ -98,7 +120,11 @@ def twist(record: dict, draw: random.Random) -> bytes:
     for _ in range(draw.choice([1, 1, 2, 3])):
         place = record
         while True:
-            inner = [item for item in (place.values() if isinstance(place, dict) else place) if isinstance(item, dict | list) and item]
+            inner = [
+                item
+                for item in (place.values() if isinstance(place, dict) else place)
+                if isinstance(item, dict | list) and item
+            ]
             if not inner or draw.random() < 0.3:
                 break
             place = draw.choice(inner)
@@ -136,16 +162,55 @@ def original(number: int) -> dict:
     """A sound record of its own: of three losses, two data sets and as many seeds as it takes."""
     record = json.loads(GOLDEN.read_text())
     loss, seed, share = ("ce", "dice", "dice_ce")[number % 3], number // 6, (0.01, 0.1)[number // 3 % 2]
-    facts = {"dataset": f"scenes(foreground={share})", "dataset_name": "scenes", "data_params": {"foreground": share, "size": 64}}
-    facts |= {"data_label": f"scenes {share:.0%}", "learning_rate": 0.01, "block": f"b{number // 3}", "loss": loss, "seed": seed}
+    facts = {
+        "dataset": f"scenes(foreground={share})",
+        "dataset_name": "scenes",
+        "data_params": {"foreground": share, "size": 64},
+    }
+    facts |= {
+        "data_label": f"scenes {share:.0%}",
+        "learning_rate": 0.01,
+        "block": f"b{number // 3}",
+        "loss": loss,
+        "seed": seed,
+    }
     noise = number * 7919 % 101 / 1000
-    metrics = {**record["metrics"], "dice@0.5": 0.5 + number / 1000, "dice@val": 0.6 + noise, "foreground_true": share, "n_test": 12}
+    metrics = {
+        **record["metrics"],
+        "dice@0.5": 0.5 + number / 1000,
+        "dice@val": 0.6 + noise,
+        "foreground_true": share,
+        "n_test": 12,
+    }
     metrics |= {f"val_{name}": metrics[name] for name in ("dice@0.5", "dice@val")}
-    metrics |= {"size_ratio_soft": 1 + noise, "log_size_ratio_soft": noise, "log_size_ratio_hard@0.5": -noise, "nll": 0.1 + noise, "ece": noise}
-    bins = {"class": ["thing"] * 4, "region": ["all"] * 4, "bin": [0, 1, 2, 3], "n": [9, 5, 3, 2], "probability": [0.1, 0.4, 0.6, 0.9]}
-    more = {"steps": {"train_loss": [1 / (1 + step) for step in range(60)]}, "reliability": bins | {"frequency": [0.0, 0.5, 0.5, 1.0]}}
+    metrics |= {
+        "size_ratio_soft": 1 + noise,
+        "log_size_ratio_soft": noise,
+        "log_size_ratio_hard@0.5": -noise,
+        "nll": 0.1 + noise,
+        "ece": noise,
+    }
+    bins = {
+        "class": ["thing"] * 4,
+        "region": ["all"] * 4,
+        "bin": [0, 1, 2, 3],
+        "n": [9, 5, 3, 2],
+        "probability": [0.1, 0.4, 0.6, 0.9],
+    }
+    more = {
+        "steps": {"train_loss": [1 / (1 + step) for step in range(60)]},
+        "reliability": bins | {"frequency": [0.0, 0.5, 0.5, 1.0]},
+    }
     key = f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
-    return {**record, **more, "key": key, "loss_label": loss, "loss_fingerprint": FP, "cell": {**record["cell"], **facts}, "metrics": metrics}
+    return {
+        **record,
+        **more,
+        "key": key,
+        "loss_label": loss,
+        "loss_fingerprint": FP,
+        "cell": {**record["cell"], **facts},
+        "metrics": metrics,
+    }
 
 
 def note_of(records: list[dict]) -> dict:
@@ -154,7 +219,9 @@ def note_of(records: list[dict]) -> dict:
     return {"name": "fuzz", "title": "", "cells": rows}
 
 
-def fuzz_records(count: int, draw: random.Random, seen: Counter, reports: int = 0, size: int = 40, hurt: int = 20) -> None:
+def fuzz_records(
+    count: int, draw: random.Random, seen: Counter, reports: int = 0, size: int = 40, hurt: int = 20
+) -> None:
     """Damage ``count`` records, ``hurt`` in a folder at a time, and look whether the others come out unharmed."""
     rounds = -(-count // hurt)
     for number in range(rounds):
@@ -170,7 +237,19 @@ def fuzz_records(count: int, draw: random.Random, seen: Counter, reports: int = 
                 path = store.path(sound[n]["key"], FP)
                 kind = draw.randrange(5)
                 if kind == 0:
-                    path.rename(path.with_name(draw.choice(["x.json", f"{'0' * 16}.{FP[:8]}.json", path.name.upper(), f"..{path.name}", "é.json"])))
+                    path.rename(
+                        path.with_name(
+                            draw.choice(
+                                [
+                                    "x.json",
+                                    f"{'0' * 16}.{FP[:8]}.json",
+                                    path.name.upper(),
+                                    f"..{path.name}",
+                                    "é.json",
+                                ]
+                            )
+                        )
+                    )
                 elif kind < 3:
                     path.write_bytes(damage(path.read_bytes(), draw))
                 else:
@@ -180,7 +259,7 @@ def fuzz_records(count: int, draw: random.Random, seen: Counter, reports: int = 
             try:
                 with limited():
                     if packed:
-                        packs.pack(store)
+                        pack.pack(store)
                     _records_case(Path(folder), sound, chosen, number < reports, seen)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
@@ -194,29 +273,34 @@ def _records_case(folder: Path, sound: list[dict], chosen: set[int], report: boo
     store = Store(folder)
     pairs = [(record["key"], FP) for record in sound]
     store.state(pairs)
-    sweep.open_results(folder, say=lambda text: None)
-    answers.write_tables(folder, notes.read(folder))
+    run.open_results(folder, say=lambda text: None)
+    make.write_tables(folder, notes.read(folder))
     cells = load_table(folder, "cells").set_index("key")
     states = store.state(pairs)
     for n, record in enumerate(sound):
         if n not in chosen:
-            unharmed = states[record["key"]].status == "done" and cells.loc[record["key"], "dice@0.5"] == record["metrics"]["dice@0.5"]
+            unharmed = (
+                states[record["key"]].status == "done"
+                and cells.loc[record["key"], "dice@0.5"] == record["metrics"]["dice@0.5"]
+            )
             seen["sound, kept" if unharmed else "SOUND, LOST"] += 1
     if report:
-        answers.make(folder)
+        make_all(folder)
         seen["reports"] += 1
 
 
 def _fuzz_notes(folder: Path, note: dict, draw: random.Random, seen: Counter) -> None:
     text = json.dumps(note).encode()
     for _ in range(2):
-        (folder / "experiment.json").write_bytes(damage(text, draw) if draw.random() < 0.5 else twist(note, draw))
+        (folder / "experiment.json").write_bytes(
+            damage(text, draw) if draw.random() < 0.5 else twist(note, draw)
+        )
         seen["notes"] += 1
         try:
             with limited():
                 found = notes.read(folder)
                 if found is not None:
-                    answers.write_tables(folder, found)
+                    make.write_tables(folder, found)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -237,36 +321,51 @@ def finished(folder: Path) -> None:
     (folder / "cards").mkdir()
     for card in cards:
         shutil.copy(card, folder / "cards")
-    note = {**note_of(records), "cards": {f"scenes {share}": card.name for card in cards for share in ("1%", "10%")}}
+    note = {
+        **note_of(records),
+        "cards": {f"scenes {share}": card.name for card in cards for share in ("1%", "10%")},
+    }
     (folder / "experiment.json").write_text(json.dumps(note))
-    (folder / "verified.json").write_text(json.dumps({"says": "3 of 12 cells trained again: all as recorded (3 bit for bit)"}))
-    answers.make(folder)
+    (folder / "verified.json").write_text(
+        json.dumps({"says": "3 of 12 cells trained again: all as recorded (3 bit for bit)"})
+    )
+    make_all(folder)
 
 
 def fuzz_tables(count: int, draw: random.Random, seen: Counter, drawn: int = 20) -> None:
     """Damage one or two files of a finished folder at a time; a report with figures and one by the command line each ``drawn`` cases, if any."""
-    from benchmark import figures
+    from lossbench.figures import drawing
 
-    draw_everything = figures.draw_everything
+    draw_everything = drawing.draw_everything
     with tempfile.TemporaryDirectory() as scratch:
         whole, case = Path(scratch) / "whole", Path(scratch) / "case"
-        figures.draw_everything = lambda tables: ([], {})  # the figures of a report take longer than all else
+        drawing.draw_everything = lambda tables: ([], {})  # the figures of a report take longer than all else
         finished(whole)
         sound = {name: load_table(whole, name) for name in TABLES}
         for number in range(count):
             shutil.rmtree(case, ignore_errors=True)
             shutil.copytree(whole, case)
-            files = [*sorted(file for part in ("tables", "cards") for file in (case / part).iterdir()), case / "verified.json"]
-            records, stamped = number % 3 != 0, number % 3 != 1  # without either what is damaged is only seen as it is read
+            files = [
+                *sorted(file for part in ("tables", "cards") for file in (case / part).iterdir()),
+                case / "verified.json",
+            ]
+            records, stamped = (
+                number % 3 != 0,
+                number % 3 != 1,
+            )  # without either what is damaged is only seen as it is read
             for file in draw.sample(files, draw.choice([1, 1, 2])):
                 twisted = file.suffix == ".json" and draw.random() < 0.5
-                file.write_bytes(twist(json.loads(file.read_text()), draw) if twisted else damage(file.read_bytes(), draw))
+                file.write_bytes(
+                    twist(json.loads(file.read_text()), draw) if twisted else damage(file.read_bytes(), draw)
+                )
             if not records:
                 shutil.rmtree(case / "cells")
             if not stamped or number % 6 == 0:
                 (case / "tables" / "made_from.json").unlink()
             try:
-                figures.draw_everything = draw_everything if drawn and number % drawn == 0 else lambda tables: ([], {})
+                drawing.draw_everything = (
+                    draw_everything if drawn and number % drawn == 0 else lambda tables: ([], {})
+                )
                 with limited():
                     _tables_case(case, sound, records, seen)
                     if drawn and number % drawn == 0:
@@ -277,11 +376,11 @@ def fuzz_tables(count: int, draw: random.Random, seen: Counter, drawn: int = 20)
                     raise
                 report_of(error, seen, "reports of damaged tables refused")
             seen["folders of tables"] += 1
-    figures.draw_everything = draw_everything
+    drawing.draw_everything = draw_everything
 
 
 def _tables_case(case: Path, sound: dict[str, Any], records: bool, seen: Counter) -> None:
-    from benchmark import findings
+    from tools import findings
 
     for name in TABLES:
         try:
@@ -296,7 +395,7 @@ def _tables_case(case: Path, sound: dict[str, Any], records: bool, seen: Counter
             findings.show(call, findings.Results(case, ROOT))
         except UserError as error:
             report_of(error, seen, "numbers refused")
-    answers.make(case)
+    make_all(case)
     seen["reports of damaged tables"] += 1
     if records:
         rebuilt = all(load_table(case, name).equals(sound[name]) for name in TABLES)
@@ -306,13 +405,15 @@ def _tables_case(case: Path, sound: dict[str, Any], records: bool, seen: Counter
 def _stamped(case: Path, name: str) -> bool:
     """Whether the stamp itself is unharmed where it speaks of a table."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        return isinstance(json.loads((case / "tables" / "made_from.json").read_text())["files"][f"{name}.parquet"], str)
+        return isinstance(
+            json.loads((case / "tables" / "made_from.json").read_text())["files"][f"{name}.parquet"], str
+        )
     return False
 
 
 def command(*args: str, seen: Counter) -> int:
     """Run the command line in this process; its exit code. 0, 1 and 2 are its ways to end, and nothing may print a traceback."""
-    from benchmark import cli
+    from lossbench.cli import main as cli
 
     out, before = io.StringIO(), sys.argv
     sys.argv = ["lossbench", *args]
@@ -344,7 +445,9 @@ def pictures(folder: Path) -> None:
     for number in range(6):
         mask = np.zeros((16, 16), np.uint8)
         mask[4:9, number : number + 5] = 1
-        Image.fromarray((mask * 90 + draw.integers(0, 60, mask.shape)).astype(np.uint8)).save(folder / "images" / f"{number}.png")
+        Image.fromarray((mask * 90 + draw.integers(0, 60, mask.shape)).astype(np.uint8)).save(
+            folder / "images" / f"{number}.png"
+        )
         Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
 
 
@@ -366,7 +469,10 @@ def task(folder: Path) -> None:
     for number in range(6):
         mask = np.zeros((8, 8, 4), np.uint8)
         mask[2:5, 2:6, 1:3] = 1
-        for kind, values in (("imagesTr", (mask * 90 + draw.integers(0, 60, mask.shape)).astype(np.int16)), ("labelsTr", mask)):
+        for kind, values in (
+            ("imagesTr", (mask * 90 + draw.integers(0, 60, mask.shape)).astype(np.int16)),
+            ("labelsTr", mask),
+        ):
             head = bytearray(352)
             head[:4] = (348).to_bytes(4, "little")
             head[40:56] = np.array([3, *mask.shape, 1, 1, 1, 1], "<i2").tobytes()
@@ -377,7 +483,13 @@ def task(folder: Path) -> None:
             raw = bytes(head) + values.tobytes(order="F")
             (folder / kind / f"c{number}.nii.gz").write_bytes(gzip.compress(raw))
     pairs = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(6)]
-    described = {"name": "toy", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "thing"}, "numTraining": 6, "training": pairs}
+    described = {
+        "name": "toy",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "thing"},
+        "numTraining": 6,
+        "training": pairs,
+    }
     (folder / "dataset.json").write_text(json.dumps(described))
 
 
@@ -386,7 +498,11 @@ def benchmark_file(folder: Path) -> None:
     folder.mkdir(parents=True)
     mask = np.zeros((6, 16, 16), np.uint8)
     mask[:, 4:9, 4:9] = 1
-    kept = {f"{part}_{kind}": values for part in ("train", "val", "test") for kind, values in (("images", mask * 90), ("label", mask))}
+    kept = {
+        f"{part}_{kind}": values
+        for part in ("train", "val", "test")
+        for kind, values in (("images", mask * 90), ("label", mask))
+    }
     np.savez_compressed(folder / "toy.npz", **kept)
 
 
@@ -399,8 +515,8 @@ def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
 
     from rich.console import Console
 
-    from benchmark.data import commands
-    from benchmark.registry import get_dataset
+    from lossbench.catalogue.registry import get_dataset
+    from lossbench.cli import datasets
 
     console = Console(file=io.StringIO(), width=150)
     with tempfile.TemporaryDirectory() as scratch:
@@ -418,7 +534,11 @@ def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
             with contextlib.suppress(UserError), limited():
                 if cache:
                     get_dataset(f"folder(path={str(path)!r})", 0)
-                    files = sorted(file for file in Path(scratch, "cache").rglob("*") if file.is_file() and file.suffix in (".npy", ".json"))
+                    files = sorted(
+                        file
+                        for file in Path(scratch, "cache").rglob("*")
+                        if file.is_file() and file.suffix in (".npy", ".json")
+                    )
             for file in draw.sample(files, draw.choice([1, 1, 2])) if len(files) > 1 else files:
                 raw = file.read_bytes()
                 if file.suffix == ".json" and draw.random() < 0.5:
@@ -432,7 +552,7 @@ def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
                 try:
                     with limited():
                         if step == "inspect":
-                            console.print(commands.render_inspection(commands.inspect(str(path))))
+                            console.print(datasets.render_inspection(datasets.inspect(str(path))))
                         else:
                             get_dataset(f"folder(path={str(path)!r})", 0)
                     seen["data read"] += 1
@@ -444,7 +564,9 @@ def fuzz_data(count: int, draw: random.Random, seen: Counter) -> None:
             if number % 50 == 0:
                 command("data", "inspect", str(path), seen=seen)
                 if refused == "sweep":  # else it would train
-                    code = command("sweep", "smoke", "--data", str(path), "--results", f"{scratch}/results", seen=seen)
+                    code = command(
+                        "sweep", "smoke", "--data", str(path), "--results", f"{scratch}/results", seen=seen
+                    )
                     seen["sweeps of damaged data refused" if code == 2 else "SOUND, TRAINED"] += 1
             if cache:
                 shutil.rmtree(Path(scratch, "cache"), ignore_errors=True)

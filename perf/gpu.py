@@ -43,10 +43,10 @@ def plain_cell(job, recipe, device: str) -> tuple[float, float]:
     """Train, validate and score one cell as a script would; return seconds of a step and of all."""
     import torch
 
-    from benchmark.blocks import blocks_of
-    from benchmark.models import UNet, max_pool
-    from benchmark.training import _checkpoints
-    from benchmark.updates import learning_rate
+    from lossbench.networks.unet import UNet, max_pool
+    from lossbench.training.blocks import blocks_of
+    from lossbench.training.optim import learning_rate
+    from lossbench.training.train import _checkpoints
 
     data = job.data
     (block,) = blocks_of([job], recipe, device).values()
@@ -55,15 +55,30 @@ def plain_cell(job, recipe, device: str) -> tuple[float, float]:
     network.load_state_dict(block.start)
     network.pool = max_pool
     network.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(recipe, min(step, recipe.steps - 1), 1.0))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate(recipe, min(step, recipe.steps - 1), 1.0)
+    )
 
     @torch.no_grad()
     def dice(images, masks) -> float:
         found = []
         for begin in range(0, len(images), recipe.batch):
-            hit, true = network(images[begin : begin + recipe.batch])[:, 0].argmax(1) > 0, masks[begin : begin + recipe.batch] > 0
-            found.append((2 * (hit & true).flatten(1).sum(1) / (hit.flatten(1).sum(1) + true.flatten(1).sum(1)).clamp_min(1)).mean().item())
+            hit, true = (
+                network(images[begin : begin + recipe.batch])[:, 0].argmax(1) > 0,
+                masks[begin : begin + recipe.batch] > 0,
+            )
+            found.append(
+                (
+                    2
+                    * (hit & true).flatten(1).sum(1)
+                    / (hit.flatten(1).sum(1) + true.flatten(1).sum(1)).clamp_min(1)
+                )
+                .mean()
+                .item()
+            )
         return statistics.mean(found)
 
     for step in range(recipe.steps):
@@ -86,9 +101,11 @@ def grouped(count: int, recipe, device: str) -> Callable[[], None]:
     """Return a forward and backward pass of K cells as one grouped network."""
     import torch
 
-    from benchmark.models import Stack, initial_weights
+    from lossbench.networks.unet import Stack, initial_weights
 
-    stack = Stack([initial_weights(1, 2, recipe.widths, 2, n) for n in range(count)], 1, 2, recipe.widths, 2, device)
+    stack = Stack(
+        [initial_weights(1, 2, recipe.widths, 2, n) for n in range(count)], 1, 2, recipe.widths, 2, device
+    )
     x = torch.randn(recipe.batch, count, 64, 64, device=device)
 
     def call() -> None:
@@ -102,10 +119,12 @@ def vmapped(count: int, recipe, device: str) -> Callable[[], None]:
     """Return the same by torch.func.vmap over K ordinary networks."""
     import torch
 
-    from benchmark.models import UNet, max_pool
+    from lossbench.networks.unet import UNet, max_pool
 
     networks = [UNet(1, 2, recipe.widths, 2).to(device) for _ in range(count)]
-    for network in networks:  # vmap knows no functions of our own, and cannot write in place into what it has not stacked
+    for network in (
+        networks
+    ):  # vmap knows no functions of our own, and cannot write in place into what it has not stacked
         network.pool = max_pool
         for layer in network.modules():
             if isinstance(layer, torch.nn.LeakyReLU):
@@ -126,13 +145,17 @@ def vmapped(count: int, recipe, device: str) -> Callable[[], None]:
 
 def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tuple[list[list], float]:
     """Return rows of cell-steps a second, and the median seconds of a plain loop's whole cell."""
-    from benchmark import graphs, stacks
-    from benchmark.registry import get_loss, parse_loss
-    from benchmark.training import Job
+    from lossbench.catalogue.registry import get_loss, parse_loss
+    from lossbench.sweep import work
+    from lossbench.training import graphs
+    from lossbench.training.job import Job
 
     jobs = [Job(get_loss(parse_loss(name)), (), data, REFERENCE, 0) for name in LOSSES]
     replay = graphs.replay
-    arms: list[tuple] = [("plain loop", 1), *((kind, k) for k in counts for kind in ("step by step", "replayed"))]
+    arms: list[tuple] = [
+        ("plain loop", 1),
+        *((kind, k) for k in counts for kind in ("step by step", "replayed")),
+    ]
     seen: dict[tuple, list[float | None]] = {arm: [] for arm in arms}
     whole = []
     for half, arm in there_and_back(arms, rounds):
@@ -142,12 +165,20 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
             whole.append(cell)
         else:
             with mock.patch.object(graphs, "replay", replay if kind == "replayed" else lambda step: None):
-                taken = stacks.step_seconds(jobs, recipe, device, count)
+                taken = work.step_seconds(jobs, recipe, device, count)
         seen[arm].append(None if taken is None else count / taken)  # None: it did not fit
     rows = []
     for (kind, count), rates in seen.items():
-        pairs = [(rate, plain) for rate, plain in zip(rates, seen["plain loop", 1], strict=True) if rate is not None]
-        told = [spread([rate for rate, _ in pairs], 0), spread([rate / plain for rate, plain in pairs], 1)] if pairs else ["does not fit", ""]
+        pairs = [
+            (rate, plain)
+            for rate, plain in zip(rates, seen["plain loop", 1], strict=True)
+            if rate is not None
+        ]
+        told = (
+            [spread([rate for rate, _ in pairs], 0), spread([rate / plain for rate, plain in pairs], 1)]
+            if pairs
+            else ["does not fit", ""]
+        )
         rows.append([kind, count, *told])
         print(*rows[-1], flush=True)
     return rows, statistics.median(whole)
@@ -161,9 +192,21 @@ def sweeps(shares: tuple[int, ...], seeds: int, settings: dict, device: str) -> 
             file = Path(scrap) / "gpu.toml"
             values = "\n".join(f"{key} = {value!r}" for key, value in settings.items())
             names = ", ".join(f'"{name}"' for name in LOSSES)
-            file.write_text(f'name = "gpu"\nseeds = {seeds}\nlosses = [{names}]\ndatasets = ["{REFERENCE}"]\n[recipe]\n{values}\n')
+            file.write_text(
+                f'name = "gpu"\nseeds = {seeds}\nlosses = [{names}]\ndatasets = ["{REFERENCE}"]\n[recipe]\n{values}\n'
+            )
             where = ["--gpus", "1", "--per-gpu", str(share)] if device == "cuda" else ["--serial"]
-            command = [sys.executable, "-m", "benchmark", "sweep", str(file), "--results", f"{scrap}/results", "--no-report", *where]
+            command = [
+                sys.executable,
+                "-m",
+                "lossbench",
+                "sweep",
+                str(file),
+                "--results",
+                f"{scrap}/results",
+                "--no-report",
+                *where,
+            ]
             began = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
             if done.returncode:
@@ -181,29 +224,44 @@ def main() -> None:
     one_thread()
     import torch
 
-    from benchmark.cells import Recipe
-    from benchmark.registry import get_dataset
+    from lossbench.catalogue.registry import get_dataset
+    from lossbench.experiment.cells import Recipe
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not chosen.quick:
         sys.exit("there is no usable graphics card here: --quick checks the script on the processor")
     quick = chosen.quick
-    counts, shares, seeds, rounds = ((2,), (1,), 1, 1) if quick else ((8, 32, 64), (1, 4, 8), 64, chosen.rounds)
+    counts, shares, seeds, rounds = (
+        ((2,), (1,), 1, 1) if quick else ((8, 32, 64), (1, 4, 8), 64, chosen.rounds)
+    )
     settings = {"steps": 8, "validations": 1} if quick else {"steps": 300, "validations": 6}
-    recipe, data = Recipe(**settings), get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)" if quick else REFERENCE, 0)
+    recipe, data = (
+        Recipe(**settings),
+        get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)" if quick else REFERENCE, 0),
+    )
     rows, cell = steps(counts, rounds, recipe, data, device)
     alone = []
     for count in counts:
         pair = [timed(make(count, recipe, device), device) for make in (grouped, vmapped)]
-        alone.append([count, *(f"{1e3 * seconds / count:.2f}" for seconds in pair), f"{pair[1] / pair[0]:.2f}"])
+        alone.append(
+            [count, *(f"{1e3 * seconds / count:.2f}" for seconds in pair), f"{pair[1] / pair[0]:.2f}"]
+        )
     runs = sweeps(shares, seeds, settings, device)
     best = max(cells / seconds for _, cells, seconds in runs)
     told = {"times the plain loop": best * cell, "minutes for 2,500 cells": 2500 / best / 60}
-    met = {name: told[name] >= goal if name.startswith("times") else told[name] <= goal for name, goal in GOALS.items()}
-    goals = "; ".join(f"{told[name]:.1f} {name} (goal {goal}: {'met' if met[name] else 'missed'})" for name, goal in GOALS.items())
+    met = {
+        name: told[name] >= goal if name.startswith("times") else told[name] <= goal
+        for name, goal in GOALS.items()
+    }
+    goals = "; ".join(
+        f"{told[name]:.1f} {name} (goal {goal}: {'met' if met[name] else 'missed'})"
+        for name, goal in GOALS.items()
+    )
     name = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
     body = f"""
-{name}; the reference cell (U-Net 8-16-32, batch 8, 64 x 64), {recipe.steps} steps, {recipe.validations} validations.
+{name}; the reference cell (U-Net 8-16-32, batch 8, 64 x 64), {recipe.steps} steps, {
+        recipe.validations
+    } validations.
 
 **{goals}.**
 
@@ -221,10 +279,24 @@ Milliseconds a cell: one grouped network, and torch.func.vmap over ordinary ones
 
 ## Cells an hour
 
-`lossbench sweep --gpus 1 --per-gpu N` of fresh cells, start-up and data included; a plain loop takes {cell:.2f} s a cell.
+`lossbench sweep --gpus 1 --per-gpu N` of fresh cells, start-up and data included; a plain loop takes {
+        cell:.2f} s a cell.
 
-{table(["workers", "cells", "seconds", "cells an hour", "times the plain loop"],
-       [[share, cells, f"{seconds:.1f}", f"{3600 * cells / seconds:,.0f}", f"{cell * cells / seconds:.1f}"] for share, cells, seconds in runs])}
+{
+        table(
+            ["workers", "cells", "seconds", "cells an hour", "times the plain loop"],
+            [
+                [
+                    share,
+                    cells,
+                    f"{seconds:.1f}",
+                    f"{3600 * cells / seconds:,.0f}",
+                    f"{cell * cells / seconds:.1f}",
+                ]
+                for share, cells, seconds in runs
+            ],
+        )
+    }
 """
     finish("gpu.py", "speed_gpu", "What a graphics card brings", body, ("torch", "numpy"), quick)
 

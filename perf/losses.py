@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from peer_pairs import PAIRS, needs
 
-from benchmark.losses import adapters
-from benchmark.losses.inputs import disc, noise
-from benchmark.registry import get_loss, losses
+from lossbench.catalogue import adapters
+from lossbench.catalogue.registry import get_loss, losses
+from lossbench.losses.contract import disc, noise
 
 ROOT = Path(__file__).resolve().parent.parent
 SORTING = ("lovasz", "topk_ce", "dice_topk")
@@ -61,13 +61,19 @@ def against_peers(rounds: int) -> tuple[list[str], list[str]]:
     rows, slow = [], []
     for native, others in peers.items():
         heavy = any(name in native for name in ("hausdorff", "cldice"))
-        times = alternate({text: get_loss(text) for text in (native, *others)}, rounds // 6 if heavy else rounds)
+        times = alternate(
+            {text: get_loss(text) for text in (native, *others)}, rounds // 6 if heavy else rounds
+        )
         medians = {text: statistics.median(values) for text, values in times.items()}
         fastest = min(others, key=medians.get)
         ratio = statistics.median(a / b for a, b in zip(times[native], times[fastest], strict=True))
-        others_text = "; ".join(f"`{text}` {summary(times[text])}" for text in sorted(others, key=medians.get))
+        others_text = "; ".join(
+            f"`{text}` {summary(times[text])}" for text in sorted(others, key=medians.get)
+        )
         sorting = native.split("(")[0] in SORTING
-        rows.append(f"| `{native}` | {summary(times[native])} | {others_text} | {ratio:.2f}{' (sorts)' if sorting else ''} |")
+        rows.append(
+            f"| `{native}` | {summary(times[native])} | {others_text} | {ratio:.2f}{' (sorts)' if sorting else ''} |"
+        )
         if ratio > LIMIT and not sorting:
             slow.append(native)
     return rows, slow
@@ -93,7 +99,11 @@ def main() -> None:
     presets = against_cross_entropy(rounds)
     versions = ", ".join(f"{name} {adapters.version(name)}" for name in adapters.MODULES)
     missed = ", ".join(f"`{name}`" for name in slow)
-    verdict = f"Above {LIMIT} x the fastest peer: {missed}." if slow else f"No native loss costs more than {LIMIT} x its fastest peer."
+    verdict = (
+        f"Above {LIMIT} x the fastest peer: {missed}."
+        if slow
+        else f"No native loss costs more than {LIMIT} x its fastest peer."
+    )
     text = f"""# Speed of the losses
 
 Written by `perf/losses.py`; do not edit. Milliseconds, forward and backward, on logits (8, 2, 128, 128), one thread of a CPU; median of

@@ -22,9 +22,9 @@ import numpy as np
 import scipy
 from scipy.ndimage import gaussian_filter
 
-from benchmark.metrics import choose_threshold, evaluate, score_images
-from benchmark.metrics.overlap import overlap
-from benchmark.metrics.surface import surface_scores
+from lossbench.metrics import choose_threshold, evaluate, score_images
+from lossbench.metrics.overlap import overlap
+from lossbench.metrics.surface import surface_scores
 
 warnings.filterwarnings("ignore")
 DOCS = Path(__file__).parents[1] / "docs" / "speed_metrics.md"
@@ -43,7 +43,9 @@ def masks(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(pred: np.ndarray, true: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """HD95, ASSD, NSD at 2 and Dice of a stack, (4, N); HD, MASD, NSD at 1 and boundary IoU come with them."""
-    worst = np.full(len(pred), np.sqrt(sum((n * s) ** 2 for n, s in zip(pred.shape[1:], spacing, strict=True))))
+    worst = np.full(
+        len(pred), np.sqrt(sum((n * s) ** 2 for n, s in zip(pred.shape[1:], spacing, strict=True)))
+    )
     surface = surface_scores(pred, true, spacing, worst)
     flat = pred.reshape(len(pred), -1), true.reshape(len(true), -1)
     dice = overlap((flat[0] & flat[1]).sum(1), flat[0].sum(1), flat[1].sum(1))["dice"]
@@ -103,7 +105,9 @@ def compare(rounds: int) -> list[str]:
             {
                 "monai": lambda t=tensors, s=spacing: monai(*t, s),
                 "ours": lambda p=pred, t=true, s=spacing: ours(p, t, s),
-                "single": lambda p=pred, t=true, s=spacing: [ours(p[n : n + 1], t[n : n + 1], s) for n in range(len(p))],
+                "single": lambda p=pred, t=true, s=spacing: [
+                    ours(p[n : n + 1], t[n : n + 1], s) for n in range(len(p))
+                ],
                 "evaluate": lambda p=pred, t=true: [evaluate(a, b) for a, b in zip(p, t, strict=True)],
             },
             rounds,
@@ -121,10 +125,14 @@ def whole_test_set(rounds: int) -> list[str]:
     rows = []
     for size, classes in ((64, 2), (64, 3), (128, 2)):
         rng = np.random.default_rng(1)
-        field = gaussian_filter(rng.normal(size=(100, classes, size, size)), (0, 0, size / 16, size / 16)) * size
+        field = (
+            gaussian_filter(rng.normal(size=(100, classes, size, size)), (0, 0, size / 16, size / 16)) * size
+        )
         field[:, 0] += 1.5 * field.std()
         truth = field.argmax(axis=1).astype(np.uint8)
-        logits = field + 0.35 * size * gaussian_filter(rng.normal(size=field.shape), (0, 0, size / 16, size / 16))
+        logits = field + 0.35 * size * gaussian_filter(
+            rng.normal(size=field.shape), (0, 0, size / 16, size / 16)
+        )
         prob = np.exp(logits - logits.max(axis=1, keepdims=True))
         prob = (prob / prob.sum(axis=1, keepdims=True)).astype(np.float32)
         arms = {"0.5": None, "val": 0.37}

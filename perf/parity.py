@@ -13,8 +13,8 @@ from pathlib import Path
 
 from peer_pairs import PAIRS, Pair, value_and_gradient
 
-from benchmark.losses import adapters
-from benchmark.registry import parse_loss
+from lossbench.catalogue import adapters
+from lossbench.catalogue.registry import parse_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden/losses_peers.json"
@@ -36,7 +36,9 @@ def deviations(pair: Pair) -> tuple[float, float, int]:
 
 def table() -> str:
     """Return docs/parity.md."""
-    libraries = sorted({term.library for pair in PAIRS for term in parse_loss(pair.peer.replace("{C}", "2")).terms})
+    libraries = sorted(
+        {term.library for pair in PAIRS for term in parse_loss(pair.peer.replace("{C}", "2")).terms}
+    )
     versions = ", ".join(f"{name} {adapters.version(name)}" for name in libraries)
     lines = [
         "# Parity with other libraries",
@@ -57,8 +59,14 @@ def table() -> str:
         if pair.tolerance == 1e-5:
             worst_value, worst_gradient = max(worst_value, value_gap), max(worst_gradient, gradient_gap)
         note = pair.why if pair.factor == "1" else f"native = {pair.factor} × peer: {pair.why}"
-        lines.append(f"| `{pair.native}` | `{pair.peer}` | {cases} | {value_gap:.1e} | {gradient_gap:.1e} | {note} |")
-    lines += ["", f"Largest of all at full tolerance: value {worst_value:.1e}, gradient {worst_gradient:.1e}.", ""]
+        lines.append(
+            f"| `{pair.native}` | `{pair.peer}` | {cases} | {value_gap:.1e} | {gradient_gap:.1e} | {note} |"
+        )
+    lines += [
+        "",
+        f"Largest of all at full tolerance: value {worst_value:.1e}, gradient {worst_gradient:.1e}.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark import seeds
-from benchmark.blocks import blocks_of
-from benchmark.cells import Recipe
-from benchmark.models import UNet, max_pool, weights_hash
-from benchmark.registry import get_dataset, get_loss, parse_loss
-from benchmark.training import Job, _checkpoints
-from benchmark.updates import learning_rate
+from lossbench.base import seeds
+from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
+from lossbench.experiment.cells import Recipe
+from lossbench.networks.unet import UNet, max_pool, weights_hash
+from lossbench.training.blocks import blocks_of
+from lossbench.training.job import Job
+from lossbench.training.optim import learning_rate
+from lossbench.training.train import _checkpoints
 
 warnings.filterwarnings("ignore")
 
@@ -37,7 +38,9 @@ def criterion(name: str) -> Any:
     if name == "ce":
         loss = nn.CrossEntropyLoss()
         return lambda logits, label: loss(logits, label[:, 0])
-    if name == "focal":  # softmax, not MONAI's default sigmoid; it divides by pixels times classes, we by pixels
+    if (
+        name == "focal"
+    ):  # softmax, not MONAI's default sigmoid; it divides by pixels times classes, we by pixels
         loss = FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True)
         return lambda logits, label: logits.shape[1] * loss(logits, label)
     return {"dice": DiceLoss, "dice_ce": DiceCELoss}[name](**soft)
@@ -84,10 +87,16 @@ def prepare(data_text: str, seed: int, recipe: Recipe, loader_workers: int) -> t
     for row in block.order.tolist():
         draws = (torch.rand(len(row), axes, generator=generator) < 0.5).tolist()
         plan.append([(number, tuple(draw)) for number, draw in zip(row, draws, strict=True)])
-    loaders = {"train": DataLoader(InMemory(block.images, block.masks), batch_sampler=plan, num_workers=loader_workers)}
+    loaders = {
+        "train": DataLoader(
+            InMemory(block.images, block.masks), batch_sampler=plan, num_workers=loader_workers
+        )
+    }
     for split in ("val", "test"):
         index = torch.from_numpy(data.split[split])
-        loaders[split] = DataLoader(InMemory(block.images[index], block.masks[index]), batch_size=recipe.batch)
+        loaders[split] = DataLoader(
+            InMemory(block.images[index], block.masks[index]), batch_size=recipe.batch
+        )
     return data, block, loaders
 
 
@@ -124,7 +133,10 @@ def evaluate(network, loader, loss, classes: int, every: bool) -> dict[str, floa
         for metric in wanted.values():
             metric(y_pred=predicted, y=true)
     network.train()
-    return {"loss": sum(losses) / len(losses), **{name: float(metric.aggregate()) for name, metric in wanted.items()}}
+    return {
+        "loss": sum(losses) / len(losses),
+        **{name: float(metric.aggregate()) for name, metric in wanted.items()},
+    }
 
 
 def start_network(data, block, recipe: Recipe, channels_last: bool) -> UNet:
@@ -137,10 +149,14 @@ def start_network(data, block, recipe: Recipe, channels_last: bool) -> UNet:
 def optimiser(network: UNet, recipe: Recipe) -> tuple:
     made = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     last = recipe.steps - 1
-    return made, torch.optim.lr_scheduler.LambdaLR(made, lambda step: learning_rate(recipe, min(step, last), 1.0))
+    return made, torch.optim.lr_scheduler.LambdaLR(
+        made, lambda step: learning_rate(recipe, min(step, last), 1.0)
+    )
 
 
-def monai_cell(data_text: str, name: str, seed: int, settings: dict, loader_workers: int, channels_last: bool = False) -> dict:
+def monai_cell(
+    data_text: str, name: str, seed: int, settings: dict, loader_workers: int, channels_last: bool = False
+) -> dict:
     """Train and score one cell in a plain MONAI loop; returns its test scores and the seconds spent on evaluation."""
     recipe = Recipe(**settings)
     data, block, loaders = prepare(data_text, seed, recipe, loader_workers)
@@ -163,10 +179,17 @@ def monai_cell(data_text: str, name: str, seed: int, settings: dict, loader_work
     began = time.perf_counter()
     scores = evaluate(network, loaders["test"], loss, len(data.classes), every=True)
     evaluating += time.perf_counter() - began
-    return {**scores, "evaluating": evaluating, "init": weights_hash(block.start), "kept": best_weights is not None}
+    return {
+        **scores,
+        "evaluating": evaluating,
+        "init": weights_hash(block.start),
+        "kept": best_weights is not None,
+    }
 
 
-def lightning_cell(data_text: str, name: str, seed: int, settings: dict, loader_workers: int, channels_last: bool = False) -> dict:
+def lightning_cell(
+    data_text: str, name: str, seed: int, settings: dict, loader_workers: int, channels_last: bool = False
+) -> dict:
     """The same cell in a Lightning loop, without logger, checkpoints and progress bar."""
     import logging
 
@@ -258,7 +281,12 @@ def set_up(data_text: str, seeds: tuple[int, ...], settings: dict) -> dict:
             raise RuntimeError(f"the loop's batch {step} is not ours")
     gaps = {}
     for name in LOSSES:
-        logits = [torch.randn(len(mask), 2, *mask.shape[1:], generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)]
+        logits = [
+            torch.randn(
+                len(mask), 2, *mask.shape[1:], generator=torch.Generator().manual_seed(0)
+            ).requires_grad_()
+            for _ in range(2)
+        ]
         get_loss(parse_loss(name))(logits[0], mask).backward()
         criterion(name)(logits[1], mask[:, None]).backward()
         gaps[name] = float((logits[0].grad - logits[1].grad).abs().max() / logits[1].grad.abs().max())

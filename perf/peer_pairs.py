@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmark.data.distance import signed_distances
-from benchmark.registry import get_loss, parse_loss
+from lossbench.catalogue.registry import get_loss, parse_loss
+from lossbench.data.container import signed_distances
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,26 @@ PAIRS = (
     Pair("dice_semimetric(epsilon=0)", f"monai:DiceLoss({FG}, soft_label=True)"),
     Pair("jaccard(smooth=0)", f"monai:DiceLoss({FG}, jaccard=True, smooth_nr=0, smooth_dr=0)"),
     Pair("tversky", f"monai:TverskyLoss({FG}, alpha=0.3, beta=0.7)"),
-    Pair("tversky(fp_weight=0.8, fn_weight=0.4, over='batch')", f"monai:TverskyLoss({FG}, alpha=0.8, beta=0.4, batch=True)"),
+    Pair(
+        "tversky(fp_weight=0.8, fn_weight=0.4, over='batch')",
+        f"monai:TverskyLoss({FG}, alpha=0.8, beta=0.4, batch=True)",
+    ),
     Pair("generalized_dice(smooth=0)", "monai:GeneralizedDiceLoss(smooth_nr=0, smooth_dr=0)"),
-    Pair("generalized_dice(weighting='simple', smooth=0)", "monai:GeneralizedDiceLoss(w_type='simple', smooth_nr=0, smooth_dr=0)"),
-    Pair("generalized_dice(over='batch', smooth=0)", "monai:GeneralizedDiceLoss(batch=True, smooth_nr=0, smooth_dr=0)"),
+    Pair(
+        "generalized_dice(weighting='simple', smooth=0)",
+        "monai:GeneralizedDiceLoss(w_type='simple', smooth_nr=0, smooth_dr=0)",
+    ),
+    Pair(
+        "generalized_dice(over='batch', smooth=0)",
+        "monai:GeneralizedDiceLoss(batch=True, smooth_nr=0, smooth_dr=0)",
+    ),
     Pair("focal", "monai:FocalLoss", "C", why=MEAN),
     Pair("focal(gamma=1.5, alpha=0.25)", "monai:FocalLoss(gamma=1.5, alpha=0.25)", "C", why=MEAN),
     Pair("dice_ce(classes='all')", "monai:DiceCELoss"),
-    Pair("dice_ce(dice_weight=0.5, ce_weight=2)", "0.5*monai:DiceLoss(include_background=False) + 2*torch:CrossEntropyLoss"),
+    Pair(
+        "dice_ce(dice_weight=0.5, ce_weight=2)",
+        "0.5*monai:DiceLoss(include_background=False) + 2*torch:CrossEntropyLoss",
+    ),
     Pair("dice_focal", "monai:DiceLoss(include_background=False) + {C}*monai:FocalLoss"),
     Pair("mcc", f"monai:MCCLoss({FG})"),
     Pair("wasserstein_dice", "monai:GeneralizedWassersteinDiceLoss"),
@@ -81,7 +93,13 @@ PAIRS = (
     Pair("focal", "kornia:FocalLoss", "C", why=MEAN),
     Pair("generalized_dice(weighting='uniform', smooth=0)", "kornia:DiceLoss", axes=(2,)),
     Pair("dice_all(smooth=0, absent='skip')", "kornia:DiceLoss(average='macro')", axes=(2,)),
-    Pair("lovasz(over='sample', absent='eps')", "kornia:LovaszSoftmaxLoss", axes=(2,), dtype=torch.float64, why="in float64"),
+    Pair(
+        "lovasz(over='sample', absent='eps')",
+        "kornia:LovaszSoftmaxLoss",
+        axes=(2,),
+        dtype=torch.float64,
+        why="in float64",
+    ),
     Pair("ce", "torch:CrossEntropyLoss"),
     Pair("ce", "torch:BCEWithLogitsLoss", classes=(2,)),
     Pair("ce(weights=[1, 5, 2])", "torch:CrossEntropyLoss(weight=[1, 5, 2])", classes=(3,)),
@@ -94,9 +112,15 @@ def inputs(classes: int, axes: int, dtype: torch.dtype = torch.float32) -> tuple
     size = (12, 16) if axes == 2 else (6, 8, 4)
     count = 3 * classes * math.prod(size)
     t = torch.arange(count, dtype=torch.float64)
-    logits = (2 * torch.sin(12.9898 * t + 0.3) + torch.cos(0.37 * t * t % 6.2831853)).reshape(3, classes, *size)
+    logits = (2 * torch.sin(12.9898 * t + 0.3) + torch.cos(0.37 * t * t % 6.2831853)).reshape(
+        3, classes, *size
+    )
     pixels = torch.arange(3 * math.prod(size), dtype=torch.float64)
-    target = ((torch.sin(0.11 * pixels) + torch.sin(0.017 * pixels) + 2) / 4 * classes).long().clamp(0, classes - 1)
+    target = (
+        ((torch.sin(0.11 * pixels) + torch.sin(0.017 * pixels) + 2) / 4 * classes)
+        .long()
+        .clamp(0, classes - 1)
+    )
     return logits.to(dtype), target.reshape(3, *size)
 
 
@@ -111,7 +135,9 @@ def needs(target: torch.Tensor, classes: int, progress: float = 0.5) -> dict:
     }
 
 
-def value_and_gradient(spec: str, classes: int, axes: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+def value_and_gradient(
+    spec: str, classes: int, axes: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Evaluate a spec string on :func:`inputs`."""
     logits, target = inputs(classes, axes, dtype)
     logits.requires_grad_()

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from timing import REFERENCE, Worker, finish, spread, table, there_and_back, together
 
-from benchmark import provenance, work
-from benchmark.experiment import read_experiment
+from lossbench.experiment.reading import read_experiment
+from lossbench.store import provenance
+from lossbench.sweep import work
 
 LOSSES = ("ce", "dice", "dice_ce", "focal")
 SEEDS = (0, 1)
@@ -52,9 +53,9 @@ LIGHTNING = (Arm("Lightning", 2, 1, "lightning"), Arm("Lightning (default)", 1, 
 
 def run_stack(payload: dict) -> None:
     """Train one stack exactly as a worker of a sweep does."""
-    from benchmark import worker
+    from lossbench.engine import worker
 
-    out = worker.call("benchmark.work:run_stack", payload, lambda event: None)
+    out = worker.call("lossbench.sweep.work:run_stack", payload, lambda event: None)
     if out["kind"] != "ok" or "failed" in out["value"]["outcomes"].values():
         raise RuntimeError(out.get("error") or out["value"])
 
@@ -77,8 +78,12 @@ class Ours:
     def __init__(self, folder: Path, data: str, settings: dict):
         self.folder, self.count = folder, 0
         file = folder / "peers.toml"
-        values = "\n".join(f"{key} = {list(v) if isinstance(v, tuple) else v!r}" for key, v in settings.items())
-        file.write_text(f'name = "peers"\nseeds = {list(SEEDS)}\nlosses = {list(LOSSES)}\ndatasets = ["{data}"]\n[recipe]\n{values}\n')
+        values = "\n".join(
+            f"{key} = {list(v) if isinstance(v, tuple) else v!r}" for key, v in settings.items()
+        )
+        file.write_text(
+            f'name = "peers"\nseeds = {list(SEEDS)}\nlosses = {list(LOSSES)}\ndatasets = ["{data}"]\n[recipe]\n{values}\n'
+        )
         self.cells = read_experiment(file).cells()
         self.data = self.cells[0].data.text  # with every default filled in: it names the random streams
         self.facts = provenance.collect(results=folder)
@@ -87,10 +92,13 @@ class Ours:
         """Return a payload a seed, into a fresh results folder, so that nothing counts as trained already."""
         self.count += 1
         self.results = self.folder / f"results{self.count}"
-        return [work.payload([c for c in self.cells if c.seed == s], self.results, (), self.facts, "cpu") for s in SEEDS]
+        return [
+            work.payload([c for c in self.cells if c.seed == s], self.results, (), self.facts, "cpu")
+            for s in SEEDS
+        ]
 
     def records(self) -> dict[tuple[str, int], dict]:
-        from benchmark.store import Store
+        from lossbench.store.store import Store
 
         store = Store(self.results)
         found = [(cell, store.read(cell.key, cell.loss.fingerprint)) for cell in self.cells]
@@ -137,7 +145,10 @@ def measure(arms: tuple[Arm, ...], data: str, settings: dict, rounds: int, chann
                 name = LOSSES[half % len(LOSSES)]
                 seeds = SEEDS if arm.processes == 2 else (SEEDS[(half // len(LOSSES) + half) % 2],)
                 pool = workers[str(arm.threads)]
-                calls = [(w, run_loop, arm.loop, data, name, s, settings, arm.loaders, channels_last) for w, s in zip(pool, seeds, strict=True)]
+                calls = [
+                    (w, run_loop, arm.loop, data, name, s, settings, arm.loaders, channels_last)
+                    for w, s in zip(pool, seeds, strict=True)
+                ]
                 seconds, values = together(calls)
                 done = len(seeds)
                 for seed, value in zip(seeds, values, strict=True):
@@ -145,34 +156,68 @@ def measure(arms: tuple[Arm, ...], data: str, settings: dict, rounds: int, chann
                     starts.setdefault((name, seed), set()).add(value["init"])
                 evaluating[arm.name].append(statistics.mean(v["evaluating"] for v in values) / seconds)
             cost[arm.name].append(seconds / done)
-            print(f"{half:2d}  {arm.name:26s} {seconds:6.1f} s for {done} cells: {seconds / done:6.2f} s a cell", flush=True)
+            print(
+                f"{half:2d}  {arm.name:26s} {seconds:6.1f} s for {done} cells: {seconds / done:6.2f} s a cell",
+                flush=True,
+            )
         for pool in workers.values():
             for worker in pool:
                 worker.close()
-    return {"cost": cost, "evaluating": evaluating, "scores": scores, "startup": startup, "facts": facts, "starts": starts}
+    return {
+        "cost": cost,
+        "evaluating": evaluating,
+        "scores": scores,
+        "startup": startup,
+        "facts": facts,
+        "starts": starts,
+    }
 
 
-def page(found: dict, arms: tuple[Arm, ...], data: str, settings: dict, rounds: int, channels_last: bool) -> str:
+def page(
+    found: dict, arms: tuple[Arm, ...], data: str, settings: dict, rounds: int, channels_last: bool
+) -> str:
     cost, scores, mine = found["cost"], found["scores"], found["cost"][OURS.name]
     ratios = {a.name: [theirs / own for theirs, own in zip(cost[a.name], mine, strict=True)] for a in arms}
-    best = min((a for a in arms if a.loop == "monai" and not a.loaders), key=lambda a: statistics.median(cost[a.name]))
+    best = min(
+        (a for a in arms if a.loop == "monai" and not a.loaders),
+        key=lambda a: statistics.median(cost[a.name]),
+    )
     default = MONAI[1]
     rows = []
     for arm in arms:
         share = f"{statistics.median(found['evaluating'][arm.name]):.0%}" if arm.loop else "not told apart"
         layout = f"{arm.processes} x {arm.threads}" + (f" + {arm.loaders}" if arm.loaders else "")
         hours = [3600 / c for c in cost[arm.name]]
-        rows.append([arm.name, layout, spread(cost[arm.name]), spread(hours, 0), share, spread(ratios[arm.name], 1) if arm.loop else "1"])
+        rows.append(
+            [
+                arm.name,
+                layout,
+                spread(cost[arm.name]),
+                spread(hours, 0),
+                share,
+                spread(ratios[arm.name], 1) if arm.loop else "1",
+            ]
+        )
     goals = []
     for what, arm in (("best", best), ("default", default)):
         ratio = statistics.median(ratios[arm.name])
-        goals.append(f"{ratio:.1f} times the MONAI loop at its {what} layout (goal {GOALS[what]}: {'met' if ratio >= GOALS[what] else 'missed'})")
+        goals.append(
+            f"{ratio:.1f} times the MONAI loop at its {what} layout (goal {GOALS[what]}: {'met' if ratio >= GOALS[what] else 'missed'})"
+        )
     cells = [(name, seed) for seed in SEEDS for name in LOSSES]
-    final = [[f"`{n}`, seed {s}", *(f"{scores[a.name][n, s]:.3f}" if (n, s) in scores[a.name] else "not run" for a in arms)] for n, s in cells]
+    final = [
+        [
+            f"`{n}`, seed {s}",
+            *(f"{scores[a.name][n, s]:.3f}" if (n, s) in scores[a.name] else "not run" for a in arms),
+        ]
+        for n, s in cells
+    ]
     gaps = []
     for arm in arms:
         both = [scores[arm.name][c] - scores[OURS.name][c] for c in cells if c in scores[arm.name]]
-        gaps.append(f"{statistics.mean(both):+.3f} ({min(both):+.3f} to {max(both):+.3f})" if arm.loop else "0")
+        gaps.append(
+            f"{statistics.mean(both):+.3f} ({min(both):+.3f} to {max(both):+.3f})" if arm.loop else "0"
+        )
     final.append(["minus lossbench, mean", *gaps])
     same = all(len(hashes) == 1 for hashes in found["starts"].values())
     widths = "-".join(map(str, settings["widths"]))
@@ -216,8 +261,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds of two half-rounds each")
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--lightning", action="store_true", help="also a Lightning loop, where it is installed")
-    parser.add_argument("--channels-last", action="store_true", help="give the peers the faster layout of a single network")
+    parser.add_argument(
+        "--lightning", action="store_true", help="also a Lightning loop, where it is installed"
+    )
+    parser.add_argument(
+        "--channels-last", action="store_true", help="give the peers the faster layout of a single network"
+    )
     parser.add_argument("--quick", action="store_true", help="a tiny check; writes nothing")
     chosen = parser.parse_args()
     if importlib.util.find_spec("monai") is None:
@@ -230,7 +279,13 @@ def main() -> None:
     steps, rounds = (6, 1) if chosen.quick else (chosen.steps, chosen.rounds)
     data = f"{REFERENCE[:-1]}, n_test={8 if chosen.quick else 60})"
     # One validation in 40 steps, as in the quick study; the test set is smaller in proportion, so that shares stay what they are.
-    settings = {"widths": (8, 16, 32), "steps": steps, "batch": 8, "validations": max(1, steps // 40), "learning_rate": 0.005}
+    settings = {
+        "widths": (8, 16, 32),
+        "steps": steps,
+        "batch": 8,
+        "validations": max(1, steps // 40),
+        "learning_rate": 0.005,
+    }
     found = measure(arms, data, settings, rounds, chosen.channels_last)
     body = page(found, arms, data, settings, rounds, chosen.channels_last)
     packages = ("torch", "numpy", "scipy", "monai", *(("pytorch-lightning",) if LIGHTNING[0] in arms else ()))

@@ -38,11 +38,17 @@ def study(count: int):
     losses, seeds = 25, 10 if count < 20_000 else 40
     sets = max(4, round(count / (losses * seeds)))
     fixed = {"steps": 200, "batch": 8, "optimizer": "adamw"}
-    recipes = pd.DataFrame([{"recipe": f"{0xA000 + i:08x}", **fixed, "learning_rate": 0.005 * 3**i} for i in range(2)])
+    recipes = pd.DataFrame(
+        [{"recipe": f"{0xA000 + i:08x}", **fixed, "learning_rate": 0.005 * 3**i} for i in range(2)]
+    )
     names = ["ce", "dice", *(f"loss_{i}" for i in range(2, losses))]
     rows = []
     for number in range(sets):
-        fraction, noise, recipe = FOREGROUND[number % 4], round(0.4 + 0.1 * (number // 4), 2), recipes["recipe"][int(number % 10 == 9)]
+        fraction, noise, recipe = (
+            FOREGROUND[number % 4],
+            round(0.4 + 0.1 * (number // 4), 2),
+            recipes["recipe"][int(number % 10 == 9)],
+        )
         dataset = f"scenes(foreground={fraction}, noise={noise})"
         part = "ladder" if number < 12 else ("terms", "weights", "mix", "rates")[number % 4]
         for seed in range(seeds):
@@ -50,7 +56,21 @@ def study(count: int):
             start = rng.normal(0, 0.02)
             for place, loss in enumerate(names):
                 rows.append((dataset, noise, fraction, recipe, part, seed, block, loss, place, start))
-    cells = pd.DataFrame(rows, columns=["dataset", "data.noise", "data.foreground", "recipe", "parts", "seed", "hash", "loss", "place", "start"])
+    cells = pd.DataFrame(
+        rows,
+        columns=[
+            "dataset",
+            "data.noise",
+            "data.foreground",
+            "recipe",
+            "parts",
+            "seed",
+            "hash",
+            "loss",
+            "place",
+            "start",
+        ],
+    )
     n = len(cells)
     dice = np.clip(0.8 + cells["start"] + 0.004 * (cells["place"] % 7) + rng.normal(0, 0.01, n), 0, 1)
     cells = cells.assign(
@@ -61,11 +81,22 @@ def study(count: int):
         commit="0" * 40, dirty=False, loss_fingerprint="00000000", data_identity="0", protocol=1, n_present=100, n_empty=0,
     )  # fmt: skip
     cells["data.boundary_shift"], cells["data.empty"] = 0.0, 0.0
-    for name in ("dice@0.5", "dice@val", "val_dice@0.5", "nsd_1@0.5", "iou@0.5", "recall@0.5", "precision@0.5"):
+    for name in (
+        "dice@0.5",
+        "dice@val",
+        "val_dice@0.5",
+        "nsd_1@0.5",
+        "iou@0.5",
+        "recall@0.5",
+        "precision@0.5",
+    ):
         cells[name] = np.clip(dice + rng.normal(0, 0.005, n), 0, 1)
     for name in ("log_size_ratio_hard@0.5", "log_size_ratio_soft", "log_size_ratio_hard@val"):
         cells[name] = rng.normal(0, 0.1, n)
-    cells["size_ratio_hard@0.5"], cells["size_ratio_soft"] = np.exp(cells["log_size_ratio_hard@0.5"]), np.exp(cells["log_size_ratio_soft"])
+    cells["size_ratio_hard@0.5"], cells["size_ratio_soft"] = (
+        np.exp(cells["log_size_ratio_hard@0.5"]),
+        np.exp(cells["log_size_ratio_soft"]),
+    )
     for name in ("hd95@0.5", "nll", "ece"):
         cells[name] = rng.gamma(2.0, 1.0, n)
     cells["threshold_val"], cells["collapsed"] = 0.5, 0.0
@@ -98,14 +129,19 @@ def study(count: int):
         }
     )  # fmt: skip
     origins = pd.DataFrame([{"commit": "0" * 40, "dirty": False, "device": "cpu", "cells": n}])
-    long = {"images": pd.DataFrame({"key": [], "image": []}), "curves": curves, "thresholds": thresholds, "reliability": reliability}
+    long = {
+        "images": pd.DataFrame({"key": [], "image": []}),
+        "curves": curves,
+        "thresholds": thresholds,
+        "reliability": reliability,
+    }
     return {"cells": cells, **long, "recipes": recipes, "origins": origins}
 
 
 def measure(count: int) -> dict:
     """Write the tables, make the report, and return seconds, peak memory and size; figures are timed apart, since they are most of it."""
-    from benchmark import report
-    from benchmark.analysis.tables import write_tables
+    from lossbench.report import make
+    from lossbench.tables.compact import write_tables
 
     with tempfile.TemporaryDirectory(prefix="lossbench-report-") as folder:
         tables = study(count)
@@ -114,11 +150,20 @@ def measure(count: int) -> dict:
         del tables
         note = {"name": "paper", "title": "A made-up study", "cells": [[""]] * cells}
         started, cpu = time.perf_counter(), time.process_time()
-        made = report.make(folder, note)
+        made = make.make(folder, note)
         took = time.perf_counter() - started, time.process_time() - cpu
         size = made.path.stat().st_size
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform != "darwin" else 1024**3)
-    return {"cells": cells, "data sets": sets, "wall s": took[0], "cpu s": took[1], "peak GB": peak, "page MB": size / 1e6}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024**2 if sys.platform != "darwin" else 1024**3
+    )
+    return {
+        "cells": cells,
+        "data sets": sets,
+        "wall s": took[0],
+        "cpu s": took[1],
+        "peak GB": peak,
+        "page MB": size / 1e6,
+    }
 
 
 def page(rows: list[dict]) -> str:
@@ -134,7 +179,9 @@ def page(rows: list[dict]) -> str:
         limit = min(LIMITS, key=lambda n: abs(n - row["cells"]))
         told = "{} s, {} GB, {} MB".format(*LIMITS[limit])
         told = f"{row['peak GB']:.2f} | {row['page MB']:.1f} | {told} |"
-        lines.append(f"| {row['cells']:,} | {row['data sets']} | {row['cpu s']:.0f} | {row['wall s']:.0f} | {told}")
+        lines.append(
+            f"| {row['cells']:,} | {row['data sets']} | {row['cpu s']:.0f} | {row['wall s']:.0f} | {told}"
+        )
     lines += [
         "",
         f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores.",
@@ -154,7 +201,13 @@ def main() -> None:
         return
     rows = []
     for count in given.cells:
-        done = subprocess.run([sys.executable, __file__, "--one", str(count)], stdout=subprocess.PIPE, text=True, check=True, cwd=HERE)
+        done = subprocess.run(
+            [sys.executable, __file__, "--one", str(count)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            cwd=HERE,
+        )
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     text = page(rows)
     print(text)

@@ -23,11 +23,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmark import answers, engines, packs
-from benchmark.analysis.tables import load_table
-from benchmark.dask_engine import STEPS
-from benchmark.record import encode
-from benchmark.store import Store
+from lossbench.engine import run
+from lossbench.engine import tasks as taskss
+from lossbench.engine.dask import STEPS
+from lossbench.store import pack
+from lossbench.store.record import encode
+from lossbench.store.store import Store
+from lossbench.tables import make
+from lossbench.tables.compact import load_table
 
 CROWDED = "## A folder of a hundred thousand records"
 
@@ -39,14 +42,14 @@ def nothing(_: dict) -> None:
 def chatter(payload: dict) -> None:
     """A task that sends events and does nothing else."""
     for step in range(payload["events"]):
-        engines.emit("note", cell="c", step=step, steps=payload["events"], loss=0.5)
+        run.emit("note", cell="c", step=step, steps=payload["events"], loss=0.5)
 
 
 def cost(function, payload: dict, count: int) -> float:
     """Processor seconds of the driver from the first to the last of ``count`` tasks."""
     marks = []
-    tasks = [engines.Task(f"{n}", payload) for n in range(count)]
-    engines.run(tasks, function, workers=2, on_result=lambda _: marks.append(time.process_time()))
+    tasks = [taskss.Task(f"{n}", payload) for n in range(count)]
+    run.run(tasks, function, workers=2, on_result=lambda _: marks.append(time.process_time()))
     return marks[-1] - marks[0]
 
 
@@ -77,7 +80,9 @@ def clock(function) -> tuple[float, float]:
 
 def crowd(count: int) -> list[str]:
     """Lines of a table: states, tables and pack of ``count`` synthetic records, loose and packed."""
-    golden = json.loads((Path(__file__).resolve().parent.parent / "tests" / "golden" / "record_v1.json").read_text())
+    golden = json.loads(
+        (Path(__file__).resolve().parent.parent / "tests" / "golden" / "record_v1.json").read_text()
+    )
     steps = {"train_loss": [1 / (n + 1) + 1e-9 * n for n in range(300)]}
     keys = [f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in range(count)]
     pairs = [(key, golden["loss_fingerprint"]) for key in keys]
@@ -88,12 +93,28 @@ def crowd(count: int) -> list[str]:
         store = Store(results)
         store.open_for_writing()
         for n, (key, fp) in enumerate(pairs):
-            cell = {**golden["cell"], "seed": n // len(losses), "loss": losses[n % len(losses)], "data_params": {}, "block": str(n // len(losses))}
-            record = {**golden, "key": key, "loss_fingerprint": fp, "cell": cell, "loss_label": losses[n % len(losses)], "steps": steps}
+            cell = {
+                **golden["cell"],
+                "seed": n // len(losses),
+                "loss": losses[n % len(losses)],
+                "data_params": {},
+                "block": str(n // len(losses)),
+            }
+            record = {
+                **golden,
+                "key": key,
+                "loss_fingerprint": fp,
+                "cell": cell,
+                "loss_label": losses[n % len(losses)],
+                "steps": steps,
+            }
             path = store.path(key, fp)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(encode(record))  # without the flush that a sweep waits for
-        cells = [[key, fp, losses[n % len(losses)], "scenes", str(n // len(losses)), ""] for n, (key, fp) in enumerate(pairs)]
+        cells = [
+            [key, fp, losses[n % len(losses)], "scenes", str(n // len(losses)), ""]
+            for n, (key, fp) in enumerate(pairs)
+        ]
         note = {"name": "scale", "cells": cells}
         loose = sum(path.stat().st_size for path in store.cells.glob("*/*.json"))
 
@@ -103,15 +124,20 @@ def crowd(count: int) -> list[str]:
 
         measure(f"states of all, loose files ({loose / 1e6:.0f} MB)", lambda: Store(results).state(pairs))
         measure("check of every loose file, as a sweep starts", lambda: Store(results).open_for_writing())
-        measure("pack: write, read back, remove the loose files", lambda: packs.pack(Store(results)))
-        size = (results / packs.NAME).stat().st_size
+        measure("pack: write, read back, remove the loose files", lambda: pack.pack(Store(results)))
+        size = (results / pack.NAME).stat().st_size
         measure(f"states of all, packed ({size / 1e6:.0f} MB)", lambda: Store(results).state(pairs))
-        measure("tables made from the pack", lambda: answers.write_tables(results, note))
-        measure("tables again, nothing changed", lambda: answers.write_tables(results, note))
+        measure("tables made from the pack", lambda: make.write_tables(results, note))
+        measure("tables again, nothing changed", lambda: make.write_tables(results, note))
         measure("load_table('cells')", lambda: load_table(results, "cells"))
         measure("load_table('curves')", lambda: load_table(results, "curves"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    lines = [f"{count} synthetic records; most memory in use: {memory:.1f} GB", "", "| what | seconds | of the processor |", "|---|---|---|"]
+    lines = [
+        f"{count} synthetic records; most memory in use: {memory:.1f} GB",
+        "",
+        "| what | seconds | of the processor |",
+        "|---|---|---|",
+    ]
     return [*lines, *(f"| {what} | {wall:.1f} | {processor:.1f} |" for what, wall, processor in rows)]
 
 

@@ -18,27 +18,32 @@ from timing import REFERENCE, Worker, finish, spread, table, there_and_back, tog
 
 SIZES = (1, 2, 4, 6, 8)
 LOSSES = ("ce", "dice", "dice_ce", "focal")
-NETWORKS = {"8-16-32, batch 8 (reference cell)": {"widths": (8, 16, 32), "batch": 8}, "16-32-64, batch 16": {"widths": (16, 32, 64), "batch": 16}}
+NETWORKS = {
+    "8-16-32, batch 8 (reference cell)": {"widths": (8, 16, 32), "batch": 8},
+    "16-32-64, batch 16": {"widths": (16, 32, 64), "batch": 16},
+}
 GOAL = 1.8
 _open: dict = {}  # a worker draws the data once
 
 
 def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     """Train for some steps; return cell-steps a second from the median step, and the mean over all of them (first left out)."""
-    from benchmark import models, training, worker
-    from benchmark.cells import Recipe
-    from benchmark.registry import get_dataset, get_loss, parse_loss
+    from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
+    from lossbench.engine import worker
+    from lossbench.experiment.cells import Recipe
+    from lossbench.networks import unet
+    from lossbench.training import job, train
 
     worker.prepare()
     data = _open.get("data")
     if data is None:
         data = _open["data"] = get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)", 0)
     losses = [get_loss(parse_loss(LOSSES[n % len(LOSSES)])) for n in range(cells)]
-    jobs = [training.Job(loss, (), data, REFERENCE, 0) for loss in losses]
+    jobs = [job.Job(loss, (), data, REFERENCE, 0) for loss in losses]
     recipe = Recipe(steps=steps, validations=1, stacked=cells > 1, **settings)
     marks: list[float] = []
-    with mock.patch.object(training, "Stack", channels_last(models.Stack) if last else models.Stack):
-        training.train(jobs, recipe, on_step=lambda step, values: marks.append(time.perf_counter()))
+    with mock.patch.object(train, "Stack", channels_last(unet.Stack) if last else unet.Stack):
+        train.train(jobs, recipe, on_step=lambda step, values: marks.append(time.perf_counter()))
     gaps = [b - a for a, b in pairwise(marks)][:-1]  # the last step validates
     return {"median": cells / statistics.median(gaps), "mean": cells * len(gaps) / sum(gaps)}
 
@@ -56,7 +61,10 @@ def channels_last(plain: type) -> type:
                 if own.ndim == 4:
                     start, part = own.detach().clone(), self.parts[name]
                     first, second, *kernel = own.shape
-                    own.data, own.grad = (whole[part].view(first, *kernel, second).permute(0, 3, 1, 2) for whole in (self.values, self.slopes))
+                    own.data, own.grad = (
+                        whole[part].view(first, *kernel, second).permute(0, 3, 1, 2)
+                        for whole in (self.values, self.slopes)
+                    )
                     own.data.copy_(start)
 
         def __call__(self, x):
@@ -83,7 +91,9 @@ def sizes(workers: list[Worker], rounds: int, steps: int, settings: dict) -> lis
     return rows
 
 
-def two_against_one(workers: list[Worker], rounds: int, steps: int, settings: dict) -> tuple[list[list[str]], float]:
+def two_against_one(
+    workers: list[Worker], rounds: int, steps: int, settings: dict
+) -> tuple[list[list[str]], float]:
     """Return the rows for stacks of 4 on one worker and on two at once, and the median gain."""
     seen: dict[int, list[float]] = {1: [], 2: []}
     for half, count in there_and_back((1, 2), rounds):
@@ -108,8 +118,15 @@ def main() -> None:
     for name, settings in NETWORKS.items():
         print(name, flush=True)
         large = settings["batch"] > 8
-        found = sizes(workers, max(1, rounds // 2) if large else rounds, max(5, steps // 3) if large else steps, settings)
-        parts.append(f"## {name}\n\n{table(['cells in the stack', 'cell-steps a second', 'ms a cell and step', 'times single'], found)}")
+        found = sizes(
+            workers,
+            max(1, rounds // 2) if large else rounds,
+            max(5, steps // 3) if large else steps,
+            settings,
+        )
+        parts.append(
+            f"## {name}\n\n{table(['cells in the stack', 'cell-steps a second', 'ms a cell and step', 'times single'], found)}"
+        )
     rows, gain = two_against_one(workers, rounds, 2 * steps, NETWORKS["8-16-32, batch 8 (reference cell)"])
     for worker in workers:
         worker.close()

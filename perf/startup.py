@@ -23,20 +23,32 @@ from unittest import mock
 
 from timing import REFERENCE, ROOT, finish, one_thread, spread, table, there_and_back
 
-from benchmark import provenance, work
-from benchmark.experiment import read_experiment
+from lossbench.experiment.reading import read_experiment
+from lossbench.store import provenance
+from lossbench.sweep import work
 
-IMPORTS = ("numpy", "scipy.ndimage", "pandas", "torch", "torchvision", "seaborn", "distributed", "monai", "benchmark.cli", "benchmark.training")
+IMPORTS = (
+    "numpy",
+    "scipy.ndimage",
+    "pandas",
+    "torch",
+    "torchvision",
+    "seaborn",
+    "distributed",
+    "monai",
+    "lossbench.cli.main",
+    "lossbench.training.train",
+)
 LOSSES = '["ce", "dice", "dice_ce", "focal"]'
 GOAL_MS = 50
 EVALUATION = ("validation, once", "predictions of validation and test images", "scores")
 PARTS = {  # what is timed inside a stack: label -> (module, function)
-    "data opened or drawn": ("benchmark.work", "_open"),
-    "start, order, hashes": ("benchmark.blocks", "blocks_of"),
-    "validation, once": ("benchmark.signals", "validate"),
-    "predictions of validation and test images": ("benchmark.training", "_predict"),
-    "scores": ("benchmark.scoring", "score"),
-    "record written": ("benchmark.store.Store", "write"),
+    "data opened or drawn": ("lossbench.sweep.work", "_open"),
+    "start, order, hashes": ("lossbench.training.blocks", "blocks_of"),
+    "validation, once": ("lossbench.training.signals", "validate"),
+    "predictions of validation and test images": ("lossbench.training.train", "_predict"),
+    "scores": ("lossbench.training.outcome", "score"),
+    "record written": ("lossbench.store.store.Store", "write"),
 }
 
 
@@ -49,25 +61,39 @@ def whole(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
-def experiment(folder: Path, name: str, steps: int, seeds: int, data: tuple[str, ...], more: str = "") -> Path:
+def experiment(
+    folder: Path, name: str, steps: int, seeds: int, data: tuple[str, ...], more: str = ""
+) -> Path:
     file = folder / f"{name}.toml"
     sets = ", ".join(f'"{text}"' for text in data)
-    file.write_text(f'name = "{name}"\nseeds = {seeds}\nlosses = {LOSSES}\ndatasets = [{sets}]\n[recipe]\nsteps = {steps}\nvalidations = 1\n{more}')
+    file.write_text(
+        f'name = "{name}"\nseeds = {seeds}\nlosses = {LOSSES}\ndatasets = [{sets}]\n[recipe]\nsteps = {steps}\nvalidations = 1\n{more}'
+    )
     return file
 
 
 def processes(folder: Path, rounds: int, quick: bool) -> list[list[str]]:
     """Return the rows for imports and commands, each in a process of its own."""
-    python, cli = sys.executable, [sys.executable, "-m", "benchmark"]
+    python, cli = sys.executable, [sys.executable, "-m", "lossbench"]
     tiny = "scenes(foreground=0.05, noise={}, size=32, n_train=24, n_val=8, n_test=12)"
-    file = experiment(folder, "startup", 3, 2 if quick else 3, tuple(tiny.format(noise) for noise in (0.4, 0.8)), "widths = [4, 8]\n")
+    file = experiment(
+        folder,
+        "startup",
+        3,
+        2 if quick else 3,
+        tuple(tiny.format(noise) for noise in (0.4, 0.8)),
+        "widths = [4, 8]\n",
+    )
     results = str(folder / "results")
     whole([*cli, "sweep", str(file), "--results", results, "--serial", "--no-report"])
     commands = {"python, nothing imported": [python, "-c", "pass"]}
     for name in IMPORTS[3:4] if quick else IMPORTS:
         if importlib.util.find_spec(name.partition(".")[0]):
             commands[f"`import {name}`"] = [python, "-c", f"import {name}"]
-    commands |= {"`lossbench --help`": [*cli, "--help"], "`lossbench plan quick`": [*cli, "plan", "quick", "--results", str(folder / "none")]}
+    commands |= {
+        "`lossbench --help`": [*cli, "--help"],
+        "`lossbench plan quick`": [*cli, "plan", "quick", "--results", str(folder / "none")],
+    }
     slow = {"`lossbench report`": [*cli, "report", "--results", results]}
     for command in commands.values():
         whole(command)
@@ -101,7 +127,11 @@ class Clock:
             finally:
                 self.seconds[label] = self.seconds.get(label, 0.0) + time.perf_counter() - began
 
-        holders = [m for key, m in list(sys.modules.items()) if key.startswith("benchmark.") and getattr(m, name, None) is function]
+        holders = [
+            m
+            for key, m in list(sys.modules.items())
+            if key.startswith("lossbench.") and getattr(m, name, None) is function
+        ]
         for holder in {id(place): place for place in (owner, *holders)}.values():
             stack.enter_context(mock.patch.object(holder, name, timed))
 
@@ -109,15 +139,17 @@ class Clock:
 def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float]:
     """Return the rows for a stack of four one-step cells, and the median milliseconds a cell beyond step and evaluation, and beyond the step."""
     one_thread()
-    import benchmark.training  # noqa: F401  (its modules are looked through for what is to be timed)
-    from benchmark.work import run_stack
+    import lossbench.training.train  # noqa: F401  (its modules are looked through for what is to be timed)
+    from lossbench.sweep.work import run_stack
 
     facts, seen, long = provenance.collect(results=folder), [], []
     short = read_experiment(experiment(folder, "one", 1, 1, (REFERENCE,))).cells()
     many = read_experiment(experiment(folder, "eleven", 11, 1, (REFERENCE,))).cells()
     for number in range(rounds + 1):
         for cells, kept in ((short, seen), (many, long)):
-            payload = work.payload(cells, folder / f"cost{number}{len(kept)}{cells is short}", (), facts, "cpu")
+            payload = work.payload(
+                cells, folder / f"cost{number}{len(kept)}{cells is short}", (), facts, "cpu"
+            )
             clock = Clock()
             with contextlib.ExitStack() as stack, contextlib.redirect_stdout(io.StringIO()):
                 for label, (where, name) in PARTS.items():
@@ -134,9 +166,21 @@ def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float
     fixed = [a["all"] - step for a, step in zip(seen, steps, strict=True)]
     looks = [sum(run.get(label, 0.0) for label in EVALUATION) for run in seen]
     bare = [a - b for a, b in zip(fixed, looks, strict=True)]
-    rows = [["one step", spread(steps, 1)], ["**all but the step**", spread(fixed, 1)], ["**neither step nor evaluation**", spread(bare, 1)]]
-    rows += [[f"{label}{' (evaluation)' * (label in EVALUATION)}", spread([run.get(label, 0.0) for run in seen], 1)] for label in PARTS]
-    rest = [total - sum(run.get(label, 0.0) for label in PARTS) for total, run in zip(fixed, seen, strict=True)]
+    rows = [
+        ["one step", spread(steps, 1)],
+        ["**all but the step**", spread(fixed, 1)],
+        ["**neither step nor evaluation**", spread(bare, 1)],
+    ]
+    rows += [
+        [
+            f"{label}{' (evaluation)' * (label in EVALUATION)}",
+            spread([run.get(label, 0.0) for run in seen], 1),
+        ]
+        for label in PARTS
+    ]
+    rest = [
+        total - sum(run.get(label, 0.0) for label in PARTS) for total, run in zip(fixed, seen, strict=True)
+    ]
     rows.append(["the rest (claims, specs, optimiser)", spread(rest, 1)])
     rows.append(["drawing the data of a block, once a worker", f"{first:.0f} (not divided by cells)"])
     return rows, statistics.median(bare), statistics.median(fixed)
@@ -166,7 +210,14 @@ predictions, scores) {"met" if fixed < GOAL_MS else "missed"}, {fixed:.0f} ms.
 
 {table(["", "ms a cell"], costs)}
 """
-    finish("startup.py", "speed_startup", "What is paid before and beside training", body, ("torch", "numpy", "pandas"), chosen.quick)
+    finish(
+        "startup.py",
+        "speed_startup",
+        "What is paid before and beside training",
+        body,
+        ("torch", "numpy", "pandas"),
+        chosen.quick,
+    )
 
 
 if __name__ == "__main__":

@@ -21,18 +21,20 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmark.provenance import hardware  # noqa: E402
+from lossbench.store.provenance import hardware  # noqa: E402
 
 DOCS = ROOT / "docs"
 REFERENCE = "scenes(foreground=0.01, noise=0.8)"  # the data of the reference cell: 64 x 64, two classes, 1 % foreground
-BUSY = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # much above 0: other work ran, do not trust the numbers
+BUSY = (
+    os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+)  # much above 0: other work ran, do not trust the numbers
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def one_thread() -> None:
     """Make this process what a worker of a sweep is; call it before torch is imported."""
     os.environ.update(dict.fromkeys(THREADS, "1"))
-    from benchmark import worker
+    from lossbench.engine import worker
 
     worker.prepare()
     import torch
@@ -50,7 +52,9 @@ class Worker:
         self.end, theirs = multiprocessing.Pipe()
         code = f"import sys; sys.path[:0] = [{str(ROOT / 'perf')!r}]; import timing; timing.serve({theirs.fileno()}, {threads})"
         environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
-        self.process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], env=environment)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], pass_fds=[theirs.fileno()], env=environment
+        )
         theirs.close()
         self.result()
 

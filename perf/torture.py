@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmark.store import Store
+from lossbench.store.store import Store
 
 EXPERIMENT = """
 name = "torture"
@@ -65,10 +65,23 @@ def workers(session: int) -> list[int]:
 
 def start(experiment: Path, results: Path, log: Path) -> subprocess.Popen:
     """Start ``lossbench sweep`` in a session of its own."""
-    words = ["sweep", str(experiment), "--results", str(results), "--no-report", "--json-lines", "--workers", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    words = [
+        "sweep",
+        str(experiment),
+        "--results",
+        str(results),
+        "--no-report",
+        "--json-lines",
+        "--workers",
+        "2",
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "benchmark"),
+    }
     with open(log, "ab") as out:
-        command = [sys.executable, "-m", "benchmark", *words]
+        command = [sys.executable, "-m", "lossbench", *words]
         return subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
 
 
@@ -167,7 +180,10 @@ def torture(kills: int, seed: int, folder: Path) -> dict:
             before = after
             if process.returncode == 0:
                 break
-            print(f"kill {done}: {victim}, {len(after)}/{CELLS} cells, {time.monotonic() - begin:.0f} s", flush=True)
+            print(
+                f"kill {done}: {victim}, {len(after)}/{CELLS} cells, {time.monotonic() - begin:.0f} s",
+                flush=True,
+            )
             if victim == "worker":  # that alone must not end a sweep
                 counts["sweeps ended by a worker"] += 1
                 print(log.read_text(errors="replace")[-2000:], flush=True)
@@ -194,7 +210,10 @@ def table(found: dict) -> str:
     """The counts as a Markdown table."""
     rows = [
         ("kills with signal 9", found.get("all", 0) + found.get("driver", 0) + found.get("worker", 0)),
-        ("of all processes at once / of the driver / of one worker", "{all} / {driver} / {worker}".format_map(found)),
+        (
+            "of all processes at once / of the driver / of one worker",
+            "{all} / {driver} / {worker}".format_map(found),
+        ),
         ("sweeps carried to their end", found["sweeps"]),
         ("starts and resumptions", found["starts"]),
         ("cells in them", found["cells"]),
@@ -210,7 +229,10 @@ def table(found: dict) -> str:
         ("slowest end of the processes left behind", f"{found['slowest']:.1f} s"),
         ("time", f"{found['seconds'] / 60:.0f} min"),
     ]
-    return "\n".join(["| what | count |", "|---|---|", *(f"| {what} | {count} |" for what, count in rows)]) + "\n"
+    return (
+        "\n".join(["| what | count |", "|---|---|", *(f"| {what} | {count} |" for what, count in rows)])
+        + "\n"
+    )
 
 
 def main() -> int:

@@ -28,9 +28,13 @@ class Tape(TorchDispatchMode):
         with self:
             call()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         name = function._schema.name.removeprefix("aten::")
-        masked = name in ("index", "index_put", "index_put_") and any(t.dtype in (torch.bool, torch.uint8) for t in args[1] if t is not None)
+        masked = name in ("index", "index_put", "index_put_") and any(
+            t.dtype in (torch.bool, torch.uint8) for t in args[1] if t is not None
+        )
         if name in WAITS or masked:
             raise NotReplayable(name)
         result = function(*args, **(kwargs or {}))
@@ -44,7 +48,9 @@ class Tape(TorchDispatchMode):
             known = {_memory(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
             new = function(*args, **kwargs)
             for before, after in zip(tree_leaves(old), tree_leaves(new), strict=True):
-                if isinstance(after, Tensor) and _memory(after) not in known:  # neither a view nor written in place
+                if (
+                    isinstance(after, Tensor) and _memory(after) not in known
+                ):  # neither a view nor written in place
                     before.copy_(after)
 
 

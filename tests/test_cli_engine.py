@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.cli_engine import options, slots
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.cli.options import options, slots
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,8 @@ def test_what_names_no_cards_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "count", "end"), [("3", 2, "2 usable graphics cards, number 0 to 1"), ("1,", 1, "1 usable graphics card, number 0")]
+    ("text", "count", "end"),
+    [("3", 2, "2 usable graphics cards, number 0 to 1"), ("1,", 1, "1 usable graphics card, number 0")],
 )
 def test_a_card_that_is_not_there_is_named(text, count, end):
     with pytest.raises(UserError, match=f"--gpus {text}: this machine has {end}"):
@@ -77,7 +78,10 @@ def test_without_a_card_the_option_says_so():
     if torch.cuda.device_count():
         pytest.skip("there is a graphics card here")
     for given in ({"gpus": "1"}, {"device": "cuda"}):
-        with pytest.raises(UserError, match=r"there is no usable graphics card here .*; leave the option out to train on the processor"):
+        with pytest.raises(
+            UserError,
+            match=r"there is no usable graphics card here .*; leave the option out to train on the processor",
+        ):
             options(**given)
 
 
@@ -87,16 +91,24 @@ def test_two_workers_a_card_train_on_it(tmp_path):
 
     if not torch.cuda.device_count():
         pytest.skip("needs a graphics card")
-    from benchmark import provenance, sweep
-    from benchmark.experiment import read_experiment
-    from benchmark.store import Store
+    from lossbench.experiment.reading import read_experiment
+    from lossbench.store import provenance
+    from lossbench.store.store import Store
+    from lossbench.sweep import plan, run
 
     (tmp_path / "tiny.toml").write_text(
         'name = "tiny"\nseeds = 2\nlosses = ["ce", "dice"]\ndatasets = [{ use = "scenes(size=32, n_train=8, n_val=4, n_test=4)" }]\n'
         "[recipe]\nsteps = 4\nbatch = 4\nwidths = [4, 8]\nvalidations = 1\n"
     )
-    planned = sweep.plan(read_experiment(tmp_path / "tiny.toml"), tmp_path / "r")
+    planned = plan.plan(read_experiment(tmp_path / "tiny.toml"), tmp_path / "r")
     given = options(gpus="1", per_gpu=2)
-    summary, trained, _ = sweep.run(planned, planned.missing, tmp_path / "r", provenance=provenance.collect(results=tmp_path), mode="quiet", **given)
+    summary, trained, _ = run.run(
+        planned,
+        planned.missing,
+        tmp_path / "r",
+        provenance=provenance.collect(results=tmp_path),
+        mode="quiet",
+        **given,
+    )
     assert summary.failed == 0 and trained == 4
     assert {record["provenance"]["device"] for record in Store(tmp_path / "r").records()} == {"cuda"}

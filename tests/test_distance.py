@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmark.data.distance import signed_distances
+from lossbench.data.container import signed_distances
 
 
 def test_a_square_has_hand_checked_distances():

@@ -14,16 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import engines, worker
-from benchmark.engines import Task, emit
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.engine import run as engines
+from lossbench.engine import worker
+from lossbench.engine.run import emit
+from lossbench.engine.tasks import Task
 
 
 def toy(payload):
     """What a task does is told by its payload."""
     for what, value in payload.items():
         ACTIONS[what](value)
-    environment = {"threads": os.environ.get("OMP_NUM_THREADS"), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    environment = {
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
     return {"pid": os.getpid(), "torch": "torch" in sys.modules, **environment}
 
 
@@ -220,7 +225,11 @@ def children():
                 state, parent = file.read().rpartition(")")[2].split()[:2]
         except OSError:
             continue
-        if parent == me and state != "Z" and "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text():
+        if (
+            parent == me
+            and state != "Z"
+            and "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()
+        ):
             found.add(pid)
     return found
 
@@ -270,14 +279,12 @@ def test_the_usable_cores_respect_affinity():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_malloc_keeps_what_training_frees():
-    code = "from benchmark import worker; assert worker.raise_malloc_thresholds()"
+    code = "from lossbench.engine import worker; assert worker.raise_malloc_thresholds()"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_importing_the_engine_is_fast_and_loads_nothing_heavy():
-    code = (
-        "import sys, benchmark.engines; assert not {'distributed', 'dask', 'numpy', 'torch', 'rich'} & set(sys.modules)"
-    )
+    code = "import sys, lossbench.engine.run; assert not {'distributed', 'dask', 'numpy', 'torch', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -323,7 +330,7 @@ def test_a_missing_cluster_file_is_named(tmp_path):
     ],
 )
 def test_a_scheduler_that_is_not_there_is_named(address, sentence, monkeypatch):
-    from benchmark import clusters
+    from lossbench.engine import clusters
 
     monkeypatch.setattr(clusters, "_CONNECT", 1)
     with pytest.raises(UserError, match=f"--scheduler {address}: {sentence}"):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmark.errors import UserError
-from benchmark.experiment import Recipe, find_experiment, read_experiment
+from lossbench.base.errors import UserError
+from lossbench.experiment.reading import Recipe, find_experiment, read_experiment
 
 GOOD = """
 name = "t"
@@ -35,22 +35,38 @@ def test_cells_come_in_complete_blocks(write):
 
 def test_the_key_does_not_depend_on_label_file_or_spelling(write):
     first = read_experiment(write(GOOD)).cells()
-    other = GOOD.replace("scenes(foreground=0.05)", "scenes(foreground=0.05, noise=0.6)").replace("batch dice", "anything").replace('"t"', '"u"')
+    other = (
+        GOOD.replace("scenes(foreground=0.05)", "scenes(foreground=0.05, noise=0.6)")
+        .replace("batch dice", "anything")
+        .replace('"t"', '"u"')
+    )
     assert [c.key for c in read_experiment(write(other)).cells()] == [c.key for c in first]
 
 
-@pytest.mark.parametrize("change", [("steps = 5", "steps = 6"), ("foreground=0.05", "foreground=0.051"), ("over='batch'", "over='sample'")])
+@pytest.mark.parametrize(
+    "change",
+    [("steps = 5", "steps = 6"), ("foreground=0.05", "foreground=0.051"), ("over='batch'", "over='sample'")],
+)
 def test_the_key_depends_on_everything_that_decides_the_result(write, change):
     before = {c.key for c in read_experiment(write(GOOD)).cells()}
     assert {c.key for c in read_experiment(write(GOOD.replace(*change))).cells()} != before
 
 
 def test_all_mistakes_are_reported_at_once_with_line_and_nearest_key(write):
-    bad = GOOD.replace("steps = 5", "step = 5\nbatch = -1").replace("seeds = 2", 'seeds = [1, "two"]').replace("label =", "lable =")
+    bad = (
+        GOOD.replace("steps = 5", "step = 5\nbatch = -1")
+        .replace("seeds = 2", 'seeds = [1, "two"]')
+        .replace("label =", "lable =")
+    )
     with pytest.raises(UserError) as caught:
         read_experiment(write(bad))
     text = str(caught.value)
-    assert "t.toml:3: seeds[1]" in text and "did you mean 'steps'" in text and "did you mean 'label'" in text and "recipe.batch" in text
+    assert (
+        "t.toml:3: seeds[1]" in text
+        and "did you mean 'steps'" in text
+        and "did you mean 'label'" in text
+        and "recipe.batch" in text
+    )
     assert len(text.splitlines()) == 4
 
 
@@ -70,7 +86,10 @@ def test_unknown_losses_and_data_sets_are_reported_together(write):
         (("steps = 5", "steps = 5 5"), "not valid TOML"),
         (("steps = 5", 'learning_rate = "fast"'), "learning_rate"),
         (("{ steps = 7 }", "{ stps = 7 }"), "did you mean 'steps'"),
-        (('["scenes(foreground=0.05)"', '["scenes(foreground=0.05)", "scenes(foreground=0.05)"'), "stands twice"),
+        (
+            ('["scenes(foreground=0.05)"', '["scenes(foreground=0.05)", "scenes(foreground=0.05)"'),
+            "stands twice",
+        ),
     ],
 )
 def test_each_mistake_names_its_place(write, change, part):
@@ -86,7 +105,9 @@ def test_an_unknown_experiment_names_the_nearest():
 
 def test_a_users_file_adds_its_losses_and_only_their_cells(write, tmp_path):
     own = tmp_path / "own.py"
-    own.write_text("from benchmark import loss\n@loss('own')\ndef own(logits, target, *, a=1.0):\n    return logits.mean() * a\n")
+    own.write_text(
+        "from lossbench import loss\n@loss('own')\ndef own(logits, target, *, a=1.0):\n    return logits.mean() * a\n"
+    )
     path = write(GOOD)
     before, after = (read_experiment(path, files).cells() for files in ((), (str(own),)))
     assert {c.key for c in before} < {c.key for c in after} and len(after) == 12
@@ -94,7 +115,9 @@ def test_a_users_file_adds_its_losses_and_only_their_cells(write, tmp_path):
 
 def test_ten_thousand_cells_have_ten_thousand_keys(write):
     many = ", ".join(f'"tversky(fp_weight={i / 1000})"' for i in range(1, 101))
-    path = write(f'name = "m"\nseeds = 50\nlosses = [{many}]\ndatasets = ["scenes(foreground=0.05)", "scenes(foreground=0.1)"]\n')
+    path = write(
+        f'name = "m"\nseeds = 50\nlosses = [{many}]\ndatasets = ["scenes(foreground=0.05)", "scenes(foreground=0.1)"]\n'
+    )
     assert len({cell.key for cell in read_experiment(path).cells()}) == 10_000
 
 
@@ -158,7 +181,10 @@ def test_other_data_and_seeds_apply_to_all_parts(write):
     [
         (('name = "rates"', 'name = "ladder"'), "two parts are called 'ladder'"),
         (('"focal"]', '"focl"]'), "part[1].losses[1]: "),
-        (("learning_rate = 0.02", "learning_rat = 0.02"), "part[1].datasets[1].recipe.learning_rat: unknown key; did you mean 'learning_rate'"),
+        (
+            ("learning_rate = 0.02", "learning_rat = 0.02"),
+            "part[1].datasets[1].recipe.learning_rat: unknown key; did you mean 'learning_rate'",
+        ),
         (("fixed = true", "fixd = true"), "part[1].fixd: unknown key; did you mean 'fixed'"),
         (('"ce", "focal"]', '"ce", { use = "focal", label = "ce" }]'), "the label 'ce' stands twice"),
         (("seeds = 3", "seeds = [1, 1]"), "a seed stands twice"),

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from benchmark import folders
+from lossbench.store import note
 
 
 def test_a_folder_that_is_given_is_taken_as_it_is():
-    assert folders.reading(Path("elsewhere")) == Path("elsewhere")
+    assert note.reading(Path("elsewhere")) == Path("elsewhere")
 
 
 def test_without_a_sweep_of_ones_own_the_study_is_read_and_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results/paper/tables").mkdir(parents=True)
     said = []
-    assert folders.reading(None, said.append) == Path("results/paper")
+    assert note.reading(None, said.append) == Path("results/paper")
     assert "committed study in results/paper" in said[0]
 
 
@@ -21,9 +21,9 @@ def test_ones_own_sweep_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results/paper/tables").mkdir(parents=True)
     (tmp_path / "results/experiment.json").write_text("{}")
-    assert folders.reading(None) == Path("results")
+    assert note.reading(None) == Path("results")
 
 
 def test_without_either_the_users_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert folders.reading(None) == Path("results")
+    assert note.reading(None) == Path("results")

@@ -11,24 +11,34 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from tape import Tape
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmark import graphs, registry, stacks, steps, training
-from benchmark.blocks import blocks_of
-from benchmark.cells import Recipe
-from benchmark.models import Stack, weights_hash
-from benchmark.registry import get_dataset, get_loss, parse_loss
-from benchmark.steps import Step
-from benchmark.training import Job, train
+from lossbench.catalogue import registry
+from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
+from lossbench.experiment.cells import Recipe
+from lossbench.networks.unet import Stack, weights_hash
+from lossbench.sweep import work
+from lossbench.training import graphs
+from lossbench.training import step as steps
+from lossbench.training import train as training
+from lossbench.training.blocks import blocks_of
+from lossbench.training.job import Job
+from lossbench.training.step import Step
+from lossbench.training.train import train
+from tape import Tape
 
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
 FOUR = "scenes(classes=4, foreground=0.2, size=32, n_train=12, n_val=6, n_test=8)"
 SOLID = "scenes(dims=3, foreground=0.1, size=16, n_train=4, n_val=2, n_test=2)"
 SHORT = {"steps": 30, "batch": 4, "widths": (4, 8), "validations": 3}
-NOT_REPLAYED = {"boundary", "gen_surface", "ce_to_dice", "hausdorff_dt"}  # a schedule in three, distances computed on the processor in one
+NOT_REPLAYED = {
+    "boundary",
+    "gen_surface",
+    "ce_to_dice",
+    "hausdorff_dt",
+}  # a schedule in three, distances computed on the processor in one
 NO_GPU = "there is no GPU here"
 
 
@@ -46,7 +56,9 @@ def waits(logits, target, **_):
 
 
 def branches(logits, target, **_):
-    return logits[target > 0].square().mean() if logits.ndim == 3 else logits.square()[:, 0][target > 0].mean()
+    return (
+        logits[target > 0].square().mean() if logits.ndim == 3 else logits.square()[:, 0][target > 0].mean()
+    )
 
 
 def counts(logits, target, seen=[], **_):  # noqa: B006
@@ -62,10 +74,15 @@ def constant(logits, target, **_):
 @pytest.mark.parametrize("name", sorted(registry.losses()))
 @pytest.mark.parametrize("spec", [SPEC, FOUR])
 def test_native_losses_are_fixed_lists_of_operations(name, spec):
-    assert bool(graphs.replay(stepping([job(name, spec=spec), job("ce", spec=spec)], Recipe(**SHORT)), Tape)) == (name not in NOT_REPLAYED)
+    assert bool(
+        graphs.replay(stepping([job(name, spec=spec), job("ce", spec=spec)], Recipe(**SHORT)), Tape)
+    ) == (name not in NOT_REPLAYED)
 
 
-@pytest.mark.parametrize("text", ["ce(weights=[0.3, 0.7])", "focal(alpha=[0.3, 0.7])", "wasserstein_dice(distances=[[0, 1], [1, 0]])"])
+@pytest.mark.parametrize(
+    "text",
+    ["ce(weights=[0.3, 0.7])", "focal(alpha=[0.3, 0.7])", "wasserstein_dice(distances=[[0, 1], [1, 0]])"],
+)
 def test_numbers_given_as_parameters_are_no_hindrance(text):
     assert graphs.replay(stepping([job(text), job("dice")], Recipe(**SHORT)), Tape)
 
@@ -75,7 +92,9 @@ def test_numbers_of_python_are_brought_to_the_device_once():
         first, second = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])
         assert torch.zeros(2).new_tensor([3, 4]).dtype == torch.float32
         assert torch.tensor([1, 2]).dtype == torch.int64  # other numbers, though equal
-        assert first.to(torch.float64).dtype == torch.float64 and first.to(torch.zeros(1)).dtype == torch.float32
+        assert (
+            first.to(torch.float64).dtype == torch.float64 and first.to(torch.zeros(1)).dtype == torch.float32
+        )
         assert len(kept.kept) == 5
         first += 1
         assert second.tolist() == [1.0, 2.0] == torch.tensor([1.0, 2.0]).tolist()
@@ -91,7 +110,9 @@ def test_what_may_change_behind_its_name_is_made_anew(wrap):
         with graphs.Constants() as kept:
             assert float(torch.as_tensor([alone, 1.0])[0]) == pytest.approx(number, abs=1e-7)
             assert float(torch.tensor(field).sum()) == pytest.approx(64 * number, rel=1e-5)
-            assert float(torch.tensor([list(field[30]), list(field[0])]).sum()) == pytest.approx(64 * number, rel=1e-5)
+            assert float(torch.tensor([list(field[30]), list(field[0])]).sum()) == pytest.approx(
+                64 * number, rel=1e-5
+            )
             assert not kept.kept
 
 
@@ -100,13 +121,20 @@ def test_what_is_no_fixed_list_of_operations_is_not_replayed(function):
     step = stepping([own(function), job("ce")], Recipe(**SHORT))
     before = [value.clone() for value in step.state]
     assert graphs.replay(step, Tape) is None
-    assert not step.errors and not step.dead and all(torch.equal(value, old) for value, old in zip(step.state, before, strict=True))
+    assert (
+        not step.errors
+        and not step.dead
+        and all(torch.equal(value, old) for value, old in zip(step.state, before, strict=True))
+    )
     step(0)
     assert not step.errors
     assert graphs.replay(stepping([own(constant), job("ce")], Recipe(**SHORT)), Tape)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("operation not permitted when stream is capturing"), torch.OutOfMemoryError("full")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("operation not permitted when stream is capturing"), torch.OutOfMemoryError("full")],
+)
 def test_training_goes_on_as_if_nothing_had_been_where_recording_is_refused(error, monkeypatch):
     recipe, jobs = Recipe(**SHORT), [job("dice"), job("ce")]
     plain = train(jobs, recipe)
@@ -127,7 +155,7 @@ def test_a_full_memory_is_not_the_fault_of_a_loss():
 
     with pytest.raises(torch.OutOfMemoryError):
         train([own(hungry), job("ce")], Recipe(**SHORT))
-    assert stacks.step_seconds([own(hungry), job("ce")], Recipe(**SHORT), "cpu", 2) is None
+    assert work.step_seconds([own(hungry), job("ce")], Recipe(**SHORT), "cpu", 2) is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +175,9 @@ def test_replayed_training_is_the_same_bit_for_bit(jobs, settings, monkeypatch):
     plain = train(jobs, recipe, on_step=lambda step, losses: told.append((step, losses)))
     tapes = []
     replay = graphs.replay
-    monkeypatch.setattr(graphs, "replay", lambda step: replay(step, lambda call: tapes.append(Tape(call)) or tapes[-1]))
+    monkeypatch.setattr(
+        graphs, "replay", lambda step: replay(step, lambda call: tapes.append(Tape(call)) or tapes[-1])
+    )
     monkeypatch.setattr(steps, "nullcontext", graphs.Constants)  # as on a card
     monkeypatch.setattr(training, "reading", lambda device: 7)
     late = []
@@ -155,7 +185,9 @@ def test_replayed_training_is_the_same_bit_for_bit(jobs, settings, monkeypatch):
     assert len(tapes) == 1 and len(tapes[0].entries) > 50
     assert late == told
     for one, other in zip(plain, again, strict=True):
-        assert weights_hash(one.weights) == weights_hash(other.weights) and weights_hash(one.best_weights) == weights_hash(other.best_weights)
+        assert weights_hash(one.weights) == weights_hash(other.weights) and weights_hash(
+            one.best_weights
+        ) == weights_hash(other.best_weights)
         assert one.train_loss == other.train_loss and one.grad_norm == other.grad_norm
         assert repr(one.curves) == repr(other.curves)
         assert all(np.array_equal(one.predictions[name], other.predictions[name]) for name in one.predictions)
@@ -195,7 +227,9 @@ def test_a_cell_that_turns_not_finite_is_seen_at_its_step_though_losses_are_read
     monkeypatch.setattr(training, "reading", lambda device: 7)
     late, beside = train([own(bursts), job("dice")], Recipe(**SHORT))
     assert late.not_finite_at == 1 and len(late.train_loss) == 1
-    assert weights_hash(beside.weights) == weights_hash(train([job("ce"), job("dice")], Recipe(**SHORT))[1].weights)
+    assert weights_hash(beside.weights) == weights_hash(
+        train([job("ce"), job("dice")], Recipe(**SHORT))[1].weights
+    )
 
 
 @pytest.mark.parametrize("beside", ["ce", "nan"])
@@ -207,7 +241,11 @@ def test_a_recording_that_leaves_something_else_is_thrown_away(beside):
 
     def frozen(call):
         tape = Tape(call)
-        tape.entries = [entry for entry in tape.entries if entry[0] is not torch.ops.aten.add_.Tensor or entry[1][0] is not step.counter]
+        tape.entries = [
+            entry
+            for entry in tape.entries
+            if entry[0] is not torch.ops.aten.add_.Tensor or entry[1][0] is not step.counter
+        ]
         return tape  # the counter stands still
 
     def shifted(call):
@@ -224,7 +262,15 @@ def stepping(jobs, recipe, blocks=None, device="cpu"):
     blocks = blocks or blocks_of(jobs, recipe, device)
     data = jobs[0].data
     starts = [blocks[own.data_name, own.seed].start for own in jobs]
-    stack = Stack(starts, data.images.shape[1], len(data.classes), recipe.widths, data.masks.ndim - 1, device, recipe.precision)
+    stack = Stack(
+        starts,
+        data.images.shape[1],
+        len(data.classes),
+        recipe.widths,
+        data.masks.ndim - 1,
+        device,
+        recipe.precision,
+    )
     step = Step(stack, jobs, blocks, recipe)
     step.aside = graphs.Constants()  # as on a card
     return step
@@ -234,9 +280,17 @@ class Watch(TorchDispatchMode):
     """Refuses to bring numbers from the processor to the card or back, single ones apart: those go with the operation."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        devices = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.ndim}
+        devices = {
+            t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.ndim
+        }
         result = function(*args, **(kwargs or {}))
-        if len(devices | {t.device.type for t in tree_leaves(result) if isinstance(t, torch.Tensor) and t.ndim}) > 1:
+        if (
+            len(
+                devices
+                | {t.device.type for t in tree_leaves(result) if isinstance(t, torch.Tensor) and t.ndim}
+            )
+            > 1
+        ):
             raise RuntimeError(f"{function} moves numbers between devices")
         return result
 
@@ -244,8 +298,20 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("losses", "spec", "settings"),
     [
-        (sorted(set(registry.losses()) - {"hausdorff_dt", "boundary", "gen_surface"}), SPEC, {}),  # those wait, and are not replayed
-        (["ce(weights=[0.3, 0.7])", "focal(alpha=[0.3, 0.7])", "wasserstein_dice(distances=[[0, 1], [1, 0]])"], SPEC, {}),
+        (
+            sorted(set(registry.losses()) - {"hausdorff_dt", "boundary", "gen_surface"}),
+            SPEC,
+            {},
+        ),  # those wait, and are not replayed
+        (
+            [
+                "ce(weights=[0.3, 0.7])",
+                "focal(alpha=[0.3, 0.7])",
+                "wasserstein_dice(distances=[[0, 1], [1, 0]])",
+            ],
+            SPEC,
+            {},
+        ),
         (["ce", "dice"], FOUR, {"augment": "full", "clip": 1.0}),
         (["ce", "dice"], SOLID, {"batch": 2, "optimizer": "sgd"}),
     ],
@@ -261,7 +327,9 @@ def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spe
             if isinstance(value, torch.Tensor):
                 return mode.from_tensor(value).to("cuda")
             if dataclasses.is_dataclass(value):
-                return type(value)(**{field.name: on_card(getattr(value, field.name)) for field in dataclasses.fields(value)})
+                return type(value)(
+                    **{field.name: on_card(getattr(value, field.name)) for field in dataclasses.fields(value)}
+                )
             return {name: on_card(part) for name, part in value.items()} if isinstance(value, dict) else value
 
         step = stepping(jobs, recipe, {key: on_card(block) for key, block in here.items()}, "cuda")
@@ -270,7 +338,10 @@ def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spe
             with Watch():
                 step(1)
         assert step.errors == {}
-        assert {value.device.type for value in (*step.state, step.losses, step.norms, *step.gradients, *step.targets)} == {"cuda"}
+        assert {
+            value.device.type
+            for value in (*step.state, step.losses, step.norms, *step.gradients, *step.targets)
+        } == {"cuda"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)

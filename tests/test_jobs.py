@@ -8,15 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-import test_engines
-from test_engines import Task, run
 
-from benchmark.jobs import FAILURES, NoWorkers
+import test_engines
+from lossbench.engine.clusters import FAILURES, NoWorkers
+from test_engines import Task, run
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(os.name != "posix", reason="a shell script stands for sbatch"),
-    pytest.mark.skipif(importlib.util.find_spec("dask_jobqueue") is None, reason="a batch system needs the extra 'cluster'"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("dask_jobqueue") is None, reason="a batch system needs the extra 'cluster'"
+    ),
 ]
 CLUSTER = """
 type = "SLURMCluster"
@@ -33,7 +35,10 @@ interface = "lo"
 def batch(tmp_path, monkeypatch):
     """Put an ``sbatch`` on the path that runs a job at once, here; return a function that writes the cluster file."""
     (tmp_path / "bin").mkdir()
-    commands = {"sbatch": f'echo x >> {tmp_path}/submitted\nbash "$1" & echo "Submitted batch job $!"', "scancel": 'kill "$1" 2>/dev/null; exit 0'}
+    commands = {
+        "sbatch": f'echo x >> {tmp_path}/submitted\nbash "$1" & echo "Submitted batch job $!"',
+        "scancel": 'kill "$1" 2>/dev/null; exit 0',
+    }
     for name, text in commands.items():
         file = tmp_path / "bin" / name
         file.write_text(f"#!/bin/bash\n{text}\n")
@@ -50,7 +55,9 @@ def batch(tmp_path, monkeypatch):
 
 
 def test_a_sweep_runs_through_jobs_and_their_output_lies_in_the_folder_asked_for(batch, tmp_path):
-    summary, _, _ = run([Task(f"{n}", {"print": f"noise {n}"}) for n in range(4)], cluster=batch(), logs=tmp_path / "logs")
+    summary, _, _ = run(
+        [Task(f"{n}", {"print": f"noise {n}"}) for n in range(4)], cluster=batch(), logs=tmp_path / "logs"
+    )
     assert summary.ok == 4
     assert "noise 3" in "".join(log.read_text() for log in (tmp_path / "logs").glob("job-*.log"))
 
@@ -60,7 +67,10 @@ def test_jobs_that_all_die_end_the_sweep_with_the_last_lines_of_one(batch, tmp_p
     with pytest.raises(NoWorkers) as error:
         run([Task("a", {})], cluster=batch("python = '/nowhere/python'\n"), logs=tmp_path / "logs")
     text = str(error.value)
-    assert f"cluster.toml: {FAILURES} jobs ended and no worker arrived; the last said: " in text and "\n" not in text
+    assert (
+        f"cluster.toml: {FAILURES} jobs ended and no worker arrived; the last said: " in text
+        and "\n" not in text
+    )
     assert "/nowhere/python: No such file or directory" in text and str(tmp_path / "logs") in text
     assert error.value.exit_code == 1 and time.monotonic() - began < 60
 
@@ -81,14 +91,22 @@ def test_a_job_that_dies_once_is_replaced_and_the_sweep_goes_on(batch, tmp_path)
 def test_the_command_line_says_it_in_one_sentence_and_exits_with_1(batch, tmp_path, monkeypatch, capsys):
     import sys
 
-    from benchmark import cli
+    from lossbench.cli import main
 
     data = 'datasets = [{ use = "scenes(size=32, n_train=8, n_val=4, n_test=4)" }]'
     (tmp_path / "tiny.toml").write_text(f'name = "tiny"\nseeds = 1\nlosses = ["ce"]\n{data}\n')
     file = batch("python = '/nowhere/python'\n")
-    words = ["sweep", str(tmp_path / "tiny.toml"), "--results", str(tmp_path / "results"), "--cluster", str(file), "--json-lines"]
+    words = [
+        "sweep",
+        str(tmp_path / "tiny.toml"),
+        "--results",
+        str(tmp_path / "results"),
+        "--cluster",
+        str(file),
+        "--json-lines",
+    ]
     monkeypatch.setattr(sys, "argv", ["lossbench", *words])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     error = capsys.readouterr().err.strip()
     assert left.value.code == 1 and len(error.splitlines()) == 1 and "no worker arrived" in error

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from benchmark.models import Stack, UNet, halve, initial_weights, weights_hash
+from lossbench.networks.unet import Stack, UNet, halve, initial_weights, weights_hash
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_stack_equals_its_cells(dims):
     size = (8,) * dims
-    starts = [{k: v.double() for k, v in initial_weights(2, 3, (4, 8, 16), dims, seed).items()} for seed in range(3)]
+    starts = [
+        {k: v.double() for k, v in initial_weights(2, 3, (4, 8, 16), dims, seed).items()} for seed in range(3)
+    ]
     inputs = torch.randn(2, 3, 2, *size, dtype=torch.float64)
     stack = Stack(starts, 2, 3, (4, 8, 16), dims)
     together = stack(inputs.reshape(2, 6, *size))
@@ -27,7 +29,9 @@ def test_gradients_of_a_stack_equal_those_of_its_cells():
     out = stack(inputs)
     (out[:, 0].square().mean() + out[:, 1].exp().mean()).backward()
     slopes = {name: value.grad.view(2, -1) for name, value in stack.network.named_parameters()}
-    for cell, (start, loss) in enumerate(zip(starts, (lambda z: z.square().mean(), lambda z: z.exp().mean()), strict=True)):
+    for cell, (start, loss) in enumerate(
+        zip(starts, (lambda z: z.square().mean(), lambda z: z.exp().mean()), strict=True)
+    ):
         alone = UNet(1, 2, (4, 8), 2).double()
         alone.load_state_dict(start)
         loss(alone(inputs[:, cell : cell + 1])[:, 0]).backward()
@@ -41,7 +45,11 @@ def test_the_start_depends_on_the_seed_alone_and_leaves_the_global_stream_untouc
     torch.manual_seed(5)
     one = weights_hash(initial_weights(1, 2, (8, 16), 2, 7))
     assert torch.rand(1) == before
-    assert one == weights_hash(initial_weights(1, 2, (8, 16), 2, 7)) != weights_hash(initial_weights(1, 2, (8, 16), 2, 8))
+    assert (
+        one
+        == weights_hash(initial_weights(1, 2, (8, 16), 2, 7))
+        != weights_hash(initial_weights(1, 2, (8, 16), 2, 8))
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 6, 10), (2, 1, 2, 2), (2, 3, 4, 6, 8)])
@@ -49,7 +57,11 @@ def test_the_start_depends_on_the_seed_alone_and_leaves_the_global_stream_untouc
 def test_halving_is_max_pooling_bit_for_bit_and_so_is_its_gradient(shape, kinds):
     """With few kinds of numbers most windows hold their maximum several times: the first place gets the gradient."""
     generator = torch.Generator().manual_seed(kinds)
-    x = torch.randint(0, kinds, shape, generator=generator).float() - 1 if kinds else torch.randn(shape, generator=generator)
+    x = (
+        torch.randint(0, kinds, shape, generator=generator).float() - 1
+        if kinds
+        else torch.randn(shape, generator=generator)
+    )
     pool = torch.nn.functional.max_pool2d if x.ndim == 4 else torch.nn.functional.max_pool3d
     assert torch.equal(halve(x), pool(x, 2))
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()

@@ -12,12 +12,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_store import FP, KEY, a_record
 
-from benchmark import packs
-from benchmark import record as schema
-from benchmark.errors import UserError
-from benchmark.store import Store
+from lossbench.base.errors import UserError
+from lossbench.store import pack
+from lossbench.store import record as schema
+from lossbench.store.store import Store
+from test_store import FP, KEY, a_record
 
 KEYS = [f"{n:02x}" * 8 for n in range(6)]
 PAIRS = [(key, FP) for key in KEYS]
@@ -42,7 +42,7 @@ def told(store, pairs=PAIRS):
 
 def test_packed_records_read_like_loose_ones_and_nothing_is_left_to_train(results):
     before = {pair: results.read(*pair) for pair in PAIRS}
-    assert packs.pack(results).startswith("6 records packed, 0 were packed already;")
+    assert pack.pack(results).startswith("6 records packed, 0 were packed already;")
     assert not loose(results)
     again = Store(results.folder)
     assert {pair: again.read(*pair) for pair in PAIRS} == before
@@ -57,56 +57,60 @@ def test_packed_records_read_like_loose_ones_and_nothing_is_left_to_train(result
 def test_a_store_that_was_open_before_sees_the_pack_and_what_is_packed_later(results):
     early = Store(results.folder)
     assert len(early.state(PAIRS)) == 6 and early.count() == 6
-    packs.pack(results)
+    pack.pack(results)
     assert early.count() == 6 and early.has(*PAIRS[0])
     results.write(a_record("ee" * 8))
-    assert packs.pack(results).startswith("1 records packed")
+    assert pack.pack(results).startswith("1 records packed")
     assert early.read("ee" * 8, FP)["key"] == "ee" * 8 and early.count() == 7
 
 
 def test_a_second_pack_adds_and_equal_records_give_equal_bytes(results, tmp_path):
-    packs.pack(results)
-    first = (results.folder / packs.NAME).read_bytes()
-    assert packs.pack(results).startswith("0 records packed")
-    assert (results.folder / packs.NAME).read_bytes() == first
+    pack.pack(results)
+    first = (results.folder / pack.NAME).read_bytes()
+    assert pack.pack(results).startswith("0 records packed")
+    assert (results.folder / pack.NAME).read_bytes() == first
     other = Store(tmp_path / "other")
     other.open_for_writing()
     for record in results.records():
         other.write(record)
-    packs.pack(other)
-    assert (other.folder / packs.NAME).read_bytes() == first
+    pack.pack(other)
+    assert (other.folder / pack.NAME).read_bytes() == first
 
 
 def test_the_pack_unfolds_to_the_loose_files_with_a_common_tool(results):
     bytes_of = {name: results.path(*name.split(".")[:2]).read_bytes() for name in loose(results)}
-    packs.pack(results)
-    subprocess.run([sys.executable, "-m", "zipfile", "-e", packs.NAME, "."], cwd=results.folder, check=True)
+    pack.pack(results)
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", pack.NAME, "."], cwd=results.folder, check=True)
     assert {name: results.path(*name.split(".")[:2]).read_bytes() for name in loose(results)} == bytes_of
 
 
 def test_a_loose_record_goes_before_a_packed_one_and_replaces_it_when_packed(results):
-    packs.pack(results)
+    pack.pack(results)
     results.write(a_record(KEYS[0], loss_label="again"))
     results.write(a_record(KEYS[1], "1a2b3c4d", loss_label="other source"))
     again = Store(results.folder)
     assert again.read(KEYS[0], FP)["loss_label"] == "again" and again.count() == 6
     assert {r["key"]: r["loss_fingerprint"] for r in again.records()}[KEYS[1]] == "1a2b3c4d"
-    packs.pack(again)
-    with zipfile.ZipFile(results.folder / packs.NAME) as archive:
+    pack.pack(again)
+    with zipfile.ZipFile(results.folder / pack.NAME) as archive:
         assert len(archive.namelist()) == 6 and f"cells/01/{KEYS[1]}.1a2b3c4d.json" in archive.namelist()
     assert again.read(KEYS[0], FP)["loss_label"] == "again"
     assert again.state([(KEYS[1], FP)])[KEYS[1]].status == "stale"
 
 
 def test_errors_stay_beside_the_pack_until_their_cell_succeeds(results):
-    packs.pack(results)
+    pack.pack(results)
     results.write_error("ee" * 8, FP, error="it broke")
-    packs.pack(results)
-    assert results.state([("ee" * 8, FP)])["ee" * 8].status == "failed" and loose(results) == [f"{'ee' * 8}.9f8e7d6c.error.json"]
+    pack.pack(results)
+    assert results.state([("ee" * 8, FP)])["ee" * 8].status == "failed" and loose(results) == [
+        f"{'ee' * 8}.9f8e7d6c.error.json"
+    ]
 
 
 @pytest.mark.parametrize("moment", ["_build", "_check", "replace", "flush_folder", "_remove", "unlink"])
-def test_a_crash_between_any_two_steps_loses_nothing_and_the_next_pack_ends_the_work(results, monkeypatch, moment):
+def test_a_crash_between_any_two_steps_loses_nothing_and_the_next_pack_ends_the_work(
+    results, monkeypatch, moment
+):
     before = told(results)
 
     class Killed(BaseException):
@@ -125,12 +129,12 @@ def test_a_crash_between_any_two_steps_loses_nothing_and_the_next_pack_ends_the_
 
             patch.setattr(Path, "unlink", unlink)
         else:
-            patch.setattr(*((packs.os, "replace") if moment == "replace" else (packs, moment)), die)
+            patch.setattr(*((pack.os, "replace") if moment == "replace" else (pack, moment)), die)
         with pytest.raises(Killed):
-            packs.pack(results)
+            pack.pack(results)
     again = Store(results.folder)
     assert told(again) == before and {s.status for s in again.state(PAIRS).values()} == {"done"}
-    packs.pack(again)
+    pack.pack(again)
     assert told(again) == before and not loose(again) and not list(again.folder.glob(".*.tmp"))
 
 
@@ -138,10 +142,12 @@ def test_a_crash_between_any_two_steps_loses_nothing_and_the_next_pack_ends_the_
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_pack_killed_at_any_moment_loses_nothing(results):
     for number in range(300):
-        results.write(a_record(f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}", curves={"step": list(range(3000))}))
+        results.write(
+            a_record(f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}", curves={"step": list(range(3000))})
+        )
     keys = sorted(record["key"] for record in results.records())
     for wait in (0.02, 0.1, 0.2, 0.4, 0.6, 0.9):
-        code = f"from benchmark import packs, store; print(1, flush=True); packs.pack(store.Store({str(results.folder)!r}))"
+        code = f"from lossbench.store import pack, store; print(1, flush=True); pack.pack(store.Store({str(results.folder)!r}))"
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         child.stdout.read(1)
         try:
@@ -151,7 +157,7 @@ def test_a_pack_killed_at_any_moment_loses_nothing(results):
             child.wait()
         child.stdout.close()
         assert sorted(record["key"] for record in Store(results.folder).records()) == keys
-    packs.pack(results)
+    pack.pack(results)
     assert sorted(record["key"] for record in results.records()) == keys and not loose(results)
     assert not list(results.folder.glob(".*.tmp"))
 
@@ -178,19 +184,19 @@ def test_packing_beside_a_sweep_and_its_readers_loses_nothing_and_hides_nothing(
     for thread in threads:
         thread.start()
     while not stop.is_set():
-        packs.pack(Store(results.folder))
+        pack.pack(Store(results.folder))
     for thread in threads:
         thread.join()
-    packs.pack(results)
+    pack.pack(results)
     assert not missed and results.count() == len(written) == 6 + 0xC0
 
 
 def test_only_one_process_packs_at_a_time(results):
     held = Store(results.folder).leases.take("pack", "records0")
     with pytest.raises(UserError, match="another process is packing"):
-        packs.pack(results)
+        pack.pack(results)
     Store(results.folder).leases.give(held)
-    packs.pack(results)
+    pack.pack(results)
 
 
 def test_a_full_disk_changes_nothing(results, monkeypatch):
@@ -199,9 +205,9 @@ def test_a_full_disk_changes_nothing(results, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packs.os, "fsync", full)
+    monkeypatch.setattr(pack.os, "fsync", full)
     with pytest.raises(UserError, match="no space is left"):
-        packs.pack(results)
+        pack.pack(results)
     assert told(results) == before and len(loose(results)) == 6 and not list(results.folder.glob(".*.tmp"))
 
 
@@ -209,7 +215,7 @@ def test_a_full_disk_changes_nothing(results, monkeypatch):
 
 
 def hostile(folder, members):
-    with warnings.catch_warnings(), zipfile.ZipFile(folder / packs.NAME, "w") as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(folder / pack.NAME, "w") as archive:
         warnings.simplefilter("ignore")
         for name, data in members:
             archive.writestr(name, data)
@@ -225,14 +231,20 @@ def hostile(folder, members):
 )  # fmt: skip
 def test_a_member_with_a_hostile_name_is_passed_over_and_said(tmp_path, name):
     (tmp_path / "r").mkdir()
-    hostile(tmp_path / "r", [(name, schema.encode(a_record())), (f"cells/ff/{'ff' * 8}.9f8e7d6c.json", schema.encode(a_record("ff" * 8)))])
+    hostile(
+        tmp_path / "r",
+        [
+            (name, schema.encode(a_record())),
+            (f"cells/ff/{'ff' * 8}.9f8e7d6c.json", schema.encode(a_record("ff" * 8))),
+        ],
+    )
     store = Store(tmp_path / "r")
     assert store.state([(KEY, FP)])[KEY].status == "missing" and store.read(KEY, FP) is None
     assert [record["key"] for record in store.records()] == ["ff" * 8]
     store.open_for_writing()
     assert "are not records and are passed over" in store.notes[0]
-    packs.pack(store)
-    with zipfile.ZipFile(tmp_path / "r" / packs.NAME) as archive:
+    pack.pack(store)
+    with zipfile.ZipFile(tmp_path / "r" / pack.NAME) as archive:
         assert archive.namelist() == [f"cells/ff/{'ff' * 8}.9f8e7d6c.json"]
     assert {path.name for path in tmp_path.iterdir()} == {"r"}
 
@@ -240,25 +252,36 @@ def test_a_member_with_a_hostile_name_is_passed_over_and_said(tmp_path, name):
 def test_a_packed_record_that_is_not_what_its_name_says_is_noted_and_its_cell_runs_again(tmp_path):
     (tmp_path / "r").mkdir()
     good, bad = f"cells/ff/{'ff' * 8}.9f8e7d6c.json", f"cells/00/{KEY}.9f8e7d6c.json"
-    hostile(tmp_path / "r", [(bad, schema.encode(a_record("ff" * 8))), (good, schema.encode(a_record("ff" * 8)))])
+    hostile(
+        tmp_path / "r", [(bad, schema.encode(a_record("ff" * 8))), (good, schema.encode(a_record("ff" * 8)))]
+    )
     store = Store(tmp_path / "r")
     assert store.state([(KEY, FP)])[KEY].status == "done"  # nobody has read it yet
     assert store.read(KEY, FP) is None and "holds the cell 'ffff" in store.notes[0]
-    assert store.state([(KEY, FP)])[KEY].status == "failed" and "is damaged" in store.read_error(KEY, FP)["error"]
+    assert (
+        store.state([(KEY, FP)])[KEY].status == "failed"
+        and "is damaged" in store.read_error(KEY, FP)["error"]
+    )
     with store.claim([(KEY, FP)]) as mine:
         assert mine == [(KEY, FP)]
         store.write(a_record())
     assert Store(tmp_path / "r").read(KEY, FP) == a_record()
-    packs.pack(store)
+    pack.pack(store)
     assert Store(tmp_path / "r").read(KEY, FP) == a_record() and store.count() == 2
 
 
 def test_packing_keeps_an_archive_aside_of_which_something_could_not_be_read(tmp_path):
     (tmp_path / "r").mkdir()
-    hostile(tmp_path / "r", [(f"cells/00/{KEY}.9f8e7d6c.json", b"[]"), (f"cells/ff/{'ff' * 8}.9f8e7d6c.json", schema.encode(a_record("ff" * 8)))])
-    before = (tmp_path / "r" / packs.NAME).read_bytes()
+    hostile(
+        tmp_path / "r",
+        [
+            (f"cells/00/{KEY}.9f8e7d6c.json", b"[]"),
+            (f"cells/ff/{'ff' * 8}.9f8e7d6c.json", schema.encode(a_record("ff" * 8))),
+        ],
+    )
+    before = (tmp_path / "r" / pack.NAME).read_bytes()
     store = Store(tmp_path / "r")
-    packs.pack(store)
+    pack.pack(store)
     assert (tmp_path / "r" / "quarantine" / "records.zip.1").read_bytes() == before
     assert store.count() == 1 and store.state([(KEY, FP)])[KEY].status == "failed"
 
@@ -266,8 +289,8 @@ def test_packing_keeps_an_archive_aside_of_which_something_could_not_be_read(tmp
 def test_flipped_bits_in_a_pack_never_change_a_number_and_never_hide_a_sound_record_for_good(results):
     import random
 
-    packs.pack(results)
-    path, whole = results.folder / packs.NAME, (results.folder / packs.NAME).read_bytes()
+    pack.pack(results)
+    path, whole = results.folder / pack.NAME, (results.folder / pack.NAME).read_bytes()
     draw, expected = random.Random(0), {pair: results.read(*pair) for pair in PAIRS}
     for _ in range(200):
         data = bytearray(whole)
@@ -288,30 +311,31 @@ def test_flipped_bits_in_a_pack_never_change_a_number_and_never_hide_a_sound_rec
 
 
 def test_what_is_no_archive_is_said_in_one_sentence_and_no_cell_is_trained_again_by_mistake(results):
-    packs.pack(results)
-    (results.folder / packs.NAME).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    pack.pack(results)
+    (results.folder / pack.NAME).write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(UserError, match=r"records\.zip cannot be read .*; fetch it again"):
         Store(results.folder).state(PAIRS)
 
 
 def test_a_member_that_promises_more_than_memory_holds_is_not_unpacked(results, monkeypatch):
-    packs.pack(results)
-    monkeypatch.setattr(packs, "LARGEST", 100)
+    pack.pack(results)
+    monkeypatch.setattr(pack, "LARGEST", 100)
     assert results.read(*PAIRS[0]) is None and "unfold" in results.notes[0]
 
 
 def test_a_pack_is_strict_json_and_no_pickle(results):
-    packs.pack(results)
-    with zipfile.ZipFile(results.folder / packs.NAME) as archive:
+    pack.pack(results)
+    with zipfile.ZipFile(results.folder / pack.NAME) as archive:
         assert all(json.loads(archive.read(name))["schema"] == 1 for name in archive.namelist())
 
 
 # Tables
 
 
-def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_changed(results, tmp_path, monkeypatch):
-    from benchmark import answers, freshness
-    from benchmark.analysis import tables
+def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_changed(
+    results, tmp_path, monkeypatch
+):
+    from lossbench.tables import compact, freshness, make
 
     note = {"name": "toy", "cells": [[key, FP, f"loss {n}", "toy", "b", ""] for n, key in enumerate(KEYS)]}
     monkeypatch.setattr(freshness, "CODE", tmp_path)
@@ -319,8 +343,10 @@ def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_chang
     def made():
         calls = []
         with monkeypatch.context() as patch:
-            patch.setattr(tables, "compact", lambda found, real=tables.compact: calls.append(1) or real(found))
-            answers.write_tables(results.folder, note)
+            patch.setattr(
+                compact, "compact", lambda found, real=compact.compact: calls.append(1) or real(found)
+            )
+            make.write_tables(results.folder, note)
         return bool(calls)
 
     assert made() and not made()
@@ -328,8 +354,8 @@ def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_chang
     assert made() and not made()
     note["cells"][0][2] = "another label"
     assert made() and not made()
-    assert answers.write_tables(results.folder, note).endswith("(6 cells, as they were)")
-    packs.pack(results)
+    assert make.write_tables(results.folder, note).endswith("(6 cells, as they were)")
+    pack.pack(results)
     assert made() and not made()
     (results.folder / "tables" / "curves.parquet").unlink()
     assert made() and not made()
@@ -340,20 +366,22 @@ def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_chang
 
 
 def test_a_record_that_is_damaged_in_the_middle_is_named_when_tables_are_made(results):
-    from benchmark import answers
+    from lossbench.tables import make
 
     note = {"name": "toy", "cells": [[key, FP, "l", "toy", "b", ""] for key in KEYS]}
     path = results.path(*PAIRS[2])
     path.write_bytes(path.read_bytes().replace(b"0.8125", b"0.8135"))
     assert results.state(PAIRS)[KEYS[2]].status == "done"
-    text = answers.write_tables(results.folder, note)
+    text = make.write_tables(results.folder, note)
     assert "5 cells, 1 missing" in text and f"set aside {path}: its check sum does not fit" in text
     assert results.state(PAIRS)[KEYS[2]].status == "missing"
 
 
 def test_packing_removes_the_loose_records_that_a_newer_one_replaces(results):
     old = results.path(KEYS[0], "1a2b3c4d")
-    old.write_bytes(schema.encode(a_record(KEYS[0], "1a2b3c4d")))  # as a kill between rename and removal leaves it
+    old.write_bytes(
+        schema.encode(a_record(KEYS[0], "1a2b3c4d"))
+    )  # as a kill between rename and removal leaves it
     os.utime(old, (1, 1))
-    packs.pack(results)
+    pack.pack(results)
     assert not loose(results) and results.count() == 6 and results.read(KEYS[0], FP)["loss_label"] == "loss 0"

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from benchmark import progress
-from benchmark.engines import Result, Task
-from benchmark.errors import UserError
-from benchmark.eta import Board, clock
+from lossbench.base.errors import UserError
+from lossbench.engine import display as progress
+from lossbench.engine.display import Board, clock
+from lossbench.engine.tasks import Result, Task
 
 
 class Clock:
@@ -114,7 +114,8 @@ def test_a_late_start_of_a_settled_task_is_not_shown_as_running():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0s"), (3.21, "3.2s"), (59.6, "1m00s"), (12, "12s"), (125, "2m05s"), (11220, "3h07m")]
+    ("seconds", "text"),
+    [(0, "0.0s"), (3.21, "3.2s"), (59.6, "1m00s"), (12, "12s"), (125, "2m05s"), (11220, "3h07m")],
 )
 def test_durations_read_easily(seconds, text):
     assert clock(seconds) == text
@@ -127,7 +128,14 @@ def a_run(display, tasks):
         for task in tasks:
             display.event({"kind": "start", "task": task.name, "worker": "w", "attempt": 1})
             display.event(
-                {"kind": "step", "task": task.name, "cell": task.cells[0], "step": 9, "steps": 10, "loss": 0.25}
+                {
+                    "kind": "step",
+                    "task": task.name,
+                    "cell": task.cells[0],
+                    "step": 9,
+                    "steps": 10,
+                    "loss": 0.25,
+                }
             )
             display.event({"kind": "lost", "task": task.name, "why": "its worker was killed by SIGKILL"})
             display.event({"kind": "start", "task": task.name, "worker": "w", "attempt": 2})
@@ -174,7 +182,9 @@ def test_json_lines_are_json_and_end_with_the_standing():
     a_run(progress.show([*tasks, Task("bad [x]", {}, cells=("c",))], 2, "json", out), tasks)
     events = [json.loads(line) for line in out.getvalue().splitlines()]
     assert events[-1] == {**events[-1], "kind": "finished", "cells": 7, "of": 7, "failed": 1, "running": 0}
-    assert {"engine", "start", "step", "lost", "cell", "result", "progress", "finished"} == {e["kind"] for e in events}
+    assert {"engine", "start", "step", "lost", "cell", "result", "progress", "finished"} == {
+        e["kind"] for e in events
+    }
     assert all("time" in e for e in events)
 
 
@@ -222,8 +232,8 @@ def test_an_unknown_mode_is_named_with_the_nearest():
 def test_a_plain_display_imports_neither_rich_nor_dask():
     code = """
 import sys
-from benchmark import progress
-progress.show([], 1, "plain")
+from lossbench.engine import display
+display.show([], 1, "plain")
 assert not {"rich", "distributed", "torch"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,14 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import provenance, record
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.store import provenance, record
 
-USERS = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+USERS = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b",
+}
 
 
 def git(folder, *words):
-    subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True, env={**os.environ, **USERS})
+    subprocess.run(
+        ["git", "-C", folder, *words], check=True, capture_output=True, env={**os.environ, **USERS}
+    )
 
 
 @pytest.fixture
@@ -79,7 +86,11 @@ def test_of_a_new_file_in_the_code_only_its_hash_is_kept(checkout):
     (checkout.parent / "private.txt").write_text("secret")
     assert collect(checkout)["dirty"]
     text = diffs(checkout)[0].read_text()
-    assert text.startswith("new file benchmark/new.py sha256 ") and "secret" not in text and "private" not in text
+    assert (
+        text.startswith("new file benchmark/new.py sha256 ")
+        and "secret" not in text
+        and "private" not in text
+    )
 
 
 def test_a_home_folder_in_a_changed_line_is_shortened(checkout, monkeypatch):
@@ -130,7 +141,9 @@ def test_all_keys_of_the_schema_are_there_but_those_of_the_worker(tmp_path):
 
 def test_nothing_tells_who_or_where(tmp_path):
     text = str(
-        provenance.collect(tmp_path, command=["/opt/x/bin/lossbench", "sweep", "--results", "/srv/people/ann/results"])
+        provenance.collect(
+            tmp_path, command=["/opt/x/bin/lossbench", "sweep", "--results", "/srv/people/ann/results"]
+        )
     )
     for secret in (platform.node(), os.path.expanduser("~") + "/", str(Path.cwd()), "ann", "/opt/x"):
         assert len(secret) < 3 or secret not in text
@@ -145,7 +158,7 @@ def test_nothing_tells_who_or_where(tmp_path):
         (["lossbench", "sweep", "--scheduler", "node7.cluster.org:8786"], "lossbench sweep --scheduler ..."),
         (["lossbench", "sweep", "--scheduler=tcp://10.0.0.7:8786"], "lossbench sweep --scheduler=..."),
         (["lossbench", "sweep", "--loss", "0.5*ce + 0.5*dice"], "lossbench sweep --loss 0.5*ce + 0.5*dice"),
-        (["/x/benchmark/__main__.py", "plan"], "__main__ plan"),
+        (["/x/lossbench/__main__.py", "plan"], "__main__ plan"),
         ([], ""),
     ],
 )
@@ -163,5 +176,5 @@ def test_a_huge_difference_is_cut_but_its_hash_is_not(checkout, monkeypatch):
 
 
 def test_collecting_needs_no_torch(tmp_path):
-    code = f"import sys; from benchmark import provenance; provenance.collect({str(tmp_path)!r}); assert 'torch' not in sys.modules"
+    code = f"import sys; from lossbench.store import provenance; provenance.collect({str(tmp_path)!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.errors import UserError
-from benchmark.registry import get_loss, losses, parse_loss
-from benchmark.source import fingerprint, read_entries
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import get_loss, losses, parse_loss
+from lossbench.catalogue.source import fingerprint, read_entries
 
 OWN = '''
 """A loss of my own."""
-from benchmark import loss
+from lossbench import loss
 
 SCALE = 2.0
 
@@ -37,14 +37,19 @@ def own(tmp_path):
 
 
 def test_the_catalogue_is_read_without_torch():
-    code = "import sys; from benchmark.registry import losses, parse_loss; losses(); parse_loss('dice'); assert 'torch' not in sys.modules"
+    code = "import sys; from lossbench.catalogue.registry import losses, parse_loss; losses(); parse_loss('dice'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_every_built_in_loss_runs_through_get_loss():
     logits = torch.randn(2, 3, 8, 8, requires_grad=True)
     target = torch.randint(0, 3, (2, 8, 8))
-    supplied = {"distance_map": torch.zeros(2, 3, 8, 8), "class_frequency": torch.tensor([0.8, 0.1, 0.1]), "progress": 0.5, "ignore_index": None}
+    supplied = {
+        "distance_map": torch.zeros(2, 3, 8, 8),
+        "class_frequency": torch.tensor([0.8, 0.1, 0.1]),
+        "progress": 0.5,
+        "ignore_index": None,
+    }
     for name in losses():
         value = get_loss(name)(logits, target, **supplied)
         assert value.ndim == 0 and torch.isfinite(value), name
@@ -58,7 +63,9 @@ def test_a_weighted_sum_is_the_sum_of_its_parts():
 
 def test_a_users_file_adds_a_loss_that_trains_with_its_own_parameters(own):
     function = get_loss("mine(power=1.0)", [own])
-    assert function(torch.zeros(1, 2, 4, 4), torch.ones(1, 4, 4, dtype=torch.long)).item() == pytest.approx(1.0)
+    assert function(torch.zeros(1, 2, 4, 4), torch.ones(1, 4, 4, dtype=torch.long)).item() == pytest.approx(
+        1.0
+    )
 
 
 def test_reading_a_users_file_does_not_run_it(tmp_path):
@@ -87,8 +94,10 @@ def test_the_fingerprint_changes_only_with_the_computation(own, change, same):
 
 
 def test_the_fingerprint_follows_shared_code_of_the_package(tmp_path):
-    package = Path(__file__).parent.parent / "benchmark"
-    entries = {entry.name: entry for file in (package / "losses").glob("*.py") for entry in read_entries(file)}
+    package = Path(__file__).parents[1] / "benchmark" / "lossbench"
+    entries = {
+        entry.name: entry for file in (package / "losses").glob("*.py") for entry in read_entries(file)
+    }
     assert len({entry.fingerprint for entry in entries.values()}) == len(entries)
 
 
@@ -96,11 +105,17 @@ def test_the_fingerprint_follows_shared_code_of_the_package(tmp_path):
     ("text", "part"),
     [
         ("def f(x): return x", "registers nothing"),
-        ("from benchmark import loss\n@loss('dice')\ndef f(logits, target): return 0", "exists already"),
-        ("from benchmark import loss\n@loss('a b')\ndef f(logits, target): return 0", "plain word"),
-        ("from benchmark import loss\n@loss('f')\ndef f(logits): return 0", r"\(logits, target"),
-        ("from benchmark import loss\n@loss('f')\ndef f(logits, target, *, gamma): return 0", "has no default"),
-        ("from benchmark import loss\nimport math\n@loss('f')\ndef f(logits, target, *, g=math.pi): return 0", "plain number"),
+        ("from lossbench import loss\n@loss('dice')\ndef f(logits, target): return 0", "exists already"),
+        ("from lossbench import loss\n@loss('a b')\ndef f(logits, target): return 0", "plain word"),
+        ("from lossbench import loss\n@loss('f')\ndef f(logits): return 0", r"\(logits, target"),
+        (
+            "from lossbench import loss\n@loss('f')\ndef f(logits, target, *, gamma): return 0",
+            "has no default",
+        ),
+        (
+            "from lossbench import loss\nimport math\n@loss('f')\ndef f(logits, target, *, g=math.pi): return 0",
+            "plain number",
+        ),
         ("def broken(:", "not valid Python"),
     ],
 )
@@ -120,4 +135,7 @@ def test_a_file_that_cannot_be_imported_says_so(tmp_path):
 
 
 def test_aliases_resolve_to_their_loss():
-    assert all(parse_loss(alias).terms[0].name == name for alias, name in __import__("benchmark.registry").registry.aliases().items())
+    assert all(
+        parse_loss(alias).terms[0].name == name
+        for alias, name in __import__("lossbench.catalogue.registry").registry.aliases().items()
+    )

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark import specs
-from benchmark.errors import UserError
-from benchmark.registry import parse_dataset, parse_loss
+from lossbench.base.errors import UserError
+from lossbench.catalogue import specs
+from lossbench.catalogue.registry import parse_dataset, parse_loss
 
 
 def test_defaults_are_filled_in_and_left_out_of_the_canonical_text():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark import stacks, work
-from benchmark.cells import Recipe
-from benchmark.experiment import read_experiment
-from benchmark.store import Store
+from lossbench.experiment.cells import Recipe
+from lossbench.experiment.reading import read_experiment
+from lossbench.store.store import Store
+from lossbench.sweep import work
 
 TEXT = """
 name = "grid"
@@ -30,8 +30,8 @@ def cells(tmp_path):
 
 
 def test_a_list_is_cut_into_few_parts_of_nearly_equal_length():
-    assert [len(part) for part in stacks.even(list(range(9)), 4)] == [3, 3, 3]
-    assert [item for part in stacks.even(list(range(9)), 4) for item in part] == list(range(9))
+    assert [len(part) for part in work.even(list(range(9)), 4)] == [3, 3, 3]
+    assert [item for part in work.even(list(range(9)), 4) for item in part] == list(range(9))
 
 
 @pytest.mark.parametrize(
@@ -45,22 +45,22 @@ def test_a_list_is_cut_into_few_parts_of_nearly_equal_length():
     ],
 )
 def test_a_stack_is_doubled_while_that_is_worth_it(seconds, most, expected):
-    assert stacks.double(seconds.__getitem__, most) == expected
+    assert work.double(seconds.__getitem__, most) == expected
 
 
 def test_a_size_is_measured_once_a_worker(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(stacks, "_found", {})
+    monkeypatch.setattr(work, "_found", {})
     task = work.payload(cells, tmp_path / "results", (), {}, "cpu", None)
     jobs = [work.job(cell, [])[0] for cell in task["cells"]]
     recipe = Recipe.model_validate(task["recipe"])
-    assert stacks.step_seconds(jobs, recipe, "cpu", 8) > 0  # more cells than jobs, in turn
-    assert stacks.fastest(jobs, recipe, "cpu") in (2, 4)
-    monkeypatch.setattr(stacks, "step_seconds", None)
-    assert stacks.fastest(jobs, recipe, "cpu") in (2, 4)
+    assert work.step_seconds(jobs, recipe, "cpu", 8) > 0  # more cells than jobs, in turn
+    assert work.fastest(jobs, recipe, "cpu") in (2, 4)
+    monkeypatch.setattr(work, "step_seconds", None)
+    assert work.fastest(jobs, recipe, "cpu") in (2, 4)
 
 
 def test_records_are_bit_for_bit_the_same_however_many_are_trained_together(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(stacks, "_found", {})
+    monkeypatch.setattr(work, "_found", {})
     found = {}
     for size in (2, 5, None):
         folder = tmp_path / f"results{size}"

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import files, leases
-from benchmark import record as schema
-from benchmark.errors import UserError
-from benchmark.store import Store
+from lossbench.base import files
+from lossbench.base.errors import UserError
+from lossbench.store import leases
+from lossbench.store import record as schema
+from lossbench.store.store import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "record_v1.json"
 KEY, FP = "00112233445566ff", "9f8e7d6c5b4a3928"
@@ -81,7 +82,9 @@ def test_a_newer_schema_is_the_users_to_mend_and_is_left_in_place(results):
 
 
 def test_numbers_that_are_not_finite_become_null_in_strict_json(results):
-    path = results.write(a_record(metrics={"a": math.nan, "b": math.inf, "c": 1.5}, threshold_curve=[-math.inf, 2]))
+    path = results.write(
+        a_record(metrics={"a": math.nan, "b": math.inf, "c": 1.5}, threshold_curve=[-math.inf, 2])
+    )
     text = path.read_text()
     assert "NaN" not in text and "Infinity" not in text
     assert results.read(KEY, FP)["metrics"] == {"a": None, "b": None, "c": 1.5}
@@ -97,7 +100,9 @@ def test_numpy_values_are_written_as_plain_numbers(results):
     assert results.read(KEY, FP)["images"] == {"b": [0, 1], "c": [None, 1.0]}
 
 
-@pytest.mark.parametrize("change", [{"key": "short"}, {"key": "../../../../etc/x"}, {"loss_fingerprint": "xyz"}])
+@pytest.mark.parametrize(
+    "change", [{"key": "short"}, {"key": "../../../../etc/x"}, {"loss_fingerprint": "xyz"}]
+)
 def test_a_record_with_a_bad_name_is_refused(results, change):
     with pytest.raises(ValueError, match=r"16 hex|fingerprint"):
         results.write(a_record(**change))
@@ -201,7 +206,10 @@ def test_the_state_of_10000_cells_follows_from_listings_without_opening_a_file(r
         (lambda b: old(curves={"step": [9**99]}), "'step' of its curves does not hold numbers"),
         (lambda b: old(cost={"seconds": "long"}), "cost is not a time"),
         (lambda b: old(cost={"seconds": 1.0, "cpu_seconds": 2**70}), "cost holds a number that is too large"),
-        (lambda b: old(provenance={"hardware": {"cores": 1e308}}), "provenance holds a number that is too large"),
+        (
+            lambda b: old(provenance={"hardware": {"cores": 1e308}}),
+            "provenance holds a number that is too large",
+        ),
         (lambda b: old(provenance={"commit": {}}), "'provenance.commit' is not what it should be"),
         (lambda b: old(metrics={"log_size_ratio_soft": 1e9}), "logarithm that no ratio of sizes has"),
         (lambda b: old(images={"key": [1]}), "column 'key'"),
@@ -448,7 +456,9 @@ def foreign_lease(store, beat=1):
     return path
 
 
-def test_a_foreign_lease_is_stale_only_after_its_counter_stood_still_whatever_its_file_time_says(results, monkeypatch):
+def test_a_foreign_lease_is_stale_only_after_its_counter_stood_still_whatever_its_file_time_says(
+    results, monkeypatch
+):
     store = Store(results.folder, patience=60)
     now = [1000.0]
     monkeypatch.setattr(leases.time, "monotonic", lambda: now[0])
@@ -538,5 +548,5 @@ def test_waiting_ends_when_nobody_else_holds_the_cells(results):
 
 
 def test_the_store_needs_neither_torch_nor_numpy():
-    code = "import sys, benchmark.store; assert not {'torch', 'numpy', 'distributed', 'pandas'} & set(sys.modules)"
+    code = "import sys, lossbench.store.store; assert not {'torch', 'numpy', 'distributed', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

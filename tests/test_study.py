@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import notes
-from benchmark.answers import records
-from benchmark.experiment import find_experiment
+from lossbench.experiment.reading import find_experiment
+from lossbench.store import note as notes
+from lossbench.tables.make import records
 
 STUDY = Path(__file__).parents[1] / "results" / "paper"
-pytestmark = pytest.mark.skipif(not (STUDY / "records.zip").is_file(), reason="the records of the study are not here")
+pytestmark = pytest.mark.skipif(
+    not (STUDY / "records.zip").is_file(), reason="the records of the study are not here"
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def note():
 
 @pytest.fixture(scope="module")
 def frames(note):
-    from benchmark.analysis.tables import compact
+    from lossbench.tables.compact import compact
 
     return compact(records(STUDY, note))
 
@@ -33,18 +35,22 @@ def test_every_planned_cell_has_a_record(note, frames):
 
 
 def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
-    from benchmark.analysis.tables import write_tables
+    from lossbench.tables.compact import write_tables
 
-    for path in write_tables({name: frame for name, frame in frames.items() if name != "images"}, tmp_path):  # too large to be committed
+    for path in write_tables(
+        {name: frame for name, frame in frames.items() if name != "images"}, tmp_path
+    ):  # too large to be committed
         assert path.read_bytes() == (STUDY / "tables" / path.name).read_bytes(), path.name
 
 
 def test_the_tables_give_the_verdicts_byte_for_byte(frames, tmp_path):
-    from benchmark.analysis.claims import read_claims
-    from benchmark.analysis.tables import write_csv
-    from benchmark.analysis.verdicts import evaluate, verdict_table
+    from lossbench.analysis.claims import read_claims
+    from lossbench.analysis.verdicts import evaluate, verdict_table
+    from lossbench.tables.compact import write_csv
 
-    fresh = write_csv(verdict_table(evaluate(read_claims().claims, frames["cells"])), tmp_path / "verdicts.csv")
+    fresh = write_csv(
+        verdict_table(evaluate(read_claims().claims, frames["cells"])), tmp_path / "verdicts.csv"
+    )
     assert fresh.read_bytes() == (STUDY / "tables" / "verdicts.csv").read_bytes()
 
 
@@ -54,7 +60,7 @@ def test_nothing_of_the_machine_that_trained_it_is_told(frames):
 
 
 def test_the_experiment_file_is_the_one_that_was_trained(note):
-    from benchmark.experiment import read_experiment
+    from lossbench.experiment.reading import read_experiment
 
     if notes.read(STUDY)["skipped"]:
         pytest.skip("a public set was left out")
@@ -73,6 +79,14 @@ def test_a_status_without_a_sweep_of_ones_own_names_the_study(tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "paper").symlink_to(STUDY)
     (tmp_path / "experiments").symlink_to(STUDY.parents[1] / "experiments")
-    done = subprocess.run([sys.executable, "-m", "benchmark", "status", "paper"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    missing, held = re.search(r"(\d+) missing\n.* holds (\d+) of them: '--results results/paper'", done.stdout).groups()
+    done = subprocess.run(
+        [sys.executable, "-m", "lossbench", "status", "paper"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    missing, held = re.search(
+        r"(\d+) missing\n.* holds (\d+) of them: '--results results/paper'", done.stdout
+    ).groups()
     assert missing == held != "0"  # public sets count where their data are at hand

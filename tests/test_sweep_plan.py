@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import sweep
-from benchmark.errors import UserError
-from benchmark.experiment import read_experiment
+from lossbench.base.errors import UserError
+from lossbench.experiment.reading import read_experiment
+from lossbench.sweep import plan, run
 
 TEXT = """
 name = "grid"
@@ -20,7 +20,7 @@ datasets = ["scenes(foreground=0.05)", "scenes(foreground=0.1)"]
 def planned(tmp_path):
     path = tmp_path / "grid.toml"
     path.write_text(TEXT)
-    return sweep.plan(read_experiment(path), tmp_path / "results")
+    return plan.plan(read_experiment(path), tmp_path / "results")
 
 
 def blocks(cells):
@@ -28,27 +28,29 @@ def blocks(cells):
 
 
 def test_shards_are_whole_blocks_disjoint_and_complete(planned):
-    parts = [sweep.select(planned, shard=f"{i}/3") for i in (1, 2, 3)]
+    parts = [plan.select(planned, shard=f"{i}/3") for i in (1, 2, 3)]
     assert sum(map(len, parts)) == 50 and len(set().union(*(blocks(p) for p in parts))) == 10
     assert all(len(part) == 5 * len(blocks(part)) for part in parts)
 
 
 def test_a_budget_takes_whole_blocks_in_order_and_at_least_one(planned):
     block = planned.cost(planned.cells[:5])
-    some = sweep.select(planned, budget=f"{3.5 * block:.0f}s", workers=1)
+    some = plan.select(planned, budget=f"{3.5 * block:.0f}s", workers=1)
     assert [c.key for c in some] == [c.key for c in planned.cells[:15]]
-    assert len(sweep.select(planned, budget="1s", workers=1)) == 5
-    assert len(sweep.select(planned, budget="100h", workers=1)) == 50
+    assert len(plan.select(planned, budget="1s", workers=1)) == 5
+    assert len(plan.select(planned, budget="100h", workers=1)) == 50
 
 
-@pytest.mark.parametrize("arguments", [{"shard": "0/2"}, {"shard": "3/2"}, {"shard": "a"}, {"budget": "soon"}, {"budget": "0m"}])
+@pytest.mark.parametrize(
+    "arguments", [{"shard": "0/2"}, {"shard": "3/2"}, {"shard": "a"}, {"budget": "soon"}, {"budget": "0m"}]
+)
 def test_a_bad_share_is_refused_with_an_example(planned, arguments):
     with pytest.raises(UserError, match=r"for example|such as"):
-        sweep.select(planned, **arguments)
+        plan.select(planned, **arguments)
 
 
 def test_stacks_hold_cells_of_one_block_and_nearly_equal_numbers(planned):
-    tasks = sweep.tasks(planned, planned.cells, Path("results"), {}, "cpu", size=4)
+    tasks = run.tasks(planned, planned.cells, Path("results"), {}, "cpu", size=4)
     assert sorted(len(task.cells) for task in tasks) == [2] * 10 + [3] * 10
     by_key = {cell.key: cell for cell in planned.cells}
     assert all(len({by_key[key].block for key in task.cells}) == 1 for task in tasks)
@@ -56,18 +58,22 @@ def test_stacks_hold_cells_of_one_block_and_nearly_equal_numbers(planned):
 
 def test_single_cells_of_many_seeds_are_stacked_together(planned):
     lone = [cell for cell in planned.cells if cell.loss.text == "dice" and "0.1" in cell.data.text]
-    tasks = sweep.tasks(planned, lone, Path("results"), {}, "cpu", size=4)
+    tasks = run.tasks(planned, lone, Path("results"), {}, "cpu", size=4)
     assert sorted(len(task.cells) for task in tasks) == [2, 3]
 
 
 def test_large_stacks_hold_cells_of_several_seeds(planned):
-    tasks = sweep.tasks(planned, planned.cells, Path("results"), {}, "cpu", size=13)
-    assert sorted(len(task.cells) for task in tasks) == [12, 12, 13, 13] and all(task.payload["size"] == 13 for task in tasks)
+    tasks = run.tasks(planned, planned.cells, Path("results"), {}, "cpu", size=13)
+    assert sorted(len(task.cells) for task in tasks) == [12, 12, 13, 13] and all(
+        task.payload["size"] == 13 for task in tasks
+    )
 
 
 def test_a_worker_that_tries_sizes_is_handed_the_cells_of_all_seeds_of_a_data_set(planned):
-    tasks = sweep.tasks(planned, planned.cells, Path("results"), {}, "cuda", size=None)
-    assert sorted(len(task.cells) for task in tasks) == [25, 25] and all(task.payload["size"] is None for task in tasks)
+    tasks = run.tasks(planned, planned.cells, Path("results"), {}, "cuda", size=None)
+    assert sorted(len(task.cells) for task in tasks) == [25, 25] and all(
+        task.payload["size"] is None for task in tasks
+    )
     by_key = {cell.key: cell for cell in planned.cells}
     assert all(len({by_key[key].data.text for key in task.cells}) == 1 for task in tasks)
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.blocks import batch_order
-from benchmark.cells import Recipe
-from benchmark.models import weights_hash
-from benchmark.registry import get_dataset, get_loss, parse_loss
-from benchmark.scoring import collapse_kind, collapse_step, score
-from benchmark.training import Job, train
+from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
+from lossbench.experiment.cells import Recipe
+from lossbench.networks.unet import weights_hash
+from lossbench.training.blocks import batch_order
+from lossbench.training.job import Job
+from lossbench.training.outcome import collapse_kind, collapse_step, score
+from lossbench.training.train import train
 
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
 TINY = Recipe(steps=6, batch=4, widths=(4, 8), validations=2)
@@ -106,7 +107,9 @@ def test_a_loss_that_fails_on_the_way_back_costs_its_own_cell_only(pair):
             raise RuntimeError("no way back")
 
     data = job("dice").data
-    fails, dice = train([Job(lambda logits, target, **_: Fails.apply(logits), (), data, SPEC, 0), job("dice")], TINY)
+    fails, dice = train(
+        [Job(lambda logits, target, **_: Fails.apply(logits), (), data, SPEC, 0), job("dice")], TINY
+    )
     assert "in step 1: no way back" in fails.error
     assert weights_hash(dice.weights) == weights_hash(pair[1].weights)
 
@@ -130,7 +133,9 @@ def test_a_loss_that_writes_into_what_it_is_given_spoils_its_own_copy(pair):
 
     _, ce, dice = train([Job(writes, (), job("dice").data, SPEC, 0), job("ce"), job("dice")], TINY)
     for own, alone in ((ce, pair[0]), (dice, pair[1])):
-        assert weights_hash(own.weights) == weights_hash(alone.weights) and repr(own.curves) == repr(alone.curves)
+        assert weights_hash(own.weights) == weights_hash(alone.weights) and repr(own.curves) == repr(
+            alone.curves
+        )
 
 
 def test_a_cell_that_turns_not_finite_is_scored_as_collapsed():
@@ -165,7 +170,10 @@ def test_three_dimensions_and_boundary_maps_train():
     def surface(logits, target, distance_map=None, **_):
         return (logits.softmax(1) * distance_map).mean()
 
-    results = train([Job(surface, ("distance_map",), data, spec, 0)], Recipe(steps=2, batch=2, widths=(4, 8), validations=1))
+    results = train(
+        [Job(surface, ("distance_map",), data, spec, 0)],
+        Recipe(steps=2, batch=2, widths=(4, 8), validations=1),
+    )
     assert results[0].error is None and all(map(math.isfinite, results[0].train_loss))
 
 
@@ -192,7 +200,10 @@ def test_the_step_of_a_collapse_is_where_it_began_for_good():
 
 def test_the_terms_of_the_decomposition_add_up_and_the_posterior_cannot_be_beaten(pair):
     curves = pair[0].curves
-    assert all(size >= -1e-9 and match >= -1e-6 for size, match in zip(curves["size_ce"], curves["match_ce"], strict=True))
+    assert all(
+        size >= -1e-9 and match >= -1e-6
+        for size, match in zip(curves["size_ce"], curves["match_ce"], strict=True)
+    )
     metrics = score(job("ce"), pair[0], TINY.steps)["metrics"]
     assert metrics["nll"] >= metrics["nll_bayes"] and metrics["dice@0.5"] <= metrics["dice_bayes_dice"]
 
@@ -206,7 +217,10 @@ def test_stacked_and_single_cells_reach_the_same_scores_over_seeds():
         jobs = [job("dice", seed), job("ce", seed)]
         together, apart = train(jobs, longer), [train([one], alone)[0] for one in jobs]
         for kind, found in (("stack", together), ("single", apart)):
-            scores[kind] += [score(one, trained, 60)["metrics"]["dice@0.5"] for one, trained in zip(jobs, found, strict=True)]
+            scores[kind] += [
+                score(one, trained, 60)["metrics"]["dice@0.5"]
+                for one, trained in zip(jobs, found, strict=True)
+            ]
     gap = np.subtract(scores["stack"], scores["single"])
     assert np.mean(scores["stack"]) > 0.5  # they have learnt
     assert abs(gap.mean()) < 3 * gap.std(ddof=1) / np.sqrt(len(gap)) + 1e-6

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import tuning
-from benchmark.errors import UserError
-from benchmark.experiment import read_experiment
-from benchmark.registry import parse_loss
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import parse_loss
+from lossbench.experiment.reading import read_experiment
+from lossbench.sweep import tuning
 
 TEXT = """
 name = "tt"
@@ -39,9 +39,9 @@ def file(tmp_path):
 
 
 def command(file, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "benchmark")}
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmark", *arguments], cwd=file.parent, env=environment, text=True,
+        [sys.executable, "-m", "lossbench", *arguments], cwd=file.parent, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -58,14 +58,18 @@ def test_candidates_depend_on_the_seed_alone_and_fill_the_range():
 def test_every_loss_gets_the_same_rates_and_the_same_number_of_trials():
     losses = tuple(map(parse_loss, ("ce", "dice", "tversky")))
     found = tuning.trials(losses, tuning.Budget(trials=4, parameters=True), ())
-    rates = {loss.text: [t.learning_rate for t in found if t.base == loss and t.kind == "rate"] for loss in losses}
+    rates = {
+        loss.text: [t.learning_rate for t in found if t.base == loss and t.kind == "rate"] for loss in losses
+    }
     assert len(set(map(tuple, rates.values()))) == 1
     own = [t for t in found if t.base.text == "tversky" and t.kind == "parameters"]
     assert len(own) == 4 and len({t.loss.text for t in own}) == 4
 
 
 def test_parameters_that_the_experiment_fixes_are_not_searched():
-    found = tuning.trials((parse_loss("tversky(fp_weight=0.2)"),), tuning.Budget(trials=2, parameters=True), ())
+    found = tuning.trials(
+        (parse_loss("tversky(fp_weight=0.2)"),), tuning.Budget(trials=2, parameters=True), ()
+    )
     assert all(t.loss.terms[0].params["fp_weight"] == 0.2 for t in found)
 
 
@@ -78,7 +82,10 @@ def test_the_expected_best_of_n_is_the_mean_over_all_subsets():
 def test_the_choice_flags_an_optimum_at_the_edge_of_the_range():
     budget = tuning.Budget(trials=3)
     shared = {"data": "d", "loss": "l", "kind": "rate"}
-    rows = [shared | {"learning_rate": r, "objective": o, "number": i} for i, (r, o) in enumerate([(1, 1), (2, 3), (3, 2)])]
+    rows = [
+        shared | {"learning_rate": r, "objective": o, "number": i}
+        for i, (r, o) in enumerate([(1, 1), (2, 3), (3, 2)])
+    ]
     assert not tuning.choose(rows, budget)[0]["edge"]
     rows[0]["objective"] = 9
     assert tuning.choose(rows, budget)[0]["edge"]
@@ -108,7 +115,11 @@ def test_a_search_that_is_killed_and_resumed_chooses_the_same(file):
     arguments = ("tune", "tt.toml", "--trials", "3", "--workers", "2")
     process = command(file, *arguments, "--results", "killed")
     deadline = time.monotonic() + 120
-    while not list(file.parent.glob("killed/cells/*/*.json")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(file.parent.glob("killed/cells/*/*.json"))
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from benchmark.cells import Recipe
-from benchmark.models import Stack, initial_weights
-from benchmark.updates import clip, learning_rate, optimizer
+from lossbench.experiment.cells import Recipe
+from lossbench.networks.unet import Stack, initial_weights
+from lossbench.training.optim import clip, learning_rate, optimizer
 
 STEPS, TOPS = 12, [0.01, 0.003, 0.01]
 
@@ -39,9 +39,15 @@ def test_weights_are_those_of_torch_optim_bit_for_bit(settings, limit):
     for start, top in zip(starts, TOPS, strict=True):
         cell = {name: value.clone().requires_grad_() for name, value in start.items()}
         if recipe.optimizer == "adamw":
-            theirs.append((cell, torch.optim.AdamW(cell.values(), weight_decay=recipe.weight_decay, foreach=True), top))
+            theirs.append(
+                (cell, torch.optim.AdamW(cell.values(), weight_decay=recipe.weight_decay, foreach=True), top)
+            )
         else:
-            options = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0, "weight_decay": recipe.weight_decay}
+            options = {
+                "momentum": recipe.momentum,
+                "nesterov": recipe.momentum > 0,
+                "weight_decay": recipe.weight_decay,
+            }
             theirs.append((cell, torch.optim.SGD(cell.values(), lr=0.0, foreach=True, **options), top))
     generator = torch.Generator().manual_seed(0)
     for step in range(STEPS):

@@ -17,7 +17,7 @@ def mini_records():
 
 @pytest.fixture(scope="session")
 def mini_tables(mini_records):
-    from benchmark.analysis.tables import compact
+    from lossbench.tables.compact import compact
 
     return compact(mini_records)
 

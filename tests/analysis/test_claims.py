@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from benchmark.analysis import claims, verdicts
-from benchmark.errors import UserError
+from lossbench.analysis import claims, verdicts
+from lossbench.base.errors import UserError
 
 CLAIM = """
 [[claim]]
@@ -70,19 +70,43 @@ def test_no_two_tests_of_a_claim_ask_the_same():
         ("margin = 0.005", 'margin = 0.005\nshape = "sum"', "shape 'sum'; "),
         ("margin = 0.005", "margin = 0.005\npart = 3", "part must be a list of names, not 3"),
         ("margin = 0.005", 'margin = 0.005\nwhere = "rim"', "where must be a table of columns"),
-        ("margin = 0.005", 'margin = 0.005\nwhere = { "data.rim" = [1, 0] }', r"'data.rim' must be a value or \[smallest, largest\], not \[1, 0\]"),
+        (
+            "margin = 0.005",
+            'margin = 0.005\nwhere = { "data.rim" = [1, 0] }',
+            r"'data.rim' must be a value or \[smallest, largest\], not \[1, 0\]",
+        ),
         ("margin = 0.005", 'margin = 0.005\ntuned = "yes"', "tuned must be true or false"),
         ("margin = 0.005", 'margin = 0.005\nnull = "0"', "null must be a number"),
-        ("margin = 0.005", 'margin = 0.005\ndose = "data.rim"', "the key 'dose' goes with shape 'slope' only"),
-        ("margin = 0.005", 'margin = 0.005\nwith = "iou@0.5"', "the key 'with' goes with shape 'agreement' only"),
-        ("margin = 0.005", 'margin = 0.005\namong = ["ce", "dice"]', "the key 'among' goes with shape 'regret' only"),
+        (
+            "margin = 0.005",
+            'margin = 0.005\ndose = "data.rim"',
+            "the key 'dose' goes with shape 'slope' only",
+        ),
+        (
+            "margin = 0.005",
+            'margin = 0.005\nwith = "iou@0.5"',
+            "the key 'with' goes with shape 'agreement' only",
+        ),
+        (
+            "margin = 0.005",
+            'margin = 0.005\namong = ["ce", "dice"]',
+            "the key 'among' goes with shape 'regret' only",
+        ),
         ("margin = 0.005", 'margin = 0.005\nshape = "agreement"', "is about all losses"),
         ("margin = 0.005", 'margin = 0.005\nshape = "regret"', "needs the key 'among'"),
-        ("margin = 0.005", 'margin = 0.005\nshape = "regret"\namong = ["ce", "focal"]', "of 'dice' is not one of the losses of among"),
+        (
+            "margin = 0.005",
+            'margin = 0.005\nshape = "regret"\namong = ["ce", "focal"]',
+            "of 'dice' is not one of the losses of among",
+        ),
         ("margin = 0.005", 'margin = 0.005\nshape = "slope"\nnull = 1', "a slope is tested against zero"),
         ('of = "dice"', 'of = ["dice"]', "of must be a loss or a list of two or more losses"),
         ('of = "dice"', 'of = "any"', "of = 'any' goes with shape"),
-        ('value = "dice@0.5"', 'value = { "dice@0.5" = "one" }', "value must be a column or columns with weights"),
+        (
+            'value = "dice@0.5"',
+            'value = { "dice@0.5" = "one" }',
+            "value must be a column or columns with weights",
+        ),
         ('expect = "greater"', 'expect = "equal"\nnull = 0.1', "expect 'equal' is to zero"),
     ],
 )
@@ -115,7 +139,9 @@ def test_blocks_that_agree_but_for_one_far_away_are_inconclusive(cells, tmp_path
     assert judged(cells, tmp_path=tmp_path, of='"focal"', expect='"less"').verdict == "inconclusive"
 
 
-def test_so_few_blocks_that_no_outcome_could_decide_are_not_testable_and_the_command_says_how_many_are_needed(cells, tmp_path):
+def test_so_few_blocks_that_no_outcome_could_decide_are_not_testable_and_the_command_says_how_many_are_needed(
+    cells, tmp_path
+):
     result = judged(cells[(cells["data.foreground"] == 0.01)], tmp_path=tmp_path)
     assert result.verdict == "not testable"
     assert result.command == "lossbench sweep quick --seeds 6"
@@ -140,7 +166,13 @@ def test_unpaired_cells_are_not_testable_and_the_reason_is_given(cells, tmp_path
 
 
 def test_equality_in_every_data_set_needs_each_of_them(cells, tmp_path):
-    same = {"value": '"log_size_ratio_soft"', "of": '"ce"', "shape": '"each"', "expect": '"equal"', "margin": 0.0488}
+    same = {
+        "value": '"log_size_ratio_soft"',
+        "of": '"ce"',
+        "shape": '"each"',
+        "expect": '"equal"',
+        "margin": 0.0488,
+    }
     alone = CLAIM.replace('against = "ce"\n', "")
     assert judged(cells, claim=alone, tmp_path=tmp_path, **same).verdict == "supported"
     spoilt = cells.copy()
@@ -154,13 +186,21 @@ def test_equality_in_every_data_set_needs_each_of_them(cells, tmp_path):
 
 
 def test_one_seed_can_show_nothing_equal(cells, tmp_path):
-    same = {"value": '"log_size_ratio_soft"', "of": '"ce"', "shape": '"each"', "expect": '"equal"', "margin": 0.0488}
+    same = {
+        "value": '"log_size_ratio_soft"',
+        "of": '"ce"',
+        "shape": '"each"',
+        "expect": '"equal"',
+        "margin": 0.0488,
+    }
     alone = CLAIM.replace('against = "ce"\n', "")
     assert judged(cells[cells["seed"] == 0], claim=alone, tmp_path=tmp_path, **same).verdict == "not testable"
 
 
 def test_holm_counts_every_declared_test_of_a_family_also_those_without_cells(cells, tmp_path):
-    second = CLAIM[CLAIM.index("[[claim.test]]") :].replace("X.1", "X.2").replace('of = "dice"', 'of = "nowhere"')
+    second = (
+        CLAIM[CLAIM.index("[[claim.test]]") :].replace("X.1", "X.2").replace('of = "dice"', 'of = "nowhere"')
+    )
     (verdict,) = verdicts.evaluate(read(tmp_path, CLAIM + second).claims, cells)
     assert verdict.results[0].p_adjusted == pytest.approx(2 * verdict.results[0].p)
     assert verdict.verdict == "not testable"
@@ -193,7 +233,11 @@ def test_where_no_loss_differs_a_family_of_claims_is_decided_wrongly_in_at_most_
     """
     import numpy as np
 
-    second = CLAIM[CLAIM.index("[[claim.test]]") :].replace("X.1", "X.2").replace('value = "dice@0.5"', 'value = "dice@val"')
+    second = (
+        CLAIM[CLAIM.index("[[claim.test]]") :]
+        .replace("X.1", "X.2")
+        .replace('value = "dice@0.5"', 'value = "dice@val"')
+    )
     both = read(tmp_path, CLAIM + second).claims
     pair = cells[cells["loss"].isin(["ce", "dice"])].copy()
     spread = pair["data.foreground"].map({0.002: 0.1, 0.01: 0.05, 0.05: 0.02, 0.2: 0.02}).to_numpy()

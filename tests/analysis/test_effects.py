@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.analysis import contrasts, effects, ranks
-from benchmark.errors import UserError
+from lossbench.analysis import pairs as contrasts
+from lossbench.analysis import pairs as effects
+from lossbench.analysis import rankings
+from lossbench.base.errors import UserError
 
 
 def test_a_paired_difference_is_that_of_the_two_cells_of_a_block(cells):
@@ -38,10 +40,17 @@ def test_a_slope_is_per_tenfold_foreground(cells):
 
 
 def test_ladders_with_other_parameters_are_kept_apart(cells):
-    other = cells.assign(dataset=cells["dataset"] + "+", block=cells["block"] + "+", key=cells["key"] + "+", **{"data.noise": 9.0, "dice@0.5": 0.5})
+    other = cells.assign(
+        dataset=cells["dataset"] + "+",
+        block=cells["block"] + "+",
+        key=cells["key"] + "+",
+        **{"data.noise": 9.0, "dice@0.5": 0.5},
+    )
     both, _ = effects.differences(pd.concat([cells, other]), "dice", "ce", "dice@0.5")
     alone, _ = effects.differences(cells, "dice", "ce", "dice@0.5")
-    assert effects.effect(both, "slope").estimate == pytest.approx(effects.effect(alone, "slope").estimate / 2)
+    assert effects.effect(both, "slope").estimate == pytest.approx(
+        effects.effect(alone, "slope").estimate / 2
+    )
 
 
 def test_a_single_foreground_fraction_has_no_slope(cells):
@@ -50,7 +59,10 @@ def test_a_single_foreground_fraction_has_no_slope(cells):
         effects.effect(pairs, "slope")
 
 
-@pytest.mark.parametrize(("column", "what"), [("init_hash", "initial weights"), ("order_hash", "batch order"), ("split_hash", "split")])
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [("init_hash", "initial weights"), ("order_hash", "batch order"), ("split_hash", "split")],
+)
 @pytest.mark.parametrize("value", ["another", "", None])
 def test_cells_with_different_or_missing_certificates_are_not_paired(cells, column, what, value):
     place = cells.index[(cells["loss"] == "dice") & (cells["seed"] == 2)][0]
@@ -69,7 +81,7 @@ def test_a_missing_cell_leaves_its_block_out_and_is_counted(cells):
     assert (len(pairs), lost) == (15, 1)
     table = contrasts.effects_table(thinned, columns=["dice@0.5"])
     assert (table["note"] == "1 block incomplete").sum() == 1
-    lacking = ranks.missing_blocks(thinned)
+    lacking = rankings.missing_blocks(thinned)
     assert list(lacking["loss"]) == ["dice"] and lacking["missing"].iloc[0] == 1
 
 
@@ -83,7 +95,9 @@ def test_collapsed_cells_count_with_what_they_scored(cells):
 
 def test_the_fast_table_equals_the_slow_way(cells):
     thinned = cells.drop(index=cells.index[7])
-    table = contrasts.effects_table(thinned, columns=["dice@val"], resamples=500).set_index(["dataset", "loss"])
+    table = contrasts.effects_table(thinned, columns=["dice@val"], resamples=500).set_index(
+        ["dataset", "loss"]
+    )
     for dataset, part in thinned.groupby("dataset"):
         for loss in ("dice", "focal"):
             pairs, _ = effects.differences(part, loss, "ce", "dice@val")
@@ -103,11 +117,13 @@ def test_a_weighted_sum_of_columns_and_its_absolute_value_can_be_tested(cells):
 
 def test_a_block_with_two_cells_of_one_loss_is_refused(cells):
     with pytest.raises(UserError, match="holds two cells of the loss"):
-        effects.differences(pd.concat([cells, cells[cells["loss"] == "ce"].iloc[:1]]), "ce", "dice", "dice@0.5")
+        effects.differences(
+            pd.concat([cells, cells[cells["loss"] == "ce"].iloc[:1]]), "ce", "dice", "dice@0.5"
+        )
 
 
 def test_the_leaderboard_marks_those_that_nothing_is_shown_to_beat(cells):
-    board = ranks.leaderboard(cells, "dice@0.5")
+    board = rankings.leaderboard(cells, "dice@0.5")
     rare = board[board["dataset"] == "scenes(foreground=0.01)"].set_index("loss")
     assert rare.loc["dice", "best"] and rare.loc["0.5*ce + 0.5*dice", "best"]
     assert not rare.loc["ce", "best"] and not rare.loc["focal", "best"]
@@ -115,16 +131,18 @@ def test_the_leaderboard_marks_those_that_nothing_is_shown_to_beat(cells):
 
 
 def test_two_seeds_can_hardly_tell_anyone_apart(cells):
-    board = ranks.leaderboard(cells[cells["seed"] < 1], "dice@0.5")
+    board = rankings.leaderboard(cells[cells["seed"] < 1], "dice@0.5")
     assert board["best"].all() and board["low"].isna().all()
 
 
 def test_where_less_is_better_the_least_comes_first(cells):
-    board = ranks.leaderboard(cells, "hd95@0.5")
+    board = rankings.leaderboard(cells, "hd95@0.5")
     first = board[board["place"] == 1]
     assert (first["mean"].to_numpy() == board.groupby(["dataset", "recipe"])["mean"].min().to_numpy()).all()
 
 
 def test_collapses_are_counted_with_their_kind_and_seed(cells):
-    table = ranks.collapses(cells)
-    assert table[["loss", "collapsed", "n", "background", "seeds"]].to_numpy().tolist() == [["focal", 1, 4, 1, "3"]]
+    table = rankings.collapses(cells)
+    assert table[["loss", "collapsed", "n", "background", "seeds"]].to_numpy().tolist() == [
+        ["focal", 1, 4, 1, "3"]
+    ]

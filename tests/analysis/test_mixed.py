@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.analysis import mixed
+from lossbench.analysis import mixed
 
 FOREGROUND = (0.002, 0.01, 0.05, 0.2)
 
@@ -15,7 +15,13 @@ def ladder(rng, slope=0.0, seeds=5, scale=0.02):
         for s in range(seeds):
             shared = rng.normal(0, 0.05)
             for loss in ("ce", "dice"):
-                score = 0.7 + 0.1 * np.log10(f) + shared + rng.normal(0, scale) + (loss == "dice") * (0.05 + slope * np.log10(f))
+                score = (
+                    0.7
+                    + 0.1 * np.log10(f)
+                    + shared
+                    + rng.normal(0, scale)
+                    + (loss == "dice") * (0.05 + slope * np.log10(f))
+                )
                 rows.append({"dataset": f"d{f}", "recipe": "r", "block": f"{f}/{s}", "loss": loss, "loss_label": loss, "parts": "ladder",
                              "data.foreground": f, "dice@0.5": score})  # fmt: skip
     return pd.DataFrame(rows)
@@ -27,14 +33,36 @@ def sizes(rng, gain, seeds=8):
         shared = rng.normal(0, 0.05)
         for loss in ("ce", "dice"):
             cell = shared + rng.normal(0, 0.02)
-            fifths = {f"dice_q{q}@0.5": 0.5 + 0.05 * q + cell + rng.normal(0, 0.01) + (loss == "dice") * gain * (5 - q) for q in range(1, 6)}
-            rows.append({"dataset": "d", "recipe": "r", "block": f"{s}", "loss": loss, "loss_label": loss, "parts": "sizes", **fifths})
+            fifths = {
+                f"dice_q{q}@0.5": 0.5
+                + 0.05 * q
+                + cell
+                + rng.normal(0, 0.01)
+                + (loss == "dice") * gain * (5 - q)
+                for q in range(1, 6)
+            }
+            rows.append(
+                {
+                    "dataset": "d",
+                    "recipe": "r",
+                    "block": f"{s}",
+                    "loss": loss,
+                    "loss_label": loss,
+                    "parts": "sizes",
+                    **fifths,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def test_a_lead_that_grows_with_rarity_is_found_with_its_size():
     (row,) = mixed.mixed(ladder(np.random.default_rng(0), slope=-0.06)).to_dict("records")
-    assert (row["part"], row["model"], row["loss"], row["term"]) == ("ladder", "foreground", "dice", "log10 foreground")
+    assert (row["part"], row["model"], row["loss"], row["term"]) == (
+        "ladder",
+        "foreground",
+        "dice",
+        "log10 foreground",
+    )
     assert row["low"] <= -0.06 <= row["high"] and row["p"] < 0.001
 
 
@@ -48,7 +76,9 @@ def test_a_lead_on_small_objects_is_found_fifth_by_fifth_against_the_largest():
     table = mixed.mixed(sizes(np.random.default_rng(2), gain=0.03)).set_index("term")
     assert list(table.index) == ["q1", "q2", "q3", "q4"]
     assert table.loc["q1", "estimate"] == pytest.approx(0.12, abs=0.03)
-    assert (table["low"] <= [0.12, 0.09, 0.06, 0.03]).all() and (table["high"] >= [0.12, 0.09, 0.06, 0.03]).all()
+    assert (table["low"] <= [0.12, 0.09, 0.06, 0.03]).all() and (
+        table["high"] >= [0.12, 0.09, 0.06, 0.03]
+    ).all()
 
 
 def test_too_few_blocks_and_a_failing_fit_become_a_note(monkeypatch):

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from benchmark.analysis import bounds, rankings, resampling, stats
-from benchmark.analysis.effects import NotPaired
-from benchmark.errors import UserError
+from lossbench.analysis import rankings, resampling, stats
+from lossbench.analysis.pairs import NotPaired
+from lossbench.base.errors import UserError
 
 RUNS = 200
 LIMIT = 0.05 + 3 * np.sqrt(0.05 * 0.95 / RUNS)
@@ -75,14 +75,19 @@ def test_the_upper_bound_of_an_agreement_covers_when_one_pair_is_turned_round():
     truth, rng = 0.8, np.random.default_rng(1)
     missed = 0
     for _ in range(RUNS):
-        shown = bounds.discordant(study(rng, [np.stack([a, a[[1, 0, 2, 3, 4]]], -1)], 5, 0.05))
-        missed += bounds.agreement_at_most(shown, 0.05) < truth - 1e-9
+        shown = stats.discordant(study(rng, [np.stack([a, a[[1, 0, 2, 3, 4]]], -1)], 5, 0.05))
+        missed += stats.agreement_at_most(shown, 0.05) < truth - 1e-9
     assert missed / RUNS <= LIMIT
 
 
 @pytest.mark.parametrize("blocks", [4, 10])
 def test_where_all_losses_are_equal_no_regret_is_shown(blocks):
-    assert alarms([np.zeros((3, 1))] * 5, lambda g: rankings._regret(g, of("any", null=0.005), CELLS, NAMES), blocks) <= LIMIT
+    assert (
+        alarms(
+            [np.zeros((3, 1))] * 5, lambda g: rankings._regret(g, of("any", null=0.005), CELLS, NAMES), blocks
+        )
+        <= LIMIT
+    )
 
 
 def test_a_regret_that_equals_the_null_is_seldom_said_to_differ_from_it():
@@ -92,21 +97,41 @@ def test_a_regret_that_equals_the_null_is_seldom_said_to_differ_from_it():
 
 def test_a_regret_of_every_loss_is_found():
     means = [np.array([[0.2], [0], [0]]), np.array([[0], [0.2], [0.2]])]
-    assert alarms(means, lambda g: rankings._regret(g, of("any", null=0.005), CELLS, NAMES), 6, runs=40) > 0.95
-    assert alarms([np.array([[0.2], [0], [0]])] * 3, lambda g: rankings._regret(g, of("any", null=0.1), CELLS, NAMES), 6, runs=40) > 0.95
+    assert (
+        alarms(means, lambda g: rankings._regret(g, of("any", null=0.005), CELLS, NAMES), 6, runs=40) > 0.95
+    )
+    assert (
+        alarms(
+            [np.array([[0.2], [0], [0]])] * 3,
+            lambda g: rankings._regret(g, of("any", null=0.1), CELLS, NAMES),
+            6,
+            runs=40,
+        )
+        > 0.95
+    )
 
 
 @pytest.mark.parametrize("blocks", [4, 10])
 @pytest.mark.parametrize("worst", [0.0, 0.1])
 def test_two_losses_of_equal_regret_are_seldom_told_apart(blocks, worst):
-    means = [np.array([[worst], [0], [worst]]), np.array([[0], [worst], [worst]]), np.zeros((3, 1)), np.zeros((3, 1))]
+    means = [
+        np.array([[worst], [0], [worst]]),
+        np.array([[0], [worst], [worst]]),
+        np.zeros((3, 1)),
+        np.zeros((3, 1)),
+    ]
     assert alarms(means, lambda g: rankings._regret(g, of("a", "b"), CELLS, NAMES), blocks) <= LIMIT
 
 
 def test_a_smaller_regret_is_found_and_two_equal_ones_are_equal_within_a_wide_margin():
     means = [np.array([[0.2], [0], [0.2]]), np.array([[0.18], [0.2], [0.2]])]
     assert alarms(means, lambda g: rankings._regret(g, of("a", "b"), CELLS, NAMES), 6, runs=40) > 0.95
-    told = rankings._regret(study(np.random.default_rng(0), [np.zeros((3, 1))] * 2, 8, 0.001), of("a", "b", margin=0.1), CELLS, NAMES)
+    told = rankings._regret(
+        study(np.random.default_rng(0), [np.zeros((3, 1))] * 2, 8, 0.001),
+        of("a", "b", margin=0.1),
+        CELLS,
+        NAMES,
+    )
     assert told.p_equal < 0.05
 
 
@@ -132,8 +157,26 @@ def cells():
     return pd.DataFrame(rows)
 
 
-AGREE = SimpleNamespace(shape="agreement", value="dice@0.5", with_="hd95@0.5", of="any", against=None, among=(), null=0.9, margin=0.05)
-REGRET = SimpleNamespace(shape="regret", value="dice@0.5", with_=None, of="b", against=None, among=("a", "b"), null=0.0, margin=0.005)
+AGREE = SimpleNamespace(
+    shape="agreement",
+    value="dice@0.5",
+    with_="hd95@0.5",
+    of="any",
+    against=None,
+    among=(),
+    null=0.9,
+    margin=0.05,
+)
+REGRET = SimpleNamespace(
+    shape="regret",
+    value="dice@0.5",
+    with_=None,
+    of="b",
+    against=None,
+    among=("a", "b"),
+    null=0.0,
+    margin=0.005,
+)
 
 
 def test_a_metric_of_which_less_is_better_is_turned_round():

@@ -5,9 +5,10 @@ import itertools
 import pandas as pd
 import pytest
 
-from benchmark.analysis import effects, selection
-from benchmark.analysis.claims import Test
-from benchmark.errors import UserError
+from lossbench.analysis import pairs as effects
+from lossbench.analysis import selection
+from lossbench.analysis.claims import Test
+from lossbench.base.errors import UserError
 
 RATES = {"recipe-low": 0.001, "recipe-high": 0.01}
 # (loss, recipe) -> validation and test score: what is best on validation is not best on test.
@@ -40,7 +41,17 @@ def study():
 
 
 def wanted(**keys):
-    return Test(**{"id": "X", "says": "", "value": "dice@0.5", "of": "dice", "expect": "greater", "margin": 0.005, **keys})
+    return Test(
+        **{
+            "id": "X",
+            "says": "",
+            "value": "dice@0.5",
+            "of": "dice",
+            "expect": "greater",
+            "margin": 0.005,
+            **keys,
+        }
+    )
 
 
 def test_a_part_is_a_name_among_those_of_a_cell_and_no_piece_of_a_name(study):
@@ -50,25 +61,43 @@ def test_a_part_is_a_name_among_those_of_a_cell_and_no_piece_of_a_name(study):
 
 
 def test_conditions_choose_by_value_range_and_name(study):
-    assert set(selection.select(study, wanted(where={"data.boundary_shift": 0}))["data.boundary_shift"]) == {0.0}
-    assert set(selection.select(study, wanted(where={"data.boundary_shift": (0.1, 1)}))["data.boundary_shift"]) == {0.2}
+    assert set(selection.select(study, wanted(where={"data.boundary_shift": 0}))["data.boundary_shift"]) == {
+        0.0
+    }
+    assert set(
+        selection.select(study, wanted(where={"data.boundary_shift": (0.1, 1)}))["data.boundary_shift"]
+    ) == {0.2}
     assert set(selection.select(study, wanted(where={"recipe": "recipe-low"}))["recipe"]) == {"recipe-low"}
-    with pytest.raises(UserError, match=r"no column 'data.boundary_shfit'; did you mean 'data.boundary_shift'"):
+    with pytest.raises(
+        UserError, match=r"no column 'data.boundary_shfit'; did you mean 'data.boundary_shift'"
+    ):
         selection.select(study, wanted(where={"data.boundary_shfit": 0}))
 
 
 def test_a_loss_is_known_by_any_spec_of_it_and_by_its_label(study):
     named = study.assign(loss=study["loss"].replace("wce", "tversky(fn_weight=0.5)"))
-    assert len(selection.select_loss(named, "tversky(fp_weight=0.3, fn_weight=0.5)")) == len(selection.select_loss(named, "wce")) == 12
+    assert (
+        len(selection.select_loss(named, "tversky(fp_weight=0.3, fn_weight=0.5)"))
+        == len(selection.select_loss(named, "wce"))
+        == 12
+    )
     assert len(selection.select_loss(named, "nowhere")) == 0
 
 
 def test_of_a_list_the_loss_with_the_best_validation_score_of_each_data_set_and_recipe_is_taken(study):
     chosen = selection.arm(study, ("ce", "wce"), "dice@0.5")
-    assert set(zip(chosen["recipe"], chosen["loss"], strict=True)) == {("recipe-low", "wce"), ("recipe-high", "ce")}
+    assert set(zip(chosen["recipe"], chosen["loss"], strict=True)) == {
+        ("recipe-low", "wce"),
+        ("recipe-high", "ce"),
+    }
     assert len(chosen) == 12
-    by_threshold = selection.arm(study, ("ce", "wce"), "dice@val")  # whose own validation score ranks the other way round
-    assert set(zip(by_threshold["recipe"], by_threshold["loss"], strict=True)) == {("recipe-low", "ce"), ("recipe-high", "wce")}
+    by_threshold = selection.arm(
+        study, ("ce", "wce"), "dice@val"
+    )  # whose own validation score ranks the other way round
+    assert set(zip(by_threshold["recipe"], by_threshold["loss"], strict=True)) == {
+        ("recipe-low", "ce"),
+        ("recipe-high", "wce"),
+    }
 
 
 def test_a_list_is_judged_only_on_blocks_that_hold_all_of_it(study):
@@ -79,7 +108,11 @@ def test_a_list_is_judged_only_on_blocks_that_hold_all_of_it(study):
 
 def test_each_loss_is_taken_at_the_rate_that_its_validation_score_prefers_and_paired_across_rates(study):
     chosen = selection.tuned(study, "dice@0.5")
-    assert dict(zip(chosen["loss"], chosen["recipe.learning_rate"], strict=True)) == {"ce": 0.001, "wce": 0.001, "dice": 0.01}
+    assert dict(zip(chosen["loss"], chosen["recipe.learning_rate"], strict=True)) == {
+        "ce": 0.001,
+        "wce": 0.001,
+        "dice": 0.01,
+    }
     pairs, lost = effects.differences(chosen, "dice", "ce", "dice@0.5")
     assert (len(pairs), lost) == (6, 0)
     assert pairs["difference"].to_numpy() == pytest.approx(0.2)
@@ -105,7 +138,9 @@ def test_a_slope_on_a_dose_is_per_unit_of_it_with_everything_else_equal(study):
     assert pairs["ladder"].nunique() == 2  # one a recipe
     apart = study.assign(**{"data.foreground": study["data.boundary_shift"] + 0.01})
     with pytest.raises(UserError, match="two or more"):
-        effects.effect(effects.differences(apart, "dice", None, "dice@0.5", dose="data.boundary_shift")[0], "slope")
+        effects.effect(
+            effects.differences(apart, "dice", None, "dice@0.5", dose="data.boundary_shift")[0], "slope"
+        )
 
 
 def test_a_slope_on_the_recipe_joins_recipes_that_differ_in_nothing_else(study):

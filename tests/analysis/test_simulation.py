@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.analysis import permutation, ranks, stats
+from lossbench.analysis import rankings, resampling, stats
 
 RUNS = 2000
 
@@ -21,20 +21,27 @@ def ladder(rng, scales, blocks=4, effect=0.0):
     return [rng.normal(effect, scale, blocks) for scale in scales]
 
 
-@pytest.mark.parametrize("draw", [lambda rng: rng.normal(0, 1, 8), lambda rng: rng.standard_t(2, 8), lambda rng: rng.laplace(0, 1, 12)])
+@pytest.mark.parametrize(
+    "draw",
+    [lambda rng: rng.normal(0, 1, 8), lambda rng: rng.standard_t(2, 8), lambda rng: rng.laplace(0, 1, 12)],
+)
 def test_sign_flips_raise_false_alarms_in_at_most_five_percent(draw):
     rng = np.random.default_rng(0)
-    alarms = np.mean([permutation.sign_flip([draw(rng)]) <= 0.05 for _ in range(RUNS)])
+    alarms = np.mean([resampling.sign_flip([draw(rng)]) <= 0.05 for _ in range(RUNS)])
     assert alarms <= 0.05 + three_errors(0.05)
 
 
 def test_sign_flips_stay_valid_when_data_sets_scatter_very_differently():
     rng = np.random.default_rng(1)
-    alarms = np.mean([permutation.sign_flip(ladder(rng, (0.001, 0.01, 0.1, 1.0))) <= 0.05 for _ in range(RUNS)])
+    alarms = np.mean(
+        [resampling.sign_flip(ladder(rng, (0.001, 0.01, 0.1, 1.0))) <= 0.05 for _ in range(RUNS)]
+    )
     assert alarms <= 0.05 + three_errors(0.05)
 
 
-@pytest.mark.parametrize(("scales", "blocks"), [((1.0,), 4), ((1.0,), 10), ((1.0, 1.0, 1.0, 1.0), 3), ((0.1, 0.3, 1.0, 3.0), 4)])
+@pytest.mark.parametrize(
+    ("scales", "blocks"), [((1.0,), 4), ((1.0,), 10), ((1.0, 1.0, 1.0, 1.0), 3), ((0.1, 0.3, 1.0, 3.0), 4)]
+)
 def test_the_t_interval_covers_95_percent(scales, blocks):
     rng = np.random.default_rng(2)
     hits = 0
@@ -69,7 +76,7 @@ def test_slope_intervals_cover_and_the_trend_test_keeps_its_level_when_the_rare_
         groups = ladder(rng, (0.2, 0.05, 0.02, 0.01), effect=0.1)
         low, high = stats.estimate(groups, stats.slope_weights(x)).interval()
         hits += low <= 0 <= high
-        alarms += permutation.trend([(groups, x)])[0] <= 0.05
+        alarms += resampling.trend([(groups, x)])[0] <= 0.05
     assert hits / runs >= 0.95 - three_errors(0.95, runs)
     assert alarms / runs <= 0.05 + three_errors(0.05, runs)
 
@@ -78,16 +85,22 @@ def test_an_effect_of_the_minimum_detectable_size_is_found_with_the_promised_pow
     rng = np.random.default_rng(5)
     blocks = 10
     d = np.arange(blocks) - (blocks - 1) / 2
-    effect = stats.minimum_detectable(stats.estimate([d / d.std(ddof=1)], [1.0]))  # with a standard deviation of exactly one
-    found = np.mean([stats.t_test(stats.estimate([rng.normal(effect, 1, blocks)], [1.0])) < 0.05 for _ in range(RUNS)])
+    effect = stats.minimum_detectable(
+        stats.estimate([d / d.std(ddof=1)], [1.0])
+    )  # with a standard deviation of exactly one
+    found = np.mean(
+        [stats.t_test(stats.estimate([rng.normal(effect, 1, blocks)], [1.0])) < 0.05 for _ in range(RUNS)]
+    )
     assert found == pytest.approx(0.80, abs=three_errors(0.8))
-    flips = np.mean([permutation.sign_flip([rng.normal(effect, 1, blocks)]) < 0.05 for _ in range(RUNS)])
+    flips = np.mean([resampling.sign_flip([rng.normal(effect, 1, blocks)]) < 0.05 for _ in range(RUNS)])
     assert flips == pytest.approx(0.80, abs=three_errors(0.8) + 0.03)
 
 
 def test_equivalence_is_declared_in_at_most_five_percent_at_the_margin():
     rng = np.random.default_rng(6)
-    declared = np.mean([stats.tost(stats.estimate([rng.normal(0.005, 0.004, 6)], [1.0]), 0.005) < 0.05 for _ in range(RUNS)])
+    declared = np.mean(
+        [stats.tost(stats.estimate([rng.normal(0.005, 0.004, 6)], [1.0]), 0.005) < 0.05 for _ in range(RUNS)]
+    )
     assert declared <= 0.05 + three_errors(0.05)
 
 
@@ -126,7 +139,7 @@ def test_the_best_loss_is_marked_as_possibly_best_in_at_least_95_percent_even_wh
     for _ in range(runs):
         scores = rng.normal(0, 1, (6, 8)) + rng.normal(0, 2, (6, 1))
         scores[:, 3] += 0.05
-        kept += 3 in ranks.possibly_best(pd.DataFrame(scores))
+        kept += 3 in rankings.possibly_best(pd.DataFrame(scores))
     assert kept / runs >= 0.95 - three_errors(0.95, runs)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from benchmark.analysis import permutation, stats
+from lossbench.analysis import resampling, stats
 
 D = np.array([0.3, 0.1, 0.4, -0.1, 0.2])
 
@@ -46,7 +46,9 @@ def test_a_single_block_has_no_interval_but_borrows_the_spread_of_the_other_grou
 def test_the_bca_interval_of_one_group_is_scipys():
     values = np.random.default_rng(3).exponential(size=25)
     ours = stats.bca_interval([values], [1.0], resamples=40_000, seed=1)
-    theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=40_000, method="BCa", rng=2).confidence_interval
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=40_000, method="BCa", rng=2
+    ).confidence_interval
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)
     assert stats.bca_interval([values], [1.0], seed=1) == stats.bca_interval([values], [1.0], seed=1)
 
@@ -59,36 +61,38 @@ def test_blocks_that_agree_exactly_leave_the_bootstrap_no_room():
 def test_sign_flips_are_counted_exactly(n):
     d = np.round(np.random.default_rng(n).normal(0.4, 1, n), 2)
     sums = [abs(np.dot(signs, d)) for signs in itertools.product([-1, 1], repeat=n)]
-    assert permutation.sign_flip([d]) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum()) - 1e-9))
+    assert resampling.sign_flip([d]) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum()) - 1e-9))
 
 
 def test_sign_flips_weigh_data_sets_alike():
     groups = [np.array([1.0, 2.0, 0.5]), np.array([0.3])]
     terms = np.array([1.0, 2.0, 0.5, 0.9]) / 6
     sums = [abs(np.dot(signs, terms)) for signs in itertools.product([-1, 1], repeat=4)]
-    assert permutation.sign_flip(groups) == pytest.approx(np.mean(np.array(sums) >= terms.sum() - 1e-12))
+    assert resampling.sign_flip(groups) == pytest.approx(np.mean(np.array(sums) >= terms.sum() - 1e-12))
 
 
 def test_drawn_sign_flips_agree_with_the_normal_limit():
     d = np.random.default_rng(0).normal(0.15, 1, 200)
     expected = 2 * scipy_stats.norm.sf(abs(d.sum()) / np.sqrt((d**2).sum()))
-    assert permutation.sign_flip([d]) == pytest.approx(expected, abs=0.01)
+    assert resampling.sign_flip([d]) == pytest.approx(expected, abs=0.01)
 
 
-@pytest.mark.parametrize(("blocks", "smallest"), [(5, 0.0625), (6, 0.03125), (8, 0.0078125), (10, 0.001953125)])
+@pytest.mark.parametrize(
+    ("blocks", "smallest"), [(5, 0.0625), (6, 0.03125), (8, 0.0078125), (10, 0.001953125)]
+)
 def test_the_smallest_reachable_p_is_two_over_two_to_the_blocks(blocks, smallest):
-    assert permutation.smallest_p(blocks) == smallest
-    assert permutation.sign_flip([np.arange(1, blocks + 1.0)]) == smallest
+    assert resampling.smallest_p(blocks) == smallest
+    assert resampling.sign_flip([np.arange(1, blocks + 1.0)]) == smallest
 
 
 def test_blocks_needed_for_seven_rivals_is_nine_as_in_the_literature():
-    assert permutation.blocks_needed(tests=1) == 6
-    assert permutation.blocks_needed(tests=7) == 9
+    assert resampling.blocks_needed(tests=1) == 6
+    assert resampling.blocks_needed(tests=7) == 9
 
 
 def test_no_difference_anywhere_is_p_one():
-    assert permutation.sign_flip([np.zeros(6)]) == 1.0
-    assert permutation.sign_flip([np.array([1.0, -1.0])]) == 1.0
+    assert resampling.sign_flip([np.zeros(6)]) == 1.0
+    assert resampling.sign_flip([np.array([1.0, -1.0])]) == 1.0
 
 
 def test_holm_is_statsmodels_holm_and_a_test_that_was_not_run_still_counts():
@@ -128,23 +132,25 @@ def test_superiority_counts_ties_half():
 
 def test_a_trend_is_tested_by_flipping_differences_between_mirrored_doses():
     groups = [np.array([1.0, 2.0]), np.array([5.0, 6.0]), np.array([3.0, 3.5])]
-    rises = permutation.mirrored([(groups, [-3.0, -1.0, -2.0])])
+    rises = resampling.mirrored([(groups, [-3.0, -1.0, -2.0])])
     assert rises == pytest.approx([2 * 4.0 / 2, 2 * 4.0 / 2])  # the middle dose says nothing about a trend
-    assert permutation.trend([(groups, [-3.0, -1.0, -2.0])]) == (0.5, 0.5)
+    assert resampling.trend([(groups, [-3.0, -1.0, -2.0])]) == (0.5, 0.5)
 
 
 def test_a_trend_is_found_and_its_absence_is_not():
     rng = np.random.default_rng(1)
     x = [-3, -2, -1, 0]
     rising = [rng.normal(level, 0.3, 4) for level in (0, 1, 2, 3)]
-    assert permutation.trend([(rising, x)]) == (2 / 2**8, 2 / 2**8)
-    assert permutation.trend([([rng.normal(1, 0.3, 4) for _ in x], x)])[0] > 0.05
+    assert resampling.trend([(rising, x)]) == (2 / 2**8, 2 / 2**8)
+    assert resampling.trend([([rng.normal(1, 0.3, 4) for _ in x], x)])[0] > 0.05
 
 
 def test_the_hierarchical_interval_of_single_blocks_is_a_plain_bootstrap_over_data_sets():
     means = np.array([0.1, 0.4, 0.2, 0.5, 0.3])
     low, high = stats.hierarchical_interval([[np.array([m])] for m in means], resamples=20_000)
-    plain = scipy_stats.bootstrap((means,), np.mean, method="percentile", n_resamples=20_000, rng=0).confidence_interval
+    plain = scipy_stats.bootstrap(
+        (means,), np.mean, method="percentile", n_resamples=20_000, rng=0
+    ).confidence_interval
     assert (low, high) == pytest.approx((plain.low, plain.high), abs=0.01)
     assert np.isnan(stats.hierarchical_interval([[means]])).all()
 
@@ -158,9 +164,13 @@ def test_two_equal_values_show_nothing_beyond_a_margin():
 def test_a_ladder_of_equal_difficulty_is_one_ladder_and_a_grid_of_noises_is_several():
     import pandas as pd
 
-    from benchmark.analysis.effects import ladder_parameters
+    from lossbench.analysis.pairs import ladder_parameters
 
-    equal = pd.DataFrame({"data.foreground": [0.01, 0.1], "data.noise": [0.4, 2.0], "data.size": [64, 64], "recipe": "r"})
+    equal = pd.DataFrame(
+        {"data.foreground": [0.01, 0.1], "data.noise": [0.4, 2.0], "data.size": [64, 64], "recipe": "r"}
+    )
     assert ladder_parameters(equal) == ["data.size"]
-    grid = pd.DataFrame({"data.foreground": [0.01, 0.01], "data.noise": [0.4, 2.0], "data.size": [64, 64], "recipe": "r"})
+    grid = pd.DataFrame(
+        {"data.foreground": [0.01, 0.01], "data.noise": [0.4, 2.0], "data.size": [64, 64], "recipe": "r"}
+    )
     assert ladder_parameters(grid) == ["data.size", "data.noise"]

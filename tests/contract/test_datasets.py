@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from benchmark import get_dataset
-from benchmark.data.container import Data
-from benchmark.data.identity import identity
-from benchmark.data.prepare import missing
-from benchmark.registry import datasets, parse_dataset
+from lossbench import get_dataset
+from lossbench.catalogue.registry import datasets, parse_dataset
+from lossbench.data.container import Data
+from lossbench.data.identity import identity
+from lossbench.data.prepare import missing
 
 FEW = "n_train=12, n_val=4, n_test=6"
 SYNTHETIC = [
@@ -32,14 +32,18 @@ def spec(request):
 def test_every_registered_name_is_under_contract():
     covered = {text.partition("(")[0] for text in SYNTHETIC + PUBLIC}
     assert {name for name, entry in datasets().items() if entry.family in ("synthetic", "public")} == covered
-    assert {"folder", "torchvision"} == set(datasets()) - covered  # these need the user's files; see tests/data
+    assert {"folder", "torchvision"} == set(
+        datasets()
+    ) - covered  # these need the user's files; see tests/data
 
 
 def test_a_data_set_keeps_the_contract(spec):
     data = get_dataset(spec, seed=0)
     assert isinstance(data, Data) and data.name == parse_dataset(spec).text
     assert data.images.dtype == np.float32 and data.masks.dtype == np.uint8 and data.groups.dtype == np.int64
-    assert data.images.shape == (len(data), data.images.shape[1], *data.shape) and all(side % 4 == 0 for side in data.shape)
+    assert data.images.shape == (len(data), data.images.shape[1], *data.shape) and all(
+        side % 4 == 0 for side in data.shape
+    )
     assert len(data.spacing) == len(data.shape) and min(data.spacing) > 0 and data.unit in ("px", "mm")
     assert np.isfinite(data.images).all()
     allowed = {*range(len(data.classes)), *([] if data.ignore_index is None else [data.ignore_index])}
@@ -57,7 +61,10 @@ def test_a_data_set_keeps_the_contract(spec):
     for k in range(1, len(data.classes)):
         assert (data.masks[data.split["train"]] == k).any(), data.classes[k]
     if data.posterior is not None:
-        assert data.posterior.shape == (len(data), len(data.classes), *data.shape) and data.posterior.dtype == np.float32
+        assert (
+            data.posterior.shape == (len(data), len(data.classes), *data.shape)
+            and data.posterior.dtype == np.float32
+        )
 
 
 def test_the_same_seed_gives_the_same_data_and_the_identity_does_not_need_them(spec):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark import get_dataset
-from benchmark.data.inspection import inspect
-from benchmark.data.torch_sets import from_torchvision, pair_of
-from benchmark.errors import UserError
+from lossbench import get_dataset
+from lossbench.base.errors import UserError
+from lossbench.data.inspection import inspect
+from lossbench.data.torch_sets import from_torchvision, pair_of
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,9 @@ def make_npz(tmp_path):
             for suffix in [f"_{c}" for c in categories] or [""]:
                 labels = rng.integers(0, top + 1, (count, 32, 32)).astype(np.uint8)
                 arrays[f"{part}_label{suffix}"] = labels[..., None] if trailing else labels
-            arrays[f"{part}_images"] = rng.integers(0, 256, (count, 32, 32, 3) if colour else (count, 32, 32)).astype(np.uint8)
+            arrays[f"{part}_images"] = rng.integers(
+                0, 256, (count, 32, 32, 3) if colour else (count, 32, 32)
+            ).astype(np.uint8)
         path = tmp_path / "toy_32.npz"
         np.savez_compressed(path, **{k: v for k, v in {**arrays, **changed}.items() if k not in drop})
         return path, arrays
@@ -39,7 +41,9 @@ def load(path, **options):
     return get_dataset(f"folder({given})")
 
 
-@pytest.mark.parametrize(("colour", "top", "trailing"), [(False, 1, False), (True, 5, False), (False, 1, True)])
+@pytest.mark.parametrize(
+    ("colour", "top", "trailing"), [(False, 1, False), (True, 5, False), (False, 1, True)]
+)
 def test_a_medsegbench_file_keeps_its_official_parts(make_npz, colour, top, trailing):
     path, arrays = make_npz(colour, top, trailing=trailing)
     data = load(path)
@@ -80,7 +84,12 @@ def test_inspect_reads_a_medsegbench_file(make_npz):
 class Toy:
     """A data set object as torchvision has them."""
 
-    def __init__(self, count=12, values=(0, 1, 255), make=lambda image, mask: (Image.fromarray(image), Image.fromarray(mask))):
+    def __init__(
+        self,
+        count=12,
+        values=(0, 1, 255),
+        make=lambda image, mask: (Image.fromarray(image), Image.fromarray(mask)),
+    ):
         rng = np.random.default_rng(0)
         self.images = rng.integers(0, 256, (count, 20, 24, 3)).astype(np.uint8)
         self.masks = rng.choice(values, (count, 20, 24)).astype(np.uint8)
@@ -99,7 +108,10 @@ def tensors(image, mask):
     return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)[None]
 
 
-@pytest.mark.parametrize("make", [lambda image, mask: (Image.fromarray(image), Image.fromarray(mask)), tensors, lambda i, m: {0: i, 1: m}])
+@pytest.mark.parametrize(
+    "make",
+    [lambda image, mask: (Image.fromarray(image), Image.fromarray(mask)), tensors, lambda i, m: {0: i, 1: m}],
+)
 def test_an_object_of_pairs_becomes_a_data_set(make):
     toy = Toy(make=make)
     data = from_torchvision(toy, num_classes=2, ignore_index=255)
@@ -109,7 +121,11 @@ def test_an_object_of_pairs_becomes_a_data_set(make):
 
 def test_parts_groups_and_label_maps_are_respected():
     parts = {"train": Toy(6), "val": Toy(3), "test": Toy(4)}
-    assert [len(i) for i in from_torchvision(parts, num_classes=2, ignore_index=255).split.values()] == [6, 3, 4]
+    assert [len(i) for i in from_torchvision(parts, num_classes=2, ignore_index=255).split.values()] == [
+        6,
+        3,
+        4,
+    ]
     grouped = from_torchvision(Toy(12), num_classes=2, ignore_index=255, groups=np.arange(12) // 4)
     assert sorted(len(i) for i in grouped.split.values()) == [4, 4, 4]
     mapped = from_torchvision(Toy(values=(1, 2, 3)), num_classes=2, label_map={1: 1, 2: 0, 3: 255})
@@ -156,7 +172,9 @@ def test_a_voc_folder_is_read_with_its_void_and_official_parts(tmp_path):
     for part, names in (("train", "abcdef"), ("val", "uvw")):
         (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(names) + "\n")
         for name in names:
-            Image.fromarray(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
+            Image.fromarray(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)).save(
+                root / "JPEGImages" / f"{name}.jpg"
+            )
             mask = Image.fromarray(rng.choice([0, 5, 20, 255], (40, 50)).astype(np.uint8), "P")
             mask.putpalette(list(range(256)) * 3)
             mask.save(root / "SegmentationClass" / f"{name}.png")
@@ -179,8 +197,13 @@ def test_a_pet_folder_has_its_border_as_void(tmp_path):
             trimap[5:20, 5:20], trimap[8:17, 8:17] = 3, 1
             Image.fromarray(trimap).save(root / "annotations" / "trimaps" / f"{name}.png")
     data = get_dataset(f"torchvision(name='OxfordIIITPet', root={str(tmp_path)!r}, view='whole', limit=5)")
-    assert [len(index) for index in data.split.values()] == [4, 1, 3] and data.classes == ("background", "pet")
-    assert (data.masks[0] == 1).sum() == 81 and (data.masks[0] == 255).sum() == 225 - 81 + 2 * 40  # two rows of padding
+    assert [len(index) for index in data.split.values()] == [4, 1, 3] and data.classes == (
+        "background",
+        "pet",
+    )
+    assert (data.masks[0] == 1).sum() == 81 and (
+        data.masks[0] == 255
+    ).sum() == 225 - 81 + 2 * 40  # two rows of padding
 
 
 def test_streets_get_their_train_ids(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.data.augment import Draws, augment, draw
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.data.augment import Draws, augment, draw
 
 
 def stream(seed=0):
@@ -39,7 +39,9 @@ def test_each_draw_is_another_motion_told_by_its_bits(shape, motions):
     for code in range(2 ** (dims + 1)):
         _, moved, _ = augment(image[:, None].float(), image, None, Draws(torch.tensor([code])))
         expected = image[0].flip([axis for axis in range(dims) if code >> axis & 1])
-        assert torch.equal(moved[0], expected.transpose(0, 1) if code >> dims and shape[0] == shape[1] else expected)
+        assert torch.equal(
+            moved[0], expected.transpose(0, 1) if code >> dims and shape[0] == shape[1] else expected
+        )
         found.add(tuple(moved.flatten().tolist()))
     assert len(found) == motions
 
@@ -92,9 +94,13 @@ def test_full_turns_a_little_keeps_classes_and_changes_the_light():
     assert set(labels.unique().tolist()) <= {0, 1, 255}
     areas = labels.eq(1).sum((1, 2)).float()
     assert areas.mean() == pytest.approx(160, rel=0.03) and not torch.equal(labels, masks)
-    overlap = [np.corrcoef(t.flatten(), m.eq(1).flatten())[0, 1] for t, m in zip(turned[:, 0], labels, strict=True)]
+    overlap = [
+        np.corrcoef(t.flatten(), m.eq(1).flatten())[0, 1] for t, m in zip(turned[:, 0], labels, strict=True)
+    ]
     assert min(overlap) > 0.85
-    inside = torch.stack([t[0][m == 1].mean() - t[0][m == 0].mean() for t, m in zip(turned, labels, strict=True)])
+    inside = torch.stack(
+        [t[0][m == 1].mean() - t[0][m == 0].mean() for t, m in zip(turned, labels, strict=True)]
+    )
     assert 0.05 < inside.std() < 0.3
 
 

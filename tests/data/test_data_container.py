@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.data.container import container, fractions
-from benchmark.data.splitting import crop_corner, deal, rng_of, tile_corners, whole_size, window
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.data.container import container, fractions
+from lossbench.data.splitting import crop_corner, deal, rng_of, tile_corners, whole_size, window
 
 
 def parts(**changed):
@@ -21,7 +21,11 @@ def parts(**changed):
 
 def test_a_sound_container_has_types_order_and_a_summary():
     data = container(**parts())
-    assert data.images.dtype == np.float32 and data.masks.dtype == np.uint8 and data.split["test"].tolist() == [8, 9]
+    assert (
+        data.images.dtype == np.float32
+        and data.masks.dtype == np.uint8
+        and data.split["test"].tolist() == [8, 9]
+    )
     assert data.spacing == (1.0, 1.0) and data.classes == ("background", "foreground") and len(data) == 10
     assert "10 images of 8x8" in repr(data) and data.fingerprint in repr(data)
 
@@ -65,7 +69,12 @@ def test_the_fingerprint_changes_with_images_masks_split_and_groups_and_with_not
     moved = {"train": [0, 1, 2, 3, 4, 6], "val": [5, 7], "test": [8, 9]}
     changed = [{"images": images}, {"masks": masks}, {"split": moved}, {"groups": np.arange(1, 11)}]
     assert len({plain, *(container(**parts(**c)).fingerprint for c in changed)}) == 5
-    same = [{"name": "other"}, {"classes": ("a", "b")}, {"card": {"x": 1}}, {"images": np.asfortranarray(np.zeros((10, 1, 8, 8)))}]
+    same = [
+        {"name": "other"},
+        {"classes": ("a", "b")},
+        {"card": {"x": 1}},
+        {"images": np.asfortranarray(np.zeros((10, 1, 8, 8)))},
+    ]
     assert {container(**parts(**s)).fingerprint for s in same} == {plain}
 
 
@@ -83,7 +92,11 @@ def test_a_dealt_split_covers_all_images_and_divides_no_group(sizes, val, test, 
     assert sorted(np.concatenate(list(split.values())).tolist()) == list(range(len(groups)))
     members = {part: set(groups[index].tolist()) for part, index in split.items()}
     assert all(members.values())
-    assert not (members["train"] & members["val"] or members["train"] & members["test"] or members["val"] & members["test"])
+    assert not (
+        members["train"] & members["val"]
+        or members["train"] & members["test"]
+        or members["val"] & members["test"]
+    )
 
 
 def test_the_dealt_fractions_come_out_and_every_stratum_of_three_groups_reaches_every_part():
@@ -95,7 +108,8 @@ def test_the_dealt_fractions_come_out_and_every_stratum_of_three_groups_reaches_
 
 
 @pytest.mark.parametrize(
-    ("groups", "fractions_", "word"), [([0, 0, 1], (0.2, 0.2), "three"), (range(9), (0.6, 0.5), "sum"), (range(9), (0, 0.2), "above 0")]
+    ("groups", "fractions_", "word"),
+    [([0, 0, 1], (0.2, 0.2), "three"), (range(9), (0.6, 0.5), "sum"), (range(9), (0, 0.2), "above 0")],
 )
 def test_an_impossible_split_is_refused(groups, fractions_, word):
     with pytest.raises(UserError, match=word):
@@ -116,7 +130,13 @@ def test_tiles_count_every_pixel_exactly_once(height, width, size):
 
 
 @settings(max_examples=60, deadline=None)
-@given(row=st.integers(0, 54), column=st.integers(0, 34), height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 99))
+@given(
+    row=st.integers(0, 54),
+    column=st.integers(0, 34),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
 def test_a_crop_holds_a_small_target_whole(row, column, height, width, seed):
     mask = np.zeros((60, 40), np.uint8)
     mask[row : row + height, column : column + width] = 1
@@ -127,7 +147,12 @@ def test_a_crop_holds_a_small_target_whole(row, column, height, width, seed):
 
 def test_a_window_larger_than_its_image_is_padded_with_void():
     image, labels = window(np.ones((2, 3, 5)), np.ones((3, 5), np.uint8), (0, 0), (8, 8))
-    assert image[:, :3, :5].all() and not image[:, 3:].any() and (labels[3:] == 255).all() and (labels[:, 5:] == 255).all()
+    assert (
+        image[:, :3, :5].all()
+        and not image[:, 3:].any()
+        and (labels[3:] == 255).all()
+        and (labels[:, 5:] == 255).all()
+    )
 
 
 def test_whole_images_get_the_smallest_common_size_divisible_by_four():
@@ -135,4 +160,6 @@ def test_whole_images_get_the_smallest_common_size_divisible_by_four():
 
 
 def test_choices_by_name_do_not_depend_on_the_process():
-    assert rng_of("a").random() == np.random.default_rng(int("ca978112ca1bbdca", 16)).random()  # the sha256 of "a" begins so
+    assert (
+        rng_of("a").random() == np.random.default_rng(int("ca978112ca1bbdca", 16)).random()
+    )  # the sha256 of "a" begins so

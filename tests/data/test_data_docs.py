@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.data.sources import SOURCES
-from benchmark.registry import datasets
+from lossbench.catalogue.registry import datasets
+from lossbench.data.fetch import SOURCES
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8").split())
 GOLDEN = json.loads((Path(__file__).parent / "golden_stats.json").read_text())
@@ -38,7 +38,9 @@ def test_the_fractions_on_the_page_are_the_golden_ones():
         f"({cracks['per']['mean']:.2%} of the pixels)".replace("%", " %"),
         f"Road ({streets['train']['per']['Road']['mean']:.0%} in train)".replace("%", " %"),
         f"Bicyclist ({streets['train']['per']['Bicyclist']['mean']:.2%})".replace("%", " %"),
-        f"absent in {streets['train']['per']['Bicyclist']['empty_frac']:.0%} of the training".replace("%", " %"),
+        f"absent in {streets['train']['per']['Bicyclist']['empty_frac']:.0%} of the training".replace(
+            "%", " %"
+        ),
         f"and {streets['test']['per']['Bicyclist']['empty_frac']:.0%} of the test".replace("%", " %"),
         f"median {targets['train']['obj']['50']:.0f} pixels, smallest {targets['train']['obj']['0']:.0f}",
         f"on average {targets['train']['per']['mean']:.2%} of the pixels".replace("%", " %"),
@@ -47,11 +49,13 @@ def test_the_fractions_on_the_page_are_the_golden_ones():
 
 
 def test_the_table_of_difficulty_is_what_the_posterior_gives():
-    from benchmark import get_dataset
+    from lossbench import get_dataset
 
     rows = dict(re.findall(r"\| ([\d.]+) % \|((?: [\d.]+ \|){8})", PAGE))
     for percent, noise, column in (("0.5", 1.0, 3), ("1", 1.6, 5), ("5", 3.0, 7), ("0.2", 0.6, 1)):
-        data = get_dataset(f"scenes(foreground={float(percent) / 100}, noise={noise}, n_train=1, n_val=1, n_test=300)")
+        data = get_dataset(
+            f"scenes(foreground={float(percent) / 100}, noise={noise}, n_train=1, n_val=1, n_test=300)"
+        )
         guess, label = data.posterior[data.split["test"], 1] > 0.5, data.masks[data.split["test"]] == 1
         dice = (2 * (guess & label).sum((1, 2)) / (guess.sum((1, 2)) + label.sum((1, 2)))).mean()
         assert f"{dice:.2f}" == rows[percent].split("|")[column].strip()

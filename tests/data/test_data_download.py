@@ -14,10 +14,15 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.data import commands, download, files, sources
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.cli import datasets
+from lossbench.data import fetch
 
-FILES = {f"data/{kind}/case_{n}.bin": (f"{kind} {n} " * 2000).encode() for kind in ("images", "labels") for n in range(4)}
+FILES = {
+    f"data/{kind}/case_{n}.bin": (f"{kind} {n} " * 2000).encode()
+    for kind in ("images", "labels")
+    for n in range(4)
+}
 
 
 class Server:
@@ -25,7 +30,9 @@ class Server:
 
     def __init__(self):
         self.asked: list[tuple[str, str]] = []  # path, Range header
-        self.answers: dict[str, list] = {}  # path -> what to do with the next requests: a status, "cut", or bytes
+        self.answers: dict[
+            str, list
+        ] = {}  # path -> what to do with the next requests: a status, "cut", or bytes
         self.archive = archive_of(FILES)
         self.files = dict(FILES)
         self.etag = '"v1"'
@@ -89,8 +96,8 @@ def archive_of(contents: dict[str, bytes], top: str = "toy-abc123") -> bytes:
 def server(monkeypatch, no_data, tmp_path):
     """A server that offers the public set 'toy', with its registry, and no real address to fall back to."""
     running = Server()
-    monkeypatch.setattr(sources, "ARCHIVES", running.url)
-    monkeypatch.setattr(sources, "SINGLES", running.url)
+    monkeypatch.setattr(fetch, "ARCHIVES", running.url)
+    monkeypatch.setattr(fetch, "SINGLES", running.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     lines = [f"{path} sha256:{hashlib.sha256(content).hexdigest()}\n" for path, content in FILES.items()]
     (tmp_path / "toy.registry.txt").write_text("".join(lines))
@@ -101,12 +108,25 @@ def server(monkeypatch, no_data, tmp_path):
 
 
 def offer(monkeypatch, folder, **changed):
-    toy = sources.Source("toy", "Toy", "owner/toy", "abc123", 200_000, "none", "nobody", False, True, str(folder / "toy.registry.txt"))
-    monkeypatch.setitem(sources.SOURCES, "toy", replace(toy, **changed))
+    toy = fetch.Source(
+        "toy",
+        "Toy",
+        "owner/toy",
+        "abc123",
+        200_000,
+        "none",
+        "nobody",
+        False,
+        True,
+        str(folder / "toy.registry.txt"),
+    )
+    monkeypatch.setitem(fetch.SOURCES, "toy", replace(toy, **changed))
 
 
 def held(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 ARCHIVE = "/owner/toy/archive/abc123.zip"
@@ -117,29 +137,35 @@ def single(path):
 
 
 def test_one_archive_gives_exactly_the_registered_files(server):
-    server.archive = archive_of({**FILES, "README.md": b"not asked for", "data/images/extra.bin": b"nor this"})
+    server.archive = archive_of(
+        {**FILES, "README.md": b"not asked for", "data/images/extra.bin": b"nor this"}
+    )
     steps = []
-    folder = download.fetch("toy", progress=lambda what, done, total: steps.append((what, done, total)), wait=pytest.fail)
+    folder = fetch.fetch(
+        "toy", progress=lambda what, done, total: steps.append((what, done, total)), wait=pytest.fail
+    )
     assert held(folder) == FILES and [path for path, _ in server.asked] == [ARCHIVE]
     assert steps[-1] == ("unpacking toy", 8, 8) and all(0 <= done <= total for _, done, total in steps)
     assert sorted(p.name for p in folder.parent.iterdir()) == [".toy.lock", "toy"]
 
 
-def test_a_second_fetch_asks_the_server_nothing_and_a_lost_file_alone_is_fetched(server, monkeypatch, tmp_path):
-    folder = download.fetch("toy", wait=pytest.fail)
+def test_a_second_fetch_asks_the_server_nothing_and_a_lost_file_alone_is_fetched(
+    server, monkeypatch, tmp_path
+):
+    folder = fetch.fetch("toy", wait=pytest.fail)
     server.asked.clear()
-    download.fetch("toy", wait=pytest.fail)
+    fetch.fetch("toy", wait=pytest.fail)
     assert server.asked == []
     (folder / "data/images/case_2.bin").unlink()
     offer(monkeypatch, tmp_path, whole_archive=False)
-    download.fetch("toy", wait=lambda seconds: None)
+    fetch.fetch("toy", wait=lambda seconds: None)
     assert [path for path, _ in server.asked] == [single("data/images/case_2.bin")] and held(folder) == FILES
 
 
 def test_an_interrupted_archive_goes_on_where_it_stopped(server):
     server.answers[ARCHIVE] = ["cut"]
     waits = []
-    folder = download.fetch("toy", wait=waits.append)
+    folder = fetch.fetch("toy", wait=waits.append)
     (_, first), (_, second) = server.asked
     assert first == "" and second.startswith("bytes=") and second != "bytes=0-" and len(waits) == 1
     assert held(folder) == FILES
@@ -151,7 +177,7 @@ def test_an_archive_that_changed_between_two_attempts_is_fetched_anew(server):
     def change(seconds):
         server.archive, server.etag = archive_of(FILES, top="other-name"), '"v2"'
 
-    assert held(download.fetch("toy", wait=change)) == FILES
+    assert held(fetch.fetch("toy", wait=change)) == FILES
 
 
 def test_a_fetch_that_died_is_completed_by_the_next(server):
@@ -163,17 +189,21 @@ def test_a_fetch_that_died_is_completed_by_the_next(server):
             raise Died
 
     with pytest.raises(Died):
-        download.fetch("toy", progress=die)
-    folder = sources.fetched_folder("toy")
-    assert 0 < len(held(folder)) < len(FILES) and all(FILES[path] == content for path, content in held(folder).items())
-    assert held(download.fetch("toy")) == FILES
+        fetch.fetch("toy", progress=die)
+    folder = fetch.fetched_folder("toy")
+    assert 0 < len(held(folder)) < len(FILES) and all(
+        FILES[path] == content for path, content in held(folder).items()
+    )
+    assert held(fetch.fetch("toy")) == FILES
 
 
 def test_where_the_archive_is_refused_single_files_stand_in(server):
     server.answers[ARCHIVE] = [404]
     waits = []
-    assert held(download.fetch("toy", wait=waits.append)) == FILES
-    assert {path for path, _ in server.asked} == {ARCHIVE, *map(single, FILES)} and set(waits) == {download.PAUSE}
+    assert held(fetch.fetch("toy", wait=waits.append)) == FILES
+    assert {path for path, _ in server.asked} == {ARCHIVE, *map(single, FILES)} and set(waits) == {
+        fetch.PAUSE
+    }
 
 
 def test_a_busy_server_is_given_the_pause_it_asks_for(server, monkeypatch, tmp_path):
@@ -181,37 +211,45 @@ def test_a_busy_server_is_given_the_pause_it_asks_for(server, monkeypatch, tmp_p
     busy = single("data/images/case_1.bin")
     server.answers[busy] = [429, 503]
     waits = []
-    assert held(download.fetch("toy", wait=waits.append)) == FILES
+    assert held(fetch.fetch("toy", wait=waits.append)) == FILES
     assert waits.count(7.0) == 2
 
 
-def test_a_server_that_stays_busy_is_left_with_one_sentence_and_what_came_is_kept(server, monkeypatch, tmp_path):
+def test_a_server_that_stays_busy_is_left_with_one_sentence_and_what_came_is_kept(
+    server, monkeypatch, tmp_path
+):
     offer(monkeypatch, tmp_path, whole_archive=False)
     server.answers[single("data/labels/case_1.bin")] = [429] * 50
     server.answers[ARCHIVE] = [429] * 50
-    with pytest.raises(UserError, match=r"429.*5 of 8 files of 'toy' are here, run the command again") as refused:
-        download.fetch("toy", wait=lambda seconds: None)
+    with pytest.raises(
+        UserError, match=r"429.*5 of 8 files of 'toy' are here, run the command again"
+    ) as refused:
+        fetch.fetch("toy", wait=lambda seconds: None)
     assert "\n" not in str(refused.value)
-    assert len(held(sources.fetched_folder("toy"))) == 5
+    assert len(held(fetch.fetched_folder("toy"))) == 5
 
 
 def test_a_foreign_file_is_refused_by_name_and_never_gets_its_place(server):
     wrong = {**FILES, "data/images/case_3.bin": b"something else"}
     server.archive, server.files = archive_of(wrong), wrong
     with pytest.raises(UserError, match=r"data/images/case_3.bin is not the registered file .*7 of 8"):
-        download.fetch("toy", wait=lambda seconds: None)
-    assert held(sources.fetched_folder("toy")) == {path: content for path, content in FILES.items() if path != "data/images/case_3.bin"}
+        fetch.fetch("toy", wait=lambda seconds: None)
+    assert held(fetch.fetched_folder("toy")) == {
+        path: content for path, content in FILES.items() if path != "data/images/case_3.bin"
+    }
 
 
 def test_a_wrong_file_in_the_archive_is_replaced_by_the_right_single_file(server):
     server.archive = archive_of({**FILES, "data/images/case_3.bin": b"something else"})
-    assert held(download.fetch("toy", wait=lambda seconds: None)) == FILES
+    assert held(fetch.fetch("toy", wait=lambda seconds: None)) == FILES
 
 
-@pytest.mark.parametrize("evil", ["../../evil.bin", "/evil.bin", "data/../../evil.bin", "..\\..\\evil.bin", "C:/evil.bin"])
+@pytest.mark.parametrize(
+    "evil", ["../../evil.bin", "/evil.bin", "data/../../evil.bin", "..\\..\\evil.bin", "C:/evil.bin"]
+)
 def test_an_archive_cannot_write_outside_its_folder(server, tmp_path, evil):
     server.archive = archive_of({**FILES, evil: b"evil", "/" + evil: b"evil"})
-    download.fetch("toy")
+    fetch.fetch("toy")
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
 
 
@@ -219,29 +257,39 @@ def test_an_archive_cannot_write_outside_its_folder(server, tmp_path, evil):
 def test_a_registry_that_names_a_path_outside_is_refused(tmp_path, path):
     (tmp_path / "r.txt").write_text(f"{path} sha256:{'0' * 64}\n")
     with pytest.raises(UserError, match=r"r\.txt:1"):
-        sources.read_registry(tmp_path / "r.txt")
+        fetch.read_registry(tmp_path / "r.txt")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a zip", archive_of(FILES)[:-200], archive_of(FILES)[:5000] + b"\0" * 50 + archive_of(FILES)[5050:]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a zip",
+        archive_of(FILES)[:-200],
+        archive_of(FILES)[:5000] + b"\0" * 50 + archive_of(FILES)[5050:],
+    ],
+)
 def test_a_corrupt_archive_gives_way_to_single_files(server, content):
     server.archive = content
-    assert held(download.fetch("toy", wait=lambda seconds: None)) == FILES
+    assert held(fetch.fetch("toy", wait=lambda seconds: None)) == FILES
 
 
 def test_a_member_that_claims_to_be_enormous_is_not_unpacked(server, monkeypatch):
-    monkeypatch.setattr(download, "LARGEST", 100)
+    monkeypatch.setattr(fetch, "LARGEST", 100)
     server.answers.update({single(path): [404] for path in FILES})
     with pytest.raises(UserError, match="0 of 8"):
-        download.fetch("toy", wait=lambda seconds: None)
+        fetch.fetch("toy", wait=lambda seconds: None)
 
 
 def test_without_a_network_one_sentence_says_what_to_do(monkeypatch, server):
     server.http.shutdown()
     server.http.server_close()
-    with pytest.raises(UserError, match=r"cannot download 'toy': 127\.0\.0\.1:\d+ cannot be reached .*LOSSBENCH_DATA") as refused:
-        download.fetch("toy", wait=lambda seconds: None)
+    with pytest.raises(
+        UserError, match=r"cannot download 'toy': 127\.0\.0\.1:\d+ cannot be reached .*LOSSBENCH_DATA"
+    ) as refused:
+        fetch.fetch("toy", wait=lambda seconds: None)
     assert "\n" not in str(refused.value)
-    assert not sources.fetched_folder("toy").exists()
+    assert not fetch.fetched_folder("toy").exists()
 
 
 def test_a_full_disk_is_said_in_one_sentence_and_leaves_whole_files_only(server, monkeypatch):
@@ -251,55 +299,62 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_whole_files_only(server,
         if len(written) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written.append(path)
-        files.write_whole(path, content)
+        fetch.write_whole(path, content)
 
-    monkeypatch.setattr(download, "write_whole", full)
+    monkeypatch.setattr(fetch, "write_whole", full)
     with pytest.raises(UserError, match="the disk is full"):
-        download.fetch("toy")
-    monkeypatch.setattr(download, "write_whole", files.write_whole)
-    assert all(FILES[path] == content for path, content in held(sources.fetched_folder("toy")).items())
-    assert held(download.fetch("toy")) == FILES
+        fetch.fetch("toy")
+    monkeypatch.setattr(fetch, "write_whole", fetch.write_whole)
+    assert all(FILES[path] == content for path, content in held(fetch.fetched_folder("toy")).items())
+    assert held(fetch.fetch("toy")) == FILES
 
 
 def test_too_little_room_is_noticed_before_anything_is_asked(server, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(UserError, match="are free, 'toy' needs"):
-        download.fetch("toy")
+        fetch.fetch("toy")
     assert server.asked == []
 
 
 def test_the_terms_are_said_before_the_first_download_and_not_again(server):
     said = []
-    status = commands.fetch("toy", say=lambda text: (said.append(text), server.asked and pytest.fail("asked before it was said")))
-    assert status.state == "ready" and len(said) == 1 and "licence: none" in said[0] and "cite: nobody" in said[0]
-    commands.fetch("toy", say=lambda text: pytest.fail("said twice"))
+    status = datasets.fetch(
+        "toy", say=lambda text: (said.append(text), server.asked and pytest.fail("asked before it was said"))
+    )
+    assert (
+        status.state == "ready"
+        and len(said) == 1
+        and "licence: none" in said[0]
+        and "cite: nobody" in said[0]
+    )
+    datasets.fetch("toy", say=lambda text: pytest.fail("said twice"))
 
 
 def test_verify_hashes_again_and_names_what_is_damaged(server):
-    commands.fetch("toy")
+    datasets.fetch("toy")
     steps = []
-    found = commands.verify("toy", progress=lambda what, done, total: steps.append((done, total)))
+    found = datasets.verify("toy", progress=lambda what, done, total: steps.append((done, total)))
     assert found["files"] == 8 and steps[-1] == (8, 8)
-    damaged = sources.fetched_folder("toy") / "data/labels/case_0.bin"
+    damaged = fetch.fetched_folder("toy") / "data/labels/case_0.bin"
     stat = damaged.stat()
     damaged.write_bytes(b"x" * stat.st_size)
     os.utime(damaged, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as quiet as a failing disk
-    files.check("toy")  # remembered
+    fetch.check("toy")  # remembered
     with pytest.raises(UserError, match=r"case_0.bin: is damaged or not the registered file"):
-        commands.verify("toy")
+        datasets.verify("toy")
     damaged.unlink()
     with pytest.raises(UserError, match=r"case_0.bin: is missing"):
-        commands.verify("toy")
-    assert commands.list_sets()[-1].state == "incomplete"
-    commands.fetch("toy")
-    assert commands.verify("toy")["files"] == 8
+        datasets.verify("toy")
+    assert datasets.list_sets()[-1].state == "incomplete"
+    datasets.fetch("toy")
+    assert datasets.verify("toy")["files"] == 8
 
 
 def test_a_changed_file_is_noticed_without_being_asked(server):
-    commands.fetch("toy")
-    (sources.fetched_folder("toy") / "data/labels/case_0.bin").write_bytes(b"other")
+    datasets.fetch("toy")
+    (fetch.fetched_folder("toy") / "data/labels/case_0.bin").write_bytes(b"other")
     with pytest.raises(UserError, match="damaged"):
-        files.check("toy")
+        fetch.check("toy")
 
 
 def test_a_copy_at_lossbench_data_is_taken_and_checked(server, monkeypatch, tmp_path):
@@ -308,39 +363,49 @@ def test_a_copy_at_lossbench_data_is_taken_and_checked(server, monkeypatch, tmp_
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         (copy / path).write_bytes(content)
     monkeypatch.setenv("LOSSBENCH_DATA", str(tmp_path / "copy"))
-    assert commands.fetch("toy").folder == str(copy) and server.asked == []
+    assert datasets.fetch("toy").folder == str(copy) and server.asked == []
     (copy / "data/images/case_0.bin").write_bytes(b"foreign")
     with pytest.raises(UserError, match="case_0"):
-        commands.verify("toy")
+        datasets.verify("toy")
 
 
 def test_sets_without_an_open_licence_come_by_name_only():
-    assert commands.resolve(["all"]) == ["msd_hippocampus", "magnetic_tile"]
-    assert commands.resolve(["sirst", "all", "sirst"]) == ["sirst", "msd_hippocampus", "magnetic_tile"]
+    assert datasets.resolve(["all"]) == ["msd_hippocampus", "magnetic_tile"]
+    assert datasets.resolve(["sirst", "all", "sirst"]) == ["sirst", "msd_hippocampus", "magnetic_tile"]
     with pytest.raises(UserError, match="did you mean 'camvid'"):
-        commands.resolve(["camvit"])
+        datasets.resolve(["camvit"])
     with pytest.raises(UserError, match="name the sets"):
-        commands.resolve([])
+        datasets.resolve([])
 
 
 def test_the_shipped_registries_are_those_of_the_sources():
     from collections import Counter
 
-    counts = {name: len(source.files) for name, source in sources.SOURCES.items()}
-    assert counts == {"msd_hippocampus": 520, "magnetic_tile": 2688, "crackforest": 236, "camvid": 402, "camvid_full": 1402, "sirst": 857}
-    assert set(sources.SOURCES["camvid"].files.items()) <= set(sources.SOURCES["camvid_full"].files.items())
-    rows = sources.tile_groups()
+    counts = {name: len(source.files) for name, source in fetch.SOURCES.items()}
+    assert counts == {
+        "msd_hippocampus": 520,
+        "magnetic_tile": 2688,
+        "crackforest": 236,
+        "camvid": 402,
+        "camvid_full": 1402,
+        "sirst": 857,
+    }
+    assert set(fetch.SOURCES["camvid"].files.items()) <= set(fetch.SOURCES["camvid_full"].files.items())
+    rows = fetch.tile_groups()
     sizes = Counter(row["group"] for row in rows)
     assert len(rows) == 1344 and len(sizes) == 254 and sum(size == 6 for size in sizes.values()) == 194
-    assert {row["path"] for row in rows} <= set(sources.SOURCES["magnetic_tile"].files)
-    assert all(source.licence and source.citation and source.url.startswith("https://") for source in sources.SOURCES.values())
+    assert {row["path"] for row in rows} <= set(fetch.SOURCES["magnetic_tile"].files)
+    assert all(
+        source.licence and source.citation and source.url.startswith("https://")
+        for source in fetch.SOURCES.values()
+    )
 
 
 def test_the_list_shows_every_set_in_eighty_columns(no_data):
     from rich.console import Console
 
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(commands.render_list(commands.list_sets()))
+    console.print(datasets.render_list(datasets.list_sets()))
     text = console.export_text()
-    assert all(name in text for name in sources.SOURCES) and text.count("absent") == len(sources.SOURCES)
+    assert all(name in text for name in fetch.SOURCES) and text.count("absent") == len(fetch.SOURCES)
     assert len(text.splitlines()) < 25

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmark import get_dataset
-from benchmark.data import layouts
-from benchmark.data.commands import render_inspection
-from benchmark.data.inspection import inspect
-from benchmark.errors import UserError
+from lossbench import get_dataset
+from lossbench.base.errors import UserError
+from lossbench.cli.datasets import render_inspection
+from lossbench.data import layouts
+from lossbench.data.inspection import inspect
 
 
 def load(root, seed=0, **options):
@@ -36,12 +36,18 @@ def test_every_format_gives_the_same_data(make_folder, suffix):
     assert [(m == 1).sum() for m in data.masks] == [25] * 12
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     count=st.integers(3, 8), height=st.integers(8, 40), width=st.integers(8, 40), classes=st.integers(2, 4), channels=st.sampled_from([1, 3]),
     suffix=st.sampled_from([".png", ".npy", ".tif"]), void=st.booleans(), seed=st.integers(0, 10**6),
 )  # fmt: skip
-def test_what_was_written_is_what_is_read(tmp_path_factory, count, height, width, classes, channels, suffix, void, seed):
+def test_what_was_written_is_what_is_read(
+    tmp_path_factory, count, height, width, classes, channels, suffix, void, seed
+):
     root = tmp_path_factory.mktemp("property")
     rng = np.random.default_rng(seed)
     shape = (height, width) if channels == 1 else (height, width, channels)
@@ -64,7 +70,9 @@ def test_what_was_written_is_what_is_read(tmp_path_factory, count, height, width
         rest[valid] = 255
         assert (rest == 255).all()
         plain = images[n] if channels == 1 else images[n][..., 0]
-        assert np.corrcoef(data.images[n, 0][valid].ravel(), plain.ravel())[0, 1] == pytest.approx(1, abs=1e-5)
+        assert np.corrcoef(data.images[n, 0][valid].ravel(), plain.ravel())[0, 1] == pytest.approx(
+            1, abs=1e-5
+        )
 
 
 def test_mask_names_may_carry_the_usual_endings_and_hidden_files_are_passed_over(make_folder):
@@ -85,12 +93,16 @@ def test_large_pictures_are_cropped_around_objects_and_never_shrunk(make_folder)
 
 def test_a_split_and_groups_are_taken_from_their_tables(make_folder):
     root = make_folder()
-    (root / "split.csv").write_text("name,split\n" + "".join(f"case{n:02d}.png,{('train', 'val', 'test')[n % 3]}\n" for n in range(12)))
+    (root / "split.csv").write_text(
+        "name,split\n" + "".join(f"case{n:02d}.png,{('train', 'val', 'test')[n % 3]}\n" for n in range(12))
+    )
     assert {part: index.tolist() for part, index in load(root).split.items()} == {
         part: list(range(k, 12, 3)) for k, part in enumerate(("train", "val", "test"))
     }
     (root / "split.csv").unlink()
-    (root / "groups.csv").write_text("name,group\n" + "".join(f"case{n:02d},patient {n // 3}\n" for n in range(12)))
+    (root / "groups.csv").write_text(
+        "name,group\n" + "".join(f"case{n:02d},patient {n // 3}\n" for n in range(12))
+    )
     for seed in range(4):
         data = load(root, seed=seed)
         assert len(np.unique(data.groups)) == 4
@@ -99,7 +111,9 @@ def test_a_split_and_groups_are_taken_from_their_tables(make_folder):
 
 def test_a_split_that_divides_a_group_is_refused(make_folder):
     root = make_folder()
-    (root / "split.csv").write_text("name,split\n" + "".join(f"case{n:02d},{('train', 'val', 'test')[n % 3]}\n" for n in range(12)))
+    (root / "split.csv").write_text(
+        "name,split\n" + "".join(f"case{n:02d},{('train', 'val', 'test')[n % 3]}\n" for n in range(12))
+    )
     (root / "groups.csv").write_text("name,group\n" + "".join(f"case{n:02d},{n // 2}\n" for n in range(12)))
     with pytest.raises(UserError, match="would leak"):
         load(root)
@@ -112,7 +126,11 @@ def test_a_split_that_divides_a_group_is_refused(make_folder):
         ("split.csv", "", "columns"),
         ("split.csv", "name,split\nstranger,train\n", "names 'stranger'"),
         ("split.csv", "name,split\ncase00,train\n", "does not name 'case01'"),
-        ("split.csv", "name,split\n" + "".join(f"case{n:02d},train\n" for n in range(12)), "no images for test, val"),
+        (
+            "split.csv",
+            "name,split\n" + "".join(f"case{n:02d},train\n" for n in range(12)),
+            "no images for test, val",
+        ),
         ("split.csv", "name,split\n" + "".join(f"case{n:02d},holdout\n" for n in range(12)), "'holdout'"),
         ("groups.csv", "name,group\ncase00,a\ncase00,b\n", "twice"),
         ("groups.csv", "name,group\ncase00,\n", "row without"),
@@ -144,7 +162,9 @@ def other_size(root):
 
 
 def colour_mask(root):
-    write(root / "masks" / "case03.png", np.random.default_rng(0).integers(0, 255, (24, 20, 3)).astype(np.uint8))
+    write(
+        root / "masks" / "case03.png", np.random.default_rng(0).integers(0, 255, (24, 20, 3)).astype(np.uint8)
+    )
 
 
 def grey_mask(root):
@@ -156,7 +176,12 @@ def grey_mask(root):
 
 def odd_values(root):
     for file in (root / "masks").iterdir():
-        write(file, np.where(np.arange(480).reshape(24, 20) % 9 == 0, 200, np.arange(480).reshape(24, 20) % 2 * 90).astype(np.uint8))
+        write(
+            file,
+            np.where(
+                np.arange(480).reshape(24, 20) % 9 == 0, 200, np.arange(480).reshape(24, 20) % 2 * 90
+            ).astype(np.uint8),
+        )
 
 
 def twins(root):
@@ -263,10 +288,20 @@ def make_task(tmp_path):
                     write(root / "imagesTr" / f"c_{n}_{channel:04d}.nii.gz", image[..., channel], spacing)
         (root / "imagesTr" / "._c_0.nii.gz").write_bytes(b"")
         if kind == "decathlon":
-            described = {"modality": {str(c): "MRI" for c in range(channels)}, "labels": {"0": "background", "1": "a", "2": "b"}, "training": entries}
+            described = {
+                "modality": {str(c): "MRI" for c in range(channels)},
+                "labels": {"0": "background", "1": "a", "2": "b"},
+                "training": entries,
+            }
         else:
-            described = {"channel_names": {str(c): "MRI" for c in range(channels)}, "labels": {"background": 0, "a": 1, "b": 2}, "numTraining": count}
-        (root / "dataset.json").write_text(json.dumps({**described, **({"labels": labels} if labels else {})}))
+            described = {
+                "channel_names": {str(c): "MRI" for c in range(channels)},
+                "labels": {"background": 0, "a": 1, "b": 2},
+                "numTraining": count,
+            }
+        (root / "dataset.json").write_text(
+            json.dumps({**described, **({"labels": labels} if labels else {})})
+        )
         return root
 
     return make
@@ -278,7 +313,9 @@ def test_task_folders_give_slices_and_volumes_with_their_names_and_spacing(make_
     root = make_task(kind, channels)
     slices, volumes = load(root), load(root, view="volumes")
     assert slices.classes == volumes.classes == ("background", "a", "b")
-    assert slices.images.shape == (30, channels, 20, 20) and slices.spacing == (1.0, 1.0) and slices.unit == "mm"
+    assert (
+        slices.images.shape == (30, channels, 20, 20) and slices.spacing == (1.0, 1.0) and slices.unit == "mm"
+    )
     assert volumes.images.shape == (5, channels, 20, 20, 8) and volumes.spacing == (1.0, 1.0, 2.0)
     assert (np.asarray(volumes.masks) == 1).sum() == 5 * 6 * 6 * 3 == (np.asarray(slices.masks) == 1).sum()
     assert len(np.unique(slices.groups)) == 5
@@ -291,7 +328,11 @@ def test_other_labels_of_a_task_are_refused_or_ignored_as_declared(make_task):
     root = make_task(labels={"background": 0, "whole": [1, 2]})
     with pytest.raises(UserError, match="regions"):
         load(root)
-    (root / "dataset.json").write_text(json.dumps({**json.loads((root / "dataset.json").read_text()), "labels": {"0": "background", "1": "a"}}))
+    (root / "dataset.json").write_text(
+        json.dumps(
+            {**json.loads((root / "dataset.json").read_text()), "labels": {"0": "background", "1": "a"}}
+        )
+    )
     with pytest.raises(UserError, match=r"c_0.nii.gz: holds the mask value 2"):
         load(root)
     (root / "dataset.json").write_text("{")
@@ -340,13 +381,21 @@ def seen(root):
 
 
 def test_inspect_tells_pairs_classes_fractions_and_gives_an_experiment_that_reads(make_folder, tmp_path):
-    from benchmark.experiment import read_experiment
+    from lossbench.experiment.reading import read_experiment
 
     root = make_folder(count=24, shape=(30, 30))
     found = seen(root)
-    assert found["pairs"] == 24 and found["sizes"] == "30x30, 1 channel" and found["empty"] == 0 and found["suspicious"] == []
+    assert (
+        found["pairs"] == 24
+        and found["sizes"] == "30x30, 1 channel"
+        and found["empty"] == 0
+        and found["suspicious"] == []
+    )
     assert [row["name"] for row in found["classes"]] == ["background", "foreground"]
-    assert found["classes"][1]["fraction"] == pytest.approx(25 / 900) and found["classes"][1]["median_object"] == 25
+    assert (
+        found["classes"][1]["fraction"] == pytest.approx(25 / 900)
+        and found["classes"][1]["median_object"] == 25
+    )
     (tmp_path / "e.toml").write_text(found["experiment"])
     assert len(read_experiment(tmp_path / "e.toml").cells()) == 4 * 5
 
@@ -361,7 +410,13 @@ def test_inspect_lists_everything_suspicious_and_still_reads_the_rest(make_folde
     rubbish(root)
     (root / "images" / "case04.png").write_bytes(b"rubbish")
     text = "\n".join(seen(root)["suspicious"])
-    for word in ("unmatched", "cannot be used", "near-duplicate ('case05' and 'case06')", "hold no foreground", "are few"):
+    for word in (
+        "unmatched",
+        "cannot be used",
+        "near-duplicate ('case05' and 'case06')",
+        "hold no foreground",
+        "are few",
+    ):
         assert word in text, word
 
 
@@ -383,7 +438,11 @@ def test_inspect_knows_groups_splits_and_task_folders(make_folder, make_task):
     (root / "groups.csv").write_text("name,group\n" + "".join(f"case{n:02d},{n // 3}\n" for n in range(12)))
     assert "4 groups (groups.csv)" in seen(root)["split"]
     found = seen(make_task("nnunet", 2))
-    assert found["layout"] == "an nnU-Net task" and [row["name"] for row in found["classes"]] == ["background", "a", "b"]
+    assert found["layout"] == "an nnU-Net task" and [row["name"] for row in found["classes"]] == [
+        "background",
+        "a",
+        "b",
+    ]
 
 
 def test_inspect_refuses_what_cannot_be_read_at_all(make_folder):

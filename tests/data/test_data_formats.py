@@ -8,8 +8,8 @@ import pytest
 from data_files import nifti_bytes
 from PIL import Image
 
-from benchmark.data.formats import labels_of, read_any, read_nifti, read_picture, stem_of, suffix_of
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.data.formats import labels_of, read_any, read_nifti, read_picture, stem_of, suffix_of
 
 VOLUME = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 
@@ -72,7 +72,9 @@ def test_any_single_damaged_header_byte_gives_an_array_or_one_sentence(tmp_path)
 
 def test_nibabel_agrees(tmp_path):
     nibabel = pytest.importorskip("nibabel")
-    nibabel.save(nibabel.Nifti1Image(VOLUME.astype(np.float32), np.diag([1, 2, 3, 1.0])), tmp_path / "v.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(VOLUME.astype(np.float32), np.diag([1, 2, 3, 1.0])), tmp_path / "v.nii.gz"
+    )
     array, spacing = read_nifti(tmp_path / "v.nii.gz")
     assert np.array_equal(array, VOLUME) and spacing == (1.0, 2.0, 3.0)
 
@@ -108,7 +110,12 @@ def test_pickles_and_unknown_suffixes_are_refused(tmp_path):
 def test_labels_may_be_whole_floats_and_nothing_else(tmp_path):
     assert labels_of(np.array([0.0, 2.0]), tmp_path).tolist() == [0, 2]
     assert labels_of(np.array([True, False]), tmp_path).tolist() == [1, 0]
-    for bad, word in (([0.5], "probability"), ([-1], "0 to 255"), ([256], "0 to 255"), ([np.nan], "0 to 255")):
+    for bad, word in (
+        ([0.5], "probability"),
+        ([-1], "0 to 255"),
+        ([256], "0 to 255"),
+        ([np.nan], "0 to 255"),
+    ):
         with pytest.raises(UserError, match=word):
             labels_of(np.array(bad), tmp_path)
 

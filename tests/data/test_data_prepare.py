@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import get_dataset
-from benchmark.data import prepare
-from benchmark.data.identity import identity
-from benchmark.data.prepare import Prepared, missing, open_prepared, prepared_path, zscore
-from benchmark.errors import UserError
-from benchmark.registry import parse_dataset
+from lossbench import get_dataset
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import parse_dataset
+from lossbench.data import prepare
+from lossbench.data.identity import identity
+from lossbench.data.prepare import Prepared, missing, open_prepared, prepared_path, zscore
 
 PARAMS = {"size": 8, "val_fraction": 0.2, "test_fraction": 0.2}
 
@@ -21,7 +21,12 @@ PARAMS = {"size": 8, "val_fraction": 0.2, "test_fraction": 0.2}
 def made():
     rng = np.random.default_rng(0)
     masks = (rng.random((20, 8, 8)) < 0.1).astype(np.uint8)
-    return Prepared(rng.normal(size=(20, 1, 8, 8)).astype(np.float32), masks, list(range(20)), [f"n{i}" for i in range(20)])
+    return Prepared(
+        rng.normal(size=(20, 1, 8, 8)).astype(np.float32),
+        masks,
+        list(range(20)),
+        [f"n{i}" for i in range(20)],
+    )
 
 
 def opened(build, seed=0, **changed):
@@ -44,10 +49,17 @@ def test_arrays_are_built_once_for_all_seeds_and_fractions(cache):
 
 
 def test_the_fingerprint_of_a_mapped_set_is_that_of_its_arrays(cache):
-    from benchmark.data.container import container
+    from lossbench.data.container import container
 
     data = opened(made)
-    same = container(name="x", images=np.array(data.images), masks=np.array(data.masks), split=data.split, groups=data.groups, ignore_index=255)
+    same = container(
+        name="x",
+        images=np.array(data.images),
+        masks=np.array(data.masks),
+        split=data.split,
+        groups=data.groups,
+        ignore_index=255,
+    )
     assert same.fingerprint == data.fingerprint
 
 
@@ -59,7 +71,9 @@ def test_a_failed_build_leaves_nothing_behind(cache):
         opened(broken)
 
     def wrong():
-        return Prepared(np.zeros((3, 1, 8, 8), np.float32), np.full((3, 8, 8), 7, np.uint8), [0, 1, 2], ["a", "b", "c"])
+        return Prepared(
+            np.zeros((3, 1, 8, 8), np.float32), np.full((3, 8, 8), 7, np.uint8), [0, 1, 2], ["a", "b", "c"]
+        )
 
     with pytest.raises(UserError, match=r"undeclared values \[7\]"):
         opened(wrong)
@@ -116,7 +130,9 @@ def test_processes_that_prepare_at_once_build_once(cache, tmp_path):
         "    Path({log!r}).open('a').write('x'); time.sleep(0.3); return t.made()\n"
         "print(t.opened(build).fingerprint)\n"
     ).format(here=str(Path(__file__).parent), root=str(Path(__file__).parents[2]), log=str(tmp_path / "log"))
-    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
     prints = {process.communicate(timeout=120)[0].strip() for process in running}
     assert len(prints) == 1 and prints != {""}
     assert (tmp_path / "log").read_text() == "x"
@@ -135,7 +151,9 @@ def test_zscore_makes_unit_spread_and_a_constant_image_zero():
     image = np.random.default_rng(0).normal(1e6, 30, (2, 9, 9))
     image[1] = 5
     scored = zscore(image, axes=(1, 2))
-    assert abs(scored[0].mean()) < 1e-5 and scored[0].std() == pytest.approx(1, abs=1e-5) and not scored[1].any()
+    assert (
+        abs(scored[0].mean()) < 1e-5 and scored[0].std() == pytest.approx(1, abs=1e-5) and not scored[1].any()
+    )
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------
@@ -153,10 +171,10 @@ def test_the_identity_depends_on_every_parameter_and_on_nothing_else(no_data):
 
 
 def test_the_identity_of_a_set_follows_its_registry(monkeypatch, no_data):
-    from benchmark.data import sources
+    from lossbench.data import fetch
 
     before = ident("sirst")
-    monkeypatch.setattr(sources, "registry_hash", lambda name: "other")
+    monkeypatch.setattr(fetch, "registry_hash", lambda name: "other")
     assert ident("sirst") != before
 
 
@@ -175,7 +193,7 @@ def test_the_identity_of_a_folder_is_its_content_not_its_place(make_folder, cach
 
 def test_the_identity_of_a_builder_of_ones_own_follows_its_source(tmp_path):
     file = tmp_path / "own.py"
-    text = "from benchmark import dataset\n\n@dataset('own')\ndef own(*, seed, n=3):\n    return {}\n"
+    text = "from lossbench import dataset\n\n@dataset('own')\ndef own(*, seed, n=3):\n    return {}\n"
     marks = []
     for body in ("n + 1", "n + 2"):
         file.write_text(text.format(body))
@@ -185,7 +203,12 @@ def test_the_identity_of_a_builder_of_ones_own_follows_its_source(tmp_path):
 
 def test_an_absent_set_is_said_with_its_size_and_licence(no_data):
     why = missing(parse_dataset("sirst"))
-    assert "lossbench data fetch sirst" in why and "15 MB" in why and "none stated" in why and "LOSSBENCH_DATA" in why
+    assert (
+        "lossbench data fetch sirst" in why
+        and "15 MB" in why
+        and "none stated" in why
+        and "LOSSBENCH_DATA" in why
+    )
     with pytest.raises(UserError, match="is not on this machine"):
         get_dataset("sirst")
     assert missing(parse_dataset("scenes")) == ""

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from benchmark import get_dataset
-from benchmark.data import hippocampus, public, sources
-from benchmark.data.files import check
-from benchmark.errors import UserError
+from lossbench import get_dataset
+from lossbench.base.errors import UserError
+from lossbench.data import fetch, public
+from lossbench.data.fetch import check
 
 pytestmark = pytest.mark.realdata
 GOLDEN = json.loads((Path(__file__).parent / "golden_stats.json").read_text())
@@ -28,7 +28,13 @@ def here(real_data):
 def summary(fractions):
     """Return the statistics that the golden file holds for a list of per-image fractions."""
     f = np.asarray(fractions)
-    return {"mean": f.mean(), "median": np.median(f), "min": f.min(), "max": f.max(), "empty_frac": (f == 0).mean()}
+    return {
+        "mean": f.mean(),
+        "median": np.median(f),
+        "min": f.min(),
+        "max": f.max(),
+        "empty_frac": (f == 0).mean(),
+    }
 
 
 def object_sizes(masks):
@@ -45,8 +51,10 @@ def test_hippocampus_volumes_have_the_golden_fractions_and_sizes():
     golden, fractions, voxels, pooled = GOLDEN["msd_hippocampus"], [], [], np.zeros(3)
     slices, empty = 0, np.zeros(3)
     for path in sorted((folder / "images").iterdir()):
-        image, mask = hippocampus.read_volume(path, folder / "labels" / path.name)
-        assert abs(image.mean()) < 1e-3 and image.std() == pytest.approx(1, abs=1e-3)  # although maxima go from 112 to 1.7 million
+        image, mask = public.read_volume(path, folder / "labels" / path.name)
+        assert abs(image.mean()) < 1e-3 and image.std() == pytest.approx(
+            1, abs=1e-3
+        )  # although maxima go from 112 to 1.7 million
         counts = np.bincount(mask.ravel(), minlength=3)
         assert counts.size == 3
         pooled += counts
@@ -56,19 +64,28 @@ def test_hippocampus_volumes_have_the_golden_fractions_and_sizes():
         for at, test in enumerate((mask > 0, mask == 1, mask == 2)):
             empty[at] += (~test.any((0, 1))).sum()
     assert len(fractions) == golden["n"] and np.allclose(pooled / pooled.sum(), golden["pooled"])
-    for k, name in enumerate(hippocampus.CLASSES):
+    for k, name in enumerate(public.CLASSES):
         assert summary(np.array(fractions)[:, k]) == pytest.approx(golden["per"][name])
-    for k, name in enumerate(hippocampus.CLASSES[1:], 1):
+    for k, name in enumerate(public.CLASSES[1:], 1):
         found = {q: np.percentile(np.array(voxels)[:, k], int(q)) for q in golden["volume_vox"][name]}
         assert found == pytest.approx(golden["volume_vox"][name])
-    assert slices == golden["slices_total"][2] and np.allclose(empty / slices, golden["empty_slice_frac_axis_any_ant_post"][2])
+    assert slices == golden["slices_total"][2] and np.allclose(
+        empty / slices, golden["empty_slice_frac_axis_any_ant_post"][2]
+    )
 
 
 def test_the_slices_of_all_volumes_are_the_volumes_padded_with_void():
     data = get_dataset("msd_hippocampus(subset=None)")
-    assert len(data) == 9270 and len(np.unique(data.groups)) == 260 and data.spacing == (1.0, 1.0) and data.unit == "mm"
+    assert (
+        len(data) == 9270
+        and len(np.unique(data.groups)) == 260
+        and data.spacing == (1.0, 1.0)
+        and data.unit == "mm"
+    )
     empty = [not np.isin(mask, (1, 2)).any() for mask in data.masks]
-    assert np.mean(empty) == pytest.approx(GOLDEN["msd_hippocampus"]["empty_slice_frac_axis_any_ant_post"][2][0])
+    assert np.mean(empty) == pytest.approx(
+        GOLDEN["msd_hippocampus"]["empty_slice_frac_axis_any_ant_post"][2][0]
+    )
     counts = np.bincount(data.masks.ravel(), minlength=256)
     assert np.allclose(counts[:3] / counts[:3].sum(), GOLDEN["msd_hippocampus"]["pooled"])
     assert not np.asarray(data.images[:, 0])[data.masks == 255].any()
@@ -79,14 +96,20 @@ def test_subsets_of_the_volumes_nest_and_the_split_moves_with_the_seed_by_volume
     names = [{name.split(":")[0] for name in data.card["names"]} for data in (small, large)]
     assert len(names[0]) == 10 and names[0] < names[1]
     other = get_dataset("msd_hippocampus(subset=10)", seed=1)
-    assert not np.array_equal(small.split["test"], other.split["test"]) and np.array_equal(small.images, other.images)
-    assert small.fingerprint != other.fingerprint == get_dataset("msd_hippocampus(subset=10)", seed=1).fingerprint
+    assert not np.array_equal(small.split["test"], other.split["test"]) and np.array_equal(
+        small.images, other.images
+    )
+    assert (
+        small.fingerprint
+        != other.fingerprint
+        == get_dataset("msd_hippocampus(subset=10)", seed=1).fingerprint
+    )
 
 
 @pytest.mark.parametrize("kind", public.KINDS)
 def test_tiles_of_each_kind_have_the_golden_fractions_and_objects(kind):
     golden = GOLDEN["magnetic_tile"][f"MT_{kind}"]
-    paths = [row["path"] for row in sources.tile_groups() if row["defect"] == f"MT_{kind}"]
+    paths = [row["path"] for row in fetch.tile_groups() if row["defect"] == f"MT_{kind}"]
     folder = check("magnetic_tile", [p for path in paths for p in (path, public.mask_path(path))])
     masks = [public.read_tile(folder, path)[1] for path in paths]
     assert len(masks) == golden["n"] and {m.max() for m in masks} <= {0, 1}
@@ -100,11 +123,18 @@ def test_no_tile_shows_in_two_parts_and_each_kind_shows_in_all():
     for seed in range(3):
         data = get_dataset("magnetic_tile", seed=seed)
         names = np.array([name.split("@")[0] for name in data.card["names"]])
-        group_of = {row["path"]: row["group"] for row in sources.tile_groups()}
+        group_of = {row["path"]: row["group"] for row in fetch.tile_groups()}
         parts = {part: {group_of[name] for name in names[index]} for part, index in data.split.items()}
-        assert not (parts["train"] & parts["test"] or parts["train"] & parts["val"] or parts["val"] & parts["test"])
+        assert not (
+            parts["train"] & parts["test"] or parts["train"] & parts["val"] or parts["val"] & parts["test"]
+        )
         for index in data.split.values():
-            assert {name.split("/")[0] for name in names[index]} == {"MT_Blowhole", "MT_Crack", "MT_Break", "MT_Free"}
+            assert {name.split("/")[0] for name in names[index]} == {
+                "MT_Blowhole",
+                "MT_Crack",
+                "MT_Break",
+                "MT_Free",
+            }
     free = np.char.startswith(names, "MT_Free")
     assert free.sum() == 257 and (~free).sum() == 257
 
@@ -127,7 +157,7 @@ def test_cracks_are_the_codes_two_and_four_and_not_the_road_they_enclose():
 def test_streets_have_the_golden_fractions_with_the_unlabelled_as_void(part):
     folder = check("camvid")
     golden = GOLDEN["camvid"][part]
-    paths = [path for path in sources.SOURCES["camvid"].files if path.startswith(f"CamVid/{part}/")]
+    paths = [path for path in fetch.SOURCES["camvid"].files if path.startswith(f"CamVid/{part}/")]
     masks = [public.read_street(folder, path)[1] for path in paths]
     assert len(masks) == golden["n"] and {int(v) for m in masks for v in np.unique(m)} == {*range(11), 255}
     for k, name in enumerate([*public.CAMVID, "Unlabelled"]):
@@ -143,7 +173,11 @@ def test_validation_streets_are_the_end_of_each_training_sequence():
     assert all(item.name > last[item.name.split("/")[2][:6]] for item in parts["val"])
     assert len({item.group for item in items}) == 3 + 3 + 2
     official = public.camvid_items("camvid_full")
-    assert [sum(item.part == part for item in official) for part in ("train", "val", "test")] == [367, 101, 233]
+    assert [sum(item.part == part for item in official) for part in ("train", "val", "test")] == [
+        367,
+        101,
+        233,
+    ]
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -156,7 +190,9 @@ def test_targets_have_the_golden_fractions_and_sizes_in_the_official_split(part)
     others = [mask for stem, (_, mask) in zip(stems, pairs, strict=True) if stem != "Misc_111"]
     assert len(stems) == golden["n"]
     assert np.mean([m.mean() for m in others]) == pytest.approx(golden["per"]["mean"], rel=0.01)
-    assert summary([mask.mean() for _, mask in pairs])["median"] == pytest.approx(golden["per"]["median"], rel=0.02)
+    assert summary([mask.mean() for _, mask in pairs])["median"] == pytest.approx(
+        golden["per"]["median"], rel=0.02
+    )
     assert min(int(m.sum()) for m in others) >= 4
 
 
@@ -164,7 +200,7 @@ def test_crops_of_infrared_frames_keep_a_target_whole():
     data = get_dataset("sirst")
     assert all(len(index) == n for index, n in zip(data.split.values(), (256, 85, 86), strict=True))
     assert (data.masks == 1).any((1, 2)).all()
-    folder = sources.raw_folder("sirst")
+    folder = fetch.raw_folder("sirst")
     for n in range(0, 427, 20):
         _, whole = public.read_target(folder, data.card["names"][n].split("@")[0])
         labelled, _ = ndimage.label(whole, np.ones((3, 3)))

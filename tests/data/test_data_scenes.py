@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.data import posterior, sampling, shapes, synthetic
-from benchmark.data.synthetic import scenes
-from benchmark.errors import UserError
+from lossbench.base.errors import UserError
+from lossbench.data import posterior
+from lossbench.data import scenes as sampling
+from lossbench.data import scenes as synthetic
+from lossbench.data.scenes import scenes
 
 SMALL = {"n_train": 40, "n_val": 10, "n_test": 20}
 
@@ -36,7 +38,9 @@ def test_every_factor_keeps_the_expected_fraction(parameters):
     for part in ("train", "test"):
         expected = parameters.get("foreground", 0.03) * (1 - parameters.get("empty", 0.0))
         assert data.truth["expected"][part][1] == pytest.approx(expected, rel=0.02)
-    assert (data.masks[data.split["train"]] == 1).mean() == pytest.approx(data.truth["expected"]["train"][1], rel=0.06)
+    assert (data.masks[data.split["train"]] == 1).mean() == pytest.approx(
+        data.truth["expected"]["train"][1], rel=0.06
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,15 +73,21 @@ def test_the_posterior_is_calibrated_by_counting(parameters, count):
             if np.count_nonzero(inside.any(1)) < 50:
                 continue
             tested += 1
-            surplus = ((labelled - claimed) * inside).sum(1)  # by image, since pixels of one image go together
+            surplus = ((labelled - claimed) * inside).sum(
+                1
+            )  # by image, since pixels of one image go together
             error = surplus.std(ddof=1) * np.sqrt(count)
             assert abs(surplus.sum()) < 4 * error + 1e-3 * inside.sum() + 3, (k, low, high)
         assert tested >= 3
 
 
 def test_the_posterior_equals_a_sum_over_every_template_and_place_written_out():
-    data = scenes(seed=0, size=16, foreground=0.05, noise=0.8, boundary_shift=0.2, n_train=3, n_val=1, n_test=1)
-    (_, _, kind), *_ = sampling._kinds(_scene(size=16, foreground=0.05, noise=0.8, boundary_shift=0.2), "train")[0]
+    data = scenes(
+        seed=0, size=16, foreground=0.05, noise=0.8, boundary_shift=0.2, n_train=3, n_val=1, n_test=1
+    )
+    (_, _, kind), *_ = sampling._kinds(
+        _scene(size=16, foreground=0.05, noise=0.8, boundary_shift=0.2), "train"
+    )[0]
     for n in range(3):
         weights, inside = [], []
         for t in range(len(kind.weight)):
@@ -87,14 +97,20 @@ def test_the_posterior_equals_a_sum_over_every_template_and_place_written_out():
                 box = tuple(slice(c, c + s) for c, s in zip(corner, kind.appearance[t].shape, strict=True))
                 clean[box], probability[box] = kind.appearance[t], kind.probability[t]
                 residual = data.images[n, 0] - clean
-                weights.append(kind.weight[t] / (rows * columns) * np.exp(-(residual**2).sum() / (2 * 0.8**2)))
+                weights.append(
+                    kind.weight[t] / (rows * columns) * np.exp(-(residual**2).sum() / (2 * 0.8**2))
+                )
                 inside.append(probability)
         exact = np.einsum("t,tij->ij", np.array(weights) / np.sum(weights), np.array(inside))
         assert np.abs(data.posterior[n, 1] - exact).max() < 1e-4
 
 
 def _scene(**given):
-    full = {name: p.default for name, p in __import__("inspect").signature(scenes).parameters.items() if name != "seed"}
+    full = {
+        name: p.default
+        for name, p in __import__("inspect").signature(scenes).parameters.items()
+        if name != "seed"
+    }
     return synthetic._checked({**full, **given})
 
 
@@ -105,7 +121,9 @@ def test_arrangements_sum_as_if_all_were_listed(counts, seed):
     tiles, kinds = sum(counts), len(counts)
     logs = np.random.default_rng(seed).normal(0, 2, (2, tiles, kinds))
     contents = sorted(set(itertools.permutations(np.repeat(np.arange(kinds), counts).tolist())))
-    scores = np.array([[logs[b, np.arange(tiles), list(order)].sum() for order in contents] for b in range(2)])
+    scores = np.array(
+        [[logs[b, np.arange(tiles), list(order)].sum() for order in contents] for b in range(2)]
+    )
     total, marginal = posterior.assignment(logs, counts)
     assert np.allclose(total, np.log(np.exp(scores).mean(1)))
     shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
@@ -143,19 +161,22 @@ def test_more_test_images_leave_the_training_images_as_they_are():
 
 
 def test_sizes_span_a_factor_of_a_hundred_log_uniformly():
-    areas, weights = shapes.sizes(60.0, 100.0)
+    areas, weights = posterior.sizes(60.0, 100.0)
     assert areas[-1] / areas[0] == pytest.approx(100, rel=0.2)
     assert (areas * weights).sum() == pytest.approx(60, rel=0.01)
     steps = np.diff(np.log(areas))
     assert np.allclose(steps, np.log(100) / (len(areas) - 1), atol=0.3)
     data = scenes(seed=0, size_ratio=100.0, foreground=0.02, n_train=300, n_val=1, n_test=1)
     realised = np.bincount((data.masks[:300] == 1).sum((1, 2)))
-    assert np.isin(np.flatnonzero(realised), shapes.sizes(0.02 * 64**2, 100.0)[0]).all()
+    assert np.isin(np.flatnonzero(realised), posterior.sizes(0.02 * 64**2, 100.0)[0]).all()
 
 
 def test_the_shares_of_empty_images_are_exact_in_each_part():
     data = scenes(seed=0, empty=0.3, empty_test=0.5, n_train=200, n_val=50, n_test=40)
-    empty = {part: int((data.masks[index].reshape(len(index), -1).max(1) == 0).sum()) for part, index in data.split.items()}
+    empty = {
+        part: int((data.masks[index].reshape(len(index), -1).max(1) == 0).sum())
+        for part, index in data.split.items()
+    }
     assert empty == {"train": 60, "val": 15, "test": 20}
 
 
@@ -174,13 +195,28 @@ def test_label_noise_spares_the_test_images():
 
 
 def test_classes_have_the_shares_that_the_ratio_says():
-    data = scenes(seed=0, classes=5, class_ratio=100.0, foreground=0.1, size=128, noise=1.0, n_train=30, n_val=1, n_test=1)
+    data = scenes(
+        seed=0,
+        classes=5,
+        class_ratio=100.0,
+        foreground=0.1,
+        size=128,
+        noise=1.0,
+        n_train=30,
+        n_val=1,
+        n_test=1,
+    )
     shares = np.bincount(data.masks.ravel(), minlength=5)[1:] / data.masks.size
-    assert shares.sum() == pytest.approx(0.1, rel=0.02) and shares[0] / shares[-1] == pytest.approx(100, rel=0.1)
+    assert shares.sum() == pytest.approx(0.1, rel=0.02) and shares[0] / shares[-1] == pytest.approx(
+        100, rel=0.1
+    )
 
 
 def test_varying_proportions_vary_between_images_and_keep_the_total():
-    fixed, varying = (scenes(seed=0, classes=4, shape="field", foreground=0.3, proportions=p, **SMALL) for p in ("fixed", "varying"))
+    fixed, varying = (
+        scenes(seed=0, classes=4, shape="field", foreground=0.3, proportions=p, **SMALL)
+        for p in ("fixed", "varying")
+    )
     for data in (fixed, varying):
         assert np.allclose((data.masks > 0).mean((1, 2)), 0.3, atol=1e-3)
         assert data.posterior is None

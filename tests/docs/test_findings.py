@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark import findings
-from benchmark.analysis.claims import read_claims
-from benchmark.errors import UserError
+from lossbench.analysis.claims import read_claims
+from lossbench.base.errors import UserError
+from tools import findings
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "results" / "paper"
@@ -36,16 +36,37 @@ def study(tmp_path):
     names = ["claim", "claim_verdict", "test", "role", "verdict", "estimate", "low", "high", "p_adjusted"]
     rows = [{**ROW, **dict(zip(names, row, strict=False)), **row[-1]} for row in VERDICTS]
     pd.DataFrame(rows).to_csv(tables / "verdicts.csv", index=False)
-    shared = {"dataset": "scenes()", "data_label": "scenes", "recipe": "r", "loss": "ce", "loss_label": "ce", "outcome": "done"}
+    shared = {
+        "dataset": "scenes()",
+        "data_label": "scenes",
+        "recipe": "r",
+        "loss": "ce",
+        "loss_label": "ce",
+        "outcome": "done",
+    }
     shared |= {"commit": "abcdef0123", "cpu_seconds": 5400}
-    cells = [{**shared, "block": str(seed), "seed": seed, "dice@0.5": value} for seed, value in enumerate((0.5, 0.75))]
+    cells = [
+        {**shared, "block": str(seed), "seed": seed, "dice@0.5": value}
+        for seed, value in enumerate((0.5, 0.75))
+    ]
     pd.DataFrame(cells).to_parquet(tables / "cells.parquet")
     pd.DataFrame({"cpu": ["Some processor", "Some processor"]}).to_parquet(tables / "origins.parquet")
-    board = {"dataset": "real", "data_label": "camvid", "loss_label": "ce", "mean": 0.7512, "low": 0.74, "high": 0.761}
-    pd.DataFrame([board, board | {"dataset": "scenes()", "data_label": "scenes"}]).to_csv(tables / "leaderboard.csv", index=False)
+    board = {
+        "dataset": "real",
+        "data_label": "camvid",
+        "loss_label": "ce",
+        "mean": 0.7512,
+        "low": 0.74,
+        "high": 0.761,
+    }
+    pd.DataFrame([board, board | {"dataset": "scenes()", "data_label": "scenes"}]).to_csv(
+        tables / "leaderboard.csv", index=False
+    )
     (figures / "gap.png").write_bytes(b"")
     (figures / "gap.txt").write_text("Figure 12. The gap. Points are means.\n")
-    (tmp_path / "experiments" / "published.csv").write_text("data,loss,dice,source\nKvasir,ce,89.3,x\nKvasir,dice,,x\n")
+    (tmp_path / "experiments" / "published.csv").write_text(
+        "data,loss,dice,source\nKvasir,ce,89.3,x\nKvasir,dice,,x\n"
+    )
     return findings.Results(tmp_path / "results", tmp_path)
 
 
@@ -64,8 +85,14 @@ def test_only_what_stands_between_markers_is_written(study):
         ("effect C1.2", "−2.0 points a decade [−3.0, −1.0]"),
         ("effect C1.3", "+0.20 points [−0.10, +0.50] (scenes)"),
         ("effect C2.2", "×0.607 [0.549, 0.670]"),
-        ("sure C1.2", "adjusted p = .002, 40 blocks on 4 data set variants, minimum detectable effect 0.40, smallest of interest 0.50"),
-        ("sure C1.3", "p = .400, 40 blocks on 4 data set variants, minimum detectable effect –, smallest of interest 0.50"),
+        (
+            "sure C1.2",
+            "adjusted p = .002, 40 blocks on 4 data set variants, minimum detectable effect 0.40, smallest of interest 0.50",
+        ),
+        (
+            "sure C1.3",
+            "p = .400, 40 blocks on 4 data set variants, minimum detectable effect –, smallest of interest 0.50",
+        ),
         ("tally", "1 supported · 1 contradicted"),
         (
             "power",
@@ -86,8 +113,14 @@ def test_a_marker_shows_the_numbers_of_the_tables(study, call, text):
 
 def test_the_table_of_verdicts_shows_the_test_that_decided(study):
     lines = findings.show("verdicts", study).strip().splitlines()
-    assert lines[2] == "| [C1](docs/findings.md#c1) A beats B | ✓ supported | −2.0 points a decade [−3.0, −1.0] | .002 | C1.2: B falls. |"
-    assert lines[3] == "| [C2](docs/findings.md#c2) A beats B | ✕ contradicted | ×0.607 [0.549, 0.670] | <.001 | C2.2: Too small. |"
+    assert (
+        lines[2]
+        == "| [C1](docs/findings.md#c1) A beats B | ✓ supported | −2.0 points a decade [−3.0, −1.0] | .002 | C1.2: B falls. |"
+    )
+    assert (
+        lines[3]
+        == "| [C2](docs/findings.md#c2) A beats B | ✕ contradicted | ×0.607 [0.549, 0.670] | <.001 | C2.2: Too small. |"
+    )
 
 
 def test_the_tests_of_a_claim_mark_the_primary_ones(study):
@@ -98,7 +131,12 @@ def test_the_tests_of_a_claim_mark_the_primary_ones(study):
 
 def test_published_values_stand_beside_those_of_real_images(study):
     lines = findings.show("published", study).strip().splitlines()
-    assert lines == ["| Dice, % | ce | dice |", "|---|---|---|", "| Kvasir (published) | 89.3 | – |", "| camvid | 75.1 [74.0, 76.1] | – |"]
+    assert lines == [
+        "| Dice, % | ce | dice |",
+        "|---|---|---|",
+        "| Kvasir (published) | 89.3 | – |",
+        "| camvid | 75.1 [74.0, 76.1] | – |",
+    ]
 
 
 def test_a_figure_is_linked_from_where_the_page_is(study):
@@ -123,15 +161,13 @@ def test_a_marker_that_cannot_be_filled_is_named(study, call, names):
 
 
 def test_the_command_writes_the_pages_and_says_which(study, monkeypatch, capsys):
-    from benchmark import cli_results
-
     monkeypatch.chdir(study.root)
     for name in findings.FILES:
         (study.root / name).write_text("<!-- verdict C2 -->?<!-- / -->")
-    cli_results.findings(Path("results"))
+    findings.main(Path("results"))
     assert capsys.readouterr().out.splitlines() == [f"written  {name}" for name in findings.FILES]
     assert (study.root / "docs" / "findings.md").read_text() == "<!-- verdict C2 -->contradicted<!-- / -->"
-    cli_results.findings(Path("results"))
+    findings.main(Path("results"))
     assert "nothing to write" in capsys.readouterr().out
 
 
@@ -155,11 +191,13 @@ def test_every_claim_has_its_chapter_with_all_of_its_tests():
         assert f"<!-- tests {claim.id} -->" in text, claim.id
 
 
-@pytest.mark.skipif(not (STUDY / "tables" / "verdicts.csv").is_file(), reason="the tables of the study are not here")
+@pytest.mark.skipif(
+    not (STUDY / "tables" / "verdicts.csv").is_file(), reason="the tables of the study are not here"
+)
 @pytest.mark.parametrize("name", findings.FILES)
 def test_the_pages_say_what_the_committed_tables_say(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert findings.fill(text, findings.Results(STUDY, ROOT, name)) == text, "run `lossbench findings`"
+    assert findings.fill(text, findings.Results(STUDY, ROOT, name)) == text, "run: python -m tools.findings"
 
 
 # Names of claims, tests, thresholds and settings hold digits, but are no results.

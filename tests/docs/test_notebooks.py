@@ -10,7 +10,12 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_the_four_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["01_claims", "02_add_a_loss", "03_region_size_bias", "04_your_data"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_claims",
+        "02_add_a_loss",
+        "03_region_size_bias",
+        "04_your_data",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -31,7 +36,9 @@ def test_a_notebook_runs_to_its_end(path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(path.parents[1]))
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
 
 
@@ -41,7 +48,7 @@ def test_where_the_study_is_missing_a_small_one_takes_its_place(tmp_path, monkey
     sys.modules.pop("small_study", None)
     import small_study
 
-    from benchmark import load_table
+    from lossbench import load_table
 
     monkeypatch.setattr(small_study, "STUDY", tmp_path / "none")
     monkeypatch.setattr(small_study.tempfile, "mkdtemp", lambda prefix: str(tmp_path))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import __version__
+from lossbench import __version__
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -23,7 +23,9 @@ def test_every_link_within_the_repository_leads_somewhere(page):
         file = page.parent / path if path else page
         assert file.exists() or _made_by_the_study(file), f"{page.name}: {target}"
         if anchor and file.suffix == ".md":
-            assert f'id="{anchor}"' in file.read_text(encoding="utf-8") or anchor in _headings(file), f"{page.name}: {target}"
+            assert f'id="{anchor}"' in file.read_text(encoding="utf-8") or anchor in _headings(file), (
+                f"{page.name}: {target}"
+            )
 
 
 def _made_by_the_study(file: Path) -> bool:
@@ -44,8 +46,12 @@ def test_nothing_is_left_to_be_written(page):
 
 def _rows(page: str) -> list[tuple[str, str]]:
     """Return what each row of the table of speeds says, with the text of the page that it links."""
-    found = re.findall(r"\[([^\]]+)\]\((\w+\.md)\)\.?([^|]*)\|", (ROOT / "docs" / page).read_text(encoding="utf-8"))
-    return [(says + " " + rest, (ROOT / "docs" / name).read_text(encoding="utf-8")) for says, name, rest in found]
+    found = re.findall(
+        r"\[([^\]]+)\]\((\w+\.md)\)\.?([^|]*)\|", (ROOT / "docs" / page).read_text(encoding="utf-8")
+    )
+    return [
+        (says + " " + rest, (ROOT / "docs" / name).read_text(encoding="utf-8")) for says, name, rest in found
+    ]
 
 
 def test_the_speeds_told_are_those_that_were_measured():
@@ -84,15 +90,21 @@ def test_the_changelog_tells_of_this_version():
 def test_every_command_that_the_pages_tell_exists():
     from typer.main import get_command
 
-    from benchmark.cli import app
+    from lossbench.cli.main import app
 
     known = set(get_command(app).commands)
-    told = set(re.findall(r"(?:^|`|bin/)lossbench ([a-z]+)", "\n".join(page.read_text(encoding="utf-8") for page in PAGES), re.MULTILINE))
+    told = set(
+        re.findall(
+            r"(?:^|`|bin/)lossbench ([a-z]+)",
+            "\n".join(page.read_text(encoding="utf-8") for page in PAGES),
+            re.MULTILINE,
+        )
+    )
     assert len(told) > 5 and told <= known, told - known
 
 
 def test_there_are_as_many_claims_as_the_pages_say():
-    from benchmark.analysis.claims import read_claims
+    from lossbench.analysis.claims import read_claims
 
     assert len(read_claims().claims) == 16
     for name in ("README.md", "docs/findings.md", "CHANGELOG.md", "CITATION.cff"):

@@ -23,7 +23,11 @@ def read(page: str, folder: Path, **environment: str) -> str:
     written, other python is run, sh is run line by line, output must be in what the last sh block printed ("..." stands for anything).
     """
     paths = os.pathsep.join([*filter(None, [environment.pop("first", "")]), str(ROOT)])
-    environment = os.environ | {"PYTHONPATH": paths, "LOSSBENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"} | environment
+    environment = (
+        os.environ
+        | {"PYTHONPATH": paths, "LOSSBENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+        | environment
+    )
     printed, last = "", ""
     for kind, body in BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8")):
         named = FILE.match(body)
@@ -37,13 +41,15 @@ def read(page: str, folder: Path, **environment: str) -> str:
         elif kind == "output":
             for line in body.splitlines():
                 parts = [re.escape(part.strip()) for part in line.split("...")]
-                assert re.search(".*".join(parts), last), f"{page} says {line!r}, but this was printed:\n{last}"
+                assert re.search(".*".join(parts), last), (
+                    f"{page} says {line!r}, but this was printed:\n{last}"
+                )
     return printed
 
 
 def _command(line: str) -> list[str]:
     program, *arguments = shlex.split(line)
-    return [sys.executable, *({"lossbench": ["-m", "benchmark"], "python": []}[program]), *arguments]
+    return [sys.executable, *({"lossbench": ["-m", "lossbench"], "python": []}[program]), *arguments]
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
@@ -81,6 +87,6 @@ def tables(folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests" / "golden"))
     import mini_study
 
-    from benchmark.analysis.tables import compact, write_tables
+    from lossbench.tables.compact import compact, write_tables
 
     write_tables(compact(mini_study.records()), folder / "tables")

@@ -12,7 +12,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "golden"), str(Path(__file__).pa
 def tables():
     import mini_study
 
-    from benchmark.analysis.tables import compact
+    from lossbench.tables.compact import compact
 
     return compact(record | {"parts": ""} for record in mini_study.records(real=True))
 
@@ -21,6 +21,6 @@ def tables():
 def study():
     import study as made
 
-    from benchmark.analysis.tables import compact
+    from lossbench.tables.compact import compact
 
     return compact(made.records())

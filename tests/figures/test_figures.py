@@ -7,27 +7,26 @@ import re
 import numpy as np
 import pytest
 
-from benchmark import figures
-from benchmark.errors import UserError
-from benchmark.figures import style
+from lossbench.base.errors import UserError
+from lossbench.figures import drawing, style
 
-EMPIRICAL = [name for name, entry in figures.entries().items() if not entry.theory]
-THEORY = [name for name, entry in figures.entries().items() if entry.theory]
+EMPIRICAL = [name for name, entry in drawing.entries().items() if not entry.theory]
+THEORY = [name for name, entry in drawing.entries().items() if entry.theory]
 
 
 MINI = ("size_ratio", "dice_gap", "leaderboard", "training_curves")
-OUTSIDE = ("panel",)  # drawn from masks that `lossbench panel` makes, not from the tables of a study
+OUTSIDE = ("panel",)  # drawn from masks that `python -m tools.panel` makes, not from the tables of a study
 EMPIRICAL = [name for name in EMPIRICAL if name not in OUTSIDE]
 
 
 @pytest.fixture(scope="module")
 def drawn(tables):
-    return {name: figures.draw(name, tables) for name in MINI}
+    return {name: drawing.draw(name, tables) for name in MINI}
 
 
 @pytest.fixture(scope="module")
 def full(study):
-    found, skipped = figures.draw_everything(study, [*EMPIRICAL, *THEORY])
+    found, skipped = drawing.draw_everything(study, [*EMPIRICAL, *THEORY])
     assert not skipped
     return {item.name: item for item in found}
 
@@ -36,27 +35,35 @@ def only(tables, **choice):
     cells = tables["cells"]
     for column, values in choice.items():
         cells = cells[cells[column].isin(values)]
-    return {"cells": cells} | {name: tables[name][tables[name]["key"].isin(cells["key"])] for name in figures.TABLES if name != "cells"}
+    return {"cells": cells} | {
+        name: tables[name][tables[name]["key"].isin(cells["key"])]
+        for name in drawing.TABLES
+        if name != "cells"
+    }
 
 
 def test_every_figure_has_its_own_number_and_name():
-    numbers = [entry.number for entry in figures.entries().values()]
+    numbers = [entry.number for entry in drawing.entries().values()]
     assert len(set(numbers)) == len(numbers)
-    assert {entry.number for entry in figures.entries().values()} >= {1, *range(3, 20)}
+    assert {entry.number for entry in drawing.entries().values()} >= {1, *range(3, 20)}
 
 
 @pytest.mark.parametrize("name", [*EMPIRICAL, *THEORY])
 def test_the_same_tables_give_the_same_bytes(name, study, full, tmp_path):
-    again = figures.draw(name, study)
+    again = drawing.draw(name, study)
     assert again.svg == full[name].svg
-    for a, b in zip(figures.save(full[name], tmp_path / "a"), figures.save(again, tmp_path / "b"), strict=True):
+    for a, b in zip(
+        drawing.save(full[name], tmp_path / "a"), drawing.save(again, tmp_path / "b"), strict=True
+    ):
         assert a.read_bytes() == b.read_bytes(), a.name
 
 
 @pytest.mark.parametrize("name", MINI)
 def test_a_caption_says_how_many_cells_and_blocks_and_where_they_came_from(name, drawn):
     caption = drawn[name].caption
-    shown = "64 cells in 16 blocks (4" if name == "training_curves" else "96 cells in 24 blocks (6"  # four panels at most
+    shown = (
+        "64 cells in 16 blocks (4" if name == "training_curves" else "96 cells in 24 blocks (6"
+    )  # four panels at most
     assert f"{shown} data set variants, 4 seeds each)" in caption
     assert "1 collapsed" in caption or name == "training_curves"
 
@@ -70,7 +77,7 @@ def test_every_caption_ends_with_its_evidence_and_every_figure_is_described(name
 
 @pytest.mark.parametrize("name", [*EMPIRICAL, *THEORY])
 def test_the_numbers_behind_a_figure_are_saved_beside_it(name, full, tmp_path):
-    paths = figures.save(full[name], tmp_path)
+    paths = drawing.save(full[name], tmp_path)
     assert [p.name for p in paths] == [f"{name}{end}" for end in (".svg", ".png", ".csv", ".txt")]
     assert len(paths[2].read_text().splitlines()) == len(full[name].data) + 1
     assert paths[0].stat().st_size < 400_000
@@ -81,7 +88,10 @@ def test_an_svg_holds_no_date_no_program_and_no_address_but_its_namespaces(name,
     svg = full[name].svg
     assert "dc:date" not in svg and "Matplotlib" not in svg
     links = set(re.findall(r"https?://[^\"'<> ]+", svg))
-    assert all(link.startswith(("http://www.w3.org/", "http://purl.org/", "http://creativecommons.org/")) for link in links), links
+    assert all(
+        link.startswith(("http://www.w3.org/", "http://purl.org/", "http://creativecommons.org/"))
+        for link in links
+    ), links
 
 
 def test_the_size_figure_shows_geometric_means_of_the_ratio(tables, drawn):
@@ -106,7 +116,7 @@ def test_a_public_set_stands_at_its_measured_foreground(drawn):
 
 
 def test_scenes_at_one_foreground_fraction_are_no_ladder(tables):
-    from benchmark.figures import points
+    from lossbench.figures import points
 
     place = points.places(only(tables, dataset=["scenes(foreground=0.05)", "sirst"])["cells"])
     assert (place["ladder"] == "").all()
@@ -115,7 +125,7 @@ def test_scenes_at_one_foreground_fraction_are_no_ladder(tables):
 def test_refused_pairs_have_no_place_among_paired_differences(tables):
     cells = tables["cells"].copy()
     cells.loc[cells["loss"] == "focal", "order_hash"] = "another"
-    drawn = figures.draw("dice_gap", {**tables, "cells": cells})
+    drawn = drawing.draw("dice_gap", {**tables, "cells": cells})
     assert "focal" not in set(drawn.data["loss"])
 
 
@@ -135,8 +145,8 @@ def test_refused_pairs_have_no_place_among_paired_differences(tables):
 )
 def test_little_data_gives_a_figure_or_a_sentence(name, choice, study):
     try:
-        figures.entries()[name].draw(only(study, **choice))
-    except figures.NothingToDraw as reason:
+        drawing.entries()[name].draw(only(study, **choice))
+    except drawing.NothingToDraw as reason:
         assert str(reason).startswith("needs ")
 
 
@@ -145,22 +155,27 @@ def test_many_losses_are_drawn_too(tables):
 
     base = tables["cells"]
     ce = base[base["loss"] == "ce"]
-    more = [ce.assign(loss=f"loss{i}", loss_label=f"a rather long loss label {i}", family="user", key=ce["key"] + str(i)) for i in range(8)]
+    more = [
+        ce.assign(
+            loss=f"loss{i}", loss_label=f"a rather long loss label {i}", family="user", key=ce["key"] + str(i)
+        )
+        for i in range(8)
+    ]
     cells = pd.concat([base, *more], ignore_index=True)
     for name in (*MINI, "rankings"):
-        assert figures.draw(name, {**tables, "cells": cells}).svg
+        assert drawing.draw(name, {**tables, "cells": cells}).svg
 
 
 def test_an_unknown_figure_names_the_nearest(tables):
     with pytest.raises(UserError, match="did you mean 'size_ratio'"):
-        figures.draw("size_ratios", tables)
+        drawing.draw("size_ratios", tables)
 
 
 def test_draw_all_reads_the_stored_tables_and_writes_beside_them(tables, tmp_path):
-    from benchmark.analysis.tables import write_tables
+    from lossbench.tables.compact import write_tables
 
     write_tables(tables, tmp_path / "tables")
-    paths = figures.draw_all(tmp_path)
+    paths = drawing.draw_all(tmp_path)
     assert {p.stem for p in paths} >= {*MINI, *THEORY} and len(paths) % 4 == 0
     assert all(p.parent == tmp_path / "figures" and p.is_file() for p in paths)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import figures
-from benchmark.analysis import mean_ranks
-from benchmark.figures import bounds, fields, noise, parts, public, uncertain
-from benchmark.theory import boundaries, decomposition
+from lossbench.analysis import rankings
+from lossbench.figures import drawing, fields, points, public, training, uncertain
+from lossbench.figures import theory as bounds
+from lossbench.theory import boundaries, decomposition
 
 
 def cells_of(study, part, **where):
@@ -34,52 +34,67 @@ def cells_of(study, part, **where):
 )
 def test_a_figure_whose_cells_lack_says_what_it_needs(name, needs, tables):
     cells = tables["cells"]
-    plain = cells[cells["dataset_name"] == "scenes"].drop(columns=[c for c in cells if c.startswith("dice_q")])
-    short = {**tables, "cells": plain[plain["loss"] != "focal"] if name != "rankings" else plain[plain["loss"].isin(["ce", "dice"])]}
-    with pytest.raises(figures.NothingToDraw, match=f"^needs .*{needs}"):
-        figures.draw(name, short)
+    plain = cells[cells["dataset_name"] == "scenes"].drop(
+        columns=[c for c in cells if c.startswith("dice_q")]
+    )
+    short = {
+        **tables,
+        "cells": plain[plain["loss"] != "focal"]
+        if name != "rankings"
+        else plain[plain["loss"].isin(["ce", "dice"])],
+    }
+    with pytest.raises(drawing.NothingToDraw, match=f"^needs .*{needs}"):
+        drawing.draw(name, short)
 
 
 def test_figures_of_the_ladder_leave_other_parts_out(study):
     for name in ("size_ratio", "dice_gap", "threshold_curves", "size_bound", "reliability"):
-        _, data, _, _ = figures.entries()[name].draw(study)
+        _, data, _, _ = drawing.entries()[name].draw(study)
         seen = data["data_label" if "data_label" in data else "label"].dropna()
         assert set(seen) == {f"scenes(foreground={f})" for f in (0.002, 0.01, 0.05, 0.2)}, name
 
 
 def test_the_leaderboard_has_no_row_for_a_learning_rate_arm_or_a_factorial(study):
-    data = figures.draw("leaderboard", study).data
+    data = drawing.draw("leaderboard", study).data
     usual = cells_of(study, "ladder")["recipe"].iloc[0]
     assert set(data["recipe"]) == {usual}
     assert "scenes(foreground=0.03)" not in set(data["dataset"]) and "sirst" in set(data["dataset"])
 
 
 def test_the_curves_of_the_part_made_for_them_are_shown_and_the_noise_of_the_loss_below(study):
-    data = figures.draw("training_curves", study).data
+    data = drawing.draw("training_curves", study).data
     assert set(data["dataset"]) == {"scenes(foreground=0.02)"}
     row = data[data["loss_noise mean"].notna() & (data["loss"] == "ce")].iloc[0]
     own = cells_of(study, "curves", loss="ce", recipe=row["recipe"])
-    assert row["loss_noise mean"] == pytest.approx(np.exp(own["log_loss_noise"].mean())) and row["loss_noise n"] == 3
+    assert (
+        row["loss_noise mean"] == pytest.approx(np.exp(own["log_loss_noise"].mean()))
+        and row["loss_noise n"] == 3
+    )
 
 
 def test_variants_of_one_data_set_stand_in_the_order_of_their_batch(study):
-    facts = parts.rarest_first(cells_of(study, "curves"))
+    facts = points.rarest_first(cells_of(study, "curves"))
     batch = study["cells"].drop_duplicates("recipe").set_index("recipe")["recipe.batch"]
     assert [batch[recipe] for recipe in facts["recipe"]] == [1, 16]
-    assert parts.without_common(["a, batch 1, long", "b, batch 4, long"]) == ["a, batch 1", "b, batch 4"]
-    assert parts.without_common(["a, long"]) == ["a, long"] and parts.without_common(["a", "a"]) == ["a", "a"]
+    assert points.without_common(["a, batch 1, long", "b, batch 4, long"]) == ["a, batch 1", "b, batch 4"]
+    assert points.without_common(["a, long"]) == ["a, long"] and points.without_common(["a", "a"]) == [
+        "a",
+        "a",
+    ]
 
 
 def test_an_experiment_without_a_part_answers_with_all_its_cells(tables, study):
-    assert len(parts.of_parts(tables["cells"], "ladder")) == len(tables["cells"])
+    assert len(points.of_parts(tables["cells"], "ladder")) == len(tables["cells"])
     cells = study["cells"].assign(parts=study["cells"]["parts"].replace("ladder", "rates,ladder"))
-    assert len(parts.of_parts(cells, "ladder")) == 48
+    assert len(points.of_parts(cells, "ladder")) == 48
 
 
 def test_measured_values_of_public_sets_stand_beside_the_published_ones(study):
-    data = figures.draw("public_sets", study).data
+    data = drawing.draw("public_sets", study).data
     row = data.query("source == 'measured' and label == 'sirst' and loss == 'dice_ce'").iloc[0]
-    assert row["mean"] == pytest.approx(100 * cells_of(study, "public", dataset="sirst", loss="dice_ce")["dice@0.5"].mean())
+    assert row["mean"] == pytest.approx(
+        100 * cells_of(study, "public", dataset="sirst", loss="dice_ce")["dice@0.5"].mean()
+    )
     assert row["low"] < row["mean"] < row["high"] and row["n"] == 3
     theirs = data[data["source"] == "published"].set_index(["label", "loss"])["mean"]
     assert theirs["Kvasir", "ce"] == 89.3 and theirs["CVC-ClinicDB", "ce_l1"] == 93.5
@@ -92,52 +107,68 @@ def test_the_size_error_follows_from_the_recorded_terms_and_lies_below_the_bound
     p = rng.uniform(0.01, 0.6, 400)
     y = (rng.uniform(size=400) < 0.1).astype(float)
     two, truth = np.stack([1 - p, p], 1), np.stack([1 - y, y], 1)
-    curves = pd.DataFrame({"size_ratio_soft": [p.mean() / y.mean()], "size_dice": [np.log(p.mean() + y.mean())]})
+    curves = pd.DataFrame(
+        {"size_ratio_soft": [p.mean() / y.mean()], "size_dice": [np.log(p.mean() + y.mean())]}
+    )
     found = bounds.proportion_error(curves)[0]
     assert found == pytest.approx(np.abs(two.mean(0) - truth.mean(0)).sum())
     assert found < decomposition.size_error_bound(decomposition.cross_entropy(two, truth))
-    data = figures.draw("size_bound", study).data
-    assert (data["error"] <= np.sqrt(2 * data["ce"])).all() and (data["error"] <= np.sqrt(2 * data["size_ce"]) * (1 + 1e-4)).all()
+    data = drawing.draw("size_bound", study).data
+    assert (data["error"] <= np.sqrt(2 * data["ce"])).all() and (
+        data["error"] <= np.sqrt(2 * data["size_ce"]) * (1 + 1e-4)
+    ).all()
 
 
 def test_simulated_noise_follows_the_formulas_and_their_slopes():
     sizes = np.array([64, 256, 1024])
-    drawn, formula = noise.by_size(sizes), noise.by_formula(sizes)
-    expected = {"Dice, errors over the area": -0.5, "Dice, errors at the rim": -0.75, "CE, errors at the rim": 0.25}
+    drawn, formula = training.by_size(sizes), training.by_formula(sizes)
+    expected = {
+        "Dice, errors over the area": -0.5,
+        "Dice, errors at the rim": -0.75,
+        "CE, errors at the rim": 0.25,
+    }
     for case, exponent in expected.items():
         own = drawn[drawn["case"] == case]
-        assert noise.slope(own) == pytest.approx(exponent, abs=0.03)
-        assert own["y"].to_numpy() == pytest.approx(formula.loc[formula["case"] == case, "y"].to_numpy(), rel=0.05)
+        assert training.slope(own) == pytest.approx(exponent, abs=0.03)
+        assert own["y"].to_numpy() == pytest.approx(
+            formula.loc[formula["case"] == case, "y"].to_numpy(), rel=0.05
+        )
 
 
 def test_relative_to_its_mean_dice_over_small_batches_is_noisier_than_dice_of_each_image():
-    four = noise.by_batch(np.array([4])).set_index("case")["y"]
+    four = training.by_batch(np.array([4])).set_index("case")["y"]
     assert four["CE"] < four["Dice of each image"] < four["Dice over the batch"] < 2 * four["CE"]
 
 
 def test_volume_bias_is_the_geometric_mean_in_percent_beside_its_theory(study):
-    data = figures.draw("volume_bias", study).data
+    data = drawing.draw("volume_bias", study).data
     row = data.query("loss == 'ce' and kind == 'hard' and shift == 0.4 and rim == 0").iloc[0]
     own = cells_of(study, "uncertain", loss="ce", **{"data.boundary_shift": 0.4})
     assert row["mean"] == pytest.approx(100 * np.expm1(own["log_size_ratio_hard@0.5"].mean()))
-    theory = data[(data["kind"] == "theory") & (data["of"] == "hard") & (data["shift"] == 0.4)].set_index("loss")["mean"]
+    theory = data[(data["kind"] == "theory") & (data["of"] == "hard") & (data["shift"] == 0.4)].set_index(
+        "loss"
+    )["mean"]
     assert theory.to_dict() == pytest.approx({"ce": -13.8, "dice": -6.9, "batch_dice": 12.4}, abs=0.1)
     rim = data.query("kind == 'theory' and rim > 0 and of == 'hard'").set_index("loss")["mean"]
     pixels = 0.05 * 64**2
-    assert rim["dice"] == pytest.approx(100 * boundaries.uncertain_rim(round(pixels / 2), round(pixels * 0.5 / 0.4), 0.4).dice)
+    assert rim["dice"] == pytest.approx(
+        100 * boundaries.uncertain_rim(round(pixels / 2), round(pixels * 0.5 / 0.4), 0.4).dice
+    )
     assert rim["ce"] == pytest.approx(-50, abs=1)
 
 
 def test_a_loss_without_theory_is_measured_all_the_same(study):
     cells = study["cells"].replace({"loss": {"ce": "mine", "dice": "yours", "batch_dice": "theirs"}})
-    data = figures.draw("volume_bias", {**study, "cells": cells}).data
+    data = drawing.draw("volume_bias", {**study, "cells": cells}).data
     assert set(data["kind"]) == {"hard", "soft"} and data["loss"].nunique() == 3
     assert not len(uncertain.theory(["mine"], data))
 
 
 def test_threshold_curves_are_means_over_seeds_and_name_half_the_best_dice_of_ce(study):
-    drawn = figures.draw("threshold_curves", study)
-    row = drawn.data.query("loss == 'ce' and data_label == 'scenes(foreground=0.2)' and abs(threshold - 0.4) < 1e-6").iloc[0]
+    drawn = drawing.draw("threshold_curves", study)
+    row = drawn.data.query(
+        "loss == 'ce' and data_label == 'scenes(foreground=0.2)' and abs(threshold - 0.4) < 1e-6"
+    ).iloc[0]
     best = cells_of(study, "ladder", loss="ce", dataset="scenes(foreground=0.2)")["dice@val"].mean()
     assert row["mean"] == pytest.approx(best, abs=1e-4) and row["n"] == 3
     assert f"best threshold of ce 0.40, D*/2 {best / 2:.2f}" in drawn.alt
@@ -146,45 +177,62 @@ def test_threshold_curves_are_means_over_seeds_and_name_half_the_best_dice_of_ce
 
 def test_settings_of_a_size_term_are_read_from_its_loss_with_every_default():
     assert fields.setting("ce_l1") == {"term": "ce_l1", "weight": 1.0, "temperature": 10.0}
-    assert fields.setting("ce_kl(size_weight=0.1, temperature=1.0)") == {"term": "ce_kl", "weight": 0.1, "temperature": 1.0}
-    assert [fields.setting(loss) for loss in ("ce", "ce_l1(over='batch')", "ce_l1 + dice", "ce_l1_of_mine")] == [None] * 4
+    assert fields.setting("ce_kl(size_weight=0.1, temperature=1.0)") == {
+        "term": "ce_kl",
+        "weight": 0.1,
+        "temperature": 1.0,
+    }
+    assert [
+        fields.setting(loss) for loss in ("ce", "ce_l1(over='batch')", "ce_l1 + dice", "ce_l1_of_mine")
+    ] == [None] * 4
 
 
 def test_the_grid_of_a_size_term_shows_gains_over_ce_and_errors_in_size(study):
-    data = figures.draw("size_term_grid", study).data
+    data = drawing.draw("size_term_grid", study).data
     row = data.query("term == 'ce_l1' and weight == 0.1").iloc[0]
     mean = cells_of(study, "terms").groupby("loss")["dice@0.5"].mean()
     assert row["gain"] == pytest.approx(100 * (mean["ce_l1(size_weight=0.1)"] - mean["ce"]))
-    assert row["size"] == pytest.approx(cells_of(study, "terms", loss="ce_l1(size_weight=0.1)")["log_size_ratio_hard@0.5"].abs().mean())
+    assert row["size"] == pytest.approx(
+        cells_of(study, "terms", loss="ce_l1(size_weight=0.1)")["log_size_ratio_hard@0.5"].abs().mean()
+    )
     assert len(data) == 5
 
 
 def test_dice_by_size_shows_the_columns_of_the_fifths(study):
-    data = figures.draw("object_sizes", study).data
-    assert set(data["dataset"]) == {"scenes(foreground=0.02, size_ratio=50)"} and set(data["arm"]) == {"0.5", "val"}
+    data = drawing.draw("object_sizes", study).data
+    assert set(data["dataset"]) == {"scenes(foreground=0.02, size_ratio=50)"} and set(data["arm"]) == {
+        "0.5",
+        "val",
+    }
     row = data.query("loss == 'dice' and arm == 'val' and fifth == 1").iloc[0]
     assert row["mean"] == pytest.approx(cells_of(study, "sizes", loss="dice")["dice_q1@val"].mean())
 
 
 def test_reliability_pools_pixels_and_leaves_out_bins_that_hold_few(study):
-    data = figures.draw("reliability", study).data
+    data = drawing.draw("reliability", study).data
     bins = data[data["bin"].notna() & (data["loss"] == "dice") & (data["label"] == "scenes(foreground=0.2)")]
     assert set(bins["bin"]) == set(range(9)) and (bins["pixels"] == 3000).all()
     assert (bins["frequency"] / bins["probability"]).to_numpy() == pytest.approx(0.9, rel=1e-5)
-    error = data[data["ece"].notna() & (data["loss"] == "dice") & (data["label"] == "scenes(foreground=0.2)")].iloc[0]
+    error = data[
+        data["ece"].notna() & (data["loss"] == "dice") & (data["label"] == "scenes(foreground=0.2)")
+    ].iloc[0]
     own = cells_of(study, "ladder", loss="dice", dataset="scenes(foreground=0.2)")["ece"]
     assert error["ece"] == pytest.approx(np.exp(np.log(own).mean()))
 
 
 def test_false_alarms_are_shown_by_loss_and_share_of_empty_training_images(study):
-    data = figures.draw("empty_images", study).data
+    data = drawing.draw("empty_images", study).data
     rates = data.set_index(["loss", "empty"])["fp_rate@0.5 mean"]
-    assert rates["ce", 0.0] == pytest.approx(0.8) and rates["dice", 0.7] == pytest.approx(0.1) and len(rates) == 6
+    assert (
+        rates["ce", 0.0] == pytest.approx(0.8)
+        and rates["dice", 0.7] == pytest.approx(0.1)
+        and len(rates) == 6
+    )
     assert (data["n"] == 3).all()
 
 
 def test_losses_are_ranked_where_all_of_them_were_trained(study):
-    data = figures.draw("rankings", study).data
+    data = drawing.draw("rankings", study).data
     dice = data[data["metric"] == "dice@0.5"].set_index("loss")
     assert set(dice.index) == {"ce", "dice", "dice_ce"} and (dice["n"] == 6).all()
     assert dice["mean"].sum() == pytest.approx(1 + 2 + 3) and dice["mean"].idxmax() == "ce"
@@ -193,7 +241,14 @@ def test_losses_are_ranked_where_all_of_them_were_trained(study):
 
 def test_with_enough_data_sets_the_critical_difference_is_drawn(study):
     base = cells_of(study, "ladder")
-    many = [base.assign(dataset=base["dataset"] + str(i), data_label=base["data_label"] + str(i), block=base["block"] + str(i)) for i in range(3)]
-    drawn = figures.draw("rankings", {**study, "cells": pd.concat(many, ignore_index=True)})
-    assert drawn.data["critical_difference"].iloc[0] == pytest.approx(mean_ranks.critical_difference(4, 12))
+    many = [
+        base.assign(
+            dataset=base["dataset"] + str(i),
+            data_label=base["data_label"] + str(i),
+            block=base["block"] + str(i),
+        )
+        for i in range(3)
+    ]
+    drawn = drawing.draw("rankings", {**study, "cells": pd.concat(many, ignore_index=True)})
+    assert drawn.data["critical_difference"].iloc[0] == pytest.approx(rankings.critical_difference(4, 12))
     assert "Nemenyi" in drawn.caption

@@ -40,8 +40,16 @@ def record(
     }
     rest = {"ce": 0.1, "dice": 0.0, "0.5*ce + 0.5*dice": 0.5, "focal": 0.12}
     noise = own.gauss(0, 0.004) * spread
-    at_half, tuned = best - gap[loss] + noise, best - rest[loss] * gap[loss] + noise + own.gauss(0, 0.002) * spread
-    hard = {"ce": -0.35 * (rare - 0.7), "dice": 0.02, "0.5*ce + 0.5*dice": -0.03, "focal": -0.35 * (rare - 0.7)}
+    at_half, tuned = (
+        best - gap[loss] + noise,
+        best - rest[loss] * gap[loss] + noise + own.gauss(0, 0.002) * spread,
+    )
+    hard = {
+        "ce": -0.35 * (rare - 0.7),
+        "dice": 0.02,
+        "0.5*ce + 0.5*dice": -0.03,
+        "focal": -0.35 * (rare - 0.7),
+    }
     soft = {"ce": 0.01, "dice": 0.025, "0.5*ce + 0.5*dice": 0.02, "focal": math.log(1 + 2.2 * rare)}
     if rate != RECIPE["learning_rate"]:
         gain = {"ce": 0.03, "dice": -0.02}.get(loss, 0.0)
@@ -106,11 +114,18 @@ def record(
     }  # fmt: skip
 
 
-def records(seeds: int = 4, real: bool = False, losses=tuple(LOSSES), foreground=FOREGROUND, **options) -> list[dict]:
+def records(
+    seeds: int = 4, real: bool = False, losses=tuple(LOSSES), foreground=FOREGROUND, **options
+) -> list[dict]:
     """Return the records of the mini study; ``real=True`` adds two public sets, whose foreground is measured, not
     set.
     """
-    found = [record(f"scenes(foreground={f})", f, loss, seed, **options) for f in foreground for seed in range(seeds) for loss in losses]
+    found = [
+        record(f"scenes(foreground={f})", f, loss, seed, **options)
+        for f in foreground
+        for seed in range(seeds)
+        for loss in losses
+    ]
     if real:
         for name, f in (("magnetic_tile", 0.025), ("sirst", 0.0006)):
             found += [record(name, f, loss, seed, **options) for seed in range(seeds) for loss in losses]
@@ -119,10 +134,16 @@ def records(seeds: int = 4, real: bool = False, losses=tuple(LOSSES), foreground
 
 def study() -> list[dict]:
     """Return the records of the ladder, of two losses at three times the rate, and of Dice on two levels of boundary shift."""
-    found = [r | {"parts": "ladder,rates,uncertain"} if "foreground=0.05" in r["cell"]["dataset"] else r for r in records()]
+    found = [
+        r | {"parts": "ladder,rates,uncertain"} if "foreground=0.05" in r["cell"]["dataset"] else r
+        for r in records()
+    ]
     for seed in range(6):
         for rate in (0.005, 0.015) if seed > 3 else (0.015,):
-            found += [record("scenes(foreground=0.05)", 0.05, loss, seed, parts="rates", rate=rate) for loss in ("ce", "dice")]
+            found += [
+                record("scenes(foreground=0.05)", 0.05, loss, seed, parts="rates", rate=rate)
+                for loss in ("ce", "dice")
+            ]
     for seed in range(4):
         for shift in (0.1, 0.2, 0.4):
             dataset = f"scenes(boundary_shift={shift}, foreground=0.05)"

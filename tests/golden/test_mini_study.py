@@ -11,8 +11,34 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-VERDICTS = ["test", "role", "verdict", "claim_verdict", "estimate", "low", "high", "p", "p_adjusted", "null", "n_blocks", "n_datasets", "mde"]
-BOARD = ["dataset", "place", "loss_label", "mean", "low", "high", "n", "collapsed", "best", "best_val", "size_ratio_hard@0.5"]
+VERDICTS = [
+    "test",
+    "role",
+    "verdict",
+    "claim_verdict",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "p_adjusted",
+    "null",
+    "n_blocks",
+    "n_datasets",
+    "mde",
+]
+BOARD = [
+    "dataset",
+    "place",
+    "loss_label",
+    "mean",
+    "low",
+    "high",
+    "n",
+    "collapsed",
+    "best",
+    "best_val",
+    "size_ratio_hard@0.5",
+]
 CELLS = ["dataset", "loss", "seed", "recipe.learning_rate", "parts", "block", "outcome", "dice@0.5", "dice@val", "log_size_ratio_hard@0.5",
          "log_size_ratio_soft", "steps_to_half", "log_loss_noise", "log_grad_noise"]  # fmt: skip
 PROFILES = ["part", "loss_label", "kind", "value", "low", "high", "n_runs"]
@@ -23,23 +49,36 @@ STABILITY = ["part", "metric", "kind", "against", "tau", "low", "high", "same_fi
 def answers():
     import mini_study
 
-    from benchmark.analysis.answers import answer
-    from benchmark.analysis.claims import read_claims
-    from benchmark.analysis.profiles import profiles, stability
-    from benchmark.analysis.tables import compact
+    from lossbench.analysis.answers import answer
+    from lossbench.analysis.claims import read_claims
+    from lossbench.analysis.rankings import profiles, stability
+    from lossbench.tables.compact import compact
 
     tables = compact(mini_study.study())
     ladder = tables["cells"][tables["cells"]["parts"].str.contains("ladder")]
-    found = {"profiles": profiles(tables["cells"], thresholds=()), "stability": stability(ladder, ("dice@0.5", "nll"))}
-    return {"cells": tables["cells"], **answer(tables, read_claims(HERE / "mini_claims.toml")).tables, **found}
+    found = {
+        "profiles": profiles(tables["cells"], thresholds=()),
+        "stability": stability(ladder, ("dice@0.5", "nll")),
+    }
+    return {
+        "cells": tables["cells"],
+        **answer(tables, read_claims(HERE / "mini_claims.toml")).tables,
+        **found,
+    }
 
 
-TABLES = {"cells": CELLS, "verdicts": VERDICTS, "leaderboard": BOARD, "profiles": PROFILES, "stability": STABILITY}
+TABLES = {
+    "cells": CELLS,
+    "verdicts": VERDICTS,
+    "leaderboard": BOARD,
+    "profiles": PROFILES,
+    "stability": STABILITY,
+}
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_mini_study_gives_the_numbers_that_were_reviewed(answers, table, tmp_path):
-    from benchmark.analysis.tables import write_csv
+    from lossbench.tables.compact import write_csv
 
     golden = HERE / f"mini_{table}.csv"
     new = write_csv(answers[table][TABLES[table]], tmp_path / golden.name)
@@ -76,4 +115,7 @@ def test_the_verdicts_find_what_was_built_in(answers):
 
 
 def test_a_test_without_cells_names_the_command_that_trains_them(answers):
-    assert answers["verdicts"].set_index("test").loc["M7.missing", "command"] == "lossbench sweep paper --loss nowhere"
+    assert (
+        answers["verdicts"].set_index("test").loc["M7.missing", "command"]
+        == "lossbench sweep paper --loss nowhere"
+    )

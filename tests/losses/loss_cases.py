@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from benchmark.data.distance import signed_distances
-from benchmark.registry import get_loss, losses
+from lossbench.catalogue.registry import get_loss, losses
+from lossbench.data.container import signed_distances
 
 VOID = 255
 PRESETS = sorted(losses())

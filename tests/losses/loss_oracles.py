@@ -74,7 +74,9 @@ def batch_dice(z, y, **_):
 
 
 def dice_squared(z, y, **_):
-    return over_classes(z, y, lambda p, g: ((p - g) ** 2).sum() / ((p**2).sum() + (g**2).sum()), range(1, z.shape[1]))
+    return over_classes(
+        z, y, lambda p, g: ((p - g) ** 2).sum() / ((p**2).sum() + (g**2).sum()), range(1, z.shape[1])
+    )
 
 
 def log_dice(z, y, **_):
@@ -167,13 +169,17 @@ def mcc(z, y, **_):
 
 def sens_spec(z, y, **_):
     def term(p, g):
-        return 0.05 * ((g - p) ** 2 * g).sum() / g.sum() + 0.95 * ((g - p) ** 2 * (1 - g)).sum() / (1 - g).sum()
+        return (
+            0.05 * ((g - p) ** 2 * g).sum() / g.sum() + 0.95 * ((g - p) ** 2 * (1 - g)).sum() / (1 - g).sum()
+        )
 
     return over_classes(z, y, term, range(1, z.shape[1]))
 
 
 def cosine(z, y, **_):
-    return over_classes(z, y, lambda p, g: 1 - p @ g / np.linalg.norm(p) / np.linalg.norm(g), range(1, z.shape[1]))
+    return over_classes(
+        z, y, lambda p, g: 1 - p @ g / np.linalg.norm(p) / np.linalg.norm(g), range(1, z.shape[1])
+    )
 
 
 def shares(z, y, temperature):
@@ -245,7 +251,9 @@ def gen_surface(z, y, progress, distance_map, **_):
         d = maps.reshape(len(p), -1)
         g = np.stack([labels == c for c in range(len(p))]) * 1.0
         w = 1 / (g.sum(1) ** 2 + 1)
-        losses.append(1 - (w * ((d * (1 - (g + p))) ** 2).sum(1)).sum() / (w * ((d * (1 - 2 * g)) ** 2).sum(1)).sum())
+        losses.append(
+            1 - (w * ((d * (1 - (g + p))) ** 2).sum(1)).sum() / (w * ((d * (1 - 2 * g)) ** 2).sum(1)).sum()
+        )
     return (1 - progress) * dice_ce(z, y) + progress * np.mean(losses)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from loss_cases import VOID, case, evaluate
 
-from benchmark.errors import UserError
-from benchmark.losses import adapters
-from benchmark.registry import get_loss
+from lossbench.base.errors import UserError
+from lossbench.catalogue import adapters
+from lossbench.catalogue.registry import get_loss
 
 ALL = [(library, name) for library, names in adapters.PEERS.items() for name in names]
 peers = pytest.mark.peers
@@ -58,7 +58,9 @@ def test_void_pixels_are_honoured_or_refused(library, name):
     assert (gradient.movedim(1, -1)[holed == VOID] == 0).all()
     unused, _ = evaluate(f"{library}:{name}", logits, target, VOID)
     plain, _ = evaluate(f"{library}:{name}", logits, target)
-    assert float(unused) == pytest.approx(float(plain), rel=1e-5)  # MONAI's focal loss alone would be twice as large
+    assert float(unused) == pytest.approx(
+        float(plain), rel=1e-5
+    )  # MONAI's focal loss alone would be twice as large
 
 
 @peers
@@ -66,8 +68,14 @@ def test_large_half_precision_logits_do_not_overflow():
     logits = torch.zeros(1, 2, 512, 512, dtype=torch.float16)
     target = torch.zeros(1, 512, 512, dtype=torch.long)
     target[:, :128] = 1
-    for spec in ("monai:DiceLoss(include_background=False)", "smp:DiceLoss", "kornia:DiceLoss(average='macro')"):
-        assert float(get_loss(spec)(logits, target)) == pytest.approx(float(get_loss(spec)(logits.float(), target)), rel=1e-6)
+    for spec in (
+        "monai:DiceLoss(include_background=False)",
+        "smp:DiceLoss",
+        "kornia:DiceLoss(average='macro')",
+    ):
+        assert float(get_loss(spec)(logits, target)) == pytest.approx(
+            float(get_loss(spec)(logits.float(), target)), rel=1e-6
+        )
 
 
 @peers
@@ -75,7 +83,9 @@ def test_the_unified_focal_loss_of_monai_gets_its_softmax():
     logits, target = case(2, dtype=torch.float32)
     raw = importlib.import_module("monai.losses").AsymmetricUnifiedFocalLoss()
     hot = torch.nn.functional.one_hot(target, 2).movedim(-1, 1).float()
-    assert float(get_loss("monai:AsymmetricUnifiedFocalLoss")(logits, target)) == pytest.approx(float(raw(logits.softmax(1), hot)))
+    assert float(get_loss("monai:AsymmetricUnifiedFocalLoss")(logits, target)) == pytest.approx(
+        float(raw(logits.softmax(1), hot))
+    )
 
 
 @peers
@@ -95,9 +105,15 @@ def test_sigmoid_focal_losses_are_pointed_out():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("monai:DiceLoss(smoth_nr=1)", "monai:DiceLoss has no argument 'smoth_nr'; did you mean 'smooth_nr'?"),
+        (
+            "monai:DiceLoss(smoth_nr=1)",
+            "monai:DiceLoss has no argument 'smoth_nr'; did you mean 'smooth_nr'?",
+        ),
         ("monai:DiceLoss(size=1)", "there are: batch, include_background"),
-        ("monai:DiceLoss(softmax=False)", "'softmax' of monai:DiceLoss is set by lossbench; its free arguments are: include_background"),
+        (
+            "monai:DiceLoss(softmax=False)",
+            "'softmax' of monai:DiceLoss is set by lossbench; its free arguments are: include_background",
+        ),
         ("monai:DiceLoss(ignore_index=255)", "'ignore_index' of monai:DiceLoss is set by lossbench"),
         ("monai:FocalLoss(include_background=False)", "drops the background before the softmax"),
         ("monai:DiceLos", "monai:DiceLos is not one of its segmentation losses; did you mean 'DiceLoss'?"),
@@ -133,8 +149,16 @@ def test_an_unknown_library_is_named():
 
 @peers
 def test_the_record_can_say_what_was_injected():
-    assert adapters.injected("monai", "FocalLoss") == {"to_onehot_y": False, "reduction": "mean", "use_softmax": True}
-    assert adapters.injected("smp", "SoftCrossEntropyLoss") == {"reduction": "mean", "dim": 1, "smooth_factor": 0.0}
+    assert adapters.injected("monai", "FocalLoss") == {
+        "to_onehot_y": False,
+        "reduction": "mean",
+        "use_softmax": True,
+    }
+    assert adapters.injected("smp", "SoftCrossEntropyLoss") == {
+        "reduction": "mean",
+        "dim": 1,
+        "smooth_factor": 0.0,
+    }
     assert adapters.version("monai").count(".") >= 2
 
 
@@ -148,7 +172,7 @@ def test_lists_become_tensors_where_the_library_wants_them():
 
 def test_parsing_a_spec_imports_no_library():
     code = (
-        "import sys; from benchmark.registry import parse_loss; parse_loss('monai:DiceLoss(gamma=2) + smp:DiceLoss');"
+        "import sys; from lossbench.catalogue.registry import parse_loss; parse_loss('monai:DiceLoss(gamma=2) + smp:DiceLoss');"
         "assert not {'monai', 'segmentation_models_pytorch', 'kornia', 'torch'} & set(sys.modules)"
     )
     import subprocess

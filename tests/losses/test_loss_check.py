@@ -2,12 +2,12 @@
 
 import pytest
 
-from benchmark.errors import UserError
-from benchmark.losses import check
+from lossbench.base.errors import UserError
+from lossbench.losses import contract
 
 BROKEN = """
 import torch
-from benchmark import loss
+from lossbench import loss
 
 @loss("good", penalises_empty=True)
 def good(logits, target, *, ignore_index=None):
@@ -89,13 +89,13 @@ def file(tmp_path_factory):
 
 
 def failed(file, name):
-    report = check.run(name, [file])
+    report = contract.run(name, [file])
     assert not report.passed
     return {row.test: row for row in report.rows if row.passed is False}
 
 
 def test_a_sound_user_loss_passes(file):
-    report = check.run("good", [file])
+    report = contract.run("good", [file])
     assert report.passed, [row for row in report.rows if row.passed is False]
     assert {"reduction", "cost, forward and backward"} <= {row.test for row in report.rows}
 
@@ -105,7 +105,11 @@ def test_a_sound_user_loss_passes(file):
     [
         ("nan_on_empty", "finite: all background", "the value not finite"),
         ("deaf_to_void", "void pixels count for nothing", "largest gradient there"),
-        ("one_per_image", "is a scalar that depends on the logits", "returned a tensor of shape (2,) instead of a scalar"),
+        (
+            "one_per_image",
+            "is a scalar that depends on the logits",
+            "returned a tensor of shape (2,) instead of a scalar",
+        ),
         ("a_number", "is a scalar that depends on the logits", "returned a float instead of a scalar tensor"),
         ("detached", "is a scalar that depends on the logits", "without gradient"),
         ("raises", "is a scalar that depends on the logits", "no [idea] what to do (my_losses.py:"),
@@ -125,11 +129,11 @@ def test_a_broken_loss_fails_the_row_that_names_its_fault(file, name, test, word
 
 
 def test_a_loss_that_returns_no_scalar_is_told_so_once(file):
-    assert len(check.run("one_per_image", [file]).rows) == 1
+    assert len(contract.run("one_per_image", [file]).rows) == 1
 
 
 def test_a_loss_for_two_classes_is_not_failed_for_a_third(file):
-    report = check.run("two_classes", [file])
+    report = contract.run("two_classes", [file])
     assert report.passed, [row for row in report.rows if row.passed is False]
     (row,) = [row for row in report.rows if row.test == "finite: three classes"]
     assert row.passed is None
@@ -139,7 +143,7 @@ def test_a_loss_for_two_classes_is_not_failed_for_a_third(file):
 def test_the_reduction_is_measured():
     measured = {}
     for spec in ("dice", "batch_dice", "ce"):
-        (measured[spec],) = [row.measured for row in check.run(spec).rows if row.test == "reduction"]
+        (measured[spec],) = [row.measured for row in contract.run(spec).rows if row.test == "reduction"]
     assert measured == {"dice": "mean over images", "batch_dice": "over the batch", "ce": "mean over images"}
 
 
@@ -147,8 +151,8 @@ def test_the_table_renders_brackets_and_says_the_verdict(file):
     from rich.console import Console
 
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(check.render(check.run("raises", [file])))
-    console.print(check.render(check.run("dice(classes=[1])")))
+    console.print(contract.render(contract.run("raises", [file])))
+    console.print(contract.render(contract.run("dice(classes=[1])")))
     text = console.export_text()
     assert "raises  fails" in text
     assert "no [idea] what to do" in text
@@ -156,13 +160,13 @@ def test_the_table_renders_brackets_and_says_the_verdict(file):
 
 
 def test_a_claim_is_made_for_the_defaults_only():
-    assert check.run("boundary(schedule='alone')").passed
+    assert contract.run("boundary(schedule='alone')").passed
 
 
 @pytest.mark.peers
 def test_a_peer_is_checked_and_says_what_it_is_not_made_for():
     pytest.importorskip("segmentation_models_pytorch", reason="the extra 'peers' is not installed")
-    report = check.run("smp:MCCLoss")
+    report = contract.run("smp:MCCLoss")
     assert report.passed
     (row,) = [row for row in report.rows if row.test == "finite: three classes"]
     assert "is for two classes" in row.note
@@ -170,12 +174,12 @@ def test_a_peer_is_checked_and_says_what_it_is_not_made_for():
 
 def test_an_unreadable_spec_is_the_users_mistake():
     with pytest.raises(UserError, match="unknown loss 'dise'; did you mean 'dice'"):
-        check.run("dise")
+        contract.run("dise")
 
 
 def test_checking_leaves_the_random_state_alone():
     import torch
 
     before = torch.get_rng_state()
-    check.check("dice")
+    contract.check("dice")
     assert torch.equal(before, torch.get_rng_state())

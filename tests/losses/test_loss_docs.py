@@ -1,12 +1,12 @@
 """The generated page and the facts that every loss states of itself."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from benchmark.losses import docs
-from benchmark.registry import losses
+from lossbench.catalogue.registry import losses
+from lossbench.catalogue.source import PACKAGE
+from tools import losses_page
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
 TWENTY_EIGHT = """ce wce balanced_ce focal topk_ce ls_ce dice dice_squared batch_dice log_dice generalized_dice wasserstein_dice jaccard
@@ -19,14 +19,16 @@ def test_every_promised_preset_is_there():
 
 
 def test_the_page_is_up_to_date():
-    assert docs.PAGE.read_text(encoding="utf-8") == docs.markdown(), "run: python -m benchmark.losses.docs"
+    assert losses_page.PAGE.read_text(encoding="utf-8") == losses_page.markdown(), (
+        "run: python -m tools.losses_page"
+    )
 
 
 @pytest.mark.parametrize("entry", BUILT_IN, ids=lambda entry: entry.name)
 def test_every_loss_states_its_facts(entry):
     for fact in ("cite", "formula", "empty", "cost", "penalises_empty"):
         assert fact in entry.meta, fact
-    assert entry.family in docs.FAMILIES
+    assert entry.family in losses_page.FAMILIES
     assert entry.doc
     assert re.fullmatch(r"[\d.]+x", entry.meta["cost"])
     assert entry.params["ignore_index"] is None
@@ -44,8 +46,18 @@ def test_every_parameter_with_choices_declares_them():
 
 
 def test_loss_modules_import_only_their_own_kind():
-    folder = Path(docs.__file__).parent
-    allowed = {"benchmark.registry", "benchmark.errors"}
-    for file in ("pixel", "overlap", "agreement", "size", "compound", "boundary", "calibration", "topology", "reduce"):
-        for module in re.findall(r"^from (benchmark\S*) import", (folder / f"{file}.py").read_text(), re.M):
-            assert module in allowed or module.startswith("benchmark.losses"), (file, module)
+    folder = PACKAGE / "losses"
+    allowed = {"lossbench.catalogue.registry", "lossbench.base.errors"}
+    for file in (
+        "pixel",
+        "overlap",
+        "agreement",
+        "size",
+        "compound",
+        "boundary",
+        "calibration",
+        "topology",
+        "reduce",
+    ):
+        for module in re.findall(r"^from (lossbench\S*) import", (folder / f"{file}.py").read_text(), re.M):
+            assert module in allowed or module.startswith("lossbench.losses"), (file, module)

@@ -6,12 +6,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import PRESETS, VOID, case, evaluate, needs, value
 
-from benchmark.registry import get_loss
+from lossbench.catalogue.registry import get_loss
 
 LOCAL = {"cldice", "hausdorff_dt", "nacl", "svls"}  # these look at neighbours
 MAPPED = {"boundary", "gen_surface"}
-FG_IS_SPECIAL = {"dice", "batch_dice", "dice_squared", "log_dice", "jaccard", "tversky", "focal_tversky", "dsc_pp", "dice_semimetric"}
-FG_IS_SPECIAL |= {"wasserstein_dice", "mcc", "sens_spec", "cosine", "dice_ce", "dice_focal", "dice_topk", "ce_to_dice", "unified_focal"}
+FG_IS_SPECIAL = {
+    "dice",
+    "batch_dice",
+    "dice_squared",
+    "log_dice",
+    "jaccard",
+    "tversky",
+    "focal_tversky",
+    "dsc_pp",
+    "dice_semimetric",
+}
+FG_IS_SPECIAL |= {
+    "wasserstein_dice",
+    "mcc",
+    "sens_spec",
+    "cosine",
+    "dice_ce",
+    "dice_focal",
+    "dice_topk",
+    "ce_to_dice",
+    "unified_focal",
+}
 FG_IS_SPECIAL |= {"boundary", "gen_surface", "hausdorff_dt", "cldice"}
 
 
@@ -29,7 +49,10 @@ def test_a_joint_permutation_of_the_pixels_changes_nothing(name):
         return x.flatten(-2)[..., order].reshape(x.shape)
 
     moved = dict(supplied, distance_map=move(supplied["distance_map"]))
-    close(value(name, logits, target, supplied=supplied), value(name, move(logits), move(target), supplied=moved))
+    close(
+        value(name, logits, target, supplied=supplied),
+        value(name, move(logits), move(target), supplied=moved),
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - FG_IS_SPECIAL))
@@ -38,7 +61,10 @@ def test_a_permutation_of_the_classes_changes_nothing(name):
     order = torch.tensor([2, 0, 1])  # the old class of each new one
     supplied = needs(target, 3)
     moved = dict(supplied, class_frequency=supplied["class_frequency"][order])
-    close(value(name, logits, target, supplied=supplied), value(name, logits[:, order], torch.argsort(order)[target], supplied=moved))
+    close(
+        value(name, logits, target, supplied=supplied),
+        value(name, logits[:, order], torch.argsort(order)[target], supplied=moved),
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -71,7 +97,9 @@ def test_tiling_the_image_changes_nothing(name):
     tiled, tiled_target = logits.repeat(1, 1, 2, 2), target.repeat(1, 2, 2)
     close(
         value(name, logits, target, supplied=supplied),
-        value(name, tiled, tiled_target, supplied=needs(tiled_target, 3, frequency=supplied["class_frequency"])),
+        value(
+            name, tiled, tiled_target, supplied=needs(tiled_target, 3, frequency=supplied["class_frequency"])
+        ),
         rel=1e-4,
     )
 
@@ -108,7 +136,9 @@ def test_void_pixels_have_no_gradient_and_no_say(name, void):
     supplied = needs(torch.where(hole, VOID, target), 3)
     holed = torch.where(hole, void, target)
     a, da = evaluate(name, logits, holed, void, supplied=supplied)
-    b, _ = evaluate(name, torch.where(hole.unsqueeze(1), 7 * logits.flip(1), logits), holed, void, supplied=supplied)
+    b, _ = evaluate(
+        name, torch.where(hole.unsqueeze(1), 7 * logits.flip(1), logits), holed, void, supplied=supplied
+    )
     assert (da.movedim(1, -1)[hole] == 0).all()
     if name not in LOCAL - {"svls", "nacl"}:
         close(float(a), float(b))
@@ -136,7 +166,9 @@ def test_a_void_label_may_be_a_class_id():
         assert (gradient.movedim(1, -1)[target == 0] == 0).all(), name
 
 
-images = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
+images = st.tuples(
+    st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6)
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -152,7 +184,17 @@ def test_any_image_gives_finite_values_and_ordered_losses(shape, scale):
         loss, gradient = evaluate(name, logits, target, supplied=supplied)
         assert loss.isfinite() and gradient.isfinite().all(), name
         found[name] = float(loss)
-    for name in ("dice", "dice_all", "batch_dice", "dice_squared", "jaccard", "tversky", "generalized_dice", "lovasz", "gen_surface"):
+    for name in (
+        "dice",
+        "dice_all",
+        "batch_dice",
+        "dice_squared",
+        "jaccard",
+        "tversky",
+        "generalized_dice",
+        "lovasz",
+        "gen_surface",
+    ):
         bound = 60 if name == "gen_surface" else 1
         assert -1e-5 <= found[name] <= bound + 1e-5, name
     assert found["dice"] <= found["log_dice"] + 1e-5
@@ -166,7 +208,9 @@ def test_any_image_gives_finite_values_and_ordered_losses(shape, scale):
 @given(st.integers(0, 10**6), st.floats(0.1, 20))
 def test_cosine_never_exceeds_squared_dice_and_jaccard_follows_from_dice(seed, scale):
     logits, target = case(2, (6, 6), images=1, seed=seed, scale=scale)
-    cosine, squared, dice, jaccard = (value(f"{n}(smooth=0)", logits, target) for n in ("cosine", "dice_squared", "dice", "jaccard"))
+    cosine, squared, dice, jaccard = (
+        value(f"{n}(smooth=0)", logits, target) for n in ("cosine", "dice_squared", "dice", "jaccard")
+    )
     assert cosine <= squared + 1e-9
     overlap = 1 - dice
     assert 1 - jaccard == pytest.approx(overlap / (2 - overlap), abs=1e-9)
@@ -177,7 +221,9 @@ def test_cosine_never_exceeds_squared_dice_and_jaccard_follows_from_dice(seed, s
 def test_lovasz_of_a_hard_prediction_is_the_jaccard_loss(seed, classes):
     logits, target = case(classes, (6, 6), images=1, seed=seed)
     hard = torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1000.0)
-    assert value("lovasz", hard, target) == pytest.approx(value("jaccard(classes='all', smooth=0)", hard, target), abs=1e-9)
+    assert value("lovasz", hard, target) == pytest.approx(
+        value("jaccard(classes='all', smooth=0)", hard, target), abs=1e-9
+    )
 
 
 def test_a_class_that_is_skipped_does_not_dilute_the_mean():
@@ -192,14 +238,18 @@ def test_a_class_that_is_skipped_does_not_dilute_the_mean():
 def test_soft_labels_stay_distributions_beside_void_pixels():
     target = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(0))
     target[:, 2:5, 3:6] = VOID
-    assert value("svls", torch.zeros(2, 3, 8, 8), target, ignore_index=VOID) == pytest.approx(torch.tensor(3.0).log().item())
+    assert value("svls", torch.zeros(2, 3, 8, 8), target, ignore_index=VOID) == pytest.approx(
+        torch.tensor(3.0).log().item()
+    )
 
 
 def test_the_boundary_term_is_a_mean_over_valid_pixels():
     target = torch.zeros(1, 8, 8, dtype=torch.long)
     target[:, 4:] = VOID
     supplied = dict(needs(target, 2), distance_map=torch.full((1, 2, 8, 8), 2.0))
-    loss = value("boundary(schedule='alone')", torch.zeros(1, 2, 8, 8), target, ignore_index=VOID, supplied=supplied)
+    loss = value(
+        "boundary(schedule='alone')", torch.zeros(1, 2, 8, 8), target, ignore_index=VOID, supplied=supplied
+    )
     assert loss == pytest.approx(1.0)
 
 

@@ -4,9 +4,13 @@ import pytest
 import torch
 from loss_cases import PRESETS, case, evaluate, needs, value
 
-from benchmark.registry import losses
+from lossbench.catalogue.registry import losses
 
-BATCH_WEIGHTED = {"wce", "balanced_ce", "dice_topk"}  # a part of these is over the batch whatever `over` says of the rest
+BATCH_WEIGHTED = {
+    "wce",
+    "balanced_ce",
+    "dice_topk",
+}  # a part of these is over the batch whatever `over` says of the rest
 SAME = [
     ("tversky(fp_weight=0.5, fn_weight=0.5, smooth=0)", "dice(smooth=0)"),
     ("tversky(fp_weight=1, fn_weight=1)", "jaccard"),
@@ -67,12 +71,17 @@ def test_the_order_in_which_classes_are_listed_does_not_matter(name, classes, or
 )
 def test_ce_to_dice_moves_from_one_to_the_other(progress, expected):
     logits, target = case()
-    assert value("ce_to_dice", logits, target, progress=progress) == pytest.approx(value(expected, logits, target))
+    assert value("ce_to_dice", logits, target, progress=progress) == pytest.approx(
+        value(expected, logits, target)
+    )
 
 
 def test_finetune_switches_once():
     logits, target = case()
-    moved = [value("ce_to_dice(schedule='finetune', switch=0.6)", logits, target, progress=t) for t in (0.0, 0.6, 0.61)]
+    moved = [
+        value("ce_to_dice(schedule='finetune', switch=0.6)", logits, target, progress=t)
+        for t in (0.0, 0.6, 0.61)
+    ]
     assert moved == pytest.approx([value(name, logits, target) for name in ("ce", "ce", "dice")])
 
 
@@ -80,19 +89,25 @@ def test_boundary_rebalances_down_to_its_floor():
     logits, target = case()
     region, border = value("dice_ce", logits, target), value("boundary(schedule='alone')", logits, target)
     for progress, a in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.1)):
-        assert value("boundary", logits, target, progress=progress) == pytest.approx(a * region + (1 - a) * border)
+        assert value("boundary", logits, target, progress=progress) == pytest.approx(
+            a * region + (1 - a) * border
+        )
 
 
 def test_uniform_generalized_dice_is_one_dice_over_all_classes_and_pixels():
     logits, target = case(3)
     p, g = logits.softmax(1), (target[:, None] == torch.arange(3).view(3, 1, 1)).double()
     micro = 1 - 2 * (p * g).sum((1, 2, 3)) / (p + g).sum((1, 2, 3))
-    assert value("generalized_dice(weighting='uniform', smooth=0)", logits, target) == pytest.approx(float(micro.mean()))
+    assert value("generalized_dice(weighting='uniform', smooth=0)", logits, target) == pytest.approx(
+        float(micro.mean())
+    )
 
 
 def test_wasserstein_dice_of_two_equally_distant_classes_is_dice():
     logits, target = case()
-    assert value("wasserstein_dice(smooth=0)", logits, target) == pytest.approx(value("dice(smooth=0)", logits, target))
+    assert value("wasserstein_dice(smooth=0)", logits, target) == pytest.approx(
+        value("dice(smooth=0)", logits, target)
+    )
     explicit = "wasserstein_dice(distances=[[0, 3], [3, 0]], smooth=0)"
     assert value(explicit, logits, target) == pytest.approx(value("dice(smooth=0)", logits, target))
 
@@ -110,21 +125,35 @@ def test_on_a_hard_prediction_dice_cosine_and_jaccard_are_the_set_measures():
     prediction = torch.zeros(1, 4, 4, dtype=torch.long)
     prediction[0, 1:3] = 1  # 8 pixels, 4 of them right
     logits = torch.zeros(1, 2, 4, 4, dtype=torch.float64).scatter_(1, prediction[:, None], 100.0)
-    for name, expected in {"dice": 1 / 2, "jaccard": 2 / 3, "cosine": 1 / 2, "dice_squared": 1 / 2, "lovasz(classes='fg')": 2 / 3}.items():
+    for name, expected in {
+        "dice": 1 / 2,
+        "jaccard": 2 / 3,
+        "cosine": 1 / 2,
+        "dice_squared": 1 / 2,
+        "lovasz(classes='fg')": 2 / 3,
+    }.items():
         assert value(name, logits, target) == pytest.approx(expected, abs=1e-5), name
     assert value("mcc", logits, target) == pytest.approx(1.0)  # 4 x 4 - 4 x 4 = 0
-    assert value("tversky(fp_weight=0.2, fn_weight=0.8)", logits, target) == pytest.approx(1 - 4 / (4 + 0.8 + 3.2), abs=1e-5)
+    assert value("tversky(fp_weight=0.2, fn_weight=0.8)", logits, target) == pytest.approx(
+        1 - 4 / (4 + 0.8 + 3.2), abs=1e-5
+    )
 
 
-@pytest.mark.parametrize("name", [n for n in PRESETS if "over" in losses()[n].params and n != "generalized_dice"])
+@pytest.mark.parametrize(
+    "name", [n for n in PRESETS if "over" in losses()[n].params and n != "generalized_dice"]
+)
 def test_batch_and_sample_agree_on_one_image(name):
     logits, target = case(3, images=1)
     supplied = needs(target, 3)
-    batch, sample = (value(f"{name}(over='{over}')", logits, target, supplied=supplied) for over in ("batch", "sample"))
+    batch, sample = (
+        value(f"{name}(over='{over}')", logits, target, supplied=supplied) for over in ("batch", "sample")
+    )
     assert batch == pytest.approx(sample, rel=1e-7)
 
 
-@pytest.mark.parametrize("name", [n for n in PRESETS if "over" in losses()[n].params and n not in BATCH_WEIGHTED])
+@pytest.mark.parametrize(
+    "name", [n for n in PRESETS if "over" in losses()[n].params and n not in BATCH_WEIGHTED]
+)
 def test_per_sample_is_the_mean_of_the_images(name):
     logits, target = case(2, images=3)
     supplied = needs(target, 2)
@@ -132,7 +161,9 @@ def test_per_sample_is_the_mean_of_the_images(name):
     for i in range(3):
         one = dict(supplied, distance_map=supplied["distance_map"][i : i + 1])
         each.append(value(f"{name}(over='sample')", logits[i : i + 1], target[i : i + 1], supplied=one))
-    assert value(f"{name}(over='sample')", logits, target, supplied=supplied) == pytest.approx(sum(each) / 3, rel=1e-7)
+    assert value(f"{name}(over='sample')", logits, target, supplied=supplied) == pytest.approx(
+        sum(each) / 3, rel=1e-7
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +177,7 @@ def test_per_sample_is_the_mean_of_the_images(name):
     ],
 )
 def test_class_weights_follow_their_scheme_and_have_mean_one(scheme, expected):
-    from benchmark.losses.pixel import class_weights
+    from lossbench.losses.pixel import class_weights
 
     weights = class_weights(torch.tensor([0.7, 0.2, 0.1]), scheme)
     mean = sum(expected) / 3
@@ -154,7 +185,7 @@ def test_class_weights_follow_their_scheme_and_have_mean_one(scheme, expected):
 
 
 def test_class_weights_survive_a_class_that_never_occurs():
-    from benchmark.losses.pixel import SCHEMES, class_weights
+    from lossbench.losses.pixel import SCHEMES, class_weights
 
     for scheme in SCHEMES:
         assert class_weights(torch.tensor([1.0, 0.0]), scheme).isfinite().all()
@@ -164,4 +195,6 @@ def test_weights_come_from_the_training_split_and_never_from_the_batch():
     logits, target = case(2)
     frequency = torch.tensor([0.9, 0.1], dtype=torch.float64)
     expected = value("ce(weights=[1, 9])", logits, target)
-    assert value("wce", logits, target, supplied=needs(target, 2, frequency=frequency)) == pytest.approx(expected, rel=1e-6)
+    assert value("wce", logits, target, supplied=needs(target, 2, frequency=frequency)) == pytest.approx(
+        expected, rel=1e-6
+    )

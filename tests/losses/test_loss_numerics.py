@@ -5,14 +5,34 @@ import torch
 from loss_cases import PRESETS, SLOW, VOID, case, evaluate, needs
 from torch.autograd import gradcheck
 
-from benchmark.registry import get_loss, load_function, losses
+from lossbench.catalogue.registry import get_loss, load_function, losses
 
 VARIANTS = [
     *PRESETS,
-    *("focal(gamma=0.5)", "focal(gamma=1.3, alpha=0.25)", "ce(weights=[1, 3, 2])", "ce(over='sample')", "wce(norm='pixels')"),
-    *("topk_ce(over='sample')", "dice(smooth=[0, 1e-5])", "dice(absent='skip')", "lovasz(over='sample', classes='fg')"),
-    *("generalized_dice(absent='skip', over='batch')", "ce_kl(over='batch', temperature=1)", "ce_db(classes='fg')"),
-    *("boundary(schedule='alone')", "gen_surface(schedule='alone')", "dsc_pp(gamma=1.5)", "dice_ce(over='batch', classes='all')"),
+    *(
+        "focal(gamma=0.5)",
+        "focal(gamma=1.3, alpha=0.25)",
+        "ce(weights=[1, 3, 2])",
+        "ce(over='sample')",
+        "wce(norm='pixels')",
+    ),
+    *(
+        "topk_ce(over='sample')",
+        "dice(smooth=[0, 1e-5])",
+        "dice(absent='skip')",
+        "lovasz(over='sample', classes='fg')",
+    ),
+    *(
+        "generalized_dice(absent='skip', over='batch')",
+        "ce_kl(over='batch', temperature=1)",
+        "ce_db(classes='fg')",
+    ),
+    *(
+        "boundary(schedule='alone')",
+        "gen_surface(schedule='alone')",
+        "dsc_pp(gamma=1.5)",
+        "dice_ce(over='batch', classes='all')",
+    ),
 ]
 
 
@@ -24,7 +44,9 @@ def test_the_gradient_is_the_derivative(spec, void):
         target[:, 3] = VOID
     supplied = needs(target, 3)
     loss = get_loss(spec)
-    assert gradcheck(lambda z: loss(z, target, ignore_index=void, **supplied), logits.requires_grad_(), eps=1e-6, atol=1e-6)
+    assert gradcheck(
+        lambda z: loss(z, target, ignore_index=void, **supplied), logits.requires_grad_(), eps=1e-6, atol=1e-6
+    )
 
 
 def degenerate():
@@ -100,7 +122,9 @@ def test_vmap_over_models_equals_the_loop(name, shared):
 
     logits = torch.stack([z for z, _ in models])
     maps = torch.stack([s["distance_map"] for s in supplied])
-    gradients, values = torch.func.vmap(torch.func.grad_and_value(one_model))(logits, torch.stack(targets), maps)
+    gradients, values = torch.func.vmap(torch.func.grad_and_value(one_model))(
+        logits, torch.stack(targets), maps
+    )
     looped = logits.clone().requires_grad_()
     each = [one_model(looped[k], targets[k], maps[k]) for k in range(3)]
     (expected,) = torch.autograd.grad(sum(each), looped)  # the sum trick: gradients of the models do not mix
@@ -110,15 +134,23 @@ def test_vmap_over_models_equals_the_loop(name, shared):
 
 @pytest.mark.parametrize("spec", sorted(set(VARIANTS) - {"hausdorff_dt"}))
 def test_a_loss_stays_on_its_device_and_never_looks_at_the_data(spec):
-    logits = torch.zeros(2, 3, 8, 8, device="meta", requires_grad=True)  # any other device, and any .item(), raises here
+    logits = torch.zeros(
+        2, 3, 8, 8, device="meta", requires_grad=True
+    )  # any other device, and any .item(), raises here
     target = torch.zeros(2, 8, 8, dtype=torch.long, device="meta")
-    supplied = {"distance_map": torch.zeros(2, 3, 8, 8, device="meta"), "class_frequency": torch.zeros(3, device="meta"), "progress": 0.5}
+    supplied = {
+        "distance_map": torch.zeros(2, 3, 8, 8, device="meta"),
+        "class_frequency": torch.zeros(3, device="meta"),
+        "progress": 0.5,
+    }
     loss = get_loss(spec)(logits, target, ignore_index=VOID, **supplied)
     loss.backward()
     assert loss.shape == ()
 
 
-@pytest.mark.parametrize("name", ["ce", "focal", "dice", "generalized_dice", "lovasz", "topk_ce", "ce_kl", "unified_focal", "svls"])
+@pytest.mark.parametrize(
+    "name", ["ce", "focal", "dice", "generalized_dice", "lovasz", "topk_ce", "ce_kl", "unified_focal", "svls"]
+)
 def test_a_loss_compiles_into_one_graph(name):
     logits, target = case(2, dtype=torch.float32)
     loss = load_function(losses()[name])
@@ -177,4 +209,7 @@ def test_any_integer_type_of_target_gives_the_same_loss():
     for name in ("ce", "dice", "focal", "lovasz", "wasserstein_dice", "topk_ce"):
         expected, _ = evaluate(name, logits, target)
         for dtype in (torch.uint8, torch.int32, torch.int16):
-            assert torch.equal(get_loss(name)(logits, target.to(dtype), **needs(target, 3)), expected), (name, dtype)
+            assert torch.equal(get_loss(name)(logits, target.to(dtype), **needs(target, 3)), expected), (
+                name,
+                dtype,
+            )

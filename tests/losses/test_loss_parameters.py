@@ -4,9 +4,9 @@ import pytest
 import torch
 from loss_cases import case, needs
 
-from benchmark.errors import UserError
-from benchmark.losses import agreement, boundary, compound, overlap, pixel
-from benchmark.registry import get_loss
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import get_loss
+from lossbench.losses import agreement, boundary, compound, overlap, pixel
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,10 @@ from benchmark.registry import get_loss
     [
         ("dice(over='smaple')", "'over' of loss 'dice' must be one of 'sample', 'batch'"),
         ("dice(classes='foreground')", "classes='foreground' is not known; there are: all, fg"),
-        ("dice(classes=[9])", "classes=[9] does not fit 2 classes; give 'fg', 'all' or different ids from 0 to 1"),
+        (
+            "dice(classes=[9])",
+            "classes=[9] does not fit 2 classes; give 'fg', 'all' or different ids from 0 to 1",
+        ),
         ("dice(classes=[1, 1])", "different ids"),
         ("dice(smooth=-1)", "smooth=-1.0 is not a number of at least 0; the nearest is 0"),
         ("dice(smooth=[1, 2, 3])", "neither a number nor a pair"),

@@ -73,7 +73,11 @@ def test_native_equals_peer_beside_void_pixels(peers, native, peer):
 
 @pytest.mark.parametrize(
     ("one", "other", "value_gap", "gradient_gap"),
-    [("tversky", "dice", 1e-4, 1e-2), ("lovasz", "lovasz(over='sample')", 1e-4, 1e-2), ("dice", "dice_all", 1e-4, 1e-2)],
+    [
+        ("tversky", "dice", 1e-4, 1e-2),
+        ("lovasz", "lovasz(over='sample')", 1e-4, 1e-2),
+        ("dice", "dice_all", 1e-4, 1e-2),
+    ],
 )
 def test_the_tolerances_tell_neighbouring_losses_apart(one, other, value_gap, gradient_gap):
     a, da = peer_pairs.value_and_gradient(one, 2, 2)

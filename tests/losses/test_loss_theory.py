@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import case, constant, evaluate, value
 
-from benchmark.registry import get_loss
+from lossbench.catalogue.registry import get_loss
 
 
 def share_target(pixels, foreground):
@@ -107,7 +107,9 @@ def test_half_of_an_object_costs_the_same_whatever_its_size(size):
     logits = torch.stack([1 - half, half], 1).double() * 100
     assert value("dice(smooth=0)", logits, target) == pytest.approx(1 / 3)
     shifted = torch.roll(half * 0 + (target == 1), size // 2, 1).double()
-    assert value("dice(smooth=0)", torch.stack([1 - shifted, shifted], 1) * 100, target) == pytest.approx(1 / 2)
+    assert value("dice(smooth=0)", torch.stack([1 - shifted, shifted], 1) * 100, target) == pytest.approx(
+        1 / 2
+    )
 
 
 @pytest.mark.parametrize("size", [5, 50])
@@ -154,9 +156,13 @@ def test_log_dice_and_cross_entropy_split_into_matching_and_size(seed, classes, 
     size, matching = kl(true, predicted), (true * kl(inside, of_class)).sum()
     ce = value("ce", logits, target)
     assert ce == pytest.approx(float(size + matching), abs=1e-9)
-    assert float((predicted - true).abs().sum()) <= math.sqrt(2 * ce) + 1e-9  # cross-entropy bounds the size error
+    assert (
+        float((predicted - true).abs().sum()) <= math.sqrt(2 * ce) + 1e-9
+    )  # cross-entropy bounds the size error
     weighted = value("ce_kl(size_weight=3, temperature=1)", logits, target)
-    assert weighted == pytest.approx(float(4 * size + matching), abs=1e-9)  # at T = 1 KL adds no new constraint
+    assert weighted == pytest.approx(
+        float(4 * size + matching), abs=1e-9
+    )  # at T = 1 KL adds no new constraint
     dice_penalty = value("ce_db(size_weight=1, temperature=1)", logits, target) - ce
     assert dice_penalty == pytest.approx(float((predicted + true).log().mean()), abs=1e-8)
 
@@ -168,12 +174,16 @@ def test_the_size_penalty_of_dice_has_the_same_slope_for_any_region_and_the_othe
     step = 1e-4
 
     def slope(spec):
-        up, down = (value(spec, constant(share * ratio * math.exp(s * step), target), target) for s in (1, -1))
+        up, down = (
+            value(spec, constant(share * ratio * math.exp(s * step), target), target) for s in (1, -1)
+        )
         plain = [value("ce", constant(share * ratio * math.exp(s * step), target), target) for s in (1, -1)]
         return (up - down - plain[0] + plain[1]) / (2 * step)
 
     predicted = share * ratio
-    assert slope("ce_db(size_weight=1, temperature=1, classes='fg')") == pytest.approx(ratio / (1 + ratio), rel=1e-3)
+    assert slope("ce_db(size_weight=1, temperature=1, classes='fg')") == pytest.approx(
+        ratio / (1 + ratio), rel=1e-3
+    )
     kl = ratio * (predicted - share) * share / (predicted * (1 - predicted))
     assert slope("ce_kl(size_weight=1, temperature=1)") == pytest.approx(kl, rel=1e-3, abs=1e-7)
     if ratio != 1:
@@ -187,7 +197,10 @@ def test_the_size_penalty_of_dice_is_least_where_the_largest_region_takes_everyt
     penalties = {}
     corners = torch.eye(classes, dtype=torch.float64)
     inner = torch.distributions.Dirichlet(torch.ones(classes, dtype=torch.float64)).sample((300,))
-    for name, point in [*((f"corner {k}", c) for k, c in enumerate(corners)), *((f"inner {k}", p) for k, p in enumerate(inner))]:
+    for name, point in [
+        *((f"corner {k}", c) for k, c in enumerate(corners)),
+        *((f"inner {k}", p) for k, p in enumerate(inner)),
+    ]:
         penalties[name] = float((point + true).log().sum())
     assert min(penalties, key=penalties.get) == "corner 0"
 

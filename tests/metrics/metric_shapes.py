@@ -105,7 +105,11 @@ def slow_boundary_iou(pred: np.ndarray, true: np.ndarray, spacing: tuple[float, 
 def monai_scores(pred: np.ndarray, true: np.ndarray, spacing: tuple[float, ...]) -> dict[str, float]:
     """The same scores from MONAI's public functions (needs the extra 'peers')."""
     import torch
-    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics import (
+        compute_average_surface_distance,
+        compute_hausdorff_distance,
+        compute_surface_dice,
+    )
 
     p, t = (torch.from_numpy(np.ascontiguousarray(m))[None, None].float() for m in (pred, true))
     options = {"include_background": True, "spacing": list(spacing)}
@@ -122,5 +126,7 @@ def monai_scores(pred: np.ndarray, true: np.ndarray, spacing: tuple[float, ...])
 if __name__ == "__main__":
     import monai
 
-    values = {name: {k: round(v, 6) for k, v in monai_scores(*pair).items()} for name, pair in pairs().items()}
+    values = {
+        name: {k: round(v, 6) for k, v in monai_scores(*pair).items()} for name, pair in pairs().items()
+    }
     GOLDEN.write_text(json.dumps({"source": f"MONAI {monai.__version__}", "pairs": values}, indent=1) + "\n")

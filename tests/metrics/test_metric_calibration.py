@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.metrics import reliability
-from benchmark.metrics.calibration import BINS, calibration, reliability_rows, tally
+from lossbench.metrics import reliability
+from lossbench.metrics.calibration import BINS, calibration, reliability_rows, tally
 
 
 def binary(p):
@@ -44,9 +44,14 @@ def test_four_pixels_by_hand():
 
 
 def test_errors_of_opposite_sign_cancel_inside_a_bin_only():
-    prob, masks = binary(np.full((1, 1, 10), 0.3)), np.array([[[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]], dtype=np.uint8)
+    prob, masks = (
+        binary(np.full((1, 1, 10), 0.3)),
+        np.array([[[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]]], dtype=np.uint8),
+    )
     assert calibration(prob, masks)["ece"] == pytest.approx(0, abs=1e-7)
-    assert calibration(prob, masks)["ece_adaptive"] == pytest.approx(0, abs=1e-7), "equal values share an adaptive bin"
+    assert calibration(prob, masks)["ece_adaptive"] == pytest.approx(0, abs=1e-7), (
+        "equal values share an adaptive bin"
+    )
     assert calibration(prob, 1 - masks)["ece"] == pytest.approx(0.4, rel=1e-5)
 
 
@@ -97,7 +102,9 @@ def test_monai_bins_and_averages_the_same():
     mean_p, mean_y, n = monai.calibration_binning(torch.from_numpy(prob), onehot, num_bins=BINS)
     ours = [r for r in reliability(prob, masks) if r["region"] == "all"]
     for name, theirs in (("n", n), ("probability", mean_p), ("frequency", mean_y)):
-        assert [r[name] for r in ours] == pytest.approx(theirs[0, 1:].flatten().tolist(), abs=1e-5, nan_ok=True)
+        assert [r[name] for r in ours] == pytest.approx(
+            theirs[0, 1:].flatten().tolist(), abs=1e-5, nan_ok=True
+        )
 
 
 def test_void_pixels_count_for_nothing():
@@ -114,7 +121,9 @@ def test_tallies_of_two_stacks_add_up_to_that_of_both():
     prob, masks = noisy_scene(np.random.default_rng(5))
     both, parts = tally(prob, masks), tally(prob[:1], masks[:1]) + tally(prob[1:], masks[1:])
     for a, b in zip(*(reliability_rows(t, ("0", "1", "2")) for t in (both, parts)), strict=True):
-        assert [a[k] for k in ("n", "probability")] == pytest.approx([b[k] for k in ("n", "probability")], nan_ok=True)
+        assert [a[k] for k in ("n", "probability")] == pytest.approx(
+            [b[k] for k in ("n", "probability")], nan_ok=True
+        )
 
 
 def test_reliability_rows_name_their_bins_and_count_every_pixel():
@@ -150,4 +159,6 @@ def test_bounds_and_permutations_of_the_pixels(seed, classes):
     order = rng.permutation(42)
     shuffled = [a.reshape(*a.shape[:-2], 42)[..., order].reshape(a.shape) for a in (prob, masks)]
     again = calibration(*shuffled)
-    assert {k: again[k] for k in ("nll", "brier", "ece")} == pytest.approx({k: got[k] for k in ("nll", "brier", "ece")})
+    assert {k: again[k] for k in ("nll", "brier", "ece")} == pytest.approx(
+        {k: got[k] for k in ("nll", "brier", "ece")}
+    )

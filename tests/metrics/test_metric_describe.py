@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.metrics import score_images
-from benchmark.metrics.describe import METRICS, PRIMARY, describe, label, markdown
+from lossbench.base.columns import METRICS, PRIMARY, describe, label, markdown
+from lossbench.metrics import score_images
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -19,7 +19,9 @@ def test_every_score_of_the_summary_is_described_and_nothing_else():
 
 
 def test_the_documentation_holds_the_table_of_all_metrics_as_it_is_in_the_code():
-    assert markdown() in DOCS.read_text(encoding="utf-8"), "put the output of describe.markdown() into docs/metrics.md"
+    assert markdown() in DOCS.read_text(encoding="utf-8"), (
+        "put the output of describe.markdown() into docs/metrics.md"
+    )
 
 
 def test_a_metric_has_a_direction_or_a_target():

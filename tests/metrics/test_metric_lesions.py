@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as np_arrays
 
-from benchmark.metrics.lesions import QUINTILES, Matches, components, lesion_scores, match
+from lossbench.metrics.lesions import QUINTILES, Matches, components, lesion_scores, match
 
 
 def picture(*rows):
@@ -84,8 +84,12 @@ def slow_match(pred, true):
     """IoU of every pair of components, one mask at a time."""
     from scipy.ndimage import label
 
-    preds, trues = ([lab == k for k in range(1, n + 1)] for lab, n in (label(m, np.ones((3, 3))) for m in (pred, true)))
-    table = np.array([[(p & t).sum() / (p | t).sum() for p in preds] for t in trues]).reshape(len(trues), len(preds))
+    preds, trues = (
+        [lab == k for k in range(1, n + 1)] for lab, n in (label(m, np.ones((3, 3))) for m in (pred, true))
+    )
+    table = np.array([[(p & t).sum() / (p | t).sum() for p in preds] for t in trues]).reshape(
+        len(trues), len(preds)
+    )
     return table, preds, trues
 
 

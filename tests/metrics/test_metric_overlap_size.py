@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.metrics.overlap import overlap, pooled
-from benchmark.metrics.size import log_ratio, size_aggregate, size_per_image
+from lossbench.metrics.overlap import log_ratio, overlap, pooled, size_aggregate, size_per_image
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,9 @@ def test_dice_and_iou_tell_the_same_story(shared, extra, missing):
     assert got["iou"] == pytest.approx(got["dice"] / (2 - got["dice"]))
     assert 0 <= got["iou"] <= got["dice"] <= 1
     if shared:
-        assert 2 / got["dice"] == pytest.approx(1 / got["precision"] + 1 / got["recall"]), "Dice is the harmonic mean"
+        assert 2 / got["dice"] == pytest.approx(1 / got["precision"] + 1 / got["recall"]), (
+            "Dice is the harmonic mean"
+        )
 
 
 def test_the_log_ratio_is_signed_symmetric_and_finite_for_a_miss():

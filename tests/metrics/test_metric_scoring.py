@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from benchmark.metrics import evaluate, score_images, scoring
-from benchmark.metrics.surface import DISTANCES, SURFACE, Borders
+from lossbench.metrics import evaluate, score_images, scoring
+from lossbench.metrics.surface import DISTANCES, SURFACE, Borders
 
 ARMS = {"0.5": None, "val": 0.3}
 WITH_ARM = """
@@ -67,7 +67,14 @@ def test_the_summary_holds_every_promised_name_as_a_plain_number():
 def test_each_mean_runs_over_present_images_then_over_classes(classes):
     prob, masks = scene(n=8, classes=classes)
     rows, summary = run(prob, masks)
-    for name in ("dice@0.5", "hd95@val", "nsd_1@0.5", "log_size_image_soft", "size_error_hard@val", "missed@0.5"):
+    for name in (
+        "dice@0.5",
+        "hd95@val",
+        "nsd_1@0.5",
+        "log_size_image_soft",
+        "size_error_hard@val",
+        "missed@0.5",
+    ):
         each = [[r[name] for r in rows if r["class"] == str(c) and r["size"]] for c in range(1, classes)]
         assert summary[name] == pytest.approx(np.mean([np.mean(v) for v in each if v])), name
     assert summary["n_present"] == sum(r["size"] > 0 for r in rows)
@@ -136,7 +143,9 @@ def test_a_set_without_any_object_has_no_mean_and_says_so_with_n_zero():
     prob, masks = scene()
     _, summary = run(prob, np.zeros_like(masks))
     assert summary["n_present"] == summary["n_lesions"] == summary["n_pixels_fg"] == 0
-    assert math.isnan(summary["dice@0.5"]) and math.isnan(summary["hd95@val"]) and math.isnan(summary["ece_fg"])
+    assert (
+        math.isnan(summary["dice@0.5"]) and math.isnan(summary["hd95@val"]) and math.isnan(summary["ece_fg"])
+    )
     for name in ("nll", "brier", "ece", "ece_adaptive", "fp_rate@0.5", "fp_area@val", "foreground_true"):
         assert math.isfinite(summary[name]), name
 
@@ -278,7 +287,7 @@ def test_masks_of_different_shape_are_refused_by_evaluate():
 
 
 def test_the_metrics_never_import_torch_or_pandas():
-    code = "import sys, benchmark.metrics; print(sorted({'torch', 'pandas', 'monai'} & set(sys.modules)))"
+    code = "import sys, lossbench.metrics; print(sorted({'torch', 'pandas', 'monai'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

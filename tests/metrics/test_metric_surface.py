@@ -20,16 +20,24 @@ from metric_shapes import (
     slow_scores,
 )
 
-from benchmark.metrics import surface
-from benchmark.metrics.borders import ball, cross
-from benchmark.metrics.surface import BAND, DISTANCES, SURFACE, surface_scores
+from lossbench.metrics import surface
+from lossbench.metrics.surface import BAND, DISTANCES, SURFACE, ball, cross, surface_scores
 
-CASES = [((24, 31), (1.0, 1.0)), ((24, 31), (0.7, 1.9)), ((12, 9, 14), (1.0, 1.0, 1.0)), ((12, 9, 14), (3.0, 0.8, 1.1))]
+CASES = [
+    ((24, 31), (1.0, 1.0)),
+    ((24, 31), (0.7, 1.9)),
+    ((12, 9, 14), (1.0, 1.0, 1.0)),
+    ((12, 9, 14), (3.0, 0.8, 1.1)),
+]
 
 
 def scores(pred, true, spacing=None, worst=None):
     spacing = (1.0,) * pred.ndim if spacing is None else spacing
-    worst = np.sqrt(sum((n * s) ** 2 for n, s in zip(pred.shape, spacing, strict=True))) if worst is None else worst
+    worst = (
+        np.sqrt(sum((n * s) ** 2 for n, s in zip(pred.shape, spacing, strict=True)))
+        if worst is None
+        else worst
+    )
     out = surface_scores(pred[None], true[None], spacing, np.array([worst]))
     return {name: float(value[0]) for name, value in out.items()}
 
@@ -91,7 +99,9 @@ def test_every_score_equals_its_slow_definition(shape, spacing):
     for _ in range(8):
         pred, true = random_pair(rng, shape)
         got = scores(pred, true, spacing)
-        assert {k: got[k] for k in slow_scores(pred, true, spacing)} == pytest.approx(slow_scores(pred, true, spacing))
+        assert {k: got[k] for k in slow_scores(pred, true, spacing)} == pytest.approx(
+            slow_scores(pred, true, spacing)
+        )
         worst = np.sqrt(((np.array(shape) * spacing) ** 2).sum())
         width = max(BAND * worst, max(spacing))
         assert got["boundary_iou"] == pytest.approx(slow_boundary_iou(pred, true, spacing, width))
@@ -99,14 +109,18 @@ def test_every_score_equals_its_slow_definition(shape, spacing):
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("shape", "spacing"), [*CASES, ((96, 80), (0.5, 2.0)), ((24, 24, 24), (3.0, 1.0, 1.0))])
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [*CASES, ((96, 80), (0.5, 2.0)), ((24, 24, 24), (3.0, 1.0, 1.0))]
+)
 def test_monai_gives_the_same_numbers_on_random_masks(shape, spacing):
     pytest.importorskip("monai", reason="MONAI is not installed (extra 'peers')")
     rng = np.random.default_rng(11)
     for _ in range(6):
         pred, true = random_pair(rng, shape)
         got = scores(pred, true, spacing)
-        assert {k: got[k] for k in SURFACE_OF_MONAI} == pytest.approx(monai_scores(pred, true, spacing), abs=1e-4)
+        assert {k: got[k] for k in SURFACE_OF_MONAI} == pytest.approx(
+            monai_scores(pred, true, spacing), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
@@ -124,7 +138,9 @@ def test_the_three_ways_to_the_nearest_border_pixel_agree(monkeypatch, shape, sp
 def test_the_band_of_boundary_iou_is_right_at_any_width(worst):
     pred, true = random_pair(np.random.default_rng(3), (40, 60))
     got = scores(pred, true, (1.0, 0.7), worst=worst)
-    assert got["boundary_iou"] == pytest.approx(slow_boundary_iou(pred, true, (1.0, 0.7), max(BAND * worst, 1.0)))
+    assert got["boundary_iou"] == pytest.approx(
+        slow_boundary_iou(pred, true, (1.0, 0.7), max(BAND * worst, 1.0))
+    )
 
 
 def test_a_stack_scores_each_image_as_if_it_were_alone():
@@ -158,7 +174,9 @@ def pixels_of(rows):
 
 
 def test_a_ball_holds_the_pixels_within_its_radius_in_units_of_the_spacing():
-    assert pixels_of(ball(1.0, (1.0, 1.0))) == [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)] == pixels_of(cross(2))
+    assert (
+        pixels_of(ball(1.0, (1.0, 1.0))) == [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)] == pixels_of(cross(2))
+    )
     assert len(pixels_of(ball(2.0, (1.0, 1.0)))) == 13
     assert pixels_of(ball(1.0, (3.0, 0.5))) == [(0, x) for x in range(-2, 3)]
     assert len(pixels_of(ball(0.3, (0.1, 0.1)))) == 29, "3 x 0.1 lies within 0.3 in spite of rounding"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.metrics import choose_threshold
-from benchmark.metrics.thresholds import GRID, _passed, bayes_ce, bayes_dice, labels_at
+from lossbench.metrics import choose_threshold
+from lossbench.metrics.thresholds import GRID, _passed, bayes_ce, bayes_dice, labels_at
 
 
 def binary(p):
@@ -34,7 +34,9 @@ def slow_curve(prob, masks, ignore_index=None):
 @pytest.mark.parametrize("ignore_index", [None, 255])
 def test_the_curve_equals_thresholding_ninety_nine_times(classes, ignore_index):
     rng = np.random.default_rng(classes)
-    masks = rng.choice(classes, p=[0.8] + [0.2 / (classes - 1)] * (classes - 1), size=(5, 12, 10)).astype(np.uint8)
+    masks = rng.choice(classes, p=[0.8] + [0.2 / (classes - 1)] * (classes - 1), size=(5, 12, 10)).astype(
+        np.uint8
+    )
     noise = rng.normal(size=(5, classes, 12, 10)) + 2 * np.stack([masks == c for c in range(classes)], axis=1)
     prob = (np.exp(noise) / np.exp(noise).sum(axis=1, keepdims=True)).astype(np.float32)
     masks[0] = 0
@@ -68,7 +70,9 @@ def test_without_any_object_the_threshold_is_one_half_and_the_curve_says_nothing
 
 
 def test_probabilities_at_a_threshold_and_a_hair_beside_it_fall_on_the_side_that_the_comparison_says():
-    near = np.concatenate([GRID, np.nextafter(GRID, np.float32(2)), np.nextafter(GRID, np.float32(-1)), [0, 1]])
+    near = np.concatenate(
+        [GRID, np.nextafter(GRID, np.float32(2)), np.nextafter(GRID, np.float32(-1)), [0, 1]]
+    )
     near = near.astype(np.float32)
     assert _passed(near).tolist() == (near[:, None] > GRID).sum(axis=1).tolist()
 
@@ -83,7 +87,9 @@ def test_labels_at_a_threshold_keep_the_likeliest_foreground_class():
     prob = np.array([[0.6, 0.1, 0.3], [0.4, 0.35, 0.25], [0.8, 0.1, 0.1]], np.float32).T[None]
     assert labels_at(prob, None).tolist() == [[0, 0, 0]]
     assert labels_at(prob, 0.39).tolist() == [[2, 1, 0]]
-    assert labels_at(prob, 0.5).tolist() == [[0, 1, 0]], "together the two classes exceed one half, neither does alone"
+    assert labels_at(prob, 0.5).tolist() == [[0, 1, 0]], (
+        "together the two classes exceed one half, neither does alone"
+    )
 
 
 def test_each_image_may_have_its_own_threshold():
@@ -116,7 +122,9 @@ def test_no_subset_of_pixels_beats_the_bayes_region(values):
     subsets = np.array(list(product([0, 1], repeat=len(q))))[1:]
     dice = 2 * (subsets @ q) / (subsets.sum(axis=1) + q.sum())
     assert best[0] == pytest.approx(dice.max())
-    assert tau[0] <= 0.5 + 1e-9, "Dice never asks for more than one half: it predicts at least as much as cross-entropy"
+    assert tau[0] <= 0.5 + 1e-9, (
+        "Dice never asks for more than one half: it predicts at least as much as cross-entropy"
+    )
 
 
 def test_one_cut_for_all_images_is_that_of_the_images_laid_side_by_side():

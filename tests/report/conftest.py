@@ -15,7 +15,7 @@ EVIL = '<script>alert("x")</script>'
 def tables():
     import mini_study
 
-    from benchmark.analysis.tables import compact
+    from lossbench.tables.compact import compact
 
     return compact(mini_study.records(real=True))
 
@@ -28,12 +28,15 @@ def study():
     """
     import mini_study
 
-    from benchmark.analysis.tables import compact
-    from benchmark.report.parts import Part
+    from lossbench.report.evidence import Part
+    from lossbench.tables.compact import compact
 
     records = [{**r, "parts": "ladder"} for r in mini_study.records(real=True)]
     for record in list(records):
-        if record["cell"]["dataset"] == "scenes(foreground=0.01)" and record["cell"]["loss"] in ("ce", "dice"):
+        if record["cell"]["dataset"] == "scenes(foreground=0.01)" and record["cell"]["loss"] in (
+            "ce",
+            "dice",
+        ):
             record["parts"] = "ladder,rates"
             for factor, gain in ((0.3, -0.05), (3.0, 0.02)):
                 records.append(_changed(record, factor, gain))
@@ -76,8 +79,8 @@ def _renamed(record: dict, dataset: str, part: str) -> dict:
 @pytest.fixture(scope="session")
 def derived(study):
     """Return the answers of the study of parts, as the report takes them."""
-    from benchmark.analysis.answers import answer
-    from benchmark.analysis.claims import read_claims
+    from lossbench.analysis.answers import answer
+    from lossbench.analysis.claims import read_claims
 
     tables, parts = study
     return answer(tables, read_claims(), [part.name for part in parts if part.fixed])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import report
+from lossbench.report import make
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -27,11 +27,20 @@ CHECK = Path(__file__).with_name("check.js").read_text(encoding="utf-8")
 
 def seen(page: Path, folder: Path, width: int) -> dict:
     """Return the facts that check.js collects when a browser opens the page."""
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / str(width)}", f"--window-size={width},900", "--dump-dom", f"file://{page}"]
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={folder / str(width)}",
+        f"--window-size={width},900",
+        "--dump-dom",
+        f"file://{page}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     place = re.search(r'data-facts="([^"]*)"', done.stdout)
     assert place, done.stderr[-2000:]
-    return json.loads(place[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    return json.loads(
+        place[1].replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +49,13 @@ def facts(study, derived, tmp_path_factory):
         pytest.skip("there is no Chromium on this machine")
     tables, parts = study
     folder = tmp_path_factory.mktemp("browser")
-    page = report.build(tables, derived, [], folder / "report.html", {"parts": parts, "experiment": "mini"})
+    page = make.build(tables, derived, [], folder / "report.html", {"parts": parts, "experiment": "mini"})
     watch = "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m)); window.alert = (m) => failures.push(m);</script>"
-    text = page.read_text().replace("<style>", watch + "<style>", 1).replace("</body>", f"<script>{CHECK}</script></body>")
+    text = (
+        page.read_text()
+        .replace("<style>", watch + "<style>", 1)
+        .replace("</body>", f"<script>{CHECK}</script></body>")
+    )
     (folder / "checked.html").write_text(text)
     return {width: seen(folder / "checked.html", folder, width) for width in (1200, 420)}
 
@@ -81,7 +94,10 @@ def test_every_filter_of_the_leaderboards_shows_only_what_is_asked_for(facts):
 
 def test_a_metric_alone_hides_the_other_columns_and_puts_the_best_first(facts):
     for metric, (heads, values, lower) in facts[1200]["metrics"].items():
-        assert all(head == metric or head in ("#", "Loss", "Seeds", "Collapsed") or metric == "Dice at 0.5" for head in heads), metric
+        assert all(
+            head == metric or head in ("#", "Loss", "Seeds", "Collapsed") or metric == "Dice at 0.5"
+            for head in heads
+        ), metric
         assert values == sorted(values, reverse=not lower), metric
     assert facts[1200]["metrics"]["HD95 at 0.5"][2] and not facts[1200]["metrics"]["Dice at 0.5"][2]
     assert facts[1200]["all metrics"] == sorted(facts[1200]["all metrics"])
@@ -112,9 +128,12 @@ def test_the_metric_of_a_part_chooses_its_table(facts):
 
 
 def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, derived):
-    from benchmark.report import words
+    from lossbench.report import words
 
-    groups = {(g["foreground"], g["boundaries"], g["empty"]): g for g in derived.tables["advice_groups"].to_dict("records")}
+    groups = {
+        (g["foreground"], g["boundaries"], g["empty"]): g
+        for g in derived.tables["advice_groups"].to_dict("records")
+    }
     table = derived.tables["advice"]
     assert len(facts[1200]["advice"]) == 5 * 3 * 4 * 3
     none = 0
@@ -127,8 +146,12 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
         own = table[(table["group"] == group["group"]) & (table["goal"] == goal)].sort_values("place")
         assert [row[:2] for row in rows] == own[["loss_label", "verdict"]].values.tolist()
         kind = words.kind_of(own["metric"].iloc[0])
-        assert [row[2].removesuffix(" points") for row in rows] == [words.effect(v, kind) for v in own["estimate"]]
-        assert [row[3] for row in rows] == [words.interval(a, b, kind) for a, b in zip(own["low"], own["high"], strict=True)]
+        assert [row[2].removesuffix(" points") for row in rows] == [
+            words.effect(v, kind) for v in own["estimate"]
+        ]
+        assert [row[3] for row in rows] == [
+            words.interval(a, b, kind) for a, b in zip(own["low"], own["high"], strict=True)
+        ]
         assert [int(row[4]) for row in rows] == own["n_blocks"].tolist()
         for row, rests in zip(rows, own["datasets"], strict=True):
             assert row[5].endswith(rests)

@@ -11,14 +11,19 @@ import sys
 import pandas as pd
 import pytest
 
-from benchmark import report
-from benchmark.analysis.answers import answer
-from benchmark.analysis.claims import read_claims
-from benchmark.analysis.tables import write_tables
-from benchmark.errors import UserError
-from benchmark.report import drawing, words
+from lossbench.analysis.answers import answer
+from lossbench.analysis.claims import read_claims
+from lossbench.base.errors import UserError
+from lossbench.report import drawing, make, words
+from lossbench.tables.compact import write_tables
 
-NOTE = {"name": "mini", "title": "A made-up study", "file": "mini.toml", "skipped": ["camvid is left out: not at hand"], "cells": [[""]] * 100}
+NOTE = {
+    "name": "mini",
+    "title": "A made-up study",
+    "file": "mini.toml",
+    "skipped": ["camvid is left out: not at hand"],
+    "cells": [[""]] * 100,
+}
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 
 
@@ -58,7 +63,7 @@ class Page(html.parser.HTMLParser):
 def results(tables, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     write_tables(tables, folder / "tables")
-    report.make(folder, NOTE)
+    make.make(folder, NOTE)
     return folder
 
 
@@ -73,7 +78,7 @@ def page(text):
 
 
 def built(tables, tmp_path, meta=None):
-    out = report.build(tables, answer(tables, read_claims()), [], tmp_path / "report.html", meta or {})
+    out = make.build(tables, answer(tables, read_claims()), [], tmp_path / "report.html", meta or {})
     return out.read_text()
 
 
@@ -98,14 +103,15 @@ def test_nothing_is_loaded_from_a_network(text, page):
 
 def test_the_verdicts_come_first_then_figures_leaderboards_effects_collapses_and_what_is_missing(text):
     places = [
-        text.index(f'<section id="{name}"') for name in ("verdicts", "figures", "leaderboards", "effects", "collapses", "missing", "provenance")
+        text.index(f'<section id="{name}"')
+        for name in ("verdicts", "figures", "leaderboards", "effects", "collapses", "missing", "provenance")
     ]
     assert places == sorted(places)
     assert text.index('id="figure-dice_gap"') < text.index('id="figure-training_curves"')
 
 
 def test_the_same_tables_give_the_same_bytes(results, text):
-    report.make(results, NOTE)
+    make.make(results, NOTE)
     assert (results / "report.html").read_text() == text
 
 
@@ -118,14 +124,31 @@ def test_it_says_what_is_missing(text):
 
 def test_every_derived_table_is_written_beside_the_others(results):
     names = {p.name for p in (results / "tables").glob("*.csv")}
-    assert names >= {"cells.csv", "verdicts.csv", "effects.csv", "pooled.csv", "leaderboard.csv", "collapses.csv", "missing.csv", "cost.csv"}
+    assert names >= {
+        "cells.csv",
+        "verdicts.csv",
+        "effects.csv",
+        "pooled.csv",
+        "leaderboard.csv",
+        "collapses.csv",
+        "missing.csv",
+        "cost.csv",
+    }
     assert names >= {"profiles.csv", "stability.csv", "mixed.csv"}
-    assert names >= {"part_effects.csv", "sensitivity.csv", "advice.csv", "advice_groups.csv", "advice_data.csv"}
+    assert names >= {
+        "part_effects.csv",
+        "sensitivity.csv",
+        "advice.csv",
+        "advice_groups.csv",
+        "advice_data.csv",
+    }
 
 
 def test_every_number_in_the_tables_of_the_page_stands_in_a_table(page, results, tables):
     told = {""}
-    frames = [pd.read_parquet(p) for p in (results / "tables").glob("*.parquet") if p.stem in ("recipes", "origins")]
+    frames = [
+        pd.read_parquet(p) for p in (results / "tables").glob("*.parquet") if p.stem in ("recipes", "origins")
+    ]
     derived = answer(tables, read_claims()).tables
     for frame in [*frames, *derived.values()]:
         for column in frame:
@@ -146,13 +169,24 @@ def test_every_number_in_the_tables_of_the_page_stands_in_a_table(page, results,
 def ways_to_write(value):
     """Return every way in which the report may write a value of a table."""
     if isinstance(value, str):
-        return set(re.findall(r"[×<>+−]?\d*\.?\d+(?:e[−+]?\d+)?", value)) | {v.lstrip("0") for v in re.findall(r"0\.\d+", value)}
+        return set(re.findall(r"[×<>+−]?\d*\.?\d+(?:e[−+]?\d+)?", value)) | {
+            v.lstrip("0") for v in re.findall(r"0\.\d+", value)
+        }
     if isinstance(value, bool) or value is None or pd.isna(value):
         return set()
     value = float(value)
-    found = {words.p_value(value), words.duration(value).split()[0], words.percent(value, 2).split()[0], f"{value:.0f}", str(value)}
+    found = {
+        words.p_value(value),
+        words.duration(value).split()[0],
+        words.percent(value, 2).split()[0],
+        f"{value:.0f}",
+        str(value),
+    }
     for kind in (words.FACTOR, words.POINTS, words.PLAIN):
-        found |= {words.effect(value, kind), *re.findall(r"[+−<>]?[\d.e−+]+", words.interval(value, value, kind).replace(",", " "))}
+        found |= {
+            words.effect(value, kind),
+            *re.findall(r"[+−<>]?[\d.e−+]+", words.interval(value, value, kind).replace(",", " ")),
+        }
         found |= set(re.findall(r"[+−<>]?[\d.e−+]+", words.interval(value, 1.0, kind).split(",")[0]))
         found |= {words.signed(100 * value, digits) for digits in (1, 2)}
     found |= {words.number(value, digits) for digits in (1, 2, 3)}
@@ -173,7 +207,12 @@ def test_names_from_users_are_escaped(tables, tmp_path):
 
 @pytest.mark.parametrize(
     "keep",
-    [lambda c: c.index < 0, lambda c: c["loss"] == "dice", lambda c: c["seed"] == 0, lambda c: c["outcome"] == "collapsed"],
+    [
+        lambda c: c.index < 0,
+        lambda c: c["loss"] == "dice",
+        lambda c: c["seed"] == 0,
+        lambda c: c["outcome"] == "collapsed",
+    ],
     ids=["no cells", "one loss", "one seed", "only a collapse"],
 )
 def test_little_data_still_gives_a_page(keep, tables, tmp_path):
@@ -184,18 +223,18 @@ def test_little_data_still_gives_a_page(keep, tables, tmp_path):
 
 def test_without_tables_it_says_what_to_run(tmp_path):
     with pytest.raises(UserError, match="lossbench sweep"):
-        report.make(tmp_path)
+        make.make(tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_named(tables, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the report"):
-        report.build(tables, answer(tables, read_claims()), [], tmp_path / "file" / "report.html", {})
+        make.build(tables, answer(tables, read_claims()), [], tmp_path / "file" / "report.html", {})
 
 
 def test_tables_figures_and_report_are_made_where_torch_is_missing(results, without_torch):
     code = (
-        without_torch + "from benchmark import load_table, report, figures\n"
+        without_torch + "from lossbench import load_table, report, figures\n"
         f"load_table({str(results)!r}); figures.entries(); print(report.make({str(results)!r}).path)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -220,7 +259,10 @@ def test_effects_are_told_in_the_units_of_the_field(value, kind, told):
     assert words.effect(value, kind) == told
 
 
-@pytest.mark.parametrize(("value", "told"), [(0.0004, "<.001"), (0.0125, ".013"), (0.9999, "1"), (float("nan"), "–"), (0.05, ".050")])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0004, "<.001"), (0.0125, ".013"), (0.9999, "1"), (float("nan"), "–"), (0.05, ".050")],
+)
 def test_p_values_are_printed_as_journals_do(value, told):
     assert words.p_value(value) == told
 
@@ -232,17 +274,28 @@ def test_durations_are_told_in_the_unit_a_person_would_use(seconds, told):
 
 def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
     glyph = drawing.glyph(0.1, 0.05, 0.15, 0.02, width=100)
-    assert glyph["zero"] == 50 and glyph["zone"] < 50 < glyph["zone"] + glyph["zone_width"] < glyph["low"] < glyph["at"] < glyph["high"] <= 100
+    assert (
+        glyph["zero"] == 50
+        and glyph["zone"]
+        < 50
+        < glyph["zone"] + glyph["zone_width"]
+        < glyph["low"]
+        < glyph["at"]
+        < glyph["high"]
+        <= 100
+    )
     assert drawing.glyph(float("nan"), 0, 0, 0.1) is None
     assert drawing.glyph(0.1, float("nan"), float("nan"), 0.1)["low"] is None
 
 
 def test_the_first_sentences_tell_the_gap_the_sizes_and_who_may_be_best(tables):
-    from benchmark.report.short import short
+    from lossbench.report.rows import short
 
     derived = answer(tables, read_claims()).tables
     gap, sizes, best = short(derived["leaderboard"], derived["effects"])
-    assert gap.startswith("Dice minus cross-entropy: on sirst (0.060 % foreground) +29.4 [+28.8, +30.0] points at 0.5")
+    assert gap.startswith(
+        "Dice minus cross-entropy: on sirst (0.060 % foreground) +29.4 [+28.8, +30.0] points at 0.5"
+    )
     assert "the mask of ce covers ×0.428 of the true area" in sizes
     assert best.startswith("May be the best at 0.5, on how many of 6 data set variants: dice 6")
     one = derived["leaderboard"][derived["leaderboard"]["loss"] == "ce"].assign(best=True)

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 
-from benchmark.data import cardfile
-from benchmark.registry import parse_dataset
-from benchmark.report import datacards
+from lossbench.catalogue.registry import parse_dataset
+from lossbench.data import cards as cardfile
+from lossbench.report import cards as datacards
 
 SPEC = "scenes(foreground=0.1, size=32, n_train=6, n_val=3, n_test=4, size_ratio=20.0)"
 
@@ -20,7 +20,9 @@ def stored(tmp_path):
 def test_a_card_holds_facts_histograms_and_pictures(tmp_path):
     card = datacards.read(tmp_path, stored(tmp_path))[0]
     facts = dict(card["rows"])
-    assert facts["images"].startswith("train 6, val 3, test 4; 32 × 32") and facts["spec"].startswith("scenes(")
+    assert facts["images"].startswith("train 6, val 3, test 4; 32 × 32") and facts["spec"].startswith(
+        "scenes("
+    )
     assert len(card["samples"]) == 4 and card["samples"][0]["src"].startswith("data:image/png;base64,")
     assert all(sum(bar["count"] for bar in h["bars"]) == h["n"] for h in card["histograms"])
 
@@ -63,7 +65,10 @@ def test_pictures_of_real_data_are_left_out_on_request_those_of_generated_scenes
     facts = json.loads(path.read_text())
     for name, file in (("camvid(size=80)", "real.json"), ("someones_own(x=1)", "own.json")):
         (tmp_path / "cards" / file).write_text(json.dumps({**facts, "name": name}))
-    cards = {c["label"]: c for c in datacards.read(tmp_path, {**files, "camvid": "real.json", "own": "own.json"}, images=False)}
+    cards = {
+        c["label"]: c
+        for c in datacards.read(tmp_path, {**files, "camvid": "real.json", "own": "own.json"}, images=False)
+    }
     assert len(cards["scenes"]["samples"]) == 4 and not cards["scenes"]["withheld"]
     assert cards["camvid"]["samples"] == [] == cards["own"]["samples"] and cards["camvid"]["withheld"]
     assert cards["camvid"]["histograms"] == cards["scenes"]["histograms"]

@@ -8,16 +8,16 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from benchmark import report
-from benchmark.analysis.answers import answer, compared, in_part
-from benchmark.analysis.claims import read_claims
-from benchmark.report import changes, drill, evidence, losscards, parts, rows, words
+from lossbench.analysis.answers import answer, compared, in_part
+from lossbench.analysis.claims import read_claims
+from lossbench.report import cards as losscards
+from lossbench.report import drawing, evidence, make, rows, words
 
 
 @pytest.fixture(scope="module")
 def text(study, derived, tmp_path_factory):
     out = tmp_path_factory.mktemp("parts") / "report.html"
-    return report.build(study[0], derived, [], out, {"parts": study[1], "experiment": "mini"}).read_text()
+    return make.build(study[0], derived, [], out, {"parts": study[1], "experiment": "mini"}).read_text()
 
 
 class Elements(html.parser.HTMLParser):
@@ -30,7 +30,20 @@ class Elements(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.found.append((tag, dict(attributes), tuple(self.open)))
-        if tag not in {"meta", "link", "br", "hr", "img", "input", "col", "path", "rect", "line", "circle", "use"}:
+        if tag not in {
+            "meta",
+            "link",
+            "br",
+            "hr",
+            "img",
+            "input",
+            "col",
+            "path",
+            "rect",
+            "line",
+            "circle",
+            "use",
+        }:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -50,18 +63,27 @@ def test_cells_of_fixed_parts_stay_out_of_leaderboards_and_effects(study, derive
     assert set(derived.tables["leaderboard"]["dataset"]) == set(own["dataset"])
     assert set(derived.tables["leaderboard"]["recipe"]) == set(own["recipe"])
     assert not derived.tables["effects"]["dataset"].str.contains("boundary_shift").any()
-    assert len(compared(cells, ["ladder", "rates", "uncertain", "variants"])) == 0 and len(compared(cells, [])) == len(cells)
+    assert len(compared(cells, ["ladder", "rates", "uncertain", "variants"])) == 0 and len(
+        compared(cells, [])
+    ) == len(cells)
 
 
 def test_a_part_is_compared_within_itself_against_ce_or_against_dice_where_it_has_none(derived):
     table = derived.tables["part_effects"]
-    assert dict(table.drop_duplicates("part")[["part", "against"]].values) == {"rates": "ce", "uncertain": "ce", "variants": "dice"}
+    assert dict(table.drop_duplicates("part")[["part", "against"]].values) == {
+        "rates": "ce",
+        "uncertain": "ce",
+        "variants": "dice",
+    }
     assert not (table["loss"] == table["against"]).any()
 
 
 def test_each_fixed_part_has_a_section_with_what_it_is_for(text):
     section = text[text.index('<section id="parts"') : text.index('<section id="sensitivity"')]
-    assert "Each loss at three rates." in section and "C6: boundaries that the image does not determine." in section
+    assert (
+        "Each loss at three rates." in section
+        and "C6: boundaries that the image does not determine." in section
+    )
     assert "C1: open to all losses" not in section
 
 
@@ -76,13 +98,18 @@ def test_a_part_that_trains_fewer_seeds_is_not_called_incomplete(study, derived)
 
 def test_the_words_about_a_part_come_from_the_comment_above_it(tmp_path):
     file = tmp_path / "own.toml"
-    file.write_text('# top\nname = "own"\n\n# C1: one\n# and two.\n[[part]]\nname = "a"\n\n[[part]]\nname = "b"\nfixed = true\n')
-    assert parts.read(str(file)) == (parts.Part("a", "C1: one and two.", False), parts.Part("b", "", True))
-    assert parts.read("nothing of the kind") == () and parts.read(None) == ()
+    file.write_text(
+        '# top\nname = "own"\n\n# C1: one\n# and two.\n[[part]]\nname = "a"\n\n[[part]]\nname = "b"\nfixed = true\n'
+    )
+    assert evidence.read(str(file)) == (
+        evidence.Part("a", "C1: one and two.", False),
+        evidence.Part("b", "", True),
+    )
+    assert evidence.read("nothing of the kind") == () and evidence.read(None) == ()
 
 
 def test_what_the_study_says_of_its_parts_is_read():
-    names = {part.name: part for part in parts.read("paper")}
+    names = {part.name: part for part in evidence.read("paper")}
     assert not names["ladder"].fixed and names["rates"].fixed
     assert all(part.about for name, part in names.items() if part.fixed and name != "classes")
 
@@ -90,8 +117,11 @@ def test_what_the_study_says_of_its_parts_is_read():
 def test_claims_without_any_cell_are_folded_into_one_line_with_the_command(study, tmp_path):
     cells = study[0]["cells"]
     tables = {**study[0], "cells": cells[cells["dataset"] == "magnetic_tile"].assign(parts="")}
-    page = report.build(tables, answer(tables, read_claims()), [], tmp_path / "r.html", {}).read_text()
-    folded = re.search(r'<details class="elsewhere"><summary>(\d+) claims need other cells: <code>lossbench sweep paper</code></summary>', page)
+    page = make.build(tables, answer(tables, read_claims()), [], tmp_path / "r.html", {}).read_text()
+    folded = re.search(
+        r'<details class="elsewhere"><summary>(\d+) claims need other cells: <code>lossbench sweep paper</code></summary>',
+        page,
+    )
     assert folded and int(folded[1]) >= 12
     shown = re.findall(r'<tr class="claim" id="(C\d+)">', page)
     assert len(shown) + int(folded[1]) == len(read_claims().claims)
@@ -99,9 +129,13 @@ def test_claims_without_any_cell_are_folded_into_one_line_with_the_command(study
 
 def test_a_setting_is_compared_with_the_usual_one_and_validation_prefers_the_better_rate(derived):
     table = derived.tables["sensitivity"]
-    rates = table[(table["axis"] == "learning rate") & (table["loss"] == "dice") & (table["metric"] == "dice@0.5")].set_index("setting")
+    rates = table[
+        (table["axis"] == "learning rate") & (table["loss"] == "dice") & (table["metric"] == "dice@0.5")
+    ].set_index("setting")
     assert list(rates.index) == ["rate 0.0015", "rate 0.005", "rate 0.015", "chosen on validation"]
-    assert rates.loc["rate 0.0015", "estimate"] == pytest.approx(-0.05) and rates.loc["rate 0.015", "estimate"] == pytest.approx(0.02)
+    assert rates.loc["rate 0.0015", "estimate"] == pytest.approx(-0.05) and rates.loc[
+        "rate 0.015", "estimate"
+    ] == pytest.approx(0.02)
     assert rates.loc["rate 0.005", "usual"] and rates.loc["rate 0.015", "chosen"]
     # Both gain the same, so that the effect against CE is the same at each rate.
     assert rates["ce_estimate"].round(6).nunique() == 1
@@ -114,30 +148,49 @@ def test_advice_counts_each_data_set_once_and_names_those_it_rests_on(derived):
         group = groups[groups["group"] == row["group"]].iloc[0]
         assert set(row["datasets"].split("; ")) <= set(group["datasets"].split("; "))
         assert row["n_datasets"] == len(row["datasets"].split("; "))
-    uncertain = groups[(groups["boundaries"] == "uncertain") & (groups["foreground"] == "any") & (groups["empty"] == "any")]
+    uncertain = groups[
+        (groups["boundaries"] == "uncertain") & (groups["foreground"] == "any") & (groups["empty"] == "any")
+    ]
     assert list(uncertain["n_datasets"]) == [1]
     assert not ((groups["foreground"] == "up to 0.5 %") & (groups["boundaries"] == "uncertain")).any()
 
 
 def test_advice_finds_what_was_built_in(derived):
     groups, advice = derived.tables["advice_groups"], derived.tables["advice"]
-    rare = groups[(groups["foreground"] == "up to 0.5 %") & (groups["boundaries"] == "any") & (groups["empty"] == "any")]["group"].iloc[0]
+    rare = groups[
+        (groups["foreground"] == "up to 0.5 %") & (groups["boundaries"] == "any") & (groups["empty"] == "any")
+    ]["group"].iloc[0]
     own = advice[(advice["group"] == rare) & (advice["goal"] == "Dice at 0.5")].set_index("loss")
     assert own.loc["dice", "verdict"] == "better" and own.loc["dice", "estimate"] > 0.1
     volume = advice[(advice["group"] == rare) & (advice["goal"] == "calibrated volume")].set_index("loss")
-    assert volume.loc["focal", "verdict"] == "worse" and volume.loc["focal", "metric"] == "|log_size_ratio_soft|"
+    assert (
+        volume.loc["focal", "verdict"] == "worse" and volume.loc["focal", "metric"] == "|log_size_ratio_soft|"
+    )
 
 
 def test_numbers_of_the_decision_aid_and_of_single_cells_stand_in_tables(study, derived, text):
-    blocks = {name: json.loads(block) for name, block in re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', text)}
+    blocks = {
+        name: json.loads(block)
+        for name, block in re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', text)
+    }
     table = derived.tables["advice"]
-    told = [row for group in blocks["advice-data"]["rows"].values() for goal in group.values() for row in goal]
+    told = [
+        row for group in blocks["advice-data"]["rows"].values() for goal in group.values() for row in goal
+    ]
     assert len(told) == len(table)
     known = set()
     for row in table.to_dict("records"):
         kind = words.kind_of(row["metric"])
         effect = f"{words.effect(row['estimate'], kind)} {words.unit(kind)}".strip()
-        known.add((row["loss_label"], effect, words.interval(row["low"], row["high"], kind), row["n_blocks"], row["n_datasets"]))
+        known.add(
+            (
+                row["loss_label"],
+                effect,
+                words.interval(row["low"], row["high"], kind),
+                row["n_blocks"],
+                row["n_datasets"],
+            )
+        )
     assert {(row[0], row[3], row[4], row[5], row[6]) for row in told} == known
     cells = study[0]["cells"].set_index("key")
     for row in blocks["cells-data"]["rows"]:
@@ -148,14 +201,17 @@ def test_numbers_of_the_decision_aid_and_of_single_cells_stand_in_tables(study, 
 def test_single_cells_and_their_curves_are_left_out_of_large_studies_and_that_is_said(study, monkeypatch):
     cells, curves = study[0]["cells"], study[0]["curves"]
     labels = {pair: pair[0] for pair in zip(cells["dataset"], cells["recipe"], strict=True)}
-    ids = drill.variants(cells, labels)
-    whole = drill.data(cells, curves, ids)
+    ids = drawing.variants(cells, labels)
+    whole = drawing.data(cells, curves, ids)
     assert whole["says"] == "" and all(row[-1] for row in whole["rows"])
-    monkeypatch.setattr(drill, "CURVES_UP_TO", 10)
-    lighter = drill.data(cells, curves, ids)
+    monkeypatch.setattr(drawing, "CURVES_UP_TO", 10)
+    lighter = drawing.data(cells, curves, ids)
     assert "Curves are left out" in lighter["says"] and not any(row[-1] for row in lighter["rows"])
-    monkeypatch.setattr(drill, "CELLS_UP_TO", 10)
-    assert drill.data(cells, curves, ids)["rows"] == [] and "tables/cells.csv" in drill.data(cells, curves, ids)["says"]
+    monkeypatch.setattr(drawing, "CELLS_UP_TO", 10)
+    assert (
+        drawing.data(cells, curves, ids)["rows"] == []
+        and "tables/cells.csv" in drawing.data(cells, curves, ids)["says"]
+    )
 
 
 def test_effects_beyond_what_a_page_can_hold_are_left_out_and_that_is_said(derived, monkeypatch):
@@ -169,8 +225,10 @@ def test_effects_beyond_what_a_page_can_hold_are_left_out_and_that_is_said(deriv
 
 def test_a_long_curve_is_thinned_and_stays_in_its_box():
     curves = pd.DataFrame({"key": ["a"] * 100, "step": range(1, 101), "val_dice": [1.2] * 100})
-    points = drill._curves(curves)["a"].split()
-    assert len(points) <= drill.POINTS and all(0 <= int(p.split(",")[0]) <= 60 and p.endswith(",0") for p in points)
+    points = drawing._curves(curves)["a"].split()
+    assert len(points) <= drawing.POINTS and all(
+        0 <= int(p.split(",")[0]) <= 60 and p.endswith(",0") for p in points
+    )
 
 
 def test_loss_cards_come_from_the_source_and_a_loss_that_is_not_known_is_named(study):
@@ -181,26 +239,46 @@ def test_loss_cards_come_from_the_source_and_a_loss_that_is_not_known_is_named(s
     assert "not known here" in dict(strange[0]["facts"])["note"]
 
 
-def test_changes_are_told_against_the_report_before_and_stay_when_nothing_was_trained(study, derived, tmp_path):
+def test_changes_are_told_against_the_report_before_and_stay_when_nothing_was_trained(
+    study, derived, tmp_path
+):
     cells = study[0]["cells"]
-    assert changes.compare(tmp_path, cells, derived) == ["This is the first report from this folder"]
+    assert make.compare(tmp_path, cells, derived) == ["This is the first report from this folder"]
     fewer = cells[cells["seed"] < 2]
     tables = {**study[0], "cells": fewer}
     second = answer(tables, read_claims(), ["rates", "uncertain", "variants"])
-    says = changes.compare(tmp_path, fewer, second)
+    says = make.compare(tmp_path, fewer, second)
     assert says[0] == f"{len(fewer)} cells instead of {len(cells)}"
-    assert changes.compare(tmp_path, fewer, second) == says
-    (tmp_path / changes.FILE).write_text("{")
-    assert changes.compare(tmp_path, fewer, second) == ["This is the first report from this folder"]
+    assert make.compare(tmp_path, fewer, second) == says
+    (tmp_path / make.FILE).write_text("{")
+    assert make.compare(tmp_path, fewer, second) == ["This is the first report from this folder"]
 
 
 def test_a_change_of_verdict_and_of_leader_is_named(tmp_path):
-    old = {"cells": 4, "claims": "a", "verdicts": {"C1": "supported", "C2": "equivalent"}, "leaders": {"x (r)": "ce"}}
-    new = {"cells": 4, "claims": "b", "verdicts": {"C1": "contradicted", "C3": "supported"}, "leaders": {"x (r)": "dice", "y (r)": "ce"}}
-    says = changes._differences(old, new)
-    assert "C1: contradicted, was supported" in says and "C3 is new: supported" in says and "C2 is gone: was equivalent" in says
-    assert "x (r): dice leads, was ce" in says and "y (r) is new: ce leads" in says and any("sha256 a, now b" in text for text in says)
-    assert changes._differences(old, old) == ["No verdict and no leader changed"]
+    old = {
+        "cells": 4,
+        "claims": "a",
+        "verdicts": {"C1": "supported", "C2": "equivalent"},
+        "leaders": {"x (r)": "ce"},
+    }
+    new = {
+        "cells": 4,
+        "claims": "b",
+        "verdicts": {"C1": "contradicted", "C3": "supported"},
+        "leaders": {"x (r)": "dice", "y (r)": "ce"},
+    }
+    says = make._differences(old, new)
+    assert (
+        "C1: contradicted, was supported" in says
+        and "C3 is new: supported" in says
+        and "C2 is gone: was equivalent" in says
+    )
+    assert (
+        "x (r): dice leads, was ce" in says
+        and "y (r) is new: ce leads" in says
+        and any("sha256 a, now b" in text for text in says)
+    )
+    assert make._differences(old, old) == ["No verdict and no leader changed"]
 
 
 def test_every_table_has_a_caption_and_headers_with_a_scope(elements):
@@ -212,7 +290,11 @@ def test_every_table_has_a_caption_and_headers_with_a_scope(elements):
 def test_every_choice_has_a_label_and_every_form_a_name(elements):
     assert all("label" in around for tag, _, around in elements if tag == "select")
     assert all("aria-label" in attributes for tag, attributes, _ in elements if tag == "form")
-    assert all("aria-label" in attributes for tag, attributes, _ in elements if attributes.get("role") in ("region", "img"))
+    assert all(
+        "aria-label" in attributes
+        for tag, attributes, _ in elements
+        if attributes.get("role") in ("region", "img")
+    )
 
 
 def test_headings_never_skip_a_level_and_there_is_one_of_the_first(elements):
@@ -222,7 +304,11 @@ def test_headings_never_skip_a_level_and_there_is_one_of_the_first(elements):
 
 
 def test_focus_is_visible_and_dark_mode_follows_the_system(text):
-    assert ":focus-visible { outline: 2px" in text and "prefers-color-scheme: dark" in text and 'class="skip" href="#verdicts"' in text
+    assert (
+        ":focus-visible { outline: 2px" in text
+        and "prefers-color-scheme: dark" in text
+        and 'class="skip" href="#verdicts"' in text
+    )
 
 
 def test_questions_offer_what_the_table_knows():

@@ -2,25 +2,49 @@
 
 import pandas as pd
 
-from benchmark import report
-from benchmark.analysis import estimands, mixed, profiles
-from benchmark.analysis.answers import without
-from benchmark.analysis.claims import read_claims
-from benchmark.report import stability
+from lossbench.analysis import claims, mixed, rankings
+from lossbench.analysis.answers import without
+from lossbench.analysis.claims import read_claims
+from lossbench.report import evidence, make
 
 
 def told(kind="seeds", metric="dice@0.5", against="", tau=0.5, same=1.0):
-    row = {"part": "ladder", "metric": metric, "kind": kind, "against": against, "tau": tau, "low": 0.2, "high": 0.9, "same_first": same}
+    row = {
+        "part": "ladder",
+        "metric": metric,
+        "kind": kind,
+        "against": against,
+        "tau": tau,
+        "low": 0.2,
+        "high": 0.9,
+        "same_first": same,
+    }
     return {**row, "n_losses": 4, "n_datasets": 3, "n_blocks": 9}
 
 
 def mean(loss, value, part="ladder"):
     row = [part, "dice@0.5", loss, loss, "iqm", float("nan"), value, value - 0.1, value + 0.1, 9, 3]
-    return dict(zip(profiles.PROFILES, row, strict=True))
+    return dict(zip(rankings.PROFILES, row, strict=True))
 
 
 def lead(term="log10 foreground", loss="dice", note="", part="ladder", model="foreground", estimate=-0.05):
-    row = [part, model, "dice@0.5", loss, loss, "ce", term, estimate, 0.01, estimate - 0.02, estimate + 0.02, 0.0004, 40, 20, note]
+    row = [
+        part,
+        model,
+        "dice@0.5",
+        loss,
+        loss,
+        "ce",
+        term,
+        estimate,
+        0.01,
+        estimate - 0.02,
+        estimate + 0.02,
+        0.0004,
+        40,
+        20,
+        note,
+    ]
     return dict(zip(mixed.COLUMNS, row, strict=True))
 
 
@@ -36,8 +60,10 @@ def test_a_cell_of_an_open_and_a_fixed_part_counts_for_the_open_one():
 
 
 def test_losses_stand_from_the_best_interquartile_mean_down_and_parts_in_the_order_of_the_experiment():
-    table = pd.DataFrame([mean("ce", 0.6), mean("dice", 0.8), mean("dice", 0.7, part="all"), mean("x", 0.7, part="zoo")])
-    found = stability.sections(table, pd.DataFrame([told()]), ["zoo", "ladder", "never trained"])
+    table = pd.DataFrame(
+        [mean("ce", 0.6), mean("dice", 0.8), mean("dice", 0.7, part="all"), mean("x", 0.7, part="zoo")]
+    )
+    found = evidence.firmness(table, pd.DataFrame([told()]), ["zoo", "ladder", "never trained"])
     assert [part["part"] for part in found] == ["zoo", "ladder", "all"]
     assert [(row["loss"], row["value"], row["interval"]) for row in found[1]["losses"]] == [
         ("dice", "0.800", "[0.700, 0.900]"),
@@ -46,25 +72,55 @@ def test_losses_stand_from_the_best_interquartile_mean_down_and_parts_in_the_ord
 
 
 def test_the_data_sets_that_hold_a_ranking_up_are_named():
-    rows = [told(), told("data sets", against="scenes 1 %", tau=0.8), told("data sets", against="sirst", tau=-0.1, same=0.0)]
+    rows = [
+        told(),
+        told("data sets", against="scenes 1 %", tau=0.8),
+        told("data sets", against="sirst", tau=-0.1, same=0.0),
+    ]
     rows += [told("metric", against="nll", tau=0.3), told("seeds", "nll")]
-    dice, nll = stability.sections(pd.DataFrame([mean("ce", 0.6)]), pd.DataFrame(rows))[0]["metrics"]
+    dice, nll = evidence.firmness(pd.DataFrame([mean("ce", 0.6)]), pd.DataFrame(rows))[0]["metrics"]
     assert (dice["seeds"], dice["range"], dice["first"]) == ("0.50", "[0.20, 0.90]", "100 %")
-    assert (dice["lowest"], dice["without"], dice["unseated"], dice["dice"]) == ("−0.10", "sirst", ["sirst"], "–")
+    assert (dice["lowest"], dice["without"], dice["unseated"], dice["dice"]) == (
+        "−0.10",
+        "sirst",
+        ["sirst"],
+        "–",
+    )
     assert (nll["lowest"], nll["without"], nll["dice"]) == ("–", "", "0.30")
 
 
 def test_a_model_that_is_not_to_be_trusted_says_so_on_the_page(study, derived, tmp_path):
-    rows = [lead(note="did not converge"), lead("q1", model="size"), lead("q4", model="size", loss="focal", estimate=0.001)]
-    rows.append({**lead(part="public"), "loss": None, "term": None, "estimate": None, "note": "not fitted: 3 blocks are too few"})
-    derived.tables["mixed"] = pd.DataFrame(rows)
-    foreground, size, public = stability.interactions(derived.tables["mixed"])
-    assert foreground["rows"] == [
-        {"loss": "dice", "cells": [{"effect": "−5.0", "raw": -0.05, "interval": "[−7.0, −3.0]", "resolved": True, "p": "<.001"}]}
+    rows = [
+        lead(note="did not converge"),
+        lead("q1", model="size"),
+        lead("q4", model="size", loss="focal", estimate=0.001),
     ]
-    assert size["terms"] == ["q1", "q4"] and size["rows"][0]["cells"][1] is None and not size["rows"][1]["cells"][1]["resolved"]
+    rows.append(
+        {
+            **lead(part="public"),
+            "loss": None,
+            "term": None,
+            "estimate": None,
+            "note": "not fitted: 3 blocks are too few",
+        }
+    )
+    derived.tables["mixed"] = pd.DataFrame(rows)
+    foreground, size, public = evidence.interactions(derived.tables["mixed"])
+    assert foreground["rows"] == [
+        {
+            "loss": "dice",
+            "cells": [
+                {"effect": "−5.0", "raw": -0.05, "interval": "[−7.0, −3.0]", "resolved": True, "p": "<.001"}
+            ],
+        }
+    ]
+    assert (
+        size["terms"] == ["q1", "q4"]
+        and size["rows"][0]["cells"][1] is None
+        and not size["rows"][1]["cells"][1]["resolved"]
+    )
     assert not public["rows"]
-    text = report.build(study[0], derived, [], tmp_path / "report.html", {}).read_text()
+    text = make.build(study[0], derived, [], tmp_path / "report.html", {}).read_text()
     section = text[text.index('<section id="interactions"') :]
     section = section[: section.index("</section>")]
     assert "did not converge" in section and "3 blocks are too few" in section and "−5.0" in section
@@ -72,7 +128,7 @@ def test_a_model_that_is_not_to_be_trusted_says_so_on_the_page(study, derived, t
 
 def test_every_slope_of_the_claims_says_what_it_is_counted_per():
     tests = {test.id: test for claim in read_claims().claims for test in claim.tests}
-    per = {estimands.per(test) for test in tests.values()}
+    per = {claims.per(test) for test in tests.values()}
     assert per == {"", "a decade", "per unit of boundary shift"}
     for test in tests.values():
-        assert bool(estimands.per(test)) == (test.shape == "slope")
+        assert bool(claims.per(test)) == (test.shape == "slope")

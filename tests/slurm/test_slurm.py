@@ -20,7 +20,11 @@ kills = pytest.importorskip("test_engine_kills")
 
 def jobs():
     out = subprocess.run(["squeue", "-h", "-o", "%i %T"], capture_output=True, text=True, check=True).stdout
-    return [line.split()[0] for line in out.splitlines() if line.split()[1] in ("RUNNING", "PENDING", "CONFIGURING")]
+    return [
+        line.split()[0]
+        for line in out.splitlines()
+        if line.split()[1] in ("RUNNING", "PENDING", "CONFIGURING")
+    ]
 
 
 def jobs_gone(seconds=20):
@@ -72,7 +76,10 @@ def test_an_interrupt_cancels_the_jobs(tmp_path):
 
 
 def test_the_workers_of_an_sbatch_array_serve_a_sweep_by_a_scheduler_file(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(kills.HERE), str(kills.HERE.parent.parent)])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(kills.HERE), str(kills.HERE.parents[1] / "benchmark")]),
+    }
     file, dask = tmp_path / "scheduler.json", f"{sys.executable} -m dask"
     command = f"{dask} scheduler --host 127.0.0.1 --port 0 --no-dashboard --scheduler-file {file}"
     scheduler = subprocess.Popen(command.split(), env=environment, stderr=subprocess.DEVNULL)
@@ -80,7 +87,15 @@ def test_the_workers_of_an_sbatch_array_serve_a_sweep_by_a_scheduler_file(tmp_pa
         while not file.exists():
             time.sleep(0.1)
         worker = f"{dask} worker --scheduler-file {file} --nthreads 1 --no-dashboard"
-        batch = ["sbatch", "--array=1-2", "--requeue", "--mem=1G", f"--output={tmp_path}/%a.out", "--wrap", worker]
+        batch = [
+            "sbatch",
+            "--array=1-2",
+            "--requeue",
+            "--mem=1G",
+            f"--output={tmp_path}/%a.out",
+            "--wrap",
+            worker,
+        ]
         subprocess.run(batch, check=True, env=environment, capture_output=True)
         process = kills.sweep(tmp_path, "--cells", 20, "--seconds", 0.2, "--scheduler", file)
         assert kills.finish(process, 120).endswith("finished\n") and process.returncode == 0

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.store import Store
+from lossbench.store.store import Store
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(os.name != "posix", reason="kill -9")]
 KEY, FP = "00112233445566ff", "9f8e7d6c5b4a3928"
 YEAR = 366 * 86_400.0
 HOLD = """
 import sys, time
-from benchmark import leases, store
+from lossbench.store import leases, store
 if sys.argv[2] == "far":
     leases.host = lambda: "0badcafe"      # as a process of another host looks
 with store.Store(sys.argv[1], beat=0.2).claim([(sys.argv[3], sys.argv[4])]) as mine:
@@ -30,7 +30,7 @@ with store.Store(sys.argv[1], beat=0.2).claim([(sys.argv[3], sys.argv[4])]) as m
 def owner(request, tmp_path):
     """A real process that holds a lease and beats, here or as if on another host; yields it and its lease file."""
     Store(tmp_path).open_for_writing()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "benchmark")}
     words = [sys.executable, "-c", HOLD, str(tmp_path), request.param, KEY, FP]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline() == "1\n"
@@ -70,7 +70,7 @@ def test_a_dead_owners_lease_falls_though_its_file_is_dated_in_the_future(owner,
 
 
 def test_a_draft_of_a_living_writer_stays_when_the_clock_jumps_back_and_forth(tmp_path):
-    from benchmark import files
+    from lossbench.base import files
 
     store = Store(tmp_path)
     store.open_for_writing()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from toy_sweep import FP, cells, key
 
-from benchmark import leases
-from benchmark.store import Store
+from lossbench.store import leases
+from lossbench.store.store import Store
 
 pytestmark = [pytest.mark.system, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 HERE = Path(__file__).parent
@@ -24,7 +24,10 @@ HERE = Path(__file__).parent
 
 def sweep(folder, *words):
     """Start a toy sweep in a session of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent.parent)])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1] / "benchmark")]),
+    }
     command = [sys.executable, str(HERE / "toy_sweep.py"), str(folder), *map(str, words)]
     with open(folder / "stderr", "a") as errors:
         options = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "start_new_session": True}
@@ -79,7 +82,9 @@ def check(folder, count, but=()):
     assert not store.notes
     assert set(done) <= wanted and max(done.values()) == 1  # a kill may fall between the record and its line
     assert len(done) >= len(wanted) - 3
-    assert not list((folder / "results").rglob("*.tmp")) and not list((folder / "results" / "leases").iterdir())
+    assert not list((folder / "results").rglob("*.tmp")) and not list(
+        (folder / "results" / "leases").iterdir()
+    )
 
 
 def test_a_sweep_without_trouble_trains_each_cell_once(tmp_path):
@@ -103,7 +108,9 @@ def test_killed_workers_cost_only_what_they_were_running(tmp_path):
 
 def test_the_leases_of_a_worker_that_died_on_another_host_do_not_hold_up_the_sweep(tmp_path):
     process = sweep(tmp_path, "--cells", 16, "--seconds", 0.3, "--far")
-    os.kill(wait_for(tmp_path, "start", 7)[-1], signal.SIGKILL)  # not in its first task: the toy moves house in it
+    os.kill(
+        wait_for(tmp_path, "start", 7)[-1], signal.SIGKILL
+    )  # not in its first task: the toy moves house in it
     start = time.monotonic()
     out = finish(process)
     assert process.returncode == 0 and out.count('"engine"') == 1  # in the same run of the engine
@@ -119,7 +126,9 @@ def test_a_poison_cell_fails_alone_and_with_the_reason(tmp_path):
     error = Store(tmp_path / "results").read_error(key(5), FP)
     assert error["kind"] == "killed" and "SIGKILL" in error["error"] and "3 times" in error["error"]
     assert sum(line[:2] == ["start", key(5)] for line in log(tmp_path)) == 3
-    again = sweep(tmp_path, "--cells", 16, "--seconds", 0.1, "--workers", 1)  # the poison is gone: only that cell runs
+    again = sweep(
+        tmp_path, "--cells", 16, "--seconds", 0.1, "--workers", 1
+    )  # the poison is gone: only that cell runs
     finish(again)
     assert again.returncode == 0
     check(tmp_path, 16)
@@ -176,7 +185,9 @@ def test_two_sweeps_at_once_on_one_folder_share_the_cells(tmp_path):
 def test_a_sweep_takes_over_from_one_that_was_killed_beside_it(tmp_path):
     first = sweep(tmp_path, "--cells", 8, "--seconds", 1, "--serial", "--stack", 8)
     wait_for(tmp_path, "start", 2)
-    second = sweep(tmp_path, "--cells", 8, "--seconds", 0.05, "--serial", "--stack", 8)  # finds all cells leased
+    second = sweep(
+        tmp_path, "--cells", 8, "--seconds", 0.05, "--serial", "--stack", 8
+    )  # finds all cells leased
     time.sleep(0.7)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()

@@ -28,7 +28,7 @@ validations = 1
 """
 
 OWN = """
-from benchmark import loss
+from lossbench import loss
 
 @loss("mine", family="overlap", cite="me")
 def mine(logits, target, *, power=2.0, ignore_index=None):
@@ -45,9 +45,17 @@ def folder(tmp_path):
 
 
 def start(folder, *arguments, **options):
-    command = [sys.executable, "-m", "benchmark", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    command = [sys.executable, "-m", "lossbench", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "benchmark")}
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
 
 
 def lossbench(folder, *arguments, code=0):
@@ -80,7 +88,9 @@ def test_a_sweep_trains_all_then_nothing_then_only_what_is_new(folder):
     (folder / "my_loss.py").write_text(OWN.replace("** power", "** (power + 1)"))
     why = lossbench(folder, "status", "tiny.toml", "--with", "my_loss.py", "--why")
     assert "4 done" in why and "2 stale" in why and "loss 'mine'" in why
-    assert "trained 2 cells" in lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial", "--no-report")
+    assert "trained 2 cells" in lossbench(
+        folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial", "--no-report"
+    )
     assert all(records(folder)[name] == stamp for name, stamp in before.items())
 
 
@@ -90,7 +100,10 @@ def test_the_serial_and_the_parallel_engine_give_the_same_bits(folder):
     for one in (folder / "a" / "cells").rglob("*.json"):
         other = folder / "b" / one.relative_to(folder / "a")
         left, right = json.loads(one.read_text()), json.loads(other.read_text())
-        assert all(left[part] == right[part] for part in ("metrics", "images", "curves", "steps", "certificate", "threshold_curve"))
+        assert all(
+            left[part] == right[part]
+            for part in ("metrics", "images", "curves", "steps", "certificate", "threshold_curve")
+        )
 
 
 def test_an_interrupted_sweep_says_how_to_go_on_and_resumes(folder):
@@ -98,7 +111,11 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_resumes(folder):
     (folder / "tiny.toml").write_text(long)
     process = start(folder, "sweep", "tiny.toml", "--no-report", "--workers", "2")
     deadline = time.monotonic() + 120
-    while not list((folder / "results").rglob("cells/*/*.json")) and time.monotonic() < deadline and process.poll() is None:
+    while (
+        not list((folder / "results").rglob("cells/*/*.json"))
+        and time.monotonic() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -120,7 +137,9 @@ def test_two_sweeps_at_once_train_each_cell_once(folder):
 
 
 def test_a_loss_that_raises_fails_alone_with_its_reason(folder):
-    (folder / "my_loss.py").write_text(OWN.replace("return (error", "assert logits.shape[0] == 2, 'no'\n    return (error"))
+    (folder / "my_loss.py").write_text(
+        OWN.replace("return (error", "assert logits.shape[0] == 2, 'no'\n    return (error")
+    )
     text = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial", code=1)
     assert "failed: loss 'mine': AssertionError in step 1: no (2 cells)" in text
     assert len([name for name in records(folder) if "error" not in name]) == 4
@@ -153,21 +172,21 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, arguments, part):
 
 
 def test_help_comes_without_torch():
-    code = "import sys; sys.argv = ['lossbench', '--help']\ntry:\n import benchmark.cli as c; c.main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['lossbench', '--help']\ntry:\n import lossbench.cli.main as c; c.main()\nexcept SystemExit: pass\n"
     code += "assert 'torch' not in sys.modules and 'pandas' not in sys.modules and 'distributed' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 def test_the_version_is_told(folder):
-    from benchmark import __version__
+    from lossbench import __version__
 
     assert lossbench(folder, "--version").strip() == f"lossbench {__version__}"
 
 
 def test_the_report_is_made_where_torch_is_missing(folder, without_torch):
     lossbench(folder, "sweep", "tiny.toml", "--serial", "--no-report")
-    block = without_torch + "sys.argv = ['lossbench', 'report']\nfrom benchmark.cli import main; main()"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    block = without_torch + "sys.argv = ['lossbench', 'report']\nfrom lossbench.cli.main import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "benchmark")}
     subprocess.run([sys.executable, "-c", block], check=True, cwd=folder, env=environment, timeout=300)
     assert (folder / "results" / "report.html").stat().st_size > 10_000
 
@@ -185,11 +204,15 @@ def test_records_of_your_own_data_keep_no_path(folder):
         noisy = (mask * 120 + draw.integers(0, 60, mask.shape)).astype(np.uint8)
         Image.fromarray(noisy).save(folder / "private" / "things" / "images" / f"{number}.png")
         Image.fromarray(mask).save(folder / "private" / "things" / "masks" / f"{number}.png")
-    assert "trained 4 cells" in lossbench(folder, "sweep", "tiny.toml", "--data", "private/things", "--serial")
+    assert "trained 4 cells" in lossbench(
+        folder, "sweep", "tiny.toml", "--data", "private/things", "--serial"
+    )
     for path in (folder / "results").rglob("*"):
         if path.is_file() and path.suffix in (".json", ".csv", ".html"):
             text = path.read_text()
-            assert str(folder) not in text and "path='private" not in text, path  # only the command as typed may name it
+            assert str(folder) not in text and "path='private" not in text, (
+                path
+            )  # only the command as typed may name it
     shutil.move(folder / "private" / "things", folder / "things")
     assert "nothing to train" in lossbench(folder, "sweep", "tiny.toml", "--data", "things", "--no-report")
 

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from benchmark import sweep, verify
-from benchmark.errors import UserError
-from benchmark.experiment import read_experiment
-from benchmark.record import encode
-from benchmark.store import Store
+from lossbench.base.errors import UserError
+from lossbench.experiment.reading import read_experiment
+from lossbench.store.record import encode
+from lossbench.store.store import Store
+from lossbench.sweep import plan, run, verify
 
 pytestmark = pytest.mark.system
 
@@ -28,12 +28,12 @@ validations = 1
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    from benchmark import provenance
+    from lossbench.store import provenance
 
     folder = tmp_path_factory.mktemp("verify")
     (folder / "tiny.toml").write_text(TEXT)
-    planned = sweep.plan(read_experiment(folder / "tiny.toml"), folder / "results")
-    sweep.run(
+    planned = plan.plan(read_experiment(folder / "tiny.toml"), folder / "results")
+    run.run(
         planned,
         planned.missing,
         folder / "results",
@@ -70,7 +70,9 @@ def test_a_record_with_another_number_is_found(swept, tmp_path):
         record = json.loads(path.read_text())
         record["metrics"]["dice@0.5"] = 0.123
         del record["check"]  # as somebody does who knows what it is for
-        path.write_bytes(encode(record))  # as the store writes it: with a check sum that fits, so that only training again can tell
+        path.write_bytes(
+            encode(record)
+        )  # as the store writes it: with a check sum that fits, so that only training again can tell
     certificate = verify.verify(tmp_path / "r", 1, 0, ())
     assert not certificate["passed"] and "metrics differ" in certificate["cells"][0]["how"]
 
@@ -84,7 +86,9 @@ def test_merging_adds_what_is_missing_and_changes_nothing_else(swept, tmp_path):
     before = files[3].read_bytes()
     assert "3 records added, 1 were here already" in verify.merge(swept, half)
     assert files[3].read_bytes() == before and len(list(Store(half).records())) == 4
-    assert [p.read_bytes() for p in files] == [p.read_bytes() for p in sorted((swept / "cells").rglob("*.json"))]
+    assert [p.read_bytes() for p in files] == [
+        p.read_bytes() for p in sorted((swept / "cells").rglob("*.json"))
+    ]
 
 
 def test_only_a_results_folder_can_be_merged_and_only_records_verified(tmp_path):

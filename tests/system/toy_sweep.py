@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark import engines, leases
-from benchmark.store import Store
+from lossbench.engine import run
+from lossbench.engine import tasks as taskss
+from lossbench.store import leases
+from lossbench.store.store import Store
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "record_v1.json"
 FP = "9f8e7d6c5b4a3928"
@@ -40,13 +42,13 @@ def train(payload: dict) -> dict:
         for k, fp in mine:
             note(folder, f"start {k} {os.getpid()}")
             for step in range(5):
-                engines.emit("step", cell=k, step=step, steps=5, loss=1.0)
+                run.emit("step", cell=k, step=step, steps=5, loss=1.0)
                 time.sleep(payload["seconds"] / 5)
             if k == payload["poison"]:
                 os.kill(os.getpid(), 9)
             store.write({**json.loads(GOLDEN.read_text()), "key": k, "loss_fingerprint": fp})
             note(folder, f"done {k} {os.getpid()}")
-            engines.emit("cell", cell=k, outcome="done", seconds=payload["seconds"])
+            run.emit("cell", cell=k, outcome="done", seconds=payload["seconds"])
     return {"busy": [k for k, fp in pairs if (k, fp) not in mine and not store.has(k, fp)]}
 
 
@@ -69,7 +71,12 @@ def main(words: list[str]) -> int:
     store.open_for_writing()
     states = store.state([(k, FP) for k in cells(chosen.cells)])
     missing = [k for k, state in states.items() if state.status != "done"]
-    facts = {"folder": str(chosen.folder), "seconds": chosen.seconds, "poison": key(chosen.poison), "far": chosen.far}
+    facts = {
+        "folder": str(chosen.folder),
+        "seconds": chosen.seconds,
+        "poison": key(chosen.poison),
+        "far": chosen.far,
+    }
     failed = []
 
     def on_event(event: dict) -> None:
@@ -78,7 +85,7 @@ def main(words: list[str]) -> int:
         if event["kind"] in ("start", "lost", "engine"):
             print(json.dumps(event), flush=True)
 
-    def on_result(result: engines.Result) -> None:
+    def on_result(result: taskss.Result) -> None:
         if not result.ok:
             failed.append(result)
             for k in result.task.cells:
@@ -87,10 +94,15 @@ def main(words: list[str]) -> int:
 
     while missing:
         stacks = [missing[i : i + chosen.stack] for i in range(0, len(missing), chosen.stack)]
-        tasks = [engines.Task(stack[0], {**facts, "cells": stack}, cells=tuple(stack)) for stack in stacks]
+        tasks = [taskss.Task(stack[0], {**facts, "cells": stack}, cells=tuple(stack)) for stack in stacks]
         options = {"workers": chosen.workers, "serial": chosen.serial, "cluster": chosen.cluster}
-        options |= {"scheduler": chosen.scheduler, "logs": chosen.logs, "on_event": on_event, "on_result": on_result}
-        summary = engines.run(tasks, train, **options)
+        options |= {
+            "scheduler": chosen.scheduler,
+            "logs": chosen.logs,
+            "on_event": on_event,
+            "on_result": on_result,
+        }
+        summary = run.run(tasks, train, **options)
         if summary.interrupted:
             print("interrupted", flush=True)
             return 130

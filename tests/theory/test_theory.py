@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmark.theory import boundaries, constants, gradients, penalties, population
-from benchmark.theory import decomposition as split
+from lossbench.theory import boundaries, constants, gradients, penalties, population
+from lossbench.theory import decomposition as split
 
 
 def random_case(rng, classes=None, pixels=40):
@@ -26,13 +26,19 @@ def cases():
 def test_log_dice_is_matching_plus_size_plus_a_constant(cases):
     for p, y in cases:
         whole = -np.log(split.dice(p, y)).sum()
-        assert whole == pytest.approx(split.dice_matching(p, y) + split.dice_size(p, y) + split.dice_constant(y), abs=1e-11)
+        assert whole == pytest.approx(
+            split.dice_matching(p, y) + split.dice_size(p, y) + split.dice_constant(y), abs=1e-11
+        )
 
 
 def test_cross_entropy_is_the_divergence_of_the_proportions_plus_matching(cases):
     for p, y in cases:
-        assert split.cross_entropy(p, y) == pytest.approx(split.ce_size(p, y) + split.ce_matching(p, y), abs=1e-11)
-        assert split.cross_entropy(p, y) == pytest.approx(y.mean(axis=0) @ split.classwise_cross_entropy(p, y), abs=1e-11)
+        assert split.cross_entropy(p, y) == pytest.approx(
+            split.ce_size(p, y) + split.ce_matching(p, y), abs=1e-11
+        )
+        assert split.cross_entropy(p, y) == pytest.approx(
+            y.mean(axis=0) @ split.classwise_cross_entropy(p, y), abs=1e-11
+        )
 
 
 def test_no_case_breaks_the_bounds(cases):
@@ -80,8 +86,12 @@ def test_the_dice_size_term_is_concave_and_the_kl_term_convex():
     yh = rng.dirichlet(np.ones(4))
     a, b = rng.dirichlet(np.ones(4), 300), rng.dirichlet(np.ones(4), 300)
     middle = (a + b) / 2
-    assert (penalties.dice_size(middle, yh) >= (penalties.dice_size(a, yh) + penalties.dice_size(b, yh)) / 2).all()
-    assert (penalties.kl_size(middle, yh) <= (penalties.kl_size(a, yh) + penalties.kl_size(b, yh)) / 2 + 1e-12).all()
+    assert (
+        penalties.dice_size(middle, yh) >= (penalties.dice_size(a, yh) + penalties.dice_size(b, yh)) / 2
+    ).all()
+    assert (
+        penalties.kl_size(middle, yh) <= (penalties.kl_size(a, yh) + penalties.kl_size(b, yh)) / 2 + 1e-12
+    ).all()
 
 
 def test_for_two_classes_the_dice_size_term_is_least_at_nothing_and_largest_at_the_opposite_share():
@@ -118,7 +128,11 @@ def test_the_slopes_are_those_of_the_penalties(yh):
 @pytest.mark.parametrize("yh", [0.001, 0.01, 0.05, 0.2, 0.5])
 @pytest.mark.parametrize("name", [n for n in constants.LOSSES if n != "generalised Dice"])
 def test_the_best_constant_is_where_the_loss_is_least(name, yh):
-    p0 = np.concatenate([np.geomspace(1e-5, 1, 40001)[:-1], [1.0]]) if name == "Dice" else np.geomspace(1e-5, 0.9999, 40001)
+    p0 = (
+        np.concatenate([np.geomspace(1e-5, 1, 40001)[:-1], [1.0]])
+        if name == "Dice"
+        else np.geomspace(1e-5, 0.9999, 40001)
+    )
     found = p0[constants.LOSSES[name](p0, yh).argmin()]
     assert found == pytest.approx(constants.BEST[name](yh), rel=1e-3)
 
@@ -148,7 +162,9 @@ def test_generalised_dice_likes_every_constant_the_same(yh):
         ("kl", 1, 10, 0.68, 0.544),
     ],
 )
-def test_region_size_terms_change_nothing_at_temperature_one_and_match_the_mask_at_ten(term, weight, temperature, r, dice):
+def test_region_size_terms_change_nothing_at_temperature_one_and_match_the_mask_at_ten(
+    term, weight, temperature, r, dice
+):
     """RCE-2, Gaussian pixels with d = 2.5, yh = .02."""
     mask, _ = population.fitted(population.Pixels(2.5, 0.02), term, weight, temperature)
     assert mask.r == pytest.approx(r, abs=0.005)
@@ -219,7 +235,9 @@ def test_the_dice_gradient_is_that_of_the_loss():
         (0.9, 0.0, "ce", 0.010),
     ],
 )
-def test_small_objects_count_as_much_as_large_ones_only_in_per_image_dice_and_only_late(front, back, over, ratio):
+def test_small_objects_count_as_much_as_large_ones_only_in_per_image_dice_and_only_late(
+    front, back, over, ratio
+):
     small, large = (gradients.object_mass(n, 16384, front, back, over) for n in (32, 3200))
     assert small / large == pytest.approx(ratio, abs=5e-4)
 
@@ -292,7 +310,12 @@ def test_dice_wants_the_pixels_whose_posterior_exceeds_half_its_score_in_all_28_
 
 @pytest.mark.parametrize(
     ("spread", "image", "batch", "ce"),
-    [(0.1, -0.010, 0.008, -0.010), (0.2, -0.029, 0.036, -0.038), (0.3, -0.056, 0.077, -0.082), (0.4, -0.069, 0.124, -0.138)],
+    [
+        (0.1, -0.010, 0.008, -0.010),
+        (0.2, -0.029, 0.036, -0.038),
+        (0.3, -0.056, 0.077, -0.082),
+        (0.4, -0.069, 0.124, -0.138),
+    ],
 )
 def test_the_best_volume_under_a_shifted_boundary(spread, image, batch, ce):
     """CLAIMS 3.1 found these on a grid of radii .005 apart (a volume error of up to .005); solved exactly: -.0095,
@@ -306,7 +329,10 @@ def test_the_best_volume_under_a_shifted_boundary(spread, image, batch, ce):
     )
 
 
-@pytest.mark.parametrize(("spread", "image", "batch"), [(0.1, -0.00951, 0.00984), (0.2, -0.03245, 0.03744), (0.4, -0.06952, 0.12384)])
+@pytest.mark.parametrize(
+    ("spread", "image", "batch"),
+    [(0.1, -0.00951, 0.00984), (0.2, -0.03245, 0.03744), (0.4, -0.06952, 0.12384)],
+)
 def test_the_shifted_boundary_is_solved_exactly(spread, image, batch):
     """Against adaptive quadrature with 1e-12 (scipy.integrate.quad) and a bounded search."""
     found = boundaries.shifted_boundary(spread)
@@ -333,11 +359,17 @@ def test_ce_keeps_the_expected_volume_and_batch_dice_enlarges_it_while_image_dic
         (3, 0.2, 0.95, 0.872, 0.99, 0.874, 0.437, 0.873, 1.2, 0.848),
     ],
 )
-def test_the_population_masks_of_gaussian_pixels(d, yh, ce_r, ce_dice, r, dice, tau, matched, wide_r, wide_dice):
+def test_the_population_masks_of_gaussian_pixels(
+    d, yh, ce_r, ce_dice, r, dice, tau, matched, wide_r, wide_dice
+):
     pixels = population.Pixels(d, yh)
     ce, best, same, wide = pixels.ce_mask(), pixels.dice_mask(), pixels.matched_mask(), pixels.balanced_mask()
     assert (ce.r, ce.dice) == (pytest.approx(ce_r, abs=0.0055), pytest.approx(ce_dice, abs=6e-4))
-    assert (best.r, best.dice, best.tau) == (pytest.approx(r, abs=0.0055), pytest.approx(dice, abs=6e-4), pytest.approx(tau, abs=6e-4))
+    assert (best.r, best.dice, best.tau) == (
+        pytest.approx(r, abs=0.0055),
+        pytest.approx(dice, abs=6e-4),
+        pytest.approx(tau, abs=6e-4),
+    )
     assert same.r == pytest.approx(1) and same.dice == pytest.approx(matched, abs=6e-4)
     assert (wide.r, wide.dice) == (pytest.approx(wide_r, rel=0.03), pytest.approx(wide_dice, abs=6e-4))
 

@@ -1,5 +1,0 @@
-"""``python -m benchmark`` is ``lossbench``."""
-
-from benchmark.cli import main
-
-main()

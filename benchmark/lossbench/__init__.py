@@ -1,0 +1,18 @@
+"""lossbench: an empirical benchmark of segmentation losses on imbalanced data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lossbench.catalogue.registry import dataset, get_dataset, get_loss, loss
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "dataset", "get_dataset", "get_loss", "load_table", "loss"]
+
+
+def load_table(results: str = "results", name: str = "cells") -> Any:
+    """Return one of the tables of a results folder as a pandas DataFrame: ``cells``, ``images`` or ``curves``."""
+    from lossbench.tables.compact import load_table as load
+
+    return load(results, name)

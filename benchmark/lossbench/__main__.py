@@ -1,0 +1,5 @@
+"""``python -m lossbench`` is ``lossbench``."""
+
+from lossbench.cli.main import main
+
+main()

@@ -1,0 +1,187 @@
+"""Everything that the report says in numbers, computed once from the tables: verdicts, effects, leaderboards,
+collapses, gaps, cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lossbench.analysis import advice, rankings
+from lossbench.analysis.claims import ClaimSet
+from lossbench.analysis.mixed import mixed
+from lossbench.analysis.pairs import effects_table, pooled_effects
+from lossbench.analysis.selection import numbers
+from lossbench.analysis.verdicts import Verdict, evaluate, verdict_table
+
+METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
+
+BOARD = (
+    "dice@0.5",
+    "dice@val",
+    "iou@0.5",
+    "nsd_1@0.5",
+    "hd95@0.5",
+    "size_ratio_hard@0.5",
+    "size_ratio_soft",
+    "recall@0.5",
+    "precision@0.5",
+    "nll",
+    "ece",
+)
+
+PART_METRICS = ("dice@0.5", "dice@val", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
+
+REFERENCE = "ce"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The derived tables; each is also written as CSV beside the others, so that every number of the report stands in a
+    file.
+    """
+
+    claims: ClaimSet
+    verdicts: tuple[Verdict, ...]
+    # verdicts, effects, pooled, leaderboard, profiles, stability, mixed, part_effects, sensitivity, advice, advice_groups, advice_data,
+    # collapses, missing, cost
+    tables: dict[str, pd.DataFrame]
+
+
+def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet, fixed: Iterable[str] = ()) -> Answers:
+    """Return the answers that the tables hold; works on any number of cells, also none.
+
+    ``fixed`` names the parts of the experiment that answer a question of their own: their cells stay out of leaderboards and effects, and
+    are compared within the part.
+    """
+    cells, recipes = tables["cells"], tables.get("recipes")
+    fixed = tuple(fixed)
+    verdicts = evaluate(claims.claims, cells)
+    common = compared(cells, fixed)
+    ranked = without(common, fixed)
+    within = part_effects(cells, fixed)
+    labels = cells.drop_duplicates(["dataset", "recipe"])
+    labels = dict(
+        zip(zip(labels["dataset"], labels["recipe"], strict=True), labels["data_label"], strict=True)
+    )
+    changes = [advice.sensitivity(cells, recipes, REFERENCE), advice.variants(within, labels)]
+    derived = {
+        "verdicts": verdict_table(verdicts),
+        "effects": effects_table(common, REFERENCE, METRICS),
+        "pooled": pooled_effects(common, REFERENCE, METRICS[:2]),
+        "leaderboard": board(common),
+        "profiles": rankings.profiles(ranked),
+        "stability": rankings.stability(ranked),
+        "mixed": mixed(ranked, against=REFERENCE),
+        "part_effects": within,
+        "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
+        **advice.advise(cells, recipes, REFERENCE),
+        "collapses": collapses_by_part(cells, fixed),
+        "missing": missing_by_part(cells),
+        "cost": cost(cells),
+    }
+    return Answers(claims, verdicts, derived)
+
+
+def in_part(cells: pd.DataFrame, part: str) -> pd.Series:
+    """Return which cells belong to a part of the experiment."""
+    return ("," + cells["parts"].fillna("").astype(str) + ",").str.contains(f",{part},", regex=False)
+
+
+def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the cells of the leaderboards: those of at least one part that is not ``fixed``."""
+    apart = set(fixed)
+    if not apart or not len(cells):
+        return cells
+    parts = cells["parts"].fillna("").astype(str)
+    joins = {text: not text or any(name not in apart for name in text.split(",")) for text in parts.unique()}
+    return cells[parts.map(joins)]
+
+
+def without(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the cells with the ``fixed`` parts left out of the names of their parts; a cell without parts keeps the empty name."""
+    apart = set(fixed)
+    parts = cells["parts"].fillna("").astype(str)
+    kept = {text: ",".join(name for name in text.split(",") if name not in apart) for text in parts.unique()}
+    return cells.assign(parts=parts.map(kept))
+
+
+def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the paired effects within each fixed part, against CE or, where a part has none, against Dice; Holm within the part's data set."""
+    found = []
+    for part in fixed:
+        own = cells[in_part(cells, part)]
+        reference = next((name for name in (REFERENCE, "dice") if (own["loss"] == name).any()), None)
+        if reference:
+            found.append(effects_table(own, reference, PART_METRICS).assign(part=part))
+    table = (
+        pd.concat(found, ignore_index=True)
+        if found
+        else effects_table(cells.iloc[:0], REFERENCE).assign(part="")
+    )
+    return table[["part", *(c for c in table if c != "part")]]
+
+
+def collapses_by_part(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+    """Return the collapses of the leaderboards' cells (part ""), then of each fixed part those of its cells that were not yet counted."""
+    own = compared(cells, fixed)
+    found, seen = [rankings.collapses(own).assign(part="")], set(own["key"])
+    for part in fixed:
+        own = cells[in_part(cells, part) & ~cells["key"].isin(seen)]
+        found.append(rankings.collapses(own).assign(part=part))
+        seen |= set(own["key"])
+    return _joined(found)
+
+
+def missing_by_part(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the blocks that a loss lacks, part by part, since only a part is a full cross; what two parts lack is told once."""
+    names = list(
+        dict.fromkeys(name for text in cells["parts"].fillna("").unique() for name in str(text).split(","))
+    )
+    found = [rankings.missing_blocks(cells[in_part(cells, name)]).assign(part=name) for name in names] or [
+        rankings.missing_blocks(cells).assign(part="")
+    ]
+    return _joined(found).drop_duplicates(["dataset", "recipe", "loss", "seeds"], ignore_index=True)
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+    return table[["part", *(c for c in table if c != "part")]]
+
+
+def board(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the leaderboard at 0.5 with who may be the best in each arm, and the means of the other metrics beside
+    it.
+    """
+    if "dice@0.5" not in cells or not len(cells):
+        return rankings.leaderboard(cells.iloc[:0])
+    table = rankings.leaderboard(cells, "dice@0.5").drop(columns="metric")
+    keys = ["dataset", "recipe", "loss"]
+    if "dice@val" in cells:
+        tuned = rankings.leaderboard(cells, "dice@val")[[*keys, "best"]].rename(columns={"best": "best_val"})
+        table = table.merge(tuned, on=keys, how="left")
+    present = [column for column in BOARD if column in cells]
+    means = cells.groupby(keys, observed=True)[present].mean().reset_index()
+    known = cells.assign(foreground=numbers(cells, "foreground_true")).groupby(
+        ["dataset", "recipe"], observed=True
+    )
+    facts = known.agg(data_label=("data_label", "first"), foreground=("foreground", "mean"))
+    table = table.merge(means, on=keys).merge(facts.reset_index(), on=["dataset", "recipe"])
+    return table.sort_values(["foreground", "dataset", "recipe", "place"], ignore_index=True)
+
+
+def cost(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (data set, recipe): number of cells, median and total seconds, total CPU seconds."""
+    grouped = cells.assign(
+        seconds=cells["seconds"].astype(float), cpu_seconds=cells["cpu_seconds"].astype(float)
+    )
+    grouped = grouped.groupby(["dataset", "recipe"], observed=True, sort=True)
+    return grouped.agg(
+        data_label=("data_label", "first"),
+        cells=("key", "size"),
+        seconds_median=("seconds", "median"),
+        seconds_total=("seconds", "sum"),
+        cpu_seconds_total=("cpu_seconds", "sum"),
+    ).reset_index()

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, seeds, atomic files, the list of columns."""

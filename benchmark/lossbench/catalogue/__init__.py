@@ -1,0 +1,1 @@
+"""From a name to a function: decorators, spec strings, source fingerprints, adapters of other libraries."""

@@ -1,0 +1,323 @@
+"""How losses and data sets are named and found: two decorators, and a catalogue read from source without running it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from lossbench.base.errors import UserError, nearest
+from lossbench.catalogue import specs
+from lossbench.catalogue.source import PACKAGE, Entry, read_entries
+
+PATHS = ("path", "root")  # parameters of data sets that name a place on this machine
+
+_live: dict[
+    tuple[str, str], Callable
+] = {}  # functions registered by running code, for those without a file (notebooks)
+
+
+def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable], Callable]:
+    """Register ``function(logits, target, *, parameters...) -> scalar`` as a loss; the function is returned unchanged.
+
+    logits (N, C, *S) floats, target (N, *S) integer class ids. Keyword-only parameters with literal defaults are its schema; a
+    parameter without default asks for ``progress`` (0 to 1), ``distance_map`` (N, C, *S) or ``class_frequency`` (C,).
+    Optional facts: ``cite``, ``formula``, ``tune`` (ranges to search), ``penalises_empty``, ``empty``, ``cost``, ``aliases``.
+    """
+    return _register("loss", name)
+
+
+def dataset(
+    name: str, *, family: str = "user", version: int = 1, **meta: Any
+) -> Callable[[Callable], Callable]:
+    """Register ``function(*, seed, parameters...) -> Data`` as a data set; raise ``version`` whenever its arrays change."""
+    return _register("dataset", name)
+
+
+def _register(kind: str, name: str) -> Callable[[Callable], Callable]:
+    def keep(function: Callable) -> Callable:
+        _live[kind, name] = function
+        return function
+
+    return keep
+
+
+# --- the catalogue -------------------------------------------------------------------------------------------------------
+
+
+def losses(extra_files: Iterable[str | Path] = ()) -> dict[str, Entry]:
+    """Return every known loss by name: built in, from installed plug-ins, and from the given files."""
+    return _catalogue("loss", extra_files)
+
+
+def datasets(extra_files: Iterable[str | Path] = ()) -> dict[str, Entry]:
+    """Return every known data set by name."""
+    return _catalogue("dataset", extra_files)
+
+
+def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]:
+    found = dict(_installed(kind))
+    for file in extra_files:
+        entries = [entry for entry in read_entries(Path(file)) if entry.kind in ("loss", "dataset")]
+        if not entries:
+            raise UserError(
+                f"{file}: registers nothing; decorate a function with @loss('name') (from lossbench import loss)"
+            )
+        for entry in entries:
+            if entry.kind != kind:
+                continue
+            if entry.name in found and found[entry.name].file.resolve() != entry.file.resolve():
+                there = found[entry.name].file
+                raise UserError(
+                    f"{file}:{entry.line}: a {kind} named '{entry.name}' exists already (in {there.name}); choose another name"
+                )
+            found[entry.name] = entry
+    return found
+
+
+@lru_cache(maxsize=2)
+def _installed(kind: str) -> dict[str, Entry]:
+    folder = PACKAGE / ("losses" if kind == "loss" else "data")
+    files = sorted(folder.glob("*.py"))
+    for point in entry_points(group="lossbench"):
+        located = importlib.util.find_spec(point.value)
+        if located and located.origin:
+            files.append(Path(located.origin))
+    return {entry.name: entry for file in files for entry in read_entries(file) if entry.kind == kind}
+
+
+def aliases(extra_files: Iterable[str | Path] = ()) -> dict[str, str]:
+    """Return alternative loss names and what they stand for."""
+    return {
+        alias: entry.name for entry in losses(extra_files).values() for alias in entry.meta.get("aliases", ())
+    }
+
+
+# --- resolved specs ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One resolved summand: every default filled in; ``entry`` is None for a loss of another library."""
+
+    weight: float
+    library: str | None
+    name: str
+    params: dict[str, Any]
+    given: dict[str, Any]
+    entry: Entry | None
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss as it enters a cell: canonical text, resolved terms, what it needs, and the fingerprint (8 hex) of its source."""
+
+    text: str
+    terms: tuple[LossTerm, ...]
+    needs: tuple[str, ...]
+    family: str
+    fingerprint: str
+    label: str = ""
+
+    def identity(self) -> list:
+        """Return what enters the cell key: names and all parameters, without source or files."""
+        return [[t.weight, f"{t.library}:{t.name}" if t.library else t.name, t.params] for t in self.terms]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set variant as it enters a cell."""
+
+    text: str
+    name: str
+    params: dict[str, Any]
+    given: dict[str, Any]
+    entry: Entry
+
+    @property
+    def public(self) -> DataSpec:
+        """The same variant as records and reports name it: of a path only its last part, for it may hold a user's name."""
+        hidden = {key: Path(str(self.params[key])).name for key in PATHS if self.params.get(key)}
+        given = {**self.given, **hidden}
+        shown = {k: v for k, v in given.items() if v != self.entry.params[k]}
+        return DataSpec(
+            specs.render(self.name, shown), self.name, {**self.params, **hidden}, given, self.entry
+        )
+
+
+def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "") -> LossSpec:
+    """Resolve a loss spec string against the catalogue; every mistake is a UserError that names the nearest valid thing."""
+    extra_files = tuple(map(str, extra_files))
+    known = losses(extra_files)
+    other = aliases(extra_files)
+    terms = []
+    for term in specs.parse(text, "loss"):
+        if term.library:
+            terms.append(LossTerm(term.weight, term.library, term.name, term.arguments, term.arguments, None))
+            continue
+        name = other.get(term.name, term.name)
+        if name not in known:
+            raise UserError(f"unknown loss '{term.name}'{nearest(term.name, [*known, *other])}")
+        entry = known[name]
+        given = _checked(term.arguments, entry, text)
+        terms.append(LossTerm(term.weight, None, name, entry.params | given, given, entry))
+    needs = tuple(sorted({need for t in terms if t.entry for need in t.entry.needs}))
+    families = {t.entry.family if t.entry else t.library for t in terms}
+    canonical = " + ".join(_term_text(t, len(terms)) for t in terms)
+    marks = sorted(t.entry.fingerprint if t.entry else f"{t.library}:{t.name}" for t in terms)
+    mark = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:8]
+    family = families.pop() if len(families) == 1 and len(terms) == 1 else "compound"
+    return LossSpec(canonical, tuple(terms), needs, family, mark, label or canonical)
+
+
+def parse_dataset(text: str, extra_files: Iterable[str | Path] = ()) -> DataSpec:
+    """Resolve a data set spec string against the catalogue."""
+    known = datasets(tuple(map(str, extra_files)))
+    terms = specs.parse(text, "data set")
+    if len(terms) != 1 or terms[0].weight != 1 or terms[0].library:
+        raise UserError(f"'{text}' is not one data set; write it like 'scenes(foreground=0.01)'")
+    term = terms[0]
+    if term.name not in known:
+        raise UserError(f"unknown data set '{term.name}'{nearest(term.name, known)}")
+    entry = known[term.name]
+    given = _checked(term.arguments, entry, text)
+    shown = {k: v for k, v in given.items() if v != entry.params[k]}
+    return DataSpec(specs.render(term.name, shown), term.name, entry.params | given, given, entry)
+
+
+def _term_text(term: LossTerm, count: int) -> str:
+    shown = {k: v for k, v in term.given.items() if term.entry is None or v != term.entry.params[k]}
+    name = f"{term.library}:{term.name}" if term.library else term.name
+    text = specs.render(name, shown)
+    return text if term.weight == 1 else f"{term.weight:g}*{text}"
+
+
+def _checked(arguments: dict[str, Any], entry: Entry, text: str) -> dict[str, Any]:
+    """Return the arguments with numbers in the type of their default, or raise for an unknown name or a wrong type or choice."""
+    checked = {}
+    what = "loss" if entry.kind == "loss" else "data set"
+    for key, value in arguments.items():
+        if key not in entry.params:
+            raise UserError(
+                f"{what} '{entry.name}' has no parameter '{key}'{nearest(key, entry.params)} (in '{text}')"
+            )
+        default = entry.params[key]
+        if key in entry.choices and value not in entry.choices[key]:
+            allowed = ", ".join(map(repr, entry.choices[key]))
+            raise UserError(
+                f"'{key}' of {what} '{entry.name}' must be one of {allowed}, got {value!r} (in '{text}')"
+            )
+        if not _fits(value, default):
+            raise UserError(
+                f"'{key}' of {what} '{entry.name}' must be {_kind(default)}, got {value!r} (in '{text}')"
+            )
+        checked[key] = float(value) if type(default) is float and type(value) is int else value
+    return checked
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if default is None or value is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, int):
+        return isinstance(value, int)
+    if isinstance(default, float):
+        return isinstance(value, int | float | list)
+    return isinstance(value, str | list | int | float)
+
+
+def _kind(default: Any) -> str:
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a string or list"}
+    return names.get(type(default), "a list")
+
+
+# --- from a spec to the thing itself ---------------------------------------------------------------------------------------
+
+
+def load_function(entry: Entry) -> Callable:
+    """Import the file of an entry and return its function (this is the only place where a user's file is run)."""
+    path = entry.file.resolve()
+    if PACKAGE in path.parents:
+        module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+    else:
+        name = f"lossbench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        module = sys.modules.get(name)
+        if module is None or getattr(module, "__lossbench_fingerprint__", None) != _file_mark(path):
+            module = _run_file(name, path)
+    return getattr(module, entry.function)
+
+
+def _run_file(name: str, path: Path):
+    located = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(located)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        located.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from None
+    finally:
+        sys.path.remove(str(path.parent))
+    module.__lossbench_fingerprint__ = _file_mark(path)
+    return module
+
+
+def _file_mark(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = ()) -> Callable:
+    """Return ``function(logits, target, *, ignore_index=None, progress=None, distance_map=None, class_frequency=None)`` for a spec.
+
+    Each summand is called with its own parameters and with those of the four that it asks for; the result is a scalar tensor.
+    """
+    if isinstance(spec, str):
+        live = _live.get(("loss", spec))
+        if live is not None and spec not in losses(extra_files):
+            return live
+        spec = parse_loss(spec, extra_files)
+    parts = []
+    for term in spec.terms:
+        if term.entry is None:
+            adapters = importlib.import_module("lossbench.catalogue.adapters")
+            function, params, takes = (
+                adapters.build(term.library, term.name, dict(term.params)),
+                {},
+                {"ignore_index"},
+            )
+        else:
+            function, params = load_function(term.entry), dict(term.params)
+            takes = set(term.entry.needs) | ({"ignore_index"} & set(params))
+            if params.get("ignore_index", 0) is None:
+                del params["ignore_index"]
+        parts.append((term.weight, function, params, takes))
+
+    def compute(logits, target, **supplied):
+        total = None
+        for weight, function, params, takes in parts:
+            extra = {
+                key: supplied[key] for key in takes if supplied.get(key) is not None and key not in params
+            }
+            value = function(logits, target, **params, **extra)
+            value = value if weight == 1 else weight * value
+            total = value if total is None else total + value
+        return total
+
+    return compute
+
+
+def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str | Path] = ()):
+    """Build (or open from the cache) the data set that a spec names; see ``lossbench.data.container.Data`` for its fields."""
+    if isinstance(spec, str):
+        spec = parse_dataset(spec, extra_files)
+    return load_function(spec.entry)(seed=seed, **spec.params)

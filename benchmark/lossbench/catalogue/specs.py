@@ -1,0 +1,101 @@
+"""Spec strings: ``dice``, ``tversky(fp_weight=0.3)``, ``0.5*ce + 0.5*dice``, ``monai:DiceFocalLoss(gamma=2)`` - parsed, never evaluated."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lossbench.base.errors import UserError
+
+LIBRARIES = ("monai", "smp", "kornia", "torch")
+
+_ADAPTER = re.compile(r"\b([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*)")
+
+_MARK = "__of__"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a spec: ``weight * [library:]name(**arguments)``; arguments as written, not yet resolved."""
+
+    weight: float
+    library: str | None
+    name: str
+    arguments: dict[str, Any]
+
+
+def parse(text: str, what: str = "loss") -> list[Term]:
+    """Return the summands of a spec string, in the order written; a single sentence says what is wrong with a bad one."""
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(
+            f"a {what} is named by a string such as 'dice' or 'tversky(fp_weight=0.3)', got {text!r}"
+        )
+    if len(text) > 2000:
+        raise UserError(f"the {what} '{text[:40]}...' is longer than 2000 characters")
+    marked = _ADAPTER.sub(lambda m: m[1] + _MARK + m[2], text.strip())
+    try:
+        tree = ast.parse(marked, mode="eval").body
+        return _terms(tree, 1.0, text, what)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(
+            f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or '0.5*ce + 0.5*dice'"
+        ) from None
+
+
+def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _terms(node.left, weight, text, what) + _terms(node.right, weight, text, what)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        for number, rest in ((node.left, node.right), (node.right, node.left)):
+            if isinstance(number, ast.Constant) and type(number.value) in (int, float):
+                if not 0 < number.value < float("inf"):
+                    raise UserError(f"the weights in '{text}' must be positive")
+                return _terms(rest, weight * number.value, text, what)
+    if isinstance(node, ast.Name):
+        return [Term(weight, *_split(node.id, text), {})]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.args:
+            raise UserError(f"name the parameters in '{text}', as in tversky(fp_weight=0.3)")
+        arguments: dict[str, Any] = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise UserError(f"'**' is not read in '{text}'")
+            if keyword.arg in arguments:
+                raise UserError(f"parameter '{keyword.arg}' stands twice in '{text}'")
+            arguments[keyword.arg] = _value(keyword.value, keyword.arg, text)
+        return [Term(weight, *_split(node.func.id, text), arguments)]
+    raise UserError(
+        f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or '0.5*ce + 0.5*dice'"
+    )
+
+
+def _value(node: ast.expr, name: str, text: str) -> Any:
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        bare = f"; quote it: {name}='{node.id}'" if isinstance(node, ast.Name) else ""
+        raise UserError(
+            f"the value of '{name}' in '{text}' must be a number, string, list, True, False or None{bare}"
+        ) from None
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _split(name: str, text: str) -> tuple[str | None, str]:
+    library, mark, rest = name.partition(_MARK)
+    if not mark:
+        return None, name
+    if library not in LIBRARIES:
+        raise UserError(f"'{library}:{rest}' in '{text}': the libraries are {', '.join(LIBRARIES)}")
+    return library, rest
+
+
+def render(name: str, arguments: dict[str, Any]) -> str:
+    """Return ``name(key=value, ...)`` with the arguments sorted; ``name`` alone when there are none."""
+    inner = ", ".join(f"{key}={_plain(value)!r}" for key, value in sorted(arguments.items()))
+    return f"{name}({inner})" if inner else name
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

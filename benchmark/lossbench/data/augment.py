@@ -1,0 +1,131 @@
+"""Augmentation of a batch: a function of a random stream alone, so that every loss of a block sees the same augmented images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lossbench.base.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+KINDS = ("none", "flips", "full")
+
+DEGREES = 15.0  # largest rotation of "full"
+
+GAIN, OFFSET = (
+    0.15,
+    0.15,
+)  # standard deviations of the intensity change of "full", in units of the image's own spread
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides of the batches of a training, on the device: a row a step, a column an image of the batch."""
+
+    flips: Tensor | None = (
+        None  # int64: which axes are flipped, one bit each, and whether the first two are swapped, the highest bit
+    )
+    angles: Tensor | None = None  # radians
+    lights: Tensor | None = None  # (steps, batch, 2): gain and offset
+
+    def at(self, step: Tensor) -> Draws:
+        """Return the draws of one step, a tensor of one index."""
+        return Draws(
+            *(
+                None if part is None else part.index_select(0, step)[0]
+                for part in (self.flips, self.angles, self.lights)
+            )
+        )
+
+
+def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, device: str = "cpu") -> Draws:
+    """Return the draws of a whole training; the number of draws depends on the shapes alone, ``generator`` lives on the CPU.
+
+    "none" changes nothing; "flips" flips each image along each spatial axis with probability one half and, with probability one half, swaps
+    the first two axes if they have one size (together: all flips and quarter turns); "full" adds a rotation of the last two axes by up to 15
+    degrees (mirrored at the border, masks by nearest neighbour) and a random gain and offset of the intensity.
+    """
+    import torch
+
+    if kind == "none":
+        return Draws()
+    if kind not in KINDS:
+        raise UserError(f"unknown augmentation '{kind}'{nearest(kind, KINDS)}")
+    flips, angles, lights = [], [], []
+    for _ in range(steps):
+        flips.append(torch.rand(batch, dims + 1, generator=generator))
+        if kind == "full":
+            angles.append(torch.rand(batch, generator=generator))
+            lights.append(torch.randn(batch, 2, generator=generator))
+    codes = ((torch.stack(flips) < 0.5) * 2 ** torch.arange(dims + 1)).sum(2).to(device)
+    if kind == "flips":
+        return Draws(codes)
+    turns = (torch.stack(angles) * 2 - 1) * (DEGREES * torch.pi / 180)
+    return Draws(codes, turns.to(device), (torch.stack(lights) * torch.tensor([GAIN, OFFSET])).to(device))
+
+
+def augment(
+    images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the batch augmented: images (N, C, *S), masks (N, *S), extra (N, K, *S) or None, all by the same transform of each image.
+
+    Signed distances in ``extra`` are kept by these motions. Nothing here waits for the device.
+    """
+    if draws.flips is not None:
+        moved = _sources(masks.shape[1:], draws.flips)
+
+        def flip(batch: Tensor) -> Tensor:
+            flat = batch.reshape(len(batch), -1, moved.shape[1])
+            return flat.gather(2, moved[:, None].expand_as(flat)).reshape(batch.shape)
+
+        images, masks, extra = flip(images), flip(masks), None if extra is None else flip(extra)
+    return (images, masks, extra) if draws.angles is None else _turn_and_light(images, masks, extra, draws)
+
+
+def _sources(shape: tuple[int, ...], flips: Tensor) -> Tensor:
+    """Return where each pixel of each moved image comes from: flat indices (N, pixels)."""
+    import torch
+
+    dims, sources = len(shape), 0
+    for axis, size in enumerate(shape):
+        here = torch.arange(size, device=flips.device)
+        there = torch.where((flips >> axis & 1).bool()[:, None], size - 1 - here, here)  # (N, size)
+        sources = sources * size + there.reshape(-1, *[size if other == axis else 1 for other in range(dims)])
+    if shape[0] == shape[1]:
+        swapped = (flips >> dims).bool().reshape(-1, *[1] * dims)
+        sources = torch.where(swapped, sources.transpose(1, 2), sources)
+    return sources.reshape(len(flips), -1)
+
+
+def _turn_and_light(
+    images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    # One grid for the whole batch: torchvision's transforms turn one image at a time and cannot mirror at the border of a mask.
+    import torch
+    from torch.nn import functional
+
+    angles, lights = draws.angles, draws.lights
+    height, width = masks.shape[-2:]
+    cos, sin, none = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    matrix = (
+        torch.stack([cos, -sin * height / width, none, sin * width / height, cos, none], 1)
+        .reshape(-1, 2, 3)
+        .to(images)
+    )
+    grid = functional.affine_grid(matrix, [len(masks), 1, height, width], align_corners=False)
+
+    def turn(batch: Tensor, mode: str) -> Tensor:
+        flat = batch.reshape(len(batch), -1, height, width)  # the depth of a volume goes with the channels
+        return functional.grid_sample(flat, grid, mode, "reflection", align_corners=False).reshape(
+            batch.shape
+        )
+
+    gain, offset = (part.reshape(-1, *[1] * (images.ndim - 1)).to(images) for part in lights.unbind(1))
+    labels = turn(masks.to(images.dtype), "nearest").round().to(masks.dtype)
+    return (
+        turn(images, "bilinear") * (1 + gain) + offset,
+        labels,
+        None if extra is None else turn(extra, "bilinear"),
+    )

@@ -1,0 +1,143 @@
+"""Reading one file into an array: NIfTI with numpy alone, PNG/JPEG/TIFF through Pillow, NPY, and MATLAB through scipy."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from lossbench.base.errors import UserError
+
+NIFTI_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+
+NIFTI = (".nii", ".nii.gz")
+
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
+
+SUFFIXES = (*NIFTI, *PICTURES, ".npy")
+
+# What numpy raises for an NPY or NPZ file that is damaged: its header is Python text, and may promise more than memory holds.
+UNREADABLE = (
+    OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, OverflowError, MemoryError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def suffix_of(path: Path) -> str:
+    """Return the lower-case suffix, with both parts of '.nii.gz'."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def stem_of(path: Path) -> str:
+    """Return the name without its suffix (both parts of '.nii.gz')."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Return the scaled array of a NIfTI-1 file, axes (x, y, z[, channels]) as stored, and the voxel size along x, y,
+    z in mm.
+
+    scl_slope and scl_inter are applied where they say something; either byte order; gzip or plain. Headers follow the
+    NIfTI-1.1 standard.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (EOFError, zlib.error):
+        raise UserError(f"{path}: is a damaged gzip file") from None
+    if len(raw) < 352 or raw[344:347] not in (b"n+1", b"ni1"):
+        raise UserError(f"{path}: is not a single-file NIfTI-1 volume")
+    order = "<" if struct.unpack("<i", raw[:4])[0] == 348 else ">"
+    dims = struct.unpack(order + "8h", raw[40:56])
+    code = struct.unpack(order + "h", raw[70:72])[0]
+    steps = struct.unpack(order + "8f", raw[76:108])
+    offset, slope, shift = (
+        int(v) if i == 0 else v for i, v in enumerate(struct.unpack(order + "3f", raw[108:120]))
+    )
+    if code not in NIFTI_TYPES or not 1 <= dims[0] <= 7 or min(dims[1 : dims[0] + 1]) < 1:
+        raise UserError(
+            f"{path}: has a NIfTI header that makes no sense (type code {code}, dimensions {dims})"
+        )
+    shape = dims[1 : dims[0] + 1]
+    kind = np.dtype(NIFTI_TYPES[code]).newbyteorder(order)
+    count = int(np.prod(shape, dtype=np.int64))
+    if offset < 348 or len(raw) < offset + count * kind.itemsize:
+        raise UserError(f"{path}: is cut short; its header promises {count} voxels")
+    array = np.frombuffer(raw, kind, count, offset).reshape(shape, order="F")
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    scaled = slope != 0.0 and (slope, shift) != (1.0, 0.0) and np.isfinite([slope, shift]).all()
+    if scaled:
+        array = array.astype(np.float64) * slope + shift
+    return array.astype(array.dtype.newbyteorder("=")), tuple(abs(float(s)) or 1.0 for s in steps[1:4])
+
+
+def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
+    """Return a picture as (H, W) or (H, W, channels); ``mode`` converts ('L', 'RGB'); palette pictures give their
+    indices.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            if mode is not None:
+                picture = picture.convert(mode)
+            elif picture.mode == "1":
+                picture = picture.convert("L")
+            return np.asarray(picture)
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: is not a picture that can be read") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Return the array of an NPY file; object arrays (pickles) are refused."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except UNREADABLE as error:
+        raise UserError(f"{path}: is not a readable NPY array ({error})") from None
+
+
+def read_any(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
+    """Return the array of any supported file and, for NIfTI, its spacing."""
+    suffix = suffix_of(path)
+    if suffix in NIFTI:
+        return read_nifti(path)
+    if suffix == ".npy":
+        return read_npy(path), None
+    if suffix in PICTURES:
+        return read_picture(path), None
+    raise UserError(f"{path}: files ending in '{suffix}' are not read; supported are {', '.join(SUFFIXES)}")
+
+
+def labels_of(array: np.ndarray, path: Path) -> np.ndarray:
+    """Return a mask as uint8 class ids; float labels are accepted when they are whole numbers (they occur in the
+    Decathlon).
+    """
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+        raise UserError(f"{path}: a mask must hold numbers, not {array.dtype}")
+    if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 255):
+        raise UserError(
+            f"{path}: a mask must hold class ids from 0 to 255, it holds {array.min()} to {array.max()}"
+        )
+    whole = np.rint(array)
+    if np.issubdtype(array.dtype, np.floating) and np.abs(array - whole).max(initial=0) > 1e-3:
+        worst = array.ravel()[np.abs(array - whole).argmax()]
+        raise UserError(
+            f"{path}: a mask must hold whole class ids, it holds {worst:g}; is it a probability map?"
+        )
+    return whole.astype(np.uint8)

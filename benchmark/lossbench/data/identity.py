@@ -1,0 +1,47 @@
+"""What a data set is, as a short hash for the cell key, without building it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from lossbench.data import fetch
+
+FORMAT = 1  # raise when the preparation of every set changes its arrays
+
+PUBLIC = ("msd_hippocampus", "magnetic_tile", "crackforest", "camvid", "sirst")
+
+
+def identity(spec: Any) -> str:
+    """Return 16 hexadecimal digits that change exactly when the arrays behind a resolved data spec may have changed.
+
+    ``spec`` has ``name``, ``params`` and ``entry`` (see ``lossbench.catalogue.registry.DataSpec``). Counted in are the name, the
+    declared version and all parameters; for a public set the hashes of its files; for a user's folder its contents; for
+    a builder in a user's file its source. Paths, dates and machines are not.
+    """
+    content, params = content_of(spec.name, spec.params)
+    if content is None and spec.entry.family == "user":
+        content = spec.entry.fingerprint
+    facts = [spec.name, spec.entry.meta.get("version", 1), params, content]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def content_of(name: str, params: dict) -> tuple[str | None, dict]:
+    """Return the hash of the files behind a data set (None where there are none) and its parameters without paths."""
+    params = dict(params)
+    if name in PUBLIC:
+        return f"{FORMAT} {fetch.registry_hash(public_source(name, params))}", params
+    if name == "folder":
+        from lossbench.data.layouts import content_hash
+
+        return f"{FORMAT} {content_hash(params.pop('path'))}", params
+    if name == "torchvision":
+        params.pop("root")
+        return str(FORMAT), params
+    return None, params
+
+
+def public_source(name: str, params: dict) -> str:
+    """Return the registry that a public set's parameters ask for."""
+    return "camvid_full" if name == "camvid" and params.get("frames") == "all" else name

@@ -1,0 +1,1 @@
+"""Where tasks run, and what a person sees meanwhile."""

@@ -1,0 +1,379 @@
+"""The engine on Dask: keep every worker busy, notice who died and why, give up tasks that kill or hang, stop at once.
+
+Dask runs the tasks of a dead worker again by itself. What is added here: a sliding window of submitted tasks, blame
+only for the task that was really running, time limits, the reason of a death, and an end that leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import re
+import signal
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, KilledWorker, as_completed
+
+from lossbench.base.errors import UserError
+from lossbench.engine import clusters, worker
+from lossbench.engine.tasks import Calls, Result, Task
+
+POLL = 0.05  # seconds between looks at what has finished
+
+TICK = 0.5  # seconds between "tick" events
+
+GONE = 120.0  # seconds without any local worker after which they are not expected back
+
+STEPS = 200  # "step" events a second, from all workers together, that the driver takes
+
+_PATIENCE = 10  # times, a second apart, that a task whose worker died may find its cells held by somebody
+
+_BLAMED_FALSELY = 10  # times that Dask may give a task up before its own count of starts is doubted
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which workers: this machine's, a batch system's (``cluster``) or those of a Dask scheduler that exists."""
+
+    workers: int
+    gpus: tuple[int | str, ...] = ()
+    per_gpu: int = 1
+    cluster: str | Path | None = None
+    scheduler: str | Path | None = None
+    logs: Path | None = None  # where workers print to
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a task is given up: seconds, repeats after an error, deaths of its worker."""
+
+    time: float | None
+    retries: int
+    deaths: int
+
+
+@dataclass
+class Flight:
+    """A submitted task: how often it was submitted and started, and where it runs now."""
+
+    index: int
+    task: Task
+    future: Any = None
+    submitted: int = 0
+    errors: int = 0
+    starts: int = 0
+    worker: str = ""
+    pid: int = 0
+    log: str = ""
+    owner: str = ""
+    since: float = 0.0
+    not_before: float = 0.0
+    found_busy: int = 0
+    deaths: list[str] = field(default_factory=list)
+
+
+def run(
+    tasks: list[Task], function: Callable, calls: Calls, where: Where, limits: Limits, stop: threading.Event
+) -> None:
+    """Run the tasks until all have a result or ``stop`` is set."""
+    environment = dict(os.environ)
+    settings = clusters.settings(limits.deaths, local=where.cluster is None)
+    with dask.config.set(settings), clusters.quiet(), seen() as died:
+        try:
+            with contextlib.suppress(_Stopped), _connected(where, calls, stop) as (client, look_after_jobs):
+                _Driver(client, tasks, function, calls, limits, stop, died, where, look_after_jobs).run()
+        finally:
+            for name in set(os.environ) - set(
+                environment
+            ):  # Dask sets its workers' variables in this process too
+                del os.environ[name]
+            os.environ.update(environment)
+
+
+class _Stopped(Exception):
+    """The user interrupted before there was anything to stop."""
+
+
+class _Driver:
+    def __init__(self, client, tasks, function, calls, limits, stop, died, where, look_after_jobs):
+        self.look_after_jobs = look_after_jobs
+        self.client, self.calls, self.limits, self.stop, self.died = client, calls, limits, stop, died
+        self.waiting = deque(Flight(index, task) for index, task in enumerate(tasks))
+        self.flying: dict[int, Flight] = {}
+        self.late: set[int] = set()  # tasks that were stopped for their time
+        self.elastic = where.scheduler is not None
+        self.local = where.scheduler is None and where.cluster is None
+        self.events: queue.SimpleQueue = queue.SimpleQueue()
+        self.topic = f"lossbench-{uuid.uuid4().hex[:12]}"
+        module = getattr(function, "__module__", "__main__")
+        self.function = function if module == "__main__" else f"{module}:{function.__qualname__}"
+        self.finished = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+        self.threads, self.looked, self.ticked, self.alive = 0, 0.0, 0.0, time.monotonic()
+
+    def run(self) -> None:
+        self.client.subscribe_topic(self.topic, lambda event: self.events.put(event[1]))
+        while (self.waiting or self.flying) and not self.stop.is_set():
+            self._look()
+            self._submit()
+            self._hear(POLL)
+            self._collect()
+            self._stop_the_late()
+
+    def _look(self) -> None:
+        """Count the workers, and let the caller breathe."""
+        now = time.monotonic()
+        if now - self.looked >= 1:
+            self.looked = now
+            try:
+                self.threads = sum(self.client.nthreads().values())
+            except Exception as error:
+                if self.client.status not in ("running", "connecting"):
+                    why = worker.sentence(error)
+                    raise UserError(f"the Dask scheduler is gone ({why}); run it again to go on") from None
+            self.look_after_jobs()
+            self.alive = now if self.threads or not self.local else self.alive
+            if now - self.alive > GONE:
+                raise UserError(
+                    f"no worker on this machine has been alive for {GONE:.0f} s; run it again to go on"
+                )
+        if now - self.ticked >= TICK:
+            self.ticked = now
+            running = sum(bool(flight.worker) for flight in self.flying.values())
+            self.calls.event({"kind": "tick", "workers": self.threads, "running": running})
+
+    def _submit(self) -> None:
+        """Keep as many tasks submitted as there are workers and a few more; no more, so that stopping is quick."""
+        window = 2 * self.threads + 8 if self.elastic else self.threads + max(1, self.threads // 8)
+        while self.waiting and len(self.flying) < window:
+            flight = self.waiting.popleft()
+            if flight.not_before > time.monotonic():
+                self.waiting.append(flight)
+                break
+            flight.submitted += 1
+            self.flying[flight.index] = flight
+            flight.future = self.client.submit(
+                worker.call_on_dask,
+                self.function,
+                flight.task.payload,
+                flight.index,
+                flight.submitted,
+                self.topic,
+                self.threads * len(flight.task.cells) / STEPS,
+                key=("cell", self.topic, flight.index, flight.submitted),
+                pure=False,
+                retries=0,
+                priority=-flight.index,
+            )
+            self.finished.add(flight.future)
+
+    def _hear(self, seconds: float) -> None:
+        """Pass on the events of the workers."""
+        with contextlib.suppress(queue.Empty):
+            event = self.events.get(timeout=seconds)
+            while True:
+                self._event(event)
+                event = self.events.get_nowait()
+
+    def _event(self, event: dict) -> None:
+        flight = self.flying.get(index := event.pop("index"))
+        if flight is None or event["attempt"] != flight.submitted:
+            if event["kind"] == "start" and index in self.late:  # stopped, yet Dask began it once more
+                self._restart(event["worker"], event["pid"])
+            return
+        if event["kind"] == "start":
+            if flight.worker:
+                self._died(flight)
+            flight.starts += 1
+            flight.worker, flight.pid, flight.log = event["worker"], event["pid"], event["log"]
+            flight.owner = event["owner"]
+            flight.since = time.monotonic()
+        elif event["worker"] != flight.worker:
+            return  # late news from a worker that is dead
+        elif event["kind"] == "end":
+            flight.since = 0.0
+        self.calls.event({**event, "task": flight.task.name, "attempt": flight.starts})
+
+    def _died(self, flight: Flight) -> None:
+        patience = time.monotonic() + 1  # the scheduler may notice a death before the nanny knows its signal
+        while self.local and flight.pid not in self.died and time.monotonic() < patience:
+            time.sleep(0.02)
+        flight.deaths.append(crash(flight.log) or self.died.get(flight.pid) or "its worker died")
+        self.calls.event(
+            {"kind": "lost", "task": flight.task.name, "why": flight.deaths[-1], "owner": flight.owner}
+        )
+        flight.worker = ""
+
+    def _collect(self) -> None:
+        """Take what has finished, and let Dask forget it."""
+        for future, out in self.finished.next_batch(block=False) if not self.finished.is_empty() else ():
+            flight = next((f for f in self.flying.values() if f.future is future), None)
+            if flight is None:
+                continue  # given up meanwhile
+            self._hear(0)
+            flight.future = None
+            if isinstance(out, dict):
+                self._ended(flight, out)
+            elif isinstance(out, KilledWorker) or (
+                isinstance(out, tuple) and isinstance(out[1], KilledWorker)
+            ):
+                self._killed(flight)
+            else:
+                error = out[1] if isinstance(out, tuple) else out
+                self._ended(flight, {"kind": "error", "error": worker.sentence(error)})
+
+    def _ended(self, flight: Flight, out: dict) -> None:
+        if out["kind"] == "error" and not out.get("user_error") and flight.errors < self.limits.retries:
+            flight.errors += 1
+            return self._again(flight)
+        value = out.get("value")
+        if flight.deaths and isinstance(value, dict) and value.get("busy") and flight.found_busy < _PATIENCE:
+            # Its own dead worker seems to hold its cells: the caller buries those leases when it hears of the death.
+            flight.found_busy += 1
+            flight.not_before = time.monotonic() + 1
+            return self._again(flight)
+        self._settle(flight, Result(flight.task, attempts=max(1, flight.starts), **out))
+
+    def _killed(self, flight: Flight) -> None:
+        """Dask counts all that were assigned to a dead worker; only a task that had started there is to blame."""
+        if flight.worker:
+            self._died(flight)
+        if len(flight.deaths) < self.limits.deaths and flight.submitted < _BLAMED_FALSELY:
+            return self._again(flight)
+        error = f"{(flight.deaths or ['its worker died'])[-1]}, {max(1, len(flight.deaths))} times"
+        self._settle(flight, Result(flight.task, "killed", error=error, attempts=flight.starts))
+
+    def _again(self, flight: Flight) -> None:
+        del self.flying[flight.index]
+        flight.worker, flight.since = "", 0.0
+        self.waiting.appendleft(flight)
+
+    def _settle(self, flight: Flight, result: Result) -> None:
+        del self.flying[flight.index]
+        self.calls.result(result)
+
+    def _stop_the_late(self) -> None:
+        now = time.monotonic()
+        for flight in list(self.flying.values()):
+            limit = flight.task.time_limit or self.limits.time
+            if limit and flight.since and now - flight.since > limit:
+                seconds = now - flight.since
+                flight.future.cancel(
+                    force=True
+                )  # or the task would run again elsewhere; it does not stop the worker
+                self.late.add(flight.index)
+                self._restart(flight.worker, flight.pid)
+                error = f"stopped after {seconds:.0f} s, over its time limit of {limit:g} s"
+                facts = {"error": error, "attempts": flight.starts, "seconds": seconds}
+                self._settle(flight, Result(flight.task, "time limit", **facts))
+
+    def _restart(self, address: str, pid: int) -> None:
+        """End a worker that does not stop by itself; its nanny starts another."""
+
+        def restart() -> None:
+            time.sleep(0.2)  # the scheduler should have heard first that the task is cancelled
+            with contextlib.suppress(Exception):
+                if self.local and hasattr(signal, "SIGKILL"):
+                    os.kill(pid, signal.SIGKILL)
+                else:
+                    self.client.restart_workers([address], timeout=30, raise_for_error=False)
+
+        threading.Thread(target=restart, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _connected(
+    where: Where, calls: Calls, stop: threading.Event
+) -> Iterator[tuple[Client, Callable[[], None]]]:
+    """A client of the wanted workers, and a look after jobs that died; closed afterwards, and with it all that was started for it."""
+    cluster = client = watch = None
+    try:
+        with clusters.interrupts_blocked():
+            if where.scheduler is not None:
+                client = clusters.existing(where.scheduler)
+                calls.event(
+                    {
+                        "kind": "engine",
+                        "text": f"{len(client.nthreads())} workers of a running Dask scheduler",
+                    }
+                )
+            else:
+                if where.cluster is not None:
+                    cluster, watch = clusters.from_file(where.cluster, where.logs)
+                    calls.event(
+                        {"kind": "engine", "text": f"jobs submitted by {type(cluster).__name__}; waiting"}
+                    )
+                else:
+                    cluster = clusters.local(where.workers, where.gpus, where.per_gpu, where.logs)
+                    count = len(cluster.workers)
+                    text = f"{count} worker{'s' * (count != 1)} on this machine"
+                    calls.event(
+                        {"kind": "engine", "text": text + f", {where.per_gpu} a GPU" * bool(where.gpus)}
+                    )
+                client = Client(cluster, set_as_default=False)
+        yield client, (lambda: watch.look(cluster)) if watch else (lambda: None)
+    except UserError:
+        if stop.is_set():  # what failed to start was stopped on purpose
+            raise _Stopped from None
+        raise
+    finally:
+        with clusters.interrupts_blocked():
+            clusters.close(cluster, client)
+
+
+# --- Why a worker process died: the signal that Dask's nannies saw, or the last words of its own log.
+
+
+@contextlib.contextmanager
+def seen() -> Iterator[dict[int, str]]:
+    """Learn from the log of Dask's nannies which signal ended which process: {pid: clause}."""
+    died: dict[int, str] = {}
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found = re.match(
+                r"Worker process (\d+) (?:was killed by signal (\d+)|exited with status (\d+))",
+                record.getMessage(),
+            )
+            if found:
+                died[int(found[1])] = (
+                    _clause(int(found[2])) if found[2] else f"its worker exited with status {found[3]}"
+                )
+
+    logger, listener = logging.getLogger("distributed.nanny"), Listener()
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(listener)
+    try:
+        yield died
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def _clause(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(number).name
+        hint = ": out of memory, or killed by hand" if name == "SIGKILL" else ""
+        return f"its worker was killed by {name}{hint}"
+    return f"its worker was killed by signal {number}"
+
+
+def crash(log: str) -> str:
+    """The line in which a worker's log says why it crashed, when it does."""
+    with contextlib.suppress(OSError):
+        lines = Path(log).read_text(errors="replace").splitlines() if log else []
+        fatal = [line for line in lines if line.startswith("Fatal Python error:")]
+        return f"its worker crashed ({fatal[-1].removeprefix('Fatal Python error: ')})" if fatal else ""
+    return ""

@@ -1,0 +1,1 @@
+"""One module a theme; a figure is a pure function from tables to a drawing."""

@@ -1,0 +1,300 @@
+"""How every figure looks: one colour a family of losses, safe for the colour-blind, the same in print, on white and on
+black.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+
+INK, SOFT, RULE, PAPER = "#1c2430", "#5d6877", "#d5dae1", "#ffffff"
+
+# Each pair: on white, on black. Told apart by lightness as well as by hue; line style and marker repeat what colour
+# says.
+FAMILIES = {
+    "distribution": ("#0b63b8", "#6fb5ff"),
+    "overlap": ("#c4480a", "#ff9a5a"),
+    "compound": ("#7a44b0", "#c9a2f5"),
+    "size": ("#0c7d57", "#4fd0a2"),
+    "boundary": ("#a82a70", "#f48cc2"),
+    "calibration": ("#806300", "#dfbf4a"),
+    "topology": ("#0b7480", "#5ccedb"),
+}
+
+OTHER = ("#535c69", "#aeb7c3")
+
+# Text inside coloured fields: other values than ink and paper, since those follow the reader's theme and the fields do not.
+ON_LIGHT, ON_DARK = "#10151c", "#fdfdfd"
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+DASHES = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.2)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (8, 3)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (1, 2.5)),
+)
+
+# The order in which losses are shown; those that are not named here follow by family and label.
+FIRST = (
+    "ce", "dice", "batch dice", "batch_dice", "dice_ce", "ce + log_dice", "wce", "wce(power=0.5)", "focal", "ce_l1", "ce_kl", "tversky",
+    "generalized_dice",
+)  # fmt: skip
+
+WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
+
+
+@contextmanager
+def applied(salt: str) -> Iterator[None]:
+    """Draw in the house style; ``salt`` makes the ids inside an SVG the same every time, and different between
+    figures.
+    """
+    import matplotlib
+
+    rules = {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": SOFT,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "figure.facecolor": PAPER,
+        "grid.color": RULE,
+        "grid.linewidth": 0.6,
+        "text.color": INK,
+        "xtick.color": SOFT,
+        "ytick.color": SOFT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "xtick.minor.visible": False,
+        "ytick.minor.visible": False,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 5,
+        "errorbar.capsize": 0,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "path.simplify": True,
+        "axes.unicode_minus": True,
+    }
+    with matplotlib.rc_context(rules):
+        yield
+
+
+def canvas(rows: int, columns: int, height: float, width: float = WIDTH, **options):
+    """Return a figure with a grid of axes, laid out without overlap; no global state is touched."""
+    drawing = _blank(width, height)
+    return drawing, drawing.subplots(rows, columns, squeeze=False, **options)
+
+
+def grid(rows: int, columns: int, height: float, width: float = WIDTH, **options):
+    """Return a figure and an empty grid, for panels of several sizes."""
+    drawing = _blank(width, height)
+    return drawing, drawing.add_gridspec(rows, columns, **options)
+
+
+def _blank(width: float, height: float):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(drawing)
+    return drawing
+
+
+def shape(panels: int, widest: int) -> tuple[int, int]:
+    """Return rows and columns for so many panels, at most ``widest`` in a row, with as few empty places as can be."""
+    rows = -(-panels // widest)
+    return rows, -(-panels // rows)
+
+
+def hide_rest(axes: np.ndarray, panels: int) -> None:
+    """Hide the axes of a grid (rows, columns) that no panel fills, and tick the lowest panel of every column."""
+    for place, axis in enumerate(axes.flat):
+        if place >= panels:
+            axis.set_axis_off()
+        elif place + axes.shape[1] >= panels:
+            axis.tick_params(labelbottom=True)
+
+
+def colour(family: str) -> str:
+    """Return the colour of a family of losses (on white)."""
+    return FAMILIES.get(family, OTHER)[0]
+
+
+def ordered(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a loss (loss, loss_label, family), in the order in which losses are shown everywhere."""
+    losses = cells[["loss", "loss_label", "family"]].drop_duplicates("loss")
+    place = {name: i for i, name in enumerate(FIRST)}
+    rank = losses["loss_label"].map(place).fillna(losses["loss"].map(place)).fillna(len(place))
+    return (
+        losses.assign(rank=rank)
+        .sort_values(["rank", "family", "loss_label"])
+        .drop(columns="rank")
+        .reset_index(drop=True)
+    )
+
+
+def lines(losses: pd.DataFrame) -> dict[str, dict]:
+    """Return marker, dash and colour of every loss: colour says the family; dash and marker differ between neighbours,
+    so that lines which lie on each other are both seen.
+    """
+    looks = {}
+    for place, row in enumerate(losses.itertuples()):
+        look = {
+            "color": colour(row.family),
+            "marker": MARKERS[place % len(MARKERS)],
+            "linestyle": DASHES[place % len(DASHES)],
+        }
+        looks[row.loss] = look
+    return looks
+
+
+def family_legend(drawing, losses: pd.DataFrame, others: Sequence = ()) -> None:
+    """Put a legend above the panels that says which losses each colour stands for; other handles follow."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour(family),
+            marker="o",
+            linestyle="",
+            markersize=5,
+            label=fitting(", ".join(part["loss_label"]), 64),
+        )
+        for family, part in losses.groupby("family", sort=False, observed=True)
+    ]
+    drawing.legend(
+        handles=[*handles, *others], loc="outside upper center", ncols=min(len(handles) + len(others), 4)
+    )
+
+
+def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: float, high: float) -> None:
+    """Draw a table as coloured fields, its first row on top, each with its text; a value that is missing stays blank."""
+    import matplotlib
+
+    colormap = matplotlib.colormaps[colours]
+    rows, columns = values.shape
+    scaled = np.clip((values.to_numpy(float) - low) / (high - low), 0, 1)
+    axis.pcolormesh(
+        np.ma.masked_invalid(scaled), cmap=colormap, vmin=0, vmax=1, edgecolors=PAPER, linewidth=1.5
+    )
+    for i in range(rows):
+        for j in range(columns):
+            if np.isfinite(scaled[i, j]):
+                red, green, blue, _ = colormap(scaled[i, j])
+                ink = ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK
+                axis.text(
+                    j + 0.5, i + 0.5, texts.iloc[i, j], ha="center", va="center", fontsize=8.5, color=ink
+                )
+    axis.set_xlim(0, columns)
+    axis.set_ylim(rows, 0)
+    axis.set_xticks(
+        np.arange(columns) + 0.5, [f"{c:g}" if isinstance(c, int | float) else str(c) for c in values.columns]
+    )
+    axis.set_yticks(
+        np.arange(rows) + 0.5, [f"{r:g}" if isinstance(r, int | float) else str(r) for r in values.index]
+    )
+    axis.tick_params(length=0)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %", at most two digits."""
+    return f"{100 * fraction:.2g} %"
+
+
+def fitting(label: str, letters: int = 30) -> str:
+    """Return a label that fits over a panel; what is cut stands in the numbers behind the figure."""
+    return label if len(label) <= letters else label[: letters - 1] + "…"
+
+
+def foreground_axis(axis, levels: Sequence[float]) -> None:
+    """Make the x axis a logarithmic one of foreground fractions, ticked at the levels of a ladder if they are few and
+    far apart.
+    """
+    axis.set_xscale("log")
+    levels = sorted({x for x in levels if x > 0}) or [1.0]
+    apart = all(b / a > 1.5 for a, b in itertools.pairwise(levels))
+    if len(levels) > 6 or not apart:
+        round_ones = [m * 10.0**k for k in range(-6, 0) for m in (1, 2, 5)]
+        levels = [x for x in round_ones if min(levels) / 1.6 <= x <= max(levels) * 1.6]
+        levels = levels[:: max(1, -(-len(levels) // 6))]
+    axis.set_xticks(levels, [percent(x).removesuffix(" %") for x in levels])
+    axis.minorticks_off()
+    # Never less than a decade: with one data set, the small shift between two marks of one fraction would fill the axis.
+    low, high = axis.get_xlim()
+    middle, reach = np.sqrt(low * high), max(np.sqrt(high / low), np.sqrt(10.0))
+    axis.set_xlim(middle / reach, middle * reach)
+
+
+def log_axis(axis, values: Sequence[float], which: str) -> None:
+    """Make an axis ("x" or "y") logarithmic around these values, over at least a factor of two, with a few plainly written ticks."""
+    seen = np.asarray(values, dtype=float)
+    seen = seen[np.isfinite(seen) & (seen > 0)]
+    low, high = (seen.min(), seen.max()) if len(seen) else (0.1, 1.0)
+    pad = max((high / low) ** 0.12, np.sqrt(2 / min(high / low, 2)), 1.15)
+    low, high = low / pad, high * pad
+    ticks = [m * 10.0**k for k in range(-8, 6) for m in (1, 2, 5)]
+    ticks = [t for t in ticks if low <= t <= high]
+    if len(ticks) > 5:
+        ticks = (
+            [t for t in ticks if np.isclose(np.log10(t) % 1, (0, 1)).any()]
+            if high / low > 1000
+            else ticks[:: -(-len(ticks) // 5)]
+        )
+    set_scale, set_ticks, set_limits = (
+        getattr(axis, f"set_{which}{what}") for what in ("scale", "ticks", "lim")
+    )
+    set_scale("log")
+    set_ticks(ticks, [f"{t:g}".removeprefix("0") if t < 1 else f"{t:g}" for t in ticks])
+    axis.minorticks_off()
+    set_limits(low, high)
+
+
+def clipped(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values brought inside [low, high], and which of them were outside."""
+    inside = np.clip(values, low, high)
+    return inside, inside != values
+
+
+def evidence(cells: pd.DataFrame) -> str:
+    """Return the sentence every caption ends with: cells, blocks, collapses, commit, device."""
+    collapsed = int((cells["outcome"] == "collapsed").sum())
+    seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
+    span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    each = f"{span} seed{'s' * int(seeds.max() > 1)} each"
+    variants = f"{len(seeds)} data set variant{'s' * int(len(seeds) > 1)}"
+    blocks = cells["block"].nunique()
+    parts = [f"{len(cells)} cells in {blocks} block{'s' * int(blocks > 1)} ({variants}, {each})"]
+    if collapsed:
+        parts.append(f"{collapsed} collapsed and scored as such")
+    commits = sorted({str(c)[:8] for c in cells["commit"] if c})
+    if commits:
+        parts.append(("commit " if len(commits) == 1 else "commits ") + ", ".join(commits))
+    devices = sorted({str(d) for d in cells["device"] if d})
+    if devices:
+        parts.append("on " + ", ".join(devices))
+    return "; ".join(parts) + "."

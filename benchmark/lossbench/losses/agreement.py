@@ -1,0 +1,224 @@
+"""Losses that compare regions across classes or beyond a plain ratio: generalized, Wasserstein, Lovász, MCC, cosine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import loss
+from lossbench.losses import reduce as r
+
+POWERS = {"square": 2, "simple": 1, "uniform": 0}
+
+
+@loss(
+    "generalized_dice",
+    family="overlap",
+    cite="Sudre 2017",
+    formula="1 - (2 Σ_c w_c TP_c + s) / (Σ_c w_c (P_c + G_c) + s), w_c = 1/G_c², scaled to max 1",
+    penalises_empty=True,
+    empty="the absent class shares the largest weight of the present ones, so its false positives count",
+    aliases=("gdl",),
+    cost="1.1x",
+)
+def generalized_dice(
+    logits, target, *,
+    weighting: Literal["square", "simple", "uniform"] = "square",
+    over: Literal["sample", "batch"] = "sample",
+    classes="all",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Generalized Dice: one ratio of sums over classes, each class weighted by its true size.
+
+    ``weighting``: "square" 1/G², "simple" 1/G, "uniform" 1. Weights are divided by their largest before smoothing, so
+    that the value does not depend on the number of pixels. A class that the target lacks takes the largest weight of
+    the present ones (``absent="eps"``) or weight 0 (``absent="skip"``).
+    """
+    r.choice("weighting", weighting, tuple(POWERS))
+    r.choice("absent", absent, r.ABSENT)
+    s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
+    present = s.g > 0
+    w = present.to(s.g.dtype) / s.g.clamp_min(1) ** POWERS[weighting]
+    largest = w.amax(1, keepdim=True)
+    if absent == "eps":
+        w = torch.where(present, w, largest)
+    w = w / largest.clamp_min(torch.finfo(w.dtype).tiny)
+    return (1 - r.ratio(2 * (w * s.tp).sum(1), (w * (s.p + s.g)).sum(1), smooth)).mean()
+
+
+@loss(
+    "wasserstein_dice",
+    family="overlap",
+    cite="Fidon 2017",
+    formula="1 - 2 TP / (2 TP + Σ_i W_i), W_i = Σ_c M_{y_i,c} p_ic, TP = Σ_{i in fg} (1 - W_i)",
+    penalises_empty=False,
+    empty="as dice: no signal unless s is large",
+    aliases=("gwdl", "generalized_wasserstein_dice"),
+    cost="1.3x",
+)
+def wasserstein_dice(
+    logits,
+    target,
+    *,
+    distances=None,
+    over: Literal["sample", "batch"] = "sample",
+    smooth=1e-5,
+    ignore_index=None,
+):
+    """Generalized Wasserstein Dice: a wrong class costs as much as it is far from the true one.
+
+    ``distances``: C lists of C distances between classes, zero on the diagonal, scaled to maximum 1; None makes all
+    classes equally far (for two classes this is Dice).
+    """
+    px = r.see(logits, target, ignore_index)
+    p = r.probabilities(px, tuple(range(px.n_classes)))
+    if distances is None:
+        y = px.y.long() if px.valid is None else torch.where(px.valid > 0, px.y.long(), 0)
+        w = 1 - p.gather(1, y.unsqueeze(1)).squeeze(1)
+        w = w if px.valid is None else w * px.valid
+    else:
+        m = _distance_matrix(distances, px)
+        w = sum(r.per_pixel(m[:, c], px) * p[:, c] for c in range(px.n_classes))
+    fg = r.mask((px.y != 0).to(w.dtype).unsqueeze(1), px)
+    tp = r.pool(fg * (1 - w.unsqueeze(1)), over)
+    return (1 - r.ratio(2 * tp, 2 * tp + r.pool(w.unsqueeze(1), over), smooth)).mean()
+
+
+def _distance_matrix(distances, px):
+    c = px.n_classes
+    if len(distances) != c or any(not isinstance(row, list | tuple) or len(row) != c for row in distances):
+        raise UserError(f"distances={distances!r} is not {c} lists of {c} numbers, as {c} classes need")
+    m = torch.tensor([[r.number("distances", v, 0) for v in row] for row in distances]).to(px.z)
+    return m / m.max().clamp_min(r.TINY)
+
+
+@loss(
+    "lovasz",
+    family="overlap",
+    cite="Berman 2018",
+    formula="mean_c Σ_j e_(j) ΔJ_j, errors e = |g - p| in falling order, ΔJ the steps of the Jaccard loss",
+    penalises_empty=True,
+    empty="the background's term and, with absent='eps', the worst false positive",
+    aliases=("lovasz_softmax",),
+    cost="13x",
+)
+def lovasz(
+    logits, target, *,
+    over: Literal["sample", "batch"] = "batch",
+    classes="all",
+    absent: Literal["eps", "skip"] = "skip",
+    ignore_index=None,
+):  # fmt: skip
+    """Lovász extension of the Jaccard loss; the defaults, present classes over the batch, are the paper's."""
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    g = r.truth(px, ids)
+    sorted_ids = (
+        ids[-1:] if px.n_classes == 2 else ids
+    )  # |g_0 - p_0| = |g_1 - p_1|: one sort serves both classes
+    errors = (g[:, -len(sorted_ids) :] - r.probabilities(px, sorted_ids)).abs()
+    r.choice("over", over, r.OVER)
+    if over == "batch":
+        g, errors = (x.transpose(0, 1).flatten(1).unsqueeze(0) for x in (g, errors))
+    errors, order = errors.sort(dim=2, descending=True)
+    g = g.gather(2, order.expand_as(g))
+    size = g.sum(2, keepdim=True)
+    missed = size - g.cumsum(2)  # true pixels not yet counted as errors
+    union = size + (1 - g).cumsum(2)
+    before = (
+        union - 1
+    )  # union before a background pixel entered; 0 only for the first pixel of an absent class
+    step = torch.where(before > 0, missed / (union * before.clamp_min(1)), 1.0)
+    step = torch.where(g > 0, 1 / union.clamp_min(1), step)
+    return r.average((errors * step).sum(2), size.squeeze(2), absent)
+
+
+@loss(
+    "mcc",
+    family="overlap",
+    cite="Abhishek & Hamarneh 2021",
+    formula="1 - (TP TN - FP FN) / √((TP+FP)(TP+FN)(TN+FP)(TN+FN) + s)",
+    penalises_empty=False,
+    empty="loss 1 without gradient: the coefficient is undefined",
+    cost="0.8x",
+)
+def mcc(
+    logits, target, *,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Soft Matthews correlation coefficient of each class, as 1 - MCC in [0, 2]."""
+    smooth = r.number("smooth", smooth, 0)
+    s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
+    # TP TN - FP FN = n TP - P G, exactly 0 in theory and not in float32 where a class is absent or everywhere
+    defined = ((s.g > 0) & (s.g < s.n)).to(s.p.dtype)
+    top = (s.tp * s.n - s.p * s.g) * defined
+    bottom = s.p * s.g * (s.n - s.g) * (s.n - s.p).clamp_min(0)
+    return r.average(1 - top * (bottom + max(smooth, r.TINY)).rsqrt(), s.g, absent)
+
+
+@loss(
+    "sens_spec",
+    family="overlap",
+    cite="Brosch 2015",
+    formula="r Σ (g-p)² g / Σ g + (1-r) Σ (g-p)² (1-g) / Σ (1-g)",
+    tune={"sensitivity_weight": (0.01, 0.5)},
+    penalises_empty=True,
+    empty="the specificity term penalises false positives",
+    aliases=("sensitivity_specificity",),
+    cost="0.8x",
+)
+def sens_spec(
+    logits, target, *,
+    sensitivity_weight=0.05,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Squared errors on the object and on the rest, each as a mean of its own; r is ``sensitivity_weight``."""
+    weight = r.number("sensitivity_weight", sensitivity_weight, 0, 1)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    squared = (g - p) ** 2
+    inside, size = r.pool(squared * g, over), r.pool(g, over)
+    outside = r.pool(squared, over) - inside
+    sensitivity = r.ratio(inside, size, smooth)
+    specificity = r.ratio(outside, r.count(px, over) - size, smooth)
+    return r.average(weight * sensitivity + (1 - weight) * specificity, size, absent)
+
+
+@loss(
+    "cosine",
+    family="overlap",
+    cite="textbook cosine distance",
+    formula="1 - Σ p g / (‖p‖ ‖g‖)",
+    penalises_empty=False,
+    empty="left out: the angle to an empty region is undefined",
+    cost="0.8x",
+)
+def cosine(
+    logits, target, *,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "skip",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """One minus the cosine between predicted and true region, never above the squared Dice loss."""
+    smooth = r.number("smooth", smooth, 0)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    tp, size = r.pool(p * g, over), r.pool(g, over)
+    length = (r.pool(p * p, over) * size + max(smooth, 1e-8) ** 2).rsqrt()
+    return r.average(1 - tp * length, size, absent)

@@ -1,0 +1,142 @@
+"""Losses that weigh an error by its distance from the true boundary; the distances come as data, computed once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import loss
+from lossbench.losses import reduce as r
+from lossbench.losses.compound import dice_ce
+
+
+def distances_of(px, distance_map, ids):
+    """The chosen classes of the signed distance map, (n, k, m), zero on void pixels."""
+    n, c, m = px.z.shape
+    if distance_map.shape != (n, c, *px.space):
+        raise UserError(
+            f"distance_map has shape {tuple(distance_map.shape)}, the batch needs {(n, c, *px.space)}: one signed distance per class, image and pixel"
+        )
+    return r.mask(distance_map.to(px.z).reshape(n, c, m)[:, list(ids)], px)
+
+
+@loss(
+    "boundary",
+    family="boundary",
+    cite="Kervadec 2019",
+    formula="a (Dice + CE) + (1-a) mean_{i,c} φ_c(i) p_ic, a = max(1 - progress, floor), φ < 0 inside",
+    tune={"floor": (0.01, 0.5)},
+    penalises_empty=True,
+    empty="penalises false positives through Dice + CE; its own term is 0, for an absent class has no distances",
+    cost="2.4x",
+)
+def boundary(
+    logits, target, *,
+    progress,
+    distance_map,
+    schedule: Literal["rebalance", "increase", "constant", "alone"] = "rebalance",
+    boundary_weight=1.0,
+    floor=0.1,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Kervadec's boundary loss beside Dice + CE.
+
+    ``distance_map (N, C, *S)``: signed distance φ, negative inside; ``progress`` t from 0 to 1. Schedules: "rebalance"
+    a R + (1-a) B with a = max(1-t, floor), "increase" R + t B, "constant" R + B, "alone" B; R is Dice + CE and B the
+    mean of φ p over classes and pixels, times ``boundary_weight``. B is negative near the perfect prediction.
+    """
+    r.choice("schedule", schedule, ("rebalance", "increase", "constant", "alone"))
+    weight, floor = r.number("boundary_weight", boundary_weight, 0), r.number("floor", floor, 0, 1)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    flux = r.probabilities(px, ids) * distances_of(px, distance_map, ids)
+    border = weight * flux.sum() / (px.total() * len(ids))
+    if schedule == "alone":
+        return border
+    region = dice_ce(logits, target, over=over, classes=classes, smooth=smooth, ignore_index=ignore_index)
+    a = max(1 - progress, floor)
+    a, b = {"rebalance": (a, 1 - a), "increase": (1, progress), "constant": (1, 1)}[schedule]
+    return a * region + b * border
+
+
+@loss(
+    "gen_surface",
+    family="boundary",
+    cite="Celaya 2023",
+    formula="a (Dice + CE) + (1-a) [1 - Σ_c w_c Σ (D(1-g-p))² / Σ_c w_c Σ D²], w = 1/(G²+1), a = 1 - progress",
+    penalises_empty=True,
+    empty="penalises false positives through Dice + CE while they have a share",
+    aliases=("generalized_surface",),
+    cost="3.5x",
+)
+def gen_surface(
+    logits, target, *,
+    progress,
+    distance_map,
+    schedule: Literal["linear", "constant", "alone"] = "linear",
+    over: Literal["sample", "batch"] = "sample",
+    classes="all",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Generalized surface loss beside Dice + CE, bounded by 0 and 1 whatever the scale of the distances.
+
+    ``schedule``: "linear" moves from Dice + CE to the surface term with ``progress``, "constant" takes the mean of
+    both, "alone" the surface term. ``over``, ``classes`` and ``smooth`` speak of the surface term.
+    """
+    r.choice("schedule", schedule, ("linear", "constant", "alone"))
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    d = distances_of(px, distance_map, ids)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    w = 1 / (r.pool(g, over) ** 2 + 1)
+    top = w * r.pool((d * (1 - g - p)) ** 2, over)
+    bottom = w * r.pool(d * d, over)
+    scale = bottom.amax(1, keepdim=True).clamp_min(1e-20)  # smoothing is relative to the largest class
+    s_n, s_d = r.smoothing(smooth)
+    surface = (1 - r.ratio((top / scale).sum(1), (bottom / scale).sum(1), (0 * s_n, s_d))).mean()
+    if schedule == "alone":
+        return surface
+    a = 1 - progress if schedule == "linear" else 0.5
+    return a * dice_ce(logits, target, ignore_index=ignore_index) + (1 - a) * surface
+
+
+@loss(
+    "hausdorff_dt",
+    family="boundary",
+    cite="Karimi & Salcudean 2019",
+    formula="mean_{i,c} (p - g)² (d_p^α + d_g^α), d the distance to the boundary of the thresholded region",
+    tune={"alpha": (0.5, 3.0)},
+    penalises_empty=True,
+    empty="d_g = 0, but d_p weighs false positives by their distance to the predicted boundary",
+    cost="22x",
+)
+def hausdorff_dt(logits, target, *, alpha=2.0, classes="fg", ignore_index=None):
+    """Hausdorff loss by distance transforms, in pixels: every step transforms the prediction, hence its price.
+
+    A region that is empty or fills the image has no boundary and distance 0.
+    """
+    alpha = r.number("alpha", alpha, 0)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    weight = sum(_unsigned_distance(px.image(x.detach())) ** alpha for x in (p, g)).reshape(p.shape)
+    return ((p - g) ** 2 * weight).sum() / (px.total() * len(ids))
+
+
+def _unsigned_distance(region):
+    """Distance of every pixel to the other side of the boundary of ``region > 0.5``, (n, k, *s)."""
+    from scipy.ndimage import distance_transform_edt
+
+    field = np.zeros(region.shape, np.float32)
+    for index in np.ndindex(*region.shape[:2]):
+        inside = (region[index] > 0.5).cpu().numpy()
+        if inside.any() and not inside.all():
+            field[index] = distance_transform_edt(inside) + distance_transform_edt(~inside)
+    return torch.from_numpy(field).to(region)

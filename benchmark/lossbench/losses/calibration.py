@@ -1,0 +1,92 @@
+"""Cross-entropy with a term for honest confidence: margins on logits and labels that know their neighbours."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from lossbench.catalogue.registry import loss
+from lossbench.losses import reduce as r
+from lossbench.losses.pixel import ce
+
+
+@loss(
+    "mbls",
+    family="calibration",
+    cite="Liu 2022",
+    formula="CE + λ mean_i Σ_c max(0, max_k z_ik - z_ic - m)",
+    tune={"margin_weight": (0.01, 1.0)},
+    penalises_empty=True,
+    empty="penalises false positives by cross-entropy",
+    cost="2.3x",
+)
+def mbls(logits, target, *, margin=10.0, margin_weight=0.1, ignore_index=None):
+    """Margin-based label smoothing: logits may differ by ``margin`` for free, and pay linearly beyond."""
+    margin, weight = r.number("margin", margin, 0), r.number("margin_weight", margin_weight, 0)
+    px = r.see(logits, target, ignore_index)
+    excess = (px.z.amax(1, keepdim=True) - px.z - margin).relu()
+    return ce(logits, target, ignore_index=ignore_index) + weight * r.mask(excess, px).sum() / px.total()
+
+
+@loss(
+    "svls",
+    family="calibration",
+    cite="Islam & Glocker 2021",
+    formula="-(1/N) Σ_i Σ_c g̃_ic log p_ic, g̃ = ½ g + ½ Gaussian mean of the 3×3(×3) neighbours",
+    tune={"sigma": (0.5, 3.0)},
+    penalises_empty=True,
+    empty="penalises false positives, as cross-entropy",
+    cost="2x",
+)
+def svls(logits, target, *, sigma=1.0, ignore_index=None):
+    """Spatially varying label smoothing: labels are soft only where a neighbour is of another class.
+
+    Half of the label stays at the pixel, half goes to its neighbours in proportion to a Gaussian of width ``sigma``
+    pixels; the image is continued beyond its border, and void neighbours are left out.
+    """
+    side = math.exp(-0.5 / r.number("sigma", sigma, 1e-3) ** 2)
+    px = r.see(logits, target, ignore_index)
+    soft = _share_with_neighbours(px.image(r.truth(px, tuple(range(px.n_classes)))), side)
+    if px.valid is not None:
+        soft = soft / _share_with_neighbours(px.image(px.valid.unsqueeze(1)), side).clamp_min(r.TINY)
+    cost = -(soft.flatten(2) * r.log_probabilities(px)).sum(1)
+    return r.pixel_mean(cost if px.valid is None else cost * px.valid, px)
+
+
+def _share_with_neighbours(x, side):
+    """½ x + ½ weighted mean of the 3^d - 1 neighbours; the kernel without its centre is separable."""
+    blurred, axes = x, range(2, x.ndim)
+    for axis in axes:
+        first, last = blurred.narrow(axis, 0, 1), blurred.narrow(axis, -1, 1)
+        before = torch.cat([first, blurred.narrow(axis, 0, blurred.shape[axis] - 1)], axis)
+        after = torch.cat([blurred.narrow(axis, 1, blurred.shape[axis] - 1), last], axis)
+        blurred = blurred + side * (before + after)
+    neighbours = (1 + 2 * side) ** len(axes) - 1
+    return 0.5 * x + 0.5 * (blurred - x) / neighbours
+
+
+@loss(
+    "nacl",
+    family="calibration",
+    cite="Murugesan 2023",
+    formula="CE + λ mean_{i,c} |z_ic - share of class c among the 3×3(×3) neighbours of i|",
+    tune={"prior_weight": (0.01, 1.0)},
+    penalises_empty=True,
+    empty="penalises false positives by cross-entropy, and large logits anywhere",
+    cost="4x",
+)
+def nacl(logits, target, *, prior_weight=0.1, width=3, ignore_index=None):
+    """Neighbour-aware calibration: logits are held near the local class proportions (zeros beyond the border).
+
+    ``width``: odd side of the neighbourhood in pixels. One-channel logits are seen as the two channels [0, z].
+    """
+    weight = r.number("prior_weight", prior_weight, 0)
+    r.choice("width", width, range(1, 32, 2))
+    px = r.see(logits, target, ignore_index)
+    share = px.image(r.truth(px, tuple(range(px.n_classes))))
+    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(px.space)]
+    share = pool(share, width, stride=1, padding=width // 2)
+    distance = r.mask((px.z - share.flatten(2)).abs(), px).sum() / (px.total() * px.n_classes)
+    return ce(logits, target, ignore_index=ignore_index) + weight * distance

@@ -1,0 +1,210 @@
+"""Sums of a distribution loss and an overlap loss, fixed or moving with training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lossbench.catalogue.registry import loss
+from lossbench.losses import reduce as r
+from lossbench.losses.overlap import dice
+from lossbench.losses.pixel import ce, focal, topk_ce
+
+
+@loss(
+    "dice_ce",
+    family="compound",
+    cite="Taghanaki 2019; Isensee 2021 (nnU-Net)",
+    formula="w_d Dice + w_c CE",
+    tune={"dice_weight": (0.1, 3.0)},
+    penalises_empty=True,
+    empty="penalises false positives through the cross-entropy",
+    aliases=("ce_dice",),
+    cost="1.9x",
+)
+def dice_ce(
+    logits, target, *,
+    dice_weight=1.0,
+    ce_weight=1.0,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Soft Dice plus cross-entropy; ``over``, ``classes``, ``absent`` and ``smooth`` speak of the Dice term."""
+    a, b = r.number("dice_weight", dice_weight, 0), r.number("ce_weight", ce_weight, 0)
+    overlap = dice(
+        logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
+    )
+    return a * overlap + b * ce(logits, target, ignore_index=ignore_index)
+
+
+@loss(
+    "dice_focal",
+    family="compound",
+    cite="Zhu 2019",
+    formula="w_d Dice + w_f Focal",
+    tune={"dice_weight": (0.1, 3.0)},
+    penalises_empty=True,
+    empty="penalises false positives through the focal term",
+    cost="2.5x",
+)
+def dice_focal(
+    logits, target, *,
+    dice_weight=1.0,
+    focal_weight=1.0,
+    gamma=2.0,
+    alpha=None,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Soft Dice plus softmax focal loss."""
+    a, b = r.number("dice_weight", dice_weight, 0), r.number("focal_weight", focal_weight, 0)
+    overlap = dice(
+        logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
+    )
+    return a * overlap + b * focal(logits, target, gamma=gamma, alpha=alpha, ignore_index=ignore_index)
+
+
+@loss(
+    "dice_topk",
+    family="compound",
+    cite="Isensee 2021 (nnU-Net)",
+    formula="w_d Dice + w_t TopK-CE",
+    tune={"dice_weight": (0.1, 3.0)},
+    penalises_empty=True,
+    empty="penalises the worst false positives through the top-k term",
+    cost="3x",
+)
+def dice_topk(
+    logits, target, *,
+    dice_weight=1.0,
+    topk_weight=1.0,
+    percent=10.0,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Soft Dice plus the mean cross-entropy of the hardest ``percent`` of the pixels of the batch."""
+    a, b = r.number("dice_weight", dice_weight, 0), r.number("topk_weight", topk_weight, 0)
+    overlap = dice(
+        logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
+    )
+    return a * overlap + b * topk_ce(logits, target, percent=percent, ignore_index=ignore_index)
+
+
+@loss(
+    "ce_to_dice",
+    family="compound",
+    cite="Galdran 2022",
+    formula="a(t) CE + (1 - a(t)) Dice; linear a = 1 - t, combo a = 1/2, finetune a = 1 until t > switch, then 0",
+    tune={"switch": (0.5, 0.95)},
+    penalises_empty=True,
+    empty="penalises false positives while cross-entropy has a share",
+    cost="1.8x",
+)
+def ce_to_dice(
+    logits, target, *,
+    progress,
+    schedule: Literal["linear", "combo", "finetune"] = "linear",
+    switch=0.9,
+    over: Literal["sample", "batch"] = "sample",
+    classes="fg",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """From cross-entropy to Dice as training proceeds; ``progress`` t runs from 0 to 1."""
+    r.choice("schedule", schedule, ("linear", "combo", "finetune"))
+    switch = r.number("switch", switch, 0, 1)
+    a = {"linear": 1 - progress, "combo": 0.5, "finetune": float(progress <= switch)}[schedule]
+    overlap = dice(
+        logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
+    )
+    return a * ce(logits, target, ignore_index=ignore_index) + (1 - a) * overlap
+
+
+@loss(
+    "unified_focal",
+    family="compound",
+    cite="Yeung 2022",
+    formula="l maF + (1-l) maFT; maF = mean_i [δ -log p_y | rare; (1-δ)(1-p_y)^γ -log p_y | else]; "
+    "maFT = Σ_rare (1-mTI_c)^(1-γ) + Σ_else (1-mTI_c), mTI = (TP+s)/(TP + δ FN + (1-δ) FP + s)",
+    tune={"delta": (0.5, 0.9), "gamma": (0.1, 0.9)},
+    penalises_empty=True,
+    empty="penalises false positives through the focal term and the background's Tversky term",
+    aliases=("asymmetric_unified_focal",),
+    cost="4x",
+)
+def unified_focal(
+    logits, target, *,
+    weight=0.5,
+    delta=0.6,
+    gamma=0.5,
+    rare="fg",
+    over: Literal["sample", "batch"] = "sample",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Asymmetric unified focal loss: focal suppression for common classes, focal enhancement for ``rare`` ones.
+
+    ``weight`` l between focal and focal Tversky part; ``delta`` weighs false negatives; ``gamma`` 0 to 1. The sums over
+    classes are sums, as in the paper, for any number of classes.
+    """
+    weight, delta = r.number("weight", weight, 0, 1), r.number("delta", delta, 0, 1)
+    gamma = r.number("gamma", gamma, 0, 0.999)
+    px = r.see(logits, target, ignore_index)
+    rare = r.class_ids(rare, px.n_classes)
+    is_rare = px.z.new_tensor([float(c in rare) for c in range(px.n_classes)])
+    cost = r.nll(px)
+    common = r.per_pixel(1 - is_rare, px)
+    suppressed = r.bounded_power(1 - (-cost).exp(), gamma) if gamma else 1.0
+    focal_part = r.pixel_mean(cost * ((1 - delta) * suppressed * common + delta * (1 - common)), px)
+    s = r.region_sums(px, "all", over)
+    miss = 1 - r.ratio(s.tp, delta * s.g + (1 - delta) * s.p, smooth)
+    enhanced = is_rare * r.bounded_power(miss, 1 - gamma) + (1 - is_rare) * miss
+    return weight * focal_part + (1 - weight) * enhanced.sum(1).mean()
+
+
+@loss(
+    "exp_log",
+    family="compound",
+    cite="Wong 2018",
+    formula="w_d mean_c (-ln Dice_c)^γ + w_x mean_i w_{y_i} (-ln p_{i,y_i})^γ, w_c = (Σ_k f_k / f_c)^½",
+    tune={"gamma": (0.2, 2.0)},
+    penalises_empty=True,
+    empty="penalises false positives through both terms",
+    cost="3.5x",
+)
+def exp_log(
+    logits, target, *,
+    class_frequency,
+    dice_weight=0.8,
+    ce_weight=0.2,
+    gamma=0.3,
+    over: Literal["sample", "batch"] = "sample",
+    classes="all",
+    absent: Literal["eps", "skip"] = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):  # fmt: skip
+    """Exponential logarithmic loss: logarithms of Dice and of p, raised to γ, so that easy parts keep their slope.
+
+    ``class_frequency (C,)``: pixel fractions of the training split. The slope at a perfect pixel is kept finite.
+    """
+    a, b = r.number("dice_weight", dice_weight, 0), r.number("ce_weight", ce_weight, 0)
+    gamma = r.number("gamma", gamma, 1e-3)
+    s_n, s_d = r.smoothing(smooth)
+    r.number("smooth", min(s_n, s_d), r.TINY)
+    px = r.see(logits, target, ignore_index)
+    f = r.class_vector("class_frequency", class_frequency, px).clamp_min(1e-6)
+    s = r.region_sums(px, classes, over)
+    log_dice = (s.p + s.g + s_d).log() - (2 * s.tp + s_n).log()
+    overlap = r.average(r.bounded_power(log_dice, gamma), s.g, absent)
+    pixels = r.bounded_power(r.nll(px), gamma) * r.per_pixel((f.sum() / f).sqrt(), px)
+    return a * overlap + b * r.pixel_mean(pixels, px)

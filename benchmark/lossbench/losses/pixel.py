@@ -1,0 +1,239 @@
+"""Losses that are a mean of one term per pixel: cross-entropy and what has been done to its weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from lossbench.catalogue.registry import loss
+from lossbench.losses import reduce as r
+
+SCHEMES = ("inverse", "inverse_sqrt", "median", "log", "effective")
+
+NORMS = ("weights", "pixels")
+
+
+@loss(
+    "ce",
+    family="distribution",
+    cite="torch.nn.CrossEntropyLoss",
+    formula="-(1/N) Σ_i w_{y_i} log p_{i,y_i}, N = Σ_i w_{y_i}",
+    penalises_empty=True,
+    empty="penalises every false positive pixel, as on any other image",
+    aliases=("cross_entropy",),
+    cost="1x",
+)
+def ce(
+    logits,
+    target,
+    *,
+    weights=None,
+    norm: Literal["weights", "pixels"] = "weights",
+    over: Literal["sample", "batch"] = "batch",
+    ignore_index=None,
+):
+    """Cross-entropy: the mean of -log p of the true class over all valid pixels.
+
+    ``weights``: one number per class. ``norm="weights"`` divides by the sum of the pixels' weights, as torch does,
+    ``"pixels"`` by their number. ``over="sample"`` averages within each image first.
+    """
+    px = r.see(logits, target, ignore_index)
+    if weights is None and over == "batch":
+        # the fused kernel is the fastest way on a CPU; it already skips void pixels
+        void = -100 if ignore_index is None else ignore_index
+        return F.cross_entropy(px.z, px.y.long(), reduction="sum", ignore_index=void) / px.total()
+    if weights is None:
+        return r.pixel_mean(r.nll(px), px, over)
+    return weighted_mean(px, r.class_vector("weights", weights, px), norm, over)
+
+
+def weighted_mean(px, vector, norm, over):
+    """Mean of w_{y_i} (-log p_{i,y_i}); ``vector (c,)`` holds w."""
+    r.choice("norm", norm, NORMS)
+    w = r.per_pixel(vector, px)
+    weighted = r.nll(px) * w
+    if norm == "pixels":
+        return r.pixel_mean(weighted, px, over)
+    if over == "batch":
+        return weighted.sum() / w.sum().clamp_min(r.TINY)
+    r.choice("over", over, r.OVER)
+    total = w.sum(1)
+    return (weighted.sum(1) / total.clamp_min(r.TINY)).sum() / (total > 0).sum().clamp_min(1)
+
+
+@loss(
+    "wce",
+    family="distribution",
+    cite="Ronneberger 2015; schemes: Eigen & Fergus 2015 (median), Paszke 2016 (log), Cui 2019 (effective)",
+    formula="-Σ_i w_{y_i} log p_{i,y_i} / Σ_i w_{y_i}, w from the class frequencies f of the training split",
+    tune={"power": (0.0, 1.0)},
+    penalises_empty=True,
+    empty="penalises false positives with the background's weight, which the norm cancels where all is background",
+    aliases=("weighted_ce",),
+    cost="1.8x",
+)
+def wce(
+    logits,
+    target,
+    *,
+    class_frequency,
+    scheme: Literal["inverse", "inverse_sqrt", "median", "log", "effective"] = "inverse",
+    power=1.0,
+    beta=0.9999,
+    pixels=1000000,
+    norm: Literal["weights", "pixels"] = "weights",
+    over: Literal["sample", "batch"] = "batch",
+    ignore_index=None,
+):
+    """Cross-entropy with class weights that a scheme derives once from the training split, never from the batch.
+
+    ``class_frequency (C,)``: pixel fractions f_c. Schemes: ``inverse`` 1/f, ``inverse_sqrt`` 1/√f, ``median``
+    median(f)/f, ``log`` 1/ln(1.02 + f), ``effective`` (1-β)/(1-β^n) with n = f · ``pixels``. The weights are raised to
+    ``power`` (0 is plain cross-entropy) and scaled to mean 1. Explicit weights: ``ce(weights=[1, 10])``.
+    """
+    px = r.see(logits, target, ignore_index)
+    f = r.class_vector("class_frequency", class_frequency, px)
+    return weighted_mean(px, class_weights(f, scheme, power, beta, pixels), norm, over)
+
+
+def class_weights(f, scheme="inverse", power=1.0, beta=0.9999, pixels=1000000):
+    """Weights (C,) of mean 1 from class frequencies ``f (C,)``; a class that never occurs counts as one pixel."""
+    r.choice("scheme", scheme, SCHEMES)
+    power, pixels = r.number("power", power, 0), r.number("pixels", pixels, 1)
+    beta = r.number("beta", beta, 0, 1 - 1e-9)
+    f = f.double().clamp_min(1 / pixels)
+    if scheme == "inverse":
+        w = 1 / f
+    elif scheme == "inverse_sqrt":
+        w = f.rsqrt()
+    elif scheme == "median":
+        w = f.quantile(0.5) / f
+    elif scheme == "log":
+        w = 1 / torch.log(1.02 + f)
+    else:
+        w = (1 - beta) / (1 - beta ** (f * pixels))
+    w = w**power
+    return (w / w.mean()).to(torch.get_default_dtype())
+
+
+@loss(
+    "balanced_ce",
+    family="distribution",
+    cite="Xie & Tu 2015",
+    formula="-(1/N) Σ_i (1 - f_{y_i}) log p_{i,y_i}, f the class fractions of the batch",
+    penalises_empty=False,
+    empty="no signal from a batch (or image) of one class only: its weight is 0",
+    cost="1.6x",
+)
+def balanced_ce(
+    logits,
+    target,
+    *,
+    norm: Literal["weights", "pixels"] = "pixels",
+    over: Literal["sample", "batch"] = "batch",
+    ignore_index=None,
+):
+    """Class-balanced cross-entropy of edge detection: each class is weighted by the share of all others in the batch.
+
+    With two classes, -β Σ_fg log p - (1-β) Σ_bg log(1-p) over N with β the background's share; several classes use
+    1 - f_c alike. ``over="sample"`` takes the shares image by image.
+    """
+    px = r.see(logits, target, ignore_index)
+    r.choice("norm", norm, NORMS)
+    ids = tuple(range(px.n_classes))
+    g = r.truth(px, ids)
+    n = r.pool(g, over)  # pixels per class, (n|1, c)
+    w = 1 - n / n.sum(1, keepdim=True).clamp_min(1)
+    by_class = r.pool(g * r.nll(px).unsqueeze(1), over)
+    total = (w * by_class).sum(1)
+    scale = n.sum(1) if norm == "pixels" else (w * n).sum(1)
+    return (total / scale.clamp_min(r.TINY)).sum() / (scale > 0).sum().clamp_min(1)
+
+
+@loss(
+    "focal",
+    family="distribution",
+    cite="Lin 2017",
+    formula="-(1/N) Σ_i α_{y_i} (1 - p_{i,y_i})^γ log p_{i,y_i}",
+    tune={"gamma": (0.0, 5.0)},
+    penalises_empty=True,
+    empty="penalises false positives, hardest where the network is most sure of them",
+    cost="1.5x",
+)
+def focal(
+    logits, target, *, gamma=2.0, alpha=None, over: Literal["sample", "batch"] = "batch", ignore_index=None
+):
+    """Softmax focal loss: cross-entropy that forgets pixels which are already right; γ = 0 is cross-entropy.
+
+    ``alpha``: None, one weight per class, or one number α for foreground classes and 1 - α for the background. The mean
+    runs over valid pixels (not over pixels times classes).
+    """
+    gamma = r.number("gamma", gamma, 0)
+    px = r.see(logits, target, ignore_index)
+    cost = r.nll(px)
+    if gamma:
+        miss = 1 - torch.exp(-cost)
+        cost = cost * (miss * miss if gamma == 2 else r.bounded_power(miss, gamma))
+    if alpha is not None:
+        vector = alpha if isinstance(alpha, list | tuple) else _foreground(r.number("alpha", alpha, 0, 1), px)
+        cost = cost * r.per_pixel(r.class_vector("alpha", vector, px), px)
+    return r.pixel_mean(cost, px, over)
+
+
+def _foreground(alpha, px):
+    return [1 - alpha] + [alpha] * (px.n_classes - 1)
+
+
+@loss(
+    "topk_ce",
+    family="distribution",
+    cite="Wu 2016",
+    formula="mean of the k % largest -log p_{i,y_i}",
+    tune={"percent": (1.0, 100.0)},
+    penalises_empty=True,
+    empty="penalises the worst false positives",
+    aliases=("topk", "ohem_ce"),
+    cost="2.1x",
+)
+def topk_ce(logits, target, *, percent=10.0, over: Literal["sample", "batch"] = "batch", ignore_index=None):
+    """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each image."""
+    percent = r.number("percent", percent, 0, 100)
+    r.choice("over", over, r.OVER)
+    px = r.see(logits, target, ignore_index)
+    cost = r.nll(px)
+    if px.valid is not None:
+        cost = cost - (1 - px.valid)  # void pixels sort behind every valid one
+    cost = cost.reshape(1, -1) if over == "batch" else cost
+    k = max(1, int(cost.shape[1] * percent / 100))  # from the shape alone: a static size
+    hardest = cost.topk(k, dim=1, sorted=px.valid is not None).values
+    if px.valid is None:
+        return hardest.mean()
+    valid = px.valid.reshape(cost.shape).sum(1, keepdim=True)
+    wanted = torch.floor(valid * (percent / 100) + 1e-6).clamp_min(1)
+    rank = torch.arange(k, device=cost.device)
+    kept = ((rank < wanted) & (valid > 0)).to(cost.dtype)
+    means = (hardest * kept).sum(1) / kept.sum(1).clamp_min(1)
+    return means.sum() / (valid > 0).sum().clamp_min(1)
+
+
+@loss(
+    "ls_ce",
+    family="distribution",
+    cite="Szegedy 2016",
+    formula="(1 - ε) CE + (ε/C) Σ_c mean_i -log p_ic",
+    tune={"epsilon": (0.0, 0.4)},
+    penalises_empty=True,
+    empty="penalises false positives, and complete certainty too",
+    aliases=("label_smoothing_ce",),
+    cost="1.5x",
+)
+def ls_ce(logits, target, *, epsilon=0.1, over: Literal["sample", "batch"] = "batch", ignore_index=None):
+    """Cross-entropy against labels that give each class a share ε/C; ε = 0 is cross-entropy."""
+    epsilon = r.number("epsilon", epsilon, 0, 1)
+    px = r.see(logits, target, ignore_index)
+    log_p = r.log_probabilities(px)
+    uniform = -log_p.mean(1)
+    uniform = uniform if px.valid is None else uniform * px.valid
+    return r.pixel_mean((1 - epsilon) * r.nll(px, log_p) + epsilon * uniform, px, over)

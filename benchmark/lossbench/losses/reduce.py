@@ -1,0 +1,250 @@
+"""What every loss counts over: pixels, classes, images; one place for the sums, the absent class and the smoothing.
+
+Axes are named in order: n images, k chosen classes, c all classes, m pixels of one image (space is flattened).
+Everything is a plain tensor expression without in-place writes, data-dependent branches or boolean indexing, so that it
+runs under ``torch.func.vmap`` and ``torch.compile``, and without matrix products or convolutions, so that autocast
+leaves it in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossbench.base.errors import UserError, nearest
+
+OVER = ("sample", "batch")
+
+ABSENT = ("eps", "skip")
+
+TINY = 1e-12  # keeps 0/0 and 0**-x out of gradients; far below any smoothing in use
+
+
+class Pixels(NamedTuple):
+    """One batch as the losses see it: ``z (n, c, m)``, ``y (n, m)``, ``valid (n, m)`` or None when no pixel is void."""
+
+    z: Tensor
+    y: Tensor
+    valid: Tensor | None
+    space: tuple[int, ...]
+
+    @property
+    def n_classes(self) -> int:
+        return self.z.shape[1]
+
+    def count(self) -> Tensor | int:
+        """Number of valid pixels of each image, (n, 1); a plain integer when no pixel is void."""
+        return self.z.shape[2] if self.valid is None else self.valid.sum(1, keepdim=True)
+
+    def total(self) -> Tensor | int:
+        """Number of valid pixels of the batch, at least 1."""
+        return self.y.numel() if self.valid is None else self.valid.sum().clamp_min(1)
+
+    def image(self, x: Tensor) -> Tensor:
+        """Give ``x (n, k, m)`` its spatial axes back."""
+        return x.reshape(*x.shape[:2], *self.space)
+
+
+class Sums(NamedTuple):
+    """Region sums, each ``(n, k)``, or ``(1, k)`` over a batch: TP = Σ p g, P = Σ p, G = Σ g; ``n`` valid pixels."""
+
+    tp: Tensor
+    p: Tensor
+    g: Tensor
+    n: Tensor | int
+
+
+def see(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Pixels:
+    """Bring logits (N, C, *S) of any float type and a target (N, *S) of class ids into one form.
+
+    One channel z means the two classes [0, z] (softmax then is the sigmoid, exactly). float16 and bfloat16 are computed
+    in float32, float64 stays. Pixels equal to ``ignore_index`` are void: they enter no sum and get no gradient.
+    Raises UserError when the shapes do not belong together.
+    """
+    if logits.ndim < 3 or target.shape != logits.shape[:1] + logits.shape[2:]:
+        raise UserError(
+            f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)} do not belong together; "
+            "a loss takes logits (N, C, *S) and a target (N, *S) of class ids"
+        )
+    z = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    z = z.flatten(2)
+    if z.shape[1] == 1:
+        z = torch.cat([torch.zeros_like(z), z], 1)
+    y = target.flatten(1)
+    valid = None if ignore_index is None else (y != ignore_index).to(z.dtype)
+    return Pixels(z, y, valid, tuple(target.shape[1:]))
+
+
+# --- probabilities -------------------------------------------------------------------------------------------------
+
+
+def probabilities(px: Pixels, ids: Sequence[int], temperature: float = 1.0) -> Tensor:
+    """Softmax probabilities of the chosen classes, (n, k, m), zero on void pixels.
+
+    Two classes need one sigmoid of the difference, which is cheaper and as exact as a softmax.
+    """
+    z = px.z
+    if px.n_classes == 2 and len(ids) == 1:
+        z0, z1 = z.unbind(1)
+        margin = z1 - z0 if ids[0] == 1 else z0 - z1
+        p = (margin if temperature == 1 else margin * temperature).sigmoid().unsqueeze(1)
+    else:
+        p = (z if temperature == 1 else z * temperature).softmax(1)
+        p = p[:, ids[0] : ids[-1] + 1] if _contiguous(ids) else p[:, list(ids)]
+    return mask(p, px)
+
+
+def truth(px: Pixels, ids: Sequence[int]) -> Tensor:
+    """One-hot target of the chosen classes by comparison, (n, k, m): any rank, any label, void pixels all zero."""
+    wanted = ids[0] if len(ids) == 1 else torch.as_tensor(ids, device=px.y.device).view(-1, 1)
+    return mask((px.y.unsqueeze(1) == wanted).to(px.z.dtype), px)
+
+
+def log_probabilities(px: Pixels, temperature: float = 1.0) -> Tensor:
+    """log p of all classes, (n, c, m); stable at any logit; void pixels are *not* masked here."""
+    return F.log_softmax(px.z if temperature == 1 else px.z * temperature, 1)
+
+
+def nll(px: Pixels, log_p: Tensor | None = None) -> Tensor:
+    """-log p of the true class, (n, m), zero on void pixels."""
+    log_p = log_probabilities(px) if log_p is None else log_p
+    y = px.y.long()
+    y = y if px.valid is None else torch.where(px.valid > 0, y, 0)
+    loss = -log_p.gather(1, y.unsqueeze(1)).squeeze(1)
+    return loss if px.valid is None else loss * px.valid
+
+
+def mask(x: Tensor, px: Pixels) -> Tensor:
+    """Zero ``x (n, k, m)`` on void pixels."""
+    return x if px.valid is None else x * px.valid.unsqueeze(1)
+
+
+# --- sums and means ------------------------------------------------------------------------------------------------
+
+
+def class_ids(classes: str | Sequence[int], n_classes: int) -> tuple[int, ...]:
+    """Resolve ``"fg"`` (all but class 0), ``"all"`` or a list of class ids."""
+    if isinstance(classes, str):
+        choice("classes", classes, ("fg", "all"))
+        return tuple(range(classes == "fg", n_classes))
+    ids = tuple(classes)
+    wrong = [k for k in ids if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n_classes]
+    if wrong or not ids or len(set(ids)) < len(ids):
+        raise UserError(
+            f"classes={list(ids)} does not fit {n_classes} classes; give 'fg', 'all' or different ids from 0 to {n_classes - 1}"
+        )
+    return ids
+
+
+def pool(x: Tensor, over: str) -> Tensor:
+    """Sum ``x (n, k, m)`` over the pixels of each sample -> (n, k), or over the pixels of the batch -> (1, k)."""
+    choice("over", over, OVER)
+    return x.sum(2) if over == "sample" else x.sum((0, 2)).unsqueeze(0)
+
+
+def count(px: Pixels, over: str) -> Tensor | int:
+    """Valid pixels that one sum of :func:`pool` runs over."""
+    return px.count() if over == "sample" else px.total()
+
+
+def region_sums(px: Pixels, classes: str | Sequence[int], over: str) -> Sums:
+    """TP, P, G of the chosen classes over each sample or over the batch."""
+    ids = class_ids(classes, px.n_classes)
+    p, g = probabilities(px, ids), truth(px, ids)
+    return Sums(pool(p * g, over), pool(p, over), pool(g, over), count(px, over))
+
+
+def ratio(numerator: Tensor, denominator: Tensor, smooth: float | Sequence[float]) -> Tensor:
+    """(numerator + s_n) / (denominator + s_d); ``smooth`` is one number for both or the pair (s_n, s_d).
+
+    With s_d = 0 an empty region over an empty prediction counts as 0, never as NaN.
+    """
+    s_n, s_d = smoothing(smooth)
+    return (numerator + s_n) / (denominator + s_d).clamp_min(TINY)
+
+
+def average(loss: Tensor, g: Tensor, absent: str = "eps") -> Tensor:
+    """Mean of ``loss (n, k)`` over images and classes.
+
+    ``absent="eps"`` keeps classes that the target lacks (the smoothing then decides their value); ``absent="skip"`` takes
+    the mean over the classes present in each image, then over the images that have any; 0 when there is none.
+    """
+    choice("absent", absent, ABSENT)
+    if absent == "eps":
+        return loss.mean()
+    present = (g > 0).to(loss.dtype)
+    classes = present.sum(1)
+    return ((loss * present).sum(1) / classes.clamp_min(1)).sum() / (classes > 0).sum().clamp_min(1)
+
+
+def pixel_mean(loss: Tensor, px: Pixels, over: str = "batch") -> Tensor:
+    """Mean of ``loss (n, m)``, zero on void pixels, over all valid pixels; or the mean over images of their means."""
+    choice("over", over, OVER)
+    if over == "batch" or px.valid is None:
+        return loss.sum() / px.total()
+    n = px.valid.sum(1)
+    return (loss.sum(1) / n.clamp_min(1)).sum() / (n > 0).sum().clamp_min(1)
+
+
+def bounded_power(x: Tensor, exponent: float) -> Tensor:
+    """x**exponent for x >= 0, with a finite slope at 0 where the exponent is below 1."""
+    return x if exponent == 1 else (x.clamp_min(0) + (1e-7 if exponent < 1 else 0)) ** exponent
+
+
+# --- parameters ----------------------------------------------------------------------------------------------------
+
+
+def choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise UserError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is not known{nearest(str(value), choices)}")
+
+
+def number(name: str, value: object, low: float = float("-inf"), high: float = float("inf")) -> float:
+    """Return ``value`` as a float; raise UserError unless it is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+        bound = f"of at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        bound = "" if low == float("-inf") else " " + bound
+        near = (
+            f"; the nearest is {min(max(value, low), high):g}"
+            if isinstance(value, Real) and value == value
+            else ""
+        )
+        raise UserError(f"{name}={value!r} is not a number{bound}{near}")
+    return float(value)
+
+
+def smoothing(smooth: float | Sequence[float]) -> tuple[float, float]:
+    """Resolve ``smooth`` to (numerator, denominator)."""
+    pair = tuple(smooth) if isinstance(smooth, list | tuple) else (smooth, smooth)
+    if len(pair) != 2:
+        raise UserError(f"smooth={smooth!r} is neither a number nor a pair (numerator, denominator)")
+    return number("smooth", pair[0], 0), number("smooth", pair[1], 0)
+
+
+def class_vector(name: str, values: Sequence[float] | Tensor, px: Pixels) -> Tensor:
+    """Turn one number per class into a tensor like the logits; raise UserError when their count is wrong."""
+    if not isinstance(values, Tensor):
+        values = torch.tensor([number(name, v, 0) for v in values])
+    if values.shape != (px.n_classes,):
+        raise UserError(
+            f"{name} has {values.numel()} entries for {px.n_classes} classes; give one number per class"
+        )
+    return values.to(px.z)
+
+
+def per_pixel(vector: Tensor, px: Pixels) -> Tensor:
+    """The entry of ``vector (c,)`` that belongs to each pixel's true class, (n, m), zero on void pixels."""
+    y = px.y.long()
+    if px.valid is None:
+        return vector[y]
+    return vector[torch.where(px.valid > 0, y, 0)] * px.valid
+
+
+def _contiguous(ids: Sequence[int]) -> bool:
+    return tuple(ids) == tuple(range(ids[0], ids[-1] + 1))

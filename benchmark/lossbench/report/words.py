@@ -1,0 +1,106 @@
+"""How numbers are written in the report; the only place that rounds."""
+
+from __future__ import annotations
+
+import math
+
+MINUS = "−"
+
+FACTOR, POINTS, PLAIN = "factor", "points", "plain"
+
+
+def kind_of(column: str) -> str:
+    """Return how a difference in this column is told: log ratios as factors, scores in points, the rest as it is."""
+    if "log_size" in column:
+        return FACTOR
+    if column.strip("|(").startswith(("dice", "iou", "nsd", "boundary_iou", "precision", "recall")):
+        return POINTS
+    return PLAIN
+
+
+def effect(value: float, kind: str) -> str:
+    """Return a difference in words of its kind: +8.5 (points), ×1.60 (factor), +0.012 (plain)."""
+    if missing(value):
+        return "–"
+    if kind == FACTOR:
+        return f"×{_factor(math.exp(min(value, 99)))}"
+    if kind == POINTS:
+        return signed(100 * value, 1 if abs(value) >= 0.01 else 2)
+    return signed(value, 3)
+
+
+def interval(low: float, high: float, kind: str) -> str:
+    """Return [low, high] in words of its kind, without the signs that the estimate carries."""
+    if missing(low) or missing(high):
+        return "no interval"
+    if kind == POINTS:
+        digits = 1 if max(abs(low), abs(high)) >= 0.01 else 2
+        return f"[{signed(100 * low, digits)}, {signed(100 * high, digits)}]"
+    return f"[{effect(low, kind).lstrip('×')}, {effect(high, kind).lstrip('×')}]"
+
+
+def _factor(ratio: float) -> str:
+    """Return a ratio with three digits; beyond a thousand either way only that it is beyond."""
+    if 1e-3 <= ratio < 999.5:
+        return significant(ratio, 3)
+    return "<0.001" if ratio < 1 else ">999"
+
+
+def unit(kind: str) -> str:
+    """Return the unit that follows an effect."""
+    return {FACTOR: "", POINTS: "points", PLAIN: ""}[kind]
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign, a true minus, and no sign on a zero."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("+" if value > 0 else MINUS) + text
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with a fixed count of decimals, or a dash."""
+    return "–" if missing(value) else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Return a number with so many significant digits, never in powers of ten between .001 and 10,000."""
+    if missing(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}".replace("-", MINUS)
+
+
+def p_value(value: float) -> str:
+    """Return a p-value as it is printed: <.001, .012, 1."""
+    if missing(value):
+        return "–"
+    if value < 0.001:
+        return "<.001"
+    return "1" if value > 0.9995 else f"{value:.3f}".lstrip("0")
+
+
+def percent(value: float, digits: int = 3) -> str:
+    """Return a fraction in percent."""
+    return "–" if missing(value) else f"{significant(100 * value, digits)} %"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the unit a person would use."""
+    if missing(seconds):
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def missing(value: float | None) -> bool:
+    """Return whether there is no number here."""
+    return value is None or (isinstance(value, float) and math.isnan(value))

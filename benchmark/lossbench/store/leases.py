@@ -1,0 +1,214 @@
+"""Who trains which cell right now: leases with a heartbeat, so that two sweeps on one folder never train a cell twice.
+
+Every claim is a file of its own, ``leases/<key>.<fp8>.<token>``; its name is unique to its owner. To claim a cell is to
+create the file and then to look: whoever sees another live claim takes its own back. Creating comes before looking, so
+of two claimants at least one sees the other; and since a stale file is removed by its unique name, taking over from a
+dead owner can never hit a fresh claim. This needs exclusive creation and listing, which network file systems have.
+
+A claim is stale when its owner's process on *this* host is gone, or when its heartbeat counter has stood still for
+``patience`` seconds of the observer's own monotonic clock: no clock of another machine and no file time is compared.
+An owner that was paused that long finds its file gone (``held`` is then False); its record would be the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import secrets
+import sys
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+BEAT = 5.0  # seconds between heartbeats
+
+PATIENCE = 60.0  # seconds without a heartbeat after which an owner counts as dead
+
+
+@cache
+def host() -> str:
+    """An 8-hex pseudonym of this boot of this host and its process namespace; the name itself is stored nowhere."""
+    parts = [platform.node()]
+    for source in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
+        with contextlib.suppress(OSError):
+            parts.append(Path(source).read_text())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def started(pid: int) -> str | None:
+    """When a process of this host started, as an opaque word; None when it is gone (a zombie is gone); "?" unknown."""
+    if sys.platform == "linux":
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return None if fields[0] in "ZX" else fields[19]
+        except OSError:
+            pass  # gone, or another user's where /proc is closed
+    if sys.platform == "win32":  # os.kill(pid, 0) would end the process there
+        import psutil
+
+        return "?" if psutil.pid_exists(pid) else None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    return "?"
+
+
+def owner() -> str:
+    """This process as a word: host pseudonym, pid and start, joined by "-"."""
+    pid = os.getpid()
+    return f"{host()}-{pid}-{started(pid)}"
+
+
+def is_dead(word: str) -> bool:
+    """Whether the owner of that word ran on this host and is gone. False for other hosts: nobody can know."""
+    parts = word.split("-")
+    if len(parts) != 3 or parts[0] != host() or not parts[1].isdigit():
+        return False
+    now = started(int(parts[1]))
+    return now is None or ("?" not in (now, parts[2]) and now != parts[2])
+
+
+class Lease:
+    """One held claim. ``held`` tells whether it still stands."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = threading.Lock()
+        self._beats = 0
+        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o644)
+        try:
+            self.beat()
+        except OSError:
+            self.release()
+            raise
+
+    @property
+    def held(self) -> bool:
+        return self._file >= 0 and self.path.exists()
+
+    def beat(self) -> None:
+        """Raise the counter through the open file, so that a paused owner can never write over its successor."""
+        with self._lock:
+            if self._file >= 0:
+                self._beats += 1
+                os.lseek(self._file, 0, os.SEEK_SET)
+                os.write(self._file, f"{owner()} {self._beats:012d}\n".encode())  # same length each time
+                os.fsync(self._file)
+
+    def release(self) -> None:
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+class Leases:
+    """The leases of one results folder, seen from this process: what it holds, and what it has seen of others."""
+
+    def __init__(self, folder: Path, beat: float = BEAT, patience: float = PATIENCE):
+        self.folder, self.beat, self.patience = folder, beat, patience
+        self._held: set[Lease] = set()
+        self._seen: dict[
+            str, tuple[str, float]
+        ] = {}  # file name -> (content, monotonic time of its last change)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def take(self, key: str, fp: str) -> Lease | None:
+        """Claim a cell; None when somebody alive has it. Raises OSError where the folder cannot be written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.others(key, fp):
+            return None
+        lease = Lease(self.folder / f"{key}.{fp[:8]}.{secrets.token_hex(8)}")
+        try:
+            if self.others(key, fp, besides=lease.path.name):
+                lease.release()
+                return None
+        except BaseException:
+            lease.release()
+            raise
+        with self._lock:
+            self._held.add(lease)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._keep_beating, name="lease heartbeat", daemon=True
+                )
+                self._thread.start()
+        return lease
+
+    def give(self, lease: Lease) -> None:
+        """Release a lease that ``take`` returned."""
+        with self._lock:
+            self._held.discard(lease)
+        lease.release()
+
+    def others(self, key: str, fp: str, besides: str = "") -> list[str]:
+        """Names of live claims on a cell; stale ones are removed on the way."""
+        prefix = f"{key}.{fp[:8]}."
+        return [
+            n for n in self._names() if n.startswith(prefix) and n != besides and not self._clear_if_stale(n)
+        ]
+
+    def bury(self, word: str) -> None:
+        """Remove every claim of an owner that is known to be dead, wherever it ran."""
+        for name in self._names():
+            with contextlib.suppress(OSError):
+                path = self.folder / name
+                if path.read_text(errors="replace").split(" ")[0] == word:
+                    path.unlink(missing_ok=True)
+
+    def live(self) -> set[tuple[str, str]]:
+        """(key, first 8 of the fingerprint) of all cells under a live claim; stale claims are removed on the way."""
+        return {tuple(n.split(".")[:2]) for n in self._names() if not self._clear_if_stale(n)}
+
+    def _names(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.folder) if name.count(".") == 2]
+        except FileNotFoundError:
+            return []
+
+    def _clear_if_stale(self, name: str) -> bool:
+        """True when the claim is gone or was stale and has been removed."""
+        path = self.folder / name
+        try:
+            content = path.read_text(errors="replace")
+        except FileNotFoundError:
+            self._seen.pop(name, None)
+            return True
+        except OSError:
+            return False
+        now = time.monotonic()
+        before, since = self._seen.get(name, (None, now))
+        if before != content:
+            before, since = content, now
+            self._seen[name] = (content, now)
+        if not is_dead(content.split(" ")[0]) and now - since < self.patience:
+            return False
+        self._seen.pop(name, None)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
+
+    def _keep_beating(self) -> None:
+        while True:
+            time.sleep(self.beat)
+            with self._lock:
+                held = list(self._held)
+                if not held:
+                    self._thread = None
+                    return
+            for lease in held:
+                with contextlib.suppress(OSError):  # a full disk or a lost share must not end the heartbeat
+                    lease.beat()

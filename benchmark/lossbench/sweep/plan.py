@@ -1,0 +1,121 @@
+"""From an experiment to its records: what is missing, in which order it is trained, on which workers; an interrupted sweep resumes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossbench.base.errors import UserError
+from lossbench.engine import run
+from lossbench.experiment.cells import Cell, Experiment
+from lossbench.store.store import Store
+
+GUESS = 8.0  # seconds a cell takes, as long as none of its kind has been measured
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment needs: all its cells, the state of each, and what the missing ones are expected to cost (core-seconds)."""
+
+    experiment: Experiment
+    cells: list[Cell]
+    states: dict[str, Any]
+    seconds: dict[tuple[str, str], float]  # (data set, recipe) -> measured seconds a cell
+    notes: tuple[str, ...] = ()  # files that were set aside, and why
+
+    @property
+    def missing(self) -> list[Cell]:
+        return [cell for cell in self.cells if self.states[cell.key].status != "done"]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many cells are done, missing, stale, failed."""
+        return dict(Counter(self.states[cell.key].status for cell in self.cells))
+
+    def cost(self, cells: Iterable[Cell] | None = None) -> float:
+        """Return the expected core-seconds of the given cells (default: all missing ones)."""
+        return sum(self.cell_cost(cell) for cell in (self.missing if cells is None else cells))
+
+    def cell_cost(self, cell: Cell) -> float:
+        known = self.seconds.get((cell.data.text, cell.recipe.digest))
+        return known if known is not None else GUESS * cell.recipe.steps / 300
+
+    @property
+    def measured(self) -> bool:
+        """Whether every missing cell's cost rests on a measured cell of its kind."""
+        return all((cell.data.text, cell.recipe.digest) in self.seconds for cell in self.missing)
+
+
+def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None = None) -> Plan:
+    """Return the plan of an experiment (or of some cells) against a results folder, from directory listings and a few records."""
+    store = Store(results)
+    cells = experiment.cells() if cells is None else cells
+    states = store.state([(c.key, c.loss.fingerprint) for c in cells], {c.key: c.loss.label for c in cells})
+    return Plan(experiment, cells, states, _measured(store, cells, states), tuple(store.notes))
+
+
+def why(planned: Plan, cell: Cell, results: str | Path) -> str:
+    """Return why a cell is not done, in one clause; of a failed one the reason that its error record holds."""
+    state = planned.states[cell.key]
+    if state.status == "failed":
+        error = Store(results).read_error(cell.key, cell.loss.fingerprint)
+        if error:
+            return error["error"]
+    return state.why
+
+
+def select(
+    planned: Plan, budget: str | None = None, shard: str | None = None, workers: int | None = None
+) -> list[Cell]:
+    """Return the missing cells to train now: whole blocks only, those of one shard, and no more than fit the budget (at least one block)."""
+    blocks: dict[str, list[Cell]] = defaultdict(list)
+    for cell in planned.missing:
+        blocks[cell.block].append(cell)
+    if shard is not None:
+        part, count = _shard(shard)
+        # By position among all blocks of the experiment, so that the shards of several machines are disjoint whatever each has done.
+        place = {
+            block: number for number, block in enumerate(dict.fromkeys(cell.block for cell in planned.cells))
+        }
+        blocks = {block: cells for block, cells in blocks.items() if place[block] % count == part - 1}
+    if budget is None:
+        return [cell for cells in blocks.values() for cell in cells]
+    left = _seconds(budget) * (workers or run.usable_cores())
+    chosen: list[Cell] = []
+    for cells in blocks.values():
+        left -= planned.cost(cells)
+        if left < 0 and chosen:
+            break
+        chosen += cells
+    return chosen
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--shard {text}: write it as i/n with 1 <= i <= n, for example 2/5")
+    return int(match[1]), int(match[2])
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise UserError(f"--budget {text}: write a time such as 90s, 30m or 2h")
+    return float(match[1]) * {"s": 1, "": 60, "m": 60, "h": 3600}[match[2]]
+
+
+def _measured(
+    store: Store, cells: list[Cell], states: dict[str, Any], sample: int = 3
+) -> dict[tuple[str, str], float]:
+    """Return the mean seconds of up to ``sample`` recorded cells of each kind."""
+    seen: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for cell in cells:
+        kind = (cell.data.text, cell.recipe.digest)
+        if states[cell.key].status == "done" and len(seen[kind]) < sample:
+            record = store.read(cell.key, cell.loss.fingerprint)
+            if record:
+                seen[kind].append(record["cost"]["seconds"])
+    return {kind: sum(values) / len(values) for kind, values in seen.items() if values}

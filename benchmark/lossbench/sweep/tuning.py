@@ -1,0 +1,261 @@
+"""The fair search: every loss gets the same quasi-random candidates and the same number of trials, each an ordinary cell.
+
+Candidates come from Optuna's QMCSampler (scrambled Sobol points): they depend on the seed alone, so they are the same for every loss, whatever
+the results and however many workers. The objective is a validation metric, never the loss and never the test split; tuning seeds are disjoint
+from those that are reported. Nothing is pruned, since losses differ in scale and in the shape of their curves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import LossSpec, parse_loss
+from lossbench.experiment.cells import Experiment, Part
+from lossbench.store.store import Store
+
+TUNING_SEEDS = 1_000_000  # tuning seeds start here; report seeds must stay below
+
+OBJECTIVES = ("val_dice@val", "val_dice@0.5")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each loss is given: ``trials`` learning rates in ``low`` to ``high`` on ``seeds`` seeds; as many again for its own parameters."""
+
+    trials: int = 8
+    seeds: int = 1
+    low: float = 5e-4
+    high: float = 5e-2
+    parameters: bool = False
+    objective: str = "val_dice@val"
+    sampler_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate: the loss as it is trained, its learning rate, and which loss it is a candidate for."""
+
+    base: LossSpec
+    loss: LossSpec
+    learning_rate: float
+    number: int
+    kind: str  # "rate" or "parameters"
+
+
+def candidates(budget: Budget, space: dict[str, tuple[float, float]] | None = None) -> list[dict[str, float]]:
+    """Return the points of the search: ``learning_rate`` on a log scale, and each parameter of ``space`` between its ends."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions: dict[str, Any] = {
+        "learning_rate": optuna.distributions.FloatDistribution(budget.low, budget.high, log=True)
+    }
+    for name, (low, high) in sorted((space or {}).items()):
+        whole = isinstance(low, int) and isinstance(high, int)
+        distributions[name] = (
+            optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
+        )(low, high)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the sampler is marked experimental
+        study = optuna.create_study(
+            sampler=optuna.samplers.QMCSampler(seed=budget.sampler_seed, scramble=True)
+        )
+        points = []
+        for _ in range(budget.trials):
+            trial = study.ask(distributions)
+            points.append(dict(trial.params))
+            study.tell(trial, 0.0)  # the points do not depend on what is told
+    # Six digits are what the result file keeps, so that a rate read back is the rate that was tried.
+    return [
+        {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in point.items()}
+        for point in points
+    ]
+
+
+def trials(losses: tuple[LossSpec, ...], budget: Budget, extra_files: tuple[str, ...]) -> list[Trial]:
+    """Return every trial of every loss: the shared learning rates first, then as many points of its own parameters where it declares a range."""
+    found = []
+    rates = candidates(budget)
+    for loss in losses:
+        found += [
+            Trial(loss, loss, point["learning_rate"], number, "rate") for number, point in enumerate(rates)
+        ]
+        space = _space(loss)
+        if budget.parameters and space:
+            for number, point in enumerate(candidates(budget, space)):
+                rate = point.pop("learning_rate")
+                text = _with(loss, point)
+                found.append(Trial(loss, parse_loss(text, extra_files), rate, number, "parameters"))
+    return found
+
+
+def _space(loss: LossSpec) -> dict[str, tuple[float, float]]:
+    """Return the ranges that a single loss declares for its own parameters, without those that the experiment fixes."""
+    if len(loss.terms) != 1 or loss.terms[0].entry is None:
+        return {}
+    term = loss.terms[0]
+    declared = term.entry.meta.get("tune") or {}
+    numeric = {
+        k: v for k, v in declared.items() if len(v) == 2 and all(isinstance(x, int | float) for x in v)
+    }
+    return {name: tuple(ends) for name, ends in numeric.items() if name not in term.given}
+
+
+def _with(loss: LossSpec, point: dict[str, Any]) -> str:
+    from lossbench.catalogue.specs import render
+
+    term = loss.terms[0]
+    return render(term.name, {**term.given, **point})
+
+
+def experiments(experiment: Experiment, budget: Budget) -> list[tuple[Experiment, list[Trial]]]:
+    """Return one ordinary experiment for each learning rate: trials are cells like any other, so they resume and spread like any other."""
+    if any(seed >= TUNING_SEEDS for seed in experiment.seeds):
+        raise UserError(
+            f"seeds from {TUNING_SEEDS} on are kept for tuning; the experiment '{experiment.name}' reports them"
+        )
+    seeds = tuple(range(TUNING_SEEDS, TUNING_SEEDS + budget.seeds))
+    by_rate: dict[float, list[Trial]] = defaultdict(list)
+    for trial in trials(experiment.losses, budget, experiment.extra_files):
+        by_rate[trial.learning_rate].append(trial)
+    found = []
+    for rate, members in by_rate.items():
+        variants = tuple(
+            (data, mark, label, recipe.model_copy(update={"learning_rate": rate}))
+            for data, mark, label, recipe in experiment.datasets
+        )
+        losses = tuple({trial.loss.text: trial.loss for trial in members}.values())
+        found.append(
+            (
+                replace(experiment, parts=(Part(experiment.name, seeds, losses, variants),), rates=None),
+                members,
+            )
+        )
+    return found
+
+
+def plan(experiment: Experiment, budget: Budget, results: Path) -> Any:
+    """Return the plan of all trials."""
+    from lossbench.sweep import plan as sweep
+
+    cells = {cell.key: cell for tried, _ in experiments(experiment, budget) for cell in tried.cells()}
+    return sweep.plan(experiment, results, list(cells.values()))
+
+
+def finish(experiment: Experiment, budget: Budget, results: Path, file: Path) -> list[dict[str, Any]]:
+    """Write the choices to ``file``, all trials and the expected-best curves beside the results; return the choices."""
+    import csv
+
+    from lossbench.experiment import reading
+
+    rows = collect(experiment, budget, results)
+    chosen = choose(rows, budget)
+    if not chosen:
+        raise UserError(
+            f"{results}: no loss has all its trials recorded yet; the same command goes on with them"
+        )
+    facts = {
+        "experiment": experiment.name, "trials": budget.trials, "tuning_seeds": [TUNING_SEEDS + i for i in range(budget.seeds)],
+        "sampler": f"QMCSampler(seed={budget.sampler_seed}, scramble=True)", "learning_rates": [p["learning_rate"] for p in candidates(budget)],
+        "objective": budget.objective, "equal_budget": len({item["trials"] for item in chosen}) == 1,
+    }  # fmt: skip
+    reading.write(file, facts, chosen)
+    best: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows:
+        kind = (row["data"], row["loss"], row["kind"])
+        if kind not in best:
+            best[kind] = expected_best(
+                [r["objective"] for r in rows if (r["data"], r["loss"], r["kind"]) == kind]
+            )
+        row["expected_best"] = best[kind][row["number"]]  # of number + 1 trials
+    folder = results / "tuning"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{experiment.name}.csv").open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    return chosen
+
+
+def collect(experiment: Experiment, budget: Budget, results: Path) -> list[dict[str, Any]]:
+    """Return one row for each trial and data set whose cells are all recorded: its objective is the mean over the tuning seeds."""
+    store = Store(results)
+    rows = []
+    for tried, members in experiments(experiment, budget):
+        values: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for cell in tried.cells():
+            record = store.read(cell.key, cell.loss.fingerprint)
+            if record is not None:
+                value = record["metrics"].get(budget.objective)
+                # A collapsed or not-finite trial is a result: the worst one.
+                values[cell.data.text, cell.loss.text].append(
+                    value if value is not None and math.isfinite(value) else 0.0
+                )
+        for trial in members:
+            for data, *_ in tried.datasets:
+                got = values[data.text, trial.loss.text]
+                if len(got) == budget.seeds:
+                    rows.append({
+                        "data": data.text, "loss": trial.base.text, "kind": trial.kind, "number": trial.number, "as": trial.loss.text,
+                        "learning_rate": trial.learning_rate, "objective": sum(got) / len(got),
+                    })  # fmt: skip
+    return sorted(rows, key=lambda row: (row["data"], row["loss"], row["kind"] != "rate", row["number"]))
+
+
+def choose(rows: list[dict[str, Any]], budget: Budget) -> list[dict[str, Any]]:
+    """Return for each data set and loss the best learning rate, and the best own parameters where they were searched.
+
+    Ties go to the smaller rate. ``edge`` is true when the best rate is the smallest or largest candidate: then the range was too narrow.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["data"], row["loss"]].append(row)
+    chosen = []
+    for (data, loss), members in groups.items():
+        rates = sorted(
+            (row for row in members if row["kind"] == "rate"), key=lambda row: row["learning_rate"]
+        )
+        if len(rates) != budget.trials:
+            continue
+        best = max(rates, key=lambda row: row["objective"])
+        item = {
+            "data": data,
+            "loss": loss,
+            "learning_rate": best["learning_rate"],
+            "objective": best["objective"],
+            "trials": len(rates),
+        }
+        item["edge"] = best in (rates[0], rates[-1])
+        own = [row for row in members if row["kind"] == "parameters"]
+        if own:
+            top = max(own, key=lambda row: row["objective"])
+            item["own_parameters"] = {
+                "loss": top["as"],
+                "learning_rate": top["learning_rate"],
+                "objective": top["objective"],
+                "trials": len(own),
+            }
+        chosen.append(item)
+    return chosen
+
+
+def expected_best(values: list[float]) -> list[float]:
+    """Return the expected best of n of these trials, drawn without replacement, for n = 1 .. len(values).
+
+    E[max of n] = sum_i v_(i) C(i-1, n-1) / C(N, n) over the values in ascending order (Dodge et al. 2019, without replacement).
+    """
+    ordered, total = sorted(values), len(values)
+    return [
+        sum(v * math.comb(i, n - 1) for i, v in enumerate(ordered)) / math.comb(total, n)
+        for n in range(1, total + 1)
+    ]

@@ -1,0 +1,217 @@
+"""Can the records be trusted? Some are trained again and compared; records of several machines are joined without touching any."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lossbench.base.errors import UserError
+from lossbench.base.files import cannot_write, write_atomically
+from lossbench.catalogue.registry import PATHS
+from lossbench.engine import run, tasks
+from lossbench.store.record import rounded
+from lossbench.store.store import Store
+from lossbench.sweep import work
+
+TOLERANCE = 0.02  # Dice: what another processor or library version may change by rounding alone, amplified by training
+
+SAME = ("python", "platform", "threads", "device")
+
+CHECKED = ("metrics", "images", "curves", "steps", "threshold_curve", "certificate")
+
+
+def verify(
+    results: str | Path,
+    sample: int,
+    seed: int,
+    extra_files: tuple[str, ...],
+    say: Callable[[str], Any] = lambda text: None,
+    cell: str = "",
+) -> dict:
+    """Train ``sample`` random recorded cells again, in a folder of their own; write and return the certificate.
+
+    ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is no sample, so that the
+    certificate of the folder stays as it is.
+
+    Where packages, processor, threads and source are those of the record, everything that was computed must be equal bit for bit;
+    elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
+    """
+    store = Store(results)
+    everything = sorted(store.records(), key=lambda record: record["key"])
+    # A record keeps no path to a user's own data, so such a cell can only be trained again by its own sweep.
+    found = [
+        record
+        for record in everything
+        if not any(record["cell"].get("data_params", {}).get(key) for key in PATHS)
+    ]
+    if everything and not found:
+        raise UserError(
+            f"{results} holds only cells of your own data, whose folder is not kept in records; sweep into another folder and compare"
+        )
+    if not found:
+        raise UserError(
+            f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them"
+        )
+    chosen = (
+        _named(found, cell, results) if cell else random.Random(seed).sample(found, min(sample, len(found)))
+    )
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="lossbench-verify-") as scratch:
+        for record in chosen:
+            row = _again(record, Path(scratch), extra_files)
+            rows.append(row)
+            say(f"{'same' if row['passed'] else 'DIFFERS'}  {row['what']}  {row['how']}")
+    certificate = {
+        "sample": len(rows),
+        "of": len(found),
+        "seed": seed,
+        "passed": all(row["passed"] for row in rows),
+        "cells": rows,
+    }
+    certificate["says"] = sentence(certificate)
+    if cell:
+        return certificate
+    try:
+        write_atomically(
+            Path(results) / "verified.json",
+            (json.dumps(certificate, indent=1, ensure_ascii=False) + "\n").encode(),
+        )
+    except OSError as error:
+        raise cannot_write(Path(results), error) from None
+    return certificate
+
+
+def _named(found: list[dict], cell: str, results: str | Path) -> list[dict]:
+    chosen = [record for record in found if record["key"].startswith(cell)]
+    if len(chosen) != 1:
+        what = f"{len(chosen)} cells whose keys begin" if chosen else "no cell of known data whose key begins"
+        raise UserError(
+            f"{results} holds {what} with '{cell}'; the report and tables/cells.csv name each cell's key"
+        )
+    return chosen
+
+
+def sentence(certificate: dict) -> str:
+    """Return the certificate in one sentence."""
+    count, bad = certificate["sample"], sum(not row["passed"] for row in certificate["cells"])
+    exact = sum(row["exact"] and row["passed"] for row in certificate["cells"])
+    verdict = "all as recorded" if not bad else f"{bad} differ"
+    return f"{count} of {certificate['of']} cells trained again: {verdict} ({exact} bit for bit)"
+
+
+def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
+    from lossbench.catalogue.registry import parse_loss
+    from lossbench.store import provenance
+
+    cell = record["cell"]
+    what = f"{cell['data_label']} · {record['loss_label']} · seed {cell['seed']}"
+    try:
+        spec = parse_loss(cell["loss"], extra_files, record["loss_label"])
+    except UserError as error:
+        how = f"its loss is not known here ({error}); give its file by --with"
+        return {"what": what, "key": record["key"], "passed": False, "exact": False, "how": how}
+    if not record["loss_fingerprint"].startswith(spec.fingerprint):
+        return {
+            "what": what,
+            "key": record["key"],
+            "passed": False,
+            "exact": False,
+            "how": "the source of its loss has changed since",
+        }
+    here = provenance.collect(results=scratch)
+    task = {
+        "results": str(scratch), "extra_files": [str(Path(f).resolve()) for f in extra_files], "provenance": here, "device": "cpu",
+        "size": work.CPU, "recipe": cell["recipe"],
+        "cells": [{
+            "key": record["key"], "fp": spec.fingerprint, "data": cell["dataset"], "data_identity": cell["data_identity"],
+            "data_label": cell["data_label"], "loss": cell["loss"], "label": record["loss_label"], "seed": cell["seed"],
+            "learning_rate": cell["learning_rate"], "block": cell["block"],
+        }],
+    }  # fmt: skip
+    summary = run.run([tasks.Task(what, task, (record["key"],))], work.run_stack, serial=True)
+    fresh = Store(scratch).read(record["key"], spec.fingerprint)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if fresh is None:
+        failed = Store(scratch).read_error(record["key"], spec.fingerprint) or {}
+        return {
+            "what": what,
+            "key": record["key"],
+            "passed": False,
+            "exact": False,
+            "how": failed.get("error", "it could not be trained"),
+        }
+    exact = _same_environment(record["provenance"], fresh["provenance"])
+    passed, how = _compare(record, fresh, exact)
+    return {"what": what, "key": record["key"], "passed": passed, "exact": exact, "how": how}
+
+
+def _same_environment(old: dict, new: dict) -> bool:
+    numeric = ("torch", "numpy", "scipy")
+    packages = all(old.get("packages", {}).get(name) == new.get("packages", {}).get(name) for name in numeric)
+    cpu = old.get("hardware", {}).get("cpu") == new.get("hardware", {}).get("cpu")
+    return packages and cpu and all(old.get(key) == new.get(key) for key in SAME)
+
+
+def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
+    if old["certificate"] != new["certificate"]:
+        parts = [
+            name for name in old["certificate"] if old["certificate"][name] != new["certificate"].get(name)
+        ]
+        return False, f"start, order, split or data differ: {', '.join(parts)}"
+    if exact:
+        old = rounded(old)  # as older versions did not
+        different = [part for part in CHECKED if old.get(part) != new.get(part)]
+        return (
+            not different,
+            "bit for bit" if not different else f"in the same environment, {', '.join(different)} differ",
+        )
+    gap = abs((old["metrics"].get("dice@0.5") or 0.0) - (new["metrics"].get("dice@0.5") or 0.0))
+    return math.isfinite(gap) and gap <= TOLERANCE, f"another environment: Dice differs by {gap:.4f}"
+
+
+def check_source(source: str | Path) -> None:
+    """Raise UserError unless a folder holds records, loose or packed."""
+    if not Store(source).exists():
+        raise UserError(f"{source} is not a results folder: it has neither 'cells' nor 'records.zip'")
+
+
+def merge(source: str | Path, results: str | Path) -> str:
+    """Copy the records that ``results`` lacks from another folder; return the sentence that says what was done."""
+    check_source(source)
+    store, other = Store(results), Store(source)
+    store.open_for_writing()
+    note = Path(source) / "experiment.json"
+    if note.is_file() and not (Path(results) / "experiment.json").exists():
+        write_atomically(Path(results) / "experiment.json", note.read_bytes())
+    new = kept = different = 0
+    for record in other.records():
+        fingerprint = record["loss_fingerprint"]
+        if store.has(record["key"], fingerprint):
+            kept += 1
+            mine = store.read(record["key"], fingerprint)
+            different += mine is not None and mine["metrics"] != record["metrics"]
+        else:
+            store.write(record)
+            new += 1
+    _copy_diffs(Path(source), Path(results))
+    note = (
+        f", {different} of them with other numbers (another environment; 'lossbench verify' compares)"
+        if different
+        else ""
+    )
+    aside = f"; {len(other.notes)} damaged files set aside" if other.notes else ""
+    return f"{source}: {new} records added, {kept} were here already{note}{aside}"
+
+
+def _copy_diffs(source: Path, results: Path) -> None:
+    """Bring along the source differences that records name by hash."""
+    for diff in (source / "provenance").glob("*.diff"):
+        target = results / "provenance" / diff.name
+        if not target.exists():
+            write_atomically(target, diff.read_bytes())

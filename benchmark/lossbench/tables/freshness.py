@@ -1,0 +1,96 @@
+"""Whether stored tables are as they were written, and whether they still say what the records say, so that a report does not read a
+hundred thousand records again for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from lossbench.base import files as strictjson
+from lossbench.base.files import write_atomically
+from lossbench.store.store import Store
+
+STAMP = "made_from.json"
+
+PACKAGE = Path(__file__).parents[1]
+CODE = (PACKAGE / "tables", PACKAGE / "analysis")
+
+
+def digest(store: Store, note: dict[str, Any]) -> str:
+    """Return a hash of all that tables are made of: the noted cells and their labels, the version of each record that is there, and
+    the code. No clock is compared: a loose file counts by its size and time as they are, a packed one by its check sum.
+    """
+    told = hashlib.sha256()
+    for source in sorted(file for folder in CODE for file in folder.glob("*.py")):
+        told.update(f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()} ".encode())
+    told.update(note["name"].encode())
+    packed = store.pack.members()
+    for row in note["cells"]:
+        told.update(json.dumps([row, _version(store, packed, *row[:2])]).encode())
+    return told.hexdigest()
+
+
+def is_fresh(folder: Path, found: str) -> bool:
+    """Whether the tables in ``folder`` were made from what this digest stands for, and lie there as they were written."""
+    noted = _noted(folder)
+    files = noted.get("files", {})
+    return (
+        noted.get("digest") == found and bool(files) and not any(is_changed(folder / name) for name in files)
+    )
+
+
+def is_changed(file: Path) -> bool:
+    """Whether a table is not as it was written when it was noted what it is made from; False where nothing was noted of it."""
+    mark = _noted(file.parent).get("files", {}).get(file.name)
+    try:
+        return isinstance(mark, str) and _mark(file) != mark
+    except OSError:
+        return True
+
+
+def stamp(folder: Path, found: str, files: list[Path]) -> None:
+    """Note what the tables were made from, and what was written."""
+    facts = {"digest": found, "files": {file.name: _mark(file) for file in files}}
+    write_atomically(folder / STAMP, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def unstamp(folder: Path) -> None:
+    """Forget what the tables were made from: they are about to be written anew."""
+    (folder / STAMP).unlink(missing_ok=True)
+
+
+def cells(folder: Path) -> int:
+    """Return the number of cells in tables that are fresh."""
+    from pyarrow import parquet
+
+    return parquet.read_metadata(folder / "cells.parquet").num_rows
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    try:
+        noted = strictjson.read(folder / STAMP)
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) and isinstance(noted.get("files"), dict) else {}
+
+
+def _mark(file: Path) -> str:
+    """The size and the CRC-32 of a file."""
+    with open(file, "rb") as opened:
+        size = crc = 0
+        while block := opened.read(1 << 20):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return f"{size} {crc:08x}"
+
+
+def _version(store: Store, packed: dict, key: str, fp: str) -> list[int] | None:
+    try:
+        facts = store.path(key, fp).stat()
+        return [facts.st_size, facts.st_mtime_ns]
+    except OSError:
+        info = packed.get((key, fp[:8]))
+        return [info.file_size, info.CRC] if info and store.packed(key, fp) else None

@@ -1,0 +1,127 @@
+"""What all cells of one data set variant and seed share: images on the device, the order of the batches, their augmentation, the start."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossbench.base import seeds
+from lossbench.data.augment import Draws, augment, draw
+from lossbench.networks.unet import initial_weights, weights_hash
+
+if TYPE_CHECKING:
+    from lossbench.experiment.cells import Recipe
+    from lossbench.training.job import Job
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images (N, C, *S) and masks (N, *S) of all splits, and everything that chance decides of a training, a row a step; on one device."""
+
+    images: Tensor
+    masks: Tensor
+    order: Tensor  # int64 (steps, batch): images of the training split
+    draws: Draws
+    splits: dict[str, Tensor]  # int64: the images of "val" and "test"
+    start: dict[str, Tensor]
+    frequency: Tensor  # (classes,): share of the training pixels
+    certificate: dict[str, str]
+    distances: Tensor | None  # (N, classes, *S)
+
+    def batch(self, step: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return images, masks and distances of the batch of a step; ``step``, one index on the device, is not waited for."""
+        rows = self.order.index_select(0, step)[0]
+        images, masks = self.images.index_select(0, rows), self.masks.index_select(0, rows).long()
+        distances = None if self.distances is None else self.distances.index_select(0, rows)
+        return augment(images, masks, distances, self.draws.at(step))
+
+    @cached_property
+    def held_out(self) -> dict[str, Tensor]:
+        """The images of validation and test."""
+        return {name: self.images.index_select(0, rows) for name, rows in self.splits.items()}
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """The masks of the validation images."""
+        return self.masks.index_select(0, self.splits["val"]).long()
+
+
+def batch_order(count: int, batch: int, steps: int, generator: np.random.Generator) -> np.ndarray:
+    """Return int64 (steps, batch): positions in the training split, every image once before any comes again."""
+    rounds = math.ceil(steps * batch / count)
+    return np.concatenate([generator.permutation(count) for _ in range(rounds)])[: steps * batch].reshape(
+        steps, batch
+    )
+
+
+def blocks_of(jobs: list[Job], recipe: Recipe, device: str) -> dict[tuple[str, int], Block]:
+    """Return the block of each (data set, seed) among the jobs."""
+    first = {(job.data_name, job.seed): job for job in reversed(jobs)}
+    mapped = {(job.data_name, job.seed) for job in jobs if "distance_map" in job.needs}
+    return {key: _block(job, recipe, device, key in mapped) for key, job in first.items()}
+
+
+def _block(job: Job, recipe: Recipe, device: str, mapped: bool) -> Block:
+    from lossbench.data.container import signed_distances
+
+    data, classes = job.data, len(job.data.classes)
+    train, masks = data.split["train"], np.asarray(data.masks)
+    dims = masks.ndim - 1
+    start = initial_weights(
+        data.images.shape[1], classes, recipe.widths, dims, seeds.integer("init", job.data_name, job.seed)
+    )
+    order = train[
+        batch_order(len(train), recipe.batch, recipe.steps, seeds.stream("order", job.data_name, job.seed))
+    ]
+    augment_seed = seeds.integer("augment", job.data_name, job.seed)
+    counts = np.bincount(masks[train].reshape(-1), minlength=classes)[:classes].astype(np.float64)
+    distances = signed_distances(masks, classes, data.spacing, data.ignore_index) if mapped else None
+    return Block(
+        images=_shared(data.images).to(device),
+        masks=_shared(masks).to(device),
+        order=torch.from_numpy(order).to(device),
+        draws=draw(
+            recipe.augment,
+            recipe.steps,
+            recipe.batch,
+            dims,
+            torch.Generator().manual_seed(augment_seed),
+            device,
+        ),
+        splits={name: torch.from_numpy(data.split[name]).to(device) for name in ("val", "test")},
+        start=start,
+        frequency=torch.from_numpy((counts / max(counts.sum(), 1)).astype(np.float32)).to(device),
+        certificate=_certificate(start, order, augment_seed, data),
+        distances=None if distances is None else torch.from_numpy(distances).to(device),
+    )
+
+
+def _shared(array: np.ndarray) -> Tensor:
+    """Return a tensor on the array's own memory, which may be a read-only file that many workers map; nobody writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _certificate(start: dict[str, Tensor], order: np.ndarray, augment_seed: int, data: Any) -> dict[str, str]:
+    """Return the proof of pairing: two cells with equal hashes had the same start, the same batches and the same split."""
+    split = b"".join(
+        name.encode() + np.ascontiguousarray(data.split[name], np.int64).tobytes()
+        for name in sorted(data.split)
+    )
+    return {
+        "init": weights_hash(start),
+        "order": sha256(
+            np.ascontiguousarray(order, np.int64).tobytes() + str(augment_seed).encode()
+        ).hexdigest()[:16],
+        "split": sha256(split).hexdigest()[:16],
+        "data": data.fingerprint,
+    }

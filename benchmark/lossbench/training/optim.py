@@ -1,0 +1,105 @@
+"""How weights change: the schedule of the learning rate, and AdamW and SGD for all cells of a stack at once.
+
+PyTorch's optimisers know one rate a parameter group, so that a rate a cell would cost a group a cell with every layer in it. Here all weights of
+a stack are one vector, and what changes from step to step is looked up by the step's index on the device: a step is a dozen operations for any
+number of cells and layers, and none of them waits. Bit for bit the weights that ``torch.optim`` gives on a processor (tests hold it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lossbench.experiment.cells import Recipe
+from lossbench.networks.unet import Stack
+
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+
+
+def learning_rate(recipe: Recipe, step: int, top: float) -> float:
+    """Return the rate of a step (0-based) under a schedule with the peak ``top``: a function of the step alone, never of a loss value.
+
+    one_cycle: half a cosine from 1/25 of the rate up to it over the first 30 %, then half a cosine down to 1/10,000 of it.
+    poly: rate * (1 - t)^0.9.
+    """
+    t = step / max(recipe.steps - 1, 1)
+    if recipe.schedule == "constant":
+        return top
+    if recipe.schedule == "poly":
+        return top * (1 - t) ** 0.9
+    low, high, phase = (top / 25, top, t / 0.3) if t < 0.3 else (top, top * 1e-4, (t - 0.3) / 0.7)
+    return low + (high - low) * (1 - math.cos(math.pi * phase)) / 2
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): ``tops`` are the cells' peak rates."""
+
+    def __init__(self, stack: Stack, recipe: Recipe, tops: list[float]):
+        self.stack = stack
+        self.kept = _table(stack, recipe, tops, lambda step, rate: 1 - rate * recipe.weight_decay)
+        self.sizes = _table(stack, recipe, tops, lambda step, rate: rate / (1 - BETAS[0] ** (step + 1)) * -1)
+        self.roots = _table(stack, recipe, tops[:1], lambda step, rate: (1 - BETAS[1] ** (step + 1)) ** 0.5)
+        self.mean, self.square = torch.zeros_like(stack.values), torch.zeros_like(stack.values)
+        self.state = [self.mean, self.square]
+
+    def __call__(self, step: Tensor) -> None:
+        """Change the weights by the stack's gradients; ``step`` is one index on the device."""
+        stack = self.stack
+        stack.values.mul_(stack.each(_row(self.kept, step)))
+        self.mean.lerp_(stack.slopes, 1 - BETAS[0])
+        self.square.mul_(BETAS[1]).addcmul_(stack.slopes, stack.slopes, value=1 - BETAS[1])
+        below = self.square.sqrt().div_(_row(self.roots, step)).add_(EPS)
+        stack.values.add_(stack.each(_row(self.sizes, step)).mul_(self.mean).div_(below))
+
+
+class SGD:
+    """Stochastic gradient descent with weight decay in the gradient and Nesterov's momentum, if any."""
+
+    def __init__(self, stack: Stack, recipe: Recipe, tops: list[float]):
+        self.stack, self.recipe = stack, recipe
+        self.sizes = _table(stack, recipe, tops, lambda step, rate: -rate)
+        self.mean = torch.zeros_like(stack.values)
+        self.state = [self.mean]
+
+    def __call__(self, step: Tensor) -> None:
+        """Change the weights by the stack's gradients; ``step`` is one index on the device."""
+        stack, recipe = self.stack, self.recipe
+        slopes = (
+            stack.slopes.add(stack.values, alpha=recipe.weight_decay) if recipe.weight_decay else stack.slopes
+        )
+        if recipe.momentum:
+            self.mean.mul_(recipe.momentum).add_(slopes)
+            slopes = slopes.add(self.mean, alpha=recipe.momentum)
+        stack.values.addcmul_(stack.each(_row(self.sizes, step)), slopes)
+
+
+def optimizer(stack: Stack, recipe: Recipe, tops: list[float]) -> AdamW | SGD:
+    """Return the recipe's optimiser."""
+    return (AdamW if recipe.optimizer == "adamw" else SGD)(stack, recipe, tops)
+
+
+def clip(stack: Stack, limit: float | None) -> Tensor:
+    """Return the norm of each cell's gradient, (K,), after scaling each cell's gradient down to the limit where one is set.
+
+    Without a limit, too, a cell whose norm is infinite gets a gradient that is nowhere a number, as from ``clip_grad_norm_``.
+    """
+    norms = stack.norms(stack.slopes)
+    stack.slopes.mul_(stack.each(((math.inf if limit is None else limit) / (norms + 1e-6)).clamp(max=1.0)))
+    return norms
+
+
+def _table(stack: Stack, recipe: Recipe, tops: list[float], value: Callable[[int, float], float]) -> Tensor:
+    """Return value(step, rate) for each step and cell, (steps, K), as numbers like the weights."""
+    columns = {
+        top: [value(step, learning_rate(recipe, step, top)) for step in range(recipe.steps)]
+        for top in set(tops)
+    }
+    made = {top: torch.tensor(column, dtype=torch.float64) for top, column in columns.items()}
+    return torch.stack([made[top] for top in tops], 1).to(stack.values)
+
+
+def _row(table: Tensor, step: Tensor) -> Tensor:
+    return table.index_select(0, step)[0]

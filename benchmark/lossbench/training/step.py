@@ -1,0 +1,95 @@
+"""One training step of a stack: a function of a counter on the device alone, so that a graph of it can be replayed."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lossbench.networks.unet import Stack
+from lossbench.training.graphs import Constants
+from lossbench.training.optim import clip, optimizer
+from lossbench.training.signals import call_loss
+
+if TYPE_CHECKING:
+    from lossbench.experiment.cells import Recipe
+    from lossbench.training.blocks import Block
+    from lossbench.training.job import Job
+
+
+class Step:
+    """Calling it takes the next batch of every block, trains all cells by one step and counts.
+
+    The losses are looped, each differentiated for its own cell's logits; the network is differentiated once, since no weight is shared. What a
+    step leaves stays on the device: nothing here waits for it, moves anything to or from it, or depends on anything that Python counts, except
+    ``progress`` for losses that need it.
+    """
+
+    def __init__(self, stack: Stack, jobs: list[Job], blocks: dict[tuple[str, int], Block], recipe: Recipe):
+        device, cells = stack.values.device, len(jobs)
+        self.stack, self.jobs, self.blocks, self.recipe = stack, jobs, blocks, recipe
+        self.update = optimizer(stack, recipe, [job.learning_rate or recipe.learning_rate for job in jobs])
+        self.counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self.losses = torch.full(
+            (recipe.steps, cells), torch.nan, dtype=torch.float64, device=device
+        )  # nan as well where none was computed
+        self.norms = torch.zeros(recipe.steps, cells, dtype=torch.float64, device=device)
+        self.aside = nullcontext() if device.type == "cpu" else Constants()
+        self.dead: set[int] = set()  # cells whose loss is not computed any more
+        self.errors: dict[
+            int, tuple[int, str]
+        ] = {}  # cell: the step at which its loss raised an error, from 0, and what it said
+        self.gradients: list[Tensor] = []  # of the last step, each cell's loss by its logits (N, classes, *S)
+        self.targets: list[Tensor] = []  # of the last step, each cell's masks (N, *S)
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All that a step changes and a later step reads."""
+        return [self.stack.values, self.counter, *self.update.state]
+
+    def __call__(self, done: int) -> None:
+        """Train one step; ``done`` steps came before."""
+        batches = {key: block.batch(self.counter) for key, block in self.blocks.items()}
+        parts = [batches[job.data_name, job.seed] for job in self.jobs]
+        self.targets = [masks for _, masks, _ in parts]
+        logits = self.stack(
+            parts[0][0] if len(parts) == 1 else torch.cat([images for images, _, _ in parts], 1)
+        )
+        with self.aside:
+            values = self._differentiate(logits.detach(), parts, done)
+        if len(self.dead) < len(self.jobs):
+            self.stack.slopes.zero_()
+            logits.backward(torch.stack(self.gradients, 1))
+            self.norms.index_copy_(0, self.counter, clip(self.stack, self.recipe.clip).double()[None])
+            self.update(self.counter)
+        self.losses.index_copy_(0, self.counter, torch.stack(values)[None])
+        self.counter.add_(1)
+
+    def _differentiate(self, logits: Tensor, parts: list, done: int) -> list[Tensor]:
+        """Set each cell's gradient by its logits, nought for a cell that is dead, and return the losses."""
+        nothing = torch.full((), torch.nan, dtype=torch.float64, device=logits.device)
+        progress, values = done / max(self.recipe.steps - 1, 1), []
+        self.gradients = []
+        for cell, (job, (_, masks, distances)) in enumerate(zip(self.jobs, parts, strict=True)):
+            own, value = logits[:, cell].requires_grad_(), nothing
+            if cell not in self.dead:
+                try:
+                    value = call_loss(
+                        job, own, masks, distances, self.blocks[job.data_name, job.seed].frequency, progress
+                    )
+                    if value.requires_grad:  # a loss may give a plain number where a batch holds nothing
+                        value.backward()
+                except torch.OutOfMemoryError:  # the stack's fault
+                    raise
+                except (
+                    Exception,
+                    SystemExit,
+                ) as error:  # a user's loss may raise anything; it costs its own cell only
+                    self.errors[cell] = done, f"{type(error).__name__} in step {done + 1}: {error}"
+                    self.dead.add(cell)
+                    own.grad, value = None, nothing
+            values.append(value.detach().to(nothing))
+            self.gradients.append(torch.zeros_like(own) if own.grad is None else own.grad)
+        return values

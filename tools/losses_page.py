@@ -1,0 +1,123 @@
+"""docs/losses.md, written from what the losses say of themselves: ``python -m tools.losses_page`` (a test compares)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lossbench.catalogue.registry import losses
+from lossbench.catalogue.source import PACKAGE, Entry
+
+PAGE = PACKAGE.parents[1] / "docs" / "losses.md"
+
+FAMILIES = {
+    "distribution": "one term per pixel",
+    "overlap": "a predicted region against the true one",
+    "size": "how large a region should be",
+    "compound": "sums of both kinds",
+    "boundary": "errors weighed by their distance from the boundary",
+    "calibration": "cross-entropy with a term for honest confidence",
+    "topology": "thin, connected structures",
+}
+
+HEAD = """# The losses
+
+Written by `python -m tools.losses_page` from the sources; do not edit. In an experiment or on the command line a loss is named by a spec
+string: `dice`, `tversky(fp_weight=0.3, fn_weight=0.7)`, `0.5*ce + 0.5*dice`, `monai:DiceFocalLoss(gamma=2)`. `lossbench check NAME` tests any of
+them on your machine.
+
+## Words and notation
+
+Pixel i, class c of C, image b; p softmax probability, g one-hot target, y the true class. All sums run over valid pixels: TP = Σ p g, P = Σ p,
+G = Σ g, FP = P - TP, FN = G - TP. Logits come as (N, C, *S) of any float type and are computed in float32; one channel z means [0, z].
+
+| parameter | meaning |
+|---|---|
+| `over` | `"sample"`: sums over each image, then the mean of the images; `"batch"`: sums over all pixels of the batch |
+| `classes` | which classes enter: `"fg"` all but class 0, `"all"`, or a list of class ids |
+| `absent` | a class that the image lacks: `"eps"` stays in the mean and the smoothing decides its value, `"skip"` leaves it out |
+| `smooth` | added to numerator and denominator; a pair `[numerator, denominator]` sets them apart |
+| `ignore_index` | label of void pixels: no sum, no gradient; the data set supplies it |
+| needs | `progress` (0 to 1), `distance_map` (signed, negative inside) and `class_frequency` are supplied by the trainer |
+
+Soft Dice has eight switches, and two "Dice losses" differ as soon as one does: linear or squared denominator, sums per sample or per batch, which
+classes, one ratio per class or over all classes, the smoothing and whether it is in the numerator, absent classes, the sign, the mean over the
+batch. Three consequences:
+
+- On an image without the class the gradient of Dice is s/(P+s)² per pixel: with s = 1e-5 the loss is 1 and the network learns nothing from it.
+- With the background in the mean and two classes, a large background's term is nearly 0 and mostly halves the step; with absent classes it dilutes.
+- A mean over classes or over present classes is another loss: the value falls or rises when classes are missing.
+"""
+
+ADAPTERS = """## Losses of other libraries
+
+`monai:NAME(...)`, `smp:NAME(...)`, `kornia:NAME(...)`, `torch:NAME(...)` take the library's own arguments (`pip install 'lossbench[peers]'`). The
+adapter sets activation, target format, mode and reduction, computes in float32, and corrects what would be silently wrong:
+
+| loss | what the adapter does |
+|---|---|
+| all of MONAI | `softmax=True` and a one-hot target; `ignore_index` only where the class has it |
+| `monai:FocalLoss` | `use_softmax=True`; refuses `include_background=False` (0 for two classes); same value with and without `ignore_index` |
+| `monai:DiceFocalLoss`, `monai:GeneralizedDiceFocalLoss`, `smp:FocalLoss` | allowed, with a warning: their focal part is one sigmoid per class |
+| `monai:AsymmetricUnifiedFocalLoss` | applies the softmax that the class leaves out; two classes only |
+| `monai:BoundaryLoss` | `include_background=False` unless asked for, or the background dominates |
+| `monai:GeneralizedWassersteinDiceLoss`, `monai:NACLLoss` | class ids as target, `dist_matrix`, `classes` and `dim` filled in |
+| all of SMP | `mode="multiclass"`, class ids as target |
+| `smp:MCCLoss`, `smp:SoftBCEWithLogitsLoss` | foreground probability or margin; two classes only |
+| `smp:SoftCrossEntropyLoss` | `smooth_factor=0.0` (its own default raises TypeError) |
+| kornia | mean reduction, `alpha=None` for the focal losses, softmax for the Hausdorff losses, 2-D only where it says so |
+"""
+
+
+def markdown() -> str:
+    """Return the page."""
+    entries = [entry for entry in losses().values() if entry.file.parent == PACKAGE / "losses"]
+    parts = [HEAD, _overview(entries)]
+    for family, what in FAMILIES.items():
+        members = sorted((e for e in entries if e.family == family), key=lambda e: e.name)
+        parts.append(f"## {family.capitalize()}: {what}\n")
+        parts.extend(_section(entry) for entry in members)
+    return "\n".join([*parts, ADAPTERS])
+
+
+def _overview(entries: list[Entry]) -> str:
+    lines = [
+        "## Overview",
+        "",
+        "Cost is time, forward and backward, in units of cross-entropy (see speed_losses.md).",
+        "",
+        "| loss | family | paper | cost | on empty images |",
+        "|---|---|---|---|---|",
+    ]
+    order = list(FAMILIES)
+    for entry in sorted(entries, key=lambda e: (order.index(e.family), e.name)):
+        meta = entry.meta
+        lines.append(
+            f"| [`{entry.name}`](#{entry.name}) | {entry.family} | {meta['cite']} | {meta['cost']} | {meta['empty']} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _section(entry: Entry) -> str:
+    meta = entry.meta
+    tuned = meta.get("tune", {})
+    lines = [f"### {entry.name}", "", f"`{meta['formula']}`", "", *entry.doc.splitlines(), ""]
+    facts = [f"Paper: {meta['cite']}.", f"Empty images: {meta['empty']}."]
+    if entry.needs:
+        facts.append(f"Needs: {', '.join(f'`{need}`' for need in entry.needs)}.")
+    if meta.get("aliases"):
+        facts.append(f"Also called {', '.join(f'`{alias}`' for alias in meta['aliases'])}.")
+    lines += ["  \n".join(facts), "", "| parameter | default | choices or range to tune |", "|---|---|---|"]
+    for name, default in entry.params.items():
+        allowed = ", ".join(f"`{value!r}`" for value in entry.choices.get(name, ()))
+        span = f"{tuned[name][0]:g} to {tuned[name][1]:g}" if name in tuned else ""
+        lines.append(f"| `{name}` | `{default!r}` | {allowed or span} |")
+    return "\n".join([*lines, ""])
+
+
+def write(page: Path = PAGE) -> None:
+    """Write the page."""
+    page.write_text(markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,118 @@
+"""Pictures for the qualitative panel: a few recorded cells are trained again and their masks of one test image each are kept.
+
+The image is chosen by a rule, not by eye: of the test images that hold every class, the one whose mean Dice over the losses, as recorded, is
+the median. Only synthetic scenes and sets whose licence allows it are shown.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossbench.base.errors import UserError
+from lossbench.store import note as notes
+
+LOSSES = ("ce", "dice", "dice_ce", "ce + log_dice", "ce_l1")
+
+OPEN = ("scenes", "msd_hippocampus")  # generated; CC BY-SA 4.0
+
+PARTS = ("ladder", "public")
+
+
+def make(results: Path, seed: int = 0) -> str:
+    """Train one block of each data set of the ladder and of the open public sets again; write ``tables/panel.parquet``, return the line that says so.
+
+    Raises UserError where the records lack these cells, or where what was trained again does not score what its record says.
+    """
+    import pandas as pd
+
+    from lossbench.tables import compact
+    from lossbench.tables.make import records
+
+    note = notes.read(results)
+    blocks: dict[tuple[str, str], dict[str, dict]] = {}
+    for record in records(results, note) if note else ():
+        cell = record["cell"]
+        shown = cell["dataset_name"] in OPEN and set(PARTS) & set(record["parts"].split(","))
+        if shown and cell["seed"] == seed and cell["loss"] in LOSSES:
+            blocks.setdefault((cell["dataset"], cell["recipe_digest"]), {})[cell["loss"]] = record
+    whole = [block for block in blocks.values() if len(block) == len(LOSSES)]
+    if not whole:
+        lacks = f"no data set with all of {', '.join(LOSSES)} at seed {seed}"
+        raise UserError(f"{results} holds {lacks}; 'lossbench sweep paper --results {results}' trains them")
+    rows = [row for block in whole for row in _rows([block[name] for name in LOSSES])]
+    compact.write_tables({"panel": pd.DataFrame(rows)}, results / "tables")
+    return f"panel    {results / 'tables' / 'panel.parquet'} ({len(whole)} images, {len(LOSSES)} losses, all as recorded)"
+
+
+def choose(images: list[dict[str, list]]) -> int:
+    """Return the image whose mean Dice over losses and classes is the median, among those that hold every class."""
+    scores: dict[int, list[float]] = {}
+    for columns in images:
+        for image, value in zip(columns["image"], columns["dice@0.5"], strict=True):
+            scores.setdefault(image, []).append(np.nan if value is None else value)
+    means = sorted(
+        (float(np.mean(values)), image) for image, values in scores.items() if not np.isnan(values).any()
+    )
+    if not means:
+        raise UserError("no test image holds every class, so none can be shown")
+    return means[len(means) // 2][1]
+
+
+def _rows(found: list[dict]) -> list[dict[str, Any]]:
+    """Return the image, its truth and each loss's mask; one row a picture."""
+    from lossbench.experiment.cells import Recipe
+    from lossbench.metrics import thresholds
+    from lossbench.sweep import work
+    from lossbench.training.outcome import label_dice
+    from lossbench.training.train import train
+
+    cells = [
+        {"loss": r["cell"]["loss"], "label": r["loss_label"], "fp": r["loss_fingerprint"], "data": r["cell"]["dataset"],
+         "seed": r["cell"]["seed"], "learning_rate": r["cell"]["learning_rate"]}
+        for r in found
+    ]  # fmt: skip
+    ready = [work.job(cell, [])[0] for cell in cells]
+    trained = train(ready, Recipe.model_validate(found[0]["cell"]["recipe"]))
+    image = choose([record["images"] for record in found])
+    data = ready[0].data
+    place = int(np.flatnonzero(data.split["test"] == image)[0])
+    picture, truth = data.images[image, 0], np.asarray(data.masks[image])
+    low, high = np.percentile(picture, [1, 99])
+    facts = {
+        "dataset": found[0]["cell"]["dataset"],
+        "data_label": found[0]["cell"]["data_label"],
+        "image": image,
+        "height": truth.shape[0],
+    }
+    grey = np.clip((picture - low) / max(high - low, 1e-9) * 255, 0, 255)
+    rows = [facts | {"shows": "image", "loss": "", "dice": np.nan, "pixels": grey.astype(np.uint8).tobytes()}]
+    rows.append(
+        facts | {"shows": "truth", "loss": "", "dice": np.nan, "pixels": truth.astype(np.uint8).tobytes()}
+    )
+    for record, result in zip(found, trained, strict=True):
+        mask = thresholds.labels_at(result.predictions["test"][place : place + 1], None)
+        dice = label_dice(mask, truth[None], len(data.classes), data.ignore_index)
+        told = [
+            v
+            for i, v in zip(record["images"]["image"], record["images"]["dice@0.5"], strict=True)
+            if i == image
+        ]
+        if abs(float(np.mean(told)) - dice) > 1e-6:
+            what = f"{record['cell']['data_label']} · {record['loss_label']} · image {image}"
+            raise UserError(
+                f"{what}: Dice {dice:.4f} when trained again, {np.mean(told):.4f} as recorded: the records come from another environment"
+            )
+        pixels = mask[0].astype(np.uint8).tobytes()
+        rows.append(
+            facts
+            | {"shows": record["loss_label"], "loss": record["cell"]["loss"], "dice": dice, "pixels": pixels}
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    print(make(Path(sys.argv[1] if len(sys.argv) > 1 else "results")))
