@@ -1,4 +1,6 @@
-"""Where the notebooks read from: the committed study, or, where it is not there, a sweep of seconds in a temporary folder."""
+"""Where the notebooks read from: the committed study, or, where it is not there, a sweep of seconds in a
+temporary folder.
+"""
 
 import subprocess
 import sys

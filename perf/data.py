@@ -1,10 +1,12 @@
-"""How fast data come: drawing scenes, preparing the public sets, opening prepared ones. Prints a Markdown table of medians and ranges.
+"""How fast data come: drawing scenes, preparing the public sets, opening prepared ones. Prints a Markdown
+table of medians and ranges.
 
     LOSSBENCH_DATA=... OMP_NUM_THREADS=1 python perf/data.py [--repeats 7]
 
-Claimed (issue 4): 300 scenes of 64 x 64 in under 0.3 s on one core; a prepared set opens in under 50 ms, whatever its size; preparing all
-five public sets from local files takes under two minutes on two cores. Preparation and opening use a fresh, temporary cache. Drawing and
-preparing are given in processor seconds, opening in wall-clock seconds.
+Claimed (issue 4): 300 scenes of 64 x 64 in under 0.3 s on one core; a prepared set opens in under 50 ms,
+whatever its size; preparing all five public sets from local files takes under two minutes on two cores.
+Preparation and opening use a fresh, temporary cache. Drawing and preparing are given in processor seconds,
+opening in wall-clock seconds.
 """
 
 from __future__ import annotations
@@ -40,14 +42,20 @@ WHOLE = (
     "camvid(view='whole')",
     "sirst(view='whole')",
 )
-# A worker that has read the catalogue and imported the loaders, as all have, and then opens the set for the first time.
+# A worker that has read the catalogue and imported the loaders, as all have, and then opens the set for the
+# first time.
 OPEN = "import time, sys; from lossbench.catalogue import registry; import lossbench.data.public\n"
 OPEN += "spec = registry.parse_dataset(sys.argv[1])\n"
-OPEN += "t = time.perf_counter(); d = registry.get_dataset(spec, seed=0); print(time.perf_counter() - t, d.images.nbytes)"
+OPEN += (
+    "t = time.perf_counter(); d = registry.get_dataset(spec, seed=0); print(time.perf_counter() - t, "
+    "d.images.nbytes)"
+)
 
 
 def clock(action: Callable[[], object], repeats: int) -> list[float]:
-    """Return processor seconds of each repeat, after one that is not counted: other work on the machine hardly moves them."""
+    """Return processor seconds of each repeat, after one that is not counted: other work on the machine
+    hardly moves them.
+    """
     action()
     times = []
     for _ in range(repeats):

@@ -2,10 +2,10 @@
 
     python perf/floor.py [--rounds 12] [--quick]     writes docs/speed_floor.md, about three minutes
 
-The peak is the fastest of a large matrix product and two large convolutions, measured in every round beside the rest, so that
-a slow moment of the machine slows both. Work is that of the convolutions alone, counted from their shapes: forward, gradient
-of the weights, gradient of the input (not of the image). A share of the peak is that work / seconds / peak.
-"""
+The peak is the fastest of a large matrix product and two large convolutions, measured in every round beside
+the rest, so that a slow moment of the machine slows both. Work is that of the convolutions alone, counted
+from their shapes: forward, gradient of the weights, gradient of the input (not of the image). A share of the
+peak is that work / seconds / peak."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def peaks() -> dict[str, tuple[float, Callable]]:
 
 
 def passes(recipe, size: tuple[int, ...]) -> dict[str, tuple[int, Callable]]:
-    """Return forward and backward passes of the network, and of its convolutions, without training: name -> (cells, call)."""
+    """Return forward and backward passes of the network, and of its convolutions, without training: name ->
+    (cells, call).
+    """
     import torch
 
     from lossbench.networks.unet import Stack, initial_weights
@@ -105,7 +107,9 @@ def passes(recipe, size: tuple[int, ...]) -> dict[str, tuple[int, Callable]]:
 
 
 def convolutions(cells: int, recipe, size: tuple[int, ...]) -> Callable:
-    """Return a call that runs each convolution of a stack forward and backward by itself, without anything in between."""
+    """Return a call that runs each convolution of a stack forward and backward by itself, without anything in
+    between.
+    """
     import torch
 
     from lossbench.networks.unet import UNet
@@ -204,7 +208,10 @@ def main() -> None:
     )
     share = statistics.median(shares[best])
     shape = f"U-Net {'-'.join(map(str, recipe.widths))}, batch {recipe.batch}, {'x'.join(map(str, size))}"
-    said = f"goal {GOAL:.0%} of the peak: {'met' if share >= GOAL else 'missed'}, {share:.0%} in the best stack ({best})"
+    said = (
+        f"goal {GOAL:.0%} of the peak: {'met' if share >= GOAL else 'missed'}, {share:.0%} in the best "
+        f"stack ({best})"
+    )
     body = f"""
 The reference cell ({shape}) needs {flops / 1e9:.2f} GFLOP a step in its
 convolutions; on one core at its peak a step would take {1e3 * flops / statistics.median(tops):.1f} ms. One thread;

@@ -1,9 +1,10 @@
-"""Mutate experiment files, loss files and spec strings thousands of times: each must be read or refused with one sentence, quickly.
+"""Mutate experiment files, loss files and spec strings thousands of times: each must be read or refused with
+one sentence, quickly.
 
     python perf/fuzz.py [--files 10000] [--seed 0]
 
-Prints how many were read and refused, the slowest, and every exception that is not a sentence (there must be none).
-"""
+Prints how many were read and refused, the slowest, and every exception that is not a sentence (there must be
+none)."""
 
 from __future__ import annotations
 
@@ -23,13 +24,16 @@ from lossbench.experiment.reading import read_experiment
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = [*"=[]{}\"'#\n\0é+()", "", "1e999", "-1", "nan", "true", "ce", "dice", "0.5*", "seeds", "9" * 400]
 OWN = (
-    "from lossbench import loss\n\n@loss('mine', family='overlap', cite='me')\ndef mine(logits, target, *, power=2.0, weights=None):\n"
+    "from lossbench import loss\n\n@loss('mine', family='overlap', cite='me')\ndef mine(logits, "
+    "target, *, power=2.0, weights=None):\n"
     "    return (logits - target).abs().pow(power).mean()\n"
 )
 
 
 def mutate(text: str, draw: random.Random) -> str:
-    """Return the text with one to five random edits: a word put in, a span cut, doubled or moved, a character changed."""
+    """Return the text with one to five random edits: a word put in, a span cut, doubled or moved, a character
+    changed.
+    """
     for _ in range(draw.randint(1, 5)):
         at, end = sorted((draw.randrange(len(text) + 1), min(len(text), draw.randrange(len(text) + 1))))
         end = min(end, at + draw.choice([1, 3, 20, 200]))

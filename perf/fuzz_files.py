@@ -1,12 +1,14 @@
-"""Damage records, packs, notes and data files in every way: what is sound must stay, what is not must be said in a sentence, nothing hangs.
+"""Damage records, packs, notes and data files in every way: what is sound must stay, what is not must be said
+in a sentence, nothing hangs.
 
     python perf/fuzz_files.py [--records 1000] [--tables 1000] [--data 1000] [--seed 0]
 
-Records: a results folder of sound records, of which some are damaged at a time, goes through opening, status, tables and (now and then)
-the report; the sound ones must come out with the same numbers. Tables: of a finished folder the tables, cards and small files beside them
-are damaged, with the records they were made from and without; every table is loaded, the report is written, now and then with its figures
-and by the command line. Data: a user's folder of each kind goes through ``data inspect`` and through what ``sweep --data`` does before it
-trains. Prints every exception that is not a sentence (there must be none).
+Records: a results folder of sound records, of which some are damaged at a time, goes through opening, status,
+tables and (now and then) the report; the sound ones must come out with the same numbers. Tables: of a
+finished folder the tables, cards and small files beside them are damaged, with the records they were made
+from and without; every table is loaded, the report is written, now and then with its figures and by the
+command line. Data: a user's folder of each kind goes through ``data inspect`` and through what ``sweep
+--data`` does before it trains. Prints every exception that is not a sentence (there must be none).
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ from lossbench.tables.compact import TABLES, load_table
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "record_v1.json"
 FP = "9f8e7d6c5b4a3928"
-LIMIT = 20  # seconds of the processor after which one case counts as a hang; asleep it may be thirty times as long
+# seconds of the processor after which one case counts as a hang; asleep it may be thirty times as long
+LIMIT = 20
 BAD = ("HANG", "TRACEBACK", "SOUND,", "DAMAGE,")  # how words begin that must not be counted
 VALUES = [
     None,
@@ -93,7 +96,9 @@ def limited() -> Iterator[None]:
 
 
 def damage(data: bytes, draw: random.Random) -> bytes:
-    """Return the bytes after one to four injuries: a flipped bit, a cut, a hole, a doubled span, foreign bytes, zeros."""
+    """Return the bytes after one to four injuries: a flipped bit, a cut, a hole, a doubled span, foreign
+    bytes, zeros.
+    """
     data = bytearray(data)
     for _ in range(draw.choice([1, 1, 1, 2, 4])):
         at = draw.randrange(len(data) + 1)
@@ -115,7 +120,9 @@ def damage(data: bytes, draw: random.Random) -> bytes:
 
 
 def twist(record: dict, draw: random.Random) -> bytes:
-    """Return a record in which values have other types, names are changed or nests are deep; valid JSON, without a check sum."""
+    """Return a record in which values have other types, names are changed or nests are deep; valid JSON,
+    without a check sum.
+    """
     record = json.loads(json.dumps(record))
     for _ in range(draw.choice([1, 1, 2, 3])):
         place = record
@@ -222,7 +229,9 @@ def note_of(records: list[dict]) -> dict:
 def fuzz_records(
     count: int, draw: random.Random, seen: Counter, reports: int = 0, size: int = 40, hurt: int = 20
 ) -> None:
-    """Damage ``count`` records, ``hurt`` in a folder at a time, and look whether the others come out unharmed."""
+    """Damage ``count`` records, ``hurt`` in a folder at a time, and look whether the others come out
+    unharmed.
+    """
     rounds = -(-count // hurt)
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -333,7 +342,9 @@ def finished(folder: Path) -> None:
 
 
 def fuzz_tables(count: int, draw: random.Random, seen: Counter, drawn: int = 20) -> None:
-    """Damage one or two files of a finished folder at a time; a report with figures and one by the command line each ``drawn`` cases, if any."""
+    """Damage one or two files of a finished folder at a time; a report with figures and one by the command
+    line each ``drawn`` cases, if any.
+    """
     from lossbench.figures import drawing
 
     draw_everything = drawing.draw_everything
@@ -412,7 +423,9 @@ def _stamped(case: Path, name: str) -> bool:
 
 
 def command(*args: str, seen: Counter) -> int:
-    """Run the command line in this process; its exit code. 0, 1 and 2 are its ways to end, and nothing may print a traceback."""
+    """Run the command line in this process; its exit code. 0, 1 and 2 are its ways to end, and nothing may
+    print a traceback.
+    """
     from lossbench.cli import main as cli
 
     out, before = io.StringIO(), sys.argv

@@ -1,10 +1,12 @@
-"""What a card brings: lossbench beside a plain PyTorch loop on the same GPU, over K, step by step and replayed, grouped and by vmap.
+"""What a card brings: lossbench beside a plain PyTorch loop on the same GPU, over K, step by step and
+replayed, grouped and by vmap.
 
-    python perf/gpu.py [--rounds 3] [--quick]     writes docs/speed_gpu.md; with --quick a tiny check, on the processor where there is no GPU
+    python perf/gpu.py [--rounds 3] [--quick]     writes docs/speed_gpu.md; with --quick a tiny check, on the
+    processor where there is no GPU
 
-The plain loop has lossbench's own network, batches and schedule, with the data on the card already; it reads its loss after every
-step, validates by Dice after the same steps, and scores test images by Dice alone. lossbench does all that a sweep does, in
-processes that are started for it.
+The plain loop has lossbench's own network, batches and schedule, with the data on the card already; it reads
+its loss after every step, validates by Dice after the same steps, and scores test images by Dice alone.
+lossbench does all that a sweep does, in processes that are started for it.
 """
 
 from __future__ import annotations
@@ -185,7 +187,9 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
 
 
 def sweeps(shares: tuple[int, ...], seeds: int, settings: dict, device: str) -> list[tuple[int, int, float]]:
-    """Sweep a fresh experiment with so many workers on the card; return workers, cells and seconds, start-up of all processes included."""
+    """Sweep a fresh experiment with so many workers on the card; return workers, cells and seconds, start-up
+    of all processes included.
+    """
     found = []
     for share in shares:
         with tempfile.TemporaryDirectory(prefix="lossbench-") as scrap:
@@ -193,7 +197,8 @@ def sweeps(shares: tuple[int, ...], seeds: int, settings: dict, device: str) -> 
             values = "\n".join(f"{key} = {value!r}" for key, value in settings.items())
             names = ", ".join(f'"{name}"' for name in LOSSES)
             file.write_text(
-                f'name = "gpu"\nseeds = {seeds}\nlosses = [{names}]\ndatasets = ["{REFERENCE}"]\n[recipe]\n{values}\n'
+                f'name = "gpu"\nseeds = {seeds}\nlosses = [{names}]\ndatasets = '
+                f'["{REFERENCE}"]\n[recipe]\n{values}\n'
             )
             where = ["--gpus", "1", "--per-gpu", str(share)] if device == "cuda" else ["--serial"]
             command = [

@@ -1,11 +1,12 @@
-"""Write docs/speed_losses.md: what a native loss costs beside the same loss of other libraries, and beside cross-entropy.
+"""Write docs/speed_losses.md: what a native loss costs beside the same loss of other libraries, and beside
+cross-entropy.
 
     python perf/losses.py [--rounds 60]
 
-Native and peer alternate in one run, so that a busy machine slows both. Each is called on logits (8, 2, 128, 128) with an
-integer target, forward and backward, on one thread. Peers run through their adapters, which give them the target in the
-form that they take (a one-hot by comparison is faster than their own). Needs the extra 'peers'.
-"""
+Native and peer alternate in one run, so that a busy machine slows both. Each is called on logits (8, 2, 128,
+128) with an integer target, forward and backward, on one thread. Peers run through their adapters, which give
+them the target in the form that they take (a one-hot by comparison is faster than their own). Needs the extra
+'peers'."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ def summary(values: list[float]) -> str:
 
 
 def against_peers(rounds: int) -> tuple[list[str], list[str]]:
-    """Return the table of native losses against all their peers, and the natives that cost more than LIMIT x the fastest."""
+    """Return the table of native losses against all their peers, and the natives that cost more than LIMIT x
+    the fastest.
+    """
     peers: dict[str, list[str]] = {}
     for pair in PAIRS:
         if 2 in pair.classes and 2 in pair.axes:
@@ -72,7 +75,8 @@ def against_peers(rounds: int) -> tuple[list[str], list[str]]:
         )
         sorting = native.split("(")[0] in SORTING
         rows.append(
-            f"| `{native}` | {summary(times[native])} | {others_text} | {ratio:.2f}{' (sorts)' if sorting else ''} |"
+            f"| `{native}` | {summary(times[native])} | {others_text} | "
+            f"{ratio:.2f}{' (sorts)' if sorting else ''} |"
         )
         if ratio > LIMIT and not sorting:
             slow.append(native)

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python perf/metrics.py [--rounds 9]     writes docs/speed_metrics.md
 
-Every round times both sides in the order A B B A on the same masks, so that a busy machine slows both. The numbers are
-compared before anything is timed. Needs the extra 'peers'.
+Every round times both sides in the order A B B A on the same masks, so that a busy machine slows both. The
+numbers are compared before anything is timed. Needs the extra 'peers'.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ FOREGROUND = 0.06
 
 
 def masks(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return `count` smooth masks of 6 % foreground and as many roughly right predictions, (count, *shape) bool."""
+    """Return `count` smooth masks of 6 % foreground and as many roughly right predictions, (count, *shape)
+    bool.
+    """
     rng = np.random.default_rng(0)
     sigma = (0, *(n / 16 for n in shape))
     field = gaussian_filter(rng.normal(size=(count, *shape)), sigma)
@@ -88,7 +90,9 @@ def spread(values: list[float], scale: float) -> str:
 
 
 def compare(rounds: int) -> list[str]:
-    """Return the rows of the table: one pair a call (`evaluate` does more than asked), and the stack in one call."""
+    """Return the rows of the table: one pair a call (`evaluate` does more than asked), and the stack in one
+    call.
+    """
     import torch
 
     torch.set_num_threads(1)

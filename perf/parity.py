@@ -1,4 +1,5 @@
-"""Write docs/parity.md: how far each native loss is from the same loss of another library, in value and gradient.
+"""Write docs/parity.md: how far each native loss is from the same loss of another library, in value and
+gradient.
 
 python perf/parity.py            # the table (needs the extra 'peers')
 python perf/parity.py --golden   # also freezes the peers' numbers in tests/golden/losses_peers.json
@@ -21,7 +22,9 @@ GOLDEN = ROOT / "tests/golden/losses_peers.json"
 
 
 def deviations(pair: Pair) -> tuple[float, float, int]:
-    """Return the largest deviation in value, in gradient (relative to its largest entry), and the number of cases."""
+    """Return the largest deviation in value, in gradient (relative to its largest entry), and the number of
+    cases.
+    """
     value_gap, gradient_gap, cases = 0.0, 0.0, 0
     for classes in pair.classes:
         for axes in pair.axes:
@@ -43,9 +46,12 @@ def table() -> str:
     lines = [
         "# Parity with other libraries",
         "",
-        "Written by `perf/parity.py`; do not edit. Each native loss against the same loss of another library, called through its adapter,",
-        "on the same logits and targets: 2 and 3 classes, 2-D and 3-D where the peer takes them, float32. *Value*: largest absolute",
-        "deviation. *Gradient*: largest deviation, relative to the largest entry of the gradient. Tests hold values to 1e-5 relative plus",
+        "Written by `perf/parity.py`; do not edit. Each native loss against the same loss of another "
+        "library, called through its adapter,",
+        "on the same logits and targets: 2 and 3 classes, 2-D and 3-D where the peer takes them, "
+        "float32. *Value*: largest absolute",
+        "deviation. *Gradient*: largest deviation, relative to the largest entry of the gradient. "
+        "Tests hold values to 1e-5 relative plus",
         "1e-6 and gradients to 1e-5 (1e-4 where the peer itself loses digits).",
         "",
         f"Versions: {versions}.",

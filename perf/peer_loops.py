@@ -1,8 +1,9 @@
-"""The loops that peers.py measures lossbench against: one cell as a user of MONAI, or of Lightning, would train and score it.
+"""The loops that peers.py measures lossbench against: one cell as a user of MONAI, or of Lightning, would
+train and score it.
 
-Both train lossbench's own network from the same start on the same batches with the same learning rates, and look at the same
-images after the same steps. Data are tensors in memory, and the best weights are kept in memory, which favours the peer.
-"""
+Both train lossbench's own network from the same start on the same batches with the same learning rates, and
+look at the same images after the same steps. Data are tensors in memory, and the best weights are kept in
+memory, which favours the peer."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ LOSSES = ("ce", "dice", "dice_ce", "focal")
 
 
 def criterion(name: str) -> Any:
-    """Return the peer's own loss that is the same function as ours of that name; maps (logits, labels (N, 1, *S)) to a scalar."""
+    """Return the peer's own loss that is the same function as ours of that name; maps (logits, labels (N, 1,
+    *S)) to a scalar.
+    """
     from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 
     soft = {"include_background": False, "to_onehot_y": True, "softmax": True}
@@ -157,7 +160,9 @@ def optimiser(network: UNet, recipe: Recipe) -> tuple:
 def monai_cell(
     data_text: str, name: str, seed: int, settings: dict, loader_workers: int, channels_last: bool = False
 ) -> dict:
-    """Train and score one cell in a plain MONAI loop; returns its test scores and the seconds spent on evaluation."""
+    """Train and score one cell in a plain MONAI loop; returns its test scores and the seconds spent on
+    evaluation.
+    """
     recipe = Recipe(**settings)
     data, block, loaders = prepare(data_text, seed, recipe, loader_workers)
     network, loss = start_network(data, block, recipe, channels_last), criterion(name)
@@ -263,7 +268,9 @@ def lightning_cell(
 
 
 def set_up(data_text: str, seeds: tuple[int, ...], settings: dict) -> dict:
-    """Import, open the data, show that losses and batches are the same as ours; returns seconds and largest differences."""
+    """Import, open the data, show that losses and batches are the same as ours; returns seconds and largest
+    differences.
+    """
     began = time.perf_counter()
     import monai.data
     import monai.losses

@@ -108,7 +108,9 @@ PAIRS = (
 
 
 def inputs(classes: int, axes: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (3, C, *S) and target (3, *S) without a random generator: the same numbers on every machine and version."""
+    """Logits (3, C, *S) and target (3, *S) without a random generator: the same numbers on every machine and
+    version.
+    """
     size = (12, 16) if axes == 2 else (6, 8, 4)
     count = 3 * classes * math.prod(size)
     t = torch.arange(count, dtype=torch.float64)

@@ -1,12 +1,13 @@
-"""Cells an hour of lossbench against a MONAI loop (and a Lightning loop) on the same cells, alternating in one run.
+"""Cells an hour of lossbench against a MONAI loop (and a Lightning loop) on the same cells, alternating in
+one run.
 
     python perf/peers.py                 writes docs/speed_peers.md, about five minutes on a quiet machine
     python perf/peers.py --lightning     the Lightning loop as well
     python perf/peers.py --quick         a tiny check that writes nothing
 
-Same network, losses, start, batches, learning rates, steps, validation schedule and metrics; that losses and batches are the
-same is checked before anything is timed. Every half-round times all arms, in the order A B C D and then D C B A, in
-processes that stay warm; start-up is reported apart. Needs the extra 'peers'.
+Same network, losses, start, batches, learning rates, steps, validation schedule and metrics; that losses and
+batches are the same is checked before anything is timed. Every half-round times all arms, in the order A B C
+D and then D C B A, in processes that stay warm; start-up is reported apart. Needs the extra 'peers'.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ GOALS = {"best": 4, "default": 8}
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train cells: ``processes`` of ``threads``, ``loaders`` worker processes of a DataLoader in each."""
+    """One way to train cells: ``processes`` of ``threads``, ``loaders`` worker processes of a DataLoader in
+    each.
+    """
 
     name: str
     processes: int
@@ -82,7 +85,8 @@ class Ours:
             f"{key} = {list(v) if isinstance(v, tuple) else v!r}" for key, v in settings.items()
         )
         file.write_text(
-            f'name = "peers"\nseeds = {list(SEEDS)}\nlosses = {list(LOSSES)}\ndatasets = ["{data}"]\n[recipe]\n{values}\n'
+            f'name = "peers"\nseeds = {list(SEEDS)}\nlosses = {list(LOSSES)}\ndatasets = '
+            f'["{data}"]\n[recipe]\n{values}\n'
         )
         self.cells = read_experiment(file).cells()
         self.data = self.cells[0].data.text  # with every default filled in: it names the random streams
@@ -106,7 +110,9 @@ class Ours:
 
 
 def measure(arms: tuple[Arm, ...], data: str, settings: dict, rounds: int, channels_last: bool) -> dict:
-    """Return start-up times, machine-seconds a cell of each arm and half-round, and final scores of every cell."""
+    """Return start-up times, machine-seconds a cell of each arm and half-round, and final scores of every
+    cell.
+    """
     with tempfile.TemporaryDirectory(prefix="lossbench-") as scrap:
         ours = Ours(Path(scrap), data, settings)
         data = ours.data
@@ -157,7 +163,8 @@ def measure(arms: tuple[Arm, ...], data: str, settings: dict, rounds: int, chann
                 evaluating[arm.name].append(statistics.mean(v["evaluating"] for v in values) / seconds)
             cost[arm.name].append(seconds / done)
             print(
-                f"{half:2d}  {arm.name:26s} {seconds:6.1f} s for {done} cells: {seconds / done:6.2f} s a cell",
+                f"{half:2d}  {arm.name:26s} {seconds:6.1f} s for {done} cells: {seconds / done:6.2f} "
+                "s a cell",
                 flush=True,
             )
         for pool in workers.values():
@@ -202,7 +209,8 @@ def page(
     for what, arm in (("best", best), ("default", default)):
         ratio = statistics.median(ratios[arm.name])
         goals.append(
-            f"{ratio:.1f} times the MONAI loop at its {what} layout (goal {GOALS[what]}: {'met' if ratio >= GOALS[what] else 'missed'})"
+            f"{ratio:.1f} times the MONAI loop at its {what} layout (goal {GOALS[what]}: "
+            f"{'met' if ratio >= GOALS[what] else 'missed'})"
         )
     cells = [(name, seed) for seed in SEEDS for name in LOSSES]
     final = [
@@ -278,7 +286,8 @@ def main() -> None:
         arms += LIGHTNING
     steps, rounds = (6, 1) if chosen.quick else (chosen.steps, chosen.rounds)
     data = f"{REFERENCE[:-1]}, n_test={8 if chosen.quick else 60})"
-    # One validation in 40 steps, as in the quick study; the test set is smaller in proportion, so that shares stay what they are.
+    # One validation in 40 steps, as in the quick study; the test set is smaller in proportion, so that shares
+    # stay what they are.
     settings = {
         "widths": (8, 16, 32),
         "steps": steps,

@@ -1,10 +1,11 @@
-"""Time, memory and size of the report over made-up tables of 5,000 and 100,000 cells, as a table that goes to docs/speed_report.md.
+"""Time, memory and size of the report over made-up tables of 5,000 and 100,000 cells, as a table that goes to
+docs/speed_report.md.
 
     python perf/report_scale.py [--cells 5000 100000] [--write]
 
-Every study is a full cross of losses, data sets at several foreground fractions and recipes, and seeds; its numbers follow from a seeded
-generator. Each size runs in a process of its own, so that the largest memory is its own. Nothing is trained.
-"""
+Every study is a full cross of losses, data sets at several foreground fractions and recipes, and seeds; its
+numbers follow from a seeded generator. Each size runs in a process of its own, so that the largest memory is
+its own. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ STEPS = 5
 
 
 def study(count: int):
-    """Return the tables of a study of about ``count`` cells: 25 losses (ce first), data sets x 10 to 40 seeds."""
+    """Return the tables of a study of about ``count`` cells: 25 losses (ce first), data sets x 10 to 40
+    seeds.
+    """
     import hashlib
 
     import numpy as np
@@ -139,7 +142,9 @@ def study(count: int):
 
 
 def measure(count: int) -> dict:
-    """Write the tables, make the report, and return seconds, peak memory and size; figures are timed apart, since they are most of it."""
+    """Write the tables, make the report, and return seconds, peak memory and size; figures are timed apart,
+    since they are most of it.
+    """
     from lossbench.report import make
     from lossbench.tables.compact import write_tables
 
@@ -170,8 +175,10 @@ def page(rows: list[dict]) -> str:
     """Return docs/speed_report.md."""
     lines = [
         "# Speed of the report", "",
-        "`python perf/report_scale.py --write`: tables of made-up studies, on one core, nothing trained. Written are the derived tables, every",
-        "figure and `report.html`. Other processes ran on the machine, so wall-clock times are upper bounds; CPU seconds are what the",
+        "`python perf/report_scale.py --write`: tables of made-up studies, on one core, nothing "
+            "trained. Written are the derived tables, every",
+        "figure and `report.html`. Other processes ran on the machine, so wall-clock times are upper "
+            "bounds; CPU seconds are what the",
         "report itself took.", "",
         "| cells | data sets | CPU, s | wall, s | peak memory, GB | page, MB | limit |", "|---:|---:|---:|---:|---:|---:|---|",
     ]  # fmt: skip
@@ -184,8 +191,10 @@ def page(rows: list[dict]) -> str:
         )
     lines += [
         "",
-        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores.",
-        "Beyond 6,000 cells the page leaves out the curve of each cell, beyond 30,000 the list of cells, and says so; both stand in `tables/`.",
+        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores.",
+        "Beyond 6,000 cells the page leaves out the curve of each cell, beyond 30,000 the list of "
+        "cells, and says so; both stand in `tables/`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,13 +1,15 @@
-"""What a thousand workers would do: the driver's cost per task and per event is measured, the rest is simulated.
+"""What a thousand workers would do: the driver's cost per task and per event is measured, the rest is
+simulated.
 
     python perf/scale.py --table docs/scale.md
-    python perf/scale.py --records 100000          # how long a folder of so many records takes to say what it holds
+    python perf/scale.py --records 100000          # how long a folder of so many records takes to say what it
+    holds
 
-The driver (scheduler, client and our loop, one process) is the only shared part, so it bounds the size of a sweep. Its
-cost is processor time, which a busy machine does not change: measured with tasks that do nothing on two workers. The
-simulation then runs a sweep of stacks on W workers: the driver serves one task at a time, workers start within the first
-minute, stacks take a log-normal time, and nothing but the wait for the driver and the end of the queue is lost.
-"""
+The driver (scheduler, client and our loop, one process) is the only shared part, so it bounds the size of a
+sweep. Its cost is processor time, which a busy machine does not change: measured with tasks that do nothing
+on two workers. The simulation then runs a sweep of stacks on W workers: the driver serves one task at a time,
+workers start within the first minute, stacks take a log-normal time, and nothing but the wait for the driver
+and the end of the queue is lost."""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def cost(function, payload: dict, count: int) -> float:
 def simulate(
     workers: int, stacks: int, mean: float, per_task: float, load: float, spread: float = 0.25
 ) -> tuple[float, float]:
-    """Return (hours, share of the workers' time spent training) of a sweep whose driver is ``load`` busy with events."""
+    """Return (hours, share of the workers' time spent training) of a sweep whose driver is ``load`` busy with
+    events.
+    """
     chance = random.Random(0)
     service = per_task / (1 - load)
     free = [(chance.uniform(5, 60), n) for n in range(workers)]  # when each worker is up
@@ -164,7 +168,8 @@ def main() -> None:
         "|---|---|",
         f"| processor time a task, submission to result | {per_task * 1e3:.1f} ms |",
         f"| processor time an event | {per_event * 1e3:.2f} ms |",
-        f"| so at most, beside the {STEPS} step events a second that all workers keep to | {rate:.0f} tasks a second |",
+        f"| so at most, beside the {STEPS} step events a second that all workers keep to | {rate:.0f} "
+        "tasks a second |",
         "",
         f"Stacks of {chosen.stack} cells of {chosen.cell:g} s, twenty stacks a worker:",
         "",
@@ -180,8 +185,14 @@ def main() -> None:
     print(text)
     if chosen.table:
         head = "# How far one driver reaches\n\nWritten by `python perf/scale.py --table docs/scale.md`: "
-        told = "the costs are measured, the sweeps simulated.\nWhat is lost is the first minute, in which workers come up, and "
-        told += "the end of the queue. Left out: the workers' heartbeats, and the file system that they share.\n\n"
+        told = (
+            "the costs are measured, the sweeps simulated.\nWhat is lost is the first minute, in which "
+            "workers come up, and "
+        )
+        told += (
+            "the end of the queue. Left out: the workers' heartbeats, and the file system that they "
+            "share.\n\n"
+        )
         old = chosen.table.read_text() if chosen.table.is_file() else ""
         crowded = old[old.index(CROWDED) :] if CROWDED in old else ""  # measured by --records, kept as it is
         chosen.table.write_text(head + told + text + ("\n" + crowded if crowded else ""))

@@ -2,8 +2,8 @@
 
     python perf/stack.py [--rounds 4] [--quick]     writes docs/speed_stack.md, about three minutes
 
-Steps of `training.train` itself, in warm processes of one thread set up as the sweep's; validation is left out. All arms take
-turns, forwards and backwards, in one run.
+Steps of `training.train` itself, in warm processes of one thread set up as the sweep's; validation is left
+out. All arms take turns, forwards and backwards, in one run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _open: dict = {}  # a worker draws the data once
 
 
 def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
-    """Train for some steps; return cell-steps a second from the median step, and the mean over all of them (first left out)."""
+    """Train for some steps; return cell-steps a second from the median step, and the mean over all of them
+    (first left out).
+    """
     from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
     from lossbench.engine import worker
     from lossbench.experiment.cells import Recipe
@@ -125,7 +127,8 @@ def main() -> None:
             settings,
         )
         parts.append(
-            f"## {name}\n\n{table(['cells in the stack', 'cell-steps a second', 'ms a cell and step', 'times single'], found)}"
+            "## "
+            f"{name}\n\n{table(['cells in the stack', 'cell-steps a second', 'ms a cell and step', 'times single'], found)}"
         )
     rows, gain = two_against_one(workers, rounds, 2 * steps, NETWORKS["8-16-32, batch 8 (reference cell)"])
     for worker in workers:

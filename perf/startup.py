@@ -2,9 +2,9 @@
 
     python perf/startup.py [--rounds 3] [--quick]     writes docs/speed_startup.md, about three minutes
 
-Whole processes, from a warm file cache, in turns. The fixed cost is what a cell of one step takes beyond that step, in a warm
-process of one thread: it is what `work.run_stack` does for a stack of four, cut into its parts.
-"""
+Whole processes, from a warm file cache, in turns. The fixed cost is what a cell of one step takes beyond that
+step, in a warm process of one thread: it is what `work.run_stack` does for a stack of four, cut into its
+parts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def experiment(
     file = folder / f"{name}.toml"
     sets = ", ".join(f'"{text}"' for text in data)
     file.write_text(
-        f'name = "{name}"\nseeds = {seeds}\nlosses = {LOSSES}\ndatasets = [{sets}]\n[recipe]\nsteps = {steps}\nvalidations = 1\n{more}'
+        f'name = "{name}"\nseeds = {seeds}\nlosses = {LOSSES}\ndatasets = [{sets}]\n[recipe]\nsteps = '
+        f"{steps}\nvalidations = 1\n{more}"
     )
     return file
 
@@ -137,7 +138,9 @@ class Clock:
 
 
 def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float]:
-    """Return the rows for a stack of four one-step cells, and the median milliseconds a cell beyond step and evaluation, and beyond the step."""
+    """Return the rows for a stack of four one-step cells, and the median milliseconds a cell beyond step and
+    evaluation, and beyond the step.
+    """
     one_thread()
     import lossbench.training.train  # noqa: F401  (its modules are looked through for what is to be timed)
     from lossbench.sweep.work import run_stack

@@ -1,4 +1,6 @@
-"""What the timing scripts share: warm worker processes, medians with ranges, what the machine is, where tables go."""
+"""What the timing scripts share: warm worker processes, medians with ranges, what the machine is, where
+tables go.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ sys.path.insert(0, str(ROOT))
 from lossbench.store.provenance import hardware  # noqa: E402
 
 DOCS = ROOT / "docs"
-REFERENCE = "scenes(foreground=0.01, noise=0.8)"  # the data of the reference cell: 64 x 64, two classes, 1 % foreground
+# the data of the reference cell: 64 x 64, two classes, 1 % foreground
+REFERENCE = "scenes(foreground=0.01, noise=0.8)"
 BUSY = (
     os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 )  # much above 0: other work ran, do not trust the numbers
@@ -43,14 +46,18 @@ def one_thread() -> None:
 
 
 class Worker:
-    """A process that stays warm between calls, with its own number of threads; its loader workers are like those of any script.
+    """A process that stays warm between calls, with its own number of threads; its loader workers are like
+    those of any script.
 
-    A process of multiprocessing's own will not do: loader workers forked from one take seconds to end, which no user's script sees.
-    """
+    A process of multiprocessing's own will not do: loader workers forked from one take seconds to end, which
+    no user's script sees."""
 
     def __init__(self, threads: int):
         self.end, theirs = multiprocessing.Pipe()
-        code = f"import sys; sys.path[:0] = [{str(ROOT / 'perf')!r}]; import timing; timing.serve({theirs.fileno()}, {threads})"
+        code = (
+            f"import sys; sys.path[:0] = [{str(ROOT / 'perf')!r}]; import timing; "
+            f"timing.serve({theirs.fileno()}, {threads})"
+        )
         environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
         self.process = subprocess.Popen(
             [sys.executable, "-c", code], pass_fds=[theirs.fileno()], env=environment
@@ -99,7 +106,9 @@ def serve(channel: int, threads: int) -> None:
 
 
 def together(calls: Iterable[tuple]) -> tuple[float, list]:
-    """Run (worker, function, arguments...) at once, one a worker; return the seconds until all are done, and the values."""
+    """Run (worker, function, arguments...) at once, one a worker; return the seconds until all are done, and
+    the values.
+    """
     calls = list(calls)
     time.sleep(0.3)  # threads of the arm before stop spinning
     began = time.perf_counter()
@@ -146,13 +155,19 @@ def machine() -> str:
     """Return the processor, its cores, and how busy the machine was before; no names."""
     facts = hardware()
     load = "unknown" if BUSY is None else f"{BUSY:.1f}"
-    return f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, {platform.system()}; load average {load} as the run began"
+    return (
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB, {platform.system()}; load "
+        f"average {load} as the run began"
+    )
 
 
 def finish(script: str, name: str, title: str, body: str, packages: tuple[str, ...], quick: bool) -> None:
     """Print the page, and write it to docs/<name>.md unless it was only a tiny check."""
     today = datetime.date.today().isoformat()
-    head = f"# {title}\n\nWritten by `perf/{script}` on {today}; do not edit. Medians, with the range in brackets; all from one run.\n"
+    head = (
+        f"# {title}\n\nWritten by `perf/{script}` on {today}; do not edit. Medians, with the range in "
+        "brackets; all from one run.\n"
+    )
     text = f"{head}{machine()}.\n{versions(*packages)}.\n\n{body.strip()}\n"
     print("\n" + text)
     if quick:

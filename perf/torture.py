@@ -1,11 +1,12 @@
-"""Kill a real sweep with signal 9 at many random moments, resume it each time, and count what was lost or done twice.
+"""Kill a real sweep with signal 9 at many random moments, resume it each time, and count what was lost or
+done twice.
 
     python perf/torture.py --kills 100 --table docs/torture.md
 
-One sweep after the other is run in a folder of its own; at a random moment one process, or all of them, is killed. After
-each kill the records are read: each must be whole, none may be missing that was there before, and none may have been
-written again (its inode and time are those of before). When a sweep reaches its end, its cells are counted and the next
-folder begins. Only Linux, since it looks into /proc.
+One sweep after the other is run in a folder of its own; at a random moment one process, or all of them, is
+killed. After each kill the records are read: each must be whole, none may be missing that was there before,
+and none may have been written again (its inode and time are those of before). When a sweep reaches its end,
+its cells are counted and the next folder begins. Only Linux, since it looks into /proc.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def members(session: int) -> dict[int, int]:
 
 
 def workers(session: int) -> list[int]:
-    """The processes of a session whose work can be killed apart: spawned by the driver, and no helper of Python's."""
+    """The processes of a session whose work can be killed apart: spawned by the driver, and no helper of
+    Python's.
+    """
     found = []
     for pid, parent in members(session).items():
         with contextlib.suppress(OSError):
@@ -120,7 +123,9 @@ def kill(process: subprocess.Popen, victim: str) -> bool:
 
 
 def wait(process: subprocess.Popen, results: Path, had: int, chance: random.Random, longest: float) -> None:
-    """Wait for a random moment: a quarter of them from the start on, the others once a few more records are written."""
+    """Wait for a random moment: a quarter of them from the start on, the others once a few more records are
+    written.
+    """
     until, deadline = had + chance.randint(1, 8), time.monotonic() + 4 * longest
     if chance.random() < 0.25:
         until, deadline = CELLS + 1, time.monotonic() + chance.uniform(0.1, longest)
@@ -246,7 +251,10 @@ def main() -> int:
     text = table(found)
     print(text)
     if chosen.table:
-        head = f"# A sweep that cannot be lost\n\n`python perf/torture.py --kills {chosen.kills} --seed {chosen.seed}`"
+        head = (
+            f"# A sweep that cannot be lost\n\n`python perf/torture.py --kills {chosen.kills} --seed "
+            f"{chosen.seed}`"
+        )
         chosen.table.write_text(f"{head} on {os.cpu_count()} cores:\n\n{text}")
     names = (
         "damaged",

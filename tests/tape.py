@@ -1,4 +1,6 @@
-"""A stand-in for CUDA graphs: the operations of a call, recorded while it runs and replayed on the same memory, on any device."""
+"""A stand-in for CUDA graphs: the operations of a call, recorded while it runs and replayed on the same
+memory, on any device.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Operations that make the processor wait for the device, or whose result has as many numbers as the values say.
+# Operations that make the processor wait for the device, or whose result has as many numbers as the values
+# say.
 WAITS = {
     "_local_scalar_dense", "bincount", "equal", "histc", "is_nonzero", "lift_fresh", "masked_select", "nonzero",
     "repeat_interleave", "unique_consecutive", "unique_dim", "_unique2",

@@ -1,4 +1,6 @@
-"""Options that contradict each other are refused before anything starts, and a card that is not there is named."""
+"""Options that contradict each other are refused before anything starts, and a card that is not there is
+named.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,8 @@ def test_two_workers_a_card_train_on_it(tmp_path):
     from lossbench.sweep import plan, run
 
     (tmp_path / "tiny.toml").write_text(
-        'name = "tiny"\nseeds = 2\nlosses = ["ce", "dice"]\ndatasets = [{ use = "scenes(size=32, n_train=8, n_val=4, n_test=4)" }]\n'
+        'name = "tiny"\nseeds = 2\nlosses = ["ce", "dice"]\ndatasets = [{ use = "scenes(size=32, '
+        'n_train=8, n_val=4, n_test=4)" }]\n'
         "[recipe]\nsteps = 4\nbatch = 4\nwidths = [4, 8]\nvalidations = 1\n"
     )
     planned = plan.plan(read_experiment(tmp_path / "tiny.toml"), tmp_path / "r")

@@ -136,7 +136,8 @@ def test_a_task_that_kills_its_worker_three_times_is_given_up_with_the_reason(tr
 
 def test_a_crash_is_told_from_a_kill(troubled):
     result = troubled[1]["crasher"]
-    # On a loaded machine a replacement can die with the same task before the third death is told apart: never fewer than three.
+    # On a loaded machine a replacement can die with the same task before the third death is told apart: never
+    # fewer than three.
     assert result.kind == "killed" and result.attempts >= 3
     assert result.error == f"its worker crashed (Segmentation fault), {result.attempts} times"
 
@@ -284,7 +285,10 @@ def test_malloc_keeps_what_training_frees():
 
 
 def test_importing_the_engine_is_fast_and_loads_nothing_heavy():
-    code = "import sys, lossbench.engine.run; assert not {'distributed', 'dask', 'numpy', 'torch', 'rich'} & set(sys.modules)"
+    code = (
+        "import sys, lossbench.engine.run; assert not {'distributed', 'dask', 'numpy', 'torch', 'rich'} "
+        "& set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

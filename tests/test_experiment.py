@@ -1,4 +1,6 @@
-"""Experiment files: every mistake at once with file, line and key; keys that hold what decides a result and nothing else."""
+"""Experiment files: every mistake at once with file, line and key; keys that hold what decides a result and
+nothing else.
+"""
 
 import pytest
 
@@ -106,7 +108,8 @@ def test_an_unknown_experiment_names_the_nearest():
 def test_a_users_file_adds_its_losses_and_only_their_cells(write, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(
-        "from lossbench import loss\n@loss('own')\ndef own(logits, target, *, a=1.0):\n    return logits.mean() * a\n"
+        "from lossbench import loss\n@loss('own')\ndef own(logits, target, *, a=1.0):\n    return "
+        "logits.mean() * a\n"
     )
     path = write(GOOD)
     before, after = (read_experiment(path, files).cells() for files in ((), (str(own),)))
@@ -116,7 +119,8 @@ def test_a_users_file_adds_its_losses_and_only_their_cells(write, tmp_path):
 def test_ten_thousand_cells_have_ten_thousand_keys(write):
     many = ", ".join(f'"tversky(fp_weight={i / 1000})"' for i in range(1, 101))
     path = write(
-        f'name = "m"\nseeds = 50\nlosses = [{many}]\ndatasets = ["scenes(foreground=0.05)", "scenes(foreground=0.1)"]\n'
+        f'name = "m"\nseeds = 50\nlosses = [{many}]\ndatasets = ["scenes(foreground=0.05)", '
+        '"scenes(foreground=0.1)"]\n'
     )
     assert len({cell.key for cell in read_experiment(path).cells()}) == 10_000
 

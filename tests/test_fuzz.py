@@ -1,4 +1,6 @@
-"""Damaged records and notes are refused in a sentence or set aside; what is sound stays. The long run is perf/fuzz_files.py."""
+"""Damaged records and notes are refused in a sentence or set aside; what is sound stays. The long run is
+perf/fuzz_files.py.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A step is a fixed list of operations on the device, so that it may be replayed; what is no such list is not replayed.
+"""A step is a fixed list of operations on the device, so that it may be replayed; what is no such list is not
+replayed.
 
-A tape records and replays on a processor what a CUDA graph does on a card; tensors without contents stand for those of a card.
-"""
+A tape records and replays on a processor what a CUDA graph does on a card; tensors without contents stand for
+those of a card."""
 
 import dataclasses
 import functools
@@ -277,7 +278,9 @@ def stepping(jobs, recipe, blocks=None, device="cpu"):
 
 
 class Watch(TorchDispatchMode):
-    """Refuses to bring numbers from the processor to the card or back, single ones apart: those go with the operation."""
+    """Refuses to bring numbers from the processor to the card or back, single ones apart: those go with the
+    operation.
+    """
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         devices = {
@@ -317,8 +320,8 @@ class Watch(TorchDispatchMode):
     ],
 )
 def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spec, settings):
-    """Tensors without contents on a card that need not be there: mixing devices, moving between them and asking for
-    a value are errors. Gradients are left out."""
+    """Tensors without contents on a card that need not be there: mixing devices, moving between them and
+    asking for a value are errors. Gradients are left out."""
     recipe, jobs = Recipe(**{**SHORT, **settings}), [job(loss, spec=spec) for loss in losses]
     here = blocks_of(jobs, recipe, "cpu")
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:

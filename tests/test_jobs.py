@@ -1,4 +1,6 @@
-"""Jobs that come to nothing are told in their own words, replaced, and never waited for without end: on a make-believe batch system."""
+"""Jobs that come to nothing are told in their own words, replaced, and never waited for without end: on a
+make-believe batch system.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ interface = "lo"
 
 @pytest.fixture
 def batch(tmp_path, monkeypatch):
-    """Put an ``sbatch`` on the path that runs a job at once, here; return a function that writes the cluster file."""
+    """Put an ``sbatch`` on the path that runs a job at once, here; return a function that writes the cluster
+    file.
+    """
     (tmp_path / "bin").mkdir()
     commands = {
         "sbatch": f'echo x >> {tmp_path}/submitted\nbash "$1" & echo "Submitted batch job $!"',

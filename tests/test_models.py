@@ -55,7 +55,9 @@ def test_the_start_depends_on_the_seed_alone_and_leaves_the_global_stream_untouc
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 6, 10), (2, 1, 2, 2), (2, 3, 4, 6, 8)])
 @pytest.mark.parametrize("kinds", [2, 4, 0])
 def test_halving_is_max_pooling_bit_for_bit_and_so_is_its_gradient(shape, kinds):
-    """With few kinds of numbers most windows hold their maximum several times: the first place gets the gradient."""
+    """With few kinds of numbers most windows hold their maximum several times: the first place gets the
+    gradient.
+    """
     generator = torch.Generator().manual_seed(kinds)
     x = (
         torch.randint(0, kinds, shape, generator=generator).float() - 1

@@ -1,4 +1,6 @@
-"""A pack reads like the loose records that it replaces, loses none of them whenever it is killed, and does nothing it is not for."""
+"""A pack reads like the loose records that it replaces, loses none of them whenever it is killed, and does
+nothing it is not for.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +149,10 @@ def test_a_pack_killed_at_any_moment_loses_nothing(results):
         )
     keys = sorted(record["key"] for record in results.records())
     for wait in (0.02, 0.1, 0.2, 0.4, 0.6, 0.9):
-        code = f"from lossbench.store import pack, store; print(1, flush=True); pack.pack(store.Store({str(results.folder)!r}))"
+        code = (
+            "from lossbench.store import pack, store; print(1, flush=True); "
+            f"pack.pack(store.Store({str(results.folder)!r}))"
+        )
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         child.stdout.read(1)
         try:

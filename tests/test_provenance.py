@@ -176,5 +176,8 @@ def test_a_huge_difference_is_cut_but_its_hash_is_not(checkout, monkeypatch):
 
 
 def test_collecting_needs_no_torch(tmp_path):
-    code = f"import sys; from lossbench.store import provenance; provenance.collect({str(tmp_path)!r}); assert 'torch' not in sys.modules"
+    code = (
+        f"import sys; from lossbench.store import provenance; provenance.collect({str(tmp_path)!r}); "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

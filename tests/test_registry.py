@@ -1,4 +1,6 @@
-"""Losses are known from their source without running it; a fingerprint changes exactly when the computation may have."""
+"""Losses are known from their source without running it; a fingerprint changes exactly when the computation
+may have.
+"""
 
 import subprocess
 import sys
@@ -37,7 +39,10 @@ def own(tmp_path):
 
 
 def test_the_catalogue_is_read_without_torch():
-    code = "import sys; from lossbench.catalogue.registry import losses, parse_loss; losses(); parse_loss('dice'); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from lossbench.catalogue.registry import losses, parse_loss; losses(); "
+        "parse_loss('dice'); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
@@ -113,7 +118,8 @@ def test_the_fingerprint_follows_shared_code_of_the_package(tmp_path):
             "has no default",
         ),
         (
-            "from lossbench import loss\nimport math\n@loss('f')\ndef f(logits, target, *, g=math.pi): return 0",
+            "from lossbench import loss\nimport math\n@loss('f')\ndef f(logits, target, *, "
+            "g=math.pi): return 0",
             "plain number",
         ),
         ("def broken(:", "not valid Python"),

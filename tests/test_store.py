@@ -548,5 +548,8 @@ def test_waiting_ends_when_nobody_else_holds_the_cells(results):
 
 
 def test_the_store_needs_neither_torch_nor_numpy():
-    code = "import sys, lossbench.store.store; assert not {'torch', 'numpy', 'distributed', 'pandas'} & set(sys.modules)"
+    code = (
+        "import sys, lossbench.store.store; assert not {'torch', 'numpy', 'distributed', 'pandas'} & "
+        "set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,6 @@
-"""The committed study: its records give back its tables byte for byte, its tables its verdicts, and every planned cell is there."""
+"""The committed study: its records give back its tables byte for byte, its tables its verdicts, and every
+planned cell is there.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""Which cells are trained now: whole blocks, disjoint shards, no more than the budget; stacks keep blocks together."""
+"""Which cells are trained now: whole blocks, disjoint shards, no more than the budget; stacks keep blocks
+together.
+"""
 
 from pathlib import Path
 

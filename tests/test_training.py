@@ -209,7 +209,9 @@ def test_the_terms_of_the_decomposition_add_up_and_the_posterior_cannot_be_beate
 
 
 def test_stacked_and_single_cells_reach_the_same_scores_over_seeds():
-    """They differ in rounding, which training amplifies; over seeds the differences must be centred on zero and smaller than those between seeds."""
+    """They differ in rounding, which training amplifies; over seeds the differences must be centred on zero
+    and smaller than those between seeds.
+    """
     longer = TINY.model_copy(update={"steps": 60, "learning_rate": 0.02, "validations": 1})
     alone = longer.model_copy(update={"stacked": False})
     scores = {"stack": [], "single": []}

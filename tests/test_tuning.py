@@ -1,4 +1,6 @@
-"""The search is fair and repeatable: the same candidates for every loss, equal budgets, the same choice however often it was interrupted."""
+"""The search is fair and repeatable: the same candidates for every loss, equal budgets, the same choice
+however often it was interrupted.
+"""
 
 import itertools
 import os

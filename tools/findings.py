@@ -1,6 +1,8 @@
-"""Numbers in README and docs come from tables: what stands between two markers of a Markdown file is written here, never by hand.
+"""Numbers in README and docs come from tables: what stands between two markers of a Markdown file is written
+here, never by hand.
 
-A marker is a comment that names what it shows, ``<!-- effect C9.1 -->``; what it shows ends at ``<!-- / -->``. There are
+A marker is a comment that names what it shows, ``<!-- effect C9.1 -->``; what it shows ends at ``<!-- /
+-->``. There are
 
 study                        cells, blocks, collapses, losses, seeds, core-hours, commit
 hours                        core-hours alone, and the processor
@@ -8,11 +10,11 @@ verdicts                     one row a claim: its verdict and the test that deci
 tally                        how many claims got which verdict
 power                        how many primary tests could detect the smallest effect of interest
 verdict CLAIM                the verdict in one word
-tests CLAIM                  one row a test of the claim: verdict, effect, interval, adjusted p, blocks, minimum detectable effect
-effect TEST                  effect and interval
+tests CLAIM                  one row a test of the claim: verdict, effect, interval, adjusted p, blocks,
+minimum detectable effect effect TEST                  effect and interval
 sure TEST                    adjusted p, blocks, minimum detectable effect and smallest effect of interest
-mean COLUMN | LOSS | DATA    mean of a column of `cells` over the seeds of one loss on one data set, both by their labels
-published                    the values of ``experiments/published.csv`` beside ours
+mean COLUMN | LOSS | DATA    mean of a column of `cells` over the seeds of one loss on one data set, both by
+their labels published                    the values of ``experiments/published.csv`` beside ours
 figure NAME, caption NAME    a figure of the results folder, and its caption
 """
 
@@ -42,7 +44,9 @@ SIGNS = {"supported": "✓", "contradicted": "✕", "equivalent": "≈", "inconc
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder's tables, each read when it is first asked for, the checkout, and the file in it that is written."""
+    """A results folder's tables, each read when it is first asked for, the checkout, and the file in it that
+    is written.
+    """
 
     folder: Path
     root: Path
@@ -106,7 +110,9 @@ def prose(text: str) -> str:
 
 
 def show(call: str, results: Results) -> str:
-    """Return what a marker shows; raises UserError for a marker that is not known or names what is not in the tables."""
+    """Return what a marker shows; raises UserError for a marker that is not known or names what is not in the
+    tables.
+    """
     name, _, rest = call.partition(" ")
     if name not in SHOWN:
         raise UserError(f"marker '{call}': there is no '{name}'{nearest(name, SHOWN)}")
@@ -121,7 +127,8 @@ def show(call: str, results: Results) -> str:
     ) as error:  # as the derived tables (CSV) say, whatever became of them
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(
-            f"marker '{call}': the tables in {results.folder} do not say it ({why}); `lossbench report` writes them again"
+            f"marker '{call}': the tables in {results.folder} do not say it ({why}); `lossbench "
+            "report` writes them again"
         ) from None
 
 
@@ -132,8 +139,10 @@ def _study(results: Results, _: str) -> str:
     seeds = f"{per_set.min()}" if per_set.min() == per_set.max() else f"{per_set.min()} to {per_set.max()}"
     commits = sorted({str(commit)[:8] or "unknown" for commit in cells["commit"]})
     return (
-        f"{len(cells):,} trainings in {cells['block'].nunique():,} paired blocks ({collapsed:,} collapsed, and counted), {cells['loss'].nunique()} "
-        f"losses, {cells['dataset'].nunique()} data set variants, {seeds} seeds; {_core_hours(cells):.1f} core-hours; commit {', '.join(commits)}"
+        f"{len(cells):,} trainings in {cells['block'].nunique():,} paired blocks ({collapsed:,} "
+        f"collapsed, and counted), {cells['loss'].nunique()} "
+        f"losses, {cells['dataset'].nunique()} data set variants, {seeds} seeds; "
+        f"{_core_hours(cells):.1f} core-hours; commit {', '.join(commits)}"
     )
 
 
@@ -159,7 +168,8 @@ def _verdicts(results: Results, _: str) -> str:
         row = deciding(tests)
         verdict = row["claim_verdict"]
         lines.append(
-            f"| [{claim}]({page}#{claim.lower()}) {row['title']} | {SIGNS[verdict]} {verdict} | {_measured(row)} "
+            f"| [{claim}]({page}#{claim.lower()}) {row['title']} | {SIGNS[verdict]} {verdict} | "
+            f"{_measured(row)} "
             f"| {words.p_value(row['p_adjusted'])} | {row['test']}: {row['says']} |"
         )
     return _block(lines)
@@ -188,7 +198,10 @@ def _power(results: Results, _: str) -> str:
         known["mde"] / known["margin"]
     ).median() ** 2  # the detectable effect falls with the root of the number of blocks
     return (
-        f"{enough} of {len(primary)} primary tests have a minimum detectable effect (80 % power) no larger than the smallest effect of interest"
+        (
+            f"{enough} of {len(primary)} primary tests have a minimum detectable effect (80 % power) no "
+            "larger than the smallest effect of interest"
+        )
         + (f"; {len(primary) - len(known)} have none" if len(known) < len(primary) else "")
         + (
             f"; the median test would need {words.significant(more, 2)} times as many blocks"
@@ -212,7 +225,8 @@ def _tests(results: Results, claim: str) -> str:
         name = f"**{row['test']}**" if row["role"] == "primary" else row["test"]
         kind = words.kind_of(row["estimand"])
         lines.append(
-            f"| {name} | {row['says']} | {SIGNS[row['verdict']]} {row['verdict']} | {_measured(row)} | {words.p_value(row['p_adjusted'])} "
+            f"| {name} | {row['says']} | {SIGNS[row['verdict']]} {row['verdict']} | {_measured(row)} "
+            f"| {words.p_value(row['p_adjusted'])} "
             f"| {_count(row['n_blocks'])} | {_size(row['mde'], kind)} | {_size(row['margin'], kind)} |"
         )
     return _block(lines)
@@ -228,8 +242,10 @@ def _sure(results: Results, test: str) -> str:
     adjusted = "adjusted p" if row["role"] == "primary" else "p"
     p = words.p_value(row["p_adjusted"])
     return (
-        f"{adjusted} {p if p.startswith('<') else '= ' + p}, {_count(row['n_blocks'])} blocks on {_count(row['n_datasets'])} data set variants, "
-        f"minimum detectable effect {_size(row['mde'], kind)}, smallest of interest {_size(row['margin'], kind)}"
+        f"{adjusted} {p if p.startswith('<') else '= ' + p}, {_count(row['n_blocks'])} blocks on "
+        f"{_count(row['n_datasets'])} data set variants, "
+        f"minimum detectable effect {_size(row['mde'], kind)}, smallest of interest "
+        f"{_size(row['margin'], kind)}"
     )
 
 
@@ -241,13 +257,15 @@ def _mean(results: Results, rest: str) -> str:
     cells = results.cells
     if column not in cells:
         raise UserError(
-            f"marker 'mean {rest}': the table 'cells' has no column '{column}'{nearest(column, cells.columns)}"
+            f"marker 'mean {rest}': the table 'cells' has no column "
+            f"'{column}'{nearest(column, cells.columns)}"
         )
     for name, value in (("loss_label", loss), ("data_label", data)):
         cells = cells[cells[name] == value]
         if not len(cells):
             raise UserError(
-                f"marker 'mean {rest}': no cell has {name} '{value}'{nearest(value, sorted(set(results.cells[name])))}"
+                f"marker 'mean {rest}': no cell has {name} "
+                f"'{value}'{nearest(value, sorted(set(results.cells[name])))}"
             )
     return words.significant(float(cells[column].astype(float).mean()), 3)
 
@@ -319,7 +337,8 @@ def _of(results: Results, column: str, name: str) -> pd.DataFrame:
     found = results.verdicts[results.verdicts[column] == name]
     if not len(found):
         raise UserError(
-            f"marker: no {column} '{name}' in the verdicts{nearest(name, sorted(set(results.verdicts[column])))}"
+            f"marker: no {column} '{name}' in the "
+            f"verdicts{nearest(name, sorted(set(results.verdicts[column])))}"
         )
     return found
 

@@ -1,4 +1,6 @@
-"""docs/losses.md, written from what the losses say of themselves: ``python -m tools.losses_page`` (a test compares)."""
+"""docs/losses.md, written from what the losses say of themselves: ``python -m tools.losses_page`` (a test
+compares).
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,8 @@ def _overview(entries: list[Entry]) -> str:
     for entry in sorted(entries, key=lambda e: (order.index(e.family), e.name)):
         meta = entry.meta
         lines.append(
-            f"| [`{entry.name}`](#{entry.name}) | {entry.family} | {meta['cite']} | {meta['cost']} | {meta['empty']} |"
+            f"| [`{entry.name}`](#{entry.name}) | {entry.family} | {meta['cite']} | {meta['cost']} | "
+            f"{meta['empty']} |"
         )
     return "\n".join([*lines, ""])
 

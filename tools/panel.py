@@ -1,7 +1,8 @@
-"""Pictures for the qualitative panel: a few recorded cells are trained again and their masks of one test image each are kept.
+"""Pictures for the qualitative panel: a few recorded cells are trained again and their masks of one test
+image each are kept.
 
-The image is chosen by a rule, not by eye: of the test images that hold every class, the one whose mean Dice over the losses, as recorded, is
-the median. Only synthetic scenes and sets whose licence allows it are shown.
+The image is chosen by a rule, not by eye: of the test images that hold every class, the one whose mean Dice
+over the losses, as recorded, is the median. Only synthetic scenes and sets whose licence allows it are shown.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ PARTS = ("ladder", "public")
 
 
 def make(results: Path, seed: int = 0) -> str:
-    """Train one block of each data set of the ladder and of the open public sets again; write ``tables/panel.parquet``, return the line that says so.
+    """Train one block of each data set of the ladder and of the open public sets again; write
+    ``tables/panel.parquet``, return the line that says so.
 
-    Raises UserError where the records lack these cells, or where what was trained again does not score what its record says.
-    """
+    Raises UserError where the records lack these cells, or where what was trained again does not score what
+    its record says."""
     import pandas as pd
 
     from lossbench.tables import compact
@@ -45,11 +47,16 @@ def make(results: Path, seed: int = 0) -> str:
         raise UserError(f"{results} holds {lacks}; 'lossbench sweep paper --results {results}' trains them")
     rows = [row for block in whole for row in _rows([block[name] for name in LOSSES])]
     compact.write_tables({"panel": pd.DataFrame(rows)}, results / "tables")
-    return f"panel    {results / 'tables' / 'panel.parquet'} ({len(whole)} images, {len(LOSSES)} losses, all as recorded)"
+    return (
+        f"panel    {results / 'tables' / 'panel.parquet'} ({len(whole)} images, {len(LOSSES)} losses, all "
+        "as recorded)"
+    )
 
 
 def choose(images: list[dict[str, list]]) -> int:
-    """Return the image whose mean Dice over losses and classes is the median, among those that hold every class."""
+    """Return the image whose mean Dice over losses and classes is the median, among those that hold every
+    class.
+    """
     scores: dict[int, list[float]] = {}
     for columns in images:
         for image, value in zip(columns["image"], columns["dice@0.5"], strict=True):
@@ -104,7 +111,8 @@ def _rows(found: list[dict]) -> list[dict[str, Any]]:
         if abs(float(np.mean(told)) - dice) > 1e-6:
             what = f"{record['cell']['data_label']} · {record['loss_label']} · image {image}"
             raise UserError(
-                f"{what}: Dice {dice:.4f} when trained again, {np.mean(told):.4f} as recorded: the records come from another environment"
+                f"{what}: Dice {dice:.4f} when trained again, {np.mean(told):.4f} as recorded: the "
+                "records come from another environment"
             )
         pixels = mask[0].astype(np.uint8).tobytes()
         rows.append(

@@ -12,7 +12,9 @@ __all__ = ["__version__", "dataset", "get_dataset", "get_loss", "load_table", "l
 
 
 def load_table(results: str = "results", name: str = "cells") -> Any:
-    """Return one of the tables of a results folder as a pandas DataFrame: ``cells``, ``images`` or ``curves``."""
+    """Return one of the tables of a results folder as a pandas DataFrame: ``cells``, ``images`` or
+    ``curves``.
+    """
     from lossbench.tables.compact import load_table as load
 
     return load(results, name)

@@ -1,4 +1,6 @@
-"""Derived columns equal what a hand can compute from a small record, and are nan where the record cannot tell."""
+"""Derived columns equal what a hand can compute from a small record, and are nan where the record cannot
+tell.
+"""
 
 import math
 
@@ -18,7 +20,9 @@ RECIPE = {
 
 
 def curve(noise, steps=100, fall=30):
-    """A loss that falls from 2 to 1 within ``fall`` steps and then swings about 1 with period four: up, on it, down, on it."""
+    """A loss that falls from 2 to 1 within ``fall`` steps and then swings about 1 with period four: up, on
+    it, down, on it.
+    """
     return [*np.linspace(2, 1, fall), *(1 + noise * (0, 1, 0, -1)[i % 4] for i in range(steps - fall))]
 
 

@@ -1,4 +1,6 @@
-"""Mixed models find the interactions that are built in, hold their level, and say in a note what they cannot fit."""
+"""Mixed models find the interactions that are built in, hold their level, and say in a note what they cannot
+fit.
+"""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,6 @@
-"""Interquartile means, profiles and rank stability equal what a hand computes, and their intervals cover in simulation."""
+"""Interquartile means, profiles and rank stability equal what a hand computes, and their intervals cover in
+simulation.
+"""
 
 import numpy as np
 import pandas as pd

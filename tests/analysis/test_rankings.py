@@ -1,4 +1,5 @@
-"""Rank agreement and largest regret: their values by hand, their false alarms by simulation, and the effects that they must find.
+"""Rank agreement and largest regret: their values by hand, their false alarms by simulation, and the effects
+that they must find.
 
 Bounds leave three standard errors of the simulation and nothing else.
 """
@@ -25,7 +26,9 @@ def of(of, against=None, null=0.0, margin=0.005):
 
 
 def study(rng, means, blocks, scale):
-    """One (blocks, losses, columns) array a data set: a share of the noise is common to the losses of a block, one to the columns of a cell."""
+    """One (blocks, losses, columns) array a data set: a share of the noise is common to the losses of a
+    block, one to the columns of a cell.
+    """
     found = []
     for mean in means:
         common = rng.normal(0, scale, (blocks, 1, 1))

@@ -1,4 +1,6 @@
-"""What a test is about is chosen as its keys say, and choices among losses and rates are made on validation images only."""
+"""What a test is about is chosen as its keys say, and choices among losses and rates are made on validation
+images only.
+"""
 
 import itertools
 

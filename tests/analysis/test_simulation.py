@@ -1,5 +1,5 @@
-"""The machinery under simulation: false alarms at most 5 %, intervals that cover 95 %, promised power; small, seeded,
-honest.
+"""The machinery under simulation: false alarms at most 5 %, intervals that cover 95 %, promised power; small,
+seeded, honest.
 
 Bounds leave three standard errors of the simulation, sqrt(p (1 - p) / runs), and nothing else.
 """
@@ -115,8 +115,8 @@ def test_holm_keeps_the_chance_of_any_false_alarm_at_five_percent():
 
 
 def test_an_interval_for_new_data_sets_needs_data_sets_as_its_unit():
-    """TOOLING section 4: seeds-only intervals cover a new data set about half of the time, t over data set means 95
-    %.
+    """TOOLING section 4: seeds-only intervals cover a new data set about half of the time, t over data set
+    means 95 %.
     """
     rng = np.random.default_rng(8)
     runs, seeds_only, over_sets, hierarchical = 400, 0, 0, 0

@@ -114,8 +114,8 @@ def test_tost_is_statsmodels_tost():
 
 @pytest.mark.parametrize(("n", "in_sd"), [(5, 1.68), (10, 1.00), (15, 0.78), (20, 0.66), (30, 0.53)])
 def test_the_minimum_detectable_effect_is_the_reference_value(n, in_sd):
-    """CLAIMS 4.0 gives 1.68, 1.00, .78, .66 and .54 (simulated) for a paired t test at 80 % power; statsmodels gives
-    .53 for n = 30.
+    """CLAIMS 4.0 gives 1.68, 1.00, .78, .66 and .54 (simulated) for a paired t test at 80 % power;
+    statsmodels gives .53 for n = 30.
     """
     from statsmodels.stats.power import TTestPower
 

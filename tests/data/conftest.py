@@ -1,4 +1,6 @@
-"""What the tests of the data share: a cache of their own, the public sets where they are at hand, and small folders to read."""
+"""What the tests of the data share: a cache of their own, the public sets where they are at hand, and small
+folders to read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""MedSegBench files, torchvision-style objects and torchvision's own sets come in through adapters that check what they get."""
+"""MedSegBench files, torchvision-style objects and torchvision's own sets come in through adapters that check
+what they get.
+"""
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ def own_cache(cache):
 
 @pytest.fixture
 def make_npz(tmp_path):
-    """Return a function that writes a MedSegBench-like file; ``drop`` leaves keys out, ``changed`` replaces or adds some."""
+    """Return a function that writes a MedSegBench-like file; ``drop`` leaves keys out, ``changed`` replaces
+    or adds some.
+    """
 
     def make(colour=False, top=1, categories=(), trailing=False, drop=(), **changed):
         rng = np.random.default_rng(0)

@@ -55,8 +55,14 @@ def test_data_modules_do_not_import_torch():
     import subprocess
     import sys
 
-    code = "import sys, lossbench.cli.datasets, lossbench.data.public, lossbench.data.folder, lossbench.data.scenes, lossbench.data.augment, "
-    code += "lossbench.data.public, lossbench.data.torch_sets, lossbench.data.inspection; print('torch' in sys.modules, 'PIL' in sys.modules)"
+    code = (
+        "import sys, lossbench.cli.datasets, lossbench.data.public, lossbench.data.folder, "
+        "lossbench.data.scenes, lossbench.data.augment, "
+    )
+    code += (
+        "lossbench.data.public, lossbench.data.torch_sets, lossbench.data.inspection; print('torch' in "
+        "sys.modules, 'PIL' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == [
         "False",
         "False",

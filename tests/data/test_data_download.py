@@ -1,4 +1,6 @@
-"""Downloads against a server on this machine: whole or not at all, resumed, checked, and never outside their folder."""
+"""Downloads against a server on this machine: whole or not at all, resumed, checked, and never outside their
+folder.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ FILES = {
 
 
 class Server:
-    """A server of archives and single files that can be told to misbehave; it keeps the list of what was asked."""
+    """A server of archives and single files that can be told to misbehave; it keeps the list of what was
+    asked.
+    """
 
     def __init__(self):
         self.asked: list[tuple[str, str]] = []  # path, Range header

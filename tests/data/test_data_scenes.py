@@ -61,7 +61,9 @@ def test_every_factor_keeps_the_expected_fraction(parameters):
     ids=str,
 )
 def test_the_posterior_is_calibrated_by_counting(parameters, count):
-    """Of the pixels with posterior about q, a share q carries the label: in bins, within 4 standard errors of clustered images."""
+    """Of the pixels with posterior about q, a share q carries the label: in bins, within 4 standard errors of
+    clustered images.
+    """
     data = scenes(seed=3, **{"size": 32, "foreground": 0.01, **parameters}, n_train=count, n_val=1, n_test=1)
     images = data.split["train"]
     for k in range(1, data.posterior.shape[1]):

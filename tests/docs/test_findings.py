@@ -71,8 +71,14 @@ def study(tmp_path):
 
 
 def test_only_what_stands_between_markers_is_written(study):
-    before = "C1 is <!-- verdict C1 -->old\nlines<!-- / -->, C2 <!-- verdict C2 --><!-- / -->; <!-- a remark --> stays"
-    after = "C1 is <!-- verdict C1 -->supported<!-- / -->, C2 <!-- verdict C2 -->contradicted<!-- / -->; <!-- a remark --> stays"
+    before = (
+        "C1 is <!-- verdict C1 -->old\nlines<!-- / -->, C2 <!-- verdict C2 --><!-- / -->; <!-- a remark "
+        "--> stays"
+    )
+    after = (
+        "C1 is <!-- verdict C1 -->supported<!-- / -->, C2 <!-- verdict C2 -->contradicted<!-- / -->; "
+        "<!-- a remark --> stays"
+    )
     assert findings.fill(before, study) == after
     assert findings.fill(after, study) == after
     assert findings.prose(after) == "C1 is , C2 ; <!-- a remark --> stays"
@@ -87,23 +93,27 @@ def test_only_what_stands_between_markers_is_written(study):
         ("effect C2.2", "×0.607 [0.549, 0.670]"),
         (
             "sure C1.2",
-            "adjusted p = .002, 40 blocks on 4 data set variants, minimum detectable effect 0.40, smallest of interest 0.50",
+            "adjusted p = .002, 40 blocks on 4 data set variants, minimum detectable effect 0.40, "
+            "smallest of interest 0.50",
         ),
         (
             "sure C1.3",
-            "p = .400, 40 blocks on 4 data set variants, minimum detectable effect –, smallest of interest 0.50",
+            "p = .400, 40 blocks on 4 data set variants, minimum detectable effect –, smallest of "
+            "interest 0.50",
         ),
         ("tally", "1 supported · 1 contradicted"),
         (
             "power",
-            "3 of 4 primary tests have a minimum detectable effect (80 % power) no larger than the smallest effect of interest. 3 of 4 are decided",
+            "3 of 4 primary tests have a minimum detectable effect (80 % power) no larger than the "
+            "smallest effect of interest. 3 of 4 are decided",
         ),
         ("mean dice@0.5 | ce | scenes", "0.625"),
         ("hours", "3.0 core-hours (Some processor)"),
         ("caption gap", "Figure 12. The gap. Points are means."),
         (
             "study",
-            "2 trainings in 2 paired blocks (0 collapsed, and counted), 1 losses, 1 data set variants, 2 seeds; 3.0 core-hours; commit abcdef01",
+            "2 trainings in 2 paired blocks (0 collapsed, and counted), 1 losses, 1 data set "
+            "variants, 2 seeds; 3.0 core-hours; commit abcdef01",
         ),
     ],
 )
@@ -113,13 +123,13 @@ def test_a_marker_shows_the_numbers_of_the_tables(study, call, text):
 
 def test_the_table_of_verdicts_shows_the_test_that_decided(study):
     lines = findings.show("verdicts", study).strip().splitlines()
-    assert (
-        lines[2]
-        == "| [C1](docs/findings.md#c1) A beats B | ✓ supported | −2.0 points a decade [−3.0, −1.0] | .002 | C1.2: B falls. |"
+    assert lines[2] == (
+        "| [C1](docs/findings.md#c1) A beats B | ✓ supported | −2.0 points a decade [−3.0, −1.0] | "
+        ".002 | C1.2: B falls. |"
     )
-    assert (
-        lines[3]
-        == "| [C2](docs/findings.md#c2) A beats B | ✕ contradicted | ×0.607 [0.549, 0.670] | <.001 | C2.2: Too small. |"
+    assert lines[3] == (
+        "| [C2](docs/findings.md#c2) A beats B | ✕ contradicted | ×0.607 [0.549, 0.670] | <.001 | "
+        "C2.2: Too small. |"
     )
 
 

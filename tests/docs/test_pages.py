@@ -1,4 +1,6 @@
-"""What the pages say about each other holds: links lead somewhere, quoted speeds stand in the measured pages, nothing is left to be written."""
+"""What the pages say about each other holds: links lead somewhere, quoted speeds stand in the measured pages,
+nothing is left to be written.
+"""
 
 import re
 import tomllib

@@ -1,4 +1,6 @@
-"""The tutorials are run as they are read: files are written, commands run, and what a page says they print is compared."""
+"""The tutorials are run as they are read: files are written, commands run, and what a page says they print is
+compared.
+"""
 
 import os
 import re
@@ -19,9 +21,9 @@ FILE = re.compile(r"# (\w+\.\w+)\n")
 
 
 def read(page: str, folder: Path, **environment: str) -> str:
-    """Work through a page in a folder; returns all that was printed. Blocks: python and toml whose first line names a file are
-    written, other python is run, sh is run line by line, output must be in what the last sh block printed ("..." stands for anything).
-    """
+    """Work through a page in a folder; returns all that was printed. Blocks: python and toml whose first line
+    names a file are written, other python is run, sh is run line by line, output must be in what the last sh
+    block printed ("..." stands for anything)."""
     paths = os.pathsep.join([*filter(None, [environment.pop("first", "")]), str(ROOT)])
     environment = (
         os.environ
@@ -80,7 +82,9 @@ def test_a_reader_needs_no_torch(tmp_path):
 
 
 def tables(folder: Path) -> None:
-    """Put the study's tables into a results folder; where they are not committed, those of the made-up mini study."""
+    """Put the study's tables into a results folder; where they are not committed, those of the made-up mini
+    study.
+    """
     if (STUDY / "tables" / "cells.parquet").is_file():
         shutil.copytree(STUDY / "tables", folder / "tables")
         return

@@ -1,4 +1,6 @@
-"""The mini study as tables, a single cross without parts; and a made-up study with parts, from which every figure can be drawn."""
+"""The mini study as tables, a single cross without parts; and a made-up study with parts, from which every
+figure can be drawn.
+"""
 
 import sys
 from pathlib import Path

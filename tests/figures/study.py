@@ -1,4 +1,6 @@
-"""A made-up study with parts, every cell of which follows from the mini study: what each figure of the whole study needs, and no more."""
+"""A made-up study with parts, every cell of which follows from the mini study: what each figure of the whole
+study needs, and no more.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def cell(part: str, dataset: str, foreground: float, loss: str, seed: int, **rec
 
 
 def decomposed(ratios: list[float], yh: float) -> dict[str, list[float]]:
-    """Return the terms of the decomposition of two classes at soft sizes r = ph / yh, and half a bit of matching."""
+    """Return the terms of the decomposition of two classes at soft sizes r = ph / yh, and half a bit of
+    matching.
+    """
     rows = [(min(r * yh, 0.9), yh) for r in ratios]
     size = [y * math.log(y / p) + (1 - y) * math.log((1 - y) / (1 - p)) for p, y in rows]
     return {
@@ -58,7 +62,9 @@ def decomposed(ratios: list[float], yh: float) -> dict[str, list[float]]:
 
 
 def _bins(slope: float) -> dict[str, list]:
-    """Return ten bins of 1000 pixels whose frequency is ``slope`` times the probability, and one that is nearly empty."""
+    """Return ten bins of 1000 pixels whose frequency is ``slope`` times the probability, and one that is
+    nearly empty.
+    """
     probability = [(b + 0.5) / 10 for b in range(10)]
     one = {
         "bin": list(range(10)),

@@ -1,5 +1,5 @@
-"""Every figure is a pure function of the tables: same tables, same bytes; too little data gives a sentence, not a
-crash.
+"""Every figure is a pure function of the tables: same tables, same bytes; too little data gives a sentence,
+not a crash.
 """
 
 import re

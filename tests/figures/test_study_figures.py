@@ -1,4 +1,6 @@
-"""The figures of the whole study show what their cells hold: each number here can be derived from the made-up study by hand."""
+"""The figures of the whole study show what their cells hold: each number here can be derived from the made-up
+study by hand.
+"""
 
 import numpy as np
 import pandas as pd

@@ -1,10 +1,11 @@
-"""A made-up study of 64 tiny cells with known answers: scenes at four foreground fractions x four losses x four seeds.
+"""A made-up study of 64 tiny cells with known answers: scenes at four foreground fractions x four losses x
+four seeds.
 
-Plain `random.Random` arithmetic, so that the same numbers come out of every numpy. What is built in:
-Dice beats CE at 0.5, more so the rarer the foreground; nine tenths of that gap is the threshold; CE's soft size is true
-to 1 %, its hard size too small; Dice's size is 2 % too large; focal is CE's hard size with a six-fold soft size; one
-focal cell collapsed. `study` adds a part "rates" (at three times the rate CE gains three points and Dice loses two) and a part
-"uncertain" (Dice's soft size shrinks by .6 a unit of boundary shift).
+Plain `random.Random` arithmetic, so that the same numbers come out of every numpy. What is built in: Dice
+beats CE at 0.5, more so the rarer the foreground; nine tenths of that gap is the threshold; CE's soft size is
+true to 1 %, its hard size too small; Dice's size is 2 % too large; focal is CE's hard size with a six-fold
+soft size; one focal cell collapsed. `study` adds a part "rates" (at three times the rate CE gains three
+points and Dice loses two) and a part "uncertain" (Dice's soft size shrinks by .6 a unit of boundary shift).
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def record(
 def records(
     seeds: int = 4, real: bool = False, losses=tuple(LOSSES), foreground=FOREGROUND, **options
 ) -> list[dict]:
-    """Return the records of the mini study; ``real=True`` adds two public sets, whose foreground is measured, not
-    set.
+    """Return the records of the mini study; ``real=True`` adds two public sets, whose foreground is measured,
+    not set.
     """
     found = [
         record(f"scenes(foreground={f})", f, loss, seed, **options)
@@ -133,7 +134,9 @@ def records(
 
 
 def study() -> list[dict]:
-    """Return the records of the ladder, of two losses at three times the rate, and of Dice on two levels of boundary shift."""
+    """Return the records of the ladder, of two losses at three times the rate, and of Dice on two levels of
+    boundary shift.
+    """
     found = [
         r | {"parts": "ladder,rates,uncertain"} if "foreground=0.05" in r["cell"]["dataset"] else r
         for r in records()

@@ -1,5 +1,5 @@
-"""The mini study gives the same cells, verdicts and leaderboard, line by line; rerun with LOSSBENCH_REGOLD=1 to accept
-a change.
+"""The mini study gives the same cells, verdicts and leaderboard, line by line; rerun with LOSSBENCH_REGOLD=1
+to accept a change.
 """
 
 import os

@@ -263,7 +263,9 @@ def mbls(z, y, **_):
 
 
 def svls(z, y, **_):
-    """2-D only: half of the label on the pixel, half on its eight neighbours by a Gaussian; the border is repeated."""
+    """2-D only: half of the label on the pixel, half on its eight neighbours by a Gaussian; the border is
+    repeated.
+    """
     total = []
     for x, labels in zip(z.numpy(), y.numpy(), strict=True):
         log_p = np.log(softmax(x.reshape(x.shape[0], -1))).reshape(x.shape)

@@ -172,7 +172,8 @@ def test_lists_become_tensors_where_the_library_wants_them():
 
 def test_parsing_a_spec_imports_no_library():
     code = (
-        "import sys; from lossbench.catalogue.registry import parse_loss; parse_loss('monai:DiceLoss(gamma=2) + smp:DiceLoss');"
+        "import sys; from lossbench.catalogue.registry import parse_loss; "
+        "parse_loss('monai:DiceLoss(gamma=2) + smp:DiceLoss');"
         "assert not {'monai', 'segmentation_models_pytorch', 'kornia', 'torch'} & set(sys.modules)"
     )
     import subprocess

@@ -1,4 +1,6 @@
-"""What must not matter: the order of pixels, images and classes, a shift of the logits, the size of the grid, void pixels."""
+"""What must not matter: the order of pixels, images and classes, a shift of the logits, the size of the grid,
+void pixels.
+"""
 
 import pytest
 import torch

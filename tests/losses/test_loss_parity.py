@@ -1,4 +1,6 @@
-"""Native losses equal the same losses of MONAI, segmentation-models-pytorch, kornia and torch, in value and gradient."""
+"""Native losses equal the same losses of MONAI, segmentation-models-pytorch, kornia and torch, in value and
+gradient.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Exact statements about the losses: what a constant prediction learns, where the gradient goes, how size is priced."""
+"""Exact statements about the losses: what a constant prediction learns, where the gradient goes, how size is
+priced.
+"""
 
 import math
 
@@ -26,7 +28,8 @@ def best_constant(spec, target):
     return grid[values.index(min(values))]
 
 
-# --- the best constant prediction of each variant ------------------------------------------------------------------------------
+# --- the best constant prediction of each variant
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
@@ -53,7 +56,8 @@ def test_generalized_dice_is_flat_over_constant_predictions(share):
         assert abs(float(gradient[:, 1].sum())) < 1e-12 * 1000  # no pull on the constant, whatever it is
 
 
-# --- where the gradient goes ---------------------------------------------------------------------------------------------------
+# --- where the gradient goes
+# ---------------------------------------------------------------------------------------------------
 
 
 def masses(spec, logits, target):
@@ -130,7 +134,8 @@ def test_on_an_empty_image_dice_pulls_with_the_smoothing_alone(smooth):
     assert gradient[0, 1, 0, 0].item() == pytest.approx(expected)
 
 
-# --- how size is priced ------------------------------------------------------------------------------------------------------------
+# --- how size is priced
+# ------------------------------------------------------------------------------------------------------------
 
 
 def regions(logits, target):

@@ -1,4 +1,6 @@
-"""Mask pairs and slow, obvious oracles for the metric tests; run as a program it rewrites the frozen MONAI values."""
+"""Mask pairs and slow, obvious oracles for the metric tests; run as a program it rewrites the frozen MONAI
+values.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def ellipsoid(shape: tuple[int, ...], centre: tuple[float, ...], radii: tuple[fl
 
 
 def pairs() -> dict[str, tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
-    """Name -> (prediction, truth, spacing): overlapping ellipses, a distant speck, an object at the border, volumes."""
+    """Name -> (prediction, truth, spacing): overlapping ellipses, a distant speck, an object at the border,
+    volumes.
+    """
     flat, deep = (128, 128), (64, 64, 64)
     truth, pred = ellipsoid(flat, (64, 64), (20, 17)), ellipsoid(flat, (67, 66), (22, 15))
     speck = pred.copy()
@@ -36,7 +40,8 @@ def pairs() -> dict[str, tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
     }
 
 
-# The same pairs measured with MeshMetrics 1.4.1, whose surfaces are triangles instead of pixels: (ASSD, NSD at 2).
+# The same pairs measured with MeshMetrics 1.4.1, whose surfaces are triangles instead of pixels: (ASSD, NSD
+# at 2).
 MESH = {
     "ellipses": (2.199, 0.481),
     "ellipses, spacing (0.5, 2)": (1.882, 0.602),
@@ -58,7 +63,9 @@ def random_pair(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.nd
 
 
 def slow_border(mask: np.ndarray) -> np.ndarray:
-    """(n, D) coordinates of the pixels with a background pixel among their face neighbours, by looking at each."""
+    """(n, D) coordinates of the pixels with a background pixel among their face neighbours, by looking at
+    each.
+    """
     points = []
     for place in zip(*np.nonzero(mask), strict=True):
         for axis, step in product(range(mask.ndim), (-1, 1)):
@@ -87,7 +94,9 @@ def slow_scores(pred: np.ndarray, true: np.ndarray, spacing: tuple[float, ...]) 
 
 
 def slow_boundary_iou(pred: np.ndarray, true: np.ndarray, spacing: tuple[float, ...], width: float) -> float:
-    """Overlap of the two bands of mask pixels that have a background pixel within `width` (or are border pixels)."""
+    """Overlap of the two bands of mask pixels that have a background pixel within `width` (or are border
+    pixels).
+    """
     bands = []
     for mask in (pred, true):
         margin = [int(width / s) + 1 for s in spacing]

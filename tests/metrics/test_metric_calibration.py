@@ -1,4 +1,6 @@
-"""Calibration scores against counts made by hand, a direct implementation, MONAI, and a forecaster that is right."""
+"""Calibration scores against counts made by hand, a direct implementation, MONAI, and a forecaster that is
+right.
+"""
 
 import numpy as np
 import pytest

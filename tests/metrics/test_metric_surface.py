@@ -1,4 +1,6 @@
-"""Surface distances agree with their definitions written slowly, with MONAI, and with numbers worked out on paper."""
+"""Surface distances agree with their definitions written slowly, with MONAI, and with numbers worked out on
+paper.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""The threshold that validation chooses is the best of ninety-nine, and a known posterior has a best cut in closed form."""
+"""The threshold that validation chooses is the best of ninety-nine, and a known posterior has a best cut in
+closed form.
+"""
 
 from itertools import product
 
@@ -98,7 +100,8 @@ def test_each_image_may_have_its_own_threshold():
 
 
 def test_the_best_cut_of_a_posterior_by_hand():
-    # D_1 = 1.8/2.7, D_2 = 2.6/3.7, D_3 = 3.4/4.7: all three pixels, although cross-entropy keeps only the first.
+    # D_1 = 1.8/2.7, D_2 = 2.6/3.7, D_3 = 3.4/4.7: all three pixels, although cross-entropy keeps only the
+    # first.
     posterior = binary([[[0.9, 0.4, 0.4]]])
     labels, tau, best = bayes_dice(posterior)
     assert labels.tolist() == [[[1, 1, 1]]]

@@ -22,7 +22,8 @@ def tables():
 
 @pytest.fixture(scope="session")
 def study():
-    """Return tables and parts of a study whose parts are a ladder, three learning rates, uncertain boundaries, and forms of Dice.
+    """Return tables and parts of a study whose parts are a ladder, three learning rates, uncertain
+    boundaries, and forms of Dice.
 
     Labels of one loss and of one data set are hostile: they hold markup.
     """
@@ -58,7 +59,9 @@ def study():
 
 
 def _changed(record: dict, factor: float, gain: float) -> dict:
-    """Return a cell of the same block facts at another learning rate, better by ``gain`` everywhere; its key is its own."""
+    """Return a cell of the same block facts at another learning rate, better by ``gain`` everywhere; its key
+    is its own.
+    """
     new = copy.deepcopy(record)
     new["parts"], new["key"] = "rates", f"y{int(10 * factor):02d}{record['key'][3:]}"
     new["cell"]["recipe"] = {**record["cell"]["recipe"], "learning_rate": round(0.005 * factor, 5)}

@@ -1,4 +1,6 @@
-"""What only a browser can show: every filter, sort, link and the decision aid work, by keyboard too; skipped where there is no Chromium."""
+"""What only a browser can show: every filter, sort, link and the decision aid work, by keyboard too; skipped
+where there is no Chromium.
+"""
 
 import json
 import re
@@ -50,7 +52,10 @@ def facts(study, derived, tmp_path_factory):
     tables, parts = study
     folder = tmp_path_factory.mktemp("browser")
     page = make.build(tables, derived, [], folder / "report.html", {"parts": parts, "experiment": "mini"})
-    watch = "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m)); window.alert = (m) => failures.push(m);</script>"
+    watch = (
+        "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m)); "
+        "window.alert = (m) => failures.push(m);</script>"
+    )
     text = (
         page.read_text()
         .replace("<style>", watch + "<style>", 1)

@@ -1,5 +1,5 @@
-"""The report is one offline page; every number in its tables comes from a table; odd input cannot break or inject
-anything.
+"""The report is one offline page; every number in its tables comes from a table; odd input cannot break or
+inject anything.
 """
 
 import html.parser

@@ -1,4 +1,6 @@
-"""Parts stand apart from the leaderboards; claims of other experiments are folded; the page can be used without a mouse or eyes."""
+"""Parts stand apart from the leaderboards; claims of other experiments are folded; the page can be used
+without a mouse or eyes.
+"""
 
 import html.parser
 import json
@@ -99,7 +101,8 @@ def test_a_part_that_trains_fewer_seeds_is_not_called_incomplete(study, derived)
 def test_the_words_about_a_part_come_from_the_comment_above_it(tmp_path):
     file = tmp_path / "own.toml"
     file.write_text(
-        '# top\nname = "own"\n\n# C1: one\n# and two.\n[[part]]\nname = "a"\n\n[[part]]\nname = "b"\nfixed = true\n'
+        '# top\nname = "own"\n\n# C1: one\n# and two.\n[[part]]\nname = "a"\n\n[[part]]\nname = '
+        '"b"\nfixed = true\n'
     )
     assert evidence.read(str(file)) == (
         evidence.Part("a", "C1: one and two.", False),
@@ -119,7 +122,8 @@ def test_claims_without_any_cell_are_folded_into_one_line_with_the_command(study
     tables = {**study[0], "cells": cells[cells["dataset"] == "magnetic_tile"].assign(parts="")}
     page = make.build(tables, answer(tables, read_claims()), [], tmp_path / "r.html", {}).read_text()
     folded = re.search(
-        r'<details class="elsewhere"><summary>(\d+) claims need other cells: <code>lossbench sweep paper</code></summary>',
+        r'<details class="elsewhere"><summary>(\d+) claims need other cells: <code>lossbench sweep '
+        r"paper</code></summary>",
         page,
     )
     assert folded and int(folded[1]) >= 12

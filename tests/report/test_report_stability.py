@@ -1,4 +1,6 @@
-"""The report tells how firm the order of the losses is, where leads grow, and what a slope is counted per; only of parts open to all losses."""
+"""The report tells how firm the order of the losses is, where leads grow, and what a slope is counted per;
+only of parts open to all losses.
+"""
 
 import pandas as pd
 

@@ -1,4 +1,6 @@
-"""A sweep through a real batch system: jobs are submitted, killed, replaced and cancelled; nothing is lost or repeated."""
+"""A sweep through a real batch system: jobs are submitted, killed, replaced and cancelled; nothing is lost or
+repeated.
+"""
 
 from __future__ import annotations
 

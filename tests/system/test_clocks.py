@@ -1,4 +1,6 @@
-"""Clocks that jump, on this machine or on the file server, neither free the lease of a living owner nor keep that of a dead one."""
+"""Clocks that jump, on this machine or on the file server, neither free the lease of a living owner nor keep
+that of a dead one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ with store.Store(sys.argv[1], beat=0.2).claim([(sys.argv[3], sys.argv[4])]) as m
 
 @pytest.fixture(params=["near", "far"])
 def owner(request, tmp_path):
-    """A real process that holds a lease and beats, here or as if on another host; yields it and its lease file."""
+    """A real process that holds a lease and beats, here or as if on another host; yields it and its lease
+    file.
+    """
     Store(tmp_path).open_for_writing()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "benchmark")}
     words = [sys.executable, "-c", HOLD, str(tmp_path), request.param, KEY, FP]

@@ -172,8 +172,14 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, arguments, part):
 
 
 def test_help_comes_without_torch():
-    code = "import sys; sys.argv = ['lossbench', '--help']\ntry:\n import lossbench.cli.main as c; c.main()\nexcept SystemExit: pass\n"
-    code += "assert 'torch' not in sys.modules and 'pandas' not in sys.modules and 'distributed' not in sys.modules"
+    code = (
+        "import sys; sys.argv = ['lossbench', '--help']\ntry:\n import lossbench.cli.main as c; "
+        "c.main()\nexcept SystemExit: pass\n"
+    )
+    code += (
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules and 'distributed' not in "
+        "sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 

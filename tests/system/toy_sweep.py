@@ -33,7 +33,9 @@ def note(folder: Path, what: str) -> None:
 
 
 def train(payload: dict) -> dict:
-    """Pretend to train a stack of cells; each leaves a line when it starts and a line when its record is written."""
+    """Pretend to train a stack of cells; each leaves a line when it starts and a line when its record is
+    written.
+    """
     folder = Path(payload["folder"])
     if payload["far"]:  # each worker on a host of its own, as far as leases can tell
         leases.host = lambda: f"{os.getpid():08x}"

@@ -1,4 +1,6 @@
-"""Every reference value of the theory (CLAIMS 1.4, 1.5, 1.6, 3.1), and the identities behind them on random cases."""
+"""Every reference value of the theory (CLAIMS 1.4, 1.5, 1.6, 3.1), and the identities behind them on random
+cases.
+"""
 
 import numpy as np
 import pytest
@@ -318,7 +320,8 @@ def test_dice_wants_the_pixels_whose_posterior_exceeds_half_its_score_in_all_28_
     ],
 )
 def test_the_best_volume_under_a_shifted_boundary(spread, image, batch, ce):
-    """CLAIMS 3.1 found these on a grid of radii .005 apart (a volume error of up to .005); solved exactly: -.0095,
+    """CLAIMS 3.1 found these on a grid of radii .005 apart (a volume error of up to .005); solved exactly:
+    -.0095,
     -.0324, -.0558, -.0695 per image and +.0098, +.0374, +.0777, +.1238 per batch.
     """
     found = boundaries.shifted_boundary(spread)

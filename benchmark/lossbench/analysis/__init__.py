@@ -1,1 +1,3 @@
-"""From the tables to answers: paired effects with intervals, leaderboards with ties, and the verdicts on the claims."""
+"""From the tables to answers: paired effects with intervals, leaderboards with ties, and the verdicts on the
+claims.
+"""

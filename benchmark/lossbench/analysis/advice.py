@@ -1,4 +1,6 @@
-"""Which losses the evidence supports for data like the reader's: effects against cross-entropy, pooled over the data sets that are alike."""
+"""Which losses the evidence supports for data like the reader's: effects against cross-entropy, pooled over
+the data sets that are alike.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Goal:
-    """What one optimises: a column, whether |.| of it is taken, which sign is good, the smallest effect of interest."""
+    """What one optimises: a column, whether |.| of it is taken, which sign is good, the smallest effect of
+    interest.
+    """
 
     name: str
     column: str
@@ -70,11 +74,12 @@ FACTS = (
 def advise(
     cells: pd.DataFrame, recipes: pd.DataFrame | None = None, against: str = "ce"
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables ``advice_data`` (what each data set is like), ``advice_groups`` (which answers to the three questions mean which
-    group of data sets) and ``advice`` (one row a group, goal and loss: its effect against ``against``, each data set counted once).
+    """Return the tables ``advice_data`` (what each data set is like), ``advice_groups`` (which answers to the
+    three questions mean which group of data sets) and ``advice`` (one row a group, goal and loss: its effect
+    against ``against``, each data set counted once).
 
-    ``verdict``: better or worse (Holm-adjusted t test over the losses of the group below .05), equal (TOST within the margin), open.
-    Each data set speaks through its usual recipe only.
+    ``verdict``: better or worse (Holm-adjusted t test over the losses of the group below .05), equal (TOST
+    within the margin), open. Each data set speaks through its usual recipe only.
     """
     facts = describe(cells, recipes)
     groups, members = _groups(facts)
@@ -92,7 +97,9 @@ def advise(
 
 
 def describe(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return one row a data set at its usual recipe: foreground, share of images without it, and the class of each."""
+    """Return one row a data set at its usual recipe: foreground, share of images without it, and the class of
+    each.
+    """
     rows = []
     usual = usual_recipes(cells, recipes)
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
@@ -114,7 +121,9 @@ def describe(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> pd.Dat
 
 
 def _empty(part: pd.DataFrame, first: pd.Series) -> float:
-    """Return the share of training images without foreground where it is set, else of test images (of a class, where there are several)."""
+    """Return the share of training images without foreground where it is set, else of test images (of a
+    class, where there are several).
+    """
     known = _number(first, "data.empty")
     if not np.isnan(known):
         return known
@@ -144,7 +153,9 @@ def _bin(value: float, bins: tuple[tuple[str, float], ...]) -> str:
 
 
 def _groups(facts: pd.DataFrame) -> tuple[list[dict], list[tuple[str, ...]]]:
-    """Return what each triple of answers means, and the data sets of each group; triples without any data set are left out."""
+    """Return what each triple of answers means, and the data sets of each group; triples without any data set
+    are left out.
+    """
     numbers: dict[tuple[str, ...], int] = {}
     rows = []
     choices = [
@@ -167,7 +178,9 @@ def _groups(facts: pd.DataFrame) -> tuple[list[dict], list[tuple[str, ...]]]:
 
 
 def _differences(cells: pd.DataFrame, facts: pd.DataFrame, goal: Goal, against: str) -> dict[str, dict]:
-    """Return, by data set, the paired differences of every loss to ``against``: good ones as they are measured, not turned."""
+    """Return, by data set, the paired differences of every loss to ``against``: good ones as they are
+    measured, not turned.
+    """
     found = {}
     indexed = dict(list(cells.groupby(["dataset", "recipe"], observed=True)))
     for dataset, recipe in zip(facts["dataset"], facts["recipe"], strict=True):
@@ -226,7 +239,8 @@ METRICS = ("dice@0.5", "dice@val")
 
 CHOICE = "val_dice@0.5"  # what the validation images say about a learning rate
 
-# What a difference in these keys of a recipe is called, the first that differs; other keys are called by their own name.
+# What a difference in these keys of a recipe is called, the first that differs; other keys are called by
+# their own name.
 AXES = {
     "optimizer": "optimiser",
     "learning_rate": "learning rate",
@@ -247,7 +261,9 @@ COLUMNS = (
 
 
 def usual_recipes(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> dict[str, str]:
-    """Return the recipe under which each data set was trained most; of several, the one nearest to the commonest of all."""
+    """Return the recipe under which each data set was trained most; of several, the one nearest to the
+    commonest of all.
+    """
     facts = recipes.set_index("recipe").to_dict("index") if recipes is not None and len(recipes) else {}
     counts = cells.groupby(["dataset", "recipe"], observed=True).size()
     if not len(counts):
@@ -266,10 +282,11 @@ def sensitivity(
 ) -> pd.DataFrame:
     """Return one row a (axis, data set, loss, setting, metric).
 
-    ``mean`` over seeds; ``estimate`` [``low``, ``high``]: what the setting changes against the usual one, the same seed with itself (equal
-    start and data; equal batches only where batch size and steps are equal); ``ce_estimate``...: the paired effect against ``against``
-    under the same setting. ``chosen`` marks the learning rate that the loss's own validation score prefers; the row ``CHOSEN`` compares
-    both losses, each at its own.
+    ``mean`` over seeds; ``estimate`` [``low``, ``high``]: what the setting changes against the usual one, the
+    same seed with itself (equal start and data; equal batches only where batch size and steps are equal);
+    ``ce_estimate``...: the paired effect against ``against`` under the same setting. ``chosen`` marks the
+    learning rate that the loss's own validation score prefers; the row ``CHOSEN`` compares both losses, each
+    at its own.
     """
     if recipes is None or not len(recipes) or not len(cells):
         return pd.DataFrame(columns=list(COLUMNS))
@@ -293,7 +310,9 @@ def sensitivity(
 
 
 def variants(effects: pd.DataFrame, labels: Mapping[tuple[str, str], str]) -> pd.DataFrame:
-    """Return rows of the same columns for the parts that compare forms of one loss with each other, from their paired effects."""
+    """Return rows of the same columns for the parts that compare forms of one loss with each other, from
+    their paired effects.
+    """
     rows = [
         {
             **{name: row[name] for name in ("dataset", "recipe", "loss", "loss_label", "family", "metric", "estimate", "low", "high")},
@@ -339,7 +358,8 @@ def _axis_rows(
                 **{c: told[c] for c in ("dataset", "loss", "loss_label", "family")},
                 "metric": metric,
             }
-            # The label of the data set carries the difference of a recipe, which here has a column of its own.
+            # The label of the data set carries the difference of a recipe, which here has a column of its
+            # own.
             base["data_label"] = min(own.loc[own["loss"] == loss, "data_label"].unique(), key=len)
             present = [r for r in order if (loss, r) in scores]
             for recipe in present:

@@ -39,22 +39,22 @@ REFERENCE = "ce"
 
 @dataclass(frozen=True)
 class Answers:
-    """The derived tables; each is also written as CSV beside the others, so that every number of the report stands in a
-    file.
+    """The derived tables; each is also written as CSV beside the others, so that every number of the report
+    stands in a file.
     """
 
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
-    # verdicts, effects, pooled, leaderboard, profiles, stability, mixed, part_effects, sensitivity, advice, advice_groups, advice_data,
-    # collapses, missing, cost
+    # verdicts, effects, pooled, leaderboard, profiles, stability, mixed, part_effects, sensitivity, advice,
+    # advice_groups, advice_data, collapses, missing, cost
     tables: dict[str, pd.DataFrame]
 
 
 def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet, fixed: Iterable[str] = ()) -> Answers:
     """Return the answers that the tables hold; works on any number of cells, also none.
 
-    ``fixed`` names the parts of the experiment that answer a question of their own: their cells stay out of leaderboards and effects, and
-    are compared within the part.
+    ``fixed`` names the parts of the experiment that answer a question of their own: their cells stay out of
+    leaderboards and effects, and are compared within the part.
     """
     cells, recipes = tables["cells"], tables.get("recipes")
     fixed = tuple(fixed)
@@ -101,7 +101,9 @@ def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
 
 
 def without(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
-    """Return the cells with the ``fixed`` parts left out of the names of their parts; a cell without parts keeps the empty name."""
+    """Return the cells with the ``fixed`` parts left out of the names of their parts; a cell without parts
+    keeps the empty name.
+    """
     apart = set(fixed)
     parts = cells["parts"].fillna("").astype(str)
     kept = {text: ",".join(name for name in text.split(",") if name not in apart) for text in parts.unique()}
@@ -109,7 +111,9 @@ def without(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
 
 
 def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
-    """Return the paired effects within each fixed part, against CE or, where a part has none, against Dice; Holm within the part's data set."""
+    """Return the paired effects within each fixed part, against CE or, where a part has none, against Dice;
+    Holm within the part's data set.
+    """
     found = []
     for part in fixed:
         own = cells[in_part(cells, part)]
@@ -125,7 +129,9 @@ def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
 
 
 def collapses_by_part(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
-    """Return the collapses of the leaderboards' cells (part ""), then of each fixed part those of its cells that were not yet counted."""
+    """Return the collapses of the leaderboards' cells (part ""), then of each fixed part those of its cells
+    that were not yet counted.
+    """
     own = compared(cells, fixed)
     found, seen = [rankings.collapses(own).assign(part="")], set(own["key"])
     for part in fixed:
@@ -136,7 +142,9 @@ def collapses_by_part(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame
 
 
 def missing_by_part(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the blocks that a loss lacks, part by part, since only a part is a full cross; what two parts lack is told once."""
+    """Return the blocks that a loss lacks, part by part, since only a part is a full cross; what two parts
+    lack is told once.
+    """
     names = list(
         dict.fromkeys(name for text in cells["parts"].fillna("").unique() for name in str(text).split(","))
     )
@@ -152,8 +160,8 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def board(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the leaderboard at 0.5 with who may be the best in each arm, and the means of the other metrics beside
-    it.
+    """Return the leaderboard at 0.5 with who may be the best in each arm, and the means of the other metrics
+    beside it.
     """
     if "dice@0.5" not in cells or not len(cells):
         return rankings.leaderboard(cells.iloc[:0])

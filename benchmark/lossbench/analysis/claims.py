@@ -1,5 +1,5 @@
-"""The claims as data: read strictly from `experiments/claims.toml`, with the hash that shows whether a criterion was
-moved.
+"""The claims as data: read strictly from `experiments/claims.toml`, with the hash that shows whether a
+criterion was moved.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class ClaimSet:
 
 
 def default_file() -> Path:
-    """Return the claims that ship with lossbench: beside the experiments of a checkout, or inside the installed
-    package.
+    """Return the claims that ship with lossbench: beside the experiments of a checkout, or inside the
+    installed package.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package.parents[1] / "experiments", package / "experiments"):
@@ -183,7 +183,10 @@ def _types(test: Any):
     if not isinstance(test.value, str) and not (
         isinstance(test.value, Mapping) and test.value and all(map(_number, test.value.values()))
     ):
-        yield f'value must be a column or columns with weights, such as {{ "dice@0.5" = 1 }}, not {test.value!r}'
+        yield (
+            f'value must be a column or columns with weights, such as {{ "dice@0.5" = 1 }}, not '
+            f"{test.value!r}"
+        )
     for name in ("of", "against"):
         given = getattr(test, name)
         if not (
@@ -215,13 +218,19 @@ def _shape(test: Any):
     if test.shape == "each" and test.expect != "equal":
         yield "shape 'each' goes with expect 'equal' only"
     if test.expect == "equal" and test.shape not in ("mean", "each"):
-        yield f"expect 'equal' is not offered for {'a slope' if test.shape == 'slope' else f'shape {test.shape!r}'}"
+        yield (
+            "expect 'equal' is not offered for "
+            f"{'a slope' if test.shape == 'slope' else f'shape {test.shape!r}'}"
+        )
     if test.shape not in ("agreement", "regret"):
         if "any" in (test.of, test.against):
             yield "of = 'any' goes with shape 'agreement' or 'regret' only"
         return
     if not isinstance(test.value, str) or test.absolute:
-        yield f"shape '{test.shape}' ranks losses by a column as it is; give one column as value, without absolute"
+        yield (
+            f"shape '{test.shape}' ranks losses by a column as it is; give one column as value, without "
+            "absolute"
+        )
     if test.shape == "agreement":
         if test.of != "any" or test.against:
             yield "shape 'agreement' is about all losses: of = 'any', without against"
@@ -270,7 +279,9 @@ def _shown(value: Any) -> str:
 
 
 def sentence(test: Any) -> str:
-    """Return the estimand of a ``claims.Test``: what, how it is summarised, on which data sets, against which null."""
+    """Return the estimand of a ``claims.Test``: what, how it is summarised, on which data sets, against which
+    null.
+    """
     how = {
         "mean": "mean",
         "slope": f"slope on {test.dose}, all else equal" if test.dose else "change per tenfold foreground",
@@ -287,14 +298,18 @@ def sentence(test: Any) -> str:
 
 
 def per(test: Any) -> str:
-    """Return what the effect of a test is counted per: "a decade" of foreground, "per unit of" a dose; empty where it is no slope."""
+    """Return what the effect of a test is counted per: "a decade" of foreground, "per unit of" a dose; empty
+    where it is no slope.
+    """
     if test.shape != "slope":
         return ""
     return f"per unit of {test.dose.split('.')[-1].replace('_', ' ')}" if test.dose else "a decade"
 
 
 def value(of: str | Mapping[str, float], absolute: bool = False) -> str:
-    """Return a tested value in the way it would be written down: dice@0.5, (dice@0.5 - dice@val), |log_size_ratio_soft|."""
+    """Return a tested value in the way it would be written down: dice@0.5, (dice@0.5 - dice@val),
+    |log_size_ratio_soft|.
+    """
     if isinstance(of, str):
         text = of
     else:

@@ -1,11 +1,12 @@
-"""Mixed models beside the paired contrasts: does a loss's lead over the reference grow with rarity, does it grow with small objects?
+"""Mixed models beside the paired contrasts: does a loss's lead over the reference grow with rarity, does it
+grow with small objects?
 
-    score ~ loss x log10 foreground + (1 | block)              the slope of each loss's lead, over a ladder of scenes
-    Dice of a fifth ~ loss x fifth + (1 | block) + (1 | cell)  the leads on each fifth of object sizes
+    score ~ loss x log10 foreground + (1 | block)              the slope of each loss's lead, over a ladder of
+    scenes Dice of a fifth ~ loss x fifth + (1 | block) + (1 | cell)  the leads on each fifth of object sizes
 
-A block (data set and seed) is the random effect that pairing removes; a cell's own keeps its five fifths from counting as five trainings.
-Fitted by restricted maximum likelihood (statsmodels). They assume one spread for all data sets, which the contrasts do not, so they stand beside.
-"""
+A block (data set and seed) is the random effect that pairing removes; a cell's own keeps its five fifths from
+counting as five trainings. Fitted by restricted maximum likelihood (statsmodels). They assume one spread for
+all data sets, which the contrasts do not, so they stand beside."""
 
 from __future__ import annotations
 
@@ -42,11 +43,12 @@ MOST = 12  # losses in one model of sizes: beyond, its cell effects take minutes
 
 
 def mixed(cells: pd.DataFrame, metric: str = "dice@0.5", against: str = "ce") -> pd.DataFrame:
-    """Return one row a (part, model, loss, term): how much the loss's difference to ``against`` changes per unit of the term.
+    """Return one row a (part, model, loss, term): how much the loss's difference to ``against`` changes per
+    unit of the term.
 
-    term "log10 foreground": per tenfold foreground; "q1" ... "q4": on that fifth of sizes, compared with the largest fifth. A model that cannot be
-    fitted, or is not to be trusted, has one row whose ``note`` says why; it never raises.
-    """
+    term "log10 foreground": per tenfold foreground; "q1" ... "q4": on that fifth of sizes, compared with the
+    largest fifth. A model that cannot be fitted, or is not to be trusted, has one row whose ``note`` says
+    why; it never raises."""
     rows: list[dict[str, Any]] = []
     for name, part in parts_of(cells):
         reference = select_loss(part, against)

@@ -1,9 +1,11 @@
-"""Paired effects: the difference between two losses that started from the same weights and saw the same batches.
+"""Paired effects: the difference between two losses that started from the same weights and saw the same
+batches.
 
-Blocks (data set variant x recipe x seed) are the unit of pairing. Two questions get two intervals, never mixed:
-*on these data sets* - the mean over the data sets present, each counted once, blocks drawn within data sets - and *on
-new data sets* - where the independent data set is the unit and all levels of one synthetic ladder are a single one.
-"""
+Blocks (data set variant x recipe x seed) are the unit of pairing. Two questions get two intervals, never
+mixed:
+*on these data sets* - the mean over the data sets present, each counted once, blocks drawn within data sets -
+and *on new data sets* - where the independent data set is the unit and all levels of one synthetic ladder are
+a single one."""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ Value = str | Mapping[str, float]
 
 
 class NotPaired(UserError):
-    """Two cells of one block differ in start, batch order or split, so that their difference is not a paired one."""
+    """Two cells of one block differ in start, batch order or split, so that their difference is not a paired
+    one.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class Effect:
     high: float
     boot_low: float  # 95 % BCa bootstrap interval over blocks
     boot_high: float
-    p: float  # two-sided, against the null; by sign flips of blocks (means), of pairs of blocks at mirrored doses (slopes)
+    # two-sided, against the null; by sign flips of blocks (means), of pairs of blocks at mirrored doses
+    # (slopes)
+    p: float
     smallest_p: float  # that the test can reach on these blocks
     mde: float  # smallest true effect found with 80 % power at two-sided .05
     superiority: float  # P(A > B) over blocks
@@ -60,8 +66,8 @@ class Effect:
 
 
 def value_of(cells: pd.DataFrame, value: Value, absolute: bool = False) -> pd.Series:
-    """Return a column, or a weighted sum of columns such as {"dice@val": 1, "dice@0.5": -0.2}; ``absolute`` takes |.|
-    of it.
+    """Return a column, or a weighted sum of columns such as {"dice@val": 1, "dice@0.5": -0.2}; ``absolute``
+    takes |.| of it.
     """
     parts = {value: 1.0} if isinstance(value, str) else dict(value)
     for column in parts:
@@ -79,12 +85,13 @@ def differences(
     absolute: bool = False,
     dose: str | None = None,
 ) -> tuple[pd.DataFrame, int]:
-    """Return one row a complete block (dataset, recipe, unit, ladder, dose, seed, block, difference), and how many were
-    incomplete.
+    """Return one row a complete block (dataset, recipe, unit, ladder, dose, seed, block, difference), and how
+    many were incomplete.
 
-    ``of`` and ``against`` are losses or lists of losses, of which the best on validation is taken (``selection.arm``); ``against=None`` gives the
-    value itself. ``dose`` is the column of a slope, log10 of the foreground where it is None. Collapsed cells count with what they scored. Raises
-    NotPaired where certificates differ.
+    ``of`` and ``against`` are losses or lists of losses, of which the best on validation is taken
+    (``selection.arm``); ``against=None`` gives the value itself. ``dose`` is the column of a slope, log10 of
+    the foreground where it is None. Collapsed cells count with what they scored. Raises NotPaired where
+    certificates differ.
     """
     first = _narrow(arm(cells, of, value), value, absolute)
     if against is None:
@@ -105,8 +112,8 @@ def effect(
 ) -> Effect:
     """Return the mean of the differences over data sets, or (``shape="slope"``) their slope on the dose.
 
-    The slope of a ladder (data sets that differ in nothing but the dose) is per unit of the dose; several ladders count alike. The p-value of a
-    mean is that of a difference from ``null``.
+    The slope of a ladder (data sets that differ in nothing but the dose) is per unit of the dose; several
+    ladders count alike. The p-value of a mean is that of a difference from ``null``.
     """
     strata = [part for _, part in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)]
     if shape == "mean":
@@ -121,8 +128,8 @@ def effect(
 def mean_effect(
     groups: stats.Groups, units: list[stats.Groups], seed: int = 0, resamples: int = 4000, null: float = 0.0
 ) -> Effect:
-    """Return the mean over data sets of their mean differences; ``units`` holds the groups of each independent data
-    set.
+    """Return the mean over data sets of their mean differences; ``units`` holds the groups of each
+    independent data set.
     """
     weights = stats.mean_weights(groups)
     p = resampling.sign_flip([np.asarray(g) - null for g in groups], weights, seed=seed)
@@ -172,12 +179,15 @@ def one_per_block(cells: pd.DataFrame) -> None:
     if len(doubled):
         block, loss = doubled.iloc[0]
         raise UserError(
-            f"block {block} holds two cells of the loss '{loss}'; the tables must be built from current records only"
+            f"block {block} holds two cells of the loss '{loss}'; the tables must be built from "
+            "current records only"
         )
 
 
 def certificates(cells: pd.DataFrame) -> pd.Series:
-    """Return the three hashes of each cell as one text; UNPROVEN where one is not there, since that proves nothing."""
+    """Return the three hashes of each cell as one text; UNPROVEN where one is not there, since that proves
+    nothing.
+    """
     parts = [cells[column].fillna("").astype(str) for column in CERTIFICATE]
     joined = parts[0] + "/" + parts[1] + "/" + parts[2]
     return joined.mask((parts[0] == "") | (parts[1] == "") | (parts[2] == ""), UNPROVEN)
@@ -208,12 +218,15 @@ def _check(both: pd.DataFrame, of: str, against: str) -> None:
                 column
             ]
             raise NotPaired(
-                f"'{of}' and '{against}' are not paired: the certificates of block {block} do not show the same {what}"
+                f"'{of}' and '{against}' are not paired: the certificates of block {block} do not "
+                f"show the same {what}"
             )
 
 
 def _described(pairs: pd.DataFrame, dose: str | None) -> pd.DataFrame:
-    """Add what the design needs: the independent data set (unit), the ladder, and the dose (None: log10 of the foreground fraction)."""
+    """Add what the design needs: the independent data set (unit), the ladder, and the dose (None: log10 of
+    the foreground fraction).
+    """
     ladder = pairs["recipe"].astype(str) + pairs["dataset_name"].astype(str)
     for column in ladder_parameters(pairs, dose or DOSE):
         ladder += "/" + pairs[column].astype(str)
@@ -240,7 +253,8 @@ def _dose(pairs: pd.DataFrame, dose: str | None) -> pd.Series:
         return np.log10(foreground.where(foreground > 0))
     if dose not in pairs:
         raise UserError(
-            f"the table 'cells' has no column '{dose}' to take a slope on{nearest(dose, [c for c in pairs if '.' in c])}"
+            f"the table 'cells' has no column '{dose}' to take a slope "
+            f"on{nearest(dose, [c for c in pairs if '.' in c])}"
         )
     return numbers(pairs, dose)
 
@@ -256,9 +270,9 @@ def _doses(strata: list[pd.DataFrame]) -> list[float]:
 def ladder_parameters(table: pd.DataFrame, dose: str = DOSE) -> list[str]:
     """Return the columns of data parameters that tell one ladder of doses from another.
 
-    All but the dose itself. On a ladder of foreground fractions the noise only where one fraction comes at several noises of otherwise equal
-    parameters, since a ladder of equal difficulty has another noise at each of its levels.
-    """
+    All but the dose itself. On a ladder of foreground fractions the noise only where one fraction comes at
+    several noises of otherwise equal parameters, since a ladder of equal difficulty has another noise at each
+    of its levels."""
     others = [c for c in table.columns if c.startswith("data.") and c != dose]
     if dose != DOSE:
         return others
@@ -302,8 +316,8 @@ def effects_table(
 ) -> pd.DataFrame:
     """Return one row a (data set, recipe, metric, loss): its paired effect against ``against``.
 
-    Holm adjusts over the losses of a data set, recipe and metric. Where a pair is refused the numbers are nan and
-    ``note`` says why.
+    Holm adjusts over the losses of a data set, recipe and metric. Where a pair is refused the numbers are nan
+    and ``note`` says why.
     """
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
@@ -317,11 +331,11 @@ def pooled_effects(
     columns: Iterable[str] = ("dice@0.5", "dice@val"),
     resamples: int = 4000,
 ) -> pd.DataFrame:
-    """Return one row a (metric, loss): its paired effect over all data sets that hold it, on these and on new data
-    sets.
+    """Return one row a (metric, loss): its paired effect over all data sets that hold it, on these and on new
+    data sets.
 
-    Where a data set was run with several recipes they are kept apart, since a mean over them would answer no one's
-    question.
+    Where a data set was run with several recipes they are kept apart, since a mean over them would answer no
+    one's question.
     """
     apart = len(cells) and cells.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
     rows = []
@@ -363,11 +377,11 @@ def _contrast(part: pd.DataFrame, loss: str, reference: str, column: str, resamp
 
 
 def by_loss(part: pd.DataFrame, reference: str, column: str) -> dict[str, tuple[np.ndarray | None, int]]:
-    """Return for every loss of one data set and recipe its paired differences to ``reference`` and how many blocks lack
-    one of the two.
+    """Return for every loss of one data set and recipe its paired differences to ``reference`` and how many
+    blocks lack one of the two.
 
-    The differences are those of ``effects.differences``, from one block x loss array instead of many joins; None where
-    pairing is refused.
+    The differences are those of ``effects.differences``, from one block x loss array instead of many joins;
+    None where pairing is refused.
     """
     one_per_block(part)
     blocks, losses = pd.factorize(part["block"])[0], pd.Index(part["loss"].unique())

@@ -1,5 +1,5 @@
-"""Leaderboards that mark ties: which losses may be the best of those compared, given how little a few seeds can
-tell.
+"""Leaderboards that mark ties: which losses may be the best of those compared, given how little a few seeds
+can tell.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def lower_is_better(metric: str) -> bool:
 
 
 def leaderboard(cells: pd.DataFrame, metric: str = "dice@0.5", level: float = 0.95) -> pd.DataFrame:
-    """Return one row a (data set, recipe, loss): mean over seeds with its t interval, place, and whether it may be the
-    best.
+    """Return one row a (data set, recipe, loss): mean over seeds with its t interval, place, and whether it
+    may be the best.
 
-    ``best`` marks the losses that are not shown to be worse than any other on the same blocks: each is compared with
-    every other by a one-sided paired t test at (1 - level) / (losses - 1), so the true best is among the marked ones
-    with probability >= level (subset selection, Gupta 1965; Hsu 1981). With few seeds nearly all are marked, which is
-    what few seeds can tell. Being marked depends on the losses compared; the paired effects against CE do not. Cells
-    whose certificate differs from the block's are never compared.
+    ``best`` marks the losses that are not shown to be worse than any other on the same blocks: each is
+    compared with every other by a one-sided paired t test at (1 - level) / (losses - 1), so the true best is
+    among the marked ones with probability >= level (subset selection, Gupta 1965; Hsu 1981). With few seeds
+    nearly all are marked, which is what few seeds can tell. Being marked depends on the losses compared; the
+    paired effects against CE do not. Cells whose certificate differs from the block's are never compared.
     """
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
@@ -87,7 +87,8 @@ def leaderboard(cells: pd.DataFrame, metric: str = "dice@0.5", level: float = 0.
 
 
 def possibly_best(scores: pd.DataFrame, comparable: pd.DataFrame | None = None, level: float = 0.95) -> set:
-    """Return the columns (losses) of a block x loss table, larger is better, that no other column is shown to beat.
+    """Return the columns (losses) of a block x loss table, larger is better, that no other column is shown to
+    beat.
 
     ``comparable`` is a boolean table of the same shape: pairs are formed only where both cells hold True.
     """
@@ -126,8 +127,8 @@ def _same_start(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def collapses(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (data set, recipe, loss) that collapsed at least once: how often, of how many, and in which
-    way.
+    """Return one row a (data set, recipe, loss) that collapsed at least once: how often, of how many, and in
+    which way.
     """
     rows = []
     for (dataset, recipe, loss), part in cells.groupby(
@@ -168,8 +169,8 @@ def collapses(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def missing_blocks(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (data set, recipe, loss) that lacks blocks which another loss of the same data set and recipe
-    has.
+    """Return one row a (data set, recipe, loss) that lacks blocks which another loss of the same data set and
+    recipe has.
     """
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
@@ -211,9 +212,9 @@ class Ranked:
 def ranked(cells: pd.DataFrame, test: Any) -> Ranked:
     """Return the answer to a test of shape 'agreement' or 'regret'.
 
-    The losses are those of ``among``, else all that are there; only blocks that hold every one of them count, each of them whole.
-    Raises UserError where a loss or a complete block lacks, NotPaired where the cells of a block did not start alike.
-    """
+    The losses are those of ``among``, else all that are there; only blocks that hold every one of them count,
+    each of them whole. Raises UserError where a loss or a complete block lacks, NotPaired where the cells of
+    a block did not start alike."""
     names = _specs(cells, test)
     cells = cells[cells["loss"].isin(names)]
     one_per_block(cells)
@@ -247,7 +248,9 @@ class _Told:
 
 
 def _agreement(groups: list[np.ndarray], null: float) -> _Told:
-    """Below the null by the pairs that are shown to be discordant, above it by resampling, which errs towards disagreement."""
+    """Below the null by the pairs that are shown to be discordant, above it by resampling, which errs towards
+    disagreement.
+    """
     drawn = resample(groups, agreement)
     if np.isnan(drawn.value):
         raise UserError("all losses are tied by one of the metrics, so there is no ranking to compare")
@@ -262,7 +265,9 @@ def _agreement(groups: list[np.ndarray], null: float) -> _Told:
 
 
 def _regret(groups: list[np.ndarray], test: Any, cells: pd.DataFrame, names: list[str]) -> _Told:
-    """A difference of two regrets by resampling, since the bias of a maximum cancels; a regret by itself by paired tests."""
+    """A difference of two regrets by resampling, since the bias of a maximum cancels; a regret by itself by
+    paired tests.
+    """
     losses = range(len(names)) if test.of == "any" else [names.index(_spec(cells, test.of))]
     if test.against:
         against = names.index(_spec(cells, test.against))
@@ -282,10 +287,11 @@ def _regret(groups: list[np.ndarray], test: Any, cells: pd.DataFrame, names: lis
 
 
 def agreement(means: Sequence[np.ndarray]) -> np.ndarray:
-    """Return Kendall's tau-b between the two rankings, averaged over data sets. means[g]: (draws, losses, 2) -> (draws,).
+    """Return Kendall's tau-b between the two rankings, averaged over data sets. means[g]: (draws, losses, 2)
+    -> (draws,).
 
-    tau-b = sum sign(a_i - a_j) sign(b_i - b_j) / sqrt(untied pairs of a x untied pairs of b) (Kendall 1945); nan where one metric ties all.
-    """
+    tau-b = sum sign(a_i - a_j) sign(b_i - b_j) / sqrt(untied pairs of a x untied pairs of b) (Kendall 1945);
+    nan where one metric ties all."""
     taus = []
     for m in means:
         i, j = np.triu_indices(m.shape[1], 1)
@@ -297,7 +303,9 @@ def agreement(means: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def regrets(means: Sequence[np.ndarray]) -> np.ndarray:
-    """Return how far each loss falls below the best of all, at worst over the data sets. means[g]: (draws, losses, 1) -> (draws, losses)."""
+    """Return how far each loss falls below the best of all, at worst over the data sets. means[g]: (draws,
+    losses, 1) -> (draws, losses).
+    """
     return np.max([m[..., 0].max(axis=1, keepdims=True) - m[..., 0] for m in means], axis=0)
 
 
@@ -321,21 +329,26 @@ def _check_start(cells: pd.DataFrame) -> None:
         wrong = (proof.groupby(cells["block"], observed=True).transform("nunique") > 1) | (proof == "")
         if wrong.any():
             raise NotPaired(
-                f"the losses are not paired: the certificates of block {cells.loc[wrong, 'block'].iloc[0]} differ in '{column}'"
+                "the losses are not paired: the certificates of block "
+                f"{cells.loc[wrong, 'block'].iloc[0]} differ in '{column}'"
             )
 
 
 # --- Mean ranks of losses over data sets, with a bootstrap interval, and the critical difference where
 # there are data sets enough for it.
 
-ENOUGH = 10  # data sets, below which the chi-square and range approximations of Friedman and Nemenyi are not to be trusted (Demšar 2006)
+# data sets, below which the chi-square and range approximations of Friedman and Nemenyi are not to be trusted
+# (Demšar 2006)
+ENOUGH = 10
 
 
 def rank_table(cells: pd.DataFrame, metric: str, absolute: bool = False) -> pd.DataFrame:
-    """Return the mean over seeds of the rank (1 is best, ties share) of each loss, one row a data set variant, one column a loss.
+    """Return the mean over seeds of the rank (1 is best, ties share) of each loss, one row a data set
+    variant, one column a loss.
 
-    Ranks are taken within a block, over the losses that every data set variant has, so that no rank is out of fewer losses than another; blocks
-    that lack one of them are left out. ``absolute`` ranks by nearness to zero.
+    Ranks are taken within a block, over the losses that every data set variant has, so that no rank is out of
+    fewer losses than another; blocks that lack one of them are left out. ``absolute`` ranks by nearness to
+    zero.
     """
     wide = cells.pivot_table(
         index=["dataset", "recipe", "seed"], columns="loss", values=metric, observed=True
@@ -363,10 +376,11 @@ def bootstrap(ranks: pd.DataFrame, level: float = 0.95, resamples: int = 4000, s
 
 
 def critical_difference(losses: int, datasets: int, level: float = 0.95) -> float:
-    """Return Nemenyi's critical difference of mean ranks, q sqrt(k (k + 1) / (6 N)); nan with fewer than ``ENOUGH`` data sets.
+    """Return Nemenyi's critical difference of mean ranks, q sqrt(k (k + 1) / (6 N)); nan with fewer than
+    ``ENOUGH`` data sets.
 
-    q is the quantile of the studentized range of k means with infinite degrees of freedom, over sqrt 2 (Demšar 2006).
-    """
+    q is the quantile of the studentized range of k means with infinite degrees of freedom, over sqrt 2
+    (Demšar 2006)."""
     from scipy.stats import studentized_range
 
     if datasets < ENOUGH or losses < 2:
@@ -420,10 +434,11 @@ def profiles(
     draws: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return, for every part and loss, the interquartile mean of its runs (kind "iqm") and the share above each threshold (kind "share").
+    """Return, for every part and loss, the interquartile mean of its runs (kind "iqm") and the share above
+    each threshold (kind "share").
 
-    A run is a data set and a seed (Agarwal et al. 2021). Intervals: 95 % percentile bootstrap, blocks drawn within their data set.
-    """
+    A run is a data set and a seed (Agarwal et al. 2021). Intervals: 95 % percentile bootstrap, blocks drawn
+    within their data set."""
     rows = []
     for part, labels, groups, _ in _parts(cells, [metric]):
         rng = np.random.default_rng(seed)
@@ -446,7 +461,9 @@ def profiles(
 
 
 def iqm(runs: np.ndarray) -> np.ndarray:
-    """Return the mean of the middle half of the runs, a quarter cut off at each end. runs: (..., runs, losses) -> (..., losses)."""
+    """Return the mean of the middle half of the runs, a quarter cut off at each end. runs: (..., runs,
+    losses) -> (..., losses).
+    """
     ordered = np.sort(runs, axis=-2)
     cut = ordered.shape[-2] // 4
     return ordered[..., cut : ordered.shape[-2] - cut, :].mean(axis=-2)
@@ -457,8 +474,9 @@ def stability(
 ) -> pd.DataFrame:
     """Return how well a part's ranking of its losses by a metric agrees (Kendall's tau-b) with three others.
 
-    kind "seeds"      with that of other seeds: mean over draws of blocks within data sets, their 95 % range, share of draws with the same first loss
-    kind "data sets"  with that of all data sets but the one named in ``against``
+    kind "seeds"      with that of other seeds: mean over draws of blocks within data sets, their 95 % range,
+    share of draws with the same first loss kind "data sets"  with that of all data sets but the one named in
+    ``against``
     kind "metric"     with that by the metric named in ``against``
     """
     rows = []
@@ -545,7 +563,9 @@ def parts_of(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _parts(
     cells: pd.DataFrame, metrics: list[str]
 ) -> Iterator[tuple[str, dict[str, str], list[np.ndarray], list[str]]]:
-    """Yield (name, spec -> label of its losses, values (blocks, losses, metrics) of each data set, labels of the data sets)."""
+    """Yield (name, spec -> label of its losses, values (blocks, losses, metrics) of each data set, labels of
+    the data sets).
+    """
     for name, part in parts_of(cells):
         labels = dict(sorted(zip(part["loss"], part["loss_label"], strict=True)))
         if len(labels) < 2 or not set(metrics) <= set(part) or not metrics:

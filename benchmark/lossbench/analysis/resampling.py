@@ -19,8 +19,8 @@ def smallest_p(blocks: int) -> float:
 
 
 def blocks_needed(alpha: float = 0.05, tests: int = 1) -> int:
-    """Return how many blocks a sign-flip test needs before p < alpha is possible for the smallest of ``tests`` under
-    Holm.
+    """Return how many blocks a sign-flip test needs before p < alpha is possible for the smallest of
+    ``tests`` under Holm.
     """
     n = 1
     while smallest_p(n) * tests >= alpha:
@@ -29,18 +29,21 @@ def blocks_needed(alpha: float = 0.05, tests: int = 1) -> int:
 
 
 def reach(blocks: int, draws: int = 20_000) -> float:
-    """Return the smallest p-value that ``sign_flip`` can give: exact up to 32 blocks, one in ``draws`` + 1 beyond."""
+    """Return the smallest p-value that ``sign_flip`` can give: exact up to 32 blocks, one in ``draws`` + 1
+    beyond.
+    """
     return smallest_p(blocks) if blocks <= EXACT_UP_TO else 1 / (draws + 1)
 
 
 def sign_flip(
     groups: Groups, weights: Sequence[float] | None = None, draws: int = 20_000, seed: int = 0
 ) -> float:
-    """Return the two-sided p-value of sum_g w_g mean(d_g) when each block's difference may as well have the other sign.
+    """Return the two-sided p-value of sum_g w_g mean(d_g) when each block's difference may as well have the
+    other sign.
 
-    Under the null the two losses of a block are exchangeable, hence so is the sign of their difference (Fisher 1935).
-    Exact up to 32 blocks; beyond, ``draws`` random patterns with the observed one counted in, (hits + 1) / (draws + 1).
-    """
+    Under the null the two losses of a block are exchangeable, hence so is the sign of their difference
+    (Fisher 1935). Exact up to 32 blocks; beyond, ``draws`` random patterns with the observed one counted in,
+    (hits + 1) / (draws + 1)."""
     weights = mean_weights(groups) if weights is None else weights
     terms = np.concatenate(
         [w * np.asarray(g, dtype=float) / len(g) for w, g in zip(weights, groups, strict=True)]
@@ -78,13 +81,13 @@ def _signed_sums(sizes: np.ndarray) -> np.ndarray:
 
 
 def mirrored(ladders: Sequence[tuple[Groups, Sequence[float]]]) -> np.ndarray:
-    """Return one weighted difference for each pair of blocks at mirrored doses: highest with lowest, second highest
-    with second lowest, ...
+    """Return one weighted difference for each pair of blocks at mirrored doses: highest with lowest, second
+    highest with second lowest, ...
 
-    Where no dose matters, each such difference may as well have the other sign, however differently the doses scatter;
-    so flipping their signs tests a trend exactly. (Permuting the doses of the blocks does not: with four blocks a dose
-    and a spread that grows twentyfold towards the rare end, even a studentised permutation test raised false alarms in
-    14 % of simulated studies.)
+    Where no dose matters, each such difference may as well have the other sign, however differently the doses
+    scatter; so flipping their signs tests a trend exactly. (Permuting the doses of the blocks does not: with
+    four blocks a dose and a spread that grows twentyfold towards the rare end, even a studentised permutation
+    test raised false alarms in 14 % of simulated studies.)
     """
     terms = []
     for groups, x in ladders:
@@ -99,8 +102,8 @@ def mirrored(ladders: Sequence[tuple[Groups, Sequence[float]]]) -> np.ndarray:
 
 
 def trend(ladders: Sequence[tuple[Groups, Sequence[float]]]) -> tuple[float, float]:
-    """Return (two-sided p-value, smallest p-value reachable) of a trend along the dose axis, by flipping ``mirrored``
-    differences.
+    """Return (two-sided p-value, smallest p-value reachable) of a trend along the dose axis, by flipping
+    ``mirrored`` differences.
     """
     rises = mirrored(ladders)
     return sign_flip([rises]), reach(len(rises))
@@ -128,7 +131,9 @@ Statistic = Callable[
 
 @dataclass(frozen=True)
 class Resampled:
-    """A statistic of the means, and what it became in each draw; ``drawn`` is empty where some data set has too few blocks."""
+    """A statistic of the means, and what it became in each draw; ``drawn`` is empty where some data set has
+    too few blocks.
+    """
 
     value: float
     drawn: np.ndarray
@@ -177,9 +182,10 @@ def resample(
 ) -> Resampled:
     """Return a statistic of the mean blocks of each data set, and its draws; groups[g]: (blocks, ...).
 
-    Blocks are drawn with replacement within their data set. The mean of n drawn blocks scatters too little, by (n - 1) / n, and has the tails of a
-    normal, not of a t distribution; with a handful of seeds both matter, so its deviation is widened by sqrt(n / (n - 1)) t / z, where t and z are
-    the .975 quantiles of t with n - 1 degrees of freedom and of the normal: the percentile interval of a mean is then its t interval.
+    Blocks are drawn with replacement within their data set. The mean of n drawn blocks scatters too little,
+    by (n - 1) / n, and has the tails of a normal, not of a t distribution; with a handful of seeds both
+    matter, so its deviation is widened by sqrt(n / (n - 1)) t / z, where t and z are the .975 quantiles of t
+    with n - 1 degrees of freedom and of the normal: the percentile interval of a mean is then its t interval.
     """
     value = float(statistic([np.asarray(g, dtype=float).mean(axis=0)[None] for g in groups])[0])
     if min(len(g) for g in groups) < FEWEST:

@@ -1,8 +1,9 @@
-"""Which cells a test is about: parts, data sets and conditions first, then the arm of each loss, of a list of losses, and of tuned rates.
+"""Which cells a test is about: parts, data sets and conditions first, then the arm of each loss, of a list of
+losses, and of tuned rates.
 
-Whatever is chosen (the best loss of a list, the best rate of a loss) is chosen by validation scores and judged on test images, so the choice
-does not flatter the value that is tested. A choice is made among alternatives that were all trained on the same seeds.
-"""
+Whatever is chosen (the best loss of a list, the best rate of a loss) is chosen by validation scores and
+judged on test images, so the choice does not flatter the value that is tested. A choice is made among
+alternatives that were all trained on the same seeds."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
 
 @lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
-    """Return a loss spec as records name it, without parameters that equal their defaults; what is not in the catalogue stays as it is."""
+    """Return a loss spec as records name it, without parameters that equal their defaults; what is not in the
+    catalogue stays as it is.
+    """
     from lossbench.catalogue.registry import parse_loss
 
     try:
@@ -43,7 +46,9 @@ def canonical(name: str) -> str:
 
 
 def select(cells: pd.DataFrame, test: Any) -> pd.DataFrame:
-    """Return the cells of the parts, data sets and conditions that a ``claims.Test`` names; UserError for a column that is not there."""
+    """Return the cells of the parts, data sets and conditions that a ``claims.Test`` names; UserError for a
+    column that is not there.
+    """
     if test.part:
         wanted = set(test.part)
         apart = {text: bool(wanted & set(str(text).split(","))) for text in cells["parts"].unique()}
@@ -67,17 +72,20 @@ def _meets(cells: pd.DataFrame, column: str, wanted: Any) -> pd.Series:
 
 
 def numbers(cells: pd.DataFrame, column: str) -> pd.Series:
-    """Return a column as numbers: nan where it holds words, since data sets may mean different things by one parameter, or is not there."""
+    """Return a column as numbers: nan where it holds words, since data sets may mean different things by one
+    parameter, or is not there.
+    """
     return pd.to_numeric(cells.get(column, pd.Series(np.nan, index=cells.index)), errors="coerce").astype(
         float
     )
 
 
 def arm(cells: pd.DataFrame, names: Names, value: str | Mapping[str, float]) -> pd.DataFrame:
-    """Return one cell a block: of the loss ``names``, or of the one of these losses that scores best on the validation images.
+    """Return one cell a block: of the loss ``names``, or of the one of these losses that scores best on the
+    validation images.
 
-    The choice is made per data set and recipe, by the mean validation score over the blocks that hold all of them; other blocks are left out.
-    """
+    The choice is made per data set and recipe, by the mean validation score over the blocks that hold all of
+    them; other blocks are left out."""
     if isinstance(names, str):
         return select_loss(cells, names)
     score = validation_score(cells, value)
@@ -90,13 +98,14 @@ def arm(cells: pd.DataFrame, names: Names, value: str | Mapping[str, float]) -> 
 def tuned(cells: pd.DataFrame, value: str | Mapping[str, float]) -> pd.DataFrame:
     """Return each loss at the learning rate that its own mean validation score prefers, data set by data set.
 
-    Recipes of one data set that differ only in their learning rate are one family, which takes the place of the recipe; what shares data set,
-    family and seed is a block, since start, order and split follow from data set and seed (the certificates are still compared).
-    """
+    Recipes of one data set that differ only in their learning rate are one family, which takes the place of
+    the recipe; what shares data set, family and seed is a block, since start, order and split follow from
+    data set and seed (the certificates are still compared)."""
     for column in (FAMILY, RATE):
         if column not in cells:
             raise UserError(
-                f"the table 'cells' has no column '{column}'; `lossbench report` rebuilds the tables from the records"
+                f"the table 'cells' has no column '{column}'; `lossbench report` rebuilds the tables "
+                "from the records"
             )
     score = validation_score(cells, value)
     cells = cells.assign(score=cells[score].astype(float), recipe=cells[FAMILY]).dropna(subset="score")
@@ -114,19 +123,24 @@ def tuned(cells: pd.DataFrame, value: str | Mapping[str, float]) -> pd.DataFrame
 
 
 def validation_score(cells: pd.DataFrame, value: str | Mapping[str, float]) -> str:
-    """Return the validation column that chooses for a tested value: at the validation threshold if that is where it is tested, else at 0.5."""
+    """Return the validation column that chooses for a tested value: at the validation threshold if that is
+    where it is tested, else at 0.5.
+    """
     columns = [value] if isinstance(value, str) else list(value)
     first = "val_dice@val" if all(column.endswith("@val") for column in columns) else "val_dice@0.5"
     for name in (first, "val_dice_best"):
         if name in cells and cells[name].notna().any():
             return name
     raise UserError(
-        f"the table 'cells' has no column '{first}' to choose by; `lossbench report` rebuilds the tables from the records"
+        f"the table 'cells' has no column '{first}' to choose by; `lossbench report` rebuilds the "
+        "tables from the records"
     )
 
 
 def _best(cells: pd.DataFrame, group: list[str], alternatives: list[str]) -> pd.DataFrame:
-    """Return the cells of the alternative with the largest mean score in each group; of equals the first in sorted order."""
+    """Return the cells of the alternative with the largest mean score in each group; of equals the first in
+    sorted order.
+    """
     if not len(cells):
         return cells
     means = cells.groupby([*group, *alternatives], observed=True, sort=True)["score"].mean().reset_index()
@@ -139,10 +153,11 @@ def _best(cells: pd.DataFrame, group: list[str], alternatives: list[str]) -> pd.
 def complete(
     cells: pd.DataFrame, losses: list[str], columns: list[str]
 ) -> tuple[list[tuple[pd.DataFrame, np.ndarray]], int]:
-    """Return, for every data set and recipe, (its facts, values) of the blocks that hold all losses, and how many blocks do not.
+    """Return, for every data set and recipe, (its facts, values) of the blocks that hold all losses, and how
+    many blocks do not.
 
-    values: (blocks, losses, columns). A block counts only where every value is there; a data set and recipe without such a block is left out.
-    """
+    values: (blocks, losses, columns). A block counts only where every value is there; a data set and recipe
+    without such a block is left out."""
     found, lost = [], 0
     for _, part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
         wide = part.pivot(index="block", columns="loss", values=columns).astype(float)

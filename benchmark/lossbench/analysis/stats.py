@@ -1,12 +1,12 @@
 """The statistics on plain arrays, so that each can be checked by hand and by simulation without any table.
 
-A *group* holds the paired differences of one data set variant, one value a block. Every estimate is a weighted sum of
-group means,
+A *group* holds the paired differences of one data set variant, one value a block. Every estimate is a
+weighted sum of group means,
 
     estimate = sum_g w_g mean(d_g),
 
-with w_g = 1/G for a mean over data sets and w_g = (x_g - mean x) / sum (x - mean x)^2 for a slope along a dose axis x.
-So one interval, one bootstrap and one power calculation serve both.
+with w_g = 1/G for a mean over data sets and w_g = (x_g - mean x) / sum (x - mean x)^2 for a slope along a
+dose axis x. So one interval, one bootstrap and one power calculation serve both.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Groups = Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A weighted sum of group means with its standard error and Welch-Satterthwaite degrees of freedom (nan where
-    unknown).
+    """A weighted sum of group means with its standard error and Welch-Satterthwaite degrees of freedom (nan
+    where unknown).
     """
 
     value: float
@@ -40,10 +40,11 @@ class Estimate:
 
 
 def estimate(groups: Groups, weights: Sequence[float]) -> Estimate:
-    """Return sum_g w_g mean(d_g); its variance is sum_g w_g^2 s_g^2 / n_g with s_g^2 of each group's own (ddof = 1).
+    """Return sum_g w_g mean(d_g); its variance is sum_g w_g^2 s_g^2 / n_g with s_g^2 of each group's own
+    (ddof = 1).
 
-    A group with a single block has no variance of its own and takes the pooled one of the others; without any, se is
-    nan.
+    A group with a single block has no variance of its own and takes the pooled one of the others; without
+    any, se is nan.
     """
     w = np.asarray(weights, dtype=float)
     n = np.array([len(g) for g in groups], dtype=float)
@@ -70,7 +71,9 @@ def mean_weights(groups: Groups) -> np.ndarray:
 
 
 def slope_weights(x: Sequence[float]) -> np.ndarray:
-    """Return the weights that turn group means into their least-squares slope on x; needs two different values."""
+    """Return the weights that turn group means into their least-squares slope on x; needs two different
+    values.
+    """
     centred = np.asarray(x, dtype=float) - np.mean(x)
     spread = centred @ centred
     if spread == 0:
@@ -81,11 +84,13 @@ def slope_weights(x: Sequence[float]) -> np.ndarray:
 def bca_interval(
     groups: Groups, weights: Sequence[float], level: float = 0.95, resamples: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the bias-corrected and accelerated bootstrap interval; blocks are drawn within their own data set.
+    """Return the bias-corrected and accelerated bootstrap interval; blocks are drawn within their own data
+    set.
 
-    Efron 1987; the acceleration is that of the empirical influence values of a stratified mean (Davison & Hinkley 1997,
-    5.3). With fewer than about ten blocks it is too narrow (see tests/analysis/test_simulation.py), so the t interval
-    leads.
+    Efron 1987; the acceleration is that of the empirical influence values of a stratified mean (Davison &
+    Hinkley 1997,
+    5.3). With fewer than about ten blocks it is too narrow (see tests/analysis/test_simulation.py), so the t
+    interval leads.
     """
     from scipy.special import ndtr, ndtri
 
@@ -102,7 +107,8 @@ def bca_interval(
         influence.append(wg * (g - g.mean()) / len(g))
     spread = np.concatenate(influence)
     power = np.sum(spread**2)
-    # Rounding in the last digit would otherwise decide between "below" and "equal" and shift the bias correction.
+    # Rounding in the last digit would otherwise decide between "below" and "equal" and shift the bias
+    # correction.
     if power <= (1e-12 * max(1e-300, np.abs(drawn).max())) ** 2:
         return centre, centre
     tolerance = 1e-12 * np.abs(drawn - centre).max()
@@ -120,11 +126,11 @@ def bca_interval(
 def hierarchical_interval(
     units: Sequence[Groups], level: float = 0.95, resamples: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the percentile interval of the mean over independent data sets: data sets are drawn, then blocks within
-    each.
+    """Return the percentile interval of the mean over independent data sets: data sets are drawn, then blocks
+    within each.
 
-    ``units[u]`` holds the groups of one independent data set (a synthetic ladder is one unit with several groups).
-    """
+    ``units[u]`` holds the groups of one independent data set (a synthetic ladder is one unit with several
+    groups)."""
     if len(units) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
@@ -150,7 +156,9 @@ def superiority(differences: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return Holm's step-down adjusted p-values; a test that could not be run (nan) counts as p = 1 and stays nan."""
+    """Return Holm's step-down adjusted p-values; a test that could not be run (nan) counts as p = 1 and stays
+    nan.
+    """
     p = np.asarray(p_values, dtype=float)
     filled = np.where(np.isnan(p), 1.0, p)
     order = np.argsort(filled, kind="stable")
@@ -161,8 +169,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def tost(found: Estimate, margin: float) -> float:
-    """Return the p-value of the two one-sided t tests against |effect| >= margin (Schuirmann 1987); small means
-    equivalent.
+    """Return the p-value of the two one-sided t tests against |effect| >= margin (Schuirmann 1987); small
+    means equivalent.
     """
     if not found.df > 0 or not margin > 0:
         return float("nan")
@@ -176,7 +184,9 @@ def tost(found: Estimate, margin: float) -> float:
 
 
 def beyond(found: Estimate, margin: float) -> float:
-    """Return the one-sided p-value against |effect| <= margin: small means that the effect is shown to be larger."""
+    """Return the one-sided p-value against |effect| <= margin: small means that the effect is shown to be
+    larger.
+    """
     if not found.df > 0:
         return float("nan")
     if (
@@ -241,11 +251,12 @@ def _t_quantile(probability: float, df: float) -> float:
 
 
 def discordant(groups: Groups) -> tuple[np.ndarray, np.ndarray]:
-    """Return (p, share) of every pair of losses on every data set, most certain first: is it in another order by the second column?
+    """Return (p, share) of every pair of losses on every data set, most certain first: is it in another order
+    by the second column?
 
-    p is the larger one of two two-sided paired t tests, 1 where the means do not have opposite signs, Holm-adjusted over all pairs and data sets;
-    share is what the pair, if discordant, takes from the mean rank agreement: 2 / pairs / data sets.
-    """
+    p is the larger one of two two-sided paired t tests, 1 where the means do not have opposite signs,
+    Holm-adjusted over all pairs and data sets; share is what the pair, if discordant, takes from the mean
+    rank agreement: 2 / pairs / data sets."""
     p, share = [], []
     for group in groups:
         i, j = np.triu_indices(group.shape[1], 1)
@@ -260,7 +271,9 @@ def discordant(groups: Groups) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agreement_below(shown: tuple[np.ndarray, np.ndarray], null: float) -> float:
-    """Return the one-sided p-value: small means that so many pairs are shown to be discordant that the mean tau is below ``null``."""
+    """Return the one-sided p-value: small means that so many pairs are shown to be discordant that the mean
+    tau is below ``null``.
+    """
     p, share = shown
     enough = np.flatnonzero(1 - np.cumsum(share) < null - 1e-12)
     return float(p[enough[0]]) if len(enough) else 1.0
@@ -273,10 +286,11 @@ def agreement_at_most(shown: tuple[np.ndarray, np.ndarray], alpha: float) -> flo
 
 
 def regret_above(groups: Groups, losses: Sequence[int], null: float) -> float:
-    """Return the one-sided p-value: small means that each of ``losses`` is shown to lie more than ``null`` below some loss on some data set.
+    """Return the one-sided p-value: small means that each of ``losses`` is shown to lie more than ``null``
+    below some loss on some data set.
 
-    Bonferroni over the rivals and data sets of a loss, the largest of these p-values over the losses (intersection-union).
-    """
+    Bonferroni over the rivals and data sets of a loss, the largest of these p-values over the losses
+    (intersection-union)."""
     found = []
     for loss in losses:
         mean, se, df = _behind(groups, loss)
@@ -285,7 +299,9 @@ def regret_above(groups: Groups, losses: Sequence[int], null: float) -> float:
 
 
 def regret_below(groups: Groups, losses: Sequence[int], null: float) -> float:
-    """Return the one-sided p-value: small means that one of ``losses`` is shown to lie less than ``null`` below every loss on every data set."""
+    """Return the one-sided p-value: small means that one of ``losses`` is shown to lie less than ``null``
+    below every loss on every data set.
+    """
     found = []
     for loss in losses:
         mean, se, df = _behind(groups, loss)
@@ -305,7 +321,9 @@ def regret_interval(groups: Groups, losses: Sequence[int], level: float = 0.95) 
 
 
 def _behind(groups: Groups, loss: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean, standard error and degrees of freedom of how far a loss is behind each other one on each data set."""
+    """Return mean, standard error and degrees of freedom of how far a loss is behind each other one on each
+    data set.
+    """
     parts = [_paired(np.delete(g[..., 0], loss, axis=1) - g[:, [loss], 0]) for g in groups]
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
@@ -316,7 +334,9 @@ def _paired(d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _upper(excess: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:
-    """Return the one-sided p-values of t = excess / se; without any spread an excess of nothing shows nothing."""
+    """Return the one-sided p-values of t = excess / se; without any spread an excess of nothing shows
+    nothing.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(se > 0, excess / se, np.where(excess > 0, np.inf, -np.inf))
     return stdtr(df, -t)

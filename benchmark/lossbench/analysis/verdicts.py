@@ -1,16 +1,17 @@
 """From claims and cells to verdicts: supported, contradicted, equivalent, inconclusive or not testable.
 
 A directional test ("greater", "less") is
-  equivalent     if the effect is shown to lie within the margin (TOST, Holm-adjusted): too small to matter, whatever its sign;
-                 never where the test has a null of its own, since that already is the smallest effect that matters;
-  supported      if its two-sided p (Holm-adjusted within the family) is below .05 and the effect lies on the claimed side of the null;
-  contradicted   if it is below .05 and the effect lies on the other side;
+  equivalent     if the effect is shown to lie within the margin (TOST, Holm-adjusted): too small to matter,
+                 whatever its sign; never where the test has a null of its own, since that already is the
+                 smallest effect that matters;
+  supported      if its two-sided p (Holm-adjusted within the family) is below .05 and the effect lies on the
+  claimed side of the null; contradicted   if it is below .05 and the effect lies on the other side;
   not testable   if no number of agreeing blocks could bring p below .05, or cells are missing;
   inconclusive   otherwise. A large p is never "no difference".
-An equality test is supported if TOST is passed (shape "each": in every data set), contradicted if some data set is
-shown to lie beyond the margin, else inconclusive. Holm counts the tests that were declared, also those that could not
-be run. A claim is contradicted if one of its primary tests is, supported if all are; else not testable, equivalent or
-inconclusive, in this order, if one of its tests is.
+An equality test is supported if TOST is passed (shape "each": in every data set), contradicted if some data
+set is shown to lie beyond the margin, else inconclusive. Holm counts the tests that were declared, also those
+that could not be run. A claim is contradicted if one of its primary tests is, supported if all are; else not
+testable, equivalent or inconclusive, in this order, if one of its tests is.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Raw:
-    """A test before it is adjusted: the p-values for a difference, for equality, and for lying beyond the margin."""
+    """A test before it is adjusted: the p-values for a difference, for equality, and for lying beyond the
+    margin.
+    """
 
     effect: Effect | None = None
     p: float = float("nan")
@@ -75,7 +78,9 @@ class _Raw:
 
 
 def evaluate(claims: Iterable[Claim], cells: pd.DataFrame) -> tuple[Verdict, ...]:
-    """Return the verdict on every claim; p-values are Holm-adjusted over the primary tests of each family of claims."""
+    """Return the verdict on every claim; p-values are Holm-adjusted over the primary tests of each family of
+    claims.
+    """
     claims = tuple(claims)
     raw = {test.id: _measure(test, cells) for claim in claims for test in claim.tests}
     results: dict[str, Result] = {}
@@ -98,7 +103,9 @@ def evaluate(claims: Iterable[Claim], cells: pd.DataFrame) -> tuple[Verdict, ...
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """Return one row a test, with the claim's own verdict in every row: the table behind the report's first page."""
+    """Return one row a test, with the claim's own verdict in every row: the table behind the report's first
+    page.
+    """
     rows: list[dict[str, Any]] = []
     for verdict in verdicts:
         for result in verdict.results:
@@ -176,8 +183,8 @@ def _place(test: Test) -> str:
 
 
 def _each(test: Test, pairs: pd.DataFrame, lost: int, labels: dict[tuple[str, str], str]) -> _Raw:
-    """Return the data set furthest from equality; equal only if all are (intersection-union), beyond if one of them is
-    (Bonferroni).
+    """Return the data set furthest from equality; equal only if all are (intersection-union), beyond if one
+    of them is (Bonferroni).
     """
     found = [
         (labels[place], effect(own))
@@ -316,14 +323,18 @@ def fill(test: Test, experiment: str) -> str:
 
 
 def more_seeds(test: Test, experiment: str, measured: Effect, alpha: float) -> str:
-    """Return the command that trains enough seeds: the experiment as it is where it plans that many, else with more of them."""
+    """Return the command that trains enough seeds: the experiment as it is where it plans that many, else
+    with more of them.
+    """
     needed = _needed(test, measured, alpha)
     command = fill(test, experiment)
     return command if _planned(_content(experiment), test.part) >= needed else f"{command} --seeds {needed}"
 
 
 def _needed(test: Test, measured: Effect, alpha: float) -> int:
-    """Return the seeds a data set that let the test reach ``alpha``; for sign flips, when it has as many pairs a seed as now."""
+    """Return the seeds a data set that let the test reach ``alpha``; for sign flips, when it has as many
+    pairs a seed as now.
+    """
     if test.shape in ("agreement", "regret"):
         return resampling.FEWEST
     if test.expect == "equal":  # a spread needs two

@@ -1,4 +1,6 @@
-"""What each metric is called, measured in and aims at: the table that reports, figures and docs read, in plain Python."""
+"""What each metric is called, measured in and aims at: the table that reports, figures and docs read, in
+plain Python.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """title for an axis; unit ("" none, "distance" px or mm); higher_is_better (None: a target or a count); definition.
+    """title for an axis; unit ("" none, "distance" px or mm); higher_is_better (None: a target or a count);
+    definition.
 
     `target` is the best value where neither end is: 1 for a size ratio, 0 for its logarithm.
     """

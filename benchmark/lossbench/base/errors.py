@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the command line prints its sentence and exits with 2, without a traceback."""
+    """A mistake that the user can mend; the command line prints its sentence and exits with 2, without a
+    traceback.
+    """
 
 
 def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:

@@ -27,7 +27,9 @@ def temporary(path: Path) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name in the same folder, flush, rename. After an OSError nothing half-written stays."""
+    """Write to a temporary name in the same folder, flush, rename. After an OSError nothing half-written
+    stays.
+    """
     draft = temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,9 @@ _ESCAPED = re.compile(
 
 
 def parse(data: bytes) -> Any:
-    """Return what strict JSON in UTF-8 says; ValueError for anything else: NaN, endless nests, text that could not be written again."""
+    """Return what strict JSON in UTF-8 says; ValueError for anything else: NaN, endless nests, text that
+    could not be written again.
+    """
     text = data.decode("utf-8")
     try:
         value = json.loads(text, parse_constant=_refuse)
@@ -106,7 +110,9 @@ def _refuse(constant: str) -> None:
 
 
 def set_aside(path: Path, folder: Path, why: str, seen: os.stat_result) -> list[str]:
-    """Move a bad file to ``folder``, unless a good one has taken its place since it was read; return what to say of it."""
+    """Move a bad file to ``folder``, unless a good one has taken its place since it was read; return what to
+    say of it.
+    """
     try:
         now = path.stat()
         if (now.st_ino, now.st_mtime_ns, now.st_size) != (seen.st_ino, seen.st_mtime_ns, seen.st_size):

@@ -1,4 +1,6 @@
-"""Independent random streams (scenes, split, init, order, augment), derived from the data set and the seed, never from the loss."""
+"""Independent random streams (scenes, split, init, order, augment), derived from the data set and the seed,
+never from the loss.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ PURPOSES = ("scenes", "split", "init", "order", "augment", "tune")
 
 
 def stream(purpose: str, name: str, seed: int) -> np.random.Generator:
-    """Return the generator of one purpose: the same for every loss of a block, independent between purposes, names and seeds."""
+    """Return the generator of one purpose: the same for every loss of a block, independent between purposes,
+    names and seeds.
+    """
     return np.random.default_rng(integer(purpose, name, seed))
 
 

@@ -1,8 +1,9 @@
-"""Losses of other libraries under one call: right activation, right target, float32, and the corrections they need.
+"""Losses of other libraries under one call: right activation, right target, float32, and the corrections they
+need.
 
-``monai:NAME``, ``smp:NAME``, ``kornia:NAME`` and ``torch:NAME`` take the library's own constructor arguments. A library
-is imported when one of its losses is built, never before. What the adapter sets itself (activation, target format,
-mode, reduction) cannot be given, and is reported by :func:`injected`.
+``monai:NAME``, ``smp:NAME``, ``kornia:NAME`` and ``torch:NAME`` take the library's own constructor arguments.
+A library is imported when one of its losses is built, never before. What the adapter sets itself (activation,
+target format, mode, reduction) cannot be given, and is reported by :func:`injected`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ MODULES = {
 
 @dataclass(frozen=True)
 class Peer:
-    """How one class wants to be called: ``logits`` and ``target`` make its arguments of z (N, C, *S) and y (N, *S)."""
+    """How one class wants to be called: ``logits`` and ``target`` make its arguments of z (N, C, *S) and y
+    (N, *S).
+    """
 
     logits: Callable[[Tensor], Tensor]
     target: Callable[[Tensor, Tensor], Tensor]
@@ -158,10 +161,10 @@ def injected(library: str, name: str) -> dict[str, Any]:
 def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tensor]:
     """Return ``function(logits, target, *, ignore_index=None)`` around a loss of another library.
 
-    logits (N, C, *S) of any float type, computed in float32; target (N, *S) class ids; one channel is lifted to two.
-    The arguments are checked here, against the library's own signature. Raises UserError for a missing library, a name
-    that is no segmentation loss, and arguments that do not exist, are set by the adapter or that the library refuses.
-    """
+    logits (N, C, *S) of any float type, computed in float32; target (N, *S) class ids; one channel is lifted
+    to two. The arguments are checked here, against the library's own signature. Raises UserError for a
+    missing library, a name that is no segmentation loss, and arguments that do not exist, are set by the
+    adapter or that the library refuses."""
     where = f"{library}:{name}"
     peer, kind = _peer(library, name), _class(library, name)
     allowed = _parameters(kind)
@@ -191,7 +194,8 @@ def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tens
         _suits(where, peer, classes, axes)
         if ignore_index is not None and "ignore_index" not in allowed:
             raise UserError(
-                f"{where} has no ignore_index, and the data set has void pixels ({ignore_index}); leave it out"
+                f"{where} has no ignore_index, and the data set has void pixels ({ignore_index}); "
+                "leave it out"
             )
         loss = module(classes, axes, ignore_index).to(z.device)
         by_class_id = ignore_index is not None and peer.target in (_one_hot, _binary)
@@ -208,7 +212,9 @@ def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tens
 
 
 def _try_out(where, compute, peer, given):
-    """Call the loss once on a tiny image, so that values which the library refuses are named before any training."""
+    """Call the loss once on a tiny image, so that values which the library refuses are named before any
+    training.
+    """
     lengths = {len(value) for value in given.values() if isinstance(value, list | tuple)}
     refusal = None
     for classes in (
@@ -223,11 +229,13 @@ def _try_out(where, compute, peer, given):
             refusal = refusal or error
     shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
     raise UserError(
-        f"{where}({shown}) is refused by the library: {(str(refusal) or type(refusal).__name__).splitlines()[0]}"
+        f"{where}({shown}) is refused by the library: "
+        f"{(str(refusal) or type(refusal).__name__).splitlines()[0]}"
     )
 
 
-# --- what may be asked for -------------------------------------------------------------------------------------------
+# --- what may be asked for
+# -------------------------------------------------------------------------------------------
 
 
 def _known(library: str) -> str:
@@ -237,7 +245,10 @@ def _known(library: str) -> str:
 
 
 def _missing(library: str) -> str:
-    return f"'{library}:' losses need {MODULES[library][1]}, which is not installed; pip install 'lossbench[peers]'"
+    return (
+        f"'{library}:' losses need {MODULES[library][1]}, which is not installed; pip install "
+        "'lossbench[peers]'"
+    )
 
 
 def _peer(library: str, name: str) -> Peer:
@@ -265,7 +276,9 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
 
 
 def _checked(where, kwargs, peer, allowed):
-    """Return the arguments, lists as tensors where the library wants those; UserError for what cannot be given."""
+    """Return the arguments, lists as tensors where the library wants those; UserError for what cannot be
+    given.
+    """
     set_here = (
         set(peer.fixed) | {"ignore_index"} | set(peer.shape(2, 2) if peer.shape else {}) - {"dist_matrix"}
     )
@@ -279,7 +292,8 @@ def _checked(where, kwargs, peer, allowed):
             raise UserError(f"{where} has no argument '{key}'{nearest(key, free, limit=30)}")
     if where == "monai:FocalLoss" and kwargs.get("include_background") is False:
         raise UserError(
-            f"{where}(include_background=False) drops the background before the softmax, which is 0 for two classes; "
+            f"{where}(include_background=False) drops the background before the softmax, which is 0 "
+            "for two classes; "
             "leave it out, or take the native focal"
         )
     tensors = {

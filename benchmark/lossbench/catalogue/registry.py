@@ -1,4 +1,6 @@
-"""How losses and data sets are named and found: two decorators, and a catalogue read from source without running it."""
+"""How losses and data sets are named and found: two decorators, and a catalogue read from source without
+running it.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,22 @@ _live: dict[
 
 
 def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable], Callable]:
-    """Register ``function(logits, target, *, parameters...) -> scalar`` as a loss; the function is returned unchanged.
+    """Register ``function(logits, target, *, parameters...) -> scalar`` as a loss; the function is returned
+    unchanged.
 
-    logits (N, C, *S) floats, target (N, *S) integer class ids. Keyword-only parameters with literal defaults are its schema; a
-    parameter without default asks for ``progress`` (0 to 1), ``distance_map`` (N, C, *S) or ``class_frequency`` (C,).
-    Optional facts: ``cite``, ``formula``, ``tune`` (ranges to search), ``penalises_empty``, ``empty``, ``cost``, ``aliases``.
-    """
+    logits (N, C, *S) floats, target (N, *S) integer class ids. Keyword-only parameters with literal defaults
+    are its schema; a parameter without default asks for ``progress`` (0 to 1), ``distance_map`` (N, C, *S) or
+    ``class_frequency`` (C,). Optional facts: ``cite``, ``formula``, ``tune`` (ranges to search),
+    ``penalises_empty``, ``empty``, ``cost``, ``aliases``."""
     return _register("loss", name)
 
 
 def dataset(
     name: str, *, family: str = "user", version: int = 1, **meta: Any
 ) -> Callable[[Callable], Callable]:
-    """Register ``function(*, seed, parameters...) -> Data`` as a data set; raise ``version`` whenever its arrays change."""
+    """Register ``function(*, seed, parameters...) -> Data`` as a data set; raise ``version`` whenever its
+    arrays change.
+    """
     return _register("dataset", name)
 
 
@@ -50,7 +55,8 @@ def _register(kind: str, name: str) -> Callable[[Callable], Callable]:
     return keep
 
 
-# --- the catalogue -------------------------------------------------------------------------------------------------------
+# --- the catalogue
+# -------------------------------------------------------------------------------------------------------
 
 
 def losses(extra_files: Iterable[str | Path] = ()) -> dict[str, Entry]:
@@ -69,7 +75,8 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
         entries = [entry for entry in read_entries(Path(file)) if entry.kind in ("loss", "dataset")]
         if not entries:
             raise UserError(
-                f"{file}: registers nothing; decorate a function with @loss('name') (from lossbench import loss)"
+                f"{file}: registers nothing; decorate a function with @loss('name') (from lossbench "
+                "import loss)"
             )
         for entry in entries:
             if entry.kind != kind:
@@ -77,7 +84,8 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
             if entry.name in found and found[entry.name].file.resolve() != entry.file.resolve():
                 there = found[entry.name].file
                 raise UserError(
-                    f"{file}:{entry.line}: a {kind} named '{entry.name}' exists already (in {there.name}); choose another name"
+                    f"{file}:{entry.line}: a {kind} named '{entry.name}' exists already (in "
+                    f"{there.name}); choose another name"
                 )
             found[entry.name] = entry
     return found
@@ -101,7 +109,8 @@ def aliases(extra_files: Iterable[str | Path] = ()) -> dict[str, str]:
     }
 
 
-# --- resolved specs ------------------------------------------------------------------------------------------------------
+# --- resolved specs
+# ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,9 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """A loss as it enters a cell: canonical text, resolved terms, what it needs, and the fingerprint (8 hex) of its source."""
+    """A loss as it enters a cell: canonical text, resolved terms, what it needs, and the fingerprint (8 hex)
+    of its source.
+    """
 
     text: str
     terms: tuple[LossTerm, ...]
@@ -144,7 +155,9 @@ class DataSpec:
 
     @property
     def public(self) -> DataSpec:
-        """The same variant as records and reports name it: of a path only its last part, for it may hold a user's name."""
+        """The same variant as records and reports name it: of a path only its last part, for it may hold a
+        user's name.
+        """
         hidden = {key: Path(str(self.params[key])).name for key in PATHS if self.params.get(key)}
         given = {**self.given, **hidden}
         shown = {k: v for k, v in given.items() if v != self.entry.params[k]}
@@ -154,7 +167,9 @@ class DataSpec:
 
 
 def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "") -> LossSpec:
-    """Resolve a loss spec string against the catalogue; every mistake is a UserError that names the nearest valid thing."""
+    """Resolve a loss spec string against the catalogue; every mistake is a UserError that names the nearest
+    valid thing.
+    """
     extra_files = tuple(map(str, extra_files))
     known = losses(extra_files)
     other = aliases(extra_files)
@@ -201,7 +216,9 @@ def _term_text(term: LossTerm, count: int) -> str:
 
 
 def _checked(arguments: dict[str, Any], entry: Entry, text: str) -> dict[str, Any]:
-    """Return the arguments with numbers in the type of their default, or raise for an unknown name or a wrong type or choice."""
+    """Return the arguments with numbers in the type of their default, or raise for an unknown name or a wrong
+    type or choice.
+    """
     checked = {}
     what = "loss" if entry.kind == "loss" else "data set"
     for key, value in arguments.items():
@@ -240,11 +257,14 @@ def _kind(default: Any) -> str:
     return names.get(type(default), "a list")
 
 
-# --- from a spec to the thing itself ---------------------------------------------------------------------------------------
+# --- from a spec to the thing itself
+# ---------------------------------------------------------------------------------------
 
 
 def load_function(entry: Entry) -> Callable:
-    """Import the file of an entry and return its function (this is the only place where a user's file is run)."""
+    """Import the file of an entry and return its function (this is the only place where a user's file is
+    run).
+    """
     path = entry.file.resolve()
     if PACKAGE in path.parents:
         module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
@@ -277,10 +297,11 @@ def _file_mark(path: Path) -> str:
 
 
 def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = ()) -> Callable:
-    """Return ``function(logits, target, *, ignore_index=None, progress=None, distance_map=None, class_frequency=None)`` for a spec.
+    """Return ``function(logits, target, *, ignore_index=None, progress=None, distance_map=None,
+    class_frequency=None)`` for a spec.
 
-    Each summand is called with its own parameters and with those of the four that it asks for; the result is a scalar tensor.
-    """
+    Each summand is called with its own parameters and with those of the four that it asks for; the result is
+    a scalar tensor."""
     if isinstance(spec, str):
         live = _live.get(("loss", spec))
         if live is not None and spec not in losses(extra_files):
@@ -317,7 +338,9 @@ def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = ()) -> Ca
 
 
 def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str | Path] = ()):
-    """Build (or open from the cache) the data set that a spec names; see ``lossbench.data.container.Data`` for its fields."""
+    """Build (or open from the cache) the data set that a spec names; see ``lossbench.data.container.Data``
+    for its fields.
+    """
     if isinstance(spec, str):
         spec = parse_dataset(spec, extra_files)
     return load_function(spec.entry)(seed=seed, **spec.params)

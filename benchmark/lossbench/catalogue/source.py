@@ -1,8 +1,9 @@
-"""Reading losses and data sets from their source text, so that nothing is executed just to learn its name, parameters or fingerprint.
+"""Reading losses and data sets from their source text, so that nothing is executed just to learn its name,
+parameters or fingerprint.
 
-A fingerprint is the hash of a function's own code and of every function and constant of ours that it uses, without docstrings,
-comments, annotations and decorators: it changes exactly when the computation may have changed.
-"""
+A fingerprint is the hash of a function's own code and of every function and constant of ours that it uses,
+without docstrings, comments, annotations and decorators: it changes exactly when the computation may have
+changed."""
 
 from __future__ import annotations
 
@@ -24,9 +25,9 @@ NEEDS = ("progress", "distance_map", "class_frequency", "seed")
 class Entry:
     """One registered loss or data set, as its source declares it.
 
-    ``params`` maps each keyword-only parameter to its default, ``choices`` those annotated with ``Literal[...]`` to what they
-    may be, ``needs`` lists the parameters without default that the trainer supplies (``progress``, ``distance_map``, ...).
-    """
+    ``params`` maps each keyword-only parameter to its default, ``choices`` those annotated with
+    ``Literal[...]`` to what they may be, ``needs`` lists the parameters without default that the trainer
+    supplies (``progress``, ``distance_map``, ...)."""
 
     kind: str
     name: str
@@ -42,13 +43,17 @@ class Entry:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash of the function's code and of all of ours that it uses; computed for what is named, which most entries are not."""
+        """The hash of the function's code and of all of ours that it uses; computed for what is named, which
+        most entries are not.
+        """
         return fingerprint(self.file, self.function)
 
 
 @dataclass(frozen=True)
 class Module:
-    """A parsed file: its tree, its top-level definitions, and which names it imports from other files of ours."""
+    """A parsed file: its tree, its top-level definitions, and which names it imports from other files of
+    ours.
+    """
 
     path: Path
     tree: ast.Module
@@ -114,7 +119,9 @@ def _read_module(path: Path, _mtime: int, _size: int) -> Module:
 
 
 def fingerprint(path: Path, function: str) -> str:
-    """Return the hash (16 hex) of a function's code together with all code of ours that it uses, however indirectly."""
+    """Return the hash (16 hex) of a function's code together with all code of ours that it uses, however
+    indirectly.
+    """
     seen: set[tuple[Path, str]] = set()
     parts: list[str] = []
     todo = [(Path(path), function)]
@@ -190,7 +197,8 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _code(node: ast.AST) -> str:
-    # A fresh parse instead of a deep copy: unparse and parse again is faster and leaves the cached tree alone.
+    # A fresh parse instead of a deep copy: unparse and parse again is faster and leaves the cached tree
+    # alone.
     copy = ast.parse(ast.unparse(node))
     return ast.unparse(_Bare().visit(copy))
 
@@ -221,7 +229,9 @@ def _own_imports(path: Path, node: ast.ImportFrom) -> dict[str, tuple[Path, str 
 
 
 def _own_file(path: Path, dotted: str) -> Path | None:
-    """Return the file behind an absolute import where it is ours: inside the package, or beside the importing file."""
+    """Return the file behind an absolute import where it is ours: inside the package, or beside the importing
+    file.
+    """
     parts = dotted.split(".")
     root = PACKAGE.parent if parts[0] == PACKAGE.name else path.parent
     base = root.joinpath(*parts)
@@ -283,7 +293,8 @@ def _entry(module: Module, node: ast.FunctionDef, decorator: ast.Call, kind: str
     extra = [a.arg for a in node.args.posonlyargs + node.args.args]
     if kind == "loss" and len(extra) != 2:
         raise UserError(
-            f"{where}: loss '{name}' must take (logits, target, *, parameters...), it takes ({', '.join(extra)})"
+            f"{where}: loss '{name}' must take (logits, target, *, parameters...), it takes "
+            f"({', '.join(extra)})"
         )
     if kind == "dataset" and extra:
         raise UserError(
@@ -306,7 +317,9 @@ def _literal(node: ast.expr, what: str) -> Any:
 
 
 def _literal_choices(annotation: ast.expr | None) -> tuple:
-    """Return the values of every ``Literal[...]`` inside an annotation, when nothing else is allowed beside them."""
+    """Return the values of every ``Literal[...]`` inside an annotation, when nothing else is allowed beside
+    them.
+    """
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).split(".")[-1] == "Literal":
         values = ast.literal_eval(annotation.slice)
         return values if isinstance(values, tuple) else (values,)

@@ -1,4 +1,6 @@
-"""Spec strings: ``dice``, ``tversky(fp_weight=0.3)``, ``0.5*ce + 0.5*dice``, ``monai:DiceFocalLoss(gamma=2)`` - parsed, never evaluated."""
+"""Spec strings: ``dice``, ``tversky(fp_weight=0.3)``, ``0.5*ce + 0.5*dice``, ``monai:DiceFocalLoss(gamma=2)``
+- parsed, never evaluated.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _MARK = "__of__"
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of a spec: ``weight * [library:]name(**arguments)``; arguments as written, not yet resolved."""
+    """One summand of a spec: ``weight * [library:]name(**arguments)``; arguments as written, not yet
+    resolved.
+    """
 
     weight: float
     library: str | None
@@ -27,7 +31,9 @@ class Term:
 
 
 def parse(text: str, what: str = "loss") -> list[Term]:
-    """Return the summands of a spec string, in the order written; a single sentence says what is wrong with a bad one."""
+    """Return the summands of a spec string, in the order written; a single sentence says what is wrong with a
+    bad one.
+    """
     if not isinstance(text, str) or not text.strip():
         raise UserError(
             f"a {what} is named by a string such as 'dice' or 'tversky(fp_weight=0.3)', got {text!r}"
@@ -40,7 +46,8 @@ def parse(text: str, what: str = "loss") -> list[Term]:
         return _terms(tree, 1.0, text, what)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(
-            f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or '0.5*ce + 0.5*dice'"
+            f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or "
+            "'0.5*ce + 0.5*dice'"
         ) from None
 
 
@@ -67,7 +74,8 @@ def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
             arguments[keyword.arg] = _value(keyword.value, keyword.arg, text)
         return [Term(weight, *_split(node.func.id, text), arguments)]
     raise UserError(
-        f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or '0.5*ce + 0.5*dice'"
+        f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or '0.5*ce "
+        "+ 0.5*dice'"
     )
 
 

@@ -28,7 +28,9 @@ def list_() -> None:
 
 @app.command()
 def fetch(names: Sets = None) -> None:
-    """Download data sets from their official repositories and check every file; an interrupted download goes on where it was."""
+    """Download data sets from their official repositories and check every file; an interrupted download goes
+    on where it was.
+    """
     from lossbench.cli import datasets
 
     with _progress() as advance:

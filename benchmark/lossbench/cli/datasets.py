@@ -1,4 +1,6 @@
-"""What ``lossbench data`` does, as functions that return plain data, and how it looks, as rich objects; nothing here prints."""
+"""What ``lossbench data`` does, as functions that return plain data, and how it looks, as rich objects;
+nothing here prints.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def _status(source: sources.Source) -> Status:
 
 
 def resolve(names: list[str]) -> list[str]:
-    """Return the sets that the words on the command line mean; 'all' means every set with permission for any use, the others go by name."""
+    """Return the sets that the words on the command line mean; 'all' means every set with permission for any
+    use, the others go by name.
+    """
     found: list[str] = []
     for name in names:
         if name == "all":
@@ -55,7 +59,8 @@ def resolve(names: list[str]) -> list[str]:
             )
     if not names:
         raise UserError(
-            f"name the sets to fetch, or 'all' for those that ask for no consent; there are: {', '.join(sources.SOURCES)}"
+            "name the sets to fetch, or 'all' for those that ask for no consent; there are: "
+            f"{', '.join(sources.SOURCES)}"
         )
     return list(dict.fromkeys(found))
 
@@ -64,7 +69,10 @@ def terms(name: str) -> str:
     """Return the licence and the citation of a set, to be shown before its first download."""
     source = sources.get_source(name)
     limits = "\nUse it within these terms; it is fetched only because you named it." if source.consent else ""
-    return f"{source.title} ({source.size / 1e6:.0f} MB)\nfrom {source.url}\nlicence: {source.licence}\ncite: {source.citation}{limits}"
+    return (
+        f"{source.title} ({source.size / 1e6:.0f} MB)\nfrom {source.url}\nlicence: "
+        f"{source.licence}\ncite: {source.citation}{limits}"
+    )
 
 
 def fetch(
@@ -84,7 +92,9 @@ def fetch(
 
 
 def verify(name: str, *, progress: download.Progress = lambda what, done, total: None) -> dict[str, Any]:
-    """Hash every file of a set again and return ``{name, folder, files}``; the first damaged or missing file raises UserError naming it."""
+    """Hash every file of a set again and return ``{name, folder, files}``; the first damaged or missing file
+    raises UserError naming it.
+    """
     total = len(sources.get_source(name).files)
     count = 0
 
@@ -127,7 +137,9 @@ def render_list(found: list[Status]) -> Any:
 
 
 def render_inspection(found: dict[str, Any]) -> Any:
-    """Return what ``inspect`` found as rich text: what was understood, the classes, what is suspicious, and an experiment to start from."""
+    """Return what ``inspect`` found as rich text: what was understood, the classes, what is suspicious, and
+    an experiment to start from.
+    """
     from rich.console import Group
     from rich.markup import escape
     from rich.syntax import Syntax
@@ -140,7 +152,10 @@ def render_inspection(found: dict[str, Any]) -> Any:
         size = "" if row["median_object"] is None else f"{row['median_object']:g}"
         table.add_row(str(row["id"]), row["name"], f"{row['fraction']:.4%}", f"{row['present']:.1%}", size)
     lines = [
-        f"[bold]{escape(found['path'])}[/]: {escape(found['layout'])}, {found['pairs']} pairs, {escape(found['sizes'])}",
+        (
+            f"[bold]{escape(found['path'])}[/]: {escape(found['layout'])}, {found['pairs']} pairs, "
+            f"{escape(found['sizes'])}"
+        ),
         escape(found["split"]),
     ]
     warnings = [f"[yellow]![/] {escape(text)}" for text in found["suspicious"]] or ["nothing suspicious"]

@@ -1,4 +1,6 @@
-"""What ``lossbench list`` and ``lossbench plan`` print: the catalogue and the cost of an experiment, as tables."""
+"""What ``lossbench list`` and ``lossbench plan`` print: the catalogue and the cost of an experiment, as
+tables.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ def print_losses(extra_files: tuple[str, ...] = (), name: str | None = None) -> 
                 if text:
                     console.print(Padding(Text(str(text)), (0, 0, 0, 4)), highlight=False)
     console.print(
-        f"\n{len(known)} losses; cost is forward and backward, relative to ce; 'lossbench list losses NAME' shows one",
+        f"\n{len(known)} losses; cost is forward and backward, relative to ce; 'lossbench list losses "
+        "NAME' shows one",
         highlight=False,
     )
 
@@ -73,7 +76,8 @@ def print_plan(planned) -> None:
         print(f"{experiment.name}: {len(planned.cells)} cells = {_product(experiment.parts[0])}")
     else:
         print(
-            f"{experiment.name}: {len(planned.cells)} cells in {len(experiment.parts)} parts (what two parts share is trained once)"
+            f"{experiment.name}: {len(planned.cells)} cells in {len(experiment.parts)} parts (what "
+            "two parts share is trained once)"
         )
         for part in experiment.parts:
             print(f"  {part.name:10} {_product(part)}")
@@ -127,7 +131,9 @@ def print_experiments() -> None:
 
 
 def print_costs(planned) -> None:
-    """Print cells and expected core-minutes for each data set and loss, and what the planned seeds can decide."""
+    """Print cells and expected core-minutes for each data set and loss, and what the planned seeds can
+    decide.
+    """
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("data set", "cells", "to train", "core-minutes", "seconds a cell"):
@@ -144,7 +150,10 @@ def print_costs(planned) -> None:
     console.print(table)
     seeds = len(planned.experiment.seeds)
     console.print(
-        f"\nOn one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {2 / 2**seeds:.3g} at best (exact sign-flip test, two-sided)"
+        (
+            f"\nOn one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {2 / 2**seeds:.3g} "
+            "at best (exact sign-flip test, two-sided)"
+        )
         + (
             "."
             if 2 / 2**seeds <= 0.05
@@ -155,7 +164,9 @@ def print_costs(planned) -> None:
 
 
 def print_tuning(chosen: list[dict], labels: dict[str, str]) -> None:
-    """Print what tuning chose: the rate, its validation score, and whether the optimum lies at the edge of the range."""
+    """Print what tuning chose: the rate, its validation score, and whether the optimum lies at the edge of
+    the range.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("data set", "loss", "learning rate", "validation", "trials", ""):
         table.add_column(

@@ -106,7 +106,8 @@ def _data_spec(text: str) -> str:
     if "(" in text or text in datasets():
         return text
     raise UserError(
-        f"--data {text}: there is no such folder or file, and it names no data set; 'lossbench data list' shows the sets"
+        f"--data {text}: there is no such folder or file, and it names no data set; 'lossbench data "
+        "list' shows the sets"
     )
 
 
@@ -166,7 +167,8 @@ def sweep(
     chosen = plans.select(planned, budget, shard, workers)
     if len(chosen) < len(planned.missing):
         _say(
-            f"  {len(chosen)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, [budget, shard and f'shard {shard}']))})"
+            f"  {len(chosen)} of {len(planned.missing)} cells chosen "
+            f"({', '.join(filter(None, [budget, shard and f'shard {shard}']))})"
         )
     note.write(
         resolved, planned.cells, results, cards
@@ -179,7 +181,9 @@ def sweep(
 
 
 def _train(planned, results: Path, json_lines: bool = False, only=None, **engine) -> bool:
-    """Train what a plan lacks and say how it went; return whether cells failed. Leaves with 130 when interrupted."""
+    """Train what a plan lacks and say how it went; return whether cells failed. Leaves with 130 when
+    interrupted.
+    """
     from lossbench.cli import listing
     from lossbench.store import provenance
     from lossbench.sweep import plan as plans
@@ -206,7 +210,8 @@ def _train(planned, results: Path, json_lines: bool = False, only=None, **engine
     )
     if failures:
         _say(
-            f"{len(after.missing)} cells have no record ('lossbench status --why' says why); the same command tries them again",
+            f"{len(after.missing)} cells have no record ('lossbench status --why' says why); the same "
+            "command tries them again",
             error=True,
         )
     return bool(failures)
@@ -260,7 +265,8 @@ def status(
     for cell in planned.missing:
         state = planned.states[cell.key].status
         _say(
-            f"  {state:8} {cell.data_label} · {cell.loss.label} · seed {cell.seed}  {plans.why(planned, cell, results)}"
+            f"  {state:8} {cell.data_label} · {cell.loss.label} · seed {cell.seed}  "
+            f"{plans.why(planned, cell, results)}"
         )
 
 
@@ -293,7 +299,9 @@ def tune(
     workers: options.Workers = None,
     serial: options.Serial = False,
 ) -> None:
-    """Search the learning rate of every loss with the same candidates and budget, on validation images and tuning seeds."""
+    """Search the learning rate of every loss with the same candidates and budget, on validation images and
+    tuning seeds.
+    """
     from lossbench.cli import listing
     from lossbench.sweep import run, tuning
 

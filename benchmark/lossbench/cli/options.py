@@ -61,7 +61,9 @@ def options(
     time_limit: float | None = None,
     logs: Path | None = None,
 ) -> dict[str, Any]:
-    """Return the options of ``sweep.run``; UserError when two of them contradict each other, or there is no such card."""
+    """Return the options of ``sweep.run``; UserError when two of them contradict each other, or there is no
+    such card.
+    """
     places = {"--serial": serial, "--cluster": cluster, "--scheduler": scheduler, "--gpus": gpus}
     given = [name for name, value in places.items() if value]
     if len(given) > 1:
@@ -72,15 +74,18 @@ def options(
             "--cluster": "the file's 'jobs' and 'cores' set it",
         }
         raise UserError(
-            f"--workers counts processes of this machine; with {given[0]}, {where.get(given[0], 'the scheduler has its own')}"
+            f"--workers counts processes of this machine; with {given[0]}, "
+            f"{where.get(given[0], 'the scheduler has its own')}"
         )
     if serial and time_limit is not None:
         raise UserError(
-            "--time-limit does nothing with --serial: a stack is stopped by ending its worker process; leave one of the two out"
+            "--time-limit does nothing with --serial: a stack is stopped by ending its worker "
+            "process; leave one of the two out"
         )
     if serial and logs is not None:
         raise UserError(
-            "--logs does nothing with --serial: there are no workers, everything is printed here; leave one of the two out"
+            "--logs does nothing with --serial: there are no workers, everything is printed here; "
+            "leave one of the two out"
         )
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"--device {device}: must be cpu or cuda")
@@ -107,7 +112,8 @@ def _size(text: str) -> int | None:
 
 
 def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple[str, ...]:
-    """Return what CUDA_VISIBLE_DEVICES must hold for each card that ``text`` names: a number of cards, or indices joined by commas.
+    """Return what CUDA_VISIBLE_DEVICES must hold for each card that ``text`` names: a number of cards, or
+    indices joined by commas.
 
     Indices count the cards that this process may use, so that a share given by a batch system is kept.
     """
@@ -119,14 +125,16 @@ def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple
         or text.strip() == "0"
     ):
         raise UserError(
-            f"--gpus {text}: write how many cards (2), or which ones (0,1; or 0, with a comma for card 0 alone)"
+            f"--gpus {text}: write how many cards (2), or which ones (0,1; or 0, with a comma for "
+            "card 0 alone)"
         )
     there = (visible or _visible)(f"--gpus {text}")
     wanted = [int(word) for word in words] if "," in text else list(range(int(text)))
     if max(wanted) >= len(there):
         last = f"0 to {len(there) - 1}" if len(there) > 1 else "0"
         raise UserError(
-            f"--gpus {text}: this machine has {len(there)} usable graphics card{'s' * (len(there) > 1)}, number {last}"
+            f"--gpus {text}: this machine has {len(there)} usable graphics "
+            f"card{'s' * (len(there) > 1)}, number {last}"
         )
     return tuple(there[number] for number in wanted)
 
@@ -143,7 +151,8 @@ def _visible(option: str) -> list[str]:
             else "torch sees none"
         )
         raise UserError(
-            f"{option}: there is no usable graphics card here ({why}); leave the option out to train on the processor"
+            f"{option}: there is no usable graphics card here ({why}); leave the option out to train "
+            "on the processor"
         )
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return named[:count] if named else [str(number) for number in range(count)]

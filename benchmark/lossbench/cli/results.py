@@ -1,4 +1,6 @@
-"""``lossbench verify``, ``merge`` and ``pack``: trust in a results folder, joining several, and one archive of all records."""
+"""``lossbench verify``, ``merge`` and ``pack``: trust in a results folder, joining several, and one archive
+of all records.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def verify(
         typer.Option("--results", help="Folder of results (default: results, or the committed study)."),
     ] = None,
 ) -> None:
-    """Train random cells again and compare: bit for bit in the same environment, within a tolerance in another."""
+    """Train random cells again and compare: bit for bit in the same environment, within a tolerance in
+    another.
+    """
     from lossbench.sweep import verify as verifying
 
     results = note.reading(results, print)
@@ -101,7 +105,8 @@ def check(
         )
         if not names:
             raise UserError(
-                f"{spec}: registers no loss; decorate a function with @loss('name') (from lossbench import loss)"
+                f"{spec}: registers no loss; decorate a function with @loss('name') (from lossbench "
+                "import loss)"
             )
     else:
         names = [spec]

@@ -1,4 +1,6 @@
-"""Augmentation of a batch: a function of a random stream alone, so that every loss of a block sees the same augmented images."""
+"""Augmentation of a batch: a function of a random stream alone, so that every loss of a block sees the same
+augmented images.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,13 @@ GAIN, OFFSET = (
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decides of the batches of a training, on the device: a row a step, a column an image of the batch."""
+    """What chance decides of the batches of a training, on the device: a row a step, a column an image of the
+    batch.
+    """
 
     flips: Tensor | None = (
-        None  # int64: which axes are flipped, one bit each, and whether the first two are swapped, the highest bit
+        # int64: which axes are flipped, one bit each, and whether the first two are swapped, the highest bit
+        None
     )
     angles: Tensor | None = None  # radians
     lights: Tensor | None = None  # (steps, batch, 2): gain and offset
@@ -41,12 +46,13 @@ class Draws:
 
 
 def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, device: str = "cpu") -> Draws:
-    """Return the draws of a whole training; the number of draws depends on the shapes alone, ``generator`` lives on the CPU.
+    """Return the draws of a whole training; the number of draws depends on the shapes alone, ``generator``
+    lives on the CPU.
 
-    "none" changes nothing; "flips" flips each image along each spatial axis with probability one half and, with probability one half, swaps
-    the first two axes if they have one size (together: all flips and quarter turns); "full" adds a rotation of the last two axes by up to 15
-    degrees (mirrored at the border, masks by nearest neighbour) and a random gain and offset of the intensity.
-    """
+    "none" changes nothing; "flips" flips each image along each spatial axis with probability one half and,
+    with probability one half, swaps the first two axes if they have one size (together: all flips and quarter
+    turns); "full" adds a rotation of the last two axes by up to 15 degrees (mirrored at the border, masks by
+    nearest neighbour) and a random gain and offset of the intensity."""
     import torch
 
     if kind == "none":
@@ -69,7 +75,8 @@ def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, dev
 def augment(
     images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the batch augmented: images (N, C, *S), masks (N, *S), extra (N, K, *S) or None, all by the same transform of each image.
+    """Return the batch augmented: images (N, C, *S), masks (N, *S), extra (N, K, *S) or None, all by the same
+    transform of each image.
 
     Signed distances in ``extra`` are kept by these motions. Nothing here waits for the device.
     """
@@ -102,7 +109,8 @@ def _sources(shape: tuple[int, ...], flips: Tensor) -> Tensor:
 def _turn_and_light(
     images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    # One grid for the whole batch: torchvision's transforms turn one image at a time and cannot mirror at the border of a mask.
+    # One grid for the whole batch: torchvision's transforms turn one image at a time and cannot mirror at the
+    # border of a mask.
     import torch
     from torch.nn import functional
 

@@ -20,11 +20,12 @@ LEAST_GAP = 1e-6
 def card(data: Data, *, samples: int = 6, objects_from: int = 300) -> dict[str, Any]:
     """Return what describes a data set; every entry but ``samples`` can be written as JSON.
 
-    ``name, fingerprint, licence, citation, url, source, notes, shape, channels, spacing, unit, classes``; ``images``: their number in each
-    part; ``fractions``: pooled pixel fraction of each class; ``image_fractions``: for each foreground class its fraction in every image;
-    ``empty``: share of images without foreground in each part; ``object_sizes``: pixels of connected regions of each foreground class, from
-    at most ``objects_from`` images; ``samples``: (image (H, W[, 3]) uint8, mask (H, W) uint8) of test images spread over the foreground sizes.
-    """
+    ``name, fingerprint, licence, citation, url, source, notes, shape, channels, spacing, unit, classes``;
+    ``images``: their number in each part; ``fractions``: pooled pixel fraction of each class;
+    ``image_fractions``: for each foreground class its fraction in every image; ``empty``: share of images
+    without foreground in each part; ``object_sizes``: pixels of connected regions of each foreground class,
+    from at most ``objects_from`` images; ``samples``: (image (H, W[, 3]) uint8, mask (H, W) uint8) of test
+    images spread over the foreground sizes."""
     valid = np.maximum(
         (np.asarray(data.masks) != (-1 if data.ignore_index is None else data.ignore_index))
         .reshape(len(data), -1)
@@ -66,7 +67,9 @@ def _spread(sizes: np.ndarray, index: np.ndarray, count: int) -> list[int]:
 
 
 def _picture(data: Data, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return one image as grey or colour between its 1st and 99th percentile, a volume by the slice with most foreground."""
+    """Return one image as grey or colour between its 1st and 99th percentile, a volume by the slice with most
+    foreground.
+    """
     image, mask = np.asarray(data.images[n]), np.asarray(data.masks[n])
     if mask.ndim == 3:
         slices = ((mask > 0) & (mask != (data.ignore_index or -1))).sum((0, 1))
@@ -81,7 +84,8 @@ def _picture(data: Data, n: int) -> tuple[np.ndarray, np.ndarray]:
 # --- Data cards on disk: what the report shows of each data set, as one JSON file with its pictures
 # inside, written by a sweep.
 
-# One colour for each foreground class, told apart by the colour-blind (Okabe and Ito 2008); more classes start again.
+# One colour for each foreground class, told apart by the colour-blind (Okabe and Ito 2008); more classes
+# start again.
 COLOURS = (
     (230, 159, 0),
     (86, 180, 233),

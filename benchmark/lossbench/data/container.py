@@ -20,11 +20,11 @@ DEFAULTS = {"unit": "px", "classes": ("background", "foreground"), "ignore_index
 class Data:
     """Images and masks in memory (or memory-mapped), ready to train on.
 
-    ``images`` float32 (N, C, *S); ``masks`` uint8 (N, *S) of class ids, ``ignore_index`` for void; ``split`` names to
-    sorted int64 indices; ``groups`` int64 (N,), the independent unit of each image, never divided between two parts of
-    the split; ``spacing`` per spatial axis in ``unit``; ``classes`` in order of their ids, the background first;
-    ``posterior`` float32 (N, K, *S), the exact p(class | image) of a synthetic scene, or None where it is not known.
-    All images have one size, divisible by 4.
+    ``images`` float32 (N, C, *S); ``masks`` uint8 (N, *S) of class ids, ``ignore_index`` for void; ``split``
+    names to sorted int64 indices; ``groups`` int64 (N,), the independent unit of each image, never divided
+    between two parts of the split; ``spacing`` per spatial axis in ``unit``; ``classes`` in order of their
+    ids, the background first; ``posterior`` float32 (N, K, *S), the exact p(class | image) of a synthetic
+    scene, or None where it is not known. All images have one size, divisible by 4.
     """
 
     name: str
@@ -65,8 +65,8 @@ def digest(array: np.ndarray) -> str:
 
 
 def fingerprint(images: str, masks: str, split: dict[str, np.ndarray], groups: np.ndarray) -> str:
-    """Return 16 hexadecimal digits over what is learned and scored: the digests of images and masks, the split and the
-    groups.
+    """Return 16 hexadecimal digits over what is learned and scored: the digests of images and masks, the
+    split and the groups.
     """
     parts = [images, masks, digest(groups), *(digest(split[part]) for part in SPLITS)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
@@ -75,9 +75,9 @@ def fingerprint(images: str, masks: str, split: dict[str, np.ndarray], groups: n
 def container(*, split, groups=None, spacing=None, digests=None, **arrays) -> Data:
     """Check the arrays, compute the fingerprint and return a ``Data``.
 
-    ``digests`` are those of images and masks where they are known: arrays that come with them were checked when they
-    were prepared and are not read again. A broken promise raises UserError naming the data set and the fault.
-    """
+    ``digests`` are those of images and masks where they are known: arrays that come with them were checked
+    when they were prepared and are not read again. A broken promise raises UserError naming the data set and
+    the fault."""
     images, masks = arrays["images"], arrays["masks"]
     if digests is None:
         images = arrays["images"] = np.ascontiguousarray(images, np.float32)
@@ -141,14 +141,15 @@ def validate_split(split: dict[str, np.ndarray], groups: np.ndarray, count: int,
         for group in np.unique(groups[index]).tolist():
             if group in seen:
                 raise UserError(
-                    f"data set '{name}': group {group} is in both '{seen[group]}' and '{part}', so the test would leak"
+                    f"data set '{name}': group {group} is in both '{seen[group]}' and '{part}', so "
+                    "the test would leak"
                 )
             seen[group] = part
 
 
 def fractions(data: Data, part: str | None = None) -> dict[str, float]:
-    """Return the pooled pixel fraction of each class among the pixels that are not void, over one part of the split or
-    all images.
+    """Return the pooled pixel fraction of each class among the pixels that are not void, over one part of the
+    split or all images.
     """
     masks = data.masks if part is None else data.masks[data.split[part]]
     counts = np.bincount(masks.ravel(), minlength=256)[: len(data.classes)].astype(float)
@@ -162,12 +163,13 @@ def fractions(data: Data, part: str | None = None) -> dict[str, float]:
 def signed_distances(
     masks: np.ndarray, classes: int, spacing: tuple[float, ...], ignore_index: int | None = None
 ) -> np.ndarray:
-    """Return float32 (N, classes, *S): the distance to each class's boundary in units of the spacing, negative inside.
+    """Return float32 (N, classes, *S): the distance to each class's boundary in units of the spacing,
+    negative inside.
 
-    Outside, a pixel holds the distance to the nearest pixel of the class; inside, minus the distance to the nearest pixel outside, plus
-    the smallest spacing, so that both sides of a boundary are one step apart through zero (Kervadec et al. 2019). A class that is absent or
-    fills the whole image has no boundary and gives a map of zeros; void pixels count as outside.
-    """
+    Outside, a pixel holds the distance to the nearest pixel of the class; inside, minus the distance to the
+    nearest pixel outside, plus the smallest spacing, so that both sides of a boundary are one step apart
+    through zero (Kervadec et al. 2019). A class that is absent or fills the whole image has no boundary and
+    gives a map of zeros; void pixels count as outside."""
     from scipy.ndimage import distance_transform_edt
 
     maps = np.zeros((masks.shape[0], classes, *masks.shape[1:]), np.float32)

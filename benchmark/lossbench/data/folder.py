@@ -1,4 +1,6 @@
-"""The user's own data without code: a folder of images and masks, a task folder, or a MedSegBench file, as one data set."""
+"""The user's own data without code: a folder of images and masks, a task folder, or a MedSegBench file, as
+one data set.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,18 @@ def folder(
 ) -> Data:
     """Return the user's pairs of images and masks, z-scored one by one, never resized.
 
-    - ``path``: a folder with images/ and masks/ (PNG, TIFF, JPEG, NPY, NIfTI; matched by stem), an nnU-Net or Decathlon task folder (dataset.json),
-      or a MedSegBench .npz (``category``: 'C1', 'C2', ... where it has several);
-    - ``view``: pictures 'crop' (windows of ``size`` around whole objects), 'tiles', 'whole'; volumes 'slices' (across the last axis) or
-      'volumes' (patches of ``size`` per axis, or less); 'auto' takes small pictures whole, crops large ones, and slices volumes;
-    - ``per_image``: windows per picture, slices or patches per volume (None: one crop or patch, all tiles or slices);
-    - ``threshold``, ``ignore_index``, ``values``: how mask values become classes where that is not plain (see ``reading.understand``);
-    - split.csv (name, split) and groups.csv (name, group) beside the pairs decide the split; without them it is dealt by image or volume.
-    """
+    - ``path``: a folder with images/ and masks/ (PNG, TIFF, JPEG, NPY, NIfTI; matched by stem), an nnU-Net or
+      Decathlon task folder (dataset.json), or a MedSegBench .npz (``category``: 'C1', 'C2', ... where it has
+      several);
+    - ``view``: pictures 'crop' (windows of ``size`` around whole objects), 'tiles', 'whole'; volumes 'slices'
+      (across the last axis) or 'volumes' (patches of ``size`` per axis, or less); 'auto' takes small pictures
+      whole, crops large ones, and slices volumes;
+    - ``per_image``: windows per picture, slices or patches per volume (None: one crop or patch, all tiles or
+    slices);
+    - ``threshold``, ``ignore_index``, ``values``: how mask values become classes where that is not plain (see
+    ``reading.understand``);
+    - split.csv (name, split) and groups.csv (name, group) beside the pairs decide the split; without them it
+    is dealt by image or volume."""
     if not path:
         raise UserError("folder: say where the data are, as in folder(path='my_folder')")
     root = Path(path).expanduser()
@@ -106,7 +112,8 @@ def prepare(layout: layouts.Layout, options: Options, cut: dict) -> Prepared:
 
 
 def survey(layout: layouts.Layout) -> tuple[np.ndarray, list[tuple[int, ...]], tuple[float, ...] | None]:
-    """Return how often each of the 256 values occurs in all masks, every mask's shape, and the one voxel size of all masks, if known.
+    """Return how often each of the 256 values occurs in all masks, every mask's shape, and the one voxel size
+    of all masks, if known.
 
     Surface distances would be wrong for a volume of another voxel size, so that raises UserError.
     """
@@ -132,7 +139,8 @@ def _check_size(layout, shapes, view: str, cut: dict) -> None:
         total = 4 * len(shapes) * (cut["per_image"] or 1) * cut["size"] ** 2
     if total > BUDGET:
         raise UserError(
-            f"{layout.root}: view='{view}' would make {total / 2**30:.1f} GB of images; choose view='crop' or set 'per_image'"
+            f"{layout.root}: view='{view}' would make {total / 2**30:.1f} GB of images; choose "
+            "view='crop' or set 'per_image'"
         )
 
 
@@ -165,7 +173,8 @@ def _from_volumes(layout, items, read, shapes, spacing, classes, cut: dict) -> P
     )
     if 4 * number * int(np.prod(size)) > BUDGET:
         raise UserError(
-            f"{layout.root}: {number} windows of {'x'.join(map(str, size))} need too much room; set 'per_image' or a smaller 'size'"
+            f"{layout.root}: {number} windows of {'x'.join(map(str, size))} need too much room; set "
+            "'per_image' or a smaller 'size'"
         )
     images, masks, kept, names = [], [], [], []
     read = _same_channels(read)
@@ -204,7 +213,9 @@ MANY = 24  # more distinct values than this, most of them rare, look like anti-a
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says about mask values: cut above ``threshold``, ``ignore_index`` is void, ``values[i]`` is class i."""
+    """What the user says about mask values: cut above ``threshold``, ``ignore_index`` is void, ``values[i]``
+    is class i.
+    """
 
     threshold: int | None = None
     ignore_index: int | None = None
@@ -220,14 +231,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Coding:
-    """How mask values become class ids: ``ids[value]`` is a class, 255 (void), or -1 for a value that must not occur."""
+    """How mask values become class ids: ``ids[value]`` is a class, 255 (void), or -1 for a value that must
+    not occur.
+    """
 
     ids: np.ndarray
     classes: int
     text: str
 
     def apply(self, values: np.ndarray, path: Path) -> np.ndarray:
-        """Return the mask as class ids; a value that is not declared raises UserError naming the file and the value."""
+        """Return the mask as class ids; a value that is not declared raises UserError naming the file and the
+        value.
+        """
         found = self.ids[values]
         if (found < 0).any():
             strange = sorted(np.unique(values[found < 0]).tolist())
@@ -238,7 +253,9 @@ class Coding:
 
 
 def read_mask(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
-    """Return the raw values (*S) uint8 of a mask and its spacing, if known; a colour picture is accepted when its channels agree."""
+    """Return the raw values (*S) uint8 of a mask and its spacing, if known; a colour picture is accepted when
+    its channels agree.
+    """
     array, spacing = read_any(path)
     if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 4 and array.dtype == np.uint8:
         if not (array[..., 0] == array[..., 1]).all() or not (array[..., 0] == array[..., 2]).all():
@@ -277,9 +294,9 @@ def _channels_first(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np
 def understand(counts: np.ndarray, options: Options, declared: int | None, where: str) -> Coding:
     """Return how the values of all masks (``counts`` of each, 256) become class ids.
 
-    The user's options come first, then the ``declared`` number of classes of a task file. Without these: {0, v} is binary; 0..K-1 are class
-    ids; 255 beside them is void. Anything else raises UserError, with the option that would settle it.
-    """
+    The user's options come first, then the ``declared`` number of classes of a task file. Without these: {0,
+    v} is binary; 0..K-1 are class ids; 255 beside them is void. Anything else raises UserError, with the
+    option that would settle it."""
     ids = np.full(256, -1, np.int16)
     if options.values:
         for number, value in enumerate(options.values):
@@ -304,7 +321,8 @@ def _guess(counts: np.ndarray, void: int | None, where: str) -> Coding:
     values = [v for v in np.flatnonzero(counts).tolist() if v != void]
     if len(values) > MANY and counts[values].max() > 0.3 * counts.sum():
         raise UserError(
-            f"{where}: the masks hold {len(values)} different values and look anti-aliased; say where to cut, as in folder(path='...', threshold=127)"
+            f"{where}: the masks hold {len(values)} different values and look anti-aliased; say where "
+            "to cut, as in folder(path='...', threshold=127)"
         )
     if len(values) <= 2 and 0 in values:
         ids[values] = range(len(values))
@@ -317,6 +335,7 @@ def _guess(counts: np.ndarray, void: int | None, where: str) -> Coding:
         return Coding(ids, count, f"the classes are 0 to {count - 1}")
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     raise UserError(
-        f"{where}: the mask values {shown} are not class ids 0, 1, 2, ...; list them in the order of the classes, as in "
+        f"{where}: the mask values {shown} are not class ids 0, 1, 2, ...; list them in the order of "
+        "the classes, as in "
         "folder(path='...', values=[0, 128, 255]), or cut with 'threshold'"
     )

@@ -1,4 +1,6 @@
-"""Reading one file into an array: NIfTI with numpy alone, PNG/JPEG/TIFF through Pillow, NPY, and MATLAB through scipy."""
+"""Reading one file into an array: NIfTI with numpy alone, PNG/JPEG/TIFF through Pillow, NPY, and MATLAB
+through scipy.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 
 SUFFIXES = (*NIFTI, *PICTURES, ".npy")
 
-# What numpy raises for an NPY or NPZ file that is damaged: its header is Python text, and may promise more than memory holds.
+# What numpy raises for an NPY or NPZ file that is damaged: its header is Python text, and may promise more
+# than memory holds.
 UNREADABLE = (
     OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, OverflowError, MemoryError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
@@ -41,11 +44,11 @@ def stem_of(path: Path) -> str:
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return the scaled array of a NIfTI-1 file, axes (x, y, z[, channels]) as stored, and the voxel size along x, y,
-    z in mm.
+    """Return the scaled array of a NIfTI-1 file, axes (x, y, z[, channels]) as stored, and the voxel size
+    along x, y, z in mm.
 
-    scl_slope and scl_inter are applied where they say something; either byte order; gzip or plain. Headers follow the
-    NIfTI-1.1 standard.
+    scl_slope and scl_inter are applied where they say something; either byte order; gzip or plain. Headers
+    follow the NIfTI-1.1 standard.
     """
     path = Path(path)
     try:
@@ -84,8 +87,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
 
 
 def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
-    """Return a picture as (H, W) or (H, W, channels); ``mode`` converts ('L', 'RGB'); palette pictures give their
-    indices.
+    """Return a picture as (H, W) or (H, W, channels); ``mode`` converts ('L', 'RGB'); palette pictures give
+    their indices.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -123,8 +126,8 @@ def read_any(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
 
 
 def labels_of(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return a mask as uint8 class ids; float labels are accepted when they are whole numbers (they occur in the
-    Decathlon).
+    """Return a mask as uint8 class ids; float labels are accepted when they are whole numbers (they occur in
+    the Decathlon).
     """
     if array.dtype == bool:
         return array.astype(np.uint8)

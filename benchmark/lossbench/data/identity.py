@@ -14,11 +14,12 @@ PUBLIC = ("msd_hippocampus", "magnetic_tile", "crackforest", "camvid", "sirst")
 
 
 def identity(spec: Any) -> str:
-    """Return 16 hexadecimal digits that change exactly when the arrays behind a resolved data spec may have changed.
+    """Return 16 hexadecimal digits that change exactly when the arrays behind a resolved data spec may have
+    changed.
 
-    ``spec`` has ``name``, ``params`` and ``entry`` (see ``lossbench.catalogue.registry.DataSpec``). Counted in are the name, the
-    declared version and all parameters; for a public set the hashes of its files; for a user's folder its contents; for
-    a builder in a user's file its source. Paths, dates and machines are not.
+    ``spec`` has ``name``, ``params`` and ``entry`` (see ``lossbench.catalogue.registry.DataSpec``). Counted
+    in are the name, the declared version and all parameters; for a public set the hashes of its files; for a
+    user's folder its contents; for a builder in a user's file its source. Paths, dates and machines are not.
     """
     content, params = content_of(spec.name, spec.params)
     if content is None and spec.entry.family == "user":
@@ -28,7 +29,9 @@ def identity(spec: Any) -> str:
 
 
 def content_of(name: str, params: dict) -> tuple[str | None, dict]:
-    """Return the hash of the files behind a data set (None where there are none) and its parameters without paths."""
+    """Return the hash of the files behind a data set (None where there are none) and its parameters without
+    paths.
+    """
     params = dict(params)
     if name in PUBLIC:
         return f"{FORMAT} {fetch.registry_hash(public_source(name, params))}", params

@@ -1,4 +1,6 @@
-"""What ``lossbench data inspect`` tells of a user's folder: what was understood, what is suspicious, and where to start from."""
+"""What ``lossbench data inspect`` tells of a user's folder: what was understood, what is suspicious, and
+where to start from.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,10 @@ LOSSES = ("ce", "dice", "dice_ce", "focal")
 def inspect(path: str | Path) -> dict[str, Any]:
     """Return what was understood of a folder of images and masks, a task folder or a MedSegBench file.
 
-    Keys: ``path, layout, pairs, looked_at, sizes, split``; ``classes``: rows of ``id, name, fraction`` (of pixels that are not void), ``present``
-    (share of images), ``median_object`` (pixels of a connected region); ``empty``: share of images without foreground; ``suspicious``: sentences;
-    ``spec``: the data set's spec string; ``experiment``: a TOML text to start from.
+    Keys: ``path, layout, pairs, looked_at, sizes, split``; ``classes``: rows of ``id, name, fraction`` (of
+    pixels that are not void), ``present`` (share of images), ``median_object`` (pixels of a connected
+    region); ``empty``: share of images without foreground; ``suspicious``: sentences; ``spec``: the data
+    set's spec string; ``experiment``: a TOML text to start from.
     """
     layout = layouts.find(path, strict=False)
     suspicious = [f"{len(layout.unmatched)} unmatched: {layout.unmatched[0]}"] if layout.unmatched else []
@@ -100,7 +103,8 @@ def _split(layout: layouts.Layout, suspicious: list[str]) -> str:
     groups = {pair.group or pair.name for pair in layout.pairs}
     if len(groups) < 3:
         suspicious.append(
-            f"there are {len(groups)} independent units; a split into train, val and test needs three, trust needs twenty or more"
+            f"there are {len(groups)} independent units; a split into train, val and test needs "
+            "three, trust needs twenty or more"
         )
     grouped = any(pair.group for pair in layout.pairs)
     unit = f"{len(groups)} groups (groups.csv)" if grouped else "single images (no groups.csv)"
@@ -113,7 +117,9 @@ def _split(layout: layouts.Layout, suspicious: list[str]) -> str:
 def _coding(
     layout: layouts.Layout, masks: list[np.ndarray], suspicious: list[str]
 ) -> tuple[dict[str, Any], folder.Coding]:
-    """Return the options that the folder needs and how its values are read; what had to be guessed becomes a suspicion."""
+    """Return the options that the folder needs and how its values are read; what had to be guessed becomes a
+    suspicion.
+    """
     counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
     values = np.flatnonzero(counts)
     declared = len(layout.classes) if layout.classes else None
@@ -130,7 +136,8 @@ def _coding(
         if len(values) > folder.MANY:
             options, why = (
                 {"threshold": 127},
-                f"the masks hold {len(values)} grey values and look anti-aliased: read as foreground above 127",
+                f"the masks hold {len(values)} grey values and look anti-aliased: read as foreground "
+                "above 127",
             )
         else:
             options, why = (
@@ -151,7 +158,8 @@ def _coding(
     if VOID in values and coding.ids[VOID] == VOID:
         share = counts[VOID] / counts.sum()
         suspicious.append(
-            f"the value 255 covers {share:.2%} of the pixels and is read as void (left out of losses and scores)"
+            f"the value 255 covers {share:.2%} of the pixels and is read as void (left out of losses "
+            "and scores)"
         )
     coding.ids[coding.ids < 0] = VOID
     return options, coding
@@ -190,12 +198,14 @@ def _doubts(masks: list[np.ndarray], rows: list[dict], empty: float, count: int)
     found += [f"class {row['id']} ({row['name']}) never occurs" for row in rows[1:] if row["present"] == 0]
     if empty:
         found.append(
-            f"{empty:.1%} of the images hold no foreground; how losses treat them decides their false positives"
+            f"{empty:.1%} of the images hold no foreground; how losses treat them decides their false "
+            "positives"
         )
     small = [row for row in rows[1:] if row["smallest_object"] is not None and row["smallest_object"] < 10]
     if small:
         found.append(
-            f"objects as small as {min(row['smallest_object'] for row in small)} px occur; images are cropped, never shrunk"
+            f"objects as small as {min(row['smallest_object'] for row in small)} px occur; images are "
+            "cropped, never shrunk"
         )
     if count < 20:
         found.append(f"{count} images are few: expect wide intervals")
@@ -213,13 +223,16 @@ def _look_alikes(pairs, names: list[str], layout: layouts.Layout) -> list[str]:
     if len(alike):
         involved = len(set(alike.ravel().tolist()))
         a, b = alike[0]
-        found.append(f"{involved} images have a near-duplicate ('{names[a]}' and '{names[b]}'): a random split may leak; give what shows "
+        found.append(f"{involved} images have a near-duplicate ('{names[a]}' and '{names[b]}'): a random split may "
+            "leak; give what shows "
                      "one thing one group in groups.csv (name,group)")  # fmt: skip
     return found
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Return a 24 x 24 thumbnail of the first channel (of a volume's middle slice) as a unit vector of mean 0."""
+    """Return a 24 x 24 thumbnail of the first channel (of a volume's middle slice) as a unit vector of mean
+    0.
+    """
     plane = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2]
     for axis in (0, 1):
         extent = plane.shape[axis]

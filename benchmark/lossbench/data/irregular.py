@@ -1,4 +1,6 @@
-"""Scenes of irregular regions: level sets of smooth random fields, whose area in each image is set to the pixel."""
+"""Scenes of irregular regions: level sets of smooth random fields, whose area in each image is set to the
+pixel.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ from lossbench.data.posterior import disturb, sizes
 
 
 def draw(scene, part: str, count: int, seed: int):
-    """Return images, masks, None (no posterior: the sum over fields has no closed form) and expected class fractions
-    of one part.
+    """Return images, masks, None (no posterior: the sum over fields has no closed form) and expected class
+    fractions of one part.
 
-    Class after class takes the pixels where its own random field is highest among those still free, exactly as many as
-    its share says; a distractor region, of the mean area of a class, comes last, looks half as bright as the first
-    class and is background.
+    Class after class takes the pixels where its own random field is highest among those still free, exactly
+    as many as its share says; a distractor region, of the mean area of a class, comes last, looks half as
+    bright as the first class and is background.
     """
     geometry, labels, noise = (
         stream("scenes", f"{part}/{what}", seed) for what in ("geometry", "labels", "noise")

@@ -1,4 +1,6 @@
-"""Finding the pairs in what a user points at: images/ beside masks/, an nnU-Net or Decathlon task, or a MedSegBench file."""
+"""Finding the pairs in what a user points at: images/ beside masks/, an nnU-Net or Decathlon task, or a
+MedSegBench file.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layout:
-    """What was understood of a folder: its kind, the pairs, the class names where they are declared, and what could not be used."""
+    """What was understood of a folder: its kind, the pairs, the class names where they are declared, and what
+    could not be used.
+    """
 
     kind: str
     root: Path
@@ -59,7 +63,9 @@ class Layout:
 
 
 def find(path: str | Path, *, strict: bool = True) -> Layout:
-    """Return the layout of a folder; with ``strict`` an unmatched file raises UserError, else it is listed as unmatched."""
+    """Return the layout of a folder; with ``strict`` an unmatched file raises UserError, else it is listed as
+    unmatched.
+    """
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{path}: there is no such folder or file")
@@ -67,7 +73,8 @@ def find(path: str | Path, *, strict: bool = True) -> Layout:
         if root.suffix.lower() == ".npz":
             return Layout("a MedSegBench file", root, [], extra_files=(root,))
         raise UserError(
-            f"{path}: expected a folder with images/ and masks/, a task folder with dataset.json, or a MedSegBench .npz"
+            f"{path}: expected a folder with images/ and masks/, a task folder with dataset.json, or "
+            "a MedSegBench .npz"
         )
     layout = _task(root) if (root / "dataset.json").is_file() else _plain(root)
     if strict and layout.unmatched:
@@ -75,7 +82,8 @@ def find(path: str | Path, *, strict: bool = True) -> Layout:
         raise UserError(f"{root}: {layout.unmatched[0]}{more}; every image needs a mask of the same stem")
     if not layout.pairs:
         raise UserError(
-            f"{root}: holds no pair of image and mask; files of one stem are looked for in images/ and masks/ ({', '.join(SUFFIXES)})"
+            f"{root}: holds no pair of image and mask; files of one stem are looked for in images/ "
+            f"and masks/ ({', '.join(SUFFIXES)})"
         )
     return layout
 
@@ -95,7 +103,9 @@ def _plain(root: Path) -> Layout:
 
 
 def _by_stem(folder: Path, endings: tuple[str, ...] = ()) -> dict[str, Path]:
-    """Return the supported files below a folder by their relative stem; hidden files (such as macOS's ._*) are passed over."""
+    """Return the supported files below a folder by their relative stem; hidden files (such as macOS's ._*)
+    are passed over.
+    """
     found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*")):
         if (
@@ -113,7 +123,9 @@ def _by_stem(folder: Path, endings: tuple[str, ...] = ()) -> dict[str, Path]:
 
 
 def _task(root: Path) -> Layout:
-    """Read a Decathlon task (its list of training pairs) or an nnU-Net task (channels as case_0000, case_0001, ...)."""
+    """Read a Decathlon task (its list of training pairs) or an nnU-Net task (channels as case_0000,
+    case_0001, ...).
+    """
     file = root / "dataset.json"
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
@@ -168,7 +180,9 @@ def _decathlon(root: Path, file: Path, listed: list, classes) -> Layout:
 
 
 def _class_names(labels, file: Path) -> tuple[str, ...] | None:
-    """Return names by id from {"0": "background"} (Decathlon) or {"background": 0} (nnU-Net); regions and gaps are refused."""
+    """Return names by id from {"0": "background"} (Decathlon) or {"background": 0} (nnU-Net); regions and
+    gaps are refused.
+    """
     if labels is None:
         return None
     try:
@@ -190,7 +204,9 @@ def _class_names(labels, file: Path) -> tuple[str, ...] | None:
 
 
 def _with_tables(layout: Layout) -> Layout:
-    """Return the layout with the groups of groups.csv and the parts of split.csv, where the folder holds them."""
+    """Return the layout with the groups of groups.csv and the parts of split.csv, where the folder holds
+    them.
+    """
     groups, parts, extra = {}, {}, list(layout.extra_files)
     for name, column, table in (("groups.csv", "group", groups), ("split.csv", "split", parts)):
         file = layout.root / name
@@ -213,7 +229,8 @@ def _with_tables(layout: Layout) -> Layout:
         present = {PARTS[part.lower()] for part in parts.values()}
         if present != {"train", "val", "test"}:
             raise UserError(
-                f"{layout.root / 'split.csv'}: has no images for {', '.join(sorted({'train', 'val', 'test'} - present))}"
+                f"{layout.root / 'split.csv'}: has no images for "
+                f"{', '.join(sorted({'train', 'val', 'test'} - present))}"
             )
     pairs = [
         Pair(p.name, p.images, p.mask, groups.get(p.name, ""), PARTS[parts[p.name].lower()] if parts else "")
@@ -250,7 +267,9 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def content_hash(path: str) -> str:
-    """Return 16 hexadecimal digits over names and contents of the files that the folder's data set is made from."""
+    """Return 16 hexadecimal digits over names and contents of the files that the folder's data set is made
+    from.
+    """
     root = Path(path).expanduser()
 
     def compute() -> str:

@@ -1,4 +1,6 @@
-"""MedSegBench files (.npz): read directly, with their official split; the package that made them is not needed."""
+"""MedSegBench files (.npz): read directly, with their official split; the package that made them is not
+needed.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ PARTS = ("train", "val", "test")
 def read(path: Path, category: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return images (N, H, W[, 3]) and labels (N, H, W) of each part.
 
-    Keys are ``{part}_images`` and ``{part}_label`` (singular), with a suffix such as ``_C1`` for sets in categories; some share their images
-    among the categories. A trailing axis of one is dropped.
+    Keys are ``{part}_images`` and ``{part}_label`` (singular), with a suffix such as ``_C1`` for sets in
+    categories; some share their images among the categories. A trailing axis of one is dropped.
     """
     suffix = f"_{category}" if category else ""
     try:
@@ -28,7 +30,8 @@ def read(path: Path, category: str = "") -> dict[str, tuple[np.ndarray, np.ndarr
             if f"train_label{suffix}" not in keys:
                 if not offered and "train_label" not in keys:
                     raise UserError(
-                        f"{path}: is not a MedSegBench file; it holds {', '.join(sorted(keys)[:6])}, expected train_images, train_label, ..."
+                        f"{path}: is not a MedSegBench file; it holds {', '.join(sorted(keys)[:6])}, "
+                        "expected train_images, train_label, ..."
                     )
                 choices = ", ".join(f"'{c}'" for c in offered) or "none, leave 'category' out"
                 raise UserError(

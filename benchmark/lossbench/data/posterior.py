@@ -1,5 +1,5 @@
-"""The exact p(class | image) of a scene: sum over every template and place by FFT, and over which tile holds what by
-counting.
+"""The exact p(class | image) of a scene: sum over every template and place by FFT, and over which tile holds
+what by counting.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ CHUNK = 32  # tiles at a time, so that the scores of all templates stay in the p
 
 
 def evidence(tiles: np.ndarray, kind: Family, level: float, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return log p(tile | it holds one object of this kind) - log p(tile | nothing) and p(pixel labelled | tile holds
-    one).
+    """Return log p(tile | it holds one object of this kind) - log p(tile | nothing) and p(pixel labelled |
+    tile holds one).
 
-    ``tiles`` (B, *tile). With x = level * appearance + noise * white Gaussian, template t at place c has the log
-    likelihood ratio (level <x, a_tc> - level^2 |a_t|^2 / 2) / noise^2; places are uniform, templates have their prior
-    weight. Both sums run over all places at once as correlations (cyclic, yet exact: no allowed place wraps). Shapes
-    (B,) and (B, *tile), float64 and float32.
+    ``tiles`` (B, *tile). With x = level * appearance + noise * white Gaussian, template t at place c has the
+    log likelihood ratio (level <x, a_tc> - level^2 |a_t|^2 / 2) / noise^2; places are uniform, templates have
+    their prior weight. Both sums run over all places at once as correlations (cyclic, yet exact: no allowed
+    place wraps). Shapes (B,) and (B, *tile), float64 and float32.
     """
     parts = [_evidence(tiles[at : at + CHUNK], kind, level, noise) for at in range(0, len(tiles), CHUNK)]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
@@ -62,12 +62,12 @@ def _evidence(tiles, kind, level, noise):
 
 
 def assignment(logs: np.ndarray, counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log evidence of a random arrangement of contents over tiles and the probability that tile j holds
-    content t.
+    """Return the log evidence of a random arrangement of contents over tiles and the probability that tile j
+    holds content t.
 
-    ``logs`` (B, M, T) log evidence of tile j under content t; ``counts`` how many tiles hold each content, summing to
-    M; every arrangement is equally likely. Forward and backward sums over the states "how many of each content are
-    used". Shapes (B,), (B, M, T).
+    ``logs`` (B, M, T) log evidence of tile j under content t; ``counts`` how many tiles hold each content,
+    summing to M; every arrangement is equally likely. Forward and backward sums over the states "how many of
+    each content are used". Shapes (B,), (B, M, T).
     """
     batch, tiles, kinds = logs.shape
     forward = [{(0,) * kinds: np.zeros(batch)}]
@@ -145,12 +145,12 @@ class Outline:
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """T templates on one tile, each cut to its bounding box, which is placed at a uniformly drawn corner so that it
-    lies inside the tile.
+    """T templates on one tile, each cut to its bounding box, which is placed at a uniformly drawn corner so
+    that it lies inside the tile.
 
-    ``appearance[t]`` is the noise-free intensity at unit contrast; ``rank[t]`` orders the pixels from the inside out
-    (the n first are the object); ``probability[t]`` is p(label = 1 | template, place) per pixel; ``size[t]`` the
-    expected area; ``weight[t]`` the prior.
+    ``appearance[t]`` is the noise-free intensity at unit contrast; ``rank[t]`` orders the pixels from the
+    inside out (the n first are the object); ``probability[t]`` is p(label = 1 | template, place) per pixel;
+    ``size[t]`` the expected area; ``weight[t]`` the prior.
     """
 
     tile: tuple[int, ...]
@@ -168,8 +168,8 @@ class Family:
         return np.asarray(self.tile) - self.appearance[t].shape + 1
 
     def draw_label(self, t: int, uniform: float, rng: np.random.Generator) -> np.ndarray:
-        """Return one label drawn for template ``t``; ``uniform`` drives the shift of the whole boundary, ``rng`` the
-        pixels of the rim.
+        """Return one label drawn for template ``t``; ``uniform`` drives the shift of the whole boundary,
+        ``rng`` the pixels of the rim.
         """
         rank, area = self.rank[t], self.nominal[t]
         if self.outline.boundary_shift:
@@ -183,11 +183,11 @@ class Family:
 
 
 def sizes(mean: float, ratio: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return whole areas and their probabilities: log-uniform over a factor ``ratio``, with mean ``mean`` to within a
-    percent.
+    """Return whole areas and their probabilities: log-uniform over a factor ``ratio``, with mean ``mean`` to
+    within a percent.
 
-    A single area that rounding would change by more than a percent becomes a mixture of the two whole areas around it.
-    """
+    A single area that rounding would change by more than a percent becomes a mixture of the two whole areas
+    around it."""
     if ratio == 1:
         low = np.floor(mean)
         if mean >= 1 and abs(mean - np.round(mean)) <= 0.01 * mean:
@@ -207,8 +207,8 @@ def sizes(mean: float, ratio: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def family(shape: str, tile: tuple[int, ...], mean: float, ratio: float, outline: Outline) -> Family:
-    """Return the templates of one kind of object with mean area ``mean`` on a tile; raises UserError when they do not
-    fit.
+    """Return the templates of one kind of object with mean area ``mean`` on a tile; raises UserError when
+    they do not fit.
     """
     areas, chances = sizes(mean, ratio)
     distances = {"blob": _blob_distances, "vessel": _vessel_distances}[shape]
@@ -231,7 +231,9 @@ def family(shape: str, tile: tuple[int, ...], mean: float, ratio: float, outline
 
 
 def _template(distance, radius, area, outline, growth, shape, tile):
-    """Return appearance, rank, p(label), nominal area and expected area of one template, cut to its bounding box."""
+    """Return appearance, rank, p(label), nominal area and expected area of one template, cut to its bounding
+    box.
+    """
     order = np.argsort(distance, axis=None, kind="stable")
     rank = np.empty(distance.size, np.int32)
     rank[order] = np.arange(distance.size, dtype=np.int32)
@@ -265,15 +267,16 @@ def _template(distance, radius, area, outline, growth, shape, tile):
     if any(c > t for c, t in zip(cut, tile, strict=True)) or probability.sum() < area * 0.97:
         needed, there = ("x".join(map(str, extent)) for extent in (cut, tile))
         raise UserError(
-            f"scenes: a {shape} of {area} pixels with its edge needs {needed} pixels, but its tile has {there}; "
+            f"scenes: a {shape} of {area} pixels with its edge needs {needed} pixels, but its tile "
+            f"has {there}; "
             "lower 'foreground' (or 'size_ratio', 'boundary_shift', 'rim') or raise 'size'"
         )
     return appearance[box].astype(np.float32), rank[box], probability[box], nominal, probability.sum()
 
 
 def shift_probability(rank: np.ndarray, nominal: float, sigma: float, growth: int) -> np.ndarray:
-    """Return p(label = 1) by rank when the boundary's scale is 1 + sigma e with e a normal truncated at 3: p(nominal
-    scale^growth >= rank + 1/2).
+    """Return p(label = 1) by rank when the boundary's scale is 1 + sigma e with e a normal truncated at 3:
+    p(nominal scale^growth >= rank + 1/2).
     """
     needed = (((rank + 0.5) / nominal) ** (1 / growth) - 1) / sigma
     tail = ndtr(-CUT)
@@ -292,8 +295,8 @@ def _unbiased_area(ranks: np.ndarray, area: float, sigma: float, growth: int) ->
 
 
 def _grid(tile: tuple[int, ...], centre: tuple[float, ...]) -> list[np.ndarray]:
-    """Return coordinates on a canvas a little larger than the tile (so that what is too large is noticed) around a
-    fixed sub-pixel centre.
+    """Return coordinates on a canvas a little larger than the tile (so that what is too large is noticed)
+    around a fixed sub-pixel centre.
     """
     reach = [t // 2 + 5 for t in tile]
     return np.meshgrid(
@@ -302,7 +305,9 @@ def _grid(tile: tuple[int, ...], centre: tuple[float, ...]) -> list[np.ndarray]:
 
 
 def _blob_distances(tile, area: float, spread: float, few: bool):
-    """Return (distance, radius) of a ball and of ellipsoids of the same volume, less elongated where room is scarce."""
+    """Return (distance, radius) of a ball and of ellipsoids of the same volume, less elongated where room is
+    scarce.
+    """
     dims = len(tile)
     radius = (area / np.pi) ** 0.5 if dims == 2 else (0.75 * area / np.pi) ** (1 / 3)
     room = (min(tile) / 2 - 2.5) / spread
@@ -321,8 +326,8 @@ def _blob_distances(tile, area: float, spread: float, few: bool):
 
 
 def _vessel_distances(tile, area: float, spread: float, few: bool):
-    """Return (distance from the centre line, half-width) of bent lines in 2-D and of straight tubes in 3-D, at least
-    three times as long as wide.
+    """Return (distance from the centre line, half-width) of bent lines in 2-D and of straight tubes in 3-D,
+    at least three times as long as wide.
     """
     dims = len(tile)
     longest = 0.8 * min(tile)
@@ -337,7 +342,8 @@ def _vessel_distances(tile, area: float, spread: float, few: bool):
     if length < 6 * half * 0.99 and length >= longest:
         there = "x".join(map(str, tile))
         raise UserError(
-            f"scenes: a vessel of {area:.0f} pixels is not elongated in {there}; lower 'foreground' or raise 'size'"
+            f"scenes: a vessel of {area:.0f} pixels is not elongated in {there}; lower 'foreground' "
+            "or raise 'size'"
         )
     grid = _grid(tile, (0.31, 0.43, 0.37)[:dims])
     if dims == 2:
@@ -367,8 +373,8 @@ def _vessel_distances(tile, area: float, spread: float, few: bool):
 
 
 def disturb(masks, posterior, expected, share: float, rng: np.random.Generator):
-    """Erase a share of the foreground labels and set as many in the background at random; the posterior follows by the
-    same matrix.
+    """Erase a share of the foreground labels and set as many in the background at random; the posterior
+    follows by the same matrix.
     """
     gain = share * expected[1:] / expected[0]  # p(background pixel gets class k)
     uniform = rng.random(masks.shape, np.float32)

@@ -1,5 +1,5 @@
-"""Prepared arrays: built once, kept by what they are made from, and opened memory-mapped so that all workers share one
-copy.
+"""Prepared arrays: built once, kept by what they are made from, and opened memory-mapped so that all workers
+share one copy.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _found_sound: set[tuple] = set()  # the arrays that this process has compared wi
 
 @dataclass
 class Prepared:
-    """What a loader hands over before the split: arrays, and for every image its group, stratum, official part and
-    name.
+    """What a loader hands over before the split: arrays, and for every image its group, stratum, official
+    part and name.
     """
 
     images: np.ndarray
@@ -53,8 +53,8 @@ def open_prepared(
 ) -> Data:
     """Return the data set from the cache, building it first where it is not there.
 
-    The arrays depend on the parameters and on the contents of the raw files alone; the split is dealt here, from
-    ``seed``, unless the set has an official one. Nothing of an interrupted or failed build stays behind.
+    The arrays depend on the parameters and on the contents of the raw files alone; the split is dealt here,
+    from ``seed``, unless the set has an official one. Nothing of an interrupted or failed build stays behind.
     """
     folder = prepared_path(name, params, version)
     opened = _open(folder)
@@ -71,7 +71,8 @@ def open_prepared(
             raise UserError(f"{where}; free some space or set LOSSBENCH_CACHE to another folder") from None
         if opened is None:
             raise UserError(
-                f"{folder}: the prepared data set '{name}' cannot be read back; delete the folder and try again"
+                f"{folder}: the prepared data set '{name}' cannot be read back; delete the folder and "
+                "try again"
             )
     images, masks, meta = opened
     groups = np.asarray(meta["groups"], np.int64)
@@ -120,7 +121,9 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict] | None:
 
 
 def _sound(path: Path, array: np.ndarray, key: str, meta: dict) -> bool:
-    """Whether an array is the one that was prepared: by size and time of change, else by its digest, read through once a process."""
+    """Whether an array is the one that was prepared: by size and time of change, else by its digest, read
+    through once a process.
+    """
     mark = _mark(path)
     if mark == meta.get("marks", {}).get(key):
         return True
@@ -156,7 +159,8 @@ def _whole(meta: dict, count: int, dims: int) -> bool:
 def _write(folder: Path, made: Prepared, spec: str) -> None:
     if made.parts is None and len(set(made.groups)) < 3:
         raise UserError(
-            f"data set '{spec}': {len(set(made.groups))} independent units cannot be split into train, val and test; it needs three"
+            f"data set '{spec}': {len(set(made.groups))} independent units cannot be split into "
+            "train, val and test; it needs three"
         )
     spacing = made.spacing or (1.0,) * (made.masks.ndim - 1)
     validate(
@@ -196,8 +200,8 @@ def zscore(image: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def missing(spec: Any) -> str:
-    """Return the sentence that says how to get a public set that is not on this machine; an empty string if it is, or
-    is no public set.
+    """Return the sentence that says how to get a public set that is not on this machine; an empty string if
+    it is, or is no public set.
     """
     if spec.name not in PUBLIC:
         return ""
@@ -222,8 +226,8 @@ VIEWS = ("crop", "tiles", "whole")
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a set: its name, its independent unit, its stratum for the split and its part in an official
-    split.
+    """One picture of a set: its name, its independent unit, its stratum for the split and its part in an
+    official split.
     """
 
     name: str
@@ -242,12 +246,13 @@ def prepare(
     classes: tuple[str, ...] = ("background", "foreground"),
     notes: dict | None = None,
 ) -> Prepared:
-    """Return the windows of all pictures; ``read(name)`` gives image (C, H, W) and mask (H, W) with 255 for void.
+    """Return the windows of all pictures; ``read(name)`` gives image (C, H, W) and mask (H, W) with 255 for
+    void.
 
-    - view 'crop': ``per_image`` (or one) windows of ``size`` x ``size`` at native resolution, each around one whole
-      object drawn at random, or anywhere where the picture has none;
-    - view 'tiles': the windows that cover the picture, each pixel in one of them; ``per_image`` keeps that many, chosen
-      at random;
+    - view 'crop': ``per_image`` (or one) windows of ``size`` x ``size`` at native resolution, each around one
+      whole object drawn at random, or anywhere where the picture has none;
+    - view 'tiles': the windows that cover the picture, each pixel in one of them; ``per_image`` keeps that
+      many, chosen at random;
     - view 'whole': the pictures themselves, padded to a common size.
     Nothing is ever resized. Random choices depend on the picture's name alone.
     """

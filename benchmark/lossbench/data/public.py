@@ -1,5 +1,5 @@
-"""Four public sets of pictures, each with its traps handled where they are: tile defects, road cracks, streets,
-infrared targets.
+"""Four public sets of pictures, each with its traps handled where they are: tile defects, road cracks,
+streets, infrared targets.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def magnetic_tile(
 ) -> Data:
     """Return tiles with the defects of some kinds, and defect-free ones, as one binary task.
 
-    - ``kinds``: of Blowhole, Break, Crack, Fray, Uneven; ``free``: defect-free images for each image with a defect (at
-      most 952 in all), whole groups in an order that nests;
-    - ``view``, ``size``, ``per_image``: how windows are cut (nothing is resized), see docs/data.md. The anti-aliased
-      masks are cut at > 127. Six exposures show each tile, so the split is by tile (254 groups, derived by us), dealt
-      by kind.
+    - ``kinds``: of Blowhole, Break, Crack, Fray, Uneven; ``free``: defect-free images for each image with a
+      defect (at most 952 in all), whole groups in an order that nests;
+    - ``view``, ``size``, ``per_image``: how windows are cut (nothing is resized), see docs/data.md. The
+      anti-aliased masks are cut at > 127. Six exposures show each tile, so the split is by tile (254 groups,
+      derived by us), dealt by kind.
     """
     kinds = [str(kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
     for kind in kinds:
@@ -80,7 +80,9 @@ def magnetic_tile(
 
 
 def tile_items(kinds: list[str], free: float) -> list[Item]:
-    """Return the chosen images; a group's stratum is its rarest kind, so that each kind reaches each part of the split."""
+    """Return the chosen images; a group's stratum is its rarest kind, so that each kind reaches each part of
+    the split.
+    """
     rows = fetch.tile_groups()
     groups: dict[str, list[dict]] = {}
     for row in rows:
@@ -110,8 +112,8 @@ def mask_path(image: str) -> str:
 
 
 def read_tile(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return one tile (1, H, W) and its mask, cut at > 127: taking > 0 would count the anti-aliased edge (45 % more
-    crack).
+    """Return one tile (1, H, W) and its mask, cut at > 127: taking > 0 would count the anti-aliased edge (45
+    % more crack).
     """
     mask = read_picture(folder / mask_path(name), "L") > 127
     return read_picture(folder / name, "L")[None], mask.astype(np.uint8)
@@ -127,11 +129,11 @@ def crackforest(
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
 ) -> Data:
-    """Return road pictures (RGB) with thin cracks, by default six of the twenty-four 80 x 80 tiles of each of 118
-    pictures.
+    """Return road pictures (RGB) with thin cracks, by default six of the twenty-four 80 x 80 tiles of each of
+    118 pictures.
 
-    The masks are region codes: cracks are 2 and 4 (detached pieces); 1 is road and 3 is road *enclosed* by cracks, both
-    background.
+    The masks are region codes: cracks are 2 and 4 (detached pieces); 1 is road and 3 is road *enclosed* by
+    cracks, both background.
     """
     given = {
         "view": view, "size": size, "per_image": per_image, "val_fraction": val_fraction, "test_fraction": test_fraction,
@@ -173,13 +175,14 @@ def camvid(
     size: int = 120,
     per_image: int | None = 2,
 ) -> Data:
-    """Return street scenes (RGB, 360 x 480) in 11 classes, by default two of the twelve 120 x 120 tiles of each frame.
+    """Return street scenes (RGB, 360 x 480) in 11 classes, by default two of the twelve 120 x 120 tiles of
+    each frame.
 
-    - ``frames``: 'third' (123 train and 78 test frames) or 'all' (367/101/233, the official split). Id 11, unlabelled,
-      is void and not a class; class 0 (Sky) stands where binary tasks have their background. With 'third', whose source
-      has no validation frames, the last fifth of each training sequence is validation. The unit is a sequence's stretch
-      within one part: there are few, so intervals over frames are too narrow; sequence 0001TP gives its beginning to
-      train and its end to test (official).
+    - ``frames``: 'third' (123 train and 78 test frames) or 'all' (367/101/233, the official split). Id 11,
+      unlabelled, is void and not a class; class 0 (Sky) stands where binary tasks have their background. With
+      'third', whose source has no validation frames, the last fifth of each training sequence is validation.
+      The unit is a sequence's stretch within one part: there are few, so intervals over frames are too
+      narrow; sequence 0001TP gives its beginning to train and its end to test (official).
     """
     given = {"frames": frames, "view": view, "size": size, "per_image": per_image}
     name = "camvid_full" if frames == "all" else "camvid"
@@ -199,8 +202,8 @@ def camvid(
 
 
 def camvid_items(name: str) -> list[Item]:
-    """Return the frames with their part; where there are no validation frames, the last fifth of each training
-    sequence.
+    """Return the frames with their part; where there are no validation frames, the last fifth of each
+    training sequence.
     """
     paths = sorted(
         path for path in fetch.get_source(name).files if path.split("/")[1] in ("train", "val", "test")
@@ -237,10 +240,11 @@ def sirst(
     size: int = 96,
     per_image: int | None = None,
 ) -> Data:
-    """Return infrared frames (grey) with tiny targets (median 20 pixels, smallest 4), in the official split 256/85/86.
+    """Return infrared frames (grey) with tiny targets (median 20 pixels, smallest 4), in the official split
+    256/85/86.
 
-    One frame (Misc_111) has a mask of another size; its mask is brought to the frame by nearest neighbour. Frames are
-    cropped, never resized.
+    One frame (Misc_111) has a mask of another size; its mask is brought to the frame by nearest neighbour.
+    Frames are cropped, never resized.
     """
     given = {"view": view, "size": size, "per_image": per_image}
 
@@ -270,7 +274,9 @@ def sirst(
 
 
 def read_target(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return one frame (1, H, W) as grey values, whatever its mode, and its target mask (> 0) at the frame's size."""
+    """Return one frame (1, H, W) as grey values, whatever its mode, and its target mask (> 0) at the frame's
+    size.
+    """
     image = read_picture(folder / "images" / f"{name}.png", "L")
     mask = read_picture(folder / "masks" / f"{name}_pixels0.png", "L") > 0
     if mask.shape != image.shape:
@@ -304,15 +310,15 @@ def msd_hippocampus(
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
 ) -> Data:
-    """Return hippocampus MRI as axial slices (N, 1, 44, 60) or as volumes (N, 1, 44, 60, 48) at 1 mm, each volume
-    z-scored by itself.
+    """Return hippocampus MRI as axial slices (N, 1, 44, 60) or as volumes (N, 1, 44, 60, 48) at 1 mm, each
+    volume z-scored by itself.
 
     - ``view``: 'slices' across the third axis (28.6 % of them are without foreground), or 'volumes';
-    - ``subset``: how many of the 260 volumes, in an order that nests (the first 60 lie in the first 100); None takes
-      all;
-    - ``val_fraction``, ``test_fraction``: shares of the volumes; the split is by volume and depends on the seed.
-      Padding is 0 in the image and void (255) in the mask. The two sides of one person may be two volumes; which, is
-      not published.
+    - ``subset``: how many of the 260 volumes, in an order that nests (the first 60 lie in the first 100);
+      None takes all;
+    - ``val_fraction``, ``test_fraction``: shares of the volumes; the split is by volume and depends on the
+      seed. Padding is 0 in the image and void (255) in the mask. The two sides of one person may be two
+      volumes; which, is not published.
     """
     names = sorted(Path(p).name for p in fetch.get_source("msd_hippocampus").files if "/images/" in p)
     if subset is not None and not 3 <= subset <= len(names):

@@ -1,5 +1,5 @@
-"""Synthetic scenes whose truth is known: every factor of the study is a parameter, and most carry the exact posterior
-of each pixel.
+"""Synthetic scenes whose truth is known: every factor of the study is a parameter, and most carry the exact
+posterior of each pixel.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Scene:
         return self.size**self.dims
 
     def shares(self) -> np.ndarray:
-        """Return the share of each foreground class in the foreground: a geometric series from common to rare."""
+        """Return the share of each foreground class in the foreground: a geometric series from common to
+        rare.
+        """
         series = np.geomspace(1, 1 / self.class_ratio, self.classes - 1)
         return series / series.sum()
 
@@ -99,33 +101,35 @@ def scenes(
 ) -> Data:
     """Return scenes of objects at random places under white Gaussian noise, in 2-D or 3-D.
 
-    The model, in the order of drawing: an image is empty with the given share; its tiles (one, unless there are several
-    objects) hold objects, distractors or nothing in random arrangement; each object takes a template (shape, size) and
-    a place at random, all inside its tile; the intensity is ``level * appearance + noise * N(0, 1)``; the label follows
-    from the geometry alone. ``posterior`` is the exact p(class | whole image) of this model, for shapes 'blob' and
-    'vessel', under the size and emptiness of the image's own part of the split.
+    The model, in the order of drawing: an image is empty with the given share; its tiles (one, unless there
+    are several objects) hold objects, distractors or nothing in random arrangement; each object takes a
+    template (shape, size) and a place at random, all inside its tile; the intensity is ``level * appearance +
+    noise * N(0, 1)``; the label follows from the geometry alone. ``posterior`` is the exact p(class | whole
+    image) of this model, for shapes 'blob' and 'vessel', under the size and emptiness of the image's own part
+    of the split.
 
-    - ``foreground``: expected fraction of foreground pixels in an image that is not empty, all foreground classes
-      together;
-    - ``noise``: standard deviation of the noise; ``contrast``: intensity of the first class over the background (0);
-    - ``shape``: 'blob' (balls and ellipsoids), 'vessel' (bent lines, tubes), 'field' (level sets of random fields; no
-      posterior);
+    - ``foreground``: expected fraction of foreground pixels in an image that is not empty, all foreground
+      classes together;
+    - ``noise``: standard deviation of the noise; ``contrast``: intensity of the first class over the
+    background (0);
+    - ``shape``: 'blob' (balls and ellipsoids), 'vessel' (bent lines, tubes), 'field' (level sets of random
+      fields; no posterior);
     - ``objects``: objects of each foreground class in an image; ``size_ratio``: largest over smallest object,
       log-uniform (1 = one size);
-    - ``size_shift``: factor on the object size (pixels) in the test images; ``softness``: width in pixels of the ramp
-      at the edge;
-    - ``rim``: share of the expected area that lies in an uncertain rim whose pixels are labelled independently with
-      ``rim_probability``;
-    - ``boundary_shift``: sigma / radius of a random shift of the whole labelled boundary (normal, cut at 3 sigma) that
-      the image does not show;
-    - ``empty``, ``empty_test``: share of images without object in train and validation, and in test (None: as in
-      train);
-    - ``classes``: number of classes with the background; ``class_ratio``: pixels of the most common over the rarest
-      foreground class; ``proportions``: 'varying' draws the split among foreground classes for each image from
-      Dirichlet(1) (shape 'field' only);
-    - ``distractors``: objects of half the contrast that are background; ``label_noise``: share of foreground labels of
-      train and validation that are erased, as many being set at random in the background, so that the expected fraction
-      stays; test labels are clean.
+    - ``size_shift``: factor on the object size (pixels) in the test images; ``softness``: width in pixels of
+      the ramp at the edge;
+    - ``rim``: share of the expected area that lies in an uncertain rim whose pixels are labelled
+      independently with ``rim_probability``;
+    - ``boundary_shift``: sigma / radius of a random shift of the whole labelled boundary (normal, cut at 3
+      sigma) that the image does not show;
+    - ``empty``, ``empty_test``: share of images without object in train and validation, and in test (None: as
+      in train);
+    - ``classes``: number of classes with the background; ``class_ratio``: pixels of the most common over the
+      rarest foreground class; ``proportions``: 'varying' draws the split among foreground classes for each
+      image from Dirichlet(1) (shape 'field' only);
+    - ``distractors``: objects of half the contrast that are background; ``label_noise``: share of foreground
+      labels of train and validation that are erased, as many being set at random in the background, so that
+      the expected fraction stays; test labels are clean.
     """
     given = {key: value for key, value in locals().items() if key != "seed"}
     scene = _checked(given)
@@ -242,8 +246,8 @@ def draw_split(scene, part: str, count: int, seed: int):
 
 
 def _stratified(kind_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a uniform number for each tile, spread evenly over the tiles of a kind, so that realised sizes keep close
-    to their expectation.
+    """Return a uniform number for each tile, spread evenly over the tiles of a kind, so that realised sizes
+    keep close to their expectation.
     """
     uniform = np.empty(kind_of.shape)
     for kind in np.unique(kind_of):

@@ -1,5 +1,5 @@
-"""Splits that do not leak: whole groups are dealt to train, validation and test, and windows cut images without losing
-small targets.
+"""Splits that do not leak: whole groups are dealt to train, validation and test, and windows cut images
+without losing small targets.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ def deal(
 ) -> dict:
     """Return train, val and test indices with no group in two parts.
 
-    ``fractions`` are those of val and test, counted in groups; ``strata`` (one value per group member) are dealt one by
-    one, each with at least one group in val and test where it has three or more.
+    ``fractions`` are those of val and test, counted in groups; ``strata`` (one value per group member) are
+    dealt one by one, each with at least one group in val and test where it has three or more.
     """
     val, test = fractions
     if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
         raise UserError(
-            f"data set '{name}': the fractions of val ({val:g}) and test ({test:g}) must be above 0 and sum to less than 1"
+            f"data set '{name}': the fractions of val ({val:g}) and test ({test:g}) must be above 0 "
+            "and sum to less than 1"
         )
     groups = np.asarray(groups)
     strata = np.zeros(len(groups), int) if strata is None else np.asarray(strata)
     unique, first = np.unique(groups, return_index=True)
     if len(unique) < 3:
         raise UserError(
-            f"data set '{name}': {len(unique)} independent units cannot be split into train, val and test; it needs three"
+            f"data set '{name}': {len(unique)} independent units cannot be split into train, val and "
+            "test; it needs three"
         )
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for stratum in np.unique(strata):
@@ -50,8 +52,8 @@ def deal(
 
 
 def shuffle_key(text: str) -> str:
-    """Return a hash to sort by: an order that looks random, is the same everywhere, and nests (the first 60 lie in the
-    first 100).
+    """Return a hash to sort by: an order that looks random, is the same everywhere, and nests (the first 60
+    lie in the first 100).
     """
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -62,8 +64,8 @@ def rng_of(text: str) -> np.random.Generator:
 
 
 def crop_corner(mask: np.ndarray, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
-    """Return the corner of a window that holds one whole object (as far as it fits), or of a random one where there is
-    none.
+    """Return the corner of a window that holds one whole object (as far as it fits), or of a random one where
+    there is none.
     """
     from scipy import ndimage
 
@@ -83,11 +85,11 @@ def crop_corner(mask: np.ndarray, size: tuple[int, ...], rng: np.random.Generato
 def tile_corners(
     extent: tuple[int, ...], size: tuple[int, ...]
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return (corner, already covered margin) of the windows that cover an image; the last of a row is moved inside
-    the image.
+    """Return (corner, already covered margin) of the windows that cover an image; the last of a row is moved
+    inside the image.
 
-    What such a window shares with its neighbour is its margin, which is to be void, so that every pixel counts once.
-    """
+    What such a window shares with its neighbour is its margin, which is to be void, so that every pixel
+    counts once."""
     axes = []
     for length, wanted in zip(extent, size, strict=True):
         starts = list(range(0, max(length - wanted, 0) + 1, wanted))
@@ -103,8 +105,8 @@ def tile_corners(
 
 
 def window(image: np.ndarray, mask: np.ndarray, corner, size, margin=None) -> tuple[np.ndarray, np.ndarray]:
-    """Return image (C, *size) and mask (*size) cut at ``corner``; outside the image 0 and void; the ``margin`` is void
-    in the mask.
+    """Return image (C, *size) and mask (*size) cut at ``corner``; outside the image 0 and void; the
+    ``margin`` is void in the mask.
     """
     place = tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
     part, labels = image[(slice(None), *place)], mask[place]

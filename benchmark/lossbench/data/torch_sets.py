@@ -1,4 +1,6 @@
-"""Any data set object in the manner of torchvision, and torchvision's own segmentation sets by name, through one adapter."""
+"""Any data set object in the manner of torchvision, and torchvision's own segmentation sets by name, through
+one adapter.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,13 @@ def torchvision(
     size: int = 128,
     per_image: int | None = None,
 ) -> Data:
-    """Return one of torchvision's sets from a copy on this machine (nothing is downloaded): OxfordIIITPet, VOCSegmentation or Cityscapes.
+    """Return one of torchvision's sets from a copy on this machine (nothing is downloaded): OxfordIIITPet,
+    VOCSegmentation or Cityscapes.
 
-    ``root`` is what torchvision's class takes; ``limit`` keeps that many images of each official part (None: all), in an order that nests.
-    The official test (or validation) images are the test; a fifth of the training images is validation. Pets: the border of the trimap is void.
-    Cityscapes: ids become the 19 train ids, the rest is void; class 0 (road) stands where binary tasks have their background.
-    """
+    ``root`` is what torchvision's class takes; ``limit`` keeps that many images of each official part (None:
+    all), in an order that nests. The official test (or validation) images are the test; a fifth of the
+    training images is validation. Pets: the border of the trimap is void. Cityscapes: ids become the 19 train
+    ids, the rest is void; class 0 (road) stands where binary tasks have their background."""
     if name not in SETS:
         raise UserError(f"torchvision: there is no adapter for '{name}'{nearest(name, SETS)}")
     if not root:
@@ -119,10 +122,10 @@ def from_torchvision(
 ) -> Data:
     """Return any object whose items are (image, mask) pairs as a data set, in memory.
 
-    ``objects`` is one such object, split here by ``groups`` (default: each item its own) into ``fractions`` of val and test, or a dictionary with
-    the keys train, val and test. Images may be PIL pictures, arrays (H, W[, C]) or tensors (C, H, W); masks hold class ids below
-    ``num_classes`` after ``label_map`` (a dictionary from old to new ids, or a function of the array), and ``ignore_index`` for void.
-    """
+    ``objects`` is one such object, split here by ``groups`` (default: each item its own) into ``fractions``
+    of val and test, or a dictionary with the keys train, val and test. Images may be PIL pictures, arrays (H,
+    W[, C]) or tensors (C, H, W); masks hold class ids below ``num_classes`` after ``label_map`` (a dictionary
+    from old to new ids, or a function of the array), and ``ignore_index`` for void."""
     parts = objects if isinstance(objects, dict) else {"": objects}
     if isinstance(objects, dict) and set(parts) != set(SPLITS):
         raise UserError(f"{name}: the objects must be named train, val and test, got {sorted(parts)}")
@@ -159,7 +162,9 @@ def from_torchvision(
 def pair_of(
     pair: Any, label_map, ignore_index: int | None, num_classes: int, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return image (C, H, W) and mask (H, W) of class ids with 255 for void, from whatever one item of a data set object holds."""
+    """Return image (C, H, W) and mask (H, W) of class ids with 255 for void, from whatever one item of a data
+    set object holds.
+    """
     try:
         image, mask = pair[0], pair[1]
     except (TypeError, IndexError, KeyError):
@@ -193,6 +198,7 @@ def pair_of(
     strange = np.unique(mask[~void & ((mapped < 0) | (mapped >= num_classes))])
     if len(strange):
         raise UserError(
-            f"{where}: the mask holds {strange[0]}, which is no class below {num_classes}; give label_map or ignore_index"
+            f"{where}: the mask holds {strange[0]}, which is no class below {num_classes}; give "
+            "label_map or ignore_index"
         )
     return array.astype(np.float32), np.where(void, VOID, mapped).astype(np.uint8)

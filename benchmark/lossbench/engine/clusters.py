@@ -30,9 +30,11 @@ def settings(deaths: int, local: bool = True) -> dict[str, Any]:
     """Dask's configuration while a sweep runs, on workers of this machine or others."""
     return {
         "distributed.scheduler.allowed-failures": deaths - 1,  # Dask gives up at one more
-        "distributed.scheduler.worker-saturation": 1.0,  # no task waits on a worker and is blamed for its death
+        # no task waits on a worker and is blamed for its death
+        "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.active-memory-manager.start": False,
-        # After this a local worker that restarts slowly would be gone for good; a lost job is replaced no sooner.
+        # After this a local worker that restarts slowly would be gone for good; a lost job is replaced no
+        # sooner.
         "distributed.deploy.lost-worker-timeout": "1 day" if local else "10s",
         "distributed.worker.daemon": False,  # a data loader may need children
         "distributed.worker.profile.enabled": False,
@@ -47,7 +49,9 @@ def settings(deaths: int, local: bool = True) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Dask logs every death and every closing; the engine reports what matters, so its loggers are silent meanwhile."""
+    """Dask logs every death and every closing; the engine reports what matters, so its loggers are silent
+    meanwhile.
+    """
     loggers = [logging.getLogger(name) for name in NOISY]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -65,7 +69,8 @@ def interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # started later, from a thread of Dask's, it would unblock the signal there
+    # started later, from a thread of Dask's, it would unblock the signal there
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -74,7 +79,9 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def local(workers: int, gpus: tuple[int | str, ...] = (), per_gpu: int = 1, logs: Path | None = None) -> Any:
-    """Start one single-threaded process a core, or ``per_gpu`` processes on each GPU, on the loopback interface only."""
+    """Start one single-threaded process a core, or ``per_gpu`` processes on each GPU, on the loopback
+    interface only.
+    """
     from distributed import Nanny, Scheduler, SpecCluster
 
     no_dashboard = {
@@ -110,10 +117,11 @@ def local(workers: int, gpus: tuple[int | str, ...] = (), per_gpu: int = 1, logs
 
 
 def from_file(path: str | Path, logs: Path | None = None) -> tuple[Any, Watch]:
-    """Start the cluster of a TOML file: ``type`` is a class of dask-jobqueue, ``jobs`` how many jobs to keep alive.
+    """Start the cluster of a TOML file: ``type`` is a class of dask-jobqueue, ``jobs`` how many jobs to keep
+    alive.
 
-    What jobs print goes to ``logs``, else to the file's ``log_directory``, else to a folder in the user's cache. The watch that is
-    returned knows which jobs came to nothing."""
+    What jobs print goes to ``logs``, else to the file's ``log_directory``, else to a folder in the user's
+    cache. The watch that is returned knows which jobs came to nothing."""
     options = _read(Path(path))
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -166,7 +174,9 @@ def from_file(path: str | Path, logs: Path | None = None) -> tuple[Any, Watch]:
 
 
 def existing(address: str | Path) -> Any:
-    """Return a client of a Dask scheduler: its address (``tcp://host:8786``) or the path of its scheduler file."""
+    """Return a client of a Dask scheduler: its address (``tcp://host:8786``) or the path of its scheduler
+    file.
+    """
     from distributed import Client
 
     text = str(address)
@@ -304,7 +314,9 @@ class Watch:
         return Watched
 
     def look(self, cluster: Any) -> None:
-        """Count the jobs that ended without a worker, replace them, and raise NoWorkers when that leads nowhere."""
+        """Count the jobs that ended without a worker, replace them, and raise NoWorkers when that leads
+        nowhere.
+        """
         present = {
             str(worker.get("name")) for worker in dict(cluster.scheduler_info.get("workers", {})).values()
         }

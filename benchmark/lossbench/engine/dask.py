@@ -1,8 +1,9 @@
-"""The engine on Dask: keep every worker busy, notice who died and why, give up tasks that kill or hang, stop at once.
+"""The engine on Dask: keep every worker busy, notice who died and why, give up tasks that kill or hang, stop
+at once.
 
-Dask runs the tasks of a dead worker again by itself. What is added here: a sliding window of submitted tasks, blame
-only for the task that was really running, time limits, the reason of a death, and an end that leaves no process behind.
-"""
+Dask runs the tasks of a dead worker again by itself. What is added here: a sliding window of submitted tasks,
+blame only for the task that was really running, time limits, the reason of a death, and an end that leaves no
+process behind."""
 
 from __future__ import annotations
 
@@ -152,7 +153,9 @@ class _Driver:
             self.calls.event({"kind": "tick", "workers": self.threads, "running": running})
 
     def _submit(self) -> None:
-        """Keep as many tasks submitted as there are workers and a few more; no more, so that stopping is quick."""
+        """Keep as many tasks submitted as there are workers and a few more; no more, so that stopping is
+        quick.
+        """
         window = 2 * self.threads + 8 if self.elastic else self.threads + max(1, self.threads // 8)
         while self.waiting and len(self.flying) < window:
             flight = self.waiting.popleft()
@@ -237,14 +240,17 @@ class _Driver:
             return self._again(flight)
         value = out.get("value")
         if flight.deaths and isinstance(value, dict) and value.get("busy") and flight.found_busy < _PATIENCE:
-            # Its own dead worker seems to hold its cells: the caller buries those leases when it hears of the death.
+            # Its own dead worker seems to hold its cells: the caller buries those leases when it hears of the
+            # death.
             flight.found_busy += 1
             flight.not_before = time.monotonic() + 1
             return self._again(flight)
         self._settle(flight, Result(flight.task, attempts=max(1, flight.starts), **out))
 
     def _killed(self, flight: Flight) -> None:
-        """Dask counts all that were assigned to a dead worker; only a task that had started there is to blame."""
+        """Dask counts all that were assigned to a dead worker; only a task that had started there is to
+        blame.
+        """
         if flight.worker:
             self._died(flight)
         if len(flight.deaths) < self.limits.deaths and flight.submitted < _BLAMED_FALSELY:
@@ -294,7 +300,9 @@ class _Driver:
 def _connected(
     where: Where, calls: Calls, stop: threading.Event
 ) -> Iterator[tuple[Client, Callable[[], None]]]:
-    """A client of the wanted workers, and a look after jobs that died; closed afterwards, and with it all that was started for it."""
+    """A client of the wanted workers, and a look after jobs that died; closed afterwards, and with it all
+    that was started for it.
+    """
     cluster = client = watch = None
     try:
         with clusters.interrupts_blocked():

@@ -1,4 +1,5 @@
-"""What a person or a machine sees while cells run: live bars on a terminal, plain lines elsewhere, JSON lines on request.
+"""What a person or a machine sees while cells run: live bars on a terminal, plain lines elsewhere, JSON lines
+on request.
 
     with progress.show(tasks, workers=2, mode="auto") as display:      # auto, live, plain, json or quiet
         engines.run(tasks, function, on_event=display.event, on_result=display.result)
@@ -99,7 +100,9 @@ class Plain(Display):
 
 
 class JsonLines(Display):
-    """One JSON object a line: every event but "tick" as it comes, and every two seconds where the sweep stands."""
+    """One JSON object a line: every event but "tick" as it comes, and every two seconds where the sweep
+    stands.
+    """
 
     shown = -1e9
 
@@ -234,9 +237,10 @@ class Running:
 class Board:
     """Counts of cells, the running tasks, and the time left.
 
-    Time left: the seconds that a unit of cost takes are learnt for each group (data set and recipe) from its finished
-    tasks and from the running ones as far as they are; a group not seen yet takes the mean of all. What is left of
-    the cost, so weighted, is shared by the workers, and never less than a running task still needs."""
+    Time left: the seconds that a unit of cost takes are learnt for each group (data set and recipe) from its
+    finished tasks and from the running ones as far as they are; a group not seen yet takes the mean of all.
+    What is left of the cost, so weighted, is shared by the workers, and never less than a running task still
+    needs."""
 
     def __init__(self, tasks: Sequence[Task], workers: int, now: Callable[[], float] = time.monotonic):
         self.tasks = {task.name: task for task in tasks}

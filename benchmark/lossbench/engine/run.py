@@ -1,27 +1,30 @@
-"""Where tasks run: Dask's local cluster, any other Dask cluster, or this process; nothing else in the suite knows.
+"""Where tasks run: Dask's local cluster, any other Dask cluster, or this process; nothing else in the suite
+knows.
 
-A *task* is a stack of cells. Its function writes its own records through the store and returns a small summary.
+A *task* is a stack of cells. Its function writes its own records through the store and returns a small
+summary.
 
     def run_stack(payload):                              # module level: a worker finds it by its name
         results = store.Store(payload["results"])
         pairs = [(c["key"], c["fp"]) for c in payload["cells"]]
-        with results.claim(pairs) as mine:               # not yet recorded, and nobody else trains them
-            for record in train(mine, on_step=lambda cell, step, loss: emit("step", cell=cell, step=step, loss=loss)):
+        with results.claim(pairs) as mine:               # not yet recorded, and nobody else trains them for
+            record in train(mine, on_step=lambda cell, step, loss: emit("step", cell=cell, step=step,
+            loss=loss)):
                 results.write(record)
                 emit("cell", cell=record["key"], outcome=record["outcome"], seconds=record["cost"]["seconds"])
-        return {"busy": [p for p in pairs if not results.has(*p)]}       # another sweep trains them: results.wait
+        return {"busy": [p for p in pairs if not results.has(*p)]}       # another sweep trains them:
+        results.wait
 
     tasks = [engines.Task("scenes/dice/s0", {...}, cells=("1f..",), cost=4.0, group="scenes"), ...]
     summary = engines.run(tasks, run_stack, workers=2, on_event=display.event, on_result=handle)
     # handle(Result): result.ok, result.value, or result.kind, result.error (one sentence) and result.trace
     if summary.interrupted: ...                          # Ctrl-C or SIGTERM: all is stopped, nothing is lost
 
-Callbacks run in the calling thread. Events are dicts with a ``kind``, and with ``task`` (its name) where they belong to
-one: ``engine`` (text), ``start`` (worker, attempt), ``step`` (cell, step, steps, loss), ``cell`` (cell, outcome,
-seconds), ``end`` (ok), ``lost`` (why; it runs again; ``store.leases.bury(event["owner"])`` frees what it held, which
-matters where workers are on other hosts), ``tick`` (workers, running; about twice a second).
-Serial runs have the same callbacks, no processes, no time limit, and import no Dask.
-"""
+Callbacks run in the calling thread. Events are dicts with a ``kind``, and with ``task`` (its name) where they
+belong to one: ``engine`` (text), ``start`` (worker, attempt), ``step`` (cell, step, steps, loss), ``cell``
+(cell, outcome, seconds), ``end`` (ok), ``lost`` (why; it runs again; ``store.leases.bury(event["owner"])``
+frees what it held, which matters where workers are on other hosts), ``tick`` (workers, running; about twice a
+second). Serial runs have the same callbacks, no processes, no time limit, and import no Dask."""
 
 from __future__ import annotations
 
@@ -62,12 +65,13 @@ def run(
 ) -> Summary:
     """Run every task, in order, and return when all have a result or the user interrupts.
 
-    ``workers`` processes of one thread each (default: the usable cores), or ``per_gpu`` on each of ``gpus``; or, from
-    ``cluster``, a TOML file, those of a batch system; or, by ``scheduler``, those of a running Dask scheduler (its
-    address or file). A task whose worker dies runs again elsewhere, and is given up after ``deaths`` of them; one that
-    raises runs ``retries`` times more; one that runs over ``time_limit`` seconds is stopped with its worker. What
-    workers of this machine and jobs print goes to files in the folder ``logs``; without one, that of workers is lost
-    at the end. Raises UserError when the workers cannot be had.
+    ``workers`` processes of one thread each (default: the usable cores), or ``per_gpu`` on each of ``gpus``;
+    or, from ``cluster``, a TOML file, those of a batch system; or, by ``scheduler``, those of a running Dask
+    scheduler (its address or file). A task whose worker dies runs again elsewhere, and is given up after
+    ``deaths`` of them; one that raises runs ``retries`` times more; one that runs over ``time_limit`` seconds
+    is stopped with its worker. What workers of this machine and jobs print goes to files in the folder
+    ``logs``; without one, that of workers is lost at the end. Raises UserError when the workers cannot be
+    had.
     """
     tasks, start = list(tasks), time.monotonic()
     calls = Calls(on_event or (lambda event: None), on_result or (lambda result: None))

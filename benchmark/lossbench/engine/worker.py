@@ -1,4 +1,6 @@
-"""What runs inside a worker: one task at a time, its events on their way to the driver, a process fit for training."""
+"""What runs inside a worker: one task at a time, its events on their way to the driver, a process fit for
+training.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ _log = None
 
 
 def emit(kind: str, **facts: Any) -> None:
-    """Send an event of the running task to the driver. "step" events are thinned; nothing is sent outside a task."""
+    """Send an event of the running task to the driver. "step" events are thinned; nothing is sent outside a
+    task.
+    """
     send = getattr(_here, "send", None)
     if send is None:
         return
@@ -44,7 +48,9 @@ def emit(kind: str, **facts: Any) -> None:
 
 
 def prepare() -> None:
-    """Make this process fit for training, once: large malloc thresholds, and first in line when memory runs out."""
+    """Make this process fit for training, once: large malloc thresholds, and first in line when memory runs
+    out.
+    """
     global _prepared
     if _prepared:
         return
@@ -55,7 +61,9 @@ def prepare() -> None:
 
 
 def raise_malloc_thresholds() -> bool:
-    """Keep freed memory in the process: every step frees and asks for the same tensors. False where it is not glibc."""
+    """Keep freed memory in the process: every step frees and asks for the same tensors. False where it is not
+    glibc.
+    """
     trim, top_pad, mmap = -1, -2, -3
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -71,7 +79,9 @@ def raise_malloc_thresholds() -> bool:
 
 
 def call(function: str | Callable, payload: Any, send: Callable[[dict], None], interval: float = 0.0) -> dict:
-    """Run one task and return what became of it; an exception becomes a sentence, so that nothing odd is pickled."""
+    """Run one task and return what became of it; an exception becomes a sentence, so that nothing odd is
+    pickled.
+    """
     prepare()
     _here.send, _here.last, _here.interval = send, {}, max(interval, STEP_INTERVAL)
     start = time.perf_counter()
@@ -119,7 +129,9 @@ def dask_setup(worker: Any) -> None:
 
 
 def redirect_output(folder: str) -> None:
-    """Send what this process prints, crashes included, to ``folder/worker-<pid>.log`` and not into the live display."""
+    """Send what this process prints, crashes included, to ``folder/worker-<pid>.log`` and not into the live
+    display.
+    """
     global _log
     _log = open(os.path.join(folder, f"worker-{os.getpid()}.log"), "a", buffering=1)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,6 @@
-"""What is run: the recipe that all losses share, the cell with its key, and the experiment as the parts that its cells come from."""
+"""What is run: the recipe that all losses share, the cell with its key, and the experiment as the parts that
+its cells come from.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec
 
 PROTOCOL = 1  # raised whenever training, scoring or the network changes what the same cell would give
 
-# Fields that came after records had been written: left out of the digest at their first meaning, so that those records stay valid.
+# Fields that came after records had been written: left out of the digest at their first meaning, so that
+# those records stay valid.
 LATER = {"precision": "float32"}
 
 
@@ -48,7 +51,9 @@ class Recipe(Strict):
 
     @property
     def digest(self) -> str:
-        """Eight hex digits that name the recipe (not kept on the instance: ``model_copy`` would carry it over to a changed recipe)."""
+        """Eight hex digits that name the recipe (not kept on the instance: ``model_copy`` would carry it over
+        to a changed recipe).
+        """
         return _recipe_digest(self)
 
 
@@ -146,7 +151,9 @@ class Experiment:
         )[::-1]
 
     def cells(self) -> list[Cell]:
-        """Return all cells, each once; block after block (seeds outermost), so that an interrupted sweep holds complete comparisons."""
+        """Return all cells, each once; block after block (seeds outermost), so that an interrupted sweep
+        holds complete comparisons.
+        """
         found: dict[str, Cell] = {}
         for turn in range(max(len(part.seeds) for part in self.parts)):
             for part in self.parts:

@@ -107,7 +107,8 @@ def read_experiment(
     add_losses: tuple[str, ...] = (),
     tuning: bool = False,
 ) -> Experiment:
-    """Read and resolve an experiment file; ``data`` replaces its data sets, ``add_losses`` and ``extra_files`` add to its losses.
+    """Read and resolve an experiment file; ``data`` replaces its data sets, ``add_losses`` and
+    ``extra_files`` add to its losses.
 
     ``tuning`` leaves tuned learning rates open: that is when they are about to be searched.
     """
@@ -140,7 +141,9 @@ def read_experiment(
 
 
 def _on_other_data(raw: dict[str, Any], data: tuple[str, ...]) -> dict[str, Any]:
-    """Return the file's content as one cross on the data sets that the command line names; without losses of its own, with those of all parts."""
+    """Return the file's content as one cross on the data sets that the command line names; without losses of
+    its own, with those of all parts.
+    """
     parts = raw.get("part") if isinstance(raw.get("part"), list) else []
     losses = raw.get("losses") or [
         loss for part in parts if isinstance(part, dict) for loss in part.get("losses", [])
@@ -212,7 +215,8 @@ class _Reading:
         for key, values in listed.items():
             if not values:
                 self.problems.append(
-                    f"{self.path}:{line_of(self.text, [item.name] if where else [])}: {where}{key}: is missing"
+                    f"{self.path}:{line_of(self.text, [item.name] if where else [])}: {where}{key}: "
+                    "is missing"
                 )
         losses = self._losses(
             listed["losses"], () if item.fixed else self.added, "" if not item.losses else where
@@ -286,7 +290,9 @@ class _Reading:
         return tuple(found.values())
 
     def _labelled(self, parts: list[Part]) -> list[Part]:
-        """Return the parts with labels that also tell the recipes of one data set apart, by what each changes of the file's own recipe."""
+        """Return the parts with labels that also tell the recipes of one data set apart, by what each changes
+        of the file's own recipe.
+        """
         recipes: dict[str, set[str]] = {}
         for part in parts:
             for _, _, label, recipe in part.datasets:
@@ -318,7 +324,8 @@ class _Reading:
                 if folders.setdefault(spec.public.text, spec.text) != spec.text:
                     where = "--data" if self.given_data else f"{self.path}:"
                     self.problems.append(
-                        f"{where} {spec.text}: another data set is called '{spec.public.text}' too; rename one of the folders"
+                        f"{where} {spec.text}: another data set is called '{spec.public.text}' too; "
+                        "rename one of the folders"
                     )
 
     def _rates(self, found: Experiment) -> dict[tuple[str, str], float] | None:
@@ -376,7 +383,8 @@ def sentences(
     """
     lines: dict[str, str] = {}
     for item in error.errors(include_url=False):
-        # Union branches and validators add their own words to the location; only keys and indices stand in the file.
+        # Union branches and validators add their own words to the location; only keys and indices stand in
+        # the file.
         place = [p for p in item["loc"] if isinstance(p, int) or re.fullmatch(r"[A-Za-z_]\w*", str(p))]
         place = [p for p in place if p not in ("int", "tuple", "float", "constrained")]
         key = prefix
@@ -401,7 +409,9 @@ def sentences(
 
 
 def line_of(text: str, names: list[str]) -> int:
-    """Return the line where the last of the names first stands after the others; TOML readers keep no line numbers."""
+    """Return the line where the last of the names first stands after the others; TOML readers keep no line
+    numbers.
+    """
     lines, start, found = text.splitlines(), 0, 1
     for name in names:
         for number in range(start, len(lines)):
@@ -418,7 +428,9 @@ def line_of(text: str, names: list[str]) -> int:
 
 
 def read_rates(file: Path, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """Return (data set, loss) -> learning rate; UserError when the file or one of the wanted pairs is missing."""
+    """Return (data set, loss) -> learning rate; UserError when the file or one of the wanted pairs is
+    missing.
+    """
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
         rates = {(item["data"], item["loss"]): float(item["learning_rate"]) for item in raw["chosen"]}
@@ -434,7 +446,8 @@ def read_rates(file: Path, wanted: list[tuple[str, str]]) -> dict[tuple[str, str
         rate = rates.get((data, loss))
         if rate is None:
             raise UserError(
-                f"{file}: has no learning rate for loss '{loss}' on '{data}'; 'lossbench tune' on this experiment adds it"
+                f"{file}: has no learning rate for loss '{loss}' on '{data}'; 'lossbench tune' on "
+                "this experiment adds it"
             )
         if not 0 < rate < float("inf"):
             raise UserError(

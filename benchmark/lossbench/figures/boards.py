@@ -1,4 +1,6 @@
-"""The leaderboard as a picture: every data set, every loss, with its seeds, its interval and who may be the best."""
+"""The leaderboard as a picture: every data set, every loss, with its seeds, its interval and who may be the
+best.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ ALIKE = 0.7  # panels whose numbers of losses differ less than this share rows
 
 @figure("leaderboard", number=19, title="Dice score by data set and loss")
 def board(tables: Mapping[str, pd.DataFrame]):
-    """One panel a data set: mean at 0.5 with interval and single seeds, and the mean at the validation threshold."""
+    """One panel a data set: mean at 0.5 with interval and single seeds, and the mean at the validation
+    threshold.
+    """
     # The usual recipe only: learning-rate arms and factorials answer questions of their own.
     cells = points.of_parts(tables["cells"], "ladder", "board", "public")
     if "dice@0.5" not in cells or not len(cells):
@@ -51,8 +55,10 @@ def board(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("Dice (mean over images, then classes)", fontsize=9)
     left = len(facts) - len(wanted)
     says = (
-        "Bold with a dot: may be the best, that is, no other loss is shown to beat it on the same blocks (one-sided paired t tests, the best is "
-        "among them with 95 % confidence). Bars are 95 % t intervals over seeds; they show the spread of a single loss and must not be compared "
+        "Bold with a dot: may be the best, that is, no other loss is shown to beat it on the same "
+        "blocks (one-sided paired t tests, the best is "
+        "among them with 95 % confidence). Bars are 95 % t intervals over seeds; they show the "
+        "spread of a single loss and must not be compared "
         "by eye, since the losses of a seed share start and batches. Every panel has its own scale. "
         + (f"{left} more data set variants stand in the tables. " if left else "")
     ) + style.evidence(cells)
@@ -66,7 +72,9 @@ def board(tables: Mapping[str, pd.DataFrame]):
 
 
 def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
-    """Return a drawing and (axis, variant) pairs; panels with about as many losses share rows, so that all rows of text are equally high."""
+    """Return a drawing and (axis, variant) pairs; panels with about as many losses share rows, so that all
+    rows of text are equally high.
+    """
     counts = [int(losses.loc[row.dataset, row.recipe]) for row in wanted.itertuples()]
     order = sorted(zip(counts, wanted.itertuples(), strict=True), key=lambda pair: -pair[0])
     groups: list[list] = []
@@ -111,7 +119,9 @@ def _panel(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
 
 
 def _scale(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
-    """Show all means; intervals and seeds may leave the panel, as those of a loss that collapsed in one seed do."""
+    """Show all means; intervals and seeds may leave the panel, as those of a loss that collapsed in one seed
+    do.
+    """
     low = min(part["mean"].min(), part["mean_val"].min(), own["dice@0.5"].quantile(0.1))
     high = max(part["mean"].max(), part["mean_val"].max(), own["dice@0.5"].max())
     pad = max(0.08 * (high - low), 0.005)
@@ -197,7 +207,8 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("rank among the losses, 1 is best", fontsize=9)
     sets = max(map(len, tables_of.values()))
     says = (
-        f"Ranks within each block, mean over seeds (ticks: one a data set) and then over {sets} data sets (dots); losses in the order of the first "
+        f"Ranks within each block, mean over seeds (ticks: one a data set) and then over {sets} data "
+        "sets (dots); losses in the order of the first "
         "panel. Region size is ranked by its distance to the truth. "
         + (_bars(data) if data["critical_difference"].notna().any() else BOOTSTRAP)
         + "A rank depends on which losses take part; the paired differences elsewhere do not. "
@@ -217,14 +228,16 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
 
 
 BOOTSTRAP = (
-    f"Bars are 95 % percentile intervals when data sets are drawn anew; with fewer than {mean_ranks.ENOUGH} data sets no critical difference is "
+    "Bars are 95 % percentile intervals when data sets are drawn anew; with fewer than "
+    f"{mean_ranks.ENOUGH} data sets no critical difference is "
     "shown. "
 )
 
 
 def _bars(data: pd.DataFrame) -> str:
     return (
-        f"Bars are half the critical difference of Nemenyi's test to either side (up to {data['critical_difference'].max():.2f} ranks): losses whose "
+        "Bars are half the critical difference of Nemenyi's test to either side (up to "
+        f"{data['critical_difference'].max():.2f} ranks): losses whose "
         "bars do not overlap differ at the 5 % level. "
     )
 

@@ -1,8 +1,8 @@
-"""Every figure of the study as a pure function from tables to a drawing; `draw_all` saves them as SVG, PNG and CSV.
+"""Every figure of the study as a pure function from tables to a drawing; `draw_all` saves them as SVG, PNG
+and CSV.
 
-A figure is added by decorating a function in one of the modules below; report and command line then show it. It returns
-a `Drawn`, or raises `NothingToDraw` with the sentence that says which cells it lacks.
-"""
+A figure is added by decorating a function in one of the modules below; report and command line then show it.
+It returns a `Drawn`, or raises `NothingToDraw` with the sentence that says which cells it lacks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class NothingToDraw(Exception):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A drawing with what belongs to it: its caption, a description for those who cannot see it, and the numbers it
-    shows.
+    """A drawing with what belongs to it: its caption, a description for those who cannot see it, and the
+    numbers it shows.
     """
 
     name: str
@@ -59,8 +59,8 @@ _entries: dict[str, Entry] = {}
 
 
 def figure(name: str, *, number: int, title: str, theory: bool = False) -> Callable[[Callable], Callable]:
-    """Register ``function(tables) -> (figure, data, what the caption says, alternative text)``; theory figures take no
-    tables.
+    """Register ``function(tables) -> (figure, data, what the caption says, alternative text)``; theory
+    figures take no tables.
     """
 
     def keep(function: Callable) -> Callable:
@@ -127,7 +127,9 @@ def draw_everything(
 
 
 def draw_all(results: str | Path = "results") -> list[Path]:
-    """Draw every figure from the tables of a results folder into its folder ``figures``; returns the paths written."""
+    """Draw every figure from the tables of a results folder into its folder ``figures``; returns the paths
+    written.
+    """
     from lossbench.tables.compact import stored
 
     tables = stored(results, TABLES)

@@ -83,13 +83,19 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     axes[1][0].set_ylabel("|log size ratio|, hard")
     drawing.supxlabel("weight of the size term", fontsize=9)
     says = (
-        "T is the temperature of the softmax from which the size term takes the region size; weight 1 and T 10 are the authors' released setting. "
-        "Top: paired differences; both are means over seeds, of the masks at 0.5; under each field stands plain cross-entropy. Colours end at "
-        f"±{REACH:g} points and at a factor of 4; a |log size ratio| of 0.05 is an error of 5 %, one beyond 5 a collapse. At T 1 theory says that "
+        "T is the temperature of the softmax from which the size term takes the region size; weight "
+        "1 and T 10 are the authors' released setting. "
+        "Top: paired differences; both are means over seeds, of the masks at 0.5; under each field "
+        "stands plain cross-entropy. Colours end at "
+        f"±{REACH:g} points and at a factor of 4; a |log size ratio| of 0.05 is an error of 5 %, one "
+        "beyond 5 a collapse. At T 1 theory says that "
         "both terms change nothing where cross-entropy has converged. "
     ) + style.evidence(cells)
     best = data.sort_values("gain").iloc[-1]
-    alt = f"Largest gain over ce: {best['gain']:+.1f} points with {best['term']} at weight {best['weight']:g}, temperature {best['temperature']:g}."
+    alt = (
+        f"Largest gain over ce: {best['gain']:+.1f} points with {best['term']} at weight "
+        f"{best['weight']:g}, temperature {best['temperature']:g}."
+    )
     return (
         drawing,
         data.drop(columns="recipe").merge(
@@ -104,7 +110,9 @@ _LACKS = "needs cells of ce and of ce_l1 or ce_kl at two or more weights or temp
 
 
 def setting(loss: str) -> dict | None:
-    """Return term, weight and temperature of a loss that is a single size term beside CE, every default filled in; else None."""
+    """Return term, weight and temperature of a loss that is a single size term beside CE, every default
+    filled in; else None.
+    """
     from lossbench.catalogue.registry import parse_loss
 
     if not loss.startswith(TERMS):
@@ -124,7 +132,9 @@ def setting(loss: str) -> dict | None:
 
 @figure("empty_images", number=17, title="False alarms on images without foreground")
 def empty_images(tables: Mapping[str, pd.DataFrame]):
-    """Rows are losses, columns the share of empty training images: false-positive rate, its area, and Dice on the others."""
+    """Rows are losses, columns the share of empty training images: false-positive rate, its area, and Dice on
+    the others.
+    """
     cells = points.of_parts(tables["cells"], "empty")
     cells = cells.assign(**{EMPTY: numbers(cells, EMPTY)})
     if ALARM in cells:
@@ -158,8 +168,10 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
         axis.set_title(title)
     drawing.supxlabel("empty images in training, %", fontsize=9)
     says = (
-        "A false alarm is an empty test image in which at least one pixel is called foreground; the Dice is that of the images that hold an object. "
-        "Means over seeds. What a loss does with an empty image follows from its reduction and smoothing: the gradient of Dice of each image with "
+        "A false alarm is an empty test image in which at least one pixel is called foreground; the "
+        "Dice is that of the images that hold an object. "
+        "Means over seeds. What a loss does with an empty image follows from its reduction and "
+        "smoothing: the gradient of Dice of each image with "
         "almost no smoothing vanishes there, so nothing teaches the network to keep silent. "
     ) + style.evidence(cells)
     most = data["empty"].max()

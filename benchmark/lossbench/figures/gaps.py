@@ -21,8 +21,8 @@ ARMS = (("0.5", "dice@0.5", True, 0.97), ("val", "dice@val", False, 1.03))
     title="Dice score minus that of cross-entropy, at 0.5 and at the validation threshold",
 )
 def dice_gap(tables: Mapping[str, pd.DataFrame]):
-    """One panel a loss: paired difference of the Dice score to CE, in points (hundredths), against the foreground
-    fraction.
+    """One panel a loss: paired difference of the Dice score to CE, in points (hundredths), against the
+    foreground fraction.
     """
     cells = points.of_parts(tables["cells"], "ladder")
     if "dice@0.5" not in cells or "dice@val" not in cells or "ce" not in set(cells.get("loss", ())):
@@ -55,10 +55,12 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("foreground fraction, %", fontsize=9)
     drawing.supylabel("Dice minus that of ce, points", fontsize=9)
     says = (
-        "Above zero the loss scores higher than cross-entropy on the same blocks. Filled: masks at 0.5; open: threshold chosen on the "
-        "validation split, for both losses. What the open marks lose against the filled ones was the threshold (C10). Points are means of "
-        "paired differences over seeds, bars 95 % t intervals, cut at the axis. The axis is linear within one point of zero, logarithmic beyond. "
-        + style.evidence(cells)
+        "Above zero the loss scores higher than cross-entropy on the same blocks. Filled: masks at "
+        "0.5; open: threshold chosen on the "
+        "validation split, for both losses. What the open marks lose against the filled ones was the "
+        "threshold (C10). Points are means of "
+        "paired differences over seeds, bars 95 % t intervals, cut at the axis. The axis is linear "
+        "within one point of zero, logarithmic beyond. " + style.evidence(cells)
     )
     kept = [
         "loss",
@@ -84,7 +86,9 @@ def _limits(data: pd.DataFrame) -> tuple[float, float]:
 
 
 def _scale(axis, limits: tuple[float, float]) -> None:
-    """Linear within a point of zero and logarithmic beyond, since gaps of half a point and of fifty stand side by side."""
+    """Linear within a point of zero and logarithmic beyond, since gaps of half a point and of fifty stand
+    side by side.
+    """
     axis.set_yscale("symlog", linthresh=LINEAR, linscale=0.6)
     ticks = [sign * t for sign in (-1, 1) for t in (1, 3, 10, 30, 100) if limits[0] <= sign * t <= limits[1]]
     axis.set_yticks([0, *ticks], ["0", *(f"{t:+g}".replace("-", "−") for t in ticks)])
@@ -115,12 +119,18 @@ def _alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
     rarest = data["x"].min()
     at = data[data["x"] == rarest].pivot_table(index="loss", columns="arm", values="mean")
     parts = [
-        f"{row.loss_label} {at.loc[row.loss, '0.5']:+.1f} at 0.5 and {at.loc[row.loss, 'val']:+.1f} at the validation threshold"
+        (
+            f"{row.loss_label} {at.loc[row.loss, '0.5']:+.1f} at 0.5 and {at.loc[row.loss, 'val']:+.1f} "
+            "at the validation threshold"
+        )
         for row in losses.itertuples()
         if row.loss in at.index
     ]
     return (
-        f"Small panels, one a loss. At {style.percent(rarest)} foreground the difference to cross-entropy in points is: "
+        (
+            f"Small panels, one a loss. At {style.percent(rarest)} foreground the difference to "
+            "cross-entropy in points is: "
+        )
         + "; ".join(parts)
         + "."
     )
@@ -134,7 +144,9 @@ PANELS, LOSSES = 4, 6
 
 @figure("threshold_curves", number=13, title="Dice over the threshold, on the validation images")
 def threshold_curves(tables: Mapping[str, pd.DataFrame]):
-    """One panel a data set: mean validation Dice of each loss at the thresholds .01 to .99, with half the best Dice of CE."""
+    """One panel a data set: mean validation Dice of each loss at the thresholds .01 to .99, with half the
+    best Dice of CE.
+    """
     cells, curves = points.of_parts(tables["cells"], "ladder"), tables.get("thresholds")
     if curves is None or not len(cells) or "val_dice" not in curves:
         raise NothingToDraw("needs cells with threshold curves")
@@ -167,9 +179,12 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("threshold on the foreground probability", fontsize=9)
     _cut_legend(drawing, losses, looks, bool(told))
     says = (
-        "Lines are means over seeds, bands run from the lowest to the highest seed; a mark stands at the best threshold of each mean. For a true "
-        "posterior the threshold with the highest Dice is D*/2, half the Dice that it reaches: the vertical line is half the best Dice of "
-        "cross-entropy. A flat line, as Dice itself gives, means that there is nothing left to choose. Every panel has its own scale. "
+        "Lines are means over seeds, bands run from the lowest to the highest seed; a mark stands at "
+        "the best threshold of each mean. For a true "
+        "posterior the threshold with the highest Dice is D*/2, half the Dice that it reaches: the "
+        "vertical line is half the best Dice of "
+        "cross-entropy. A flat line, as Dice itself gives, means that there is nothing left to "
+        "choose. Every panel has its own scale. "
         + (f"{left} more losses are in the tables. " if left > 0 else "")
         + style.evidence(cells)
     )

@@ -20,7 +20,9 @@ LOSSES = 8
 
 @figure("object_sizes", number=15, title="Dice by the size of the true object")
 def object_sizes(tables: Mapping[str, pd.DataFrame]):
-    """One row a data set, at 0.5 and at the validation threshold: mean Dice in each fifth of the test images by true size."""
+    """One row a data set, at 0.5 and at the validation threshold: mean Dice in each fifth of the test images
+    by true size.
+    """
     cells = points.of_parts(tables["cells"], "sizes")
     arms = [
         (arm, title)
@@ -65,8 +67,10 @@ def object_sizes(tables: Mapping[str, pd.DataFrame]):
         axes[row][0].set_ylabel("Dice")
     _legend(drawing, losses, looks)
     says = (
-        "Test images (with an object) in fifths by true size; means over images, then seeds; bars 95 % t intervals over seeds, side by side so that "
-        "they can be seen. If per-image Dice weighs small and large objects alike and cross-entropy lets the large ones dominate, Dice is ahead on "
+        "Test images (with an object) in fifths by true size; means over images, then seeds; bars 95 "
+        "% t intervals over seeds, side by side so that "
+        "they can be seen. If per-image Dice weighs small and large objects alike and cross-entropy "
+        "lets the large ones dominate, Dice is ahead on "
         "the left of the left panels; what is gone in the right panels was the threshold. "
     ) + style.evidence(cells)
     own = points.of_variant(data[(data["arm"] == arms[0][0]) & (data["fifth"] == 1)], wanted.iloc[0])
@@ -110,7 +114,9 @@ BAND = 0.05  # 5 %: the margin of claims C2 and C3
 
 @figure("size_ratio", number=11, title="Predicted over true region size, by loss and foreground fraction")
 def size_ratio(tables: Mapping[str, pd.DataFrame]):
-    """One panel a loss: size of the mask at 0.5 (hard) and summed probability (soft), geometric means over seeds."""
+    """One panel a loss: size of the mask at 0.5 (hard) and summed probability (soft), geometric means over
+    seeds.
+    """
     cells = points.of_parts(tables["cells"], "ladder")
     if HARD not in cells or SOFT not in cells or not len(cells):
         raise NothingToDraw("needs cells with region sizes")
@@ -154,8 +160,10 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("foreground fraction, %", fontsize=9)
     drawing.supylabel("predicted / true region size", fontsize=9)
     says = (
-        "Hard size: area of the mask at 0.5; soft size: summed probability; both over the whole test split. Points are geometric means over "
-        "seeds, bars 95 % t intervals; the band is ±5 %, the thin line repeats the hard size of the first panel; "
+        "Hard size: area of the mask at 0.5; soft size: summed probability; both over the whole test "
+        "split. Points are geometric means over "
+        "seeds, bars 95 % t intervals; the band is ±5 %, the thin line repeats the hard size of the "
+        "first panel; "
         "arrow heads lie beyond the axis. " + style.evidence(cells)
     )
     alt = _alt(data, losses)
@@ -177,7 +185,9 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
 
 
 def _limits(means: pd.Series) -> tuple[float, float]:
-    """Return symmetric limits on the log axis: at least a factor 2, at most 16, wide enough for nearly all points."""
+    """Return symmetric limits on the log axis: at least a factor 2, at most 16, wide enough for nearly all
+    points.
+    """
     size = np.abs(np.log(means.replace([0, np.inf], np.nan).dropna()))
     wide = np.clip(np.quantile(size, 0.97) * 1.1 if len(size) else 1.0, np.log(2), np.log(16))
     return float(np.exp(-wide)), float(np.exp(wide))
@@ -218,7 +228,10 @@ def _alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
         f"{row.loss_label} {hard[row.loss]:.2f}" for row in losses.itertuples() if row.loss in hard.index
     ]
     return (
-        f"Small panels, one a loss. At {style.percent(rarest)} foreground the mask at 0.5 is this fraction of the true size: "
+        (
+            f"Small panels, one a loss. At {style.percent(rarest)} foreground the mask at 0.5 is this "
+            "fraction of the true size: "
+        )
         + ", ".join(parts)
         + "."
     )

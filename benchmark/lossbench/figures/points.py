@@ -1,5 +1,5 @@
-"""What several figures share: means with intervals at each foreground fraction, and how a ladder and a real set are
-drawn.
+"""What several figures share: means with intervals at each foreground fraction, and how a ladder and a real
+set are drawn.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
 
 
 def places(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a data set variant: where it stands on the foreground axis and whether its fraction was set (a
-    ladder) or measured.
+    """Return one row a data set variant: where it stands on the foreground axis and whether its fraction was
+    set (a ladder) or measured.
 
-    The ladder of a generator is told from others by its remaining parameters; the noise counts among them only where one
-    fraction comes at several noises, since a ladder of equal difficulty has another noise at each level. A scene at a single foreground fraction
-    is no ladder and stands for itself, as a public set does.
+    The ladder of a generator is told from others by its remaining parameters; the noise counts among them
+    only where one fraction comes at several noises, since a ladder of equal difficulty has another noise at
+    each level. A scene at a single foreground fraction is no ladder and stands for itself, as a public set
+    does.
     """
     dose = numbers(cells, DOSE)
     measured = numbers(cells, "foreground_true") if "foreground_true" in cells else dose
@@ -50,7 +51,9 @@ def means(cells: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def gaps(cells: pd.DataFrame, against: str, column: str) -> pd.DataFrame:
-    """Return mean and 95 % t interval of each loss's paired difference to ``against``, for each data set variant."""
+    """Return mean and 95 % t interval of each loss's paired difference to ``against``, for each data set
+    variant.
+    """
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
         if against not in set(part["loss"]):
@@ -82,8 +85,8 @@ def draw(
     label: str = "",
     shift: float = 1.0,
 ) -> None:
-    """Draw ladders as lines with intervals, real sets as single marks; values outside the limits become arrow heads at
-    the edge.
+    """Draw ladders as lines with intervals, real sets as single marks; values outside the limits become arrow
+    heads at the edge.
     """
     low, high = limits
     face = color if filled else style.PAPER
@@ -148,8 +151,8 @@ ORDER = ("recipe.batch", "recipe.learning_rate", "recipe.steps")  # of the varia
 def of_parts(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
     """Return the cells that belong to one of these parts; all cells where the experiment has none of them.
 
-    An experiment without parts is a single cross of losses and data sets, so all of it may answer the question.
-    """
+    An experiment without parts is a single cross of losses and data sets, so all of it may answer the
+    question."""
     if "parts" not in cells:
         return cells
     wanted = (
@@ -163,7 +166,9 @@ def of_parts(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
 
 
 def first_of(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """Return the cells of the first of these parts that the experiment has; all cells where it has none of them."""
+    """Return the cells of the first of these parts that the experiment has; all cells where it has none of
+    them.
+    """
     for name in names:
         found = of_parts(cells, name)
         if len(found) < len(cells):
@@ -172,7 +177,9 @@ def first_of(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
 
 
 def rarest_first(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a data set variant (dataset, recipe, label, foreground, n): by foreground fraction, then by batch and rate."""
+    """Return one row a data set variant (dataset, recipe, label, foreground, n): by foreground fraction, then
+    by batch and rate.
+    """
     table = cells.assign(
         foreground=numbers(cells, "foreground_true")
         .groupby(cells["dataset"], observed=True)
@@ -202,7 +209,9 @@ def of_variant(table: pd.DataFrame, variant) -> pd.DataFrame:
 
 
 def without_common(labels: list[str]) -> list[str]:
-    """Return labels without the clauses that all of them share ("batch 1, validations 20" and "batch 4, validations 20": the second)."""
+    """Return labels without the clauses that all of them share ("batch 1, validations 20" and "batch 4,
+    validations 20": the second).
+    """
     clauses = [label.split(", ") for label in labels]
     common = set(clauses[0]).intersection(*clauses[1:]) if len(labels) > 1 else set()
     return [

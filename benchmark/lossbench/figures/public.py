@@ -32,7 +32,9 @@ LEAST = 6.0  # points that a panel spans at least, so that hair's breadths do no
 
 @figure("public_sets", number=1, title="Five losses on public data sets: measured here, and published")
 def public_sets(tables: Mapping[str, pd.DataFrame]):
-    """Top: Dice of each public set, mean over seeds with interval; below: the published values of other sets, digitised."""
+    """Top: Dice of each public set, mean over seeds with interval; below: the published values of other sets,
+    digitised.
+    """
     cells = _real(points.of_parts(tables["cells"], "public"))
     if not len(cells) or "dice@0.5" not in cells:
         raise NothingToDraw(
@@ -60,9 +62,12 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
         axes[row][0].set_ylabel(f"Dice, % ({'here' if source == 'measured' else source})")
     _legend(drawing, looks)
     says = (
-        "Top: mean Dice of the masks at 0.5 over test images, then classes, bars 95 % t intervals over seeds; the losses of a seed share start and "
-        "batches, so that bars may overlap and the difference still be sure. Bottom: values that Liu et al. (2024) show for their networks and data "
-        "sets, read off the radar chart in their repository to about 0.1; they come without intervals, which of their size terms 'ce + l1' stands "
+        "Top: mean Dice of the masks at 0.5 over test images, then classes, bars 95 % t intervals "
+        "over seeds; the losses of a seed share start and "
+        "batches, so that bars may overlap and the difference still be sure. Bottom: values that Liu "
+        "et al. (2024) show for their networks and data "
+        "sets, read off the radar chart in their repository to about 0.1; they come without "
+        "intervals, which of their size terms 'ce + l1' stands "
         "for is not said, and the chart has no point for Dice on AMOS. Every panel has its own scale. "
     ) + style.evidence(cells)
     best = measured.sort_values("mean").groupby("label", sort=False).tail(1).sort_values("label")
@@ -75,7 +80,9 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
 
 
 def published() -> pd.DataFrame:
-    """Return the published values (label, loss, mean in percent, source), read from ``experiments/published.csv``."""
+    """Return the published values (label, loss, mean in percent, source), read from
+    ``experiments/published.csv``.
+    """
     from lossbench.analysis.claims import default_file
 
     names = {name: spec for spec, name in LOSSES.items()}
@@ -87,7 +94,9 @@ def published() -> pd.DataFrame:
 
 
 def _real(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of the five losses on data that were not generated, of data sets that at least two of them have."""
+    """Return the cells of the five losses on data that were not generated, of data sets that at least two of
+    them have.
+    """
     made = cells.get("data.noise", pd.Series(float("nan"), index=cells.index)).notna() | (
         cells["dataset_name"] == "scenes"
     )
@@ -178,9 +187,12 @@ def panel(tables: Mapping[str, pd.DataFrame]):
                 axis.set_xlabel(f"{value:.2f}", fontsize=8.5, labelpad=2)
         axes[y, 0].set_ylabel(style.fitting(name, 16), fontsize=8.5)
     says = (
-        "Numbers: Dice of this image, as recorded. The image is chosen by a rule: the median of the test images that hold every class, by their "
-        "mean Dice over the five losses (seed 0, last-step weights, threshold 0.5). Shown is the window around the true object, "
-        "coloured by class. The authors' own panel (Cityscapes; images not redistributable) gives for motorcycle, rider and bus: CE .58, .54, .70; "
+        "Numbers: Dice of this image, as recorded. The image is chosen by a rule: the median of the "
+        "test images that hold every class, by their "
+        "mean Dice over the five losses (seed 0, last-step weights, threshold 0.5). Shown is the "
+        "window around the true object, "
+        "coloured by class. The authors' own panel (Cityscapes; images not redistributable) gives "
+        "for motorcycle, rider and bus: CE .58, .54, .70; "
         "Dice .31, .55, .49; CE + Dice .70, .53, .44; CE + L1 .77, .69, .81 (read off their image)."
     )
     data = rows.drop(columns="pixels").reset_index(drop=True)
@@ -198,7 +210,9 @@ def picture(row: pd.Series) -> np.ndarray:
 
 
 def crop(truth: np.ndarray, least: int = 24) -> tuple[slice, slice]:
-    """Return the square window around the true object, half as wide again, inside the image; the whole image where there is no object."""
+    """Return the square window around the true object, half as wide again, inside the image; the whole image
+    where there is no object.
+    """
     inside = np.argwhere(truth > 0)
     if not len(inside):
         return slice(None), slice(None)

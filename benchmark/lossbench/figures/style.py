@@ -1,5 +1,5 @@
-"""How every figure looks: one colour a family of losses, safe for the colour-blind, the same in print, on white and on
-black.
+"""How every figure looks: one colour a family of losses, safe for the colour-blind, the same in print, on
+white and on black.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import pandas as pd
 
 INK, SOFT, RULE, PAPER = "#1c2430", "#5d6877", "#d5dae1", "#ffffff"
 
-# Each pair: on white, on black. Told apart by lightness as well as by hue; line style and marker repeat what colour
-# says.
+# Each pair: on white, on black. Told apart by lightness as well as by hue; line style and marker repeat what
+# colour says.
 FAMILIES = {
     "distribution": ("#0b63b8", "#6fb5ff"),
     "overlap": ("#c4480a", "#ff9a5a"),
@@ -27,7 +27,8 @@ FAMILIES = {
 
 OTHER = ("#535c69", "#aeb7c3")
 
-# Text inside coloured fields: other values than ink and paper, since those follow the reader's theme and the fields do not.
+# Text inside coloured fields: other values than ink and paper, since those follow the reader's theme and the
+# fields do not.
 ON_LIGHT, ON_DARK = "#10151c", "#fdfdfd"
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -53,8 +54,8 @@ WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
 
 @contextmanager
 def applied(salt: str) -> Iterator[None]:
-    """Draw in the house style; ``salt`` makes the ids inside an SVG the same every time, and different between
-    figures.
+    """Draw in the house style; ``salt`` makes the ids inside an SVG the same every time, and different
+    between figures.
     """
     import matplotlib
 
@@ -122,7 +123,9 @@ def _blank(width: float, height: float):
 
 
 def shape(panels: int, widest: int) -> tuple[int, int]:
-    """Return rows and columns for so many panels, at most ``widest`` in a row, with as few empty places as can be."""
+    """Return rows and columns for so many panels, at most ``widest`` in a row, with as few empty places as
+    can be.
+    """
     rows = -(-panels // widest)
     return rows, -(-panels // rows)
 
@@ -155,8 +158,8 @@ def ordered(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def lines(losses: pd.DataFrame) -> dict[str, dict]:
-    """Return marker, dash and colour of every loss: colour says the family; dash and marker differ between neighbours,
-    so that lines which lie on each other are both seen.
+    """Return marker, dash and colour of every loss: colour says the family; dash and marker differ between
+    neighbours, so that lines which lie on each other are both seen.
     """
     looks = {}
     for place, row in enumerate(losses.itertuples()):
@@ -191,7 +194,9 @@ def family_legend(drawing, losses: pd.DataFrame, others: Sequence = ()) -> None:
 
 
 def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: float, high: float) -> None:
-    """Draw a table as coloured fields, its first row on top, each with its text; a value that is missing stays blank."""
+    """Draw a table as coloured fields, its first row on top, each with its text; a value that is missing
+    stays blank.
+    """
     import matplotlib
 
     colormap = matplotlib.colormaps[colours]
@@ -222,7 +227,9 @@ def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: flo
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %", at most two digits."""
+    """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %", at most two
+    digits.
+    """
     return f"{100 * fraction:.2g} %"
 
 
@@ -232,8 +239,8 @@ def fitting(label: str, letters: int = 30) -> str:
 
 
 def foreground_axis(axis, levels: Sequence[float]) -> None:
-    """Make the x axis a logarithmic one of foreground fractions, ticked at the levels of a ladder if they are few and
-    far apart.
+    """Make the x axis a logarithmic one of foreground fractions, ticked at the levels of a ladder if they are
+    few and far apart.
     """
     axis.set_xscale("log")
     levels = sorted({x for x in levels if x > 0}) or [1.0]
@@ -244,14 +251,17 @@ def foreground_axis(axis, levels: Sequence[float]) -> None:
         levels = levels[:: max(1, -(-len(levels) // 6))]
     axis.set_xticks(levels, [percent(x).removesuffix(" %") for x in levels])
     axis.minorticks_off()
-    # Never less than a decade: with one data set, the small shift between two marks of one fraction would fill the axis.
+    # Never less than a decade: with one data set, the small shift between two marks of one fraction would
+    # fill the axis.
     low, high = axis.get_xlim()
     middle, reach = np.sqrt(low * high), max(np.sqrt(high / low), np.sqrt(10.0))
     axis.set_xlim(middle / reach, middle * reach)
 
 
 def log_axis(axis, values: Sequence[float], which: str) -> None:
-    """Make an axis ("x" or "y") logarithmic around these values, over at least a factor of two, with a few plainly written ticks."""
+    """Make an axis ("x" or "y") logarithmic around these values, over at least a factor of two, with a few
+    plainly written ticks.
+    """
     seen = np.asarray(values, dtype=float)
     seen = seen[np.isfinite(seen) & (seen > 0)]
     low, high = (seen.min(), seen.max()) if len(seen) else (0.1, 1.0)

@@ -69,15 +69,18 @@ def size_penalties():
     drawing.supxlabel("predicted / true region size", fontsize=9)
     drawing.legend(loc="outside upper center", ncols=4)
     says = (
-        "The size term of log-Dice, log(ph + yh), falls towards nothing and pulls with the same force however small the region is; CE's own size "
-        "term, KL(yh || ph), and the L1 term are least at the true size, but their pull fades with the foreground. "
+        "The size term of log-Dice, log(ph + yh), falls towards nothing and pulls with the same "
+        "force however small the region is; CE's own size "
+        "term, KL(yh || ph), and the L1 term are least at the true size, but their pull fades with "
+        "the foreground. "
         "No loss is these terms alone: the matching term pulls the other way."
     )
     return (
         drawing,
         data,
         says,
-        "Penalties against relative region size at 1, 5 and 20 % foreground; only Dice's is least at a vanishing region.",
+        "Penalties against relative region size at 1, 5 and 20 % foreground; only Dice's is least at "
+        "a vanishing region.",
     )
 
 
@@ -130,7 +133,8 @@ def dice_simplex():
         }
     )
     says = (
-        "Lines of equal penalty; each line holds as many of the points as the next. The dot is the truth (80, "
+        "Lines of equal penalty; each line holds as many of the points as the next. The dot is the "
+        "truth (80, "
         "15 and 5 %), the triangle the least penalty: "
         "for Dice the corner where the largest class takes every pixel, for CE the truth."
     )
@@ -138,7 +142,8 @@ def dice_simplex():
         drawing,
         data,
         says,
-        "Two triangles of predicted proportions; Dice's size term is least at the corner of the largest class, CE's at the truth.",
+        "Two triangles of predicted proportions; Dice's size term is least at the corner of the "
+        "largest class, CE's at the truth.",
     )
 
 
@@ -198,11 +203,13 @@ def gradient_mass():
     axes[0][1].set_ylabel("ratio of gradient masses")
     axes[0][1].set_xticks([1e-4, 1e-3, 1e-2, 1e-1], ["0.01", "0.1", "1", "10"])
     says = (
-        "Left: summed |gradient| on the logits of one object, relative to the largest; early: p = .2 everywhere, "
+        "Left: summed |gradient| on the logits of one object, relative to the largest; early: p = .2 "
+        "everywhere, "
         "late: p = .9 inside and the background gone. "
         "Only Dice of each image treats all sizes alike, "
         "and only late. Right: at a constant prediction p Dice pulls on foreground and background with "
-        "the same force at any imbalance, CE in proportion to the foreground: this is why Dice needs no class weights."
+        "the same force at any imbalance, CE in proportion to the foreground: this is why Dice needs "
+        "no class weights."
     )
     return (
         drawing,
@@ -267,14 +274,17 @@ def constant_prediction():
     drawing.legend(loc="outside upper center", ncols=3)
     says = (
         "Dots mark the constant each loss likes best, "
-        "the thin line the true foreground: Dice of the foreground starts from all foreground, with the background "
-        "in the mean from the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised Dice is flat: it pulls in no direction."
+        "the thin line the true foreground: Dice of the foreground starts from all foreground, with "
+        "the background "
+        "in the mean from the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised "
+        "Dice is flat: it pulls in no direction."
     )
     return (
         drawing,
         pd.concat(rows, ignore_index=True),
         says,
-        "Loss of a constant prediction for six losses at 1, 5 and 20 % foreground, with the best constant of each.",
+        "Loss of a constant prediction for six losses at 1, 5 and 20 % foreground, with the best "
+        "constant of each.",
     )
 
 
@@ -290,7 +300,9 @@ FLOOR = 1e-6  # proportions nearer than this are drawn there
 
 @figure("size_bound", number=5, title="Cross-entropy bounds the error in region size")
 def size_bound(tables: Mapping[str, pd.DataFrame]):
-    """One panel a data set: total error of the predicted proportions against cross-entropy, on the validation images."""
+    """One panel a data set: total error of the predicted proportions against cross-entropy, on the validation
+    images.
+    """
     cells, curves = points.of_parts(tables["cells"], "ladder"), tables.get("curves")
     two = cells[numbers(cells, "data.classes").fillna(2) == 2] if len(cells) else cells
     two = two[two["dataset_name"] == "scenes"] if len(two) else two
@@ -356,9 +368,12 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
     )
     share = data[data["last"]].groupby("loss_label", observed=True)["error"].median()
     says = (
-        "One mark a training: circles at its last step; dots at the earlier validated steps of the first seed. The line is the bound √(2 CE) on the "
-        "summed error of the two classes' predicted proportions (chain rule and Pinsker's inequality): whatever loss was trained, no network can "
-        f"lie above it, and a low cross-entropy forces the size to be right ({100 * held:.4g} % of {len(data)} marks lie below). A high one leaves "
+        "One mark a training: circles at its last step; dots at the earlier validated steps of the "
+        "first seed. The line is the bound √(2 CE) on the "
+        "summed error of the two classes' predicted proportions (chain rule and Pinsker's "
+        "inequality): whatever loss was trained, no network can "
+        f"lie above it, and a low cross-entropy forces the size to be right ({100 * held:.4g} % of "
+        f"{len(data)} marks lie below). A high one leaves "
         "it open. "
     ) + style.evidence(two)
     alt = (
@@ -371,7 +386,8 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
 
 
 def proportion_error(curves: pd.DataFrame) -> pd.Series:
-    """Return sum_k |ph_k - yh_k| of two classes, from what the curves hold of the foreground: r = ph / yh and log(ph + yh).
+    """Return sum_k |ph_k - yh_k| of two classes, from what the curves hold of the foreground: r = ph / yh and
+    log(ph + yh).
 
     |ph - yh| = (ph + yh) |r - 1| / (r + 1), and the background is off by the same amount.
     """

@@ -1,4 +1,6 @@
-"""Figure 8: how each loss gets there: validation Dice and soft region size while training, and how noisy the training loss is."""
+"""Figure 8: how each loss gets there: validation Dice and soft region size while training, and how noisy the
+training loss is.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ NOISE = "log_loss_noise"
     title="Validation Dice, soft region size and noise of the loss during training",
 )
 def training_curves(tables: Mapping[str, pd.DataFrame]):
-    """Columns are data sets; lines are means over seeds, bands their range; below, the noise of the training loss."""
+    """Columns are data sets; lines are means over seeds, bands their range; below, the noise of the training
+    loss.
+    """
     cells, curves = points.first_of(tables["cells"], "curves", "ladder"), tables.get("curves")
     if curves is None or not len(cells) or "val_dice" not in curves:
         raise NothingToDraw("needs cells with training curves")
@@ -66,7 +70,8 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
         axes[1][0].set_ylabel("soft size, predicted / true")
     _legend(drawing, losses, looks)
     says = (
-        "Lines are means over seeds, bands run from the lowest to the highest seed. A soft size still far from 1 at the last step means that the "
+        "Lines are means over seeds, bands run from the lowest to the highest seed. A soft size "
+        "still far from 1 at the last step means that the "
         "network had not finished learning how much foreground there is. "
         + (NOISE_SAYS if noise is not None else "")
         + (f"{left} more losses are in the tables. " if left > 0 else "")
@@ -94,7 +99,8 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
 
 
 NOISE_SAYS = (
-    "Bottom: standard deviation of the training loss about its running median in the second half of training, as a share of its fall "
+    "Bottom: standard deviation of the training loss about its running median in the second half of "
+    "training, as a share of its fall "
     "over the whole training; geometric means and 95 % t intervals over seeds. "
 )
 
@@ -116,7 +122,9 @@ def _lines(axis, own: pd.DataFrame, name: str, losses: pd.DataFrame, looks: dict
 
 
 def _noise(cells: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the noise of the training loss by data set and loss (geometric mean, interval), or None where it was not measured."""
+    """Return the noise of the training loss by data set and loss (geometric mean, interval), or None where it
+    was not measured.
+    """
     if NOISE not in cells or not cells[NOISE].notna().any():
         return None
     found = points.means(cells, NOISE)
@@ -192,7 +200,9 @@ BATCH_LOOKS = {
 
 @figure("loss_noise", number=7, title="Noise of the loss by object size, and by batch size", theory=True)
 def loss_noise():
-    """Left: standard deviation of the loss of one image; right: that of a batch of mixed sizes, relative to its mean."""
+    """Left: standard deviation of the loss of one image; right: that of a batch of mixed sizes, relative to
+    its mean.
+    """
     sizes = np.unique(np.geomspace(16, 4096, 9).round().astype(int))
     drawn, formula = by_size(sizes), by_formula(np.geomspace(16, 4096, 41))
     batches = by_batch(np.array([1, 2, 4, 8, 16, 32]))
@@ -240,18 +250,24 @@ def loss_noise():
     four = batches[batches["x"] == 4].set_index("case")["y"]
     told = ", ".join(f"{case} {four[case]:.2f}" for case in BATCH_LOOKS)
     says = (
-        f"Masks in which uncertain pixels are wrong independently with chance .1. Left: lines are the formulas, marks {DRAWS} simulated images each; "
-        f"the noise of Dice falls with object size as n^{_signed(slopes['Dice, errors over the area'])} where errors fall on the whole area (theory "
+        "Masks in which uncertain pixels are wrong independently with chance .1. Left: lines are the "
+        f"formulas, marks {DRAWS} simulated images each; "
+        "the noise of Dice falls with object size as "
+        f"n^{_signed(slopes['Dice, errors over the area'])} where errors fall on the whole area "
+        "(theory "
         f"−1/2) and n^{_signed(slopes['Dice, errors at the rim'])} at the rim (−3/4), that of CE grows as "
-        f"n^{_signed(slopes['CE, errors at the rim'])} (+1/4). Right: errors at the rim, log-uniform sizes; relative to its mean the noise is much "
-        f"the same (at four images {told}), so 'Dice is noisier' depends on what the noise is compared with. A simulation with a fixed seed, not a "
+        f"n^{_signed(slopes['CE, errors at the rim'])} (+1/4). Right: errors at the rim, log-uniform "
+        "sizes; relative to its mean the noise is much "
+        f"the same (at four images {told}), so 'Dice is noisier' depends on what the noise is "
+        "compared with. A simulation with a fixed seed, not a "
         "trained network."
     )
     return (
         drawing,
         data[["panel", "kind", "case", "x", "y"]],
         says,
-        "Log-log plot: the noise of Dice falls with the size of the object, that of CE grows; and the relative noise of a batch by its images.",
+        "Log-log plot: the noise of Dice falls with the size of the object, that of CE grows; and "
+        "the relative noise of a batch by its images.",
     )
 
 
@@ -283,7 +299,9 @@ def by_size(sizes: np.ndarray) -> pd.DataFrame:
 
 
 def by_batch(batches: np.ndarray) -> pd.DataFrame:
-    """Return standard deviation over mean of the loss of simulated batches of log-uniform object sizes, errors at the rim."""
+    """Return standard deviation over mean of the loss of simulated batches of log-uniform object sizes,
+    errors at the rim.
+    """
     rng = np.random.default_rng(1)
     rows = []
     for images in batches:

@@ -26,7 +26,9 @@ MOST = 300.0
 
 @figure("volume_bias", number=9, title="Bias of the predicted volume where the boundary is uncertain")
 def volume_bias(tables: Mapping[str, pd.DataFrame]):
-    """One panel a loss: bias in percent of mask and summed probability against the spread of the boundary, with theory lines."""
+    """One panel a loss: bias in percent of mask and summed probability against the spread of the boundary,
+    with theory lines.
+    """
     cells = points.of_parts(tables["cells"], "uncertain")
     cells = cells.assign(**{SHIFT: numbers(cells, SHIFT)})
     if SIZES[0][1] not in cells or cells[SHIFT].nunique() < 2:
@@ -61,16 +63,21 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
     drawing.supxlabel("spread of the boundary, standard deviation / radius", fontsize=9)
     _legend(drawing, bool(len(rims)))
     says = (
-        "Bias: predicted over labelled volume, minus one, over the whole test split; geometric means over seeds, bars 95 % t intervals; the axis is "
-        "linear up to 10 %, logarithmic beyond. Lines and crosses are the optimum of each loss for a disc with a normally distributed radius: "
-        "cross-entropy's summed probability has no bias and its mask is too small, Dice of each image is too small, Dice over the batch too large"
+        "Bias: predicted over labelled volume, minus one, over the whole test split; geometric means "
+        "over seeds, bars 95 % t intervals; the axis is "
+        "linear up to 10 %, logarithmic beyond. Lines and crosses are the optimum of each loss for a "
+        "disc with a normally distributed radius: "
+        "cross-entropy's summed probability has no bias and its mask is too small, Dice of each "
+        "image is too small, Dice over the batch too large"
         + ("; 'rim': a ring whose pixels are labelled independently. " if len(rims) else ". ")
     ) + style.evidence(cells)
     return drawing, data.drop(columns="x"), says, _alt(data, losses, last)
 
 
 def measured(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the bias in percent of each data set variant and loss, hard and soft, with what theory needs to know of the data."""
+    """Return the bias in percent of each data set variant and loss, hard and soft, with what theory needs to
+    know of the data.
+    """
     where = cells.assign(
         shift=cells[SHIFT],
         rim=numbers(cells, RIM) if RIM in cells else 0.0,
@@ -108,7 +115,9 @@ def theory(losses, data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ring(rim) -> boundaries.Volumes:
-    """Return the optima for a core and a ring of independent pixels that together hold ``rim.pixels`` expected ones."""
+    """Return the optima for a core and a ring of independent pixels that together hold ``rim.pixels``
+    expected ones.
+    """
     core, ring = rim.pixels * (1 - rim.rim), rim.pixels * rim.rim / rim.rim_probability
     return boundaries.uncertain_rim(round(core), round(ring), rim.rim_probability)
 
@@ -204,7 +213,9 @@ ERROR = "ece"
 
 @figure("reliability", number=16, title="Reliability of the predicted probabilities, and calibration error")
 def reliability(tables: Mapping[str, pd.DataFrame]):
-    """Columns are data sets; top: frequency of the foreground by predicted probability; below: calibration error of every loss."""
+    """Columns are data sets; top: frequency of the foreground by predicted probability; below: calibration
+    error of every loss.
+    """
     cells, bins = points.of_parts(tables["cells"], "ladder"), tables.get("reliability")
     if (
         bins is None
@@ -243,8 +254,10 @@ def reliability(tables: Mapping[str, pd.DataFrame]):
     drawing.legend(handles=handles, loc="outside upper center", ncols=6)
     left = len(losses) - len(first)
     says = (
-        f"Top: pixels of all test images and seeds in 15 equal bins of predicted probability (bins with fewer than {FEWEST} pixels are left out); on "
-        "the diagonal the probability can be taken at its word, below it the network claims too much. Bottom: class-wise expected calibration error "
+        "Top: pixels of all test images and seeds in 15 equal bins of predicted probability (bins "
+        f"with fewer than {FEWEST} pixels are left out); on "
+        "the diagonal the probability can be taken at its word, below it the network claims too "
+        "much. Bottom: class-wise expected calibration error "
         "over all pixels, geometric means and 95 % t intervals over seeds, lower is better; it shrinks with "
         "the foreground, so compare within a panel. "
         + (f"{left} more losses are in the lower row only. " if left > 0 else "")
@@ -263,7 +276,9 @@ def reliability(tables: Mapping[str, pd.DataFrame]):
 
 
 def pooled(bins: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return probability and frequency of each bin, pixels pooled over the seeds and foreground classes of a data set and loss."""
+    """Return probability and frequency of each bin, pixels pooled over the seeds and foreground classes of a
+    data set and loss.
+    """
     joined = bins.merge(cells[["key", "dataset", "recipe", "data_label", "loss"]], on="key")
     held = joined[joined["n"] > 0]
     n = held["n"].astype(float)

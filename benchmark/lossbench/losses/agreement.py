@@ -1,4 +1,6 @@
-"""Losses that compare regions across classes or beyond a plain ratio: generalized, Wasserstein, Lovász, MCC, cosine."""
+"""Losses that compare regions across classes or beyond a plain ratio: generalized, Wasserstein, Lovász, MCC,
+cosine.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,9 @@ def generalized_dice(
 ):  # fmt: skip
     """Generalized Dice: one ratio of sums over classes, each class weighted by its true size.
 
-    ``weighting``: "square" 1/G², "simple" 1/G, "uniform" 1. Weights are divided by their largest before smoothing, so
-    that the value does not depend on the number of pixels. A class that the target lacks takes the largest weight of
-    the present ones (``absent="eps"``) or weight 0 (``absent="skip"``).
+    ``weighting``: "square" 1/G², "simple" 1/G, "uniform" 1. Weights are divided by their largest before
+    smoothing, so that the value does not depend on the number of pixels. A class that the target lacks takes
+    the largest weight of the present ones (``absent="eps"``) or weight 0 (``absent="skip"``).
     """
     r.choice("weighting", weighting, tuple(POWERS))
     r.choice("absent", absent, r.ABSENT)
@@ -71,8 +73,8 @@ def wasserstein_dice(
 ):
     """Generalized Wasserstein Dice: a wrong class costs as much as it is far from the true one.
 
-    ``distances``: C lists of C distances between classes, zero on the diagonal, scaled to maximum 1; None makes all
-    classes equally far (for two classes this is Dice).
+    ``distances``: C lists of C distances between classes, zero on the diagonal, scaled to maximum 1; None
+    makes all classes equally far (for two classes this is Dice).
     """
     px = r.see(logits, target, ignore_index)
     p = r.probabilities(px, tuple(range(px.n_classes)))

@@ -1,4 +1,6 @@
-"""Losses that weigh an error by its distance from the true boundary; the distances come as data, computed once."""
+"""Losses that weigh an error by its distance from the true boundary; the distances come as data, computed
+once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ def distances_of(px, distance_map, ids):
     n, c, m = px.z.shape
     if distance_map.shape != (n, c, *px.space):
         raise UserError(
-            f"distance_map has shape {tuple(distance_map.shape)}, the batch needs {(n, c, *px.space)}: one signed distance per class, image and pixel"
+            f"distance_map has shape {tuple(distance_map.shape)}, the batch needs "
+            f"{(n, c, *px.space)}: one signed distance per class, image and pixel"
         )
     return r.mask(distance_map.to(px.z).reshape(n, c, m)[:, list(ids)], px)
 
@@ -30,7 +33,9 @@ def distances_of(px, distance_map, ids):
     formula="a (Dice + CE) + (1-a) mean_{i,c} φ_c(i) p_ic, a = max(1 - progress, floor), φ < 0 inside",
     tune={"floor": (0.01, 0.5)},
     penalises_empty=True,
-    empty="penalises false positives through Dice + CE; its own term is 0, for an absent class has no distances",
+    empty=(
+        "penalises false positives through Dice + CE; its own term is 0, for an absent class has no distances"
+    ),
     cost="2.4x",
 )
 def boundary(
@@ -47,10 +52,10 @@ def boundary(
 ):  # fmt: skip
     """Kervadec's boundary loss beside Dice + CE.
 
-    ``distance_map (N, C, *S)``: signed distance φ, negative inside; ``progress`` t from 0 to 1. Schedules: "rebalance"
-    a R + (1-a) B with a = max(1-t, floor), "increase" R + t B, "constant" R + B, "alone" B; R is Dice + CE and B the
-    mean of φ p over classes and pixels, times ``boundary_weight``. B is negative near the perfect prediction.
-    """
+    ``distance_map (N, C, *S)``: signed distance φ, negative inside; ``progress`` t from 0 to 1. Schedules:
+    "rebalance" a R + (1-a) B with a = max(1-t, floor), "increase" R + t B, "constant" R + B, "alone" B; R is
+    Dice + CE and B the mean of φ p over classes and pixels, times ``boundary_weight``. B is negative near the
+    perfect prediction."""
     r.choice("schedule", schedule, ("rebalance", "increase", "constant", "alone"))
     weight, floor = r.number("boundary_weight", boundary_weight, 0), r.number("floor", floor, 0, 1)
     px = r.see(logits, target, ignore_index)
@@ -87,8 +92,8 @@ def gen_surface(
 ):  # fmt: skip
     """Generalized surface loss beside Dice + CE, bounded by 0 and 1 whatever the scale of the distances.
 
-    ``schedule``: "linear" moves from Dice + CE to the surface term with ``progress``, "constant" takes the mean of
-    both, "alone" the surface term. ``over``, ``classes`` and ``smooth`` speak of the surface term.
+    ``schedule``: "linear" moves from Dice + CE to the surface term with ``progress``, "constant" takes the
+    mean of both, "alone" the surface term. ``over``, ``classes`` and ``smooth`` speak of the surface term.
     """
     r.choice("schedule", schedule, ("linear", "constant", "alone"))
     px = r.see(logits, target, ignore_index)
@@ -118,7 +123,8 @@ def gen_surface(
     cost="22x",
 )
 def hausdorff_dt(logits, target, *, alpha=2.0, classes="fg", ignore_index=None):
-    """Hausdorff loss by distance transforms, in pixels: every step transforms the prediction, hence its price.
+    """Hausdorff loss by distance transforms, in pixels: every step transforms the prediction, hence its
+    price.
 
     A region that is empty or fills the image has no boundary and distance 0.
     """

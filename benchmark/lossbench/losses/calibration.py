@@ -43,9 +43,8 @@ def mbls(logits, target, *, margin=10.0, margin_weight=0.1, ignore_index=None):
 def svls(logits, target, *, sigma=1.0, ignore_index=None):
     """Spatially varying label smoothing: labels are soft only where a neighbour is of another class.
 
-    Half of the label stays at the pixel, half goes to its neighbours in proportion to a Gaussian of width ``sigma``
-    pixels; the image is continued beyond its border, and void neighbours are left out.
-    """
+    Half of the label stays at the pixel, half goes to its neighbours in proportion to a Gaussian of width
+    ``sigma`` pixels; the image is continued beyond its border, and void neighbours are left out."""
     side = math.exp(-0.5 / r.number("sigma", sigma, 1e-3) ** 2)
     px = r.see(logits, target, ignore_index)
     soft = _share_with_neighbours(px.image(r.truth(px, tuple(range(px.n_classes)))), side)
@@ -78,10 +77,11 @@ def _share_with_neighbours(x, side):
     cost="4x",
 )
 def nacl(logits, target, *, prior_weight=0.1, width=3, ignore_index=None):
-    """Neighbour-aware calibration: logits are held near the local class proportions (zeros beyond the border).
+    """Neighbour-aware calibration: logits are held near the local class proportions (zeros beyond the
+    border).
 
-    ``width``: odd side of the neighbourhood in pixels. One-channel logits are seen as the two channels [0, z].
-    """
+    ``width``: odd side of the neighbourhood in pixels. One-channel logits are seen as the two channels [0,
+    z]."""
     weight = r.number("prior_weight", prior_weight, 0)
     r.choice("width", width, range(1, 32, 2))
     px = r.see(logits, target, ignore_index)

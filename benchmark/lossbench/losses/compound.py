@@ -102,7 +102,9 @@ def dice_topk(
     "ce_to_dice",
     family="compound",
     cite="Galdran 2022",
-    formula="a(t) CE + (1 - a(t)) Dice; linear a = 1 - t, combo a = 1/2, finetune a = 1 until t > switch, then 0",
+    formula=(
+        "a(t) CE + (1 - a(t)) Dice; linear a = 1 - t, combo a = 1/2, finetune a = 1 until t > switch, then 0"
+    ),
     tune={"switch": (0.5, 0.95)},
     penalises_empty=True,
     empty="penalises false positives while cross-entropy has a share",
@@ -151,10 +153,11 @@ def unified_focal(
     smooth=1e-5,
     ignore_index=None,
 ):  # fmt: skip
-    """Asymmetric unified focal loss: focal suppression for common classes, focal enhancement for ``rare`` ones.
+    """Asymmetric unified focal loss: focal suppression for common classes, focal enhancement for ``rare``
+    ones.
 
-    ``weight`` l between focal and focal Tversky part; ``delta`` weighs false negatives; ``gamma`` 0 to 1. The sums over
-    classes are sums, as in the paper, for any number of classes.
+    ``weight`` l between focal and focal Tversky part; ``delta`` weighs false negatives; ``gamma`` 0 to 1. The
+    sums over classes are sums, as in the paper, for any number of classes.
     """
     weight, delta = r.number("weight", weight, 0, 1), r.number("delta", delta, 0, 1)
     gamma = r.number("gamma", gamma, 0, 0.999)
@@ -193,10 +196,11 @@ def exp_log(
     smooth=1e-5,
     ignore_index=None,
 ):  # fmt: skip
-    """Exponential logarithmic loss: logarithms of Dice and of p, raised to γ, so that easy parts keep their slope.
+    """Exponential logarithmic loss: logarithms of Dice and of p, raised to γ, so that easy parts keep their
+    slope.
 
-    ``class_frequency (C,)``: pixel fractions of the training split. The slope at a perfect pixel is kept finite.
-    """
+    ``class_frequency (C,)``: pixel fractions of the training split. The slope at a perfect pixel is kept
+    finite."""
     a, b = r.number("dice_weight", dice_weight, 0), r.number("ce_weight", ce_weight, 0)
     gamma = r.number("gamma", gamma, 1e-3)
     s_n, s_d = r.smoothing(smooth)

@@ -1,7 +1,8 @@
-"""What every loss must satisfy, as tests that measure: finiteness, precision, derivatives, void pixels, signs, cost.
+"""What every loss must satisfy, as tests that measure: finiteness, precision, derivatives, void pixels,
+signs, cost.
 
-Each test takes a :class:`Subject` and yields rows; its docstring is the name of its row when the loss raises instead.
-"""
+Each test takes a :class:`Subject` and yields rows; its docstring is the name of its row when the loss raises
+instead."""
 
 from __future__ import annotations
 
@@ -127,7 +128,8 @@ def optional(row: Row, why: str) -> Row:
     return Row(row.test, None, "does not apply", f"{why}: {row.note}") if raised else row
 
 
-# --- the tests --------------------------------------------------------------------------------------------------------
+# --- the tests
+# --------------------------------------------------------------------------------------------------------
 
 
 def scalar(subject):

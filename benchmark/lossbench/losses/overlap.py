@@ -1,4 +1,6 @@
-"""Losses that compare a predicted region with the true one by a ratio of sums, class by class: the Dice family."""
+"""Losses that compare a predicted region with the true one by a ratio of sums, class by class: the Dice
+family.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from lossbench.losses import reduce as r
     formula="1 - (2 TP + s) / (P + G + s)",
     tune={"smooth": (1e-05, 1.0)},
     penalises_empty=False,
-    empty="loss near 1 for any false positive, but a gradient of s/(P+s)² per pixel: no signal unless s is large",
+    empty=(
+        "loss near 1 for any false positive, but a gradient of s/(P+s)² per pixel: no signal unless s is "
+        "large"
+    ),
     aliases=("soft_dice",),
     cost="0.7x",
 )
@@ -31,9 +36,9 @@ def dice(
 ):
     """Soft Dice loss, linear denominator, of the foreground classes of each image.
 
-    TP = Σ p g, P = Σ p, G = Σ g over the pixels of a sample (or of the batch); the mean runs over classes and samples.
-    ``smooth``: one number, or (numerator, denominator). ``absent="skip"`` leaves classes out that the image lacks.
-    """
+    TP = Σ p g, P = Σ p, G = Σ g over the pixels of a sample (or of the batch); the mean runs over classes and
+    samples. ``smooth``: one number, or (numerator, denominator). ``absent="skip"`` leaves classes out that
+    the image lacks."""
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.average(1 - r.ratio(2 * s.tp, s.p + s.g, smooth), s.g, absent)
 
@@ -167,7 +172,9 @@ def jaccard(
 
 
 def tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, ignore_index):
-    """(TP + s) / (TP + a FP + b FN + s) per image and class, and G; a weighs false positives, b false negatives."""
+    """(TP + s) / (TP + a FP + b FN + s) per image and class, and G; a weighs false positives, b false
+    negatives.
+    """
     a, b = r.number("fp_weight", fp_weight, 0), r.number("fn_weight", fn_weight, 0)
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.ratio(s.tp, (1 - a - b) * s.tp + a * s.p + b * s.g, smooth), s.g
@@ -249,7 +256,9 @@ def dsc_pp(
     smooth=1e-5,
     ignore_index=None,
 ):  # fmt: skip
-    """Dice++: each pixel's error is raised to γ before summing, which forgives half-hearted errors; γ = 1 is Dice."""
+    """Dice++: each pixel's error is raised to γ before summing, which forgives half-hearted errors; γ = 1 is
+    Dice.
+    """
     gamma = r.number("gamma", gamma, 1)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
@@ -279,7 +288,9 @@ def dice_semimetric(
     smooth=1e-5,
     ignore_index=None,
 ):  # fmt: skip
-    """Dice for soft labels, zero exactly where the prediction is the label; ε smooths the labels, ε = 0 is Dice."""
+    """Dice for soft labels, zero exactly where the prediction is the label; ε smooths the labels, ε = 0 is
+    Dice.
+    """
     epsilon = r.number("epsilon", epsilon, 0, 1)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)

@@ -36,9 +36,8 @@ def ce(
 ):
     """Cross-entropy: the mean of -log p of the true class over all valid pixels.
 
-    ``weights``: one number per class. ``norm="weights"`` divides by the sum of the pixels' weights, as torch does,
-    ``"pixels"`` by their number. ``over="sample"`` averages within each image first.
-    """
+    ``weights``: one number per class. ``norm="weights"`` divides by the sum of the pixels' weights, as torch
+    does, ``"pixels"`` by their number. ``over="sample"`` averages within each image first."""
     px = r.see(logits, target, ignore_index)
     if weights is None and over == "batch":
         # the fused kernel is the fastest way on a CPU; it already skips void pixels
@@ -70,7 +69,10 @@ def weighted_mean(px, vector, norm, over):
     formula="-Σ_i w_{y_i} log p_{i,y_i} / Σ_i w_{y_i}, w from the class frequencies f of the training split",
     tune={"power": (0.0, 1.0)},
     penalises_empty=True,
-    empty="penalises false positives with the background's weight, which the norm cancels where all is background",
+    empty=(
+        "penalises false positives with the background's weight, which the norm cancels where all is "
+        "background"
+    ),
     aliases=("weighted_ce",),
     cost="1.8x",
 )
@@ -87,19 +89,22 @@ def wce(
     over: Literal["sample", "batch"] = "batch",
     ignore_index=None,
 ):
-    """Cross-entropy with class weights that a scheme derives once from the training split, never from the batch.
+    """Cross-entropy with class weights that a scheme derives once from the training split, never from the
+    batch.
 
     ``class_frequency (C,)``: pixel fractions f_c. Schemes: ``inverse`` 1/f, ``inverse_sqrt`` 1/√f, ``median``
-    median(f)/f, ``log`` 1/ln(1.02 + f), ``effective`` (1-β)/(1-β^n) with n = f · ``pixels``. The weights are raised to
-    ``power`` (0 is plain cross-entropy) and scaled to mean 1. Explicit weights: ``ce(weights=[1, 10])``.
-    """
+    median(f)/f, ``log`` 1/ln(1.02 + f), ``effective`` (1-β)/(1-β^n) with n = f · ``pixels``. The weights are
+    raised to ``power`` (0 is plain cross-entropy) and scaled to mean 1. Explicit weights: ``ce(weights=[1,
+    10])``."""
     px = r.see(logits, target, ignore_index)
     f = r.class_vector("class_frequency", class_frequency, px)
     return weighted_mean(px, class_weights(f, scheme, power, beta, pixels), norm, over)
 
 
 def class_weights(f, scheme="inverse", power=1.0, beta=0.9999, pixels=1000000):
-    """Weights (C,) of mean 1 from class frequencies ``f (C,)``; a class that never occurs counts as one pixel."""
+    """Weights (C,) of mean 1 from class frequencies ``f (C,)``; a class that never occurs counts as one
+    pixel.
+    """
     r.choice("scheme", scheme, SCHEMES)
     power, pixels = r.number("power", power, 0), r.number("pixels", pixels, 1)
     beta = r.number("beta", beta, 0, 1 - 1e-9)
@@ -135,10 +140,11 @@ def balanced_ce(
     over: Literal["sample", "batch"] = "batch",
     ignore_index=None,
 ):
-    """Class-balanced cross-entropy of edge detection: each class is weighted by the share of all others in the batch.
+    """Class-balanced cross-entropy of edge detection: each class is weighted by the share of all others in
+    the batch.
 
-    With two classes, -β Σ_fg log p - (1-β) Σ_bg log(1-p) over N with β the background's share; several classes use
-    1 - f_c alike. ``over="sample"`` takes the shares image by image.
+    With two classes, -β Σ_fg log p - (1-β) Σ_bg log(1-p) over N with β the background's share; several
+    classes use 1 - f_c alike. ``over="sample"`` takes the shares image by image.
     """
     px = r.see(logits, target, ignore_index)
     r.choice("norm", norm, NORMS)
@@ -167,8 +173,8 @@ def focal(
 ):
     """Softmax focal loss: cross-entropy that forgets pixels which are already right; γ = 0 is cross-entropy.
 
-    ``alpha``: None, one weight per class, or one number α for foreground classes and 1 - α for the background. The mean
-    runs over valid pixels (not over pixels times classes).
+    ``alpha``: None, one weight per class, or one number α for foreground classes and 1 - α for the
+    background. The mean runs over valid pixels (not over pixels times classes).
     """
     gamma = r.number("gamma", gamma, 0)
     px = r.see(logits, target, ignore_index)
@@ -198,7 +204,9 @@ def _foreground(alpha, px):
     cost="2.1x",
 )
 def topk_ce(logits, target, *, percent=10.0, over: Literal["sample", "batch"] = "batch", ignore_index=None):
-    """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each image."""
+    """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each
+    image.
+    """
     percent = r.number("percent", percent, 0, 100)
     r.choice("over", over, r.OVER)
     px = r.see(logits, target, ignore_index)

@@ -1,9 +1,10 @@
-"""What every loss counts over: pixels, classes, images; one place for the sums, the absent class and the smoothing.
+"""What every loss counts over: pixels, classes, images; one place for the sums, the absent class and the
+smoothing.
 
-Axes are named in order: n images, k chosen classes, c all classes, m pixels of one image (space is flattened).
-Everything is a plain tensor expression without in-place writes, data-dependent branches or boolean indexing, so that it
-runs under ``torch.func.vmap`` and ``torch.compile``, and without matrix products or convolutions, so that autocast
-leaves it in float32.
+Axes are named in order: n images, k chosen classes, c all classes, m pixels of one image (space is
+flattened). Everything is a plain tensor expression without in-place writes, data-dependent branches or
+boolean indexing, so that it runs under ``torch.func.vmap`` and ``torch.compile``, and without matrix products
+or convolutions, so that autocast leaves it in float32.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ TINY = 1e-12  # keeps 0/0 and 0**-x out of gradients; far below any smoothing in
 
 
 class Pixels(NamedTuple):
-    """One batch as the losses see it: ``z (n, c, m)``, ``y (n, m)``, ``valid (n, m)`` or None when no pixel is void."""
+    """One batch as the losses see it: ``z (n, c, m)``, ``y (n, m)``, ``valid (n, m)`` or None when no pixel
+    is void.
+    """
 
     z: Tensor
     y: Tensor
@@ -51,7 +54,9 @@ class Pixels(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Region sums, each ``(n, k)``, or ``(1, k)`` over a batch: TP = Σ p g, P = Σ p, G = Σ g; ``n`` valid pixels."""
+    """Region sums, each ``(n, k)``, or ``(1, k)`` over a batch: TP = Σ p g, P = Σ p, G = Σ g; ``n`` valid
+    pixels.
+    """
 
     tp: Tensor
     p: Tensor
@@ -62,13 +67,14 @@ class Sums(NamedTuple):
 def see(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Pixels:
     """Bring logits (N, C, *S) of any float type and a target (N, *S) of class ids into one form.
 
-    One channel z means the two classes [0, z] (softmax then is the sigmoid, exactly). float16 and bfloat16 are computed
-    in float32, float64 stays. Pixels equal to ``ignore_index`` are void: they enter no sum and get no gradient.
-    Raises UserError when the shapes do not belong together.
+    One channel z means the two classes [0, z] (softmax then is the sigmoid, exactly). float16 and bfloat16
+    are computed in float32, float64 stays. Pixels equal to ``ignore_index`` are void: they enter no sum and
+    get no gradient. Raises UserError when the shapes do not belong together.
     """
     if logits.ndim < 3 or target.shape != logits.shape[:1] + logits.shape[2:]:
         raise UserError(
-            f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)} do not belong together; "
+            f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)} do not "
+            "belong together; "
             "a loss takes logits (N, C, *S) and a target (N, *S) of class ids"
         )
     z = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
@@ -80,7 +86,8 @@ def see(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Pixe
     return Pixels(z, y, valid, tuple(target.shape[1:]))
 
 
-# --- probabilities -------------------------------------------------------------------------------------------------
+# --- probabilities
+# -------------------------------------------------------------------------------------------------
 
 
 def probabilities(px: Pixels, ids: Sequence[int], temperature: float = 1.0) -> Tensor:
@@ -100,7 +107,9 @@ def probabilities(px: Pixels, ids: Sequence[int], temperature: float = 1.0) -> T
 
 
 def truth(px: Pixels, ids: Sequence[int]) -> Tensor:
-    """One-hot target of the chosen classes by comparison, (n, k, m): any rank, any label, void pixels all zero."""
+    """One-hot target of the chosen classes by comparison, (n, k, m): any rank, any label, void pixels all
+    zero.
+    """
     wanted = ids[0] if len(ids) == 1 else torch.as_tensor(ids, device=px.y.device).view(-1, 1)
     return mask((px.y.unsqueeze(1) == wanted).to(px.z.dtype), px)
 
@@ -124,7 +133,8 @@ def mask(x: Tensor, px: Pixels) -> Tensor:
     return x if px.valid is None else x * px.valid.unsqueeze(1)
 
 
-# --- sums and means ------------------------------------------------------------------------------------------------
+# --- sums and means
+# ------------------------------------------------------------------------------------------------
 
 
 def class_ids(classes: str | Sequence[int], n_classes: int) -> tuple[int, ...]:
@@ -136,13 +146,16 @@ def class_ids(classes: str | Sequence[int], n_classes: int) -> tuple[int, ...]:
     wrong = [k for k in ids if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n_classes]
     if wrong or not ids or len(set(ids)) < len(ids):
         raise UserError(
-            f"classes={list(ids)} does not fit {n_classes} classes; give 'fg', 'all' or different ids from 0 to {n_classes - 1}"
+            f"classes={list(ids)} does not fit {n_classes} classes; give 'fg', 'all' or different ids "
+            f"from 0 to {n_classes - 1}"
         )
     return ids
 
 
 def pool(x: Tensor, over: str) -> Tensor:
-    """Sum ``x (n, k, m)`` over the pixels of each sample -> (n, k), or over the pixels of the batch -> (1, k)."""
+    """Sum ``x (n, k, m)`` over the pixels of each sample -> (n, k), or over the pixels of the batch -> (1,
+    k).
+    """
     choice("over", over, OVER)
     return x.sum(2) if over == "sample" else x.sum((0, 2)).unsqueeze(0)
 
@@ -171,9 +184,9 @@ def ratio(numerator: Tensor, denominator: Tensor, smooth: float | Sequence[float
 def average(loss: Tensor, g: Tensor, absent: str = "eps") -> Tensor:
     """Mean of ``loss (n, k)`` over images and classes.
 
-    ``absent="eps"`` keeps classes that the target lacks (the smoothing then decides their value); ``absent="skip"`` takes
-    the mean over the classes present in each image, then over the images that have any; 0 when there is none.
-    """
+    ``absent="eps"`` keeps classes that the target lacks (the smoothing then decides their value);
+    ``absent="skip"`` takes the mean over the classes present in each image, then over the images that have
+    any; 0 when there is none."""
     choice("absent", absent, ABSENT)
     if absent == "eps":
         return loss.mean()
@@ -183,7 +196,9 @@ def average(loss: Tensor, g: Tensor, absent: str = "eps") -> Tensor:
 
 
 def pixel_mean(loss: Tensor, px: Pixels, over: str = "batch") -> Tensor:
-    """Mean of ``loss (n, m)``, zero on void pixels, over all valid pixels; or the mean over images of their means."""
+    """Mean of ``loss (n, m)``, zero on void pixels, over all valid pixels; or the mean over images of their
+    means.
+    """
     choice("over", over, OVER)
     if over == "batch" or px.valid is None:
         return loss.sum() / px.total()
@@ -196,7 +211,8 @@ def bounded_power(x: Tensor, exponent: float) -> Tensor:
     return x if exponent == 1 else (x.clamp_min(0) + (1e-7 if exponent < 1 else 0)) ** exponent
 
 
-# --- parameters ----------------------------------------------------------------------------------------------------
+# --- parameters
+# ----------------------------------------------------------------------------------------------------
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -41,8 +41,8 @@ def ce_l1(
 ):  # fmt: skip
     """Cross-entropy plus the L1 distance between predicted and true region proportions.
 
-    ``size_weight`` λ and ``temperature`` T (the authors' released settings are 1 and 10); the proportions are taken
-    over each image or over the batch and their distances averaged over ``classes``.
+    ``size_weight`` λ and ``temperature`` T (the authors' released settings are 1 and 10); the proportions are
+    taken over each image or over the batch and their distances averaged over ``classes``.
     """
     size_weight = r.number("size_weight", size_weight, 0)
     px = r.see(logits, target, ignore_index)
@@ -72,8 +72,8 @@ def ce_kl(
 ):  # fmt: skip
     """Cross-entropy plus the KL divergence from the true to the predicted region proportions.
 
-    The predicted share is summed in log space, so that a class which the network has given up everywhere still gets a
-    finite pull; a class that the target lacks contributes nothing.
+    The predicted share is summed in log space, so that a class which the network has given up everywhere
+    still gets a finite pull; a class that the target lacks contributes nothing.
     """
     size_weight = r.number("size_weight", size_weight, 0)
     temperature = r.number("temperature", temperature, 1e-6)
@@ -106,7 +106,9 @@ def ce_db(
     classes="all",
     ignore_index=None,
 ):  # fmt: skip
-    """Cross-entropy plus the region-size penalty D_B of Dice: -log Dice = matching term + log(p̂ + ĝ) + constant."""
+    """Cross-entropy plus the region-size penalty D_B of Dice: -log Dice = matching term + log(p̂ + ĝ) +
+    constant.
+    """
     size_weight = r.number("size_weight", size_weight, 0)
     px = r.see(logits, target, ignore_index)
     predicted, true = proportions(px, r.class_ids(classes, px.n_classes), over, temperature)

@@ -1,4 +1,6 @@
-"""Checks and small array helpers that every metric shares, so that a wrong shape is refused once, in one sentence."""
+"""Checks and small array helpers that every metric shares, so that a wrong shape is refused once, in one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def class_names(classes: tuple[str, ...] | None, count: int) -> tuple[str, ...]:
 
 
 def valid_pixels(masks: np.ndarray, ignore_index: int | None) -> np.ndarray | None:
-    """Return a boolean array that is False on void pixels, or None when there are none (the common, cheaper case)."""
+    """Return a boolean array that is False on void pixels, or None when there are none (the common, cheaper
+    case).
+    """
     if ignore_index is None:
         return None
     valid = masks != ignore_index
@@ -66,7 +70,8 @@ def valid_pixels(masks: np.ndarray, ignore_index: int | None) -> np.ndarray | No
 
 
 def diagonals(masks: np.ndarray, valid: np.ndarray | None, spacing: tuple[float, ...]) -> np.ndarray:
-    """Return (N,) image diagonals in units of `spacing`: longer than any distance inside, hence the worst value.
+    """Return (N,) image diagonals in units of `spacing`: longer than any distance inside, hence the worst
+    value.
 
     The extent is that of the valid pixels, so that padding an image with void changes nothing.
     """
@@ -84,7 +89,9 @@ def diagonals(masks: np.ndarray, valid: np.ndarray | None, spacing: tuple[float,
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean, or NaN (no warning) when there is nothing to average; the caller stores the n beside it."""
+    """Return the mean, or NaN (no warning) when there is nothing to average; the caller stores the n beside
+    it.
+    """
     values = np.asarray(values, dtype=float)
     return float(values.mean()) if values.size else float("nan")
 

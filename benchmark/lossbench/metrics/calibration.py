@@ -1,8 +1,8 @@
 """Do the probabilities mean what they say? NLL, Brier score and calibration errors over many images at once.
 
-Everything comes from one fine histogram per foreground class: pixels, true pixels and summed probability in 60,000
-narrow cells of p. Equal-width and adaptive bins are sums of cells, so any number of pixels is one vectorised pass.
-"""
+Everything comes from one fine histogram per foreground class: pixels, true pixels and summed probability in
+60,000 narrow cells of p. Equal-width and adaptive bins are sums of cells, so any number of pixels is one
+vectorised pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Histogram:
-    """Cells of one foreground class: pixels, pixels of the class, and summed probability, each (CELLS,) float64."""
+    """Cells of one foreground class: pixels, pixels of the class, and summed probability, each (CELLS,)
+    float64.
+    """
 
     pixels: np.ndarray
     true: np.ndarray
@@ -45,7 +47,9 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over images: scores of the pixels; one histogram a foreground class, over all pixels and near objects."""
+    """Sums over images: scores of the pixels; one histogram a foreground class, over all pixels and near
+    objects.
+    """
 
     pixels: int
     nll: float
@@ -83,14 +87,15 @@ def tally(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None = None) 
 
 
 def scores(t: Tally) -> dict[str, float]:
-    """Return nll, brier, ece, ece_fg, ece_adaptive and the numbers of pixels behind them; lower is better in each.
+    """Return nll, brier, ece, ece_fg, ece_adaptive and the numbers of pixels behind them; lower is better in
+    each.
 
-    nll: mean over pixels of -ln p(true class), in nats. brier: mean of sum_k (p_k - y_k)^2, in 0..2.
-    ece: sum over 15 equal bins of |summed probability - true pixels| / all pixels, the mean over foreground classes
-    (class-wise calibration error: 0 in expectation when p is the true posterior). ece_fg: the same over the foreground
-    region, the true objects and 4 px around them, where the background cannot swamp it; the region depends on the truth
-    alone, so every network is judged on the same pixels. ece_adaptive: bins of equal numbers of pixels.
-    NaN with n_pixels = 0, or n_pixels_fg = 0 when no image holds an object.
+    nll: mean over pixels of -ln p(true class), in nats. brier: mean of sum_k (p_k - y_k)^2, in 0..2. ece: sum
+    over 15 equal bins of |summed probability - true pixels| / all pixels, the mean over foreground classes
+    (class-wise calibration error: 0 in expectation when p is the true posterior). ece_fg: the same over the
+    foreground region, the true objects and 4 px around them, where the background cannot swamp it; the region
+    depends on the truth alone, so every network is judged on the same pixels. ece_adaptive: bins of equal
+    numbers of pixels. NaN with n_pixels = 0, or n_pixels_fg = 0 when no image holds an object.
     """
     near = int(t.near[0].pixels.sum())
     return {
@@ -105,14 +110,17 @@ def scores(t: Tally) -> dict[str, float]:
 
 
 def calibration_error(binned: np.ndarray) -> float:
-    """Return sum_b |summed_b - true_b| / sum_b pixels_b for the (3, bins) of `Histogram.binned`; NaN without pixels."""
+    """Return sum_b |summed_b - true_b| / sum_b pixels_b for the (3, bins) of `Histogram.binned`; NaN without
+    pixels.
+    """
     pixels, true, summed = binned
     total = pixels.sum()
     return float(np.abs(summed - true).sum() / total) if total else float("nan")
 
 
 def reliability_rows(t: Tally, classes: tuple[str, ...]) -> list[dict]:
-    """Return the reliability diagram as tidy rows: class, region (all|fg), bin, low, high, n, probability, frequency.
+    """Return the reliability diagram as tidy rows: class, region (all|fg), bin, low, high, n, probability,
+    frequency.
 
     A bin that holds no pixel has n = 0 and NaN for its mean probability and its frequency of the class.
     """

@@ -1,4 +1,6 @@
-"""Objects instead of pixels: which connected components are found, which are invented, and how well each is drawn."""
+"""Objects instead of pixels: which connected components are found, which are invented, and how well each is
+drawn.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LESIONS = ("lesion_precision", "lesion_recall", "lesion_f1", "pq", "rq", *QUINTI
 
 @dataclass(frozen=True)
 class Components:
-    """Connected components (8- or 26-neighbours) of N masks: pixel positions, their component from 0, sizes, images."""
+    """Connected components (8- or 26-neighbours) of N masks: pixel positions, their component from 0, sizes,
+    images.
+    """
 
     position: np.ndarray
     component: np.ndarray
@@ -27,10 +31,11 @@ class Components:
 
 @dataclass(frozen=True)
 class Matches:
-    """The comparison of predicted with true components of one class; arrays of several stacks are simply joined.
+    """The comparison of predicted with true components of one class; arrays of several stacks are simply
+    joined.
 
-    size (T,) true sizes in pixels; hit (T,) touched by any prediction; iou (T,) with the matched predicted component,
-    0 without one; real (P,) predicted components that touch a true one.
+    size (T,) true sizes in pixels; hit (T,) touched by any prediction; iou (T,) with the matched predicted
+    component, 0 without one; real (P,) predicted components that touch a true one.
     """
 
     size: np.ndarray
@@ -85,13 +90,14 @@ def match(predicted: Components, true: Components) -> Matches:
 
 
 def lesion_scores(m: Matches) -> dict[str, float]:
-    """Return the scores of LESIONS over all objects of a split; in 0..1, higher is better; NaN without true objects.
+    """Return the scores of LESIONS over all objects of a split; in 0..1, higher is better; NaN without true
+    objects.
 
-    lesion_recall = hit / true objects, lesion_precision = real / predicted objects (0 when none was predicted),
-    lesion_f1 their harmonic mean. With TP matched objects and FP, FN the rest: pq = sum of matched IoU / (TP + FP/2 +
-    FN/2) (panoptic quality), rq = TP / the same. recall_q1..q5: recall among the smallest fifth of the true objects,
-    ..., the largest; objects of equal size share a fifth, so that one can be empty (NaN).
-    """
+    lesion_recall = hit / true objects, lesion_precision = real / predicted objects (0 when none was
+    predicted), lesion_f1 their harmonic mean. With TP matched objects and FP, FN the rest: pq = sum of
+    matched IoU / (TP + FP/2 + FN/2) (panoptic quality), rq = TP / the same. recall_q1..q5: recall among the
+    smallest fifth of the true objects, ..., the largest; objects of equal size share a fifth, so that one can
+    be empty (NaN)."""
     if not len(m.size):
         return dict.fromkeys(LESIONS, float("nan"))
     recall = float(m.hit.mean())

@@ -8,12 +8,13 @@ from lossbench.metrics.arrays import mean, ratio
 
 
 def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
-    """Return Dice, IoU, precision and recall for pixel counts TP = `shared`, TP + FP = `predicted`, TP + FN = `size`.
+    """Return Dice, IoU, precision and recall for pixel counts TP = `shared`, TP + FP = `predicted`, TP + FN =
+    `size`.
 
-    dice = 2 TP / (2 TP + FP + FN), iou = TP / (TP + FP + FN), precision = TP / (TP + FP), recall = TP / (TP + FN).
-    All are in 0..1, higher is better. A missed object (nothing predicted) scores 0 in each, precision included.
-    Where the class is absent from the truth (size 0) there is no object to overlap: NaN, counted by the caller.
-    """
+    dice = 2 TP / (2 TP + FP + FN), iou = TP / (TP + FP + FN), precision = TP / (TP + FP), recall = TP / (TP +
+    FN). All are in 0..1, higher is better. A missed object (nothing predicted) scores 0 in each, precision
+    included. Where the class is absent from the truth (size 0) there is no object to overlap: NaN, counted by
+    the caller."""
     shared, predicted, size = (np.asarray(a, dtype=float) for a in (shared, predicted, size))
     absent = size == 0
     scores = {
@@ -26,7 +27,9 @@ def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict
 
 
 def pooled(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
-    """Return the same four scores of the counts summed over all images, false positives on empty images included."""
+    """Return the same four scores of the counts summed over all images, false positives on empty images
+    included.
+    """
     scores = overlap(*(np.sum(a, keepdims=True) for a in (shared, predicted, size)))
     return {name: float(values[0]) for name, values in scores.items()}
 
@@ -40,12 +43,16 @@ FLOOR = 0.5
 
 
 def log_ratio(predicted: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return ln(max(predicted, 1/2) / max(size, 1/2)): 0 is right, positive is too large, symmetric in the two."""
+    """Return ln(max(predicted, 1/2) / max(size, 1/2)): 0 is right, positive is too large, symmetric in the
+    two.
+    """
     return np.log(np.maximum(predicted, FLOOR)) - np.log(np.maximum(size, FLOOR))
 
 
 def size_per_image(predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
-    """Return per image the ratio, its log and the relative error |P - T| / T; NaN where the class is absent (T = 0)."""
+    """Return per image the ratio, its log and the relative error |P - T| / T; NaN where the class is absent
+    (T = 0).
+    """
     predicted, size = np.asarray(predicted, dtype=float), np.asarray(size, dtype=float)
     absent = size == 0
     return {
@@ -56,10 +63,11 @@ def size_per_image(predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndar
 
 
 def size_aggregate(predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
-    """Return the split's total predicted over its total true size, its log, and the two means over present images.
+    """Return the split's total predicted over its total true size, its log, and the two means over present
+    images.
 
-    The totals run over all images, so that what is predicted on empty images counts as too large. When no image holds
-    the class there is nothing to compare with: NaN.
+    The totals run over all images, so that what is predicted on empty images counts as too large. When no
+    image holds the class there is nothing to compare with: NaN.
     """
     present = np.asarray(size) > 0
     if not present.any():

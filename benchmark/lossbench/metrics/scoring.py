@@ -1,4 +1,6 @@
-"""All scores of a test set in one call: rows (image x class) for the `images` table, means for the `cells` table."""
+"""All scores of a test set in one call: rows (image x class) for the `images` table, means for the `cells`
+table.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,13 @@ def score_images(
 ) -> tuple[list[dict], dict]:
     """Score the probabilities of N images: (rows, summary), names as in docs/metrics.md.
 
-    prob: (N, K, *S) float32 softmax, background first; masks: (N, *S) class ids, `ignore_index` for void pixels, which
-    count for nothing. thresholds: arm -> None (argmax) or tau (see `thresholds.labels_at`); default {"0.5": None}.
-    rows: one dict per image x foreground class; `image` counts from 0 in the order given. A row whose class is absent
-    has NaN scores and says in `fp@arm` whether the class was predicted. summary: means over the images that hold the
-    class, then over the foreground classes that any image holds; NaN with n = 0 where none does.
-    Raises ValueError for probabilities that are not finite and for shapes or labels that do not fit.
-    """
+    prob: (N, K, *S) float32 softmax, background first; masks: (N, *S) class ids, `ignore_index` for void
+    pixels, which count for nothing. thresholds: arm -> None (argmax) or tau (see `thresholds.labels_at`);
+    default {"0.5": None}. rows: one dict per image x foreground class; `image` counts from 0 in the order
+    given. A row whose class is absent has NaN scores and says in `fp@arm` whether the class was predicted.
+    summary: means over the images that hold the class, then over the foreground classes that any image holds;
+    NaN with n = 0 where none does. Raises ValueError for probabilities that are not finite and for shapes or
+    labels that do not fit."""
     check_prob(prob, masks, ignore_index)
     names = class_names(classes, prob.shape[1])
     spacing = check_spacing(spacing, masks.ndim - 1)
@@ -79,7 +81,9 @@ def reliability(
     classes: tuple[str, ...] | None = None,
     ignore_index: int | None = None,
 ) -> list[dict]:
-    """Return the reliability diagram of `prob` (N, K, *S) against `masks` (N, *S); rows as in `reliability_rows`."""
+    """Return the reliability diagram of `prob` (N, K, *S) against `masks` (N, *S); rows as in
+    `reliability_rows`.
+    """
     check_prob(prob, masks, ignore_index)
     names = class_names(classes, prob.shape[1])
     return cal.reliability_rows(cal.tally(prob, masks, ignore_index), names)
@@ -93,13 +97,14 @@ def evaluate(
     classes: tuple[str, ...] | None = None,
     ignore_index: int | None = None,
 ) -> dict[str, float]:
-    """Score one predicted mask against the true one, both (*S) class ids: name -> value, names as in the tables.
+    """Score one predicted mask against the true one, both (*S) class ids: name -> value, names as in the
+    tables.
 
-    The value of a name is the mean over the foreground classes that the truth holds; with several foreground classes
-    `name:class` gives each one's own. Distances are in units of `spacing` (None: pixels). A missed object gets the
-    image diagonal for distances and 0 for overlaps; a class that the truth does not hold gets NaN, and `fp` says
-    whether it was predicted. `classes` names all classes, background first; None: as many as the larger label needs.
-    """
+    The value of a name is the mean over the foreground classes that the truth holds; with several foreground
+    classes `name:class` gives each one's own. Distances are in units of `spacing` (None: pixels). A missed
+    object gets the image diagonal for distances and 0 for overlaps; a class that the truth does not hold gets
+    NaN, and `fp` says whether it was predicted. `classes` names all classes, background first; None: as many
+    as the larger label needs."""
     pred, target = np.asarray(pred), np.asarray(target)
     if pred.shape != target.shape:
         raise ValueError(f"pred {pred.shape} and target {target.shape} differ in shape")
@@ -133,7 +138,9 @@ def _score_stack(
     spacing: tuple[float, ...],
     classes: int,
 ) -> dict[int, dict]:
-    """Return foreground class -> column name -> (N,) of one stack; `lesions@arm` holds the Matches of the stack."""
+    """Return foreground class -> column name -> (N,) of one stack; `lesions@arm` holds the Matches of the
+    stack.
+    """
     worst = diagonals(masks, valid, spacing)
     pixels = (
         np.full(len(masks), masks[0].size) if valid is None else valid.reshape(len(masks), -1).sum(axis=1)
@@ -155,7 +162,9 @@ def _score_stack(
 
 
 def _score_arm(mask, true, size, borders, objects, earlier) -> dict:
-    """Return name -> (N,) of one arm and class; images whose mask an earlier arm has already scored are copied."""
+    """Return name -> (N,) of one arm and class; images whose mask an earlier arm has already scored are
+    copied.
+    """
     predicted, shared = _count(mask), _count(mask & true)
     scores = {"predicted": predicted, "shared": shared, **overlap(shared, predicted, size)}
     surface = {name: np.empty(len(mask)) for name in SURFACE}

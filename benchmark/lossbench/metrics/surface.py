@@ -1,10 +1,11 @@
-"""Distances between the borders of two masks, all from one pass: HD, HD95, ASSD, MASD, surface Dice and boundary IoU.
+"""Distances between the borders of two masks, all from one pass: HD, HD95, ASSD, MASD, surface Dice and
+boundary IoU.
 
-Definitions (those of MONAI, so that numbers can be compared): the border of a mask is the set of its pixels that have a
-background pixel among their 4 (2-D) or 6 (3-D) neighbours; beyond the image all is background; distances run between
-pixel centres in units of the spacing. HD95 = the larger of the two directed 95th percentiles (linear interpolation);
-the percentile of the pooled distances, which other libraries call by the same name, is another number.
-"""
+Definitions (those of MONAI, so that numbers can be compared): the border of a mask is the set of its pixels
+that have a background pixel among their 4 (2-D) or 6 (3-D) neighbours; beyond the image all is background;
+distances run between pixel centres in units of the spacing. HD95 = the larger of the two directed 95th
+percentiles (linear interpolation); the percentile of the pooled distances, which other libraries call by the
+same name, is another number."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ BAND = 0.02
 
 """Width of the boundary of boundary IoU, as a share of the image diagonal (Cheng et al. 2021)."""
 
-# Measured crossovers: all pairs at once, a KD-tree, or a distance map of the whole box. Only speed depends on them.
+# Measured crossovers: all pairs at once, a KD-tree, or a distance map of the whole box. Only speed depends on
+# them.
 _ALL_PAIRS = 150_000
 
 _MAP_PIXELS_PER_POINT = {2: 4, 3: 2}  # by number of axes
@@ -40,8 +42,8 @@ def surface_scores(
     """Score N pairs of boolean masks (N, *S): name -> (N,) float64 for every name in SURFACE.
 
     `worst` (N,) is the image diagonal in units of `spacing`: the distance given to an object that was missed
-    (prediction empty, target not), together with 0 for surface Dice and boundary IoU. An image whose target is empty
-    gets NaN: it has no border to be near to, and the caller counts it apart.
+    (prediction empty, target not), together with 0 for surface Dice and boundary IoU. An image whose target
+    is empty gets NaN: it has no border to be near to, and the caller counts it apart.
     """
     return Borders(target, spacing, worst).score(Borders(predicted, spacing, worst))
 
@@ -52,7 +54,8 @@ class Borders:
     def __init__(self, masks: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray):
         self.spacing, self.worst, self.shape = spacing, worst, masks.shape
         width = np.maximum(BAND * worst, max(spacing))
-        # Images of one data set share their diagonal unless void was padded; one width keeps the pass over them whole.
+        # Images of one data set share their diagonal unless void was padded; one width keeps the pass over
+        # them whole.
         widths = np.unique(width)
         pixels = Foreground(masks, tuple(int(widths[-1] / s * (1 + 1e-9)) + 1 for s in spacing[:-1]))
         edge = pixels.exposed(cross(masks.ndim - 1))
@@ -95,7 +98,9 @@ class Borders:
 
 
 def summarise(there: np.ndarray, back: np.ndarray) -> dict[str, float]:
-    """Turn the directed distances (prediction to truth, truth to prediction) into the scores, without boundary IoU."""
+    """Turn the directed distances (prediction to truth, truth to prediction) into the scores, without
+    boundary IoU.
+    """
     there, back = np.sort(there), np.sort(back)
     count = len(there) + len(back)
     scores = {
@@ -112,7 +117,8 @@ def summarise(there: np.ndarray, back: np.ndarray) -> dict[str, float]:
 
 
 def nearest(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distance from each point of `a` to the nearest of `b`, and from each of `b` to the nearest of `a`.
+    """Return the distance from each point of `a` to the nearest of `b`, and from each of `b` to the nearest
+    of `a`.
 
     `a` (n, D) and `b` (m, D) are integer pixel coordinates; the three ways differ only in what they cost.
     """
@@ -128,7 +134,9 @@ def nearest(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> tuple[n
 
 
 def _percentile95(ordered: np.ndarray) -> float:
-    """np.percentile(ordered, 95) for sorted values, without its overhead (four times the rest of a small pair)."""
+    """np.percentile(ordered, 95) for sorted values, without its overhead (four times the rest of a small
+    pair).
+    """
     place = 0.95 * (len(ordered) - 1)
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
@@ -164,7 +172,9 @@ def cross(axes: int) -> Rows:
 
 @lru_cache(maxsize=64)
 def ball(radius: float, spacing: tuple[float, ...]) -> Rows:
-    """Return the pixels within `radius`, in units of `spacing`; a hair's breadth more, so that 3 x 0.1 is within 0.3."""
+    """Return the pixels within `radius`, in units of `spacing`; a hair's breadth more, so that 3 x 0.1 is
+    within 0.3.
+    """
     *others, last = spacing
     reach = [int(radius / s * (1 + 1e-9)) for s in others]
     rows = []
@@ -179,8 +189,8 @@ def ball(radius: float, spacing: tuple[float, ...]) -> Rows:
 class Foreground:
     """The foreground pixels of N boolean masks (N, *S) inside a margin of background.
 
-    index (n,) positions in the flat stack, ascending; image (n,) and place (n, D) the same as image number and coordinates.
-    """
+    index (n,) positions in the flat stack, ascending; image (n,) and place (n, D) the same as image number
+    and coordinates."""
 
     def __init__(self, masks: np.ndarray, margin: tuple[int, ...]):
         """`margin`: for every axis but the last, the farthest offset that `exposed` will be asked for."""
@@ -191,7 +201,8 @@ class Foreground:
         shape = [n + 2 * m for n, m in zip(masks.shape[1:], margin, strict=True)]
         self.strides = np.array([int(np.prod(shape[axis:])) for axis in range(len(shape) + 1)])
         self.framed = self.image * self.strides[0] + (self.place + margin) @ self.strides[1:]
-        # Steps along the last axis from each pixel to the nearest background pixel of its row; 0 on background.
+        # Steps along the last axis from each pixel to the nearest background pixel of its row; 0 on
+        # background.
         first = np.flatnonzero(np.diff(self.framed, prepend=-2) > 1)
         length = np.diff(first, append=len(self.framed))
         since = np.arange(len(self.framed)) - np.repeat(first, length)

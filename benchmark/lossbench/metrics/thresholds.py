@@ -1,4 +1,6 @@
-"""Where to cut a probability: the threshold chosen on validation images, and the best cuts of a known posterior."""
+"""Where to cut a probability: the threshold chosen on validation images, and the best cuts of a known
+posterior.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ GRID = (np.arange(1, 100) / 100).astype(np.float32)
 def labels_at(prob: np.ndarray, tau: float | np.ndarray | None) -> np.ndarray:
     """Return class ids (N, *S) from `prob` (N, K, *S).
 
-    tau None: argmax over all classes. Otherwise a pixel is foreground iff 1 - p_background > tau, and then of the most
-    probable foreground class; tau is one number, or one per image (N,).
+    tau None: argmax over all classes. Otherwise a pixel is foreground iff 1 - p_background > tau, and then of
+    the most probable foreground class; tau is one number, or one per image (N,).
     """
     if tau is None:
         if prob.shape[1] == 2:  # the same as argmax, ten times as fast
@@ -36,9 +38,10 @@ def choose_threshold(
 ) -> tuple[float, np.ndarray]:
     """Return (tau, curve): the threshold on GRID with the best mean Dice, and the mean Dice at each (99,).
 
-    The mean runs over the pairs (image, foreground class) in which the class is present, in binary and multi-class sets
-    alike. Of several best thresholds the one nearest to 0.5 is taken, so that a flat curve does not choose an extreme.
-    Without any present pair: 0.5 and a curve of NaN. `prob` (N, K, *S), `masks` (N, *S); void pixels are left out.
+    The mean runs over the pairs (image, foreground class) in which the class is present, in binary and
+    multi-class sets alike. Of several best thresholds the one nearest to 0.5 is taken, so that a flat curve
+    does not choose an extreme. Without any present pair: 0.5 and a curve of NaN. `prob` (N, K, *S), `masks`
+    (N, *S); void pixels are left out.
 
     Cost: one histogram over (image, class, threshold) instead of 99 thresholded copies.
     """
@@ -83,7 +86,8 @@ def _above(slot: np.ndarray, images: int, classes: int) -> np.ndarray:
 
 
 def bayes_ce(posterior: np.ndarray) -> np.ndarray:
-    """Return the class ids (N, *S) that minimise the expected error rate under `posterior` (N, K, *S): its argmax.
+    """Return the class ids (N, *S) that minimise the expected error rate under `posterior` (N, K, *S): its
+    argmax.
 
     Cross-entropy's optimum is the posterior itself, and this is its prediction at 0.5 / argmax.
     """
@@ -93,12 +97,12 @@ def bayes_ce(posterior: np.ndarray) -> np.ndarray:
 def bayes_dice(posterior: np.ndarray, *, over: str = "image") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (labels (N, *S), thresholds (N,), D* (N,)): the predictions with the largest soft-Dice-of-means.
 
-    For q = 1 - p_background the best region of any size k holds the k largest q, and its Dice is
-    D_k = 2 sum of these q / (k + sum of all q); D* = max_k D_k is found by sorting, and its region is {q > D*/2}
-    (Nordström et al. 2022). This is the ratio of expectations, the optimum of soft Dice; the expected ratio differs
-    from it by terms that vanish as objects grow. over="image": each image has its own D*; "batch": one D* for the sums
-    over all images. With several foreground classes the region is theirs together, and each pixel gets the likeliest.
-    """
+    For q = 1 - p_background the best region of any size k holds the k largest q, and its Dice is D_k = 2 sum
+    of these q / (k + sum of all q); D* = max_k D_k is found by sorting, and its region is {q > D*/2}
+    (Nordström et al. 2022). This is the ratio of expectations, the optimum of soft Dice; the expected ratio
+    differs from it by terms that vanish as objects grow. over="image": each image has its own D*; "batch":
+    one D* for the sums over all images. With several foreground classes the region is theirs together, and
+    each pixel gets the likeliest."""
     if over not in ("image", "batch"):
         raise ValueError(f"over must be 'image' or 'batch', got {over!r}")
     q = (1 - posterior[:, 0].astype(np.float64)).reshape(len(posterior), -1)

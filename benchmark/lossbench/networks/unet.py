@@ -1,8 +1,8 @@
 """The reference U-Net, for K cells at once: one grouped network in which no cell can touch another.
 
-A stack of K cells is a network whose every convolution has K groups and whose every normalisation stays inside a cell, so cell k
-sees input channels k*C..(k+1)*C and has its own weights. K = 1 is the ordinary network. 2-D and 3-D alike.
-"""
+A stack of K cells is a network whose every convolution has K groups and whose every normalisation stays
+inside a cell, so cell k sees input channels k*C..(k+1)*C and has its own weights. K = 1 is the ordinary
+network. 2-D and 3-D alike."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# With a plain ReLU the eight channels before the head can all be dead on the foreground: then only the head's bias can raise its logit,
-# some 0.005 a step, and cross-entropy looks as if it could not learn (training loss .055 instead of .02 after 200 steps, 2 of 3 seeds).
+# With a plain ReLU the eight channels before the head can all be dead on the foreground: then only the head's
+# bias can raise its logit, some 0.005 a step, and cross-entropy looks as if it could not learn (training loss
+# .055 instead of .02 after 200 steps, 2 of 3 seeds).
 SLOPE = 0.1
 
 ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
 
 
 class UNet(nn.Module):
-    """U-Net with two 3x3 convolutions, GroupNorm and leaky ReLU a stage, max-pooling down, transposed convolution up.
+    """U-Net with two 3x3 convolutions, GroupNorm and leaky ReLU a stage, max-pooling down, transposed
+    convolution up.
 
     Args: in_channels and classes of one cell; widths, the channels of each level; dims, 2 or 3; cells, K.
-    Maps (B, K*in_channels, *S) to logits (B, K, classes, *S); every axis of S must be divisible by 2**(len(widths) - 1).
-    """
+    Maps (B, K*in_channels, *S) to logits (B, K, classes, *S); every axis of S must be divisible by
+    2**(len(widths) - 1)."""
 
     def __init__(self, in_channels: int, classes: int, widths: tuple[int, ...], dims: int, cells: int = 1):
         super().__init__()
@@ -74,10 +76,11 @@ class UNet(nn.Module):
 
 
 def halve(x: Tensor) -> Tensor:
-    """Return the maximum over each 2 x 2 (x 2) window of (B, C, *S), to the bit what ``F.max_pool2d`` and ``F.max_pool3d`` return.
+    """Return the maximum over each 2 x 2 (x 2) window of (B, C, *S), to the bit what ``F.max_pool2d`` and
+    ``F.max_pool3d`` return.
 
-    On a processor those look at one number at a time, which took a tenth of a training step and a fifth of a forward pass.
-    """
+    On a processor those look at one number at a time, which took a tenth of a training step and a fifth of a
+    forward pass."""
     if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
         for axis in range(2, x.ndim):
             x = torch.maximum(*_pairs(x, axis))
@@ -143,11 +146,13 @@ def initial_weights(
 
 
 class Stack:
-    """K cells in one network: each layer holds the weights of all cells, cell after cell along its first axis.
+    """K cells in one network: each layer holds the weights of all cells, cell after cell along its first
+    axis.
 
-    All weights lie in one vector, ``values``, and all gradients in another, ``slopes``, layer after layer (``parts``); ``owner`` tells
-    for each number which cell's it is. So an update with a learning rate a cell takes a few operations, however many cells and layers there are.
-    Calling it maps (B, K*in_channels, *S) to logits (B, K, classes, *S).
+    All weights lie in one vector, ``values``, and all gradients in another, ``slopes``, layer after layer
+    (``parts``); ``owner`` tells for each number which cell's it is. So an update with a learning rate a cell
+    takes a few operations, however many cells and layers there are. Calling it maps (B, K*in_channels, *S) to
+    logits (B, K, classes, *S).
     """
 
     def __init__(self, starts: list[dict[str, Tensor]], in_channels: int, classes: int, widths: tuple[int, ...], dims: int, device: str = "cpu",
@@ -197,7 +202,9 @@ class Stack:
         }
 
     def norms(self, vector: Tensor) -> Tensor:
-        """Return the norm of each cell's part of a vector like ``slopes``, (K,): that of its layers' norms, as ``clip_grad_norm_`` computes it."""
+        """Return the norm of each cell's part of a vector like ``slopes``, (K,): that of its layers' norms,
+        as ``clip_grad_norm_`` computes it.
+        """
         of_layers = [
             torch.linalg.vector_norm(vector[part].view(self.count, -1), dim=1) for part in self.parts.values()
         ]

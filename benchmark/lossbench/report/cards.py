@@ -1,4 +1,6 @@
-"""Data cards for the report: facts and pictures as a sweep stored them, and histograms of how much foreground there is."""
+"""Data cards for the report: facts and pictures as a sweep stored them, and histograms of how much foreground
+there is.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ SAMPLES = 4  # of those that a sweep stored: a study of many data sets stays one
 
 
 def read(results: str | Path, files: dict[str, str], images: bool = True) -> list[dict[str, Any]]:
-    """Return one ready card for each file that is there and readable, under its first label; several recipes share one.
+    """Return one ready card for each file that is there and readable, under its first label; several recipes
+    share one.
 
-    ``images=False`` leaves out the pictures of all data that are not generated: not every licence allows to pass them on.
-    """
+    ``images=False`` leaves out the pictures of all data that are not generated: not every licence allows to
+    pass them on."""
     cards = []
     labels: dict[str, list[str]] = {}
     for label, file in files.items():
@@ -88,7 +91,9 @@ def _card(label: str, facts: dict[str, Any], images: bool) -> dict[str, Any]:
 
 
 def _histogram(title: str, values: list[float], unit: str) -> dict[str, Any] | None:
-    """Return the bars of a histogram on a log axis, the ends of the axis and the count; None where all values are one."""
+    """Return the bars of a histogram on a log axis, the ends of the axis and the count; None where all values
+    are one.
+    """
     low, high = min(values, default=0.0), max(values, default=0.0)
     if low == high:  # nothing to see
         return None

@@ -1,4 +1,6 @@
-"""What the template shows, section by section: rows of ready words, taken from the tables and from nowhere else."""
+"""What the template shows, section by section: rows of ready words, taken from the tables and from nowhere
+else.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ def _counts(claims: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
 
 
 def _elsewhere(claims: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the claims that no cell here speaks of, in one sentence with the commands that train what they need."""
+    """Return the claims that no cell here speaks of, in one sentence with the commands that train what they
+    need.
+    """
     if not claims:
         return None
     commands = " and ".join(
@@ -186,8 +190,8 @@ def _missing(
     meta: Mapping[str, Any],
     elsewhere: set[str],
 ) -> list[str]:
-    """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run (but not of the claims that are
-    told ``elsewhere``), figures not drawn.
+    """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run (but
+    not of the claims that are told ``elsewhere``), figures not drawn.
     """
     import pandas as pd
 
@@ -195,13 +199,15 @@ def _missing(
     planned = meta.get("planned")
     if planned is not None and planned > len(cells):
         says.append(
-            f"{planned - len(cells)} of {planned} planned cells have no record; `{meta.get('command', 'lossbench sweep')}` trains them"
+            f"{planned - len(cells)} of {planned} planned cells have no record; "
+            f"`{meta.get('command', 'lossbench sweep')}` trains them"
         )
     for row in derived["missing"].to_dict("records"):
         where = labels[row["dataset"], row["recipe"]]
         seeds = f"seed{'s' * (row['missing'] > 1)} {row['seeds']}"
         says.append(
-            f"{row['loss_label']} on {where}: {row['missing']} of {row['of']} blocks are missing ({seeds}), so they are left out of its pairs"
+            f"{row['loss_label']} on {where}: {row['missing']} of {row['of']} blocks are missing "
+            f"({seeds}), so they are left out of its pairs"
         )
     refused = pd.concat([derived[name]["note"] for name in ("effects", "part_effects")]).dropna()
     says += sorted({note for note in refused if "not paired" in note})
@@ -219,7 +225,9 @@ def _missing(
 
 
 def _labels(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Return how a data set variant is called; its recipe is named only where one data set was run with several."""
+    """Return how a data set variant is called; its recipe is named only where one data set was run with
+    several.
+    """
     facts = cells.drop_duplicates(["dataset", "recipe"])
     doubled = facts["data_label"].duplicated(keep=False)
     return {

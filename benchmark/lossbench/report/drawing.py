@@ -1,5 +1,5 @@
-"""Drawings inside the report: figures that follow the reader's light or dark theme, and the small interval glyphs of
-the tables.
+"""Drawings inside the report: figures that follow the reader's light or dark theme, and the small interval
+glyphs of the tables.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def inline(svg: str, name: str, alt: str) -> str:
-    """Return an SVG as part of the page: no header, ids of its own, colours from the theme, described for screen
-    readers.
+    """Return an SVG as part of the page: no header, ids of its own, colours from the theme, described for
+    screen readers.
     """
     from markupsafe import Markup, escape
 
@@ -62,8 +62,8 @@ def data_link(text: str) -> str:
 
 
 def glyph(estimate: float, low: float, high: float, margin: float, width: int = 150) -> dict | None:
-    """Return the places (in pixels) of an interval, its estimate and the zone that is too small to matter, zero in the
-    middle.
+    """Return the places (in pixels) of an interval, its estimate and the zone that is too small to matter,
+    zero in the middle.
     """
     values = [v for v in (estimate, low, high) if v == v]
     if estimate != estimate:
@@ -108,7 +108,9 @@ METRICS = ("dice@0.5", "dice@val", "size_ratio_hard@0.5", "size_ratio_soft", "nl
 
 
 def variants(cells: pd.DataFrame, labels: Labels) -> dict[str, Any]:
-    """Return the number of each (data set, recipe) and of each loss, by which links name them, with their labels."""
+    """Return the number of each (data set, recipe) and of each loss, by which links name them, with their
+    labels.
+    """
     pairs = list(dict.fromkeys(zip(cells["dataset"], cells["recipe"], strict=True)))
     losses = cells.drop_duplicates("loss").sort_values("loss_label", kind="stable")
     return {
@@ -120,13 +122,18 @@ def variants(cells: pd.DataFrame, labels: Labels) -> dict[str, Any]:
 
 
 def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) -> dict[str, Any]:
-    """Return the block: shared names once, then one short row a cell; ``says`` tells what was left out of a large study."""
+    """Return the block: shared names once, then one short row a cell; ``says`` tells what was left out of a
+    large study.
+    """
     from lossbench.report.rows import METRIC_NAMES
 
     if len(cells) > CELLS_UP_TO:
         return {
             "rows": [],
-            "says": f"This study holds {len(cells)} cells, too many for a page; each is a row of tables/cells.csv.",
+            "says": (
+                f"This study holds {len(cells)} cells, too many for a page; each is a row of "
+                "tables/cells.csv."
+            ),
         }
     metrics = [name for name in METRICS if name in cells]
     origins: dict[tuple, int] = {}
@@ -159,7 +166,9 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
 
 
 def block(value: Any) -> str:
-    """Return a value as JSON that is safe inside a script element: no character can end the element or begin another."""
+    """Return a value as JSON that is safe inside a script element: no character can end the element or begin
+    another.
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return (
         text.replace("&", "\\u0026")

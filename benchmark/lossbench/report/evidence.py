@@ -26,7 +26,9 @@ QUESTIONS = {
 
 
 def aid(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Return what the decision aid shows: its questions, what every triple of answers rests on, and the rows of each group and goal."""
+    """Return what the decision aid shows: its questions, what every triple of answers rests on, and the rows
+    of each group and goal.
+    """
     groups, rows = tables["advice_groups"], tables["advice"]
     found: dict[str, dict[str, list]] = {}
     sets: list[str] = []
@@ -75,7 +77,9 @@ def likeness(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def sensitivity(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one entry an axis with its rows; a usual setting is a row of its own, since it is what the others are compared with."""
+    """Return one entry an axis with its rows; a usual setting is a row of its own, since it is what the
+    others are compared with.
+    """
     found = []
     for axis, part in table.groupby("axis", sort=False):
         rows = [
@@ -120,8 +124,8 @@ FIFTHS = ("q1", "q2", "q3", "q4")
 def firmness(
     profiles: pd.DataFrame, stability: pd.DataFrame, order: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return one entry a part, in their ``order`` in the experiment: its losses by their interquartile mean, and one row a metric that says how
-    well its ranking holds.
+    """Return one entry a part, in their ``order`` in the experiment: its losses by their interquartile mean,
+    and one row a metric that says how well its ranking holds.
     """
     found = []
     means = profiles[profiles["kind"] == "iqm"]
@@ -192,7 +196,9 @@ def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
 
 
 def interactions(table: pd.DataFrame, order: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return one entry a part and model: what it was fitted to, the notes on its fit, and the change of each loss's lead."""
+    """Return one entry a part and model: what it was fitted to, the notes on its fit, and the change of each
+    loss's lead.
+    """
     found = []
     for part, model in [
         (p, m)
@@ -243,7 +249,9 @@ def _change(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """One cross of an experiment; ``about`` is the comment above it in the file, ``fixed`` says that no further loss joins it."""
+    """One cross of an experiment; ``about`` is the comment above it in the file, ``fixed`` says that no
+    further loss joins it.
+    """
 
     name: str
     about: str
@@ -251,7 +259,9 @@ class Part:
 
 
 def read(experiment: str | None) -> tuple[Part, ...]:
-    """Return the parts of an experiment as its file describes them; none where there is no such file or it has no parts."""
+    """Return the parts of an experiment as its file describes them; none where there is no such file or it
+    has no parts.
+    """
     from lossbench.experiment.reading import find_experiment
 
     try:
@@ -274,7 +284,9 @@ def _comments(text: str) -> list[str]:
 def part_sections(
     parts: Iterable[Part], effects: pd.DataFrame, labels: Labels, ids: dict[str, dict]
 ) -> list[dict[str, Any]]:
-    """Return the fixed parts that hold effects: per metric a table losses x data sets of paired effects against the part's reference."""
+    """Return the fixed parts that hold effects: per metric a table losses x data sets of paired effects
+    against the part's reference.
+    """
     from lossbench.report.rows import METRIC_NAMES
 
     found = []

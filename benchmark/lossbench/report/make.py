@@ -1,8 +1,8 @@
-"""The single offline HTML file that answers: verdicts first, then figures, leaderboards, effects, collapses, what is
-missing, provenance.
+"""The single offline HTML file that answers: verdicts first, then figures, leaderboards, effects, collapses,
+what is missing, provenance.
 
-Nothing is computed here: every number comes from a table of ``lossbench.analysis`` and is only put into words and
-shapes.
+Nothing is computed here: every number comes from a table of ``lossbench.analysis`` and is only put into words
+and shapes.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def make(
     claims: str | Path | None = None,
     images: bool = True,
 ) -> Made:
-    """Write derived tables, figures and ``report.html`` from the tables of a results folder; trains nothing, needs no
-    torch.
+    """Write derived tables, figures and ``report.html`` from the tables of a results folder; trains nothing,
+    needs no torch.
 
-    ``note`` is what the sweep noted about its experiment (``name``, ``title``, ``file``, ``cells``, ``skipped``, ``images``), where
-    there is one. ``images=False``, here or in the note, leaves out pictures of data that are not generated. Raises UserError when there
-    are no tables.
+    ``note`` is what the sweep noted about its experiment (``name``, ``title``, ``file``, ``cells``,
+    ``skipped``, ``images``), where there is one. ``images=False``, here or in the note, leaves out pictures
+    of data that are not generated. Raises UserError when there are no tables.
     """
     from lossbench.analysis.answers import answer
     from lossbench.analysis.claims import read_claims
@@ -113,9 +113,10 @@ def build(
 ) -> Path:
     """Write the report to ``out`` and return its path; equal input gives equal bytes.
 
-    ``meta`` may hold ``title``, ``experiment`` (name), ``skipped`` (sentences about data sets left out), ``planned``
-    (number of cells), ``command`` (what trains them), ``parts`` (of the experiment), ``cards`` (of the data), ``verified`` (a sentence),
-    ``changes`` (sentences) and ``not_drawn`` (name of a figure -> why).
+    ``meta`` may hold ``title``, ``experiment`` (name), ``skipped`` (sentences about data sets left out),
+    ``planned`` (number of cells), ``command`` (what trains them), ``parts`` (of the experiment), ``cards``
+    (of the data), ``verified`` (a sentence), ``changes`` (sentences) and ``not_drawn`` (name of a figure ->
+    why).
     """
     import jinja2
 
@@ -161,10 +162,11 @@ FILE = "last_report.json"
 
 
 def compare(folder: Path, cells: pd.DataFrame, answers: Answers) -> list[str]:
-    """Return sentences about what differs from the report before, and note the state of this one in ``folder``.
+    """Return sentences about what differs from the report before, and note the state of this one in
+    ``folder``.
 
-    A report made again from the same cells keeps what it was compared with, so that equal tables give equal reports.
-    """
+    A report made again from the same cells keeps what it was compared with, so that equal tables give equal
+    reports."""
     now = _state(cells, answers)
     before = None
     try:
@@ -230,7 +232,8 @@ class MadeAll:
 
 
 def make_all(results: Path, images: bool = True) -> MadeAll:
-    """Write tables (where there are records), figures and report; without records the stored tables are used as they are.
+    """Write tables (where there are records), figures and report; without records the stored tables are used
+    as they are.
 
     ``images=False`` leaves out of the report the pictures of data that are not generated.
     """
@@ -242,7 +245,8 @@ def make_all(results: Path, images: bool = True) -> MadeAll:
         lines.append(write_tables(results, note))
     elif recorded and not (results / "tables" / "cells.parquet").is_file():
         raise UserError(
-            f"{results} holds records, but not which experiment they belong to; 'lossbench sweep EXPERIMENT --results {results}' says it"
+            f"{results} holds records, but not which experiment they belong to; 'lossbench sweep "
+            f"EXPERIMENT --results {results}' says it"
         )
     elif not (results / "tables" / "cells.parquet").is_file():
         raise UserError(

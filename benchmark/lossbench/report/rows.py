@@ -35,7 +35,9 @@ KINDS = {"background": "all background", "foreground": "all foreground", "not_fi
 
 
 def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one leaderboard a data set and recipe, in the order of the table; a recipe is named where one data set has several."""
+    """Return one leaderboard a data set and recipe, in the order of the table; a recipe is named where one
+    data set has several.
+    """
     found = []
     several = len(table) > 0 and table.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
     present = [c for c in METRIC_NAMES if c in table and c != "dice@0.5"]
@@ -114,7 +116,9 @@ def effects(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
 
 
 def fitting(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the effects that a page below 10 MB can hold, and the sentence that says what was left out of a large study."""
+    """Return the effects that a page below 10 MB can hold, and the sentence that says what was left out of a
+    large study.
+    """
     if len(table) <= EFFECTS_UP_TO:
         return table, ""
     kept = table[table["metric"].isin(tuple(METRIC_NAMES)[:2])].head(EFFECTS_UP_TO)
@@ -137,19 +141,25 @@ def unreachable(effects: pd.DataFrame) -> str:
         return ""
     blocks, reach = few["n_blocks"].max(), few["smallest_p"].min()
     return (
-        f"With {blocks:.0f} blocks or fewer a data set the smallest possible p is {words.p_value(reach)}: here p cannot fall below .05, whatever "
+        f"With {blocks:.0f} blocks or fewer a data set the smallest possible p is "
+        f"{words.p_value(reach)}: here p cannot fall below .05, whatever "
         "the cells show; read the intervals, or train more seeds."
     )
 
 
 def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row a (metric, loss), with the interval for new data sets where there are several independent ones."""
+    """Return one row a (metric, loss), with the interval for new data sets where there are several
+    independent ones.
+    """
     rows = []
     for row in table.to_dict("records"):
         kind = words.kind_of(row["metric"])
         new = "one independent data set" if row["n_units"] == 1 else "–"
         if row["n_units"] > 1:
-            new = f"{words.effect(row['new_estimate'], kind)} {words.interval(row['new_low'], row['new_high'], kind)}"
+            new = (
+                f"{words.effect(row['new_estimate'], kind)} "
+                f"{words.interval(row['new_low'], row['new_high'], kind)}"
+            )
         rows.append(
             {
                 "metric": METRIC_NAMES.get(row["metric"], row["metric"]),
@@ -202,7 +212,9 @@ def filters(table: pd.DataFrame, labels: Labels) -> list[tuple[str, list[str]]]:
 
 
 def collapses(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
-    """Return one group a part of the experiment, the leaderboards first, with one row a (data set, loss) that collapsed."""
+    """Return one group a part of the experiment, the leaderboards first, with one row a (data set, loss) that
+    collapsed.
+    """
     groups = []
     for part, own in table.groupby("part", sort=False):
         rows = [
@@ -253,7 +265,9 @@ def short(board: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
 
 
 def _gap(board: pd.DataFrame, effects: pd.DataFrame) -> str:
-    """Return what Dice gains over CE on the data set with the rarest foreground and on that with the commonest."""
+    """Return what Dice gains over CE on the data set with the rarest foreground and on that with the
+    commonest.
+    """
     own = effects[(effects["loss"] == "dice") & effects["estimate"].notna()]
     known = set(zip(own["dataset"], own["recipe"], strict=True))
     ends = _ends(board[[key in known for key in zip(board["dataset"], board["recipe"], strict=True)]])

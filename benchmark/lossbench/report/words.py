@@ -10,7 +10,9 @@ FACTOR, POINTS, PLAIN = "factor", "points", "plain"
 
 
 def kind_of(column: str) -> str:
-    """Return how a difference in this column is told: log ratios as factors, scores in points, the rest as it is."""
+    """Return how a difference in this column is told: log ratios as factors, scores in points, the rest as it
+    is.
+    """
     if "log_size" in column:
         return FACTOR
     if column.strip("|(").startswith(("dice", "iou", "nsd", "boundary_iou", "precision", "recall")):

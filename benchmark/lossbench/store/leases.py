@@ -1,14 +1,16 @@
-"""Who trains which cell right now: leases with a heartbeat, so that two sweeps on one folder never train a cell twice.
+"""Who trains which cell right now: leases with a heartbeat, so that two sweeps on one folder never train a
+cell twice.
 
-Every claim is a file of its own, ``leases/<key>.<fp8>.<token>``; its name is unique to its owner. To claim a cell is to
-create the file and then to look: whoever sees another live claim takes its own back. Creating comes before looking, so
-of two claimants at least one sees the other; and since a stale file is removed by its unique name, taking over from a
-dead owner can never hit a fresh claim. This needs exclusive creation and listing, which network file systems have.
+Every claim is a file of its own, ``leases/<key>.<fp8>.<token>``; its name is unique to its owner. To claim a
+cell is to create the file and then to look: whoever sees another live claim takes its own back. Creating
+comes before looking, so of two claimants at least one sees the other; and since a stale file is removed by
+its unique name, taking over from a dead owner can never hit a fresh claim. This needs exclusive creation and
+listing, which network file systems have.
 
-A claim is stale when its owner's process on *this* host is gone, or when its heartbeat counter has stood still for
-``patience`` seconds of the observer's own monotonic clock: no clock of another machine and no file time is compared.
-An owner that was paused that long finds its file gone (``held`` is then False); its record would be the same bytes.
-"""
+A claim is stale when its owner's process on *this* host is gone, or when its heartbeat counter has stood
+still for ``patience`` seconds of the observer's own monotonic clock: no clock of another machine and no file
+time is compared. An owner that was paused that long finds its file gone (``held`` is then False); its record
+would be the same bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ PATIENCE = 60.0  # seconds without a heartbeat after which an owner counts as de
 
 @cache
 def host() -> str:
-    """An 8-hex pseudonym of this boot of this host and its process namespace; the name itself is stored nowhere."""
+    """An 8-hex pseudonym of this boot of this host and its process namespace; the name itself is stored
+    nowhere.
+    """
     parts = [platform.node()]
     for source in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
         with contextlib.suppress(OSError):
@@ -41,7 +45,9 @@ def host() -> str:
 
 
 def started(pid: int) -> str | None:
-    """When a process of this host started, as an opaque word; None when it is gone (a zombie is gone); "?" unknown."""
+    """When a process of this host started, as an opaque word; None when it is gone (a zombie is gone); "?"
+    unknown.
+    """
     if sys.platform == "linux":
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -113,7 +119,9 @@ class Lease:
 
 
 class Leases:
-    """The leases of one results folder, seen from this process: what it holds, and what it has seen of others."""
+    """The leases of one results folder, seen from this process: what it holds, and what it has seen of
+    others.
+    """
 
     def __init__(self, folder: Path, beat: float = BEAT, patience: float = PATIENCE):
         self.folder, self.beat, self.patience = folder, beat, patience
@@ -168,7 +176,9 @@ class Leases:
                     path.unlink(missing_ok=True)
 
     def live(self) -> set[tuple[str, str]]:
-        """(key, first 8 of the fingerprint) of all cells under a live claim; stale claims are removed on the way."""
+        """(key, first 8 of the fingerprint) of all cells under a live claim; stale claims are removed on the
+        way.
+        """
         return {tuple(n.split(".")[:2]) for n in self._names() if not self._clear_if_stale(n)}
 
     def _names(self) -> list[str]:

@@ -1,4 +1,6 @@
-"""The note of a results folder: which experiment was swept into it last, and which cells belong to that, under which labels."""
+"""The note of a results folder: which experiment was swept into it last, and which cells belong to that,
+under which labels.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def read(folder: str | Path) -> dict | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{Path(folder) / 'experiment.json'}: cannot be read ({error}); the sweep's command writes it again"
+            f"{Path(folder) / 'experiment.json'}: cannot be read ({error}); the sweep's command "
+            "writes it again"
         ) from None
     wrong = record.wrong_note(note)
     if wrong:
@@ -62,7 +65,9 @@ STUDY = OWN / "paper"
 
 
 def reading(given: Path | None, say: Callable[[str], None] = lambda text: None) -> Path:
-    """Return the folder given, else ``results`` when a sweep has written there, else the committed study beside it, which ``say`` is told."""
+    """Return the folder given, else ``results`` when a sweep has written there, else the committed study
+    beside it, which ``say`` is told.
+    """
     if given is not None:
         return given
     if (OWN / "experiment.json").is_file() or not (STUDY / "tables").is_dir():

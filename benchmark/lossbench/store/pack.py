@@ -1,11 +1,12 @@
-"""Records in one file: ``records.zip`` holds finished records, deflated, under the names of the loose files that they replace.
+"""Records in one file: ``records.zip`` holds finished records, deflated, under the names of the loose files
+that they replace.
 
-It is the form in which a study is committed, and the one that scales: a state follows from the archive's directory, without a listing
-of thousands of files. To a reader pack and loose files are one store, and loose wins. ``pack`` writes a whole new archive, reads it
-back, puts it in the old one's place and only then removes loose files, so that a kill between any two steps loses nothing, and a
-reader that looks at loose files first and at the pack second always finds a record. Nothing is ever extracted to a path:
-``python -m zipfile -e records.zip .`` in the results folder gives the loose files back.
-"""
+It is the form in which a study is committed, and the one that scales: a state follows from the archive's
+directory, without a listing of thousands of files. To a reader pack and loose files are one store, and loose
+wins. ``pack`` writes a whole new archive, reads it back, puts it in the old one's place and only then removes
+loose files, so that a kill between any two steps loses nothing, and a reader that looks at loose files first
+and at the pack second always finds a record. Nothing is ever extracted to a path: ``python -m zipfile -e
+records.zip .`` in the results folder gives the loose files back."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ Pair = tuple[str, str]  # (key, first 8 hex of the loss fingerprint)
 
 
 class Pack:
-    """The pack of a results folder, read-only; looked at again whenever its file has changed, empty where there is none."""
+    """The pack of a results folder, read-only; looked at again whenever its file has changed, empty where
+    there is none.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -95,7 +98,9 @@ class Pack:
         return self._sources.get(key, [])
 
     def read(self, key: str, fp: str) -> bytes | None:
-        """Return the bytes of a record, or None; Damaged when its check sum does not fit or it promises too much."""
+        """Return the bytes of a record, or None; Damaged when its check sum does not fit or it promises too
+        much.
+        """
         info = self.members().get((key, fp[:8]))
         if info is None:
             return None
@@ -107,7 +112,9 @@ class Pack:
             raise Damaged(f"it cannot be unpacked ({error})") from None
 
     def _probe(self) -> None:
-        """Raise when the directory is damaged: it fits neither the first nor the last member, or names fewer than it counts."""
+        """Raise when the directory is damaged: it fits neither the first nor the last member, or names fewer
+        than it counts.
+        """
         infos = sorted(self._zip.infolist(), key=lambda info: info.header_offset)
         self._zip.fp.seek(-22, os.SEEK_END)
         end = self._zip.fp.read(22)
@@ -130,8 +137,8 @@ class Pack:
 def pack(store: Store) -> str:
     """Move the finished loose records of a store into its pack; return the sentence that says what was done.
 
-    Safe beside running sweeps, which go on writing loose records. UserError when somebody else packs or nothing can be written.
-    """
+    Safe beside running sweeps, which go on writing loose records. UserError when somebody else packs or
+    nothing can be written."""
     store.open_for_writing()
     try:
         lease = store.leases.take("pack", "records0")
@@ -214,7 +221,8 @@ def _check(draft: Path, expected: dict[Pair, tuple[int, int]]) -> None:
     finally:
         fresh._forget()
     raise UserError(
-        f"{draft.parent}: the new pack did not read back as it was written, so nothing was changed; is the disk sound?"
+        f"{draft.parent}: the new pack did not read back as it was written, so nothing was changed; "
+        "is the disk sound?"
     )
 
 

@@ -1,11 +1,12 @@
-"""Where a record came from: code, packages and hardware, without anything secret; collected once a sweep by the driver.
+"""Where a record came from: code, packages and hardware, without anything secret; collected once a sweep by
+the driver.
 
     facts = provenance.collect(results="results")   # the keys are those of record.Provenance
     record["provenance"] = {**facts, "threads": 1, "device": "cpu"}      # the worker adds what only it knows
 
-Left out on purpose: environment variables, host and user names, home folders, addresses. The difference between the
-code that ran and its commit is stored once, by its hash, in ``results/provenance/<hash>.diff``; changes in the results
-folder are not changes of the code.
+Left out on purpose: environment variables, host and user names, home folders, addresses. The difference
+between the code that ran and its commit is stored once, by its hash, in ``results/provenance/<hash>.diff``;
+changes in the results folder are not changes of the code.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ LARGEST = 2_000_000  # bytes of a difference that are stored; its hash covers al
 def collect(
     results: str | Path = "results", *, command: Sequence[str] | None = None, code: Path = CODE
 ) -> dict[str, Any]:
-    """Return what is known about code, packages and hardware; store the difference to the commit, if there is one."""
+    """Return what is known about code, packages and hardware; store the difference to the commit, if there is
+    one.
+    """
     difference, code_facts = _code(code, Path(results))
     if difference:
         code_facts["diff"] = _store(difference, Path(results))
@@ -67,7 +70,9 @@ def hardware() -> dict[str, Any]:
 
 
 def typed(words: Sequence[str]) -> str:
-    """Return a command line without what may tell who and where: folders of paths, addresses, values of secrets."""
+    """Return a command line without what may tell who and where: folders of paths, addresses, values of
+    secrets.
+    """
     if not words:
         return ""
     shown = [Path(words[0]).stem if words[0].endswith(".py") else Path(words[0]).name]
@@ -109,7 +114,8 @@ def _code(code: Path, results: Path) -> tuple[bytes, dict[str, Any]]:
     difference = scrub(
         (_git(root, "diff", *options, "HEAD", "--", *besides) or b"").decode(errors="replace")
     ).encode()
-    # Of files that git does not know only those of the code count, and of these only the hash: they may be anything.
+    # Of files that git does not know only those of the code count, and of these only the hash: they may be
+    # anything.
     new = (_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", str(code)) or b"").decode(
         errors="replace"
     )

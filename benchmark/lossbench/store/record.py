@@ -1,10 +1,12 @@
-"""What a record says: its schema as commented types, and its strict JSON form; older versions are read by upgrades.
+"""What a record says: its schema as commented types, and its strict JSON form; older versions are read by
+upgrades.
 
-Numbers that are not finite are written as ``null`` (strict JSON has no NaN): a reader takes ``null`` in a numeric
-place as "no value here", and the neighbouring count or outcome says why. What is told of single images and single
-steps is rounded to six digits, which is more than one of them carries and halves the record; all else is in full, and
-equal trainings give equal bytes. The last member, ``check``, is the CRC-32 of all bytes before it, so that a bit that flips in a digit
-is noticed too; records without one, of earlier versions, are read all the same.
+Numbers that are not finite are written as ``null`` (strict JSON has no NaN): a reader takes ``null`` in a
+numeric place as "no value here", and the neighbouring count or outcome says why. What is told of single
+images and single steps is rounded to six digits, which is more than one of them carries and halves the
+record; all else is in full, and equal trainings give equal bytes. The last member, ``check``, is the CRC-32
+of all bytes before it, so that a bit that flips in a digit is noticed too; records without one, of earlier
+versions, are read all the same.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class CellFacts(TypedDict):
 
 
 class Certificate(TypedDict):
-    """The pairing certificate: hashes (hex) that are equal for all cells of a block, or a contrast is not paired."""
+    """The pairing certificate: hashes (hex) that are equal for all cells of a block, or a contrast is not
+    paired.
+    """
 
     init: str  # initial weights
     order: str  # order of the batches, with their augmentation
@@ -81,10 +85,10 @@ class Provenance(TypedDict, total=False):
 class Record(TypedDict):
     """One finished cell.
 
-    Metrics: higher is better for dice, iou, precision, recall, nsd, boundary_iou; lower for hd95 and assd (in spacing
-    units), nll (nats a pixel), ece, ece_fg, brier, fp_rate, fp_area, missed. Size ratios (predicted / true) are best
-    at 1, their natural logs at 0. ``@0.5`` is the argmax, ``@val`` the threshold chosen on validation.
-    """
+    Metrics: higher is better for dice, iou, precision, recall, nsd, boundary_iou; lower for hd95 and assd (in
+    spacing units), nll (nats a pixel), ece, ece_fg, brier, fp_rate, fp_area, missed. Size ratios (predicted /
+    true) are best at 1, their natural logs at 0. ``@0.5`` is the argmax, ``@val`` the threshold chosen on
+    validation."""
 
     schema: int
     key: str  # 16 hex: sha256 of the resolved cell
@@ -124,7 +128,9 @@ class Damaged(Exception):
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as strict JSON holds it: arrays become lists, numpy scalars numbers, NaN and infinities None."""
+    """Return ``value`` as strict JSON holds it: arrays become lists, numpy scalars numbers, NaN and
+    infinities None.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -139,7 +145,9 @@ def plain(value: Any) -> Any:
 
 
 def encode(record: dict) -> bytes:
-    """Return the bytes of a record or an error: one line that starts with the schema and ends with its check sum."""
+    """Return the bytes of a record or an error: one line that starts with the schema and ends with its check
+    sum.
+    """
     key, fingerprint = record.get("key"), record.get("loss_fingerprint")
     if not isinstance(key, str) or not KEY.fullmatch(key):
         raise ValueError(f"a record needs a key of 16 hex digits, not {key!r}")
@@ -174,7 +182,9 @@ def _six_digits(column: Any) -> Any:
 
 
 def whole(data: bytes) -> str:
-    """Return why these bytes cannot be a whole record, in a clause, without parsing them; "" when they may be one."""
+    """Return why these bytes cannot be a whole record, in a clause, without parsing them; "" when they may be
+    one.
+    """
     if not data.strip():
         return "it is empty"
     found = CHECK.fullmatch(data[-_CHECK_SIZE:])
@@ -184,8 +194,8 @@ def whole(data: bytes) -> str:
 
 
 def decode(data: bytes, key: str, fp: str, where: str = "the record", error: bool = False) -> dict:
-    """Return the record (or the ``error`` record) in today's schema; raise Damaged when these bytes are not that of
-    this key and fingerprint.
+    """Return the record (or the ``error`` record) in today's schema; raise Damaged when these bytes are not
+    that of this key and fingerprint.
 
     A record of a newer schema is intact, only unknown here: that is a UserError."""
     try:
@@ -325,7 +335,10 @@ def wrong_record(record: dict[str, Any]) -> str:
             return f"its {part} have a column 'key', which is the cell's"
         for name, column in columns.items():
             if not (_numbers(column) or (name in words and set(map(type, column)) == {str})):
-                return f"column '{name[:40]}' of its {part} does not hold {'words' if name in words else 'numbers'}"
+                return (
+                    f"column '{name[:40]}' of its {part} does not hold "
+                    f"{'words' if name in words else 'numbers'}"
+                )
     return ""
 
 
@@ -352,7 +365,9 @@ def _parts(facts: Any, kinds: dict[str, Any], where: str, needed: bool) -> str:
 
 
 def _plain(value: Any, depth: int) -> bool:
-    """Whether a value, or all that it holds down to ``depth``, are words, truths, None or numbers that a table can hold."""
+    """Whether a value, or all that it holds down to ``depth``, are words, truths, None or numbers that a
+    table can hold.
+    """
     if value is None or type(value) in (str, bool):
         return True
     if type(value) in (int, float):
@@ -378,7 +393,9 @@ def _numbers(values: Any) -> bool:
 
 
 def wrong_note(note: Any) -> str:
-    """Return what is wrong with the note of an experiment (``experiment.json``), in a clause; "" when nothing is."""
+    """Return what is wrong with the note of an experiment (``experiment.json``), in a clause; "" when nothing
+    is.
+    """
     if not isinstance(note, dict):
         return "it is not the note of a sweep"
     wrong = _parts(note, {"name": str, "cells": list}, "", True) or _parts(

@@ -1,23 +1,25 @@
 """One file a cell: the only place that touches records on disk.
 
     results = Store("results")
-    results.open_for_writing()                     # UserError at once where nothing can be written; sweeps leftovers
-    states = results.state([(key, fp), ...])       # {key: State("done" | "stale" | "failed" | "missing", why)}
-    with results.claim(pairs) as mine: ...         # the pairs without a record that nobody else trains; leased inside
-    results.write(record); results.write_error(key, fp, error="one sentence", kind="error", trace=...)
-    results.read(key, fp); results.read_error(key, fp); for record in results.records(): ...
-    done, free = results.wait(busy)                # pairs that another sweep held: until it holds none of them
-    for note in results.notes: ...                 # what was set aside and why, for the caller to print
-    packs.pack(results)                            # the loose records into one archive, which reads like them
+    results.open_for_writing()                     # UserError at once where nothing can be written; sweeps
+    leftovers states = results.state([(key, fp), ...])       # {key: State("done" | "stale" | "failed" |
+    "missing", why)} with results.claim(pairs) as mine: ...         # the pairs without a record that nobody
+    else trains; leased inside results.write(record); results.write_error(key, fp, error="one sentence",
+    kind="error", trace=...) results.read(key, fp); results.read_error(key, fp); for record in
+    results.records(): ... done, free = results.wait(busy)                # pairs that another sweep held:
+    until it holds none of them for note in results.notes: ...                 # what was set aside and why,
+    for the caller to print packs.pack(results)                            # the loose records into one
+    archive, which reads like them
 
-The folder: ``cells/<key[:2]>/<key>.<fp8>.json`` and ``...<fp8>.error.json``, where ``key`` is 16 hex and ``fp8`` the
-first 8 hex of the fingerprint of the loss's source; so the state of every cell follows from names alone, and a folder
-can be mended by hand. ``records.zip`` holds packed records (packs.py); a loose file goes before them, and an error
-beside a packed record means that it turned out damaged. ``leases/`` says who trains what, ``quarantine/`` holds files
-that were not what their name promised. The schema of a record is in record.py.
+The folder: ``cells/<key[:2]>/<key>.<fp8>.json`` and ``...<fp8>.error.json``, where ``key`` is 16 hex and
+``fp8`` the first 8 hex of the fingerprint of the loss's source; so the state of every cell follows from names
+alone, and a folder can be mended by hand. ``records.zip`` holds packed records (packs.py); a loose file goes
+before them, and an error beside a packed record means that it turned out damaged. ``leases/`` says who trains
+what, ``quarantine/`` holds files that were not what their name promised. The schema of a record is in
+record.py.
 
-A state says that a record is there, not that it is sound: loose files are checked whole when a sweep opens the folder,
-packed ones when they are read, as tables are made.
+A state says that a record is there, not that it is sound: loose files are checked whole when a sweep opens
+the folder, packed ones when they are read, as tables are made.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class State:
 
 
 class Store:
-    """A results folder. Making one touches nothing; reading works where nothing is, or where nothing can be written."""
+    """A results folder. Making one touches nothing; reading works where nothing is, or where nothing can be
+    written.
+    """
 
     def __init__(self, folder: str | Path, *, beat: float = leases.BEAT, patience: float = leases.PATIENCE):
         self.folder = Path(folder)
@@ -90,7 +94,9 @@ class Store:
         return len(self._newest())
 
     def state(self, pairs: Iterable[Pair], labels: Mapping[str, str] | None = None) -> dict[str, State]:
-        """Return the state of each cell, from directory listings alone; ``why`` names the loss by ``labels[key]``."""
+        """Return the state of each cell, from directory listings alone; ``why`` names the loss by
+        ``labels[key]``.
+        """
         pairs = list(pairs)
         there: dict[str, list[tuple[str, str]]] = {}
         for shard in {key[:2] for key, _ in pairs}:
@@ -104,12 +110,16 @@ class Store:
         return {key: self._state(key, fp[:8], there.get(key), labels.get(key, "")) for key, fp in pairs}
 
     def read(self, key: str, fp: str) -> schema.Record | None:
-        """Return the record of a cell, or None. A file that is not that record is set aside and its cell is missing."""
+        """Return the record of a cell, or None. A file that is not that record is set aside and its cell is
+        missing.
+        """
         found = self._read(self.path(key, fp), key, fp[:8])
         return found if found is not None or not self.packed(key, fp) else self.read_packed(key, fp)
 
     def read_packed(self, key: str, fp: str) -> schema.Record | None:
-        """Return the record that the pack holds of a cell. A damaged one is noted as an error: its cell runs again."""
+        """Return the record that the pack holds of a cell. A damaged one is noted as an error: its cell runs
+        again.
+        """
         try:
             data = self.pack.read(key, fp)
             return None if data is None else schema.decode(data, key, fp[:8], f"{self.pack.path}: {key}")
@@ -125,7 +135,9 @@ class Store:
         return self._read(self.path(key, fp, ERROR), key, fp[:8])
 
     def records(self, pairs: Iterable[Pair] | None = None) -> Iterator[schema.Record]:
-        """Yield the records of the pairs, in their order; without pairs all of them by key, the newest of each key."""
+        """Yield the records of the pairs, in their order; without pairs all of them by key, the newest of
+        each key.
+        """
         if pairs is None:
             pairs = self._newest()
         for key, fp in pairs:
@@ -136,7 +148,9 @@ class Store:
     # Writing
 
     def open_for_writing(self) -> None:
-        """Make the folder, prove that it can be written, and clear what dead writers left. Call it before training."""
+        """Make the folder, prove that it can be written, and clear what dead writers left. Call it before
+        training.
+        """
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             (self.folder / "leases").mkdir(exist_ok=True)
@@ -170,7 +184,9 @@ class Store:
         )
 
     def write(self, record: schema.Record) -> Path:
-        """Write a finished cell, atomically; then remove its errors and the records of other sources of its loss."""
+        """Write a finished cell, atomically; then remove its errors and the records of other sources of its
+        loss.
+        """
         lacks = schema.missing_parts(record)
         if lacks:
             raise ValueError(f"the record of cell {record.get('key')!r} lacks {', '.join(lacks)}")
@@ -219,7 +235,8 @@ class Store:
     def wait(
         self, pairs: Iterable[Pair], *, poll=2.0, timeout: float | None = None
     ) -> tuple[list[Pair], list[Pair]]:
-        """Wait until no other process holds any of the pairs; return those recorded by then and those free to claim.
+        """Wait until no other process holds any of the pairs; return those recorded by then and those free to
+        claim.
 
         After ``timeout`` seconds some may be in neither list."""
         pairs, start = list(pairs), time.monotonic()
@@ -303,7 +320,9 @@ class Store:
             return None
 
     def _check(self, path: Path) -> None:
-        """Set a file aside whose name is foreign, that is cut, or whose check sum does not fit; nothing is parsed."""
+        """Set a file aside whose name is foreign, that is cut, or whose check sum does not fit; nothing is
+        parsed.
+        """
         key, _, rest = path.name.partition(".")
         fp, _, kind = rest.partition(".")
         if kind not in ("json", "error.json") or not _is_name(key, fp, path.parent.name):

@@ -1,4 +1,6 @@
-"""From an experiment to its records: what is missing, in which order it is trained, on which workers; an interrupted sweep resumes."""
+"""From an experiment to its records: what is missing, in which order it is trained, on which workers; an
+interrupted sweep resumes.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ GUESS = 8.0  # seconds a cell takes, as long as none of its kind has been measur
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment needs: all its cells, the state of each, and what the missing ones are expected to cost (core-seconds)."""
+    """What an experiment needs: all its cells, the state of each, and what the missing ones are expected to
+    cost (core-seconds).
+    """
 
     experiment: Experiment
     cells: list[Cell]
@@ -50,7 +54,9 @@ class Plan:
 
 
 def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None = None) -> Plan:
-    """Return the plan of an experiment (or of some cells) against a results folder, from directory listings and a few records."""
+    """Return the plan of an experiment (or of some cells) against a results folder, from directory listings
+    and a few records.
+    """
     store = Store(results)
     cells = experiment.cells() if cells is None else cells
     states = store.state([(c.key, c.loss.fingerprint) for c in cells], {c.key: c.loss.label for c in cells})
@@ -70,13 +76,16 @@ def why(planned: Plan, cell: Cell, results: str | Path) -> str:
 def select(
     planned: Plan, budget: str | None = None, shard: str | None = None, workers: int | None = None
 ) -> list[Cell]:
-    """Return the missing cells to train now: whole blocks only, those of one shard, and no more than fit the budget (at least one block)."""
+    """Return the missing cells to train now: whole blocks only, those of one shard, and no more than fit the
+    budget (at least one block).
+    """
     blocks: dict[str, list[Cell]] = defaultdict(list)
     for cell in planned.missing:
         blocks[cell.block].append(cell)
     if shard is not None:
         part, count = _shard(shard)
-        # By position among all blocks of the experiment, so that the shards of several machines are disjoint whatever each has done.
+        # By position among all blocks of the experiment, so that the shards of several machines are disjoint
+        # whatever each has done.
         place = {
             block: number for number, block in enumerate(dict.fromkeys(cell.block for cell in planned.cells))
         }

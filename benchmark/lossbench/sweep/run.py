@@ -1,4 +1,6 @@
-"""From an experiment to its records: what is missing, in which order it is trained, on which workers; an interrupted sweep resumes."""
+"""From an experiment to its records: what is missing, in which order it is trained, on which workers; an
+interrupted sweep resumes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from lossbench.sweep.plan import Plan
 
 
 def open_results(results: str | Path, say: Callable[[str], None]) -> None:
-    """Make sure that the folder can be written, and say which damaged files were set aside (their cells are trained again)."""
+    """Make sure that the folder can be written, and say which damaged files were set aside (their cells are
+    trained again).
+    """
     store = Store(results)
     store.open_for_writing()
     for note in store.notes:
@@ -31,10 +35,11 @@ def tasks(
     device: str,
     size: int | None = work.CPU,
 ) -> list[taskss.Task]:
-    """Return the tasks that train these cells: stacks of one block where it has two or more cells left, else across seeds.
+    """Return the tasks that train these cells: stacks of one block where it has two or more cells left, else
+    across seeds.
 
-    Stacks larger than the usual ones hold cells of all seeds of a data set and recipe. Without a ``size`` a task holds many of them, and
-    its worker finds out how many to train together.
+    Stacks larger than the usual ones hold cells of all seeds of a data set and recipe. Without a ``size`` a
+    task holds many of them, and its worker finds out how many to train together.
     """
     small = size is not None and size <= work.CPU
     alike: dict[str | tuple[str, str], list[Cell]] = defaultdict(list)
@@ -91,8 +96,8 @@ def run(
     mode: str = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[taskss.Summary, int, list[str]]:
-    """Train the cells ``todo`` into a folder that ``open_results`` has opened; return how the run went, how many it trained, and one
-    sentence for each kind of failure.
+    """Train the cells ``todo`` into a folder that ``open_results`` has opened; return how the run went, how
+    many it trained, and one sentence for each kind of failure.
     """
     from lossbench.engine import display as progress
 
@@ -159,7 +164,9 @@ def run(
 
 
 def check_losses(cells: list[Cell]) -> None:
-    """Call each distinct loss once on tiny inputs, so that an impossible parameter stops the sweep before anything starts."""
+    """Call each distinct loss once on tiny inputs, so that an impossible parameter stops the sweep before
+    anything starts.
+    """
     import torch
 
     from lossbench.catalogue.registry import get_loss

@@ -1,9 +1,10 @@
-"""The fair search: every loss gets the same quasi-random candidates and the same number of trials, each an ordinary cell.
+"""The fair search: every loss gets the same quasi-random candidates and the same number of trials, each an
+ordinary cell.
 
-Candidates come from Optuna's QMCSampler (scrambled Sobol points): they depend on the seed alone, so they are the same for every loss, whatever
-the results and however many workers. The objective is a validation metric, never the loss and never the test split; tuning seeds are disjoint
-from those that are reported. Nothing is pruned, since losses differ in scale and in the shape of their curves.
-"""
+Candidates come from Optuna's QMCSampler (scrambled Sobol points): they depend on the seed alone, so they are
+the same for every loss, whatever the results and however many workers. The objective is a validation metric,
+never the loss and never the test split; tuning seeds are disjoint from those that are reported. Nothing is
+pruned, since losses differ in scale and in the shape of their curves."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ OBJECTIVES = ("val_dice@val", "val_dice@0.5")
 
 @dataclass(frozen=True)
 class Budget:
-    """What each loss is given: ``trials`` learning rates in ``low`` to ``high`` on ``seeds`` seeds; as many again for its own parameters."""
+    """What each loss is given: ``trials`` learning rates in ``low`` to ``high`` on ``seeds`` seeds; as many
+    again for its own parameters.
+    """
 
     trials: int = 8
     seeds: int = 1
@@ -48,7 +51,9 @@ class Trial:
 
 
 def candidates(budget: Budget, space: dict[str, tuple[float, float]] | None = None) -> list[dict[str, float]]:
-    """Return the points of the search: ``learning_rate`` on a log scale, and each parameter of ``space`` between its ends."""
+    """Return the points of the search: ``learning_rate`` on a log scale, and each parameter of ``space``
+    between its ends.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -80,7 +85,9 @@ def candidates(budget: Budget, space: dict[str, tuple[float, float]] | None = No
 
 
 def trials(losses: tuple[LossSpec, ...], budget: Budget, extra_files: tuple[str, ...]) -> list[Trial]:
-    """Return every trial of every loss: the shared learning rates first, then as many points of its own parameters where it declares a range."""
+    """Return every trial of every loss: the shared learning rates first, then as many points of its own
+    parameters where it declares a range.
+    """
     found = []
     rates = candidates(budget)
     for loss in losses:
@@ -97,7 +104,9 @@ def trials(losses: tuple[LossSpec, ...], budget: Budget, extra_files: tuple[str,
 
 
 def _space(loss: LossSpec) -> dict[str, tuple[float, float]]:
-    """Return the ranges that a single loss declares for its own parameters, without those that the experiment fixes."""
+    """Return the ranges that a single loss declares for its own parameters, without those that the experiment
+    fixes.
+    """
     if len(loss.terms) != 1 or loss.terms[0].entry is None:
         return {}
     term = loss.terms[0]
@@ -116,10 +125,13 @@ def _with(loss: LossSpec, point: dict[str, Any]) -> str:
 
 
 def experiments(experiment: Experiment, budget: Budget) -> list[tuple[Experiment, list[Trial]]]:
-    """Return one ordinary experiment for each learning rate: trials are cells like any other, so they resume and spread like any other."""
+    """Return one ordinary experiment for each learning rate: trials are cells like any other, so they resume
+    and spread like any other.
+    """
     if any(seed >= TUNING_SEEDS for seed in experiment.seeds):
         raise UserError(
-            f"seeds from {TUNING_SEEDS} on are kept for tuning; the experiment '{experiment.name}' reports them"
+            f"seeds from {TUNING_SEEDS} on are kept for tuning; the experiment '{experiment.name}' "
+            "reports them"
         )
     seeds = tuple(range(TUNING_SEEDS, TUNING_SEEDS + budget.seeds))
     by_rate: dict[float, list[Trial]] = defaultdict(list)
@@ -150,7 +162,9 @@ def plan(experiment: Experiment, budget: Budget, results: Path) -> Any:
 
 
 def finish(experiment: Experiment, budget: Budget, results: Path, file: Path) -> list[dict[str, Any]]:
-    """Write the choices to ``file``, all trials and the expected-best curves beside the results; return the choices."""
+    """Write the choices to ``file``, all trials and the expected-best curves beside the results; return the
+    choices.
+    """
     import csv
 
     from lossbench.experiment import reading
@@ -188,7 +202,9 @@ def finish(experiment: Experiment, budget: Budget, results: Path, file: Path) ->
 
 
 def collect(experiment: Experiment, budget: Budget, results: Path) -> list[dict[str, Any]]:
-    """Return one row for each trial and data set whose cells are all recorded: its objective is the mean over the tuning seeds."""
+    """Return one row for each trial and data set whose cells are all recorded: its objective is the mean over
+    the tuning seeds.
+    """
     store = Store(results)
     rows = []
     for tried, members in experiments(experiment, budget):
@@ -213,10 +229,11 @@ def collect(experiment: Experiment, budget: Budget, results: Path) -> list[dict[
 
 
 def choose(rows: list[dict[str, Any]], budget: Budget) -> list[dict[str, Any]]:
-    """Return for each data set and loss the best learning rate, and the best own parameters where they were searched.
+    """Return for each data set and loss the best learning rate, and the best own parameters where they were
+    searched.
 
-    Ties go to the smaller rate. ``edge`` is true when the best rate is the smallest or largest candidate: then the range was too narrow.
-    """
+    Ties go to the smaller rate. ``edge`` is true when the best rate is the smallest or largest candidate:
+    then the range was too narrow."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         groups[row["data"], row["loss"]].append(row)
@@ -252,8 +269,8 @@ def choose(rows: list[dict[str, Any]], budget: Budget) -> list[dict[str, Any]]:
 def expected_best(values: list[float]) -> list[float]:
     """Return the expected best of n of these trials, drawn without replacement, for n = 1 .. len(values).
 
-    E[max of n] = sum_i v_(i) C(i-1, n-1) / C(N, n) over the values in ascending order (Dodge et al. 2019, without replacement).
-    """
+    E[max of n] = sum_i v_(i) C(i-1, n-1) / C(N, n) over the values in ascending order (Dodge et al. 2019,
+    without replacement)."""
     ordered, total = sorted(values), len(values)
     return [
         sum(v * math.comb(i, n - 1) for i, v in enumerate(ordered)) / math.comb(total, n)

@@ -1,4 +1,6 @@
-"""Can the records be trusted? Some are trained again and compared; records of several machines are joined without touching any."""
+"""Can the records be trusted? Some are trained again and compared; records of several machines are joined
+without touching any.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from lossbench.store.record import rounded
 from lossbench.store.store import Store
 from lossbench.sweep import work
 
-TOLERANCE = 0.02  # Dice: what another processor or library version may change by rounding alone, amplified by training
+# Dice: what another processor or library version may change by rounding alone, amplified by training
+TOLERANCE = 0.02
 
 SAME = ("python", "platform", "threads", "device")
 
@@ -33,13 +36,14 @@ def verify(
     say: Callable[[str], Any] = lambda text: None,
     cell: str = "",
 ) -> dict:
-    """Train ``sample`` random recorded cells again, in a folder of their own; write and return the certificate.
+    """Train ``sample`` random recorded cells again, in a folder of their own; write and return the
+    certificate.
 
-    ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is no sample, so that the
-    certificate of the folder stays as it is.
+    ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is
+    no sample, so that the certificate of the folder stays as it is.
 
-    Where packages, processor, threads and source are those of the record, everything that was computed must be equal bit for bit;
-    elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
+    Where packages, processor, threads and source are those of the record, everything that was computed must
+    be equal bit for bit; elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
     """
     store = Store(results)
     everything = sorted(store.records(), key=lambda record: record["key"])
@@ -51,7 +55,8 @@ def verify(
     ]
     if everything and not found:
         raise UserError(
-            f"{results} holds only cells of your own data, whose folder is not kept in records; sweep into another folder and compare"
+            f"{results} holds only cells of your own data, whose folder is not kept in records; sweep "
+            "into another folder and compare"
         )
     if not found:
         raise UserError(
@@ -182,7 +187,9 @@ def check_source(source: str | Path) -> None:
 
 
 def merge(source: str | Path, results: str | Path) -> str:
-    """Copy the records that ``results`` lacks from another folder; return the sentence that says what was done."""
+    """Copy the records that ``results`` lacks from another folder; return the sentence that says what was
+    done.
+    """
     check_source(source)
     store, other = Store(results), Store(source)
     store.open_for_writing()

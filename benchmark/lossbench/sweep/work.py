@@ -1,4 +1,6 @@
-"""One task on a worker: build the data, train a stack of cells, score them, write their records; what is recorded is not trained again."""
+"""One task on a worker: build the data, train a stack of cells, score them, write their records; what is
+recorded is not trained again.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from lossbench.experiment.cells import Recipe
     from lossbench.training.job import Job
 
-CPU = 4  # two to eight cells are alike there (docs/speed_stack.md); fewer leave smaller pieces to a sweep that is interrupted
+# two to eight cells are alike there (docs/speed_stack.md); fewer leave smaller pieces to a sweep that is
+# interrupted
+CPU = 4
 
 HANDED = 64  # cells that a worker is handed at a time where it finds out by itself how many to train together
 
@@ -39,10 +43,11 @@ def even(items: list[Item], size: int) -> list[list[Item]]:
 
 
 def fastest(jobs: list[Job], recipe: Recipe, device: str) -> int:
-    """Return how many of these jobs to train together on this device, at least 2; measured once a worker, recipe and image shape.
+    """Return how many of these jobs to train together on this device, at least 2; measured once a worker,
+    recipe and image shape.
 
-    ``jobs`` are trained for a few steps and thrown away: a loss that remembers its calls must not be trained for real afterwards.
-    """
+    ``jobs`` are trained for a few steps and thrown away: a loss that remembers its calls must not be trained
+    for real afterwards."""
     data = jobs[0].data
     kind = (recipe.digest, data.images.shape[1:], len(data.classes), device)
     if kind not in _found:
@@ -65,14 +70,16 @@ def double(seconds: Callable[[int], float | None], most: int) -> int:
 
 
 def step_seconds(jobs: list[Job], recipe: Recipe, device: str, count: int) -> float | None:
-    """Return the median seconds of a step of ``count`` cells (the jobs in turn), or None when they do not fit or do not train."""
+    """Return the median seconds of a step of ``count`` cells (the jobs in turn), or None when they do not fit
+    or do not train.
+    """
     import torch
 
     from lossbench.experiment.cells import Recipe
     from lossbench.training.train import reading, train
 
-    # A few steps and the evaluation after them, which needs memory, too. The first ones prepare, the last one validates. On a card steps are
-    # told when the losses are read, so many at a time.
+    # A few steps and the evaluation after them, which needs memory, too. The first ones prepare, the last one
+    # validates. On a card steps are told when the losses are read, so many at a time.
     told = reading(device)
     steps = max(STEPS, BURSTS * told)
     short = Recipe.model_validate({**recipe.model_dump(), "steps": steps, "validations": 1})
@@ -108,7 +115,9 @@ def payload(
     device: str,
     size: int | None = CPU,
 ) -> dict:
-    """Return what a worker needs to train these cells, ``size`` of them together (None: as many as are worth it), as plain JSON values."""
+    """Return what a worker needs to train these cells, ``size`` of them together (None: as many as are worth
+    it), as plain JSON values.
+    """
     return {
         "results": str(results),
         "extra_files": [str(Path(file).resolve()) for file in extra_files],
@@ -195,7 +204,9 @@ def _train_cells(cells: list[dict], task: dict, store: Any) -> dict[str, str]:
 
 
 def job(cell: dict, extra_files: list[str]) -> tuple[Any, Any]:
-    """Return the ``training.Job`` and the loss spec of one cell of a payload; its data is opened once a worker."""
+    """Return the ``training.Job`` and the loss spec of one cell of a payload; its data is opened once a
+    worker.
+    """
     from lossbench.catalogue.registry import get_loss, parse_loss
     from lossbench.training.job import Job
 
@@ -232,7 +243,8 @@ def _check_shape(data: Any, recipe: Recipe) -> None:
     if any(size % step for size in data.masks.shape[1:]):
         shape = "x".join(map(str, data.masks.shape[1:]))
         raise UserError(
-            f"images of {shape} do not fit a network of {len(recipe.widths)} levels: every side must be divisible by {step}"
+            f"images of {shape} do not fit a network of {len(recipe.widths)} levels: every side must "
+            f"be divisible by {step}"
         )
 
 
@@ -277,7 +289,9 @@ def _record(
 
 
 def _libraries(spec: Any) -> dict:
-    """Return the versions of other libraries that a loss came from, and the arguments that the adapter set beside those given."""
+    """Return the versions of other libraries that a loss came from, and the arguments that the adapter set
+    beside those given.
+    """
     terms = [term for term in spec.terms if term.library]
     if not terms:
         return {}

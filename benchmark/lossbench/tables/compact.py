@@ -1,8 +1,8 @@
-"""Records become tidy tables here: `cells`, `images`, `curves` and `recipes`, the only input of analysis, figures and
-report.
+"""Records become tidy tables here: `cells`, `images`, `curves` and `recipes`, the only input of analysis,
+figures and report.
 
-cells    one row a cell: what was run (dataset, loss, seed, recipe, block), how it ended, its certificate, cost and
-metrics images   one row a cell x test image x foreground class
+cells    one row a cell: what was run (dataset, loss, seed, recipe, block), how it ended, its certificate,
+cost and metrics images   one row a cell x test image x foreground class
 curves   one row a cell x logged step
 thresholds   one row a cell x threshold: Dice on the validation images, from which the threshold is chosen
 reliability  one row a cell x foreground class x region x bin of predicted probability, on the test images
@@ -74,11 +74,11 @@ SORT = ["dataset", "recipe", "loss", "seed", "key"]
 
 
 def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Return the tables of an iterable of records (their schema: ``lossbench.store.store``); the order of the records does
-    not matter.
+    """Return the tables of an iterable of records (their schema: ``lossbench.store.store``); the order of the
+    records does not matter.
 
-    Raises UserError when two records hold the same cell, since then one of them is stale and should not have been
-    passed on.
+    Raises UserError when two records hold the same cell, since then one of them is stale and should not have
+    been passed on.
     """
     import pandas as pd
 
@@ -118,7 +118,9 @@ def compact(records: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
 
 
 def write_tables(frames: dict[str, pd.DataFrame], folder: str | Path) -> list[Path]:
-    """Write every frame as Parquet and `cells` also as CSV (%.6g); equal frames give equal bytes. Returns the paths."""
+    """Write every frame as Parquet and `cells` also as CSV (%.6g); equal frames give equal bytes. Returns the
+    paths.
+    """
     folder = Path(folder)
     paths = []
     try:
@@ -138,12 +140,16 @@ def write_tables(frames: dict[str, pd.DataFrame], folder: str | Path) -> list[Pa
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a frame as CSV with six significant digits and Unix line ends, so that a change shows as a small diff."""
+    """Write a frame as CSV with six significant digits and Unix line ends, so that a change shows as a small
+    diff.
+    """
     return _atomically(path, lambda p: frame.to_csv(p, index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
-    """Return one table of a results folder as a pandas DataFrame; UserError with what to run when it is not there."""
+    """Return one table of a results folder as a pandas DataFrame; UserError with what to run when it is not
+    there.
+    """
     import pandas as pd
 
     if name not in (*TABLES, *BESIDE):
@@ -151,7 +157,8 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     path = Path(results) / "tables" / f"{name}.parquet"
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist; `lossbench {BESIDE.get(name, 'sweep')} --results {results}` trains the cells and writes it"
+            f"{path} does not exist; `lossbench {BESIDE.get(name, 'sweep')} --results {results}` "
+            "trains the cells and writes it"
         )
     again = f"`lossbench {BESIDE.get(name, 'report')} --results {results}` rebuilds it from the records"
     if is_changed(path):
@@ -173,7 +180,8 @@ def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]
         if lacks and len(found[name]):
             path = Path(results) / "tables" / f"{name}.parquet"
             raise UserError(
-                f"{path} lacks the column '{lacks[0]}'; `lossbench report --results {results}` rebuilds it from the records"
+                f"{path} lacks the column '{lacks[0]}'; `lossbench report --results {results}` "
+                "rebuilds it from the records"
             )
     return found
 
@@ -241,7 +249,8 @@ def _origin(provenance: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _data_params(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of a data set spec and its parameters, for a record that does not hold them; defaults where its builder is still known.
+    """Return the name of a data set spec and its parameters, for a record that does not hold them; defaults
+    where its builder is still known.
 
     A text that is no spec is a name without parameters.
     """
@@ -266,7 +275,9 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _thresholds(dice: list[float]) -> dict[str, list]:
-    """Return the columns of a threshold curve: its values stand at equal steps strictly between 0 and 1 (.01 ... .99)."""
+    """Return the columns of a threshold curve: its values stand at equal steps strictly between 0 and 1 (.01
+    ... .99).
+    """
     return (
         {"threshold": [(i + 1) / (len(dice) + 1) for i in range(len(dice))], "val_dice": dice} if dice else {}
     )
@@ -304,13 +315,16 @@ class _Long:
             whole = np.concatenate(
                 [p.astype(float) if p.dtype == object and _numeric(p) else p for p in pieces]
             )
-            # Metrics of single images need no more than six digits; halving them keeps a large study in memory.
+            # Metrics of single images need no more than six digits; halving them keeps a large study in
+            # memory.
             joined[name] = _halved(whole) if whole.dtype == np.float64 else whole
         return pd.DataFrame(joined)
 
 
 def _one_kind(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with words in every column that mixes words and numbers, as a parameter of two data sets may; a file's column has one kind."""
+    """Return the frame with words in every column that mixes words and numbers, as a parameter of two data
+    sets may; a file's column has one kind.
+    """
     mixed = {}
     for name in (name for name, kind in frame.dtypes.items() if kind.name == "object"):
         kinds = {type(value) for value in frame[name] if value is not None and value == value}
@@ -377,12 +391,14 @@ def derived(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training(steps: Mapping[str, list], curves: Mapping[str, list]) -> dict[str, float]:
-    """Return what the course of one training says; ``steps`` holds one value a step, ``curves`` one a validated step.
+    """Return what the course of one training says; ``steps`` holds one value a step, ``curves`` one a
+    validated step.
 
-    steps_to_half     first validated step with val_dice >= .5; one more than the last step where there is none
-    loss_noise        sd of the training loss about its running median, second half, over (mean of the first 5 - mean of the last 20 losses)
-    loss_tracks_dice  |Spearman| of the running mean of the training loss and val_dice over the validated steps of the second half
-    grad_noise        sd of log gradient norm about its running median, second half
+    steps_to_half     first validated step with val_dice >= .5; one more than the last step where there is
+    none loss_noise        sd of the training loss about its running median, second half, over (mean of the
+    first 5 - mean of the last 20 losses) loss_tracks_dice  |Spearman| of the running mean of the training
+    loss and val_dice over the validated steps of the second half grad_noise        sd of log gradient norm
+    about its running median, second half
     log_...           natural logarithms of both noises
     """
     loss, norm = _numbers(steps.get("train_loss")), _numbers(steps.get("grad_norm"))
@@ -402,10 +418,11 @@ def training(steps: Mapping[str, list], curves: Mapping[str, list]) -> dict[str,
 
 
 def by_size(images: Mapping[str, list]) -> dict[str, float]:
-    """Return mean Dice by fifth of true size, over the (image, class) pairs whose class is present, and that of the rarest foreground class.
+    """Return mean Dice by fifth of true size, over the (image, class) pairs whose class is present, and that
+    of the rarest foreground class.
 
-    A pair's fifth follows from its place among all pairs of the cell, equal sizes in the same fifth; fewer than five pairs have none.
-    The rarest class is the one with the fewest test pixels (but some).
+    A pair's fifth follows from its place among all pairs of the cell, equal sizes in the same fifth; fewer
+    than five pairs have none. The rarest class is the one with the fewest test pixels (but some).
     """
     names = [f"dice_q{q}@{arm}" for arm in ARMS for q in range(1, QUINTILES + 1)] + [
         f"dice_rarest@{arm}" for arm in ARMS
@@ -433,7 +450,9 @@ def by_size(images: Mapping[str, list]) -> dict[str, float]:
 
 
 def recipe(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of the recipe that studies vary, and ``recipe.family``: eight hex digits over all of it but the learning rate."""
+    """Return the parts of the recipe that studies vary, and ``recipe.family``: eight hex digits over all of
+    it but the learning rate.
+    """
     whole = {**LATER, **cell["recipe"]}  # a record may be older than some field
     columns = {f"recipe.{name}": whole.get(name) for name in RECIPE}
     if isinstance(columns["recipe.learning_rate"], str):  # "tuned": the rate that this cell was given

@@ -1,5 +1,5 @@
-"""Whether stored tables are as they were written, and whether they still say what the records say, so that a report does not read a
-hundred thousand records again for nothing.
+"""Whether stored tables are as they were written, and whether they still say what the records say, so that a
+report does not read a hundred thousand records again for nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ CODE = (PACKAGE / "tables", PACKAGE / "analysis")
 
 
 def digest(store: Store, note: dict[str, Any]) -> str:
-    """Return a hash of all that tables are made of: the noted cells and their labels, the version of each record that is there, and
-    the code. No clock is compared: a loose file counts by its size and time as they are, a packed one by its check sum.
-    """
+    """Return a hash of all that tables are made of: the noted cells and their labels, the version of each
+    record that is there, and the code. No clock is compared: a loose file counts by its size and time as they
+    are, a packed one by its check sum."""
     told = hashlib.sha256()
     for source in sorted(file for folder in CODE for file in folder.glob("*.py")):
         told.update(f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()} ".encode())
@@ -35,7 +35,9 @@ def digest(store: Store, note: dict[str, Any]) -> str:
 
 
 def is_fresh(folder: Path, found: str) -> bool:
-    """Whether the tables in ``folder`` were made from what this digest stands for, and lie there as they were written."""
+    """Whether the tables in ``folder`` were made from what this digest stands for, and lie there as they were
+    written.
+    """
     noted = _noted(folder)
     files = noted.get("files", {})
     return (
@@ -44,7 +46,9 @@ def is_fresh(folder: Path, found: str) -> bool:
 
 
 def is_changed(file: Path) -> bool:
-    """Whether a table is not as it was written when it was noted what it is made from; False where nothing was noted of it."""
+    """Whether a table is not as it was written when it was noted what it is made from; False where nothing
+    was noted of it.
+    """
     mark = _noted(file.parent).get("files", {}).get(file.name)
     try:
         return isinstance(mark, str) and _mark(file) != mark

@@ -1,4 +1,6 @@
-"""From records to answers: tables, verdicts, figures and the report of the experiment that a results folder speaks of; never torch."""
+"""From records to answers: tables, verdicts, figures and the report of the experiment that a results folder
+speaks of; never torch.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def write_tables(results: Path, note: dict) -> str:
-    """Compact the records of the noted experiment into ``results/tables``, unless what lies there was made from the same; return the
-    line that says so.
+    """Compact the records of the noted experiment into ``results/tables``, unless what lies there was made
+    from the same; return the line that says so.
     """
     from lossbench.store.store import Store
     from lossbench.tables import freshness
@@ -45,7 +47,8 @@ def _compact(store: Store, note: dict, folder: Path, found: str) -> int:
     if frames["cells"].empty:
         damaged = f"; {len(store.notes)} were damaged: {store.notes[0]}" if store.notes else ""
         raise UserError(
-            f"{store.folder}: none of the {len(note['cells'])} cells of '{note['name']}' has a record yet{damaged}"
+            f"{store.folder}: none of the {len(note['cells'])} cells of '{note['name']}' has a record "
+            f"yet{damaged}"
         )
     freshness.unstamp(folder)
     files = compact.write_tables(frames, folder)
@@ -55,7 +58,9 @@ def _compact(store: Store, note: dict, folder: Path, found: str) -> int:
 
 
 def records(results: Path, note: dict, store: Store | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the records of an experiment's cells as they are now, under the labels of that experiment; ``store`` gathers notes."""
+    """Yield the records of an experiment's cells as they are now, under the labels of that experiment;
+    ``store`` gathers notes.
+    """
     from lossbench.store.store import Store
 
     store = store or Store(results)

@@ -1,5 +1,5 @@
-"""Uncertain outlines: what volume each loss asks for when the rim of an object, or its whole boundary, is uncertain
-(claim C6).
+"""Uncertain outlines: what volume each loss asks for when the rim of an object, or its whole boundary, is
+uncertain (claim C6).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Volumes:
-    """Relative volume bias (predicted / expected true - 1) of the best mask for Dice and of CE cut at one half."""
+    """Relative volume bias (predicted / expected true - 1) of the best mask for Dice and of CE cut at one
+    half.
+    """
 
     dice: float
     ce: float
@@ -20,10 +22,11 @@ class Volumes:
 
 
 def uncertain_rim(core: int, rim: int, eta: float) -> Volumes:
-    """Return the biases for a certain core and a rim of independent pixels, each foreground with probability eta.
+    """Return the biases for a certain core and a rim of independent pixels, each foreground with probability
+    eta.
 
-    Y ~ Binomial(rim, eta) rim pixels are true; a mask with s of them scores E[2 (core + s Y / rim) / (2 core + s + Y)].
-    """
+    Y ~ Binomial(rim, eta) rim pixels are true; a mask with s of them scores E[2 (core + s Y / rim) / (2 core
+    + s + Y)]."""
     y = np.arange(rim + 1)
     chance = _binomial(rim, eta)
     s = np.arange(rim + 1)[:, None]
@@ -42,8 +45,8 @@ def uncertain_rim(core: int, rim: int, eta: float) -> Volumes:
 
 @dataclass(frozen=True)
 class Shifted:
-    """Relative volume bias under a shifted boundary: Dice of each image, Dice of a large batch, CE cut at one half,
-    CE's soft volume.
+    """Relative volume bias under a shifted boundary: Dice of each image, Dice of a large batch, CE cut at one
+    half, CE's soft volume.
     """
 
     image: float
@@ -53,12 +56,13 @@ class Shifted:
 
 
 def shifted_boundary(spread: float) -> Shifted:
-    """Return the biases when the true object is a disc of radius G ~ N(1, spread) (a negative radius is no object).
+    """Return the biases when the true object is a disc of radius G ~ N(1, spread) (a negative radius is no
+    object).
 
     A mask is a disc of radius rho. Dice of the image, max E[2 min(rho, G)^2 / (rho^2 + G^2)], is best where
-    E[sign(G - rho) G^2 / (rho^2 + G^2)^2] = 0; Dice of a batch, max 2 E[min(rho, G)^2] / (rho^2 + E[G^2]), where
-    P(G > rho) (rho^2 + E[G^2]) = E[min(rho, G)^2]. CE's probability at a distance is P(G > distance): cut at one half
-    it is the disc of the median radius, and summed it is E[G^2] itself.
+    E[sign(G - rho) G^2 / (rho^2 + G^2)^2] = 0; Dice of a batch, max 2 E[min(rho, G)^2] / (rho^2 + E[G^2]),
+    where P(G > rho) (rho^2 + E[G^2]) = E[min(rho, G)^2]. CE's probability at a distance is P(G > distance):
+    cut at one half it is the disc of the median radius, and summed it is E[G^2] itself.
     """
     top = 1 + 9 * spread
 

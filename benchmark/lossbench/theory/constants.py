@@ -1,5 +1,5 @@
-"""What each loss makes of a prediction that knows nothing: the loss of a constant p0, and the p0 it likes best (claim
-C7).
+"""What each loss makes of a prediction that knows nothing: the loss of a constant p0, and the p0 it likes
+best (claim C7).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def dice_squared(p0: Array, yh: float) -> Array:
 
 
 def generalized_dice(p0: Array, yh: float) -> Array:
-    """Return Sudre's loss with weights 1 / yh_k^2; it is 1 - 2 yh (1 - yh) for every p0, so nothing pulls in any
-    direction.
+    """Return Sudre's loss with weights 1 / yh_k^2; it is 1 - 2 yh (1 - yh) for every p0, so nothing pulls in
+    any direction.
     """
     p0 = np.asarray(p0, dtype=float)
     front, back = 1 / yh**2, 1 / (1 - yh) ** 2
@@ -59,7 +59,8 @@ LOSSES = {
 
 
 def best_log_dice_all(yh: float) -> float:
-    """Return where ``log_dice_all`` is least: the root in (0, 1) of (2 yh - 1) p^2 + (2 yh^2 - 4 yh) p + 2 yh - yh^2 =
+    """Return where ``log_dice_all`` is least: the root in (0, 1) of (2 yh - 1) p^2 + (2 yh^2 - 4 yh) p + 2 yh
+    - yh^2 =
     0.
     """
     a, b, c = 2 * yh - 1, 2 * yh**2 - 4 * yh, 2 * yh - yh**2

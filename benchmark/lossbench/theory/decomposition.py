@@ -19,7 +19,9 @@ class Proportions:
 
 
 def proportions(p: Array, y: Array) -> Proportions:
-    """Return the proportions of probabilities p (N, K) and a one-hot truth y (N, K) in which every class occurs."""
+    """Return the proportions of probabilities p (N, K) and a one-hot truth y (N, K) in which every class
+    occurs.
+    """
     yh = y.mean(axis=0)
     return Proportions(yh, p.mean(axis=0), (p * y).mean(axis=0) / yh)
 
@@ -61,8 +63,8 @@ def ce_size(p: Array, y: Array) -> float:
 def ce_matching(p: Array, y: Array) -> float:
     """Return CE's matching term, sum_k yh_k KL(q_k || pi_k).
 
-    q_k is uniform on class k's true region, pi_k = p_k / (N ph_k) where the model puts class k. CE = ``ce_size`` +
-    ``ce_matching``.
+    q_k is uniform on class k's true region, pi_k = p_k / (N ph_k) where the model puts class k. CE =
+    ``ce_size`` + ``ce_matching``.
     """
     q = y / y.sum(axis=0)
     pi = p / p.sum(axis=0)
@@ -86,5 +88,7 @@ def dice_constant(y: Array) -> float:
 
 
 def size_error_bound(loss: float) -> float:
-    """Return the largest ||ph - yh||_1 that a cross-entropy of ``loss`` allows: sqrt(2 CE) (chain rule and Pinsker)."""
+    """Return the largest ||ph - yh||_1 that a cross-entropy of ``loss`` allows: sqrt(2 CE) (chain rule and
+    Pinsker).
+    """
     return float(np.sqrt(2 * loss))

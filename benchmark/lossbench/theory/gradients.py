@@ -1,5 +1,5 @@
-"""Who pulls how hard: gradient mass of foreground and background, of small and large objects, and the noise of the loss
-(C4, C5, C11).
+"""Who pulls how hard: gradient mass of foreground and background, of small and large objects, and the noise
+of the loss (C4, C5, C11).
 
 Masses are sums of |d loss / d logit| over pixels, for a sigmoid prediction p (N,) of a binary truth y (N,).
 """
@@ -12,11 +12,12 @@ Array = np.ndarray
 
 
 def dice_gradient(p: Array, y: Array, total: float | None = None, score: float | None = None) -> Array:
-    """Return d(1 - Dice) / d logit of every pixel: -(2 - D) / S on the foreground, +D / S on the background, times p (1
+    """Return d(1 - Dice) / d logit of every pixel: -(2 - D) / S on the foreground, +D / S on the background,
+    times p (1
     - p).
 
-    S = sum p + sum y and D are those of the image, or of the batch it is part of where ``total`` and ``score`` give
-    them.
+    S = sum p + sum y and D are those of the image, or of the batch it is part of where ``total`` and
+    ``score`` give them.
     """
     total = p.sum() + y.sum() if total is None else total
     score = 2 * (p * y).sum() / total if score is None else score
@@ -34,7 +35,8 @@ def masses(gradient: Array, y: Array) -> tuple[float, float]:
 
 
 def dice_mass_ratio(p0: float, yh: float) -> float:
-    """Return foreground over background mass of Dice at a constant prediction: 1 + yh / (p0 (1 - yh)); never below
+    """Return foreground over background mass of Dice at a constant prediction: 1 + yh / (p0 (1 - yh)); never
+    below
     1.
     """
     return 1 + yh / (p0 * (1 - yh))
@@ -46,10 +48,11 @@ def ce_mass_ratio(p0: float, yh: float) -> float:
 
 
 def object_mass(n: int, pixels: int, front: float, back: float, over: str) -> float:
-    """Return the foreground mass of an object of n pixels, predicted as ``front`` inside and ``back`` outside.
+    """Return the foreground mass of an object of n pixels, predicted as ``front`` inside and ``back``
+    outside.
 
-    ``over`` is "image" (Dice of its own image), "batch" (Dice over a batch that is large beside it, in units of its
-    common 1 / S, D), or "ce". Only ratios between objects mean anything.
+    ``over`` is "image" (Dice of its own image), "batch" (Dice over a batch that is large beside it, in units
+    of its common 1 / S, D), or "ce". Only ratios between objects mean anything.
     """
     y = np.zeros(pixels)
     y[:n] = 1
@@ -62,16 +65,18 @@ def object_mass(n: int, pixels: int, front: float, back: float, over: str) -> fl
 
 
 def one_missed_pixel(n: int) -> float:
-    """Return what one missed pixel of an otherwise perfect object of n pixels adds to the Dice loss: 1 / (2 n - 1)."""
+    """Return what one missed pixel of an otherwise perfect object of n pixels adds to the Dice loss: 1 / (2 n
+    - 1).
+    """
     return 1 / (2 * n - 1)
 
 
 def dice_loss_sd(n: Array, share: float = 0.1, errors: str = "area") -> Array:
     """Return the standard deviation of the Dice loss of one image, to first order in the number of errors.
 
-    Errors are independent with chance ``share`` on the n object pixels and as many beside it ("area"), or on a rim of 2
-    sqrt(pi n) pixels ("perimeter"): missed and added pixels m, a ~ Binomial; loss = (m + a) / (2 n - m + a). Slopes on
-    log n: -1/2 and -3/4.
+    Errors are independent with chance ``share`` on the n object pixels and as many beside it ("area"), or on
+    a rim of 2 sqrt(pi n) pixels ("perimeter"): missed and added pixels m, a ~ Binomial; loss = (m + a) / (2 n
+    - m + a). Slopes on log n: -1/2 and -3/4.
     """
     n = np.asarray(n, dtype=float)
     places = n if errors == "area" else np.sqrt(np.pi * n)  # for misses, and as many for additions
@@ -84,7 +89,7 @@ def dice_loss_sd(n: Array, share: float = 0.1, errors: str = "area") -> Array:
 
 
 def ce_loss_sd(n: Array, share: float = 0.1, pixels: int = 16384) -> Array:
-    """Return the standard deviation of CE when each rim pixel in error costs one unit: sqrt(perimeter share (1 -
-    share)) / N ~ n^(1/4).
+    """Return the standard deviation of CE when each rim pixel in error costs one unit: sqrt(perimeter share
+    (1 - share)) / N ~ n^(1/4).
     """
     return np.sqrt(2 * np.sqrt(np.pi * np.asarray(n, dtype=float)) * share * (1 - share)) / pixels

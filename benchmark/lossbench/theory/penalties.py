@@ -1,5 +1,5 @@
-"""The region-size penalties by themselves: where each would lead if nothing else pulled, and how hard it pulls on tiny
-regions (C2, C8).
+"""The region-size penalties by themselves: where each would lead if nothing else pulled, and how hard it
+pulls on tiny regions (C2, C8).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ EPS = 1e-10
 
 
 def dice_size(ph: Array, yh: Array) -> Array:
-    """Return D_B = sum_k log(ph_k + yh_k) over the last axis: strictly concave, so every minimum is a corner of the
-    simplex.
+    """Return D_B = sum_k log(ph_k + yh_k) over the last axis: strictly concave, so every minimum is a corner
+    of the simplex.
     """
     return np.log(np.asarray(ph) + np.asarray(yh)).sum(axis=-1)
 
@@ -36,7 +36,9 @@ def binary(ph: Array) -> Array:
 
 
 def corner_value(yh: Array, k: int) -> float:
-    """Return D_B where class k takes every pixel: sum log yh + log(1 + 1 / yh_k). The largest class gives the least."""
+    """Return D_B where class k takes every pixel: sum log yh + log(1 + 1 / yh_k). The largest class gives the
+    least.
+    """
     return float(np.log(yh).sum() + np.log1p(1 / yh[k]))
 
 
@@ -58,7 +60,7 @@ def l1_slope(r: Array, yh: float) -> Array:
 
 
 def l1_gradient_bound(weight: float, temperature: float) -> float:
-    """Return the largest gradient of the L1 term on one pixel's logit, in units of 1 / N (that of CE is at most 1):
-    weight T / 4.
+    """Return the largest gradient of the L1 term on one pixel's logit, in units of 1 / N (that of CE is at
+    most 1): weight T / 4.
     """
     return weight * temperature / 4

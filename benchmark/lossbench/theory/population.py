@@ -1,8 +1,8 @@
-"""The best that any network could do: Gaussian pixels, infinitely many, and the prediction that each loss prefers (C8
-to C11, C14).
+"""The best that any network could do: Gaussian pixels, infinitely many, and the prediction that each loss
+prefers (C8 to C11, C14).
 
-A pixel shows x ~ N(0, 1) if background, N(d, 1) if foreground; a share yh is foreground. Every mask worth having is x >
-some cut.
+A pixel shows x ~ N(0, 1) if background, N(d, 1) if foreground; a share yh is foreground. Every mask worth
+having is x > some cut.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Pixels:
         return self.mask((low + high) / 2)
 
     def balanced_mask(self) -> Mask:
-        """Return the mask of CE weighted by inverse class frequency: x > d / 2, whatever yh; r is at most 1 / yh."""
+        """Return the mask of CE weighted by inverse class frequency: x > d / 2, whatever yh; r is at most 1 /
+        yh.
+        """
         return self.mask(self.d / 2)
 
     def grid(self, points: int = 4001) -> tuple[Array, Array]:
@@ -82,11 +84,11 @@ class Pixels:
 def fitted(
     pixels: Pixels, size_term: str = "none", weight: float = 1.0, temperature: float = 1.0
 ) -> tuple[Mask, float]:
-    """Return the mask at 0.5 and the soft relative size of the logistic model sigmoid(a x + b) with the least CE +
-    weight x size term.
+    """Return the mask at 0.5 and the soft relative size of the logistic model sigmoid(a x + b) with the least
+    CE + weight x size term.
 
-    ``size_term``: "none"; "l1" |ph - yh| and "kl" (Bernoulli KL, truth first) of ph = mean sigmoid(T z); "dice" the sum
-    over both classes of log(ph + yh), D_B. The CE part is always at T = 1.
+    ``size_term``: "none"; "l1" |ph - yh| and "kl" (Bernoulli KL, truth first) of ph = mean sigmoid(T z);
+    "dice" the sum over both classes of log(ph + yh), D_B. The CE part is always at T = 1.
     """
     from scipy.optimize import minimize
 
@@ -117,11 +119,11 @@ def fitted(
 
 
 def best_soft(eta: Array, share: Array, loss: str) -> tuple[Array, float]:
-    """Return the prediction p (one value for each posterior eta, in ``share`` of all pixels) that an overlap loss
-    prefers, and its D*.
+    """Return the prediction p (one value for each posterior eta, in ``share`` of all pixels) that an overlap
+    loss prefers, and its D*.
 
-    "dice": p = 1 where eta > D* / 2, else 0; "squared": p = min(1, eta / D*). Both over one large pool of pixels.
-    """
+    "dice": p = 1 where eta > D* / 2, else 0; "squared": p = min(1, eta / D*). Both over one large pool of
+    pixels."""
     eta, share = np.asarray(eta, dtype=float), np.asarray(share, dtype=float)
     score = 0.5
     for _ in range(2000):
@@ -132,8 +134,8 @@ def best_soft(eta: Array, share: Array, loss: str) -> tuple[Array, float]:
 
 
 def focal_prediction(eta: Array, gamma: float = 2.0) -> Array:
-    """Return the p that minimises the expected focal loss where the posterior is eta, by bisection; p > 1/2 just where
-    eta > 1/2.
+    """Return the p that minimises the expected focal loss where the posterior is eta, by bisection; p > 1/2
+    just where eta > 1/2.
     """
     eta = np.asarray(eta, dtype=float)
     low, high = np.full_like(eta, 1e-9), np.full_like(eta, 1 - 1e-9)

@@ -1,4 +1,6 @@
-"""What all cells of one data set variant and seed share: images on the device, the order of the batches, their augmentation, the start."""
+"""What all cells of one data set variant and seed share: images on the device, the order of the batches,
+their augmentation, the start.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Block:
-    """Images (N, C, *S) and masks (N, *S) of all splits, and everything that chance decides of a training, a row a step; on one device."""
+    """Images (N, C, *S) and masks (N, *S) of all splits, and everything that chance decides of a training, a
+    row a step; on one device.
+    """
 
     images: Tensor
     masks: Tensor
@@ -37,7 +41,9 @@ class Block:
     distances: Tensor | None  # (N, classes, *S)
 
     def batch(self, step: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return images, masks and distances of the batch of a step; ``step``, one index on the device, is not waited for."""
+        """Return images, masks and distances of the batch of a step; ``step``, one index on the device, is
+        not waited for.
+        """
         rows = self.order.index_select(0, step)[0]
         images, masks = self.images.index_select(0, rows), self.masks.index_select(0, rows).long()
         distances = None if self.distances is None else self.distances.index_select(0, rows)
@@ -105,14 +111,18 @@ def _block(job: Job, recipe: Recipe, device: str, mapped: bool) -> Block:
 
 
 def _shared(array: np.ndarray) -> Tensor:
-    """Return a tensor on the array's own memory, which may be a read-only file that many workers map; nobody writes to it."""
+    """Return a tensor on the array's own memory, which may be a read-only file that many workers map; nobody
+    writes to it.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _certificate(start: dict[str, Tensor], order: np.ndarray, augment_seed: int, data: Any) -> dict[str, str]:
-    """Return the proof of pairing: two cells with equal hashes had the same start, the same batches and the same split."""
+    """Return the proof of pairing: two cells with equal hashes had the same start, the same batches and the
+    same split.
+    """
     split = b"".join(
         name.encode() + np.ascontiguousarray(data.split[name], np.int64).tobytes()
         for name in sorted(data.split)

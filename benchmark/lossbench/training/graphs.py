@@ -1,8 +1,8 @@
 """A training step recorded once and replayed: on a card, hundreds of small operations start as one.
 
-What a graph replays is what it saw: it cannot wait for a value, branch on one, or hear of anything that Python counts. So a stack is replayed
-only after replayed steps have left what ordinary ones leave, and otherwise trained step by step.
-"""
+What a graph replays is what it saw: it cannot wait for a value, branch on one, or hear of anything that
+Python counts. So a stack is replayed only after replayed steps have left what ordinary ones leave, and
+otherwise trained step by step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from lossbench.training.step import Step
 
-CHECKED = 2  # ordinary steps before a recording, in which libraries choose their kernels, and with which replayed ones are compared
+# ordinary steps before a recording, in which libraries choose their kernels, and with which replayed ones are
+# compared
+CHECKED = 2
 
 FEWEST = 20  # steps below which a recording is not worth it
 
@@ -28,10 +30,11 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]  # from a call to wh
 
 
 def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | None:
-    """Return what stands for ``step`` from now on, or None where that must run as it is: on a processor, and with a loss that has a schedule.
+    """Return what stands for ``step`` from now on, or None where that must run as it is: on a processor, and
+    with a loss that has a schedule.
 
-    The step is recorded as a CUDA graph, or by ``record``, and its replay is used if it leaves what the step leaves. The step stays as it was.
-    """
+    The step is recorded as a CUDA graph, or by ``record``, and its replay is used if it leaves what the step
+    leaves. The step stays as it was."""
     record = record or (_on_card if step.counter.device.type == "cuda" else None)
     if record is None or step.recipe.steps < FEWEST or any("progress" in job.needs for job in step.jobs):
         return None
@@ -72,8 +75,8 @@ def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | 
 def _alike(step: Step, ours: list[Tensor], theirs: list[Tensor]) -> bool:
     """Return whether two runs left the same losses and norms, and the same changes of weights, cell by cell.
 
-    Kernels on a card may add in another order, and with AdamW a gradient near nought then changes its weight the other way.
-    """
+    Kernels on a card may add in another order, and with AdamW a gradient near nought then changes its weight
+    the other way."""
     for one, other in zip(ours[:2], theirs[:2], strict=True):
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
             return False
@@ -82,7 +85,9 @@ def _alike(step: Step, ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 
 def _on_card(call: Callable[[], None]) -> Callable[[], None]:
-    """Capture a call, which has run before, as a CUDA graph; on the current stream, since what autograd keeps of those runs names that one."""
+    """Capture a call, which has run before, as a CUDA graph; on the current stream, since what autograd keeps
+    of those runs names that one.
+    """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         call()
@@ -91,7 +96,9 @@ def _on_card(call: Callable[[], None]) -> Callable[[], None]:
 
 @contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Run what is within on a stream of this process's own, if on a card: nothing can be captured on the default one."""
+    """Run what is within on a stream of this process's own, if on a card: nothing can be captured on the
+    default one.
+    """
     if device == "cpu":
         yield
         return
@@ -110,7 +117,9 @@ def _stream() -> torch.cuda.Stream:
 
 
 class Constants(TorchFunctionMode):
-    """Keeps on the device what a loss makes of Python's numbers at every call: bringing it there would wait, and no graph can hold that."""
+    """Keeps on the device what a loss makes of Python's numbers at every call: bringing it there would wait,
+    and no graph can hold that.
+    """
 
     MAKERS = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
 
@@ -148,7 +157,9 @@ class Constants(TorchFunctionMode):
 
 
 def _numbers(value: Any) -> tuple | None:
-    """Return what tells plain numbers, or lists of them, from others; None for anything else, which may change behind its name."""
+    """Return what tells plain numbers, or lists of them, from others; None for anything else, which may
+    change behind its name.
+    """
     if type(value) in (bool, int, float):
         return type(value), repr(value)
     if type(value) not in (list, tuple):

@@ -1,7 +1,8 @@
-"""Training a stack of cells from the identical start on the identical batches: a pure function from jobs to results.
+"""Training a stack of cells from the identical start on the identical batches: a pure function from jobs to
+results.
 
-No files, no printing, no global state. No weight is shared between the cells of a stack, so each gets exactly the gradient that it would have
-alone, and a cell that turns not-finite does not touch its neighbours.
+No files, no printing, no global state. No weight is shared between the cells of a stack, so each gets exactly
+the gradient that it would have alone, and a cell that turns not-finite does not touch its neighbours.
 """
 
 from __future__ import annotations

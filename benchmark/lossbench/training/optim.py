@@ -1,9 +1,9 @@
 """How weights change: the schedule of the learning rate, and AdamW and SGD for all cells of a stack at once.
 
-PyTorch's optimisers know one rate a parameter group, so that a rate a cell would cost a group a cell with every layer in it. Here all weights of
-a stack are one vector, and what changes from step to step is looked up by the step's index on the device: a step is a dozen operations for any
-number of cells and layers, and none of them waits. Bit for bit the weights that ``torch.optim`` gives on a processor (tests hold it).
-"""
+PyTorch's optimisers know one rate a parameter group, so that a rate a cell would cost a group a cell with
+every layer in it. Here all weights of a stack are one vector, and what changes from step to step is looked up
+by the step's index on the device: a step is a dozen operations for any number of cells and layers, and none
+of them waits. Bit for bit the weights that ``torch.optim`` gives on a processor (tests hold it)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 
 
 def learning_rate(recipe: Recipe, step: int, top: float) -> float:
-    """Return the rate of a step (0-based) under a schedule with the peak ``top``: a function of the step alone, never of a loss value.
+    """Return the rate of a step (0-based) under a schedule with the peak ``top``: a function of the step
+    alone, never of a loss value.
 
-    one_cycle: half a cosine from 1/25 of the rate up to it over the first 30 %, then half a cosine down to 1/10,000 of it.
-    poly: rate * (1 - t)^0.9.
+    one_cycle: half a cosine from 1/25 of the rate up to it over the first 30 %, then half a cosine down to
+    1/10,000 of it. poly: rate * (1 - t)^0.9.
     """
     t = step / max(recipe.steps - 1, 1)
     if recipe.schedule == "constant":
@@ -82,10 +83,11 @@ def optimizer(stack: Stack, recipe: Recipe, tops: list[float]) -> AdamW | SGD:
 
 
 def clip(stack: Stack, limit: float | None) -> Tensor:
-    """Return the norm of each cell's gradient, (K,), after scaling each cell's gradient down to the limit where one is set.
+    """Return the norm of each cell's gradient, (K,), after scaling each cell's gradient down to the limit
+    where one is set.
 
-    Without a limit, too, a cell whose norm is infinite gets a gradient that is nowhere a number, as from ``clip_grad_norm_``.
-    """
+    Without a limit, too, a cell whose norm is infinite gets a gradient that is nowhere a number, as from
+    ``clip_grad_norm_``."""
     norms = stack.norms(stack.slopes)
     stack.slopes.mul_(stack.each(((math.inf if limit is None else limit) / (norms + 1e-6)).clamp(max=1.0)))
     return norms

@@ -15,8 +15,8 @@ from lossbench.metrics import thresholds
 def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
     """Score a ``training.Job`` from what ``training.train`` left of it.
 
-    Returns outcome, collapse, metrics, per-image columns, threshold curve, reliability and curves as plain Python values.
-    """
+    Returns outcome, collapse, metrics, per-image columns, threshold curve, reliability and curves as plain
+    Python values."""
     data = job.data
     options = {"spacing": data.spacing, "classes": data.classes, "ignore_index": data.ignore_index}
     masks = np.asarray(data.masks)
@@ -66,10 +66,11 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list]:
 
 
 def collapse_kind(predicted: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> str:
-    """Return "background" or "foreground" when more than 95 % of the images that hold both are predicted as only that, else "".
+    """Return "background" or "foreground" when more than 95 % of the images that hold both are predicted as
+    only that, else "".
 
-    predicted, masks: class ids (N, *S). Images without foreground, or with nothing else, cannot tell and are left out.
-    """
+    predicted, masks: class ids (N, *S). Images without foreground, or with nothing else, cannot tell and are
+    left out."""
     axes = tuple(range(1, masks.ndim))
     valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
     front = (predicted > 0) & valid
@@ -84,7 +85,9 @@ def collapse_kind(predicted: np.ndarray, masks: np.ndarray, ignore_index: int | 
 
 
 def collapse_step(collapse: str, curves: dict[str, list]) -> int | None:
-    """Return the first validated step from which on the cell stayed collapsed as it ended; None for a cell that did not."""
+    """Return the first validated step from which on the cell stayed collapsed as it ended; None for a cell
+    that did not.
+    """
     if not collapse or not curves.get("step"):
         return None
     found = None
@@ -96,12 +99,16 @@ def collapse_step(collapse: str, curves: dict[str, list]) -> int | None:
 
 
 def hard_dice(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> float:
-    """Return the mean Dice of the argmax over foreground classes and the images that hold them (first images, then classes)."""
+    """Return the mean Dice of the argmax over foreground classes and the images that hold them (first images,
+    then classes).
+    """
     return label_dice(thresholds.labels_at(prob, None), masks, prob.shape[1], ignore_index)
 
 
 def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_index: int | None) -> float:
-    """Return the mean Dice of predicted class ids (N, *S) over foreground classes and the images that hold them."""
+    """Return the mean Dice of predicted class ids (N, *S) over foreground classes and the images that hold
+    them.
+    """
     valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
     axes = tuple(range(1, masks.ndim))
     means = []
@@ -117,7 +124,8 @@ def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_in
 
 @lru_cache(maxsize=4)
 def _bayes(data: Any) -> dict[str, float]:
-    """Return what no network can beat on the test images: Dice of the exact posterior's argmax and of its Dice-optimal mask, and its NLL.
+    """Return what no network can beat on the test images: Dice of the exact posterior's argmax and of its
+    Dice-optimal mask, and its NLL.
 
     The same for every cell of a block, so the last few data sets' are kept.
     """
@@ -134,7 +142,9 @@ def _bayes(data: Any) -> dict[str, float]:
 
 
 def _finite(prob: np.ndarray) -> np.ndarray:
-    """Return the probabilities; an image with any that is not finite is scored as predicted empty, with certainty."""
+    """Return the probabilities; an image with any that is not finite is scored as predicted empty, with
+    certainty.
+    """
     bad = ~np.isfinite(prob).all(axis=tuple(range(1, prob.ndim)))
     if not bad.any():
         return prob

@@ -1,4 +1,6 @@
-"""What is looked at while cells train, at a fixed schedule: losses, Dice and region sizes on validation images, gradient shares."""
+"""What is looked at while cells train, at a fixed schedule: losses, Dice and region sizes on validation
+images, gradient shares.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from lossbench.training.outcome import collapse_kind
 
 @torch.no_grad()
 def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
-    """Return each cell's logits (N, classes, *S) on its own images (N, C, *S); the batch size is the recipe's, never the stack's."""
+    """Return each cell's logits (N, classes, *S) on its own images (N, C, *S); the batch size is the
+    recipe's, never the stack's.
+    """
     same = all(part is images[0] for part in images)
     longest = max(part.shape[0] for part in images)
     outputs = []
@@ -38,12 +42,16 @@ def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
 
 
 def labels(scores: Tensor) -> Tensor:
-    """Return the argmax over classes of (N, C, *S); two classes are compared, which is many times as fast on a CPU."""
+    """Return the argmax over classes of (N, C, *S); two classes are compared, which is many times as fast on
+    a CPU.
+    """
     return (scores[:, 1] > scores[:, 0]).long() if scores.shape[1] == 2 else scores.argmax(1)
 
 
 def soft_dice_sums(prob: Tensor, target: Tensor, ignore_index: int | None) -> dict[str, Tensor]:
-    """Return per image and class: overlap and sizes of the argmax and of the probabilities. prob (N, C, *S), target (N, *S); sums (N, C)."""
+    """Return per image and class: overlap and sizes of the argmax and of the probabilities. prob (N, C, *S),
+    target (N, *S); sums (N, C).
+    """
     classes = prob.shape[1]
     valid = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
     kinds = torch.arange(classes, device=target.device).view(1, -1, *[1] * (target.ndim - 1))
@@ -61,7 +69,9 @@ def soft_dice_sums(prob: Tensor, target: Tensor, ignore_index: int | None) -> di
 
 
 def mean_dice(sums: dict[str, Tensor]) -> float:
-    """Return the mean hard Dice over the (image, foreground class) pairs whose class is present; nan when there are none."""
+    """Return the mean hard Dice over the (image, foreground class) pairs whose class is present; nan when
+    there are none.
+    """
     true, hard, both = (sums[k][:, 1:] for k in ("true", "hard", "both"))
     present = true > 0
     return float((2 * both / (hard + true).clamp_min(1))[present].mean()) if bool(present.any()) else math.nan
@@ -70,9 +80,9 @@ def mean_dice(sums: dict[str, Tensor]) -> float:
 def size_terms(sums: dict[str, Tensor]) -> dict[str, float]:
     """Return the region-size and matching terms of CE's and Dice's decomposition, pooled over the images.
 
-    With yh, ph the true and predicted proportions and t the soft recall of a class: ``size_ce`` = KL(yh || ph),
-    ``size_dice`` = sum log(ph + yh) over the foreground, ``match_dice`` = -sum log t over the foreground present.
-    """
+    With yh, ph the true and predicted proportions and t the soft recall of a class: ``size_ce`` = KL(yh ||
+    ph), ``size_dice`` = sum log(ph + yh) over the foreground, ``match_dice`` = -sum log t over the foreground
+    present."""
     true, soft, soft_both = (sums[k].sum(0) for k in ("true", "soft", "soft_both"))
     total = true.sum().clamp_min(1)
     yh, ph, recall = true / total, soft / total, soft_both / true.clamp_min(1)
@@ -88,7 +98,9 @@ def size_terms(sums: dict[str, Tensor]) -> dict[str, float]:
 
 
 def cross_entropy(scores: Tensor, target: Tensor, ignore_index: int | None) -> float:
-    """Return the mean cross-entropy over all valid pixels, in nats; less ``size_ce`` it is CE's matching term."""
+    """Return the mean cross-entropy over all valid pixels, in nats; less ``size_ce`` it is CE's matching
+    term.
+    """
     return float(
         torch.nn.functional.cross_entropy(
             scores, target, ignore_index=-100 if ignore_index is None else ignore_index
@@ -97,7 +109,9 @@ def cross_entropy(scores: Tensor, target: Tensor, ignore_index: int | None) -> f
 
 
 def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> float:
-    """Return the share of the absolute gradient on the logits that falls on true foreground pixels. grad (N, C, *S)."""
+    """Return the share of the absolute gradient on the logits that falls on true foreground pixels. grad (N,
+    C, *S).
+    """
     mass = grad.abs().sum(1)
     front = (target > 0) if ignore_index is None else (target > 0) & (target != ignore_index)
     total = float(mass.sum())
@@ -107,7 +121,9 @@ def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> f
 def call_loss(
     job: Any, logits: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float
 ) -> Tensor:
-    """Return the scalar loss of one cell; raises when it is not a scalar. The loss may write into what it is given: it gets copies."""
+    """Return the scalar loss of one cell; raises when it is not a scalar. The loss may write into what it is
+    given: it gets copies.
+    """
     logits = logits.clone(memory_format=torch.contiguous_format)
     supplied = {
         "distance_map": None if distances is None else distances.clone(),
@@ -133,8 +149,8 @@ def validate(
 ) -> None:
     """Append one row of every signal to each cell's curves, and keep the weights that are best on validation.
 
-    ``targets`` and ``gradients``: each cell's masks, and its loss's gradient by the logits, of the batch just trained on.
-    """
+    ``targets`` and ``gradients``: each cell's masks, and its loss's gradient by the logits, of the batch just
+    trained on."""
     outputs = predict(stack, [block.held_out["val"] for block in members], recipe.batch)
     for cell, (job, block, result) in enumerate(zip(jobs, members, results, strict=True)):
         if result.error:

@@ -1,4 +1,6 @@
-"""One training step of a stack: a function of a counter on the device alone, so that a graph of it can be replayed."""
+"""One training step of a stack: a function of a counter on the device alone, so that a graph of it can be
+replayed.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 class Step:
     """Calling it takes the next batch of every block, trains all cells by one step and counts.
 
-    The losses are looped, each differentiated for its own cell's logits; the network is differentiated once, since no weight is shared. What a
-    step leaves stays on the device: nothing here waits for it, moves anything to or from it, or depends on anything that Python counts, except
-    ``progress`` for losses that need it.
+    The losses are looped, each differentiated for its own cell's logits; the network is differentiated once,
+    since no weight is shared. What a step leaves stays on the device: nothing here waits for it, moves
+    anything to or from it, or depends on anything that Python counts, except ``progress`` for losses that
+    need it.
     """
 
     def __init__(self, stack: Stack, jobs: list[Job], blocks: dict[tuple[str, int], Block], recipe: Recipe):

@@ -1,7 +1,8 @@
-"""Training a stack of cells from the identical start on the identical batches: a pure function from jobs to results.
+"""Training a stack of cells from the identical start on the identical batches: a pure function from jobs to
+results.
 
-No files, no printing, no global state. No weight is shared between the cells of a stack, so each gets exactly the gradient that it would have
-alone, and a cell that turns not-finite does not touch its neighbours.
+No files, no printing, no global state. No weight is shared between the cells of a stack, so each gets exactly
+the gradient that it would have alone, and a cell that turns not-finite does not touch its neighbours.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def train(
 ) -> list[Trained]:
     """Train all jobs as one stack and return what each left.
 
-    ``on_step(step, losses)`` is told of each step, on a card some steps later. A stacked recipe never runs fewer than two groups, since a network
-    of one group takes other kernels: with two or more, on the CPU with one thread, a cell's numbers do not depend on its companions.
-    """
+    ``on_step(step, losses)`` is told of each step, on a card some steps later. A stacked recipe never runs
+    fewer than two groups, since a network of one group takes other kernels: with two or more, on the CPU with
+    one thread, a cell's numbers do not depend on its companions."""
     with graphs.own_stream(device):
         return _train(jobs, recipe, on_step, device)
 
@@ -89,7 +90,9 @@ def _train(
 
 
 def _predict(stack: Stack, members: list[Block], results: list[Trained], recipe: Recipe) -> None:
-    """Give each cell its probabilities on validation and test images with the last weights, and on test images with the best."""
+    """Give each cell its probabilities on validation and test images with the last weights, and on test
+    images with the best.
+    """
 
     def images(split: str) -> list[Tensor]:
         return [block.held_out[split] for block in members]
@@ -118,7 +121,9 @@ def _checkpoints(recipe: Recipe) -> set[int]:
 
 
 def reading(device: str) -> int:
-    """Return after how many steps the losses are read: on a processor after each, on a card rarely, since reading waits for it."""
+    """Return after how many steps the losses are read: on a processor after each, on a card rarely, since
+    reading waits for it.
+    """
     return 1 if device == "cpu" else READ
 
 
