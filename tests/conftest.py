@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The processes that tests start run this checkout too, whatever else is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parents[1] / "benchmark"), os.environ.get("PYTHONPATH", "")])
+)
 
 import pytest
 
@@ -36,3 +41,22 @@ def without_torch():
         "        if name.partition('.')[0] in ('torch', 'torchvision'): raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
     )
+
+
+@pytest.fixture(scope="session")
+def mini_records():
+    import mini_study
+
+    return mini_study.records()
+
+
+@pytest.fixture(scope="session")
+def mini_tables(mini_records):
+    from lossbench.tables.compact import compact
+
+    return compact(mini_records)
+
+
+@pytest.fixture
+def cells(mini_tables):
+    return mini_tables["cells"].copy()

@@ -49,7 +49,7 @@ def batch(tmp_path, monkeypatch):
         file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(test_engines.__file__), os.getcwd()]))
+    monkeypatch.setenv("PYTHONPATH", test_engines.path_to_here()["PYTHONPATH"])
 
     def write(extra: str = "") -> Path:
         (tmp_path / "cluster.toml").write_text(extra + CLUSTER)

@@ -22,7 +22,7 @@ from lossbench.store import leases
 from lossbench.store import record as schema
 from lossbench.store.store import Store
 
-GOLDEN = Path(__file__).parent / "golden" / "record_v1.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "record_v1.json"
 KEY, FP = "00112233445566ff", "9f8e7d6c5b4a3928"
 
 

@@ -14,7 +14,7 @@ from lossbench.experiment.reading import find_experiment
 from lossbench.store import note as notes
 from lossbench.tables.make import records
 
-STUDY = Path(__file__).parents[1] / "results" / "paper"
+STUDY = Path(__file__).parents[2] / "results" / "paper"
 pytestmark = pytest.mark.skipif(
     not (STUDY / "records.zip").is_file(), reason="the records of the study are not here"
 )

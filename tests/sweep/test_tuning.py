@@ -41,7 +41,7 @@ def file(tmp_path):
 
 
 def command(file, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "benchmark")}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "benchmark")}
     return subprocess.Popen(
         [sys.executable, "-m", "lossbench", *arguments], cwd=file.parent, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -191,7 +191,7 @@ assert not {"distributed", "dask", "torch"} & set(sys.modules)
 
 
 def path_to_here():
-    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
+    folders = [os.path.dirname(__file__), os.environ["PYTHONPATH"]]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
 

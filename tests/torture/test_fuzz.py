@@ -13,7 +13,6 @@ import pytest
 
 if sys.platform == "win32":
     pytest.skip("the watch over hangs needs SIGALRM", allow_module_level=True)
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "perf"))
 
 import fuzz_files
 

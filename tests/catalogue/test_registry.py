@@ -99,7 +99,7 @@ def test_the_fingerprint_changes_only_with_the_computation(own, change, same):
 
 
 def test_the_fingerprint_follows_shared_code_of_the_package(tmp_path):
-    package = Path(__file__).parents[1] / "benchmark" / "lossbench"
+    package = Path(__file__).parents[2] / "benchmark" / "lossbench"
     entries = {
         entry.name: entry for file in (package / "losses").glob("*.py") for entry in read_entries(file)
     }
