@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lossbench.base import specs
 from lossbench.base.errors import UserError
-from lossbench.catalogue import specs
 from lossbench.catalogue.registry import parse_dataset, parse_loss
 
 

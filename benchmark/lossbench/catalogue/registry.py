@@ -16,8 +16,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
-from lossbench.catalogue import specs
 from lossbench.catalogue.source import PACKAGE, Entry, read_entries
 
 PATHS = ("path", "root")  # parameters of data sets that name a place on this machine

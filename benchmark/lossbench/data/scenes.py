@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.base.seeds import stream
-from lossbench.catalogue import specs
 from lossbench.catalogue.registry import dataset
 from lossbench.data import irregular
 from lossbench.data.container import SPLITS, Data, container

@@ -118,7 +118,7 @@ def _space(loss: LossSpec) -> dict[str, tuple[float, float]]:
 
 
 def _with(loss: LossSpec, point: dict[str, Any]) -> str:
-    from lossbench.catalogue.specs import render
+    from lossbench.base.specs import render
 
     term = loss.terms[0]
     return render(term.name, {**term.given, **point})

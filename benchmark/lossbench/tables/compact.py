@@ -254,7 +254,7 @@ def _data_params(text: str) -> tuple[str, dict[str, Any]]:
 
     A text that is no spec is a name without parameters.
     """
-    from lossbench.catalogue import specs
+    from lossbench.base import specs
     from lossbench.catalogue.registry import parse_dataset
 
     try:
