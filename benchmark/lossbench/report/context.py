@@ -170,7 +170,7 @@ def _test(row: dict[str, Any], per: str) -> dict[str, Any]:
 
 
 def _figure(item: Drawn) -> dict[str, Any]:
-    from lossbench.figures import drawing
+    from lossbench.figures.drawing import entries
 
     return {
         "name": item.name,
@@ -179,7 +179,7 @@ def _figure(item: Drawn) -> dict[str, Any]:
         "caption": item.caption,
         "svg": drawing.inline(item.svg, item.name, item.alt),
         "csv": drawing.data_link(item.data.to_csv(index=False, float_format="%.6g", lineterminator="\n")),
-        "theory": drawing.entries()[item.name].theory,
+        "theory": entries()[item.name].theory,
     }
 
 
