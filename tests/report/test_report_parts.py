@@ -98,11 +98,10 @@ def test_a_part_that_trains_fewer_seeds_is_not_called_incomplete(study, derived)
     assert not len(derived.tables["missing"])
 
 
-def test_the_words_about_a_part_come_from_the_comment_above_it(tmp_path):
+def test_the_words_about_a_part_are_its_title(tmp_path):
     file = tmp_path / "own.toml"
     file.write_text(
-        '# top\nname = "own"\n\n# C1: one\n# and two.\n[[part]]\nname = "a"\n\n[[part]]\nname = '
-        '"b"\nfixed = true\n'
+        'name = "own"\n[[part]]\nname = "a"\ntitle = "C1: one and two."\n[[part]]\nname = "b"\nfixed = true\n'
     )
     assert evidence.read(str(file)) == (
         evidence.Part("a", "C1: one and two.", False),
@@ -114,7 +113,7 @@ def test_the_words_about_a_part_come_from_the_comment_above_it(tmp_path):
 def test_what_the_study_says_of_its_parts_is_read():
     names = {part.name: part for part in evidence.read("paper")}
     assert not names["ladder"].fixed and names["rates"].fixed
-    assert all(part.about for name, part in names.items() if part.fixed and name != "classes")
+    assert all(part.about for part in names.values())
 
 
 def test_claims_without_any_cell_are_folded_into_one_line_with_the_command(study, tmp_path):

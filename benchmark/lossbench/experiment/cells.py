@@ -115,6 +115,8 @@ class Part:
     seeds: tuple[int, ...]
     losses: tuple[LossSpec, ...]
     datasets: tuple[tuple[DataSpec, str, str, Recipe], ...]  # spec, identity, label, recipe
+    title: str = ""  # the question that it answers
+    fixed: bool = False  # no further loss joins it, and it stays out of the leaderboards
 
 
 @dataclass(frozen=True)

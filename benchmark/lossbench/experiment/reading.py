@@ -66,6 +66,7 @@ class PartItem(_Crossed):
     """One cross of an experiment; what it leaves out is taken from the top of the file."""
 
     name: Name
+    title: str = ""  # the question that it answers, for the report
     seeds: Seeds | None = None
     recipe: dict[str, Any] = Field(default={})
     fixed: bool = False  # losses that are added on the command line do not join
@@ -228,7 +229,7 @@ class _Reading:
             self.problems.append(
                 f"{self.path}:{line_of(self.text, ['seeds'])}: {where}seeds: a seed stands twice"
             )
-        return Part(item.name, seeds, losses, datasets) if datasets else None
+        return Part(item.name, seeds, losses, datasets, item.title, item.fixed) if datasets else None
 
     def _wrong(self, key: str, number: int, use: str, error: object, typed: str = "") -> None:
         place = (

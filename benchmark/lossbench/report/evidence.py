@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -249,7 +248,7 @@ def _change(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """One cross of an experiment; ``about`` is the comment above it in the file, ``fixed`` says that no
+    """One cross of an experiment; ``about`` is its title, ``fixed`` says that no
     further loss joins it.
     """
 
@@ -268,17 +267,11 @@ def read(experiment: str | None) -> tuple[Part, ...]:
         text = find_experiment(experiment or "").read_text(encoding="utf-8")
         items = tomllib.loads(text).get("part", [])
         return tuple(
-            Part(str(item["name"]), about, bool(item.get("fixed", False)))
-            for item, about in zip(items, _comments(text), strict=True)
+            Part(str(item["name"]), str(item.get("title", "")), bool(item.get("fixed", False)))
+            for item in items
         )
     except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()  # a report without the words about its parts is still a report
-
-
-def _comments(text: str) -> list[str]:
-    """Return the comment that stands directly above each ``[[part]]``, in one line."""
-    found = re.findall(r"((?:^#[^\n]*\n)*)^\[\[part\]\]", text, flags=re.MULTILINE)
-    return [" ".join(line.lstrip("# ").rstrip() for line in block.splitlines()) for block in found]
 
 
 def part_sections(
