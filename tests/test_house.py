@@ -1,0 +1,84 @@
+"""The walls of the house: which room may import which, read from the source of every module."""
+
+from lossbench.base import errors
+from tools import house
+
+EDGES = house.imports()
+# Imports that are still to be mended. Take out what you mend; put nothing in.
+CLIMBING = {
+    "lossbench.analysis.selection -> lossbench.catalogue.registry",
+    "lossbench.analysis.verdicts -> lossbench.experiment.reading",
+    "lossbench.base.files -> lossbench.store.leases",
+    "lossbench.figures.fields -> lossbench.catalogue.registry",
+    "lossbench.losses.contract -> lossbench.data.container",
+    "lossbench.report.cards -> lossbench.catalogue.registry",
+    "lossbench.report.evidence -> lossbench.experiment.reading",
+    "lossbench.store.provenance -> lossbench.engine.run",
+    "lossbench.tables.compact -> lossbench.catalogue.registry",
+    "lossbench.tables.compact -> lossbench.experiment.cells",
+}
+CIRCLES = [
+    {"lossbench.store.pack", "lossbench.store.store"},
+    {"lossbench.training.graphs", "lossbench.training.step"},
+]
+
+
+def test_the_tests_run_the_package_of_this_checkout():
+    assert house.PACKAGE in house.Path(errors.__file__).parents
+
+
+def test_every_import_leads_to_a_room_that_lies_lower():
+    assert house.climbing(EDGES) == CLIMBING
+
+
+def test_no_module_leads_back_to_itself():
+    assert house.circles((edge.source, edge.target) for edge in EDGES) == CIRCLES
+
+
+def test_no_room_leads_back_to_itself():
+    rooms = {
+        (house.room(edge.source), house.room(edge.target)) for edge in EDGES if str(edge) not in CLIMBING
+    }
+    assert house.circles(rooms) == []
+
+
+def test_nothing_lies_at_the_root_of_the_package_but_its_interface():
+    assert {path.name for path in house.PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
+
+
+def test_every_folder_is_a_room_of_the_layers():
+    rooms = {name for names in house.WRITING for name in names} | set(house.READING) | {"cli", "lossbench"}
+    assert {house.room(name) for name in house.modules()} == rooms
+
+
+def test_nothing_that_reads_leads_to_torch():
+    reading = [
+        name for name in house.modules() if house.room(name) in (*house.READING, *house.SHARED, "metrics")
+    ]
+    by = house.reached(reading, EDGES)
+    assert {f"{by[name]} -> {name}" for name in house.outside("torch") & by.keys()} == set()
+
+
+def test_a_package_with_every_fault_shows_each_of_them(tmp_path):
+    """The walk sees imports inside functions and for types alone, of modules and of functions."""
+    files = {
+        "base/low.py": "def f():\n    from lossbench.engine import high\n",
+        "engine/high.py": "import typing\nif typing.TYPE_CHECKING:\n    from lossbench.base.low import f\n",
+        "report/page.py": "import lossbench.sweep.plan\nimport lossbench.theory.facts\n",
+        "sweep/plan.py": "import torch.nn as nn\n",
+        "theory/facts.py": "",
+    }
+    package = tmp_path / "lossbench"
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True)
+        (package / name).write_text(text)
+    edges = house.imports(package)
+    assert house.climbing(edges) == {
+        "lossbench.base.low -> lossbench.engine.high",
+        "lossbench.report.page -> lossbench.sweep.plan",
+    }
+    both = {"lossbench.base.low", "lossbench.engine.high"}
+    assert house.circles((edge.source, edge.target) for edge in edges) == [both]
+    assert house.outside("torch", package) & house.reached(["lossbench.report.page"], edges).keys() == {
+        "lossbench.sweep.plan"
+    }
