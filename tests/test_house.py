@@ -13,7 +13,6 @@ CLIMBING = {
     "lossbench.losses.contract -> lossbench.data.container",
     "lossbench.report.cards -> lossbench.catalogue.registry",
     "lossbench.report.evidence -> lossbench.experiment.reading",
-    "lossbench.store.provenance -> lossbench.engine.run",
     "lossbench.tables.compact -> lossbench.catalogue.registry",
     "lossbench.tables.compact -> lossbench.experiment.cells",
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lossbench.base.errors import UserError
+from lossbench.base.machine import usable_cores
 from lossbench.engine import run as engines
 from lossbench.engine import worker
 from lossbench.engine.run import emit
@@ -275,7 +276,7 @@ def test_emitting_outside_a_task_does_nothing():
 
 
 def test_the_usable_cores_respect_affinity():
-    assert 1 <= engines.usable_cores() <= (os.cpu_count() or 1)
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")

@@ -68,7 +68,7 @@ def _parameters(entry) -> str:
 
 def print_plan(planned) -> None:
     """Print how many cells an experiment has, what is recorded, and what the rest is expected to take."""
-    from lossbench.engine.run import usable_cores
+    from lossbench.base.machine import usable_cores
 
     experiment = planned.experiment
     counts = planned.counts()

@@ -29,7 +29,6 @@ second). Serial runs have the same callbacks, no processes, no time limit, and i
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import tempfile
 import threading
@@ -39,11 +38,12 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError
+from lossbench.base.machine import usable_cores
 from lossbench.engine import worker
 from lossbench.engine.tasks import Calls, Result, Summary, Task
 from lossbench.engine.worker import emit
 
-__all__ = ["Result", "Summary", "Task", "emit", "run", "usable_cores"]
+__all__ = ["Result", "Summary", "Task", "emit", "run"]
 
 
 def run(
@@ -93,15 +93,6 @@ def run(
         interrupted = stop.is_set() and len(results) < len(tasks)
     ok = sum(result.ok for result in results)
     return Summary(ok, len(results) - ok, len(tasks) - len(results), interrupted, time.monotonic() - start)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity and its control group's quota considered."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, int(quota) // int(period))
-    return max(1, cores)
 
 
 def make_folder(folder: Path) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.files import cannot_write, write_atomically
+from lossbench.base.machine import usable_cores
 
 PACKAGES = (
     "torch",
@@ -64,8 +65,6 @@ def collect(
 
 def hardware() -> dict[str, Any]:
     """Return {"cpu": model, "cores": usable, "memory_gb": of the machine, "gpus": [names]}."""
-    from lossbench.engine.run import usable_cores
-
     return {"cpu": _cpu(), "cores": usable_cores(), "memory_gb": _memory_gb(), "gpus": _gpus()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError
-from lossbench.engine import run
+from lossbench.base.machine import usable_cores
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
 
@@ -92,7 +92,7 @@ def select(
         blocks = {block: cells for block, cells in blocks.items() if place[block] % count == part - 1}
     if budget is None:
         return [cell for cells in blocks.values() for cell in cells]
-    left = _seconds(budget) * (workers or run.usable_cores())
+    left = _seconds(budget) * (workers or usable_cores())
     chosen: list[Cell] = []
     for cells in blocks.values():
         left -= planned.cost(cells)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lossbench.base.errors import UserError
+from lossbench.base.machine import usable_cores
 from lossbench.engine import run as runs
 from lossbench.engine import tasks as taskss
 from lossbench.experiment.cells import Cell
@@ -144,7 +145,7 @@ def run(
         "workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "gpus": gpus, "per_gpu": per_gpu,
         "time_limit": time_limit, "logs": logs,
     }  # fmt: skip
-    count = 1 if serial else len(gpus) * per_gpu or workers or runs.usable_cores()
+    count = 1 if serial else len(gpus) * per_gpu or workers or usable_cores()
     while waiting:
         queue = tasks(planned, waiting, folder, provenance, device, size)
         busy.clear()
