@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lossbench.catalogue.registry import datasets
-from lossbench.data.fetch import SOURCES
+from lossbench.data.sources import SOURCES
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8").split())
 GOLDEN = json.loads((Path(__file__).parent / "golden_stats.json").read_text())

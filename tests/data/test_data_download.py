@@ -1,6 +1,4 @@
-"""Downloads against a server on this machine: whole or not at all, resumed, checked, and never outside their
-folder.
-"""
+"""Downloads from a server on this machine: whole or not at all, checked, never outside their folder."""
 
 from __future__ import annotations
 
@@ -11,14 +9,16 @@ import io
 import os
 import shutil
 import threading
+import time
 import zipfile
-from dataclasses import replace
 
 import pytest
 
 from lossbench.base.errors import UserError
+from lossbench.base.files import write_atomically
 from lossbench.cli import datasets
-from lossbench.data import fetch
+from lossbench.data import fetch, sources
+from lossbench.data.hashes import check
 
 FILES = {
     f"data/{kind}/case_{n}.bin": (f"{kind} {n} " * 2000).encode()
@@ -28,19 +28,13 @@ FILES = {
 
 
 class Server:
-    """A server of archives and single files that can be told to misbehave; it keeps the list of what was
-    asked.
-    """
+    """A server of archives and single files that can be made to misbehave; it lists what it was asked for."""
 
     def __init__(self):
-        self.asked: list[tuple[str, str]] = []  # path, Range header
-        self.answers: dict[
-            str, list
-        ] = {}  # path -> what to do with the next requests: a status, "cut", or bytes
+        self.asked: list[str] = []
+        self.answers: dict[str, list] = {}  # path -> what to do with the next requests: a status or "cut"
         self.archive = archive_of(FILES)
         self.files = dict(FILES)
-        self.etag = '"v1"'
-        self.ranges = True
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -57,35 +51,18 @@ class Server:
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def serve(self, request):
-        path, wanted = request.path, request.headers.get("Range", "")
-        self.asked.append((path, wanted))
+        path = request.path
+        self.asked.append(path)
         what = self.answers[path].pop(0) if self.answers.get(path) else None
-        if isinstance(what, int):
-            request.send_response(what)
-            request.send_header("Retry-After", "7")
-            request.send_header("Content-Length", "0")
-            request.end_headers()
-            return
         content = self.archive if path.endswith(".zip") else self.files.get(path.split("/abc123/")[-1])
-        content = what if isinstance(what, bytes) else content
-        if content is None:
-            request.send_error(404)
-            return
-        start = 0
-        if wanted and self.ranges and request.headers.get("If-Range") == self.etag:
-            start = int(wanted.removeprefix("bytes=").split("-")[0])
-        request.send_response(206 if start else 200)
-        request.send_header("ETag", self.etag)
-        request.send_header("Content-Length", str(len(content) - start))
+        request.send_response(what if isinstance(what, int) else 200)
+        if isinstance(what, int):
+            request.send_header("Retry-After", "7")
+            content = b""
+        request.send_header("Content-Length", str(len(content)))
         request.end_headers()
-        body = content[start:]
-        if what == "cut":
-            request.wfile.write(body[: len(body) // 2])
-            request.wfile.flush()
-            request.close_connection = True
-            request.connection.close()
-        else:
-            request.wfile.write(body)
+        request.wfile.write(content[: len(content) // 2] if what == "cut" else content)
+        request.close_connection = what == "cut"
 
 
 def archive_of(contents: dict[str, bytes], top: str = "toy-abc123") -> bytes:
@@ -97,34 +74,30 @@ def archive_of(contents: dict[str, bytes], top: str = "toy-abc123") -> bytes:
 
 
 @pytest.fixture
-def server(monkeypatch, no_data, tmp_path):
+def waits(monkeypatch):
+    """The pauses that a download makes, without making them."""
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    return pauses
+
+
+@pytest.fixture
+def server(monkeypatch, no_data, tmp_path, waits):
     """A server that offers the public set 'toy', with its registry, and no real address to fall back to."""
     running = Server()
     monkeypatch.setattr(fetch, "ARCHIVES", running.url)
     monkeypatch.setattr(fetch, "SINGLES", running.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    lines = [f"{path} sha256:{hashlib.sha256(content).hexdigest()}\n" for path, content in FILES.items()]
-    (tmp_path / "toy.registry.txt").write_text("".join(lines))
-    offer(monkeypatch, tmp_path)
+    offer(monkeypatch, archive=True)
     yield running
     running.http.shutdown()
     running.http.server_close()
 
 
-def offer(monkeypatch, folder, **changed):
-    toy = fetch.Source(
-        "toy",
-        "Toy",
-        "owner/toy",
-        "abc123",
-        200_000,
-        "none",
-        "nobody",
-        False,
-        True,
-        str(folder / "toy.registry.txt"),
-    )
-    monkeypatch.setitem(fetch.SOURCES, "toy", replace(toy, **changed))
+def offer(monkeypatch, archive):
+    toy = sources.Source("toy", "Toy", "owner/toy", "abc123", 200_000, "none", "nobody", False, archive)
+    toy.__dict__["files"] = {path: hashlib.sha256(content).hexdigest() for path, content in FILES.items()}
+    monkeypatch.setitem(sources.SOURCES, "toy", toy)
 
 
 def held(folder):
@@ -145,43 +118,26 @@ def test_one_archive_gives_exactly_the_registered_files(server):
         {**FILES, "README.md": b"not asked for", "data/images/extra.bin": b"nor this"}
     )
     steps = []
-    folder = fetch.fetch(
-        "toy", progress=lambda what, done, total: steps.append((what, done, total)), wait=pytest.fail
-    )
-    assert held(folder) == FILES and [path for path, _ in server.asked] == [ARCHIVE]
+    folder = fetch.fetch("toy", progress=lambda what, done, total: steps.append((what, done, total)))
+    assert held(folder) == FILES and server.asked == [ARCHIVE]
     assert steps[-1] == ("unpacking toy", 8, 8) and all(0 <= done <= total for _, done, total in steps)
     assert sorted(p.name for p in folder.parent.iterdir()) == [".toy.lock", "toy"]
 
 
-def test_a_second_fetch_asks_the_server_nothing_and_a_lost_file_alone_is_fetched(
-    server, monkeypatch, tmp_path
-):
-    folder = fetch.fetch("toy", wait=pytest.fail)
+def test_a_second_fetch_asks_the_server_nothing_and_a_lost_file_alone_is_fetched(server, monkeypatch):
+    folder = fetch.fetch("toy")
     server.asked.clear()
-    fetch.fetch("toy", wait=pytest.fail)
+    fetch.fetch("toy")
     assert server.asked == []
     (folder / "data/images/case_2.bin").unlink()
-    offer(monkeypatch, tmp_path, whole_archive=False)
-    fetch.fetch("toy", wait=lambda seconds: None)
-    assert [path for path, _ in server.asked] == [single("data/images/case_2.bin")] and held(folder) == FILES
+    offer(monkeypatch, archive=False)
+    fetch.fetch("toy")
+    assert server.asked == [single("data/images/case_2.bin")] and held(folder) == FILES
 
 
-def test_an_interrupted_archive_goes_on_where_it_stopped(server):
+def test_an_archive_that_breaks_off_is_asked_for_again(server):
     server.answers[ARCHIVE] = ["cut"]
-    waits = []
-    folder = fetch.fetch("toy", wait=waits.append)
-    (_, first), (_, second) = server.asked
-    assert first == "" and second.startswith("bytes=") and second != "bytes=0-" and len(waits) == 1
-    assert held(folder) == FILES
-
-
-def test_an_archive_that_changed_between_two_attempts_is_fetched_anew(server):
-    server.answers[ARCHIVE] = ["cut"]
-
-    def change(seconds):
-        server.archive, server.etag = archive_of(FILES, top="other-name"), '"v2"'
-
-    assert held(fetch.fetch("toy", wait=change)) == FILES
+    assert held(fetch.fetch("toy")) == FILES and server.asked == [ARCHIVE, ARCHIVE]
 
 
 def test_a_fetch_that_died_is_completed_by_the_next(server):
@@ -194,58 +150,51 @@ def test_a_fetch_that_died_is_completed_by_the_next(server):
 
     with pytest.raises(Died):
         fetch.fetch("toy", progress=die)
-    folder = fetch.fetched_folder("toy")
+    folder = sources.fetched_folder("toy")
     assert 0 < len(held(folder)) < len(FILES) and all(
         FILES[path] == content for path, content in held(folder).items()
     )
     assert held(fetch.fetch("toy")) == FILES
 
 
-def test_where_the_archive_is_refused_single_files_stand_in(server):
+def test_where_the_archive_is_refused_single_files_stand_in(server, waits):
     server.answers[ARCHIVE] = [404]
-    waits = []
-    assert held(fetch.fetch("toy", wait=waits.append)) == FILES
-    assert {path for path, _ in server.asked} == {ARCHIVE, *map(single, FILES)} and set(waits) == {
-        fetch.PAUSE
-    }
+    assert held(fetch.fetch("toy")) == FILES
+    assert server.asked == [ARCHIVE, *map(single, FILES)] and set(waits) == {fetch.PAUSE}
 
 
-def test_a_busy_server_is_given_the_pause_it_asks_for(server, monkeypatch, tmp_path):
-    offer(monkeypatch, tmp_path, whole_archive=False)
-    busy = single("data/images/case_1.bin")
-    server.answers[busy] = [429, 503]
-    waits = []
-    assert held(fetch.fetch("toy", wait=waits.append)) == FILES
-    assert waits.count(7.0) == 2
+def test_a_busy_server_is_given_the_pause_it_asks_for(server, waits, monkeypatch):
+    offer(monkeypatch, archive=False)
+    server.answers[single("data/images/case_1.bin")] = [429, 503]
+    assert held(fetch.fetch("toy")) == FILES
+    assert waits.count(7) == 2
 
 
-def test_a_server_that_stays_busy_is_left_with_one_sentence_and_what_came_is_kept(
-    server, monkeypatch, tmp_path
-):
-    offer(monkeypatch, tmp_path, whole_archive=False)
+def test_a_server_that_stays_busy_is_left_with_one_sentence_and_what_came_is_kept(server, monkeypatch):
+    offer(monkeypatch, archive=False)
     server.answers[single("data/labels/case_1.bin")] = [429] * 50
     server.answers[ARCHIVE] = [429] * 50
     with pytest.raises(
         UserError, match=r"429.*5 of 8 files of 'toy' are here, run the command again"
-    ) as refused:
-        fetch.fetch("toy", wait=lambda seconds: None)
-    assert "\n" not in str(refused.value)
-    assert len(held(fetch.fetched_folder("toy"))) == 5
+    ) as error:
+        fetch.fetch("toy")
+    assert "\n" not in str(error.value)
+    assert len(held(sources.fetched_folder("toy"))) == 5
 
 
 def test_a_foreign_file_is_refused_by_name_and_never_gets_its_place(server):
     wrong = {**FILES, "data/images/case_3.bin": b"something else"}
     server.archive, server.files = archive_of(wrong), wrong
     with pytest.raises(UserError, match=r"data/images/case_3.bin is not the registered file .*7 of 8"):
-        fetch.fetch("toy", wait=lambda seconds: None)
-    assert held(fetch.fetched_folder("toy")) == {
+        fetch.fetch("toy")
+    assert held(sources.fetched_folder("toy")) == {
         path: content for path, content in FILES.items() if path != "data/images/case_3.bin"
     }
 
 
 def test_a_wrong_file_in_the_archive_is_replaced_by_the_right_single_file(server):
     server.archive = archive_of({**FILES, "data/images/case_3.bin": b"something else"})
-    assert held(fetch.fetch("toy", wait=lambda seconds: None)) == FILES
+    assert held(fetch.fetch("toy")) == FILES
 
 
 @pytest.mark.parametrize(
@@ -261,7 +210,7 @@ def test_an_archive_cannot_write_outside_its_folder(server, tmp_path, evil):
 def test_a_registry_that_names_a_path_outside_is_refused(tmp_path, path):
     (tmp_path / "r.txt").write_text(f"{path} sha256:{'0' * 64}\n")
     with pytest.raises(UserError, match=r"r\.txt:1"):
-        fetch.read_registry(tmp_path / "r.txt")
+        sources.read_registry(tmp_path / "r.txt")
 
 
 @pytest.mark.parametrize(
@@ -270,30 +219,29 @@ def test_a_registry_that_names_a_path_outside_is_refused(tmp_path, path):
         b"",
         b"not a zip",
         archive_of(FILES)[:-200],
-        archive_of(FILES)[:5000] + b"\0" * 50 + archive_of(FILES)[5050:],
+        archive_of(FILES)[:500] + b"\0" * 50 + archive_of(FILES)[550:],
     ],
 )
 def test_a_corrupt_archive_gives_way_to_single_files(server, content):
     server.archive = content
-    assert held(fetch.fetch("toy", wait=lambda seconds: None)) == FILES
+    assert held(fetch.fetch("toy")) == FILES
 
 
 def test_a_member_that_claims_to_be_enormous_is_not_unpacked(server, monkeypatch):
     monkeypatch.setattr(fetch, "LARGEST", 100)
     server.answers.update({single(path): [404] for path in FILES})
     with pytest.raises(UserError, match="0 of 8"):
-        fetch.fetch("toy", wait=lambda seconds: None)
+        fetch.fetch("toy")
 
 
-def test_without_a_network_one_sentence_says_what_to_do(monkeypatch, server):
+def test_without_a_network_one_sentence_says_what_to_do(server):
     server.http.shutdown()
     server.http.server_close()
-    with pytest.raises(
-        UserError, match=r"cannot download 'toy': 127\.0\.0\.1:\d+ cannot be reached .*LOSSBENCH_DATA"
-    ) as refused:
-        fetch.fetch("toy", wait=lambda seconds: None)
-    assert "\n" not in str(refused.value)
-    assert not fetch.fetched_folder("toy").exists()
+    sentence = r"cannot download 'toy': 127\.0\.0\.1:\d+ cannot be reached .*LOSSBENCH_DATA"
+    with pytest.raises(UserError, match=sentence) as error:
+        fetch.fetch("toy")
+    assert "\n" not in str(error.value)
+    assert not sources.fetched_folder("toy").exists()
 
 
 def test_a_full_disk_is_said_in_one_sentence_and_leaves_whole_files_only(server, monkeypatch):
@@ -303,13 +251,13 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_whole_files_only(server,
         if len(written) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written.append(path)
-        fetch.write_whole(path, content)
+        write_atomically(path, content)
 
-    monkeypatch.setattr(fetch, "write_whole", full)
-    with pytest.raises(UserError, match="the disk is full"):
-        fetch.fetch("toy")
-    monkeypatch.setattr(fetch, "write_whole", fetch.write_whole)
-    assert all(FILES[path] == content for path, content in held(fetch.fetched_folder("toy")).items())
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch, "write_atomically", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            fetch.fetch("toy")
+    assert held(sources.fetched_folder("toy")).items() < FILES.items() and len(written) == 3
     assert held(fetch.fetch("toy")) == FILES
 
 
@@ -339,11 +287,11 @@ def test_verify_hashes_again_and_names_what_is_damaged(server):
     steps = []
     found = datasets.verify("toy", progress=lambda what, done, total: steps.append((done, total)))
     assert found["files"] == 8 and steps[-1] == (8, 8)
-    damaged = fetch.fetched_folder("toy") / "data/labels/case_0.bin"
+    damaged = sources.fetched_folder("toy") / "data/labels/case_0.bin"
     stat = damaged.stat()
     damaged.write_bytes(b"x" * stat.st_size)
     os.utime(damaged, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as quiet as a failing disk
-    fetch.check("toy")  # remembered
+    check("toy")  # remembered
     with pytest.raises(UserError, match=r"case_0.bin: is damaged or not the registered file"):
         datasets.verify("toy")
     damaged.unlink()
@@ -356,9 +304,9 @@ def test_verify_hashes_again_and_names_what_is_damaged(server):
 
 def test_a_changed_file_is_noticed_without_being_asked(server):
     datasets.fetch("toy")
-    (fetch.fetched_folder("toy") / "data/labels/case_0.bin").write_bytes(b"other")
+    (sources.fetched_folder("toy") / "data/labels/case_0.bin").write_bytes(b"other")
     with pytest.raises(UserError, match="damaged"):
-        fetch.check("toy")
+        check("toy")
 
 
 def test_a_copy_at_lossbench_data_is_taken_and_checked(server, monkeypatch, tmp_path):
@@ -385,7 +333,7 @@ def test_sets_without_an_open_licence_come_by_name_only():
 def test_the_shipped_registries_are_those_of_the_sources():
     from collections import Counter
 
-    counts = {name: len(source.files) for name, source in fetch.SOURCES.items()}
+    counts = {name: len(source.files) for name, source in sources.SOURCES.items()}
     assert counts == {
         "msd_hippocampus": 520,
         "magnetic_tile": 2688,
@@ -394,14 +342,14 @@ def test_the_shipped_registries_are_those_of_the_sources():
         "camvid_full": 1402,
         "sirst": 857,
     }
-    assert set(fetch.SOURCES["camvid"].files.items()) <= set(fetch.SOURCES["camvid_full"].files.items())
-    rows = fetch.tile_groups()
+    assert set(sources.SOURCES["camvid"].files.items()) <= set(sources.SOURCES["camvid_full"].files.items())
+    rows = sources.tile_groups()
     sizes = Counter(row["group"] for row in rows)
     assert len(rows) == 1344 and len(sizes) == 254 and sum(size == 6 for size in sizes.values()) == 194
-    assert {row["path"] for row in rows} <= set(fetch.SOURCES["magnetic_tile"].files)
+    assert {row["path"] for row in rows} <= set(sources.SOURCES["magnetic_tile"].files)
     assert all(
         source.licence and source.citation and source.url.startswith("https://")
-        for source in fetch.SOURCES.values()
+        for source in sources.SOURCES.values()
     )
 
 
@@ -411,5 +359,5 @@ def test_the_list_shows_every_set_in_eighty_columns(no_data):
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(datasets.render_list(datasets.list_sets()))
     text = console.export_text()
-    assert all(name in text for name in fetch.SOURCES) and text.count("absent") == len(fetch.SOURCES)
+    assert all(name in text for name in sources.SOURCES) and text.count("absent") == len(sources.SOURCES)
     assert len(text.splitlines()) < 25

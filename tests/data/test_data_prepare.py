@@ -172,10 +172,10 @@ def test_the_identity_depends_on_every_parameter_and_on_nothing_else(no_data):
 
 
 def test_the_identity_of_a_set_follows_its_registry(monkeypatch, no_data):
-    from lossbench.data import fetch
+    from lossbench.data import sources
 
     before = ident("sirst")
-    monkeypatch.setattr(fetch, "registry_hash", lambda name: "other")
+    monkeypatch.setattr(sources, "registry_hash", lambda name: "other")
     assert ident("sirst") != before
 
 
@@ -215,9 +215,9 @@ def test_an_absent_set_is_said_with_its_size_and_licence(no_data):
     assert missing(parse_dataset("scenes")) == ""
 
 
-def test_a_set_with_gaps_is_said_to_lack_files(no_data, monkeypatch, tmp_path):
+def test_a_set_with_gaps_is_said_to_be_incomplete(no_data, monkeypatch, tmp_path):
     (tmp_path / "data" / "sirst").mkdir(parents=True)
     monkeypatch.setenv("LOSSBENCH_DATA", str(tmp_path / "data"))
-    assert "lacks 857 of 857 files" in missing(parse_dataset("sirst"))
+    assert "857 of 857 files are missing" in missing(parse_dataset("sirst"))
     with pytest.raises(UserError, match="is missing; run 'lossbench data fetch sirst'"):
         get_dataset("sirst")

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
-from lossbench.data import fetch, public
-from lossbench.data.fetch import check
+from lossbench.data import public, sources
+from lossbench.data.hashes import check
 
 pytestmark = pytest.mark.realdata
 GOLDEN = json.loads((Path(__file__).parent / "golden_stats.json").read_text())
@@ -109,7 +109,7 @@ def test_subsets_of_the_volumes_nest_and_the_split_moves_with_the_seed_by_volume
 @pytest.mark.parametrize("kind", public.KINDS)
 def test_tiles_of_each_kind_have_the_golden_fractions_and_objects(kind):
     golden = GOLDEN["magnetic_tile"][f"MT_{kind}"]
-    paths = [row["path"] for row in fetch.tile_groups() if row["defect"] == f"MT_{kind}"]
+    paths = [row["path"] for row in sources.tile_groups() if row["defect"] == f"MT_{kind}"]
     folder = check("magnetic_tile", [p for path in paths for p in (path, public.mask_path(path))])
     masks = [public.read_tile(folder, path)[1] for path in paths]
     assert len(masks) == golden["n"] and {m.max() for m in masks} <= {0, 1}
@@ -123,7 +123,7 @@ def test_no_tile_shows_in_two_parts_and_each_kind_shows_in_all():
     for seed in range(3):
         data = get_dataset("magnetic_tile", seed=seed)
         names = np.array([name.split("@")[0] for name in data.card["names"]])
-        group_of = {row["path"]: row["group"] for row in fetch.tile_groups()}
+        group_of = {row["path"]: row["group"] for row in sources.tile_groups()}
         parts = {part: {group_of[name] for name in names[index]} for part, index in data.split.items()}
         assert not (
             parts["train"] & parts["test"] or parts["train"] & parts["val"] or parts["val"] & parts["test"]
@@ -157,7 +157,7 @@ def test_cracks_are_the_codes_two_and_four_and_not_the_road_they_enclose():
 def test_streets_have_the_golden_fractions_with_the_unlabelled_as_void(part):
     folder = check("camvid")
     golden = GOLDEN["camvid"][part]
-    paths = [path for path in fetch.SOURCES["camvid"].files if path.startswith(f"CamVid/{part}/")]
+    paths = [path for path in sources.SOURCES["camvid"].files if path.startswith(f"CamVid/{part}/")]
     masks = [public.read_street(folder, path)[1] for path in paths]
     assert len(masks) == golden["n"] and {int(v) for m in masks for v in np.unique(m)} == {*range(11), 255}
     for k, name in enumerate([*public.CAMVID, "Unlabelled"]):
@@ -200,7 +200,7 @@ def test_crops_of_infrared_frames_keep_a_target_whole():
     data = get_dataset("sirst")
     assert all(len(index) == n for index, n in zip(data.split.values(), (256, 85, 86), strict=True))
     assert (data.masks == 1).any((1, 2)).all()
-    folder = fetch.raw_folder("sirst")
+    folder = sources.raw_folder("sirst")
     for n in range(0, 427, 20):
         _, whole = public.read_target(folder, data.card["names"][n].split("@")[0])
         labelled, _ = ndimage.label(whole, np.ones((3, 3)))

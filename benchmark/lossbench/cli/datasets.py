@@ -11,8 +11,7 @@ from typing import Any
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.data import fetch as download
-from lossbench.data import fetch as files
-from lossbench.data import fetch as sources
+from lossbench.data import hashes, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +86,7 @@ def fetch(
     if folder is None or sources.absent(name, folder):
         say(terms(name))
         download.fetch(name, progress=progress)
-    files.check(name)
+    hashes.check(name)
     return _status(source)
 
 
@@ -103,7 +102,7 @@ def verify(name: str, *, progress: download.Progress = lambda what, done, total:
         count += number
         progress(f"checking {name}", count, total)
 
-    folder = files.check(name, again=True, seen=seen)
+    folder = hashes.check(name, again=True, seen=seen)
     return {"name": name, "folder": str(folder), "files": count}
 
 

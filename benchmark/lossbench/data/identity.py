@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from lossbench.data import fetch
+from lossbench.data import sources
 
 FORMAT = 1  # raise when the preparation of every set changes its arrays
 
@@ -34,7 +34,7 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
     """
     params = dict(params)
     if name in PUBLIC:
-        return f"{FORMAT} {fetch.registry_hash(public_source(name, params))}", params
+        return f"{FORMAT} {sources.registry_hash(public_source(name, params))}", params
     if name == "folder":
         from lossbench.data.layouts import content_hash
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lossbench.base.errors import UserError
-from lossbench.data import fetch
 from lossbench.data.formats import SUFFIXES, stem_of, suffix_of
+from lossbench.data.hashes import hashes, remembered_hash
 
 IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs")
 
@@ -276,7 +276,7 @@ def content_hash(path: str) -> str:
         layout = find(path)
         base = root if root.is_dir() else root.parent
         names = [file.relative_to(base).as_posix() for file in layout.files()]
-        marks = fetch.hashes(layout.files(), root)
+        marks = hashes(layout.files(), root)
         return hashlib.sha256(json.dumps(list(zip(names, marks, strict=True))).encode()).hexdigest()[:16]
 
-    return fetch.remembered_hash(root, compute) if root.exists() else compute()
+    return remembered_hash(root, compute) if root.exists() else compute()

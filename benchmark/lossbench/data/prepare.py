@@ -16,9 +16,10 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.seeds import stream
-from lossbench.data import fetch, splitting
+from lossbench.base.files import write_atomically
+from lossbench.data import sources, splitting
+from lossbench.data.cache import cache_root, locked, reason, whole_folder
 from lossbench.data.container import VOID, Data, container, digest, validate
-from lossbench.data.fetch import locked, plain, whole_folder, write_whole
 from lossbench.data.formats import UNREADABLE
 from lossbench.data.identity import PUBLIC, content_of, public_source
 from lossbench.data.splitting import crop_corner, rng_of, shuffle_key, tile_corners, whole_size, window
@@ -60,14 +61,14 @@ def open_prepared(
     opened = _open(folder)
     if opened is None:
         try:
-            with locked(folder.parent / f".{folder.name}.lock"):
+            with locked(folder):
                 opened = _open(folder)
                 if opened is None:
                     shutil.rmtree(folder, ignore_errors=True)
                     _write(folder, build(), spec)
                     opened = _open(folder)
         except OSError as error:
-            where = f"cannot write the prepared data set '{name}' to {folder.parent}: {plain(error)}"
+            where = f"cannot write the prepared data set '{name}' to {folder.parent}: {reason(error)}"
             raise UserError(f"{where}; free some space or set LOSSBENCH_CACHE to another folder") from None
         if opened is None:
             raise UserError(
@@ -94,7 +95,7 @@ def prepared_path(name: str, params: dict, version: int) -> Path:
     kept = {key: value for key, value in params.items() if key not in SPLIT_ONLY}
     content, kept = content_of(name, kept)
     text = json.dumps([name, version, kept, content], sort_keys=True)
-    return fetch.cache_root() / "prepared" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return cache_root() / "prepared" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def is_prepared(name: str, params: dict, version: int) -> bool:
@@ -187,7 +188,7 @@ def _write(folder: Path, made: Prepared, spec: str) -> None:
         np.save(work / "images.npy", made.images)
         np.save(work / "masks.npy", made.masks)
         meta["marks"] = {key: _mark(work / f"{key}.npy") for key in ("images", "masks")}
-        write_whole(work / "meta.json", json.dumps(meta).encode())
+        write_atomically(work / "meta.json", json.dumps(meta).encode())
 
 
 def zscore(image: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -207,15 +208,7 @@ def missing(spec: Any) -> str:
         return ""
     if is_prepared(spec.name, spec.params, spec.entry.meta.get("version", 1)):
         return ""
-    name = public_source(spec.name, spec.params)
-    folder = fetch.raw_folder(name)
-    if folder is None:
-        return fetch.how_to_get(name)
-    gaps = fetch.absent(name, folder)
-    if gaps:
-        lacking = f"{len(gaps)} of {len(fetch.get_source(name).files)} files in {folder} (such as {gaps[0]})"
-        return f"data set '{name}' lacks {lacking}; 'lossbench data fetch {name}' completes it"
-    return ""
+    return sources.missing_files(public_source(spec.name, spec.params))
 
 
 # --- From a list of picture pairs to prepared arrays: read, z-score, cut into windows that keep small

@@ -11,9 +11,9 @@ import numpy as np
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.catalogue.registry import dataset
-from lossbench.data import fetch
+from lossbench.data import sources
 from lossbench.data.container import VOID, Data
-from lossbench.data.fetch import check
+from lossbench.data.hashes import check
 from lossbench.data.formats import labels_of, read_nifti, read_picture
 from lossbench.data.prepare import Item, Prepared, open_prepared, prepare, zscore
 from lossbench.data.scenes import canonical
@@ -75,7 +75,7 @@ def magnetic_tile(
 
     spec = canonical(magnetic_tile, given)
     return open_prepared(
-        "magnetic_tile", spec, given, 1, seed, build, fetch.get_source("magnetic_tile").card()
+        "magnetic_tile", spec, given, 1, seed, build, sources.get_source("magnetic_tile").card()
     )
 
 
@@ -83,7 +83,7 @@ def tile_items(kinds: list[str], free: float) -> list[Item]:
     """Return the chosen images; a group's stratum is its rarest kind, so that each kind reaches each part of
     the split.
     """
-    rows = fetch.tile_groups()
+    rows = sources.tile_groups()
     groups: dict[str, list[dict]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
@@ -153,7 +153,7 @@ def crackforest(
         )
 
     spec = canonical(crackforest, given)
-    return open_prepared("crackforest", spec, given, 1, seed, build, fetch.get_source("crackforest").card())
+    return open_prepared("crackforest", spec, given, 1, seed, build, sources.get_source("crackforest").card())
 
 
 def read_crack(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +197,7 @@ def camvid(
                        classes=CAMVID, notes=notes)  # fmt: skip
 
     return open_prepared(
-        "camvid", canonical(camvid, given), given, 1, seed, build, fetch.get_source(name).card()
+        "camvid", canonical(camvid, given), given, 1, seed, build, sources.get_source(name).card()
     )
 
 
@@ -206,7 +206,7 @@ def camvid_items(name: str) -> list[Item]:
     training sequence.
     """
     paths = sorted(
-        path for path in fetch.get_source(name).files if path.split("/")[1] in ("train", "val", "test")
+        path for path in sources.get_source(name).files if path.split("/")[1] in ("train", "val", "test")
     )
     sequences: dict[tuple[str, str], list[str]] = {}
     for path in paths:
@@ -269,7 +269,7 @@ def sirst(
         )
 
     return open_prepared(
-        "sirst", canonical(sirst, given), given, 1, seed, build, fetch.get_source("sirst").card()
+        "sirst", canonical(sirst, given), given, 1, seed, build, sources.get_source("sirst").card()
     )
 
 
@@ -320,7 +320,7 @@ def msd_hippocampus(
       seed. Padding is 0 in the image and void (255) in the mask. The two sides of one person may be two
       volumes; which, is not published.
     """
-    names = sorted(Path(p).name for p in fetch.get_source("msd_hippocampus").files if "/images/" in p)
+    names = sorted(Path(p).name for p in sources.get_source("msd_hippocampus").files if "/images/" in p)
     if subset is not None and not 3 <= subset <= len(names):
         raise UserError(
             f"msd_hippocampus: 'subset' must lie between 3 and {len(names)}, or be None for all, got {subset}"
@@ -336,7 +336,7 @@ def msd_hippocampus(
         volumes = [read_volume(folder / a, folder / b) for a, b in zip(paths[::2], paths[1::2], strict=True)]
         return _slices(volumes, names) if view == "slices" else _volumes(volumes, names)
 
-    card = fetch.get_source("msd_hippocampus").card()
+    card = sources.get_source("msd_hippocampus").card()
     return open_prepared(
         "msd_hippocampus", canonical(msd_hippocampus, given), given, VERSION, seed, build, card
     )

@@ -1,0 +1,61 @@
+"""The cache folder: where it lies, one writer at a time, and folders that are complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def cache_root() -> Path:
+    """Return LOSSBENCH_CACHE or the user's cache folder of this platform."""
+    if os.environ.get("LOSSBENCH_CACHE"):
+        return Path(os.environ["LOSSBENCH_CACHE"]).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("lossbench", appauthor=False)
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``target`` when the block ends well and is removed otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield work
+        try:
+            os.rename(work, target)
+        except OSError:
+            if not target.is_dir():  # otherwise another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time work on a folder, where the system has file locks.
+
+    A lock ends with its process.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("a") as file:
+        # Some network file systems have no locks: then two processes may do the same work, and one wins.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def reason(error: OSError) -> str:
+    """Return why a file could not be written, in the words a user needs."""
+    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+    return full.get(error.errno, error.strerror or str(error))

@@ -1,0 +1,139 @@
+"""Hashes of files, computed once and remembered in the cache while size and time of change stay the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lossbench.base.errors import UserError
+from lossbench.base.files import write_atomically
+from lossbench.data.cache import cache_root
+from lossbench.data.sources import get_source, how_to_get, raw_folder
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check(
+    name: str, paths: Iterable[str] | None = None, *, again: bool = False, seen: Callable = lambda n: None
+) -> Path:
+    """Check registered files of a public set against their sha256 and return the folder they lie in.
+
+    ``paths`` restricts to some of the files; ``again`` hashes even what is remembered; ``seen(n)`` is called
+    after each file. A missing, damaged or foreign file raises UserError naming it.
+    """
+    source = get_source(name)
+    folder = raw_folder(name)
+    if folder is None:
+        raise UserError(how_to_get(name))
+    memory = _Memory(name, forget=again)
+    for path in source.files if paths is None else paths:
+        try:
+            got = memory.hash_of(folder / path)
+        except OSError as error:
+            mend = f"run 'lossbench data fetch {name}' to complete the set"
+            raise UserError(f"{folder / path}: {_reason(error)}; {mend}") from None
+        if got != source.files[path]:
+            raise UserError(
+                f"{folder / path}: is damaged or not the registered file (sha256 {got[:12]}..., "
+                f"expected {source.files[path][:12]}...); delete it and run 'lossbench data fetch {name}'"
+            )
+        seen(1)
+    memory.keep()
+    return folder
+
+
+def hashes(paths: list[Path], root: Path) -> list[str]:
+    """Return the sha256 of a user's files, each hashed once and remembered."""
+    memory = _Memory("user-" + _short(root))
+    hashed = []
+    for path in paths:
+        try:
+            hashed.append(memory.hash_of(path))
+        except OSError as error:
+            raise UserError(f"{path}: {_reason(error)}") from None
+    memory.keep()
+    return hashed
+
+
+def remembered_hash(root: Path, compute: Callable[[], str]) -> str:
+    """Return ``compute()``, a hash of what lies below a folder (or of one file).
+
+    It is remembered while no name, size or time of change below ``root`` differs.
+    """
+    memory = _Memory("tree-" + _short(root))
+    mark = _tree_mark(root)
+    if memory.known.get("mark") != mark or not isinstance(memory.known.get("hash"), str):
+        memory.known = {"mark": mark, "hash": compute()}
+        memory.changed = True
+        memory.keep()
+    return memory.known["hash"]
+
+
+class _Memory:
+    """What is known of files, as JSON in the cache: path -> [size, time of change, sha256]."""
+
+    def __init__(self, name: str, forget: bool = False):
+        self.file = cache_root() / "verified" / f"{name}.json"
+        self.changed = False
+        self.known = {} if forget else self._read()
+
+    def _read(self) -> dict:
+        try:
+            known = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def hash_of(self, path: Path) -> str:
+        """Return the sha256 of a file, read only where its size or time of change is new."""
+        stat = path.stat()
+        key, mark = str(path.absolute()), [stat.st_size, stat.st_mtime_ns]
+        known = self.known.get(key)
+        if not isinstance(known, list) or len(known) != 3 or known[:2] != mark:
+            known = self.known[key] = [*mark, sha256_of(path)]
+            self.changed = True
+        return known[2]
+
+    def keep(self) -> None:
+        # Only a memory of work done: where it cannot be kept, the files are simply hashed again.
+        if self.changed:
+            with contextlib.suppress(OSError):
+                write_atomically(self.file, json.dumps(self.known).encode())
+
+
+def _tree_mark(root: Path) -> str:
+    """Return a hash over the names, sizes and times of change of everything below a folder."""
+    digest = hashlib.sha256()
+    todo = [str(root)]
+    while todo:
+        place = todo.pop()
+        try:
+            stat = os.stat(place)
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name) if os.path.isdir(place) else []
+        except OSError as error:
+            raise UserError(f"{place}: {_reason(error)}") from None
+        digest.update(f"{place} {stat.st_size} {stat.st_mtime_ns};".encode(errors="surrogateescape"))
+        for entry in entries:
+            if entry.is_dir():
+                todo.append(entry.path)
+            else:
+                stat = entry.stat()
+                mark = f"{entry.path} {stat.st_size} {stat.st_mtime_ns};"
+                digest.update(mark.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _short(root: Path) -> str:
+    return hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
+
+
+def _reason(error: OSError) -> str:
+    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
