@@ -29,6 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lossbench.base import columns
 from lossbench.base.errors import UserError, nearest
 from lossbench.report import words
 
@@ -223,7 +224,7 @@ def _tests(results: Results, claim: str) -> str:
     ]
     for row in _of(results, "claim", claim).to_dict("records"):
         name = f"**{row['test']}**" if row["role"] == "primary" else row["test"]
-        kind = words.kind_of(row["estimand"])
+        kind = columns.form(row["estimand"])
         lines.append(
             f"| {name} | {row['says']} | {SIGNS[row['verdict']]} {row['verdict']} | {_measured(row)} "
             f"| {words.p_value(row['p_adjusted'])} "
@@ -238,7 +239,7 @@ def _effect(results: Results, test: str) -> str:
 
 def _sure(results: Results, test: str) -> str:
     row = _of(results, "test", test).iloc[0].to_dict()
-    kind = words.kind_of(row["estimand"])
+    kind = columns.form(row["estimand"])
     adjusted = "adjusted p" if row["role"] == "primary" else "p"
     p = words.p_value(row["p_adjusted"])
     return (
@@ -345,7 +346,7 @@ def _of(results: Results, column: str, name: str) -> pd.DataFrame:
 
 def _measured(row: dict[str, Any]) -> str:
     """Return effect and interval in words of their kind, with the unit: +8.5 points [+7.1, +9.9]."""
-    kind = words.kind_of(row["estimand"])
+    kind = columns.form(row["estimand"])
     if words.missing(row["estimate"]):
         return "–"
     per = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lossbench.base import columns
 from lossbench.report import make
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -150,7 +151,7 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
             continue
         own = table[(table["group"] == group["group"]) & (table["goal"] == goal)].sort_values("place")
         assert [row[:2] for row in rows] == own[["loss_label", "verdict"]].values.tolist()
-        kind = words.kind_of(own["metric"].iloc[0])
+        kind = columns.form(own["metric"].iloc[0])
         assert [row[2].removesuffix(" points") for row in rows] == [
             words.effect(v, kind) for v in own["estimate"]
         ]

@@ -13,6 +13,7 @@ import pytest
 
 from lossbench.analysis.answers import answer
 from lossbench.analysis.claims import read_claims
+from lossbench.base.columns import FACTOR, PLAIN, POINTS
 from lossbench.base.errors import UserError
 from lossbench.report import drawing, make, words
 from lossbench.tables.compact import write_tables
@@ -182,7 +183,7 @@ def ways_to_write(value):
         f"{value:.0f}",
         str(value),
     }
-    for kind in (words.FACTOR, words.POINTS, words.PLAIN):
+    for kind in (FACTOR, POINTS, PLAIN):
         found |= {
             words.effect(value, kind),
             *re.findall(r"[+−<>]?[\d.e−+]+", words.interval(value, value, kind).replace(",", " ")),
@@ -245,14 +246,14 @@ def test_tables_figures_and_report_are_made_where_torch_is_missing(results, with
 @pytest.mark.parametrize(
     ("value", "kind", "told"),
     [
-        (0.085, words.POINTS, "+8.5"),
-        (-0.0021, words.POINTS, "−0.21"),
-        (0.0, words.POINTS, "0.00"),
-        (0.47, words.FACTOR, "×1.60"),
-        (-30.0, words.FACTOR, "×<0.001"),
-        (12.0, words.FACTOR, "×>999"),
-        (-1.1131, words.PLAIN, "−1.113"),
-        (float("nan"), words.PLAIN, "–"),
+        (0.085, POINTS, "+8.5"),
+        (-0.0021, POINTS, "−0.21"),
+        (0.0, POINTS, "0.00"),
+        (0.47, FACTOR, "×1.60"),
+        (-30.0, FACTOR, "×<0.001"),
+        (12.0, FACTOR, "×>999"),
+        (-1.1131, PLAIN, "−1.113"),
+        (float("nan"), PLAIN, "–"),
     ],
 )
 def test_effects_are_told_in_the_units_of_the_field(value, kind, told):

@@ -12,6 +12,7 @@ import pytest
 
 from lossbench.analysis.answers import answer, compared, in_part
 from lossbench.analysis.claims import read_claims
+from lossbench.base import columns
 from lossbench.report import cards as losscards
 from lossbench.report import drawing, evidence, make, rows, words
 
@@ -183,7 +184,7 @@ def test_numbers_of_the_decision_aid_and_of_single_cells_stand_in_tables(study, 
     assert len(told) == len(table)
     known = set()
     for row in table.to_dict("records"):
-        kind = words.kind_of(row["metric"])
+        kind = columns.form(row["metric"])
         effect = f"{words.effect(row['estimate'], kind)} {words.unit(kind)}".strip()
         known.add(
             (

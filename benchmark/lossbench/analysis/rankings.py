@@ -15,15 +15,8 @@ from lossbench.analysis import stats
 from lossbench.analysis.pairs import CERTIFICATE, Effect, NotPaired, one_per_block
 from lossbench.analysis.resampling import resample
 from lossbench.analysis.selection import complete, select_loss
+from lossbench.base.columns import lower_is_better
 from lossbench.base.errors import UserError, nearest
-
-LOWER_IS_BETTER = ("hd", "hd95", "assd", "masd", "nll", "ece", "ece_fg", "ece_adaptive", "brier", "missed", "fp_rate", "fp_area", "collapsed",
-                   "size_error_hard", "size_error_soft")  # fmt: skip
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether a smaller value of this column means a better segmentation."""
-    return metric.split("@")[0] in LOWER_IS_BETTER
 
 
 def leaderboard(cells: pd.DataFrame, metric: str = "dice@0.5", level: float = 0.95) -> pd.DataFrame:

@@ -1,154 +1,226 @@
-"""What each metric is called, measured in and aims at: the table that reports, figures and docs read, in
-plain Python.
+"""The one list of columns: what each is called, measured in and aims at. All tables and pages read it.
+
+A column is a name and, where it depends on a mask, the arm that made the mask: `dice@0.5` is the argmax,
+`dice@val` the threshold chosen on the validation images. The list holds names without arms.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
+HIGHER, LOWER, NONE = "higher", "lower", "none"
 
-class Metric(NamedTuple):
-    """title for an axis; unit ("" none, "distance" px or mm); higher_is_better (None: a target or a count);
-    definition.
+# How a value and a difference of two values are written: a score of 0.85 and 8.5 points; a logarithm of 0.47
+# and a factor of 1.60; anything else as it is, distances with one decimal.
+POINTS, FACTOR, PLAIN, DISTANCE, COUNT = "points", "factor", "plain", "distance", "count"
 
-    `target` is the best value where neither end is: 1 for a size ratio, 0 for its logarithm.
-    """
+ARMS = {"0.5": "at 0.5", "val": "at val. threshold"}
 
+
+class Column(NamedTuple):
+    """What a column is; `direction` says which values are better: "higher", "lower", "near 1", "none"."""
+
+    name: str
     title: str
-    unit: str
-    higher_is_better: bool | None
     definition: str
-    target: float | None = None
+    direction: str = HIGHER
+    format: str = POINTS
+    unit: str = ""
 
 
-_UP, _DOWN = True, False
+# Direction, format and unit of the columns that are no overlap.
+_ERROR = (LOWER, PLAIN)
+_DISTANCE = (LOWER, DISTANCE, "px or mm")
+_SHARE = (LOWER, PLAIN, "share of images")
+_COUNT = (NONE, COUNT)
 
-METRICS: dict[str, Metric] = {
-    "dice": Metric("Dice", "", _UP, "2 TP / (2 TP + FP + FN) per image; 0 for a miss"),
-    "iou": Metric("IoU", "", _UP, "TP / (TP + FP + FN) per image; 0 for a miss"),
-    "precision": Metric("Precision", "", _UP, "TP / (TP + FP) per image; 0 for a miss"),
-    "recall": Metric("Recall", "", _UP, "TP / (TP + FN) per image"),
-    "dice_pooled": Metric(
-        "Pooled Dice", "", _UP, "Dice of the pixel counts summed over all images, empty ones included"
+
+def _sizes(kind: str, title: str, what: str) -> tuple[Column, ...]:
+    """Return the columns of one kind of region size: "hard" of the mask, "soft" of the probabilities."""
+    log = f"Log {title.lower()} ratio"
+    relative = f"mean over images of |{what} - true pixels| / true pixels"
+    return (
+        Column(
+            f"size_ratio_{kind}", f"{title} ratio", f"sum of {what} / sum of true pixels", "near 1", PLAIN
+        ),
+        Column(
+            f"log_size_ratio_{kind}", log, f"ln of size_ratio_{kind}, floor half a pixel", "near 0", FACTOR
+        ),
+        Column(
+            f"log_size_image_{kind}",
+            f"{log} of an image",
+            f"mean over images of ln({what} / true pixels), floor half a pixel",
+            "near 0",
+            FACTOR,
+        ),
+        Column(f"size_error_{kind}", f"{title} error", relative, *_ERROR),
+    )
+
+
+SCORES = (
+    Column("dice", "Dice", "2 TP / (2 TP + FP + FN) per image that holds the class; 0 for a miss"),
+    Column("iou", "IoU", "TP / (TP + FP + FN) per image that holds the class; 0 for a miss"),
+    Column("precision", "Precision", "TP / (TP + FP) per image that holds the class; 0 for a miss"),
+    Column("recall", "Recall", "TP / (TP + FN) per image that holds the class"),
+    Column("dice_pooled", "Pooled Dice", "Dice of the pixel counts summed over all images"),
+    Column("iou_pooled", "Pooled IoU", "IoU of the pixel counts summed over all images"),
+    Column("precision_pooled", "Pooled precision", "precision of the pixel counts summed over all images"),
+    Column("recall_pooled", "Pooled recall", "recall of the pixel counts summed over all images"),
+    Column(
+        "hd", "Hausdorff distance", "largest distance from a border pixel to the other border", *_DISTANCE
     ),
-    "iou_pooled": Metric("Pooled IoU", "", _UP, "IoU of the pixel counts summed over all images"),
-    "precision_pooled": Metric(
-        "Pooled precision", "", _UP, "precision of the pixel counts summed over all images"
-    ),
-    "recall_pooled": Metric("Pooled recall", "", _UP, "recall of the pixel counts summed over all images"),
-    "hd": Metric(
-        "Hausdorff distance", "distance", _DOWN, "largest distance from a border pixel to the other border"
-    ),
-    "hd95": Metric(
+    Column(
+        "hd95",
         "HD95",
-        "distance",
-        _DOWN,
         "larger of the two directed 95th percentiles of the border distances; image diagonal for a miss",
+        *_DISTANCE,
     ),
-    "assd": Metric("ASSD", "distance", _DOWN, "mean of all border distances of both directions, pooled"),
-    "masd": Metric("MASD", "distance", _DOWN, "mean of the two directed mean border distances"),
-    "nsd_1": Metric(
-        "Surface Dice at 1", "", _UP, "share of border pixels within 1 px (mm) of the other border"
+    Column("assd", "ASSD", "mean of all border distances of both directions, pooled", *_DISTANCE),
+    Column("masd", "MASD", "mean of the two directed mean border distances", *_DISTANCE),
+    Column("nsd_1", "Surface Dice (1)", "share of border pixels within 1 px (mm) of the other border"),
+    Column("nsd_2", "Surface Dice (2)", "share of border pixels within 2 px (mm) of the other border"),
+    Column("boundary_iou", "Boundary IoU", "IoU of the inner bands, 2 % of the image diagonal wide"),
+    *_sizes("hard", "Size", "predicted pixels"),
+    *_sizes("soft", "Soft size", "probabilities"),
+    Column(
+        "missed", "Missed images", "share of images with the class where none of it is predicted", *_SHARE
     ),
-    "nsd_2": Metric(
-        "Surface Dice at 2", "", _UP, "share of border pixels within 2 px (mm) of the other border"
+    Column("fp_rate", "False alarms", "share of images without the class where it is predicted", *_SHARE),
+    Column(
+        "fp_area",
+        "False alarm area",
+        "mean predicted share of the pixels of images without the class",
+        LOWER,
+        PLAIN,
+        "share of pixels",
     ),
-    "boundary_iou": Metric("Boundary IoU", "", _UP, "IoU of the inner bands, 2 % of the image diagonal wide"),
-    "size_ratio_hard": Metric(
-        "Predicted / true size", "", None, "sum of predicted / sum of true pixels", 1.0
-    ),
-    "size_ratio_soft": Metric("Soft / true size", "", None, "sum of probabilities / sum of true pixels", 1.0),
-    "log_size_ratio_hard": Metric(
-        "ln size ratio", "", None, "ln of size_ratio_hard, floor half a pixel", 0.0
-    ),
-    "log_size_ratio_soft": Metric(
-        "ln soft size ratio", "", None, "ln of size_ratio_soft, floor half a pixel", 0.0
-    ),
-    "log_size_image_hard": Metric(
-        "Mean ln size ratio", "", None, "mean over images of ln(predicted / true)", 0.0
-    ),
-    "log_size_image_soft": Metric(
-        "Mean ln soft size ratio", "", None, "mean over images of ln(soft / true)", 0.0
-    ),
-    "size_error_hard": Metric(
-        "Relative size error", "", _DOWN, "mean over images of |predicted - true| / true"
-    ),
-    "size_error_soft": Metric(
-        "Relative soft size error", "", _DOWN, "mean over images of |soft - true| / true"
-    ),
-    "missed": Metric(
-        "Missed images", "share", _DOWN, "share of images with the class where none of it is predicted"
-    ),
-    "fp_rate": Metric(
-        "False alarms", "share", _DOWN, "share of images without the class where it is predicted"
-    ),
-    "fp_area": Metric(
-        "False alarm area", "share", _DOWN, "mean predicted share of the pixels of images without the class"
-    ),
-    "lesion_precision": Metric(
-        "Object precision", "", _UP, "share of predicted components that touch a true one"
-    ),
-    "lesion_recall": Metric("Object recall", "", _UP, "share of true components that are touched"),
-    "lesion_f1": Metric("Object F1", "", _UP, "harmonic mean of object precision and recall"),
-    "pq": Metric("Panoptic quality", "", _UP, "sum of IoU over matches (IoU > 1/2) / (TP + FP/2 + FN/2)"),
-    "rq": Metric("Recognition quality", "", _UP, "TP / (TP + FP/2 + FN/2) with matches at IoU > 1/2"),
-    **{
-        f"recall_q{q}": Metric(
-            f"Object recall, size fifth {q}", "", _UP, f"object recall in the {which} fifth by size"
+    Column("lesion_precision", "Object precision", "share of predicted components that touch a true one"),
+    Column("lesion_recall", "Object recall", "share of true components that are touched"),
+    Column("lesion_f1", "Object F1", "harmonic mean of object precision and recall"),
+    Column("pq", "Panoptic quality", "sum of IoU over matches (IoU > 1/2) / (TP + FP/2 + FN/2)"),
+    Column("rq", "Recognition quality", "TP / (TP + FP/2 + FN/2) with matches at IoU > 1/2"),
+    *(
+        Column(
+            f"recall_q{q}", f"Object recall, size fifth {q}", f"object recall in the {which} fifth by size"
         )
         for q, which in enumerate(("smallest", "second", "third", "fourth", "largest"), start=1)
-    },
-    "nll": Metric("NLL", "nats", _DOWN, "mean over pixels of -ln p(true class)"),
-    "brier": Metric("Brier score", "", _DOWN, "mean over pixels of sum_k (p_k - y_k)^2"),
-    "ece": Metric(
-        "ECE", "", _DOWN, "class-wise calibration error of the foreground classes, 15 equal bins, all pixels"
     ),
-    "ece_fg": Metric("ECE near objects", "", _DOWN, "the same over the true objects and 4 px around them"),
-    "ece_adaptive": Metric(
-        "Adaptive ECE", "", _DOWN, "the same over all pixels in 15 bins of equal numbers of pixels"
+    Column("nll", "NLL", "mean over pixels of -ln p(true class)", LOWER, PLAIN, "nats"),
+    Column("brier", "Brier score", "mean over pixels of sum_k (p_k - y_k)^2", *_ERROR),
+    Column(
+        "ece",
+        "ECE",
+        "class-wise calibration error of the foreground classes, 15 equal bins, all pixels",
+        *_ERROR,
     ),
-}
-
-"""name without the arm suffix (`dice` for `dice@0.5`) -> its description; the order is that of the docs."""
-
-PRIMARY = (
-    "dice",
-    "hd95",
-    "assd",
-    "nsd_1",
-    "log_size_ratio_hard",
-    "log_size_ratio_soft",
-    "lesion_f1",
-    "nll",
-    "ece_fg",
+    Column("ece_fg", "ECE near objects", "the same over the true objects and 4 px around them", *_ERROR),
+    Column(
+        "ece_adaptive",
+        "Adaptive ECE",
+        "the same over all pixels in 15 bins of equal numbers of pixels",
+        *_ERROR,
+    ),
 )
-
-"""The metrics that a short table shows."""
-
-
-def describe(column: str) -> Metric:
-    """Return the description of a column such as `dice@val`; KeyError names an unknown one."""
-    return METRICS[column.partition("@")[0]]
+"""What a prediction is worth: the scores of `cells`, and of `evaluate`."""
 
 
-def label(column: str, unit: str = "px") -> str:
-    """Return an axis label: `label("hd95@val", "mm")` is "HD95 (mm), threshold from validation"."""
-    name, _, arm = column.partition("@")
-    metric = METRICS[name]
-    shown = {
-        "distance": unit,
-        "share": "share of images" if metric.title != "False alarm area" else "share of pixels",
-    }
-    measured = shown.get(metric.unit, metric.unit)
-    arms = {"": "", "0.5": ", at 0.5", "val": ", threshold from validation"}
-    return metric.title + (f" ({measured})" if measured else "") + arms.get(arm, f", {arm}")
+COUNTS = (
+    Column("n_test", "Test images", "number of test images", *_COUNT),
+    Column("n_present", "Present", "pairs of image and foreground class that hold the class", *_COUNT),
+    Column("n_empty", "Empty", "pairs of image and foreground class without the class", *_COUNT),
+    Column("n_lesions", "Objects", "true objects of all foreground classes", *_COUNT),
+    Column("n_pixels", "Pixels", "pixels behind the calibration scores", *_COUNT),
+    Column("n_pixels_fg", "Pixels near objects", "pixels behind ece_fg", *_COUNT),
+    Column("foreground_true", "Foreground", "share of foreground among the valid test pixels", NONE, PLAIN),
+)
+"""What the scores rest on."""
 
 
-def markdown() -> str:
-    """Return METRICS as the table of docs/metrics.md."""
-    rows = []
-    for name, m in METRICS.items():
-        better = f"near {m.target:g}" if m.target is not None else "higher" if m.higher_is_better else "lower"
-        definition = m.definition.replace("|", "\\|")
-        rows.append(f"| `{name}` | {m.title} | {m.unit or '-'} | {better} | {definition} |")
-    return "\n".join(["| name | title | unit | better | definition |", "|---|---|---|---|---|", *rows])
+COURSE = (
+    Column("collapsed", "Collapsed", "1 if the cell collapsed, else 0", *_ERROR),
+    Column("dice_best", "Dice of the best weights", "Dice of the weights that validated best"),
+    Column("val_dice", "Validation Dice", "Dice on the validation images after the last step"),
+    Column("val_dice_best", "Best validation Dice", "the highest Dice of any validated step"),
+    Column("dice_bayes_ce", "Dice of the posterior", "Dice of the argmax of a scene's exact posterior"),
+    Column(
+        "dice_bayes_dice", "Best possible Dice", "Dice of the Dice-optimal mask of a scene's exact posterior"
+    ),
+    *(
+        Column(f"dice_q{q}", f"Dice, size fifth {q}", f"Dice of the {which} fifth of true regions by size")
+        for q, which in enumerate(("smallest", "second", "third", "fourth", "largest"), start=1)
+    ),
+    Column("dice_rarest", "Dice of the rarest class", "Dice of the class with the fewest true pixels"),
+    Column("nll_bayes", "NLL of the posterior", "NLL of a scene's exact posterior", *_ERROR),
+    Column(
+        "threshold_val", "Validation threshold", "the threshold chosen on the validation images", NONE, PLAIN
+    ),
+    Column("step_best", "Best step", "the validated step with the highest Dice", *_COUNT),
+    Column("train_loss_last", "Last training loss", "training loss at the last step", NONE, PLAIN),
+    Column(
+        "steps_to_half", "Steps to one half", "first validated step with a Dice of one half", LOWER, COUNT
+    ),
+    Column(
+        "loss_noise",
+        "Noise of the loss",
+        "sd of the training loss about its running median / its fall",
+        *_ERROR,
+    ),
+    Column("log_loss_noise", "Log noise of the loss", "ln of loss_noise", *_ERROR),
+    Column(
+        "loss_tracks_dice",
+        "Loss tracks Dice",
+        "|Spearman| of training loss and validation Dice in the second half of training",
+        HIGHER,
+        PLAIN,
+    ),
+    Column(
+        "grad_noise", "Noise of the gradient", "sd of the log gradient norm about its running median", *_ERROR
+    ),
+    Column("log_grad_noise", "Log noise of the gradient", "ln of grad_noise", *_ERROR),
+    Column("seconds", "Seconds", "wall time of the cell", *_ERROR),
+    Column("cpu_seconds", "CPU seconds", "CPU time of the cell", *_ERROR),
+)
+"""How a cell got there: columns of `cells` that follow from its curves, its posterior and its cost."""
+
+COLUMNS = {column.name: column for column in (*SCORES, *COUNTS, *COURSE)}
+
+
+def describe(column: str) -> Column:
+    """Return what a column such as `dice@val` is; one that is not in the list is called by its own name."""
+    name = column.partition("@")[0]
+    return COLUMNS.get(name) or Column(name, name, "", NONE, PLAIN)
+
+
+def title(column: str) -> str:
+    """Return what a column is called everywhere: `title("hd95@val")` is "HD95 at val. threshold"."""
+    arm = column.partition("@")[2]
+    return f"{describe(column).title} {ARMS.get(arm, arm)}".rstrip()
+
+
+def form(estimand: str) -> str:
+    """Return the format of a column or of what is made of columns: `|log_size_ratio_soft|` is a factor."""
+    names = re.findall(r"\b[a-z][\w.]*(?:@[\w.]+)?", estimand)
+    return describe(names[0]).format if names else PLAIN
+
+
+def lower_is_better(column: str) -> bool:
+    """Return whether a smaller value of this column is better."""
+    return describe(column).direction == LOWER
+
+
+def nearer_is_better(column: str) -> bool:
+    """Return whether the best value of this column is a target, such as 0 for the log of a size ratio."""
+    return describe(column).direction.startswith("near")
+
+
+def markdown(columns: Iterable[Column] = SCORES) -> str:
+    """Return columns as a table of docs/metrics.md."""
+    lines = ["| name | title | unit | better | definition |", "|---|---|---|---|---|"]
+    for column in columns:
+        definition = column.definition.replace("|", "\\|")
+        lines.append(
+            f"| `{column.name}` | {column.title} | {column.unit or '-'} | {column.direction} | {definition} |"
+        )
+    return "\n".join(lines)

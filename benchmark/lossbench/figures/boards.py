@@ -11,6 +11,7 @@ import pandas as pd
 
 from lossbench.analysis import rankings as mean_ranks
 from lossbench.analysis.rankings import leaderboard
+from lossbench.base import columns
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 
@@ -153,25 +154,25 @@ def _legend(drawing) -> None:
 
 # --- Figure 18: the order of the losses by each metric: does it depend on what is measured?
 
-METRICS = {
-    "dice@0.5": "Dice at 0.5",
-    "dice@val": "Dice, validation threshold",
-    "nsd_1@0.5": "surface Dice, 1 px",
-    "hd95@0.5": "Hausdorff distance, 95 %",
-    "log_size_ratio_hard@0.5": "region size, hard",
-    "log_size_ratio_soft": "region size, soft",
-    "ece": "calibration error",
-    "nll": "log-likelihood",
-}
+METRICS = (
+    "dice@0.5",
+    "dice@val",
+    "nsd_1@0.5",
+    "hd95@0.5",
+    "log_size_ratio_hard@0.5",
+    "log_size_ratio_soft",
+    "ece",
+    "nll",
+)
 
 
 @figure("rankings", number=18, title="Mean rank of each loss, by metric")
 def rankings(tables: Mapping[str, pd.DataFrame]):
     """One panel a metric: mean rank over data sets with interval, and the rank on each data set."""
     cells = points.of_parts(tables["cells"], "ladder", "public")
-    shown = {m: title for m, title in METRICS.items() if m in cells and cells[m].notna().any()}
+    shown = {m: columns.title(m) for m in METRICS if m in cells and cells[m].notna().any()}
     tables_of = (
-        {m: mean_ranks.rank_table(cells, m, absolute=m.startswith("log_size")) for m in shown}
+        {m: mean_ranks.rank_table(cells, m, absolute=columns.nearer_is_better(m)) for m in shown}
         if len(cells)
         else {}
     )
@@ -191,9 +192,9 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
     data["critical_difference"] = [
         mean_ranks.critical_difference(tables_of[m].shape[1], len(tables_of[m])) for m in data["metric"]
     ]
-    rows, columns = style.shape(len(tables_of), 4)
+    rows, wide = style.shape(len(tables_of), 4)
     drawing, axes = style.canvas(
-        rows, columns, 0.5 + rows * (0.55 + 0.23 * len(order)), sharex=True, sharey=True
+        rows, wide, 0.5 + rows * (0.55 + 0.23 * len(order)), sharex=True, sharey=True
     )
     for axis, (metric, ranks) in zip(axes.flat, tables_of.items(), strict=False):
         _agreement_panel(axis, data[data["metric"] == metric], ranks, order)

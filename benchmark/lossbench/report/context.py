@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import claims as estimands
+from lossbench.base import columns
 from lossbench.report import cards, drawing, evidence, rows, words
 from lossbench.report.rows import short
 
@@ -146,7 +147,7 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
 
 
 def _test(row: dict[str, Any], per: str) -> dict[str, Any]:
-    kind = words.kind_of(row["estimand"])
+    kind = columns.form(row["estimand"])
     return {
         "id": row["test"],
         "role": row["role"],

@@ -9,6 +9,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from lossbench.base import columns
 from lossbench.figures import style
 from lossbench.report import words
 
@@ -125,8 +126,6 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
     """Return the block: shared names once, then one short row a cell; ``says`` tells what was left out of a
     large study.
     """
-    from lossbench.report.rows import METRIC_NAMES
-
     if len(cells) > CELLS_UP_TO:
         return {
             "rows": [],
@@ -154,7 +153,7 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
         else ""
     )
     return {
-        "metrics": [METRIC_NAMES.get(name, name) for name in metrics],
+        "metrics": [columns.title(name) for name in metrics],
         "origins": [
             f"{commit}{' with changes' if dirty else ''}, {device}" for commit, dirty, device in origins
         ],

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import advice
+from lossbench.base import columns
 from lossbench.base.errors import UserError
 from lossbench.report import words
-from lossbench.report.rows import METRIC_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ def aid(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     sets: list[str] = []
     known: dict[str, int] = {}
     for row in rows.to_dict("records"):
-        kind = words.kind_of(row["metric"])
+        kind = columns.form(row["metric"])
         place = known.setdefault(row["datasets"], len(sets))
         sets += [row["datasets"]] if place == len(sets) else []
         interval = words.interval(row["low"], row["high"], kind)
@@ -86,7 +86,7 @@ def sensitivity(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "label": row["data_label"],
                 "loss": row["loss_label"],
                 "family": row["family"],
-                "metric": METRIC_NAMES.get(row["metric"], row["metric"]),
+                "metric": columns.title(row["metric"]),
                 "setting": row["setting"],
                 "usual": row["usual"] is True,
                 "chosen": row["chosen"] is True,
@@ -173,7 +173,7 @@ def _agreement(table: pd.DataFrame) -> list[dict[str, Any]]:
         ].to_dict("records")
         rows.append(
             {
-                "metric": METRIC_NAMES.get(metric, metric),
+                "metric": columns.title(metric),
                 "seeds": "–" if seeds is None else words.number(seeds["tau"], 2),
                 "range": ""
                 if seeds is None
@@ -280,8 +280,6 @@ def part_sections(
     """Return the fixed parts that hold effects: per metric a table losses x data sets of paired effects
     against the part's reference.
     """
-    from lossbench.report.rows import METRIC_NAMES
-
     found = []
     for part in parts:
         own = effects[effects["part"] == part.name]
@@ -293,7 +291,7 @@ def part_sections(
         losses = own.drop_duplicates("loss")[["loss", "loss_label", "family"]].to_dict("records")
         metrics = []
         for metric in dict.fromkeys(own["metric"]):
-            kind = words.kind_of(metric)
+            kind = columns.form(metric)
             at = {
                 (r["loss"], r["dataset"], r["recipe"]): r
                 for r in own[own["metric"] == metric].to_dict("records")
@@ -303,7 +301,7 @@ def part_sections(
                 for loss in losses
             ]
             metrics.append(
-                {"name": METRIC_NAMES.get(metric, metric), "unit": words.unit(kind) or "factor", "rows": rows}
+                {"name": columns.title(metric), "unit": words.unit(kind) or "factor", "rows": rows}
             )
         found.append(
             {

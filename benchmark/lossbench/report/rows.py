@@ -5,29 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lossbench.analysis.rankings import lower_is_better
+from lossbench.analysis.answers import BOARD
+from lossbench.base import columns
 from lossbench.report import words
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Labels = Mapping[tuple[str, str], str]  # (data set, recipe) -> how it is called
-
-METRIC_NAMES = {
-    "dice@0.5": "Dice at 0.5",
-    "dice@val": "Dice at val. thr.",
-    "iou@0.5": "IoU at 0.5",
-    "nsd_1@0.5": "surface Dice (1) at 0.5",
-    "hd95@0.5": "HD95 at 0.5",
-    "log_size_ratio_hard@0.5": "region size at 0.5",
-    "log_size_ratio_soft": "soft region size",
-    "size_ratio_hard@0.5": "size, hard",
-    "size_ratio_soft": "size, soft",
-    "recall@0.5": "recall",
-    "precision@0.5": "precision",
-    "nll": "NLL",
-    "ece": "ECE",
-}
 
 EFFECTS_UP_TO = 8_000  # rows; one takes some 420 bytes
 
@@ -40,7 +25,7 @@ def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
     """
     found = []
     several = len(table) > 0 and table.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
-    present = [c for c in METRIC_NAMES if c in table and c != "dice@0.5"]
+    present = [c for c in BOARD if c in table and c != "dice@0.5"]
     for (dataset, recipe), part in table.groupby(["dataset", "recipe"], sort=False, observed=True):
         rows = part.sort_values("place").to_dict("records")
         found.append(
@@ -49,8 +34,8 @@ def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "recipe": recipe if several else "",
                 "label": rows[0]["data_label"],
                 "foreground": words.percent(rows[0]["foreground"], 2),
-                "columns": [METRIC_NAMES[c] for c in present],
-                "lower": [lower_is_better(c) for c in present],
+                "columns": [columns.title(c) for c in present],
+                "lower": [columns.lower_is_better(c) for c in present],
                 "best": [row["loss_label"] for row in rows if row["best"]],
                 "dataset_key": (dataset, recipe),
                 "rows": [_board_row(row, present) for row in rows],
@@ -67,7 +52,7 @@ def board_filters(table: pd.DataFrame) -> dict[str, list[str]]:
         "data set": list(dict.fromkeys(table["data_label"])),
         "family": sorted(dict.fromkeys(table["family"])),
         "loss": sorted(dict.fromkeys(table["loss_label"])),
-        "metric": [name for column, name in METRIC_NAMES.items() if column == "dice@0.5" or column in table],
+        "metric": [columns.title(c) for c in BOARD if c == "dice@0.5" or c in table],
     }
 
 
@@ -87,7 +72,7 @@ def _board_row(row: dict[str, Any], present: list[str]) -> dict[str, Any]:
         "collapsed": row["collapsed"],
         "others": [
             (
-                words.number(row[c]) if c != "hd95@0.5" else words.number(row[c], 1),
+                words.value(row[c], c),
                 row[c],
                 c == "dice@val" and row["best_val"],
             )
@@ -100,11 +85,11 @@ def effects(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
     """Return one row a (data set, metric, loss)."""
     rows = []
     for row in table.to_dict("records"):
-        kind = words.kind_of(row["metric"])
+        kind = columns.form(row["metric"])
         rows.append(
             {
                 "label": labels[row["dataset"], row["recipe"]],
-                "metric": METRIC_NAMES.get(row["metric"], row["metric"]),
+                "metric": columns.title(row["metric"]),
                 "loss": row["loss_label"],
                 "spec": row["loss"],
                 "key": (row["dataset"], row["recipe"]),
@@ -121,7 +106,7 @@ def fitting(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """
     if len(table) <= EFFECTS_UP_TO:
         return table, ""
-    kept = table[table["metric"].isin(tuple(METRIC_NAMES)[:2])].head(EFFECTS_UP_TO)
+    kept = table[table["metric"].isin(BOARD[:2])].head(EFFECTS_UP_TO)
     return kept, f"{len(kept)} of {len(table)} rows are shown, Dice only; all stand in tables/effects.csv."
 
 
@@ -153,7 +138,7 @@ def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
     """
     rows = []
     for row in table.to_dict("records"):
-        kind = words.kind_of(row["metric"])
+        kind = columns.form(row["metric"])
         new = "one independent data set" if row["n_units"] == 1 else "–"
         if row["n_units"] > 1:
             new = (
@@ -162,7 +147,7 @@ def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
             )
         rows.append(
             {
-                "metric": METRIC_NAMES.get(row["metric"], row["metric"]),
+                "metric": columns.title(row["metric"]),
                 "loss": row["loss_label"],
                 "family": row["family"],
                 "recipe": row["recipe"],
@@ -207,7 +192,7 @@ def filters(table: pd.DataFrame, labels: Labels) -> list[tuple[str, list[str]]]:
     datasets = list(
         dict.fromkeys(labels[d, r] for d, r in zip(table["dataset"], table["recipe"], strict=True))
     )
-    metrics = [METRIC_NAMES.get(m, m) for m in dict.fromkeys(table["metric"])]
+    metrics = [columns.title(m) for m in dict.fromkeys(table["metric"])]
     return [("data set", datasets), ("metric", metrics), ("loss", sorted(dict.fromkeys(table["loss_label"])))]
 
 

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import math
 
+from lossbench.base.columns import DISTANCE, FACTOR, POINTS, describe
+
 MINUS = "−"
-
-FACTOR, POINTS, PLAIN = "factor", "points", "plain"
-
-
-def kind_of(column: str) -> str:
-    """Return how a difference in this column is told: log ratios as factors, scores in points, the rest as it
-    is.
-    """
-    if "log_size" in column:
-        return FACTOR
-    if column.strip("|(").startswith(("dice", "iou", "nsd", "boundary_iou", "precision", "recall")):
-        return POINTS
-    return PLAIN
 
 
 def effect(value: float, kind: str) -> str:
@@ -50,7 +39,7 @@ def _factor(ratio: float) -> str:
 
 def unit(kind: str) -> str:
     """Return the unit that follows an effect."""
-    return {FACTOR: "", POINTS: "points", PLAIN: ""}[kind]
+    return "points" if kind == POINTS else ""
 
 
 def signed(value: float, digits: int) -> str:
@@ -64,6 +53,11 @@ def signed(value: float, digits: int) -> str:
 def number(value: float, digits: int = 3) -> str:
     """Return a number with a fixed count of decimals, or a dash."""
     return "–" if missing(value) else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def value(amount: float, column: str) -> str:
+    """Return a value of a column with the decimals of its format: distances have one."""
+    return number(amount, 1 if describe(column).format == DISTANCE else 3)
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -1,0 +1,89 @@
+"""One list says what each column is called, measured in and aims at; tables, report and docs hold no other."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lossbench.analysis import advice, answers, rankings
+from lossbench.base import columns
+from lossbench.figures import boards
+from lossbench.metrics import score_images
+from lossbench.report import drawing
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def test_every_score_of_the_summary_is_in_the_list_and_nothing_else():
+    masks = np.eye(8, dtype=np.uint8)[None]
+    _, summary = score_images(np.stack([1.0 - masks, masks], axis=1), masks)
+    assert {name.partition("@")[0] for name in summary} == {
+        c.name for c in (*columns.SCORES, *columns.COUNTS)
+    }
+
+
+@pytest.mark.parametrize("part", ["SCORES", "COUNTS", "COURSE"])
+def test_the_documentation_holds_the_columns_as_they_are_in_the_code(part):
+    assert columns.markdown(getattr(columns, part)) in DOCS.read_text(encoding="utf-8"), (
+        f'python -c "from lossbench.base import columns; print(columns.markdown(columns.{part}))"'
+    )
+
+
+def test_names_and_titles_are_unique_and_a_direction_is_one_of_the_words():
+    listed = [*columns.SCORES, *columns.COUNTS, *columns.COURSE]
+    assert len(columns.COLUMNS) == len(listed) == len({c.title for c in listed})
+    assert {c.direction for c in listed} == {"higher", "lower", "near 0", "near 1", "none"}
+
+
+def test_what_the_tables_and_figures_show_is_in_the_list():
+    shown = {
+        *answers.METRICS,
+        *answers.BOARD,
+        *answers.PART_METRICS,
+        *rankings.METRICS,
+        *advice.METRICS,
+        *(goal.column for goal in advice.GOALS),
+        *boards.METRICS,
+        *drawing.METRICS,
+    }
+    assert {name.partition("@")[0] for name in shown} <= set(columns.COLUMNS)
+
+
+def test_a_title_names_the_arm_and_an_unknown_column_keeps_its_own_name():
+    assert columns.title("hd95@val") == "HD95 at val. threshold"
+    assert columns.title("dice@0.5") == "Dice at 0.5"
+    assert columns.title("nll") == "NLL"
+    assert columns.title("mine@0.5") == "mine at 0.5"
+
+
+@pytest.mark.parametrize(
+    ("estimand", "form"),
+    [
+        ("dice@0.5", "points"),
+        ("(0.2 dice@val - dice@0.5)", "points"),
+        ("|log_size_ratio_soft| of ce minus dice", "factor"),
+        ("rank agreement (Kendall's tau) of the losses by dice@0.5 and by nll", "plain"),
+        ("hd95@val", "distance"),
+        ("1e-05 dice@0.5", "points"),
+        ("", "plain"),
+    ],
+)
+def test_a_difference_is_written_as_its_first_column_is(estimand, form):
+    assert columns.form(estimand) == form
+
+
+def test_directions_rank_scores_upwards_distances_downwards_and_sizes_by_nearness():
+    assert not columns.lower_is_better("dice@val")
+    assert columns.lower_is_better("hd95@0.5") and columns.lower_is_better("collapsed")
+    assert columns.nearer_is_better("log_size_ratio_hard@0.5") and not columns.nearer_is_better("nll")
+
+
+def test_the_list_needs_nothing_but_python():
+    source = Path(columns.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r"^(?:from|import) (\w+)", source, flags=re.M)) <= {
+        "__future__",
+        "re",
+        "collections",
+        "typing",
+    }
