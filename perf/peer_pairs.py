@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from lossbench.catalogue.registry import get_loss, parse_loss
-from lossbench.data.container import signed_distances
+from lossbench.metrics.distances import signed_distances
 
 
 @dataclass(frozen=True)

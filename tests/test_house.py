@@ -10,7 +10,6 @@ CLIMBING = {
     "lossbench.analysis.verdicts -> lossbench.experiment.reading",
     "lossbench.base.files -> lossbench.store.leases",
     "lossbench.figures.fields -> lossbench.catalogue.registry",
-    "lossbench.losses.contract -> lossbench.data.container",
     "lossbench.report.cards -> lossbench.catalogue.registry",
     "lossbench.report.evidence -> lossbench.experiment.reading",
     "lossbench.tables.compact -> lossbench.catalogue.registry",

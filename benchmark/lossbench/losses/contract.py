@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss, parse_loss
-from lossbench.data.container import signed_distances
+from lossbench.metrics.distances import signed_distances
 
 VOID = 255
 

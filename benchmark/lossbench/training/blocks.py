@@ -76,7 +76,7 @@ def blocks_of(jobs: list[Job], recipe: Recipe, device: str) -> dict[tuple[str, i
 
 
 def _block(job: Job, recipe: Recipe, device: str, mapped: bool) -> Block:
-    from lossbench.data.container import signed_distances
+    from lossbench.metrics.distances import signed_distances
 
     data, classes = job.data, len(job.data.classes)
     train, masks = data.split["train"], np.asarray(data.masks)
