@@ -9,7 +9,7 @@ import pytest
 from lossbench.analysis import rankings
 from lossbench.figures import drawing, fields, points, public, training, uncertain
 from lossbench.figures import theory as bounds
-from lossbench.theory import boundaries, decomposition
+from lossbench.theory import boundaries, penalties
 
 
 def cells_of(study, part, **where):
@@ -114,7 +114,7 @@ def test_the_size_error_follows_from_the_recorded_terms_and_lies_below_the_bound
     )
     found = bounds.proportion_error(curves)[0]
     assert found == pytest.approx(np.abs(two.mean(0) - truth.mean(0)).sum())
-    assert found < decomposition.size_error_bound(decomposition.cross_entropy(two, truth))
+    assert found < penalties.size_error_bound(-np.log((two * truth).sum(1)).mean())
     data = drawing.draw("size_bound", study).data
     assert (data["error"] <= np.sqrt(2 * data["ce"])).all() and (
         data["error"] <= np.sqrt(2 * data["size_ce"]) * (1 + 1e-4)

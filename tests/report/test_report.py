@@ -135,7 +135,7 @@ def test_every_derived_table_is_written_beside_the_others(results):
         "missing.csv",
         "cost.csv",
     }
-    assert names >= {"profiles.csv", "stability.csv", "mixed.csv"}
+    assert names >= {"profiles.csv", "stability.csv"}
     assert names >= {
         "part_effects.csv",
         "sensitivity.csv",

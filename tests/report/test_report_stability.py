@@ -1,13 +1,13 @@
-"""The report tells how firm the order of the losses is, where leads grow, and what a slope is counted per;
+"""The report tells how firm the order of the losses is, and what a slope is counted per;
 only of parts open to all losses.
 """
 
 import pandas as pd
 
-from lossbench.analysis import claims, mixed, rankings
+from lossbench.analysis import claims, rankings
 from lossbench.analysis.answers import without
 from lossbench.analysis.claims import read_claims
-from lossbench.report import evidence, make
+from lossbench.report import evidence
 
 
 def told(kind="seeds", metric="dice@0.5", against="", tau=0.5, same=1.0):
@@ -29,29 +29,8 @@ def mean(loss, value, part="ladder"):
     return dict(zip(rankings.PROFILES, row, strict=True))
 
 
-def lead(term="log10 foreground", loss="dice", note="", part="ladder", model="foreground", estimate=-0.05):
-    row = [
-        part,
-        model,
-        "dice@0.5",
-        loss,
-        loss,
-        "ce",
-        term,
-        estimate,
-        0.01,
-        estimate - 0.02,
-        estimate + 0.02,
-        0.0004,
-        40,
-        20,
-        note,
-    ]
-    return dict(zip(mixed.COLUMNS, row, strict=True))
-
-
 def test_parts_that_answer_a_question_of_their_own_are_not_ranked(derived):
-    for name in ("profiles", "stability", "mixed"):
+    for name in ("profiles", "stability"):
         assert set(derived.tables[name]["part"]) <= {"ladder"}
     assert len(derived.tables["profiles"]) and len(derived.tables["stability"])
 
@@ -89,43 +68,6 @@ def test_the_data_sets_that_hold_a_ranking_up_are_named():
         "–",
     )
     assert (nll["lowest"], nll["without"], nll["dice"]) == ("–", "", "0.30")
-
-
-def test_a_model_that_is_not_to_be_trusted_says_so_on_the_page(study, derived, tmp_path):
-    rows = [
-        lead(note="did not converge"),
-        lead("q1", model="size"),
-        lead("q4", model="size", loss="focal", estimate=0.001),
-    ]
-    rows.append(
-        {
-            **lead(part="public"),
-            "loss": None,
-            "term": None,
-            "estimate": None,
-            "note": "not fitted: 3 blocks are too few",
-        }
-    )
-    derived.tables["mixed"] = pd.DataFrame(rows)
-    foreground, size, public = evidence.interactions(derived.tables["mixed"])
-    assert foreground["rows"] == [
-        {
-            "loss": "dice",
-            "cells": [
-                {"effect": "−5.0", "raw": -0.05, "interval": "[−7.0, −3.0]", "resolved": True, "p": "<.001"}
-            ],
-        }
-    ]
-    assert (
-        size["terms"] == ["q1", "q4"]
-        and size["rows"][0]["cells"][1] is None
-        and not size["rows"][1]["cells"][1]["resolved"]
-    )
-    assert not public["rows"]
-    text = make.build(study[0], derived, [], tmp_path / "report.html", {}).read_text()
-    section = text[text.index('<section id="interactions"') :]
-    section = section[: section.index("</section>")]
-    assert "did not converge" in section and "3 blocks are too few" in section and "−5.0" in section
 
 
 def test_every_slope_of_the_claims_says_what_it_is_counted_per():

@@ -11,7 +11,6 @@ import pandas as pd
 
 from lossbench.analysis import advice, rankings
 from lossbench.analysis.claims import ClaimSet
-from lossbench.analysis.mixed import mixed
 from lossbench.analysis.pairs import effects_table, pooled_effects
 from lossbench.analysis.selection import numbers
 from lossbench.analysis.verdicts import Verdict, evaluate, verdict_table
@@ -45,7 +44,7 @@ class Answers:
 
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
-    # verdicts, effects, pooled, leaderboard, profiles, stability, mixed, part_effects, sensitivity, advice,
+    # verdicts, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity, advice,
     # advice_groups, advice_data, collapses, missing, cost
     tables: dict[str, pd.DataFrame]
 
@@ -74,7 +73,6 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet, fixed: Iterable
         "leaderboard": board(common),
         "profiles": rankings.profiles(ranked),
         "stability": rankings.stability(ranked),
-        "mixed": mixed(ranked, against=REFERENCE),
         "part_effects": within,
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
         **advice.advise(cells, recipes, REFERENCE),

@@ -11,7 +11,7 @@ from lossbench.analysis.selection import numbers
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 from lossbench.theory import constants, gradients, penalties
-from lossbench.theory.decomposition import size_error_bound
+from lossbench.theory.penalties import size_error_bound
 
 ONE = {"linewidth": 1.7}
 

@@ -53,7 +53,6 @@ def gather(
         "boards": rows.boards(derived["leaderboard"]),
         "board_filters": rows.board_filters(derived["leaderboard"]),
         "firmness": evidence.firmness(derived["profiles"], derived["stability"], order),
-        "interactions": evidence.interactions(derived["mixed"], order),
         "effects": rows.effects(shown_effects, labels),
         "effect_columns": rows.filters(shown_effects, labels),
         "effects_left_out": left_out,

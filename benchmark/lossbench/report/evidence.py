@@ -112,12 +112,10 @@ def _difference(row: dict[str, Any], prefix: str) -> dict[str, Any]:
     }
 
 
-# --- How firm the order of the losses is, and with what their leads grow, in ready words: interquartile
-# means, rank agreement, mixed models.
+# --- How firm the order of the losses is, in ready words: interquartile
+# means, rank agreement.
 
 FIRST = "dice@0.5"  # what the leaderboards are sorted by
-
-FIFTHS = ("q1", "q2", "q3", "q4")
 
 
 def firmness(
@@ -192,54 +190,6 @@ def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
     """Return each name once, those of the experiment in its order, then the others in their own."""
     names = list(dict.fromkeys(names))
     return [*(name for name in order if name in names), *(name for name in names if name not in order)]
-
-
-def interactions(table: pd.DataFrame, order: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return one entry a part and model: what it was fitted to, the notes on its fit, and the change of each
-    loss's lead.
-    """
-    found = []
-    for part, model in [
-        (p, m)
-        for p in _ordered(table["part"], order)
-        for m in dict.fromkeys(table.loc[table["part"] == p, "model"])
-    ]:
-        own = table[(table["part"] == part) & (table["model"] == model)]
-        fitted = own.dropna(subset="loss")
-        terms = [
-            term
-            for term in (FIFTHS if model == "size" else ["log10 foreground"])
-            if (fitted["term"] == term).any()
-        ]
-        at = {(row["loss"], row["term"]): _change(row) for row in fitted.to_dict("records")}
-        found.append(
-            {
-                "part": part,
-                "model": model,
-                "against": own["against"].iloc[0],
-                "n": own["n"].iloc[0],
-                "blocks": own["n_blocks"].iloc[0],
-                "notes": [note for note in dict.fromkeys(own["note"]) if isinstance(note, str) and note],
-                "terms": terms,
-                "rows": [
-                    {"loss": label, "cells": [at.get((loss, term)) for term in terms]}
-                    for loss, label in fitted.drop_duplicates("loss")[["loss", "loss_label"]].itertuples(
-                        index=False, name=None
-                    )
-                ],
-            }
-        )
-    return found
-
-
-def _change(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "effect": words.effect(row["estimate"], words.POINTS),
-        "raw": row["estimate"],
-        "interval": words.interval(row["low"], row["high"], words.POINTS),
-        "resolved": not words.missing(row["low"]) and (row["low"] > 0 or row["high"] < 0),
-        "p": words.p_value(row["p"]),
-    }
 
 
 # --- The parts of an experiment in the report: what its file says each is for, and the effects within

@@ -64,13 +64,6 @@ def object_mass(n: int, pixels: int, front: float, back: float, over: str) -> fl
     return masses(ce_gradient(p, y), y)[0]
 
 
-def one_missed_pixel(n: int) -> float:
-    """Return what one missed pixel of an otherwise perfect object of n pixels adds to the Dice loss: 1 / (2 n
-    - 1).
-    """
-    return 1 / (2 * n - 1)
-
-
 def dice_loss_sd(n: Array, share: float = 0.1, errors: str = "area") -> Array:
     """Return the standard deviation of the Dice loss of one image, to first order in the number of errors.
 

@@ -35,32 +35,14 @@ def binary(ph: Array) -> Array:
     return np.stack([1 - ph, ph], axis=-1)
 
 
-def corner_value(yh: Array, k: int) -> float:
-    """Return D_B where class k takes every pixel: sum log yh + log(1 + 1 / yh_k). The largest class gives the
-    least.
-    """
-    return float(np.log(yh).sum() + np.log1p(1 / yh[k]))
-
-
-def dice_slope(r: Array) -> Array:
-    """Return d log(ph + yh) / d ln r = r / (1 + r) of the foreground term: the same for every yh."""
-    return np.asarray(r) / (1 + np.asarray(r))
-
-
-def kl_slope(r: Array, yh: float) -> Array:
-    """Return d KL / d ln r = (ph - yh) / (1 - ph) with ph = r yh: of the order of yh."""
-    ph = np.asarray(r) * yh
-    return (ph - yh) / (1 - ph)
-
-
 def l1_slope(r: Array, yh: float) -> Array:
     """Return d |ph - yh| / d ln r = ph sign(ph - yh): of the order of yh."""
     ph = np.asarray(r) * yh
     return ph * np.sign(ph - yh)
 
 
-def l1_gradient_bound(weight: float, temperature: float) -> float:
-    """Return the largest gradient of the L1 term on one pixel's logit, in units of 1 / N (that of CE is at
-    most 1): weight T / 4.
+def size_error_bound(loss: float) -> float:
+    """Return the largest ||ph - yh||_1 that a cross-entropy of ``loss`` allows: sqrt(2 CE) (chain rule and
+    Pinsker).
     """
-    return weight * temperature / 4
+    return float(np.sqrt(2 * loss))

@@ -118,39 +118,6 @@ def fitted(
     return pixels.mask(-b / a), float(share @ _sigmoid(a * x + b) / yh)
 
 
-def best_soft(eta: Array, share: Array, loss: str) -> tuple[Array, float]:
-    """Return the prediction p (one value for each posterior eta, in ``share`` of all pixels) that an overlap
-    loss prefers, and its D*.
-
-    "dice": p = 1 where eta > D* / 2, else 0; "squared": p = min(1, eta / D*). Both over one large pool of
-    pixels."""
-    eta, share = np.asarray(eta, dtype=float), np.asarray(share, dtype=float)
-    score = 0.5
-    for _ in range(2000):
-        p = (eta > score / 2).astype(float) if loss == "dice" else np.minimum(1, eta / score)
-        size = p if loss == "dice" else p**2
-        score = 2 * (share @ (p * eta)) / (share @ size + share @ eta)
-    return p, float(score)
-
-
-def focal_prediction(eta: Array, gamma: float = 2.0) -> Array:
-    """Return the p that minimises the expected focal loss where the posterior is eta, by bisection; p > 1/2
-    just where eta > 1/2.
-    """
-    eta = np.asarray(eta, dtype=float)
-    low, high = np.full_like(eta, 1e-9), np.full_like(eta, 1 - 1e-9)
-    for _ in range(80):
-        p = (low + high) / 2
-        rising = eta * _focal_slope(p, gamma) - (1 - eta) * _focal_slope(1 - p, gamma) > 0
-        low, high = np.where(rising, low, p), np.where(rising, p, high)
-    return (low + high) / 2
-
-
-def _focal_slope(p: Array, gamma: float) -> Array:
-    """Return d/dp of -(1 - p)^gamma log p."""
-    return gamma * (1 - p) ** (gamma - 1) * np.log(p) - (1 - p) ** gamma / p
-
-
 def _sigmoid(z: Array) -> Array:
     return 0.5 * (1 + np.tanh(z / 2))
 
