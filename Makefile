@@ -1,4 +1,4 @@
-# Two commands set everything up: `make sweep` runs the main job, `make test` the test suite. Nothing is done twice.
+# Two commands set everything up: `make sweep` runs the main job, `make test` the tests. Nothing is done twice.
 SHELL := /bin/bash
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
@@ -6,12 +6,20 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test report clean
+.PHONY: sweep test test-all torture report clean
 sweep: .venv/.ready
 	.venv/bin/lossbench sweep
 
 test: .venv/.ready-test
 	.venv/bin/pytest
+
+# `make test` and what is slow by nature: killed sweeps, damaged files, a browser, notebooks, the wheel.
+test-all: test
+	.venv/bin/pytest -m slow
+
+# As many kills and injuries as docs/torture.md tells of: about an hour.
+torture: .venv/.ready-test
+	LOSSBENCH_TORTURE=full .venv/bin/pytest -m slow -rP tests/torture
 
 report: .venv/.ready
 	.venv/bin/lossbench report

@@ -5,24 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "system"))  # the toy sweep
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slurm: starts a real SLURM on this machine; only with -m slurm")
-
-
-def pytest_collection_modifyitems(config, items):
-    if "slurm" not in config.getoption("markexpr"):
-        for item in items:
-            if item.path.parent == HERE:
-                item.add_marker(pytest.mark.skip(reason="only with -m slurm"))
 
 
 @pytest.fixture(scope="session")
