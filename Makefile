@@ -15,7 +15,7 @@ test: .venv/.ready-test
 
 # `make test` and what is slow by nature: killed sweeps, damaged files, a browser, notebooks, the wheel.
 test-all: test
-	.venv/bin/pytest -m slow
+	.venv/bin/pytest -m "slow and not slurm"
 
 # As many kills and injuries as docs/torture.md tells of: about an hour.
 torture: .venv/.ready-test

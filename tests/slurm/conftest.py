@@ -1,4 +1,4 @@
-"""The SLURM tests start a real SLURM on this machine, and only when asked for: ``pytest -m slurm`` (as root)."""
+"""The SLURM tests start a real SLURM on this machine, only when asked for: ``pytest -m slurm``, as root."""
 
 from __future__ import annotations
 

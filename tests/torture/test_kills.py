@@ -1,6 +1,7 @@
 """A sweep is killed with signal 9 at random moments and resumed each time: nothing is lost or done twice.
 
-One sweep after the other runs in a folder of its own; at a random moment one process, or all, are killed. After each kill every record must be whole, none may be missing that was there before, and none may have been
+One sweep after the other runs in a folder of its own; at a random moment one process, or all, are killed.
+After each kill every record must be whole, none may be missing that was there before, and none may have been
 written again: its inode and time are those of before.
 """
 
