@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-all torture report clean
+.PHONY: sweep test test-all torture style report clean
 sweep: .venv/.ready
 	.venv/bin/lossbench sweep
 
@@ -16,6 +16,10 @@ test: .venv/.ready-test
 # `make test` and what is slow by nature: killed sweeps, damaged files, a browser, notebooks, the wheel.
 test-all: test
 	.venv/bin/pytest -m "slow and not slurm"
+
+style: .venv/.ready-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 
 # As many kills and injuries as docs/torture.md tells of: about an hour.
 torture: .venv/.ready-test
@@ -29,7 +33,7 @@ report: .venv/.ready
 
 .venv/.ready: pyproject.toml
 	@$(MAKE) --no-print-directory .venv/bin/uv
-	$(UV) sync --quiet --inexact
+	$(UV) sync --quiet --inexact --no-default-groups
 	@touch $@
 
 .venv/.ready-test: pyproject.toml
