@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lossbench.base import protocol
 from lossbench.base.errors import UserError
-from lossbench.data import posterior
-from lossbench.data import scenes as sampling
+from lossbench.data import posterior, templates
 from lossbench.data import scenes as synthetic
 from lossbench.data.scenes import scenes
 
@@ -83,13 +83,25 @@ def test_the_posterior_is_calibrated_by_counting(parameters, count):
         assert tested >= 3
 
 
+def test_levels_of_one_ladder_share_no_noise_since_protocol_2(monkeypatch):
+    """Protocol 1 drew the noise of all levels from one stream, and keeps doing so for its records."""
+
+    def correlation():
+        few, many = (scenes(seed=0, foreground=f, **SMALL).images.ravel() for f in (0.002, 0.05))
+        return np.corrcoef(few, many)[0, 1]
+
+    monkeypatch.setattr(protocol, "PROTOCOL", 1)
+    assert correlation() > 0.8
+    monkeypatch.setattr(protocol, "PROTOCOL", 2)
+    assert abs(correlation()) < 0.01
+
+
 def test_the_posterior_equals_a_sum_over_every_template_and_place_written_out():
     data = scenes(
         seed=0, size=16, foreground=0.05, noise=0.8, boundary_shift=0.2, n_train=3, n_val=1, n_test=1
     )
-    (_, _, kind), *_ = sampling._kinds(
-        _scene(size=16, foreground=0.05, noise=0.8, boundary_shift=0.2), "train"
-    )[0]
+    scene = _scene(size=16, foreground=0.05, noise=0.8, boundary_shift=0.2)
+    kind = synthetic._kinds(scene, "train")[0][0].objects
     for n in range(3):
         weights, inside = [], []
         for t in range(len(kind.weight)):
@@ -163,14 +175,14 @@ def test_more_test_images_leave_the_training_images_as_they_are():
 
 
 def test_sizes_span_a_factor_of_a_hundred_log_uniformly():
-    areas, weights = posterior.sizes(60.0, 100.0)
+    areas, weights = templates.sizes(60.0, 100.0)
     assert areas[-1] / areas[0] == pytest.approx(100, rel=0.2)
     assert (areas * weights).sum() == pytest.approx(60, rel=0.01)
     steps = np.diff(np.log(areas))
     assert np.allclose(steps, np.log(100) / (len(areas) - 1), atol=0.3)
     data = scenes(seed=0, size_ratio=100.0, foreground=0.02, n_train=300, n_val=1, n_test=1)
     realised = np.bincount((data.masks[:300] == 1).sum((1, 2)))
-    assert np.isin(np.flatnonzero(realised), posterior.sizes(0.02 * 64**2, 100.0)[0]).all()
+    assert np.isin(np.flatnonzero(realised), templates.sizes(0.02 * 64**2, 100.0)[0]).all()
 
 
 def test_the_shares_of_empty_images_are_exact_in_each_part():

@@ -13,19 +13,43 @@ import numpy as np
 
 from lossbench.base import specs
 from lossbench.base.errors import UserError
+from lossbench.base.protocol import is_since
 from lossbench.base.seeds import stream
 from lossbench.catalogue.registry import dataset
 from lossbench.data import irregular
 from lossbench.data.container import SPLITS, Data, container
-from lossbench.data.posterior import Family, Outline, assignment, disturb, evidence, family
+from lossbench.data.posterior import assignment, disturb, evidence
+from lossbench.data.templates import Family, Outline, family
 
 RANGES = {
-    "foreground": (1e-6, 0.6), "noise": (1e-3, 1e3), "contrast": (1e-3, 1e3), "softness": (0, 50),
-    "objects": (1, 64), "size_ratio": (1, 1000), "size_shift": (0.01, 100), "distractors": (0, 64),
-    "rim": (0, 1), "rim_probability": (0.01, 0.99), "boundary_shift": (0, 0.5), "label_noise": (0, 0.9),
-    "empty": (0, 1), "empty_test": (0, 1), "classes": (2, 32), "class_ratio": (1, 1000),
-    "dims": (2, 3), "size": (16, 1024), "n_train": (1, 10**6), "n_val": (1, 10**6), "n_test": (1, 10**6),
-}  # fmt: skip
+    "foreground": (1e-6, 0.6),
+    "noise": (1e-3, 1e3),
+    "contrast": (1e-3, 1e3),
+    "softness": (0, 50),
+    "objects": (1, 64),
+    "size_ratio": (1, 1000),
+    "size_shift": (0.01, 100),
+    "distractors": (0, 64),
+    "rim": (0, 1),
+    "rim_probability": (0.01, 0.99),
+    "boundary_shift": (0, 0.5),
+    "label_noise": (0, 0.9),
+    "empty": (0, 1),
+    "empty_test": (0, 1),
+    "classes": (2, 32),
+    "class_ratio": (1, 1000),
+    "dims": (2, 3),
+    "size": (16, 1024),
+    "n_train": (1, 10**6),
+    "n_val": (1, 10**6),
+    "n_test": (1, 10**6),
+}
+
+ONLY_TEMPLATES = {
+    "rim": 0,
+    "boundary_shift": 0,
+    "objects": 1,
+}  # what 'field' cannot have, and its plain value
 
 
 @dataclass(frozen=True)
@@ -58,15 +82,16 @@ class Scene:
     def pixels(self) -> int:
         return self.size**self.dims
 
+    def empty_share(self, part: str) -> float:
+        return self.empty_test if part == "test" else self.empty
+
     def shares(self) -> np.ndarray:
-        """Return the share of each foreground class in the foreground: a geometric series from common to
-        rare.
-        """
+        """Return each foreground class's share of the foreground: a geometric series from common to rare."""
         series = np.geomspace(1, 1 / self.class_ratio, self.classes - 1)
         return series / series.sum()
 
     def levels(self) -> np.ndarray:
-        """Return the noise-free intensity of each foreground class: c, -c, 2c, -2c, ...; the background is 0."""
+        """Return the noise-free intensity of each foreground class: c, -c, 2c, -2c, ... (background: 0)."""
         k = np.arange(self.classes - 1)
         return self.contrast * (k // 2 + 1) * np.where(k % 2, -1, 1)
 
@@ -111,7 +136,7 @@ def scenes(
     - ``foreground``: expected fraction of foreground pixels in an image that is not empty, all foreground
       classes together;
     - ``noise``: standard deviation of the noise; ``contrast``: intensity of the first class over the
-    background (0);
+      background (0);
     - ``shape``: 'blob' (balls and ellipsoids), 'vessel' (bent lines, tubes), 'field' (level sets of random
       fields; no posterior);
     - ``objects``: objects of each foreground class in an image; ``size_ratio``: largest over smallest object,
@@ -127,63 +152,79 @@ def scenes(
     - ``classes``: number of classes with the background; ``class_ratio``: pixels of the most common over the
       rarest foreground class; ``proportions``: 'varying' draws the split among foreground classes for each
       image from Dirichlet(1) (shape 'field' only);
-    - ``distractors``: objects of half the contrast that are background; ``label_noise``: share of foreground
-      labels of train and validation that are erased, as many being set at random in the background, so that
-      the expected fraction stays; test labels are clean.
+    - ``distractors``: objects of half the contrast that are background;
+    - ``label_noise``: share of foreground labels of train and validation that are erased, as many being set
+      at random in the background, so that the expected fraction stays; test labels are clean;
+    - ``dims``, ``size``: axes of an image and pixels along each; ``n_train``, ``n_val``, ``n_test``: images.
     """
     given = {key: value for key, value in locals().items() if key != "seed"}
-    scene = _checked(given)
-    draw = irregular.draw if scene.shape == "field" else draw_split
-    parts = [draw(scene, part, count, seed) for part, count in zip(SPLITS, scene.counts, strict=True)]
-    images, masks = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-    posterior = None if parts[0][2] is None else np.concatenate([p[2] for p in parts])
+    scene, spec = _checked(given), canonical(scenes, given)
+    draw = irregular.draw if scene.shape == "field" else _draw
+    parts = [
+        draw(scene, part, count, _streams(spec, part, seed))
+        for part, count in zip(SPLITS, scene.counts, strict=True)
+    ]
+    images, masks, posteriors, expected = zip(*parts, strict=True)
     ends = np.cumsum((0, *scene.counts))
-    split = {part: np.arange(ends[i], ends[i + 1]) for i, part in enumerate(SPLITS)}
-    names = (
-        ("background", "foreground")
-        if classes == 2
-        else ("background", *(f"class_{k}" for k in range(1, classes)))
-    )
     exact = "p(class | image), exact for the generative process of the image's own part"
-    truth = {
-        "expected": {part: p[3].tolist() for part, p in zip(SPLITS, parts, strict=True)},
-        "posterior": None if posterior is None else exact,
-    }
-    card = {
-        "licence": "generated, no rights attached",
-        "citation": "",
-        "url": "",
-        "source": "generated from (name, parameters, seed)",
-    }
     return container(
-        name=canonical(scenes, given), images=images[:, None], masks=masks, split=split, classes=names,
-        posterior=posterior, card=card, truth=truth,
-    )  # fmt: skip
+        name=spec,
+        images=np.concatenate(images)[:, None],
+        masks=np.concatenate(masks),
+        split={part: np.arange(ends[i], ends[i + 1]) for i, part in enumerate(SPLITS)},
+        classes=class_names(classes),
+        posterior=None if posteriors[0] is None else np.concatenate(posteriors),
+        card={**UNLIMITED, "source": "generated from (name, parameters, seed)"},
+        truth={
+            "expected": {part: fractions.tolist() for part, fractions in zip(SPLITS, expected, strict=True)},
+            "posterior": None if posteriors[0] is None else exact,
+        },
+    )
+
+
+UNLIMITED = {"licence": "generated, no rights attached", "citation": "", "url": ""}
+
+
+def class_names(classes: int) -> tuple[str, ...]:
+    """Return names for classes that have none."""
+    if classes <= 2:
+        return ("background", "foreground")
+    return ("background", *(f"class_{k}" for k in range(1, classes)))
 
 
 def canonical(function, given: dict[str, Any]) -> str:
     """Return the spec string of a builder's call: only what differs from its defaults, sorted."""
-    plain = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
-    defaults = {key: plain(p.default) for key, p in inspect.signature(function).parameters.items()}
-    return specs.render(function.__name__, {key: v for key, v in given.items() if plain(v) != defaults[key]})
+    defaults = {key: _plain(p.default) for key, p in inspect.signature(function).parameters.items()}
+    return specs.render(function.__name__, {key: v for key, v in given.items() if _plain(v) != defaults[key]})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _streams(spec: str, part: str, seed: int) -> list[np.random.Generator]:
+    """Return the random streams of geometry, labels and noise of one part of the split.
+
+    They depend on the data set's name and level, so that the levels of a ladder are independent. Protocol 1
+    knew the seed alone: its levels shared their noise and places.
+    """
+    name = f"{spec}/{part}" if is_since(2) else part
+    return [stream("scenes", f"{name}/{what}", seed) for what in ("geometry", "labels", "noise")]
 
 
 def _checked(given: dict[str, Any]) -> Scene:
     """Return the scene, or raise UserError for the first parameter out of range or at odds with another."""
     given = {**given, "empty_test": given["empty"] if given["empty_test"] is None else given["empty_test"]}
     for key, (low, high) in RANGES.items():
-        if (
-            isinstance(given[key], bool)
-            or not isinstance(given[key], int | float)
-            or not low <= given[key] <= high
-        ):
-            raise UserError(f"scenes: '{key}' must lie between {low:g} and {high:g}, got {given[key]!r}")
+        value = given[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise UserError(f"scenes: '{key}' must lie between {low:g} and {high:g}, got {value!r}")
     if given["size"] % 4:
         raise UserError(f"scenes: 'size' must be divisible by 4, got {given['size']}")
     if given["rim"] and given["boundary_shift"]:
         raise UserError("scenes: choose one kind of uncertain boundary, 'rim' or 'boundary_shift', not both")
     if given["shape"] == "field":
-        for key, plain in (("rim", 0), ("boundary_shift", 0), ("objects", 1)):
+        for key, plain in ONLY_TEMPLATES.items():
             if given[key] != plain:
                 raise UserError(f"scenes: '{key}' needs shape 'blob' or 'vessel', not 'field'")
     elif given["shape"] not in ("blob", "vessel"):
@@ -194,51 +235,49 @@ def _checked(given: dict[str, Any]) -> Scene:
     return Scene(**given, counts=counts)
 
 
-# --- Drawing one part of the split of template scenes: contents of the tiles, places, labels, noise, and
-# the posterior that follows.
+# --- Scenes of templates: contents of the tiles, places, labels, noise, and the posterior that follows.
 
 
-def draw_split(scene, part: str, count: int, seed: int):
-    """Return images (n, *S) float32, masks (n, *S) uint8, posterior (n, K, *S) float32 and the expected class
-    fractions (K,) of one part.
-    """
+@dataclass(frozen=True)
+class Kind:
+    """One kind of object: what it is labelled as (0: a distractor), its intensity, its templates."""
+
+    class_id: int
+    level: float
+    objects: Family
+
+
+def _draw(scene: Scene, part: str, count: int, streams):
+    """Return images (n, *S), masks (n, *S) uint8, posterior (n, K, *S), expected class fractions (K,)."""
+    geometry, labels, noise = streams
     kinds, grid, tile = _kinds(scene, part)
     full, bare = _contents(scene, int(np.prod(grid)))
-    share = scene.empty_test if part == "test" else scene.empty
-    geometry, labels, noise = (
-        stream("scenes", f"{part}/{what}", seed) for what in ("geometry", "labels", "noise")
-    )
-
-    empties = round(share * count)
+    empties = round(scene.empty_share(part) * count)
     is_empty = geometry.permutation(count) < empties
     slots = geometry.random((count, sum(full))).argsort(axis=1)
-    kind_of = np.where(
-        is_empty[:, None],
-        np.repeat(np.arange(len(bare)), bare)[slots],
-        np.repeat(np.arange(len(full)), full)[slots],
-    )
+    with_objects, without = (np.repeat(np.arange(len(numbers)), numbers)[slots] for numbers in (full, bare))
+    kind_of = np.where(is_empty[:, None], without, with_objects)
     which, shifts = (_stratified(kind_of, geometry) for _ in range(2))
     places = geometry.random((*kind_of.shape, scene.dims))
 
     images = noise.standard_normal((count, *(scene.size,) * scene.dims), np.float32) * np.float32(scene.noise)
     masks = np.zeros(images.shape, np.uint8)
-    image_tiles, mask_tiles = (
-        _tiled(array, grid, tile) for array in (images, masks)
-    )  # views: writing to them fills the images
+    # Views: writing to a tile fills its image.
+    image_tiles, mask_tiles = (_tiled(array, grid, tile) for array in (images, masks))
     for n, j in np.argwhere(kind_of < len(kinds)):
-        class_id, level, objects = kinds[kind_of[n, j]]
-        t = int(np.searchsorted(np.cumsum(objects.weight)[:-1], which[n, j], side="right"))
-        corner = (places[n, j] * objects.room(t)).astype(int)
-        box = tuple(slice(c, c + s) for c, s in zip(corner, objects.appearance[t].shape, strict=True))
+        kind = kinds[kind_of[n, j]]
+        t = int(np.searchsorted(np.cumsum(kind.objects.weight)[:-1], which[n, j], side="right"))
+        corner = (places[n, j] * kind.objects.room(t)).astype(int)
+        extent = kind.objects.appearance[t].shape
+        box = tuple(slice(c, c + s) for c, s in zip(corner, extent, strict=True))
         at = (n, *np.unravel_index(j, grid))
-        image_tiles[at][box] += np.float32(level) * objects.appearance[t]
-        label = objects.draw_label(t, shifts[n, j], labels)
-        if class_id:
-            mask_tiles[at][box][label] = class_id
+        image_tiles[at][box] += np.float32(kind.level) * kind.objects.appearance[t]
+        label = kind.objects.draw_label(t, shifts[n, j], labels)
+        if kind.class_id:
+            mask_tiles[at][box][label] = kind.class_id
 
-    posterior = _posterior(
-        scene, image_tiles.reshape(-1, *tile), kinds, full, bare, empties / count, grid, count
-    )
+    tiles = image_tiles.reshape(-1, *tile)
+    posterior = _posterior(scene, tiles, kinds, full, bare, empties / count, grid, count)
     expected = _expected(scene, kinds, empties / count)
     if scene.label_noise and part != "test":
         masks, posterior = disturb(masks, posterior, expected, scene.label_noise, labels)
@@ -246,8 +285,9 @@ def draw_split(scene, part: str, count: int, seed: int):
 
 
 def _stratified(kind_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a uniform number for each tile, spread evenly over the tiles of a kind, so that realised sizes
-    keep close to their expectation.
+    """Return a uniform number for each tile, spread evenly over the tiles of a kind.
+
+    So realised sizes keep close to their expectation.
     """
     uniform = np.empty(kind_of.shape)
     for kind in np.unique(kind_of):
@@ -257,28 +297,27 @@ def _stratified(kind_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return uniform
 
 
-def _kinds(scene, part: str):
-    """Return (class id, level, family) of every kind of object, the grid of tiles and the tile's shape."""
+def _kinds(scene: Scene, part: str) -> tuple[list[Kind], tuple[int, ...], tuple[int, ...]]:
+    """Return every kind of object, the grid of tiles (powers of two) and the tile's shape."""
     needed = scene.objects * (scene.classes - 1) + scene.distractors
     grid = [1] * scene.dims
     while np.prod(grid) < needed:
-        axis = int(np.argmin(grid))
-        grid[axis] *= 2
+        grid[int(np.argmin(grid))] *= 2
     tile = tuple(scene.size // g for g in grid)
     outline = Outline(scene.rim, scene.rim_probability, scene.boundary_shift, scene.softness)
     scale = scene.size_shift if part == "test" else 1.0
     areas = scene.foreground * scene.pixels / scene.objects * scene.shares() * scale
+    # Classes of one area share their templates.
     make = lru_cache(maxsize=None)(lambda area: family(scene.shape, tile, area, scene.size_ratio, outline))
-    kinds: list[tuple[int, float, Family]] = [
-        (k + 1, level, make(a)) for k, (level, a) in enumerate(zip(scene.levels(), areas, strict=True))
-    ]
+    levels = zip(scene.levels(), areas, strict=True)
+    kinds = [Kind(k, level, make(area)) for k, (level, area) in enumerate(levels, 1)]
     if scene.distractors:
-        kinds.append((0, 0.5 * scene.contrast, make(areas[0])))
+        kinds.append(Kind(0, 0.5 * scene.contrast, make(areas[0])))
     return kinds, tuple(grid), tile
 
 
-def _contents(scene, tiles: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return how many tiles hold each kind and, last, nothing: in an image with objects, and in one without."""
+def _contents(scene: Scene, tiles: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how many tiles hold each kind and, last, nothing, in images with and without objects."""
     objects = (scene.objects,) * (scene.classes - 1)
     distractors = (scene.distractors,) if scene.distractors else ()
     rest = tiles - sum(objects) - scene.distractors
@@ -292,32 +331,35 @@ def _tiled(array: np.ndarray, grid, tile) -> np.ndarray:
     return split.transpose(0, *axes[0::2], *axes[1::2])
 
 
-def _posterior(scene, tiles, kinds, full, bare, share, grid, count) -> np.ndarray:
-    found = [evidence(tiles, objects, level, scene.noise) for _, level, objects in kinds]
-    logs = np.stack(
-        [*(f[0].reshape(count, -1) for f in found), np.zeros((count, len(tiles) // count))], axis=-1
-    )
+def _posterior(scene: Scene, tiles, kinds, full, bare, empty: float, grid, count: int) -> np.ndarray:
+    """Return p(class | image) (n, K, *S): what each tile shows, weighted by what it probably holds."""
+    shown = [evidence(tiles, kind.objects, kind.level, scene.noise) for kind in kinds]
+    nothing = np.zeros((count, len(tiles) // count))
+    logs = np.stack([*(log.reshape(count, -1) for log, _ in shown), nothing], axis=-1)
     total, holds = assignment(logs, full)
-    if share > 0:
+    if empty > 0:
+        # Weigh "the image has objects" against "it is empty", by Bayes' rule on the log scale.
         other, bare_holds = assignment(logs, bare)
         with np.errstate(divide="ignore"):
-            present = 1 / (1 + np.exp(np.clip(np.log(share) + other - np.log1p(-share) - total, -700, 700)))
+            odds = np.log(empty) + other - np.log1p(-empty) - total
+        present = 1 / (1 + np.exp(np.clip(odds, -700, 700)))
         holds = present[:, None, None] * holds + (1 - present)[:, None, None] * bare_holds
     posterior = np.empty((count, scene.classes, *(scene.size,) * scene.dims), np.float32)
-    for t, (class_id, _, _) in enumerate(kinds):
-        if class_id:
-            view = _tiled(posterior[:, class_id], grid, tiles.shape[1:])
-            view[...] = (holds[:, :, t].reshape(-1, *[1] * scene.dims) * found[t][1]).reshape(view.shape)
+    for t, kind in enumerate(kinds):
+        if kind.class_id:
+            view = _tiled(posterior[:, kind.class_id], grid, tiles.shape[1:])
+            held = holds[:, :, t].reshape(-1, *[1] * scene.dims)
+            view[...] = (held * shown[t][1]).reshape(view.shape)
     posterior[:, 0] = np.clip(1 - posterior[:, 1:].sum(1), 0, 1)
     return posterior
 
 
-def _expected(scene, kinds, empty: float) -> np.ndarray:
+def _expected(scene: Scene, kinds: list[Kind], empty: float) -> np.ndarray:
+    """Return the expected fraction of each class."""
     fractions = np.zeros(scene.classes)
-    for class_id, _, objects in kinds:
-        if class_id:
-            fractions[class_id] = (
-                (1 - empty) * scene.objects * float(objects.weight @ objects.size) / scene.pixels
-            )
+    for kind in kinds:
+        if kind.class_id:
+            area = scene.objects * float(kind.objects.weight @ kind.objects.size)
+            fractions[kind.class_id] = (1 - empty) * area / scene.pixels
     fractions[0] = 1 - fractions.sum()
     return fractions

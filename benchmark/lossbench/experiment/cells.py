@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lossbench.base.protocol import PROTOCOL
 from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec
-
-PROTOCOL = 1  # raised whenever training, scoring or the network changes what the same cell would give
 
 # Fields that came after records had been written: left out of the digest at their first meaning, so that
 # those records stay valid.

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lossbench.base.errors import UserError
+from lossbench.base.protocol import PROTOCOL
 from lossbench.engine import run
-from lossbench.experiment.cells import PROTOCOL, Cell, Recipe
+from lossbench.experiment.cells import Cell, Recipe
 
 if TYPE_CHECKING:
     from lossbench.experiment.cells import Recipe
