@@ -239,7 +239,7 @@ def graph(edges: Iterable[Import]) -> str:
     for source in order:
         targets = [target for target in order if target != source and (source, target) in pairs]
         lines.append(f"{source:11}{' '.join(targets) or '-'}")
-    return "\n".join(lines)
+    return "\n".join(["```", *lines, "```"])
 
 
 def table(found: Measures) -> str:
@@ -270,7 +270,7 @@ def fill(text: str, name: str, block: str) -> str:
 def main() -> None:
     """Write graph and measures into the contribution guide."""
     text = PAGE.read_text(encoding="utf-8")
-    text = fill(text, "graph", f"```\n{graph(imports())}\n```")
+    text = fill(text, "graph", graph(imports()))
     PAGE.write_text(fill(text, "measures", table(measures())), encoding="utf-8")
 
 
