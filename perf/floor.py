@@ -79,22 +79,20 @@ def passes(recipe, size: tuple[int, ...]) -> dict[str, tuple[int, Callable]]:
     """
     import torch
 
-    from lossbench.networks.unet import Stack, initial_weights
+    from lossbench.catalogue.registry import parse_network
+    from lossbench.networks.build import Network
+    from lossbench.networks.stack import Stack
+
+    network = Network(parse_network(f"unet(widths={list(recipe.widths)})"), 1, 2, size)
 
     def one(cells: int, layout=torch.contiguous_format) -> Callable:
-        stack = Stack(
-            [initial_weights(1, 2, recipe.widths, len(size), n) for n in range(cells)],
-            1,
-            2,
-            recipe.widths,
-            len(size),
-        )
+        stack = Stack(network, [network.start(n) for n in range(cells)])
         x = torch.randn(recipe.batch, cells, *size).contiguous(memory_format=layout)
-        stack.network.to(memory_format=layout)
+        stack.module.to(memory_format=layout)
 
         def call():
             stack(x).square().mean().backward()
-            stack.network.zero_grad()
+            stack.module.zero_grad()
 
         return call
 

@@ -69,7 +69,7 @@ def plain_cell(job, recipe, device: str) -> tuple[float, float]:
         found = []
         for begin in range(0, len(images), recipe.batch):
             hit, true = (
-                network(images[begin : begin + recipe.batch])[:, 0].argmax(1) > 0,
+                network(images[begin : begin + recipe.batch]).argmax(1) > 0,
                 masks[begin : begin + recipe.batch] > 0,
             )
             found.append(
@@ -87,7 +87,7 @@ def plain_cell(job, recipe, device: str) -> tuple[float, float]:
         started = time.perf_counter()
         images, masks, _ = block.batch(torch.tensor([step], device=device))
         optimizer.zero_grad()
-        loss = job.loss(network(images)[:, 0], masks)
+        loss = job.loss(network(images), masks)
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -103,16 +103,17 @@ def grouped(count: int, recipe, device: str) -> Callable[[], None]:
     """Return a forward and backward pass of K cells as one grouped network."""
     import torch
 
-    from lossbench.networks.unet import Stack, initial_weights
+    from lossbench.catalogue.registry import parse_network
+    from lossbench.networks.build import Network
+    from lossbench.networks.stack import Stack
 
-    stack = Stack(
-        [initial_weights(1, 2, recipe.widths, 2, n) for n in range(count)], 1, 2, recipe.widths, 2, device
-    )
+    network = Network(parse_network(f"unet(widths={list(recipe.widths)})"), 1, 2, (64, 64))
+    stack = Stack(network, [network.start(n) for n in range(count)], device)
     x = torch.randn(recipe.batch, count, 64, 64, device=device)
 
     def call() -> None:
         stack(x).square().mean().backward()
-        stack.network.zero_grad(set_to_none=False)
+        stack.module.zero_grad(set_to_none=False)
 
     return call
 

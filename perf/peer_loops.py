@@ -20,7 +20,8 @@ from torch import nn
 from lossbench.base import seeds
 from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
 from lossbench.experiment.cells import Recipe
-from lossbench.networks.unet import UNet, max_pool, weights_hash
+from lossbench.networks.unet import UNet, max_pool
+from lossbench.networks.weights import weights_hash
 from lossbench.training.blocks import blocks_of
 from lossbench.training.job import Job
 from lossbench.training.optim import learning_rate
@@ -130,7 +131,7 @@ def evaluate(network, loader, loss, classes: int, every: bool) -> dict[str, floa
     wanted, losses = metrics(every), []
     network.eval()
     for batch in loader:
-        logits = network(batch["image"])[:, 0]
+        logits = network(batch["image"])
         losses.append(float(loss(logits, batch["label"])))
         predicted, true = discrete(logits, batch["label"], classes)
         for metric in wanted.values():
@@ -170,7 +171,7 @@ def monai_cell(
     looks, evaluating, best, best_weights, total = _checkpoints(recipe), 0.0, -1.0, None, 0.0
     for step, batch in enumerate(loaders["train"], 1):
         optimizer.zero_grad()
-        value = loss(network(batch["image"])[:, 0], batch["label"])
+        value = loss(network(batch["image"]), batch["label"])
         value.backward()
         optimizer.step()
         scheduler.step()
@@ -212,7 +213,7 @@ def lightning_cell(
             self.best, self.best_weights = -1.0, None
 
         def training_step(self, batch, _):
-            value = loss(self.network(batch["image"])[:, 0], batch["label"])
+            value = loss(self.network(batch["image"]), batch["label"])
             self.log("train_loss", value)
             return value
 
@@ -220,7 +221,7 @@ def lightning_cell(
             self.wanted, self.began = metrics(every), time.perf_counter()
 
         def look(self, batch):
-            logits = self.network(batch["image"])[:, 0]
+            logits = self.network(batch["image"])
             self.log("loss", loss(logits, batch["label"]), batch_size=len(logits))
             predicted, true = discrete(logits, batch["label"], classes)
             for metric in self.wanted.values():

@@ -33,7 +33,7 @@ def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
     from lossbench.engine import worker
     from lossbench.experiment.cells import Recipe
-    from lossbench.networks import unet
+    from lossbench.networks import stack
     from lossbench.training import job, train
 
     worker.prepare()
@@ -44,7 +44,7 @@ def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     jobs = [job.Job(loss, (), data, REFERENCE, 0) for loss in losses]
     recipe = Recipe(steps=steps, validations=1, stacked=cells > 1, **settings)
     marks: list[float] = []
-    with mock.patch.object(train, "Stack", channels_last(unet.Stack) if last else unet.Stack):
+    with mock.patch.object(train, "Stack", channels_last(stack.Stack) if last else stack.Stack):
         train.train(jobs, recipe, on_step=lambda step, values: marks.append(time.perf_counter()))
     gaps = [b - a for a, b in pairwise(marks)][:-1]  # the last step validates
     return {"median": cells / statistics.median(gaps), "mean": cells * len(gaps) / sum(gaps)}
@@ -59,7 +59,7 @@ def channels_last(plain: type) -> type:
     class ChannelsLast(plain):
         def __init__(self, *arguments):
             super().__init__(*arguments)
-            for name, own in self.network.named_parameters():
+            for name, own in self.module.named_parameters():
                 if own.ndim == 4:
                     start, part = own.detach().clone(), self.parts[name]
                     first, second, *kernel = own.shape
@@ -69,8 +69,8 @@ def channels_last(plain: type) -> type:
                     )
                     own.data.copy_(start)
 
-        def __call__(self, x):
-            return super().__call__(x.contiguous(**layout))
+        def __call__(self, x, seed=0):
+            return super().__call__(x.contiguous(**layout), seed)
 
     return ChannelsLast
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from lossbench.catalogue.registry import dataset, get_dataset, get_loss, loss
+from lossbench.catalogue.registry import dataset, get_dataset, get_loss, get_network, loss, network
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "dataset", "get_dataset", "get_loss", "load_table", "loss"]
+__all__ = [
+    "__version__",
+    "dataset",
+    "get_dataset",
+    "get_loss",
+    "get_network",
+    "load_table",
+    "loss",
+    "network",
+]
 
 
 def load_table(results: str = "results", name: str = "cells") -> Any:

@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from tape import Tape
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -19,16 +20,16 @@ from torch.utils._pytree import tree_leaves
 from lossbench.catalogue import registry
 from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
 from lossbench.experiment.cells import Recipe
-from lossbench.networks.unet import Stack, weights_hash
+from lossbench.networks.stack import Stack
+from lossbench.networks.weights import weights_hash
 from lossbench.sweep import work
 from lossbench.training import graphs
 from lossbench.training import step as steps
 from lossbench.training import train as training
-from lossbench.training.blocks import blocks_of
+from lossbench.training.blocks import blocks_of, network_of
 from lossbench.training.job import Job
 from lossbench.training.step import Step
 from lossbench.training.train import train
-from tape import Tape
 
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
 FOUR = "scenes(classes=4, foreground=0.2, size=32, n_train=12, n_val=6, n_test=8)"
@@ -261,17 +262,10 @@ def test_a_recording_that_leaves_something_else_is_thrown_away(beside):
 
 def stepping(jobs, recipe, blocks=None, device="cpu"):
     blocks = blocks or blocks_of(jobs, recipe, device)
-    data = jobs[0].data
     starts = [blocks[own.data_name, own.seed].start for own in jobs]
-    stack = Stack(
-        starts,
-        data.images.shape[1],
-        len(data.classes),
-        recipe.widths,
-        data.masks.ndim - 1,
-        device,
-        recipe.precision,
-    )
+    stack = Stack(network_of(jobs[0], recipe), starts, device, recipe.precision)
+    if device != "cpu" and not torch.cuda.is_available():
+        stack.draws = False  # a card that is not there has no generator to tell by
     step = Step(stack, jobs, blocks, recipe)
     step.aside = graphs.Constants()  # as on a card
     return step

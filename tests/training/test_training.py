@@ -8,7 +8,7 @@ import torch
 
 from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
 from lossbench.experiment.cells import Recipe
-from lossbench.networks.unet import weights_hash
+from lossbench.networks.weights import weights_hash
 from lossbench.training.blocks import batch_order
 from lossbench.training.job import Job
 from lossbench.training.outcome import collapse_kind, collapse_step, score

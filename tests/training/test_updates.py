@@ -5,11 +5,14 @@ import math
 import pytest
 import torch
 
+from lossbench.catalogue.registry import parse_network
 from lossbench.experiment.cells import Recipe
-from lossbench.networks.unet import Stack, initial_weights
+from lossbench.networks.build import Network
+from lossbench.networks.stack import Stack
 from lossbench.training.optim import clip, learning_rate, optimizer
 
 STEPS, TOPS = 12, [0.01, 0.003, 0.01]
+NETWORK = Network(parse_network("unet(widths=[4, 8])"), 1, 3, (8, 8))
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant", "poly"])
@@ -32,8 +35,8 @@ def test_the_learning_rate_is_positive_and_never_above_its_peak(schedule, steps)
 )
 def test_weights_are_those_of_torch_optim_bit_for_bit(settings, limit):
     recipe = Recipe(steps=STEPS, clip=limit, **settings)
-    starts = [initial_weights(1, 3, (4, 8), 2, seed) for seed in range(3)]
-    stack = Stack(starts, 1, 3, (4, 8), 2)
+    starts = [NETWORK.start(seed) for seed in range(3)]
+    stack = Stack(NETWORK, starts)
     update = optimizer(stack, recipe, TOPS)
     theirs = []
     for start, top in zip(starts, TOPS, strict=True):
@@ -69,7 +72,7 @@ def test_weights_are_those_of_torch_optim_bit_for_bit(settings, limit):
 
 
 def test_numbers_between_layers_stay_nought():
-    stack = Stack([initial_weights(1, 3, (4, 8), 2, seed) for seed in range(2)], 1, 3, (4, 8), 2)
+    stack = Stack(NETWORK, [NETWORK.start(seed) for seed in range(2)])
     update = optimizer(stack, Recipe(steps=3), [0.01, 0.01])
     stack(torch.randn(2, 2, 8, 8)).square().mean().backward()
     update(torch.tensor([0]))

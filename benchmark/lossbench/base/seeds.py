@@ -1,5 +1,5 @@
-"""Independent random streams (scenes, split, init, order, augment), derived from the data set and the seed,
-never from the loss.
+"""Independent random streams, one for each purpose, derived from the data set and the seed, never from the
+loss.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-PURPOSES = ("scenes", "split", "init", "order", "augment", "tune")
+PURPOSES = ("scenes", "split", "init", "order", "augment", "dropout", "tune")
 
 
 def stream(purpose: str, name: str, seed: int) -> np.random.Generator:

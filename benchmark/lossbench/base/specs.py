@@ -11,7 +11,14 @@ from typing import Any
 
 from lossbench.base.errors import UserError
 
-LIBRARIES = ("monai", "smp", "kornia", "torch")
+LIBRARIES = {"loss": ("monai", "smp", "kornia", "torch"), "network": ("monai", "smp", "torchvision")}
+
+# How each kind of thing is written, for the sentence about a spec that cannot be read.
+EXAMPLES = {
+    "loss": "'dice', 'tversky(fp_weight=0.3)' or '0.5*ce + 0.5*dice'",
+    "data set": "'scenes(foreground=0.01)'",
+    "network": "'unet(widths=[8, 16, 32])' or 'smp:Unet(encoder_name='resnet18')'",
+}
 
 _ADAPTER = re.compile(r"\b([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*)")
 
@@ -35,9 +42,7 @@ def parse(text: str, what: str = "loss") -> list[Term]:
     bad one.
     """
     if not isinstance(text, str) or not text.strip():
-        raise UserError(
-            f"a {what} is named by a string such as 'dice' or 'tversky(fp_weight=0.3)', got {text!r}"
-        )
+        raise UserError(f"a {what} is named by a string such as {EXAMPLES[what]}, got {text!r}")
     if len(text) > 2000:
         raise UserError(f"the {what} '{text[:40]}...' is longer than 2000 characters")
     marked = _ADAPTER.sub(lambda m: m[1] + _MARK + m[2], text.strip())
@@ -45,10 +50,7 @@ def parse(text: str, what: str = "loss") -> list[Term]:
         tree = ast.parse(marked, mode="eval").body
         return _terms(tree, 1.0, text, what)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(
-            f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or "
-            "'0.5*ce + 0.5*dice'"
-        ) from None
+        raise UserError(f"cannot read the {what} '{text}'; write it like {EXAMPLES[what]}") from None
 
 
 def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
@@ -61,7 +63,7 @@ def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
                     raise UserError(f"the weights in '{text}' must be positive")
                 return _terms(rest, weight * number.value, text, what)
     if isinstance(node, ast.Name):
-        return [Term(weight, *_split(node.id, text), {})]
+        return [Term(weight, *_split(node.id, text, what), {})]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.args:
             raise UserError(f"name the parameters in '{text}', as in tversky(fp_weight=0.3)")
@@ -72,11 +74,8 @@ def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
             if keyword.arg in arguments:
                 raise UserError(f"parameter '{keyword.arg}' stands twice in '{text}'")
             arguments[keyword.arg] = _value(keyword.value, keyword.arg, text)
-        return [Term(weight, *_split(node.func.id, text), arguments)]
-    raise UserError(
-        f"cannot read the {what} '{text}'; write it like 'dice', 'tversky(fp_weight=0.3)' or '0.5*ce "
-        "+ 0.5*dice'"
-    )
+        return [Term(weight, *_split(node.func.id, text, what), arguments)]
+    raise UserError(f"cannot read the {what} '{text}'; write it like {EXAMPLES[what]}")
 
 
 def _value(node: ast.expr, name: str, text: str) -> Any:
@@ -90,20 +89,23 @@ def _value(node: ast.expr, name: str, text: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _split(name: str, text: str) -> tuple[str | None, str]:
+def _split(name: str, text: str, what: str) -> tuple[str | None, str]:
     library, mark, rest = name.partition(_MARK)
     if not mark:
         return None, name
-    if library not in LIBRARIES:
-        raise UserError(f"'{library}:{rest}' in '{text}': the libraries are {', '.join(LIBRARIES)}")
+    libraries = LIBRARIES.get(what, ())
+    if library not in libraries:
+        known = f"the libraries are {', '.join(libraries)}" if libraries else f"no library has a {what}"
+        raise UserError(f"'{library}:{rest}' in '{text}': {known}")
     return library, rest
 
 
 def render(name: str, arguments: dict[str, Any]) -> str:
     """Return ``name(key=value, ...)`` with the arguments sorted; ``name`` alone when there are none."""
-    inner = ", ".join(f"{key}={_plain(value)!r}" for key, value in sorted(arguments.items()))
+    inner = ", ".join(f"{key}={plain(value)!r}" for key, value in sorted(arguments.items()))
     return f"{name}({inner})" if inner else name
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+def plain(value: Any) -> Any:
+    """Return a value with its tuples as lists, as JSON and a spec string hold them."""
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,5 +1,5 @@
-"""How losses and data sets are named and found: two decorators, and a catalogue read from source without
-running it.
+"""How losses, networks and data sets are named and found: three decorators, and a catalogue read from source
+without running it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,9 +18,14 @@ from typing import Any
 
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
-from lossbench.catalogue.source import PACKAGE, Entry, read_entries
+from lossbench.catalogue.source import KINDS, PACKAGE, Entry, read_entries
 
 PATHS = ("path", "root")  # parameters of data sets that name a place on this machine
+
+# Arguments by which libraries fetch weights: a benchmark starts from weights that it can name and hash.
+PRETRAINED = ("weights", "weights_backbone", "encoder_weights", "pretrained")
+
+FOLDERS = {"loss": "losses", "dataset": "data", "network": "networks"}
 
 _live: dict[
     tuple[str, str], Callable
@@ -47,6 +52,17 @@ def dataset(
     return _register("dataset", name)
 
 
+def network(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable], Callable]:
+    """Register ``function(in_channels, classes, dims, *, parameters...) -> nn.Module`` as a network; the
+    function is returned unchanged.
+
+    The module maps images (N, in_channels, *S), S of ``dims`` axes, to logits (N, classes, *S). A function
+    that names ``cells`` can build K networks as one whose convolutions have K groups: it maps (N, K *
+    in_channels, *S) to (N, K * classes, *S), cell after cell, and every weight holds the cells' weights one
+    after the other along its first axis. Optional facts: ``cite``."""
+    return _register("network", name)
+
+
 def _register(kind: str, name: str) -> Callable[[Callable], Callable]:
     def keep(function: Callable) -> Callable:
         _live[kind, name] = function
@@ -69,14 +85,19 @@ def datasets(extra_files: Iterable[str | Path] = ()) -> dict[str, Entry]:
     return _catalogue("dataset", extra_files)
 
 
+def networks(extra_files: Iterable[str | Path] = ()) -> dict[str, Entry]:
+    """Return every known network by name, without those of other libraries."""
+    return _catalogue("network", extra_files)
+
+
 def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]:
     found = dict(_installed(kind))
     for file in extra_files:
-        entries = [entry for entry in read_entries(Path(file)) if entry.kind in ("loss", "dataset")]
+        entries = read_entries(Path(file))
         if not entries:
             raise UserError(
-                f"{file}: registers nothing; decorate a function with @loss('name') (from lossbench "
-                "import loss)"
+                f"{file}: registers nothing; decorate a function with @loss('name'), @network('name') or "
+                "@dataset('name') (from lossbench import loss, network, dataset)"
             )
         for entry in entries:
             if entry.kind != kind:
@@ -91,10 +112,9 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
     return found
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=len(KINDS))
 def _installed(kind: str) -> dict[str, Entry]:
-    folder = PACKAGE / ("losses" if kind == "loss" else "data")
-    files = sorted(folder.glob("*.py"))
+    files = sorted((PACKAGE / FOLDERS[kind]).glob("*.py"))
     for point in entry_points(group="lossbench"):
         located = importlib.util.find_spec(point.value)
         if located and located.origin:
@@ -166,6 +186,24 @@ class DataSpec:
         )
 
 
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network as it enters a recipe: canonical text, all parameters, and the fingerprint of its source;
+    ``entry`` is None for a network of another library.
+    """
+
+    text: str
+    fingerprint: str
+    library: str | None = field(compare=False)
+    name: str = field(compare=False)
+    params: dict[str, Any] = field(compare=False)
+    entry: Entry | None = field(compare=False)
+
+    def identity(self) -> list:
+        """Return what enters the cell key: the name and all parameters, without source or files."""
+        return [f"{self.library}:{self.name}" if self.library else self.name, self.params]
+
+
 def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "") -> LossSpec:
     """Resolve a loss spec string against the catalogue; every mistake is a UserError that names the nearest
     valid thing.
@@ -208,6 +246,37 @@ def parse_dataset(text: str, extra_files: Iterable[str | Path] = ()) -> DataSpec
     return DataSpec(specs.render(term.name, shown), term.name, entry.params | given, given, entry)
 
 
+def parse_network(text: str, extra_files: Iterable[str | Path] = ()) -> NetworkSpec:
+    """Resolve a network spec string against the catalogue; a library's network is looked up when built."""
+    terms = specs.parse(text, "network")
+    if len(terms) != 1 or terms[0].weight != 1:
+        raise UserError(f"'{text}' is not one network; write it like {specs.EXAMPLES['network']}")
+    term = terms[0]
+    if term.library:
+        return _library_network(term, text)
+    known = networks(tuple(map(str, extra_files)))
+    if term.name not in known:
+        raise UserError(f"unknown network '{term.name}'{nearest(term.name, known)}")
+    entry = known[term.name]
+    defaults = {key: specs.plain(value) for key, value in entry.params.items()}
+    given = _checked(term.arguments, entry, text)
+    shown = {key: value for key, value in given.items() if value != defaults[key]}
+    text = specs.render(term.name, shown)
+    return NetworkSpec(text, entry.fingerprint, None, term.name, defaults | given, entry)
+
+
+def _library_network(term: specs.Term, text: str) -> NetworkSpec:
+    for key in PRETRAINED:
+        if term.arguments.get(key):
+            raise UserError(
+                f"'{key}' in '{text}' would download trained weights; leave it out, and name a local file by "
+                "'weights' in the recipe"
+            )
+    given = {key: value for key, value in term.arguments.items() if key not in PRETRAINED}
+    name = f"{term.library}:{term.name}"
+    return NetworkSpec(specs.render(name, given), name, term.library, term.name, given, None)
+
+
 def _term_text(term: LossTerm, count: int) -> str:
     shown = {k: v for k, v in term.given.items() if term.entry is None or v != term.entry.params[k]}
     name = f"{term.library}:{term.name}" if term.library else term.name
@@ -220,7 +289,7 @@ def _checked(arguments: dict[str, Any], entry: Entry, text: str) -> dict[str, An
     type or choice.
     """
     checked = {}
-    what = "loss" if entry.kind == "loss" else "data set"
+    what = KINDS[entry.kind].word
     for key, value in arguments.items():
         if key not in entry.params:
             raise UserError(
@@ -344,3 +413,28 @@ def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str |
     if isinstance(spec, str):
         spec = parse_dataset(spec, extra_files)
     return load_function(spec.entry)(seed=seed, **spec.params)
+
+
+def get_network(
+    spec: str | NetworkSpec,
+    in_channels: int = 1,
+    classes: int = 2,
+    dims: int = 2,
+    *,
+    cells: int = 1,
+    extra_files: Iterable[str | Path] = (),
+):
+    """Return the ``nn.Module`` that a spec names, for images of so many channels, classes and axes (2 or 3).
+
+    It maps (N, in_channels, *S) to logits (N, classes, *S); its weights come from PyTorch's global generator.
+    ``cells`` builds that many in one, where the network can be grouped."""
+    if isinstance(spec, str):
+        live = _live.get(("network", spec))
+        if live is not None and spec not in networks(extra_files):
+            return live(in_channels, classes, dims)
+        spec = parse_network(spec, extra_files)
+    if spec.entry is None:
+        adapters = importlib.import_module("lossbench.networks.adapters")
+        return adapters.build(spec.library, spec.name, spec.params, in_channels, classes, dims)
+    supplied = {"cells": cells} if "cells" in spec.entry.needs else {}
+    return load_function(spec.entry)(in_channels, classes, dims, **spec.params, **supplied)

@@ -12,13 +12,28 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lossbench.base.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-NEEDS = ("progress", "distance_map", "class_frequency", "seed")
+
+class Kind(NamedTuple):
+    """What a decorator registers: its name in a sentence, the arguments that come by position, and the
+    keywords that lossbench supplies to a function that names them.
+    """
+
+    word: str
+    takes: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+KINDS = {
+    "loss": Kind("loss", ("logits", "target"), ("progress", "distance_map", "class_frequency")),
+    "dataset": Kind("data set", (), ("seed",)),
+    "network": Kind("network", ("in_channels", "classes", "dims"), ("cells",)),
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class Module:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Return every function of a file that is decorated with ``@loss(...)`` or ``@dataset(...)``."""
+    """Return every function of a file that is decorated with ``@loss``, ``@dataset`` or ``@network``."""
     module = read_module(path)
     found = []
     for node in module.tree.body:
@@ -259,7 +274,7 @@ def _decorator_kind(decorator: ast.expr) -> str | None:
         if isinstance(called, ast.Attribute)
         else ""
     )
-    return name if name in ("loss", "dataset") else None
+    return name if name in KINDS else None
 
 
 def _entry(module: Module, node: ast.FunctionDef, decorator: ast.Call, kind: str) -> Entry:
@@ -278,11 +293,11 @@ def _entry(module: Module, node: ast.FunctionDef, decorator: ast.Call, kind: str
         meta[keyword.arg] = _literal(keyword.value, f"{where}: '{keyword.arg}' of @{kind}({name!r})")
     params, choices, needs = {}, {}, []
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        if default is None:
-            if arg.arg not in NEEDS:
+        if default is None or (kind == "network" and arg.arg == "cells"):
+            if arg.arg not in KINDS[kind].needs:
                 raise UserError(
                     f"{where}: parameter '{arg.arg}' of {kind} '{name}' has no default; give it one "
-                    f"(only {', '.join(NEEDS)} are supplied by lossbench)"
+                    f"(lossbench supplies only {', '.join(KINDS[kind].needs)})"
                 )
             needs.append(arg.arg)
         else:
@@ -291,14 +306,10 @@ def _entry(module: Module, node: ast.FunctionDef, decorator: ast.Call, kind: str
             if allowed:
                 choices[arg.arg] = allowed
     extra = [a.arg for a in node.args.posonlyargs + node.args.args]
-    if kind == "loss" and len(extra) != 2:
+    if len(extra) != len(KINDS[kind].takes):
+        wanted = ", ".join([*KINDS[kind].takes, "*", "parameters..."])
         raise UserError(
-            f"{where}: loss '{name}' must take (logits, target, *, parameters...), it takes "
-            f"({', '.join(extra)})"
-        )
-    if kind == "dataset" and extra:
-        raise UserError(
-            f"{where}: data set '{name}' must take keyword parameters only: def {node.name}(*, seed, ...)"
+            f"{where}: {KINDS[kind].word} '{name}' must take ({wanted}), it takes ({', '.join(extra)})"
         )
     family = meta.pop("family", "user")
     return Entry(

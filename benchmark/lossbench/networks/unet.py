@@ -6,19 +6,31 @@ network. 2-D and 3-D alike."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import network
 
 # With a plain ReLU the eight channels before the head can all be dead on the foreground: then only the head's
 # bias can raise its logit, some 0.005 a step, and cross-entropy looks as if it could not learn (training loss
 # .055 instead of .02 after 200 steps, 2 of 3 seeds).
 SLOPE = 0.1
 
-ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
+
+@network("unet", family="U-Net", cite="Ronneberger 2015")
+def unet(in_channels, classes, dims, *, widths=(8, 16, 32), cells=1):
+    """U-Net; ``widths`` are the channels of each level. Sides must be divisible by 2**(levels - 1)."""
+    levels = widths if isinstance(widths, list | tuple) else []
+    if not 2 <= len(levels) <= 6 or not all(type(n) is int and 2 <= n <= 1024 for n in levels):
+        raise UserError(
+            f"'widths' of network 'unet' must be 2 to 6 whole numbers from 2 to 1024, got {widths}"
+        )
+    return UNet(in_channels, classes, tuple(levels), dims, cells)
 
 
 class UNet(nn.Module):
@@ -26,12 +38,12 @@ class UNet(nn.Module):
     convolution up.
 
     Args: in_channels and classes of one cell; widths, the channels of each level; dims, 2 or 3; cells, K.
-    Maps (B, K*in_channels, *S) to logits (B, K, classes, *S); every axis of S must be divisible by
-    2**(len(widths) - 1)."""
+    Maps (B, K*in_channels, *S) to logits (B, K*classes, *S), cell after cell; every axis of S must be
+    divisible by 2**(len(widths) - 1)."""
 
-    def __init__(self, in_channels: int, classes: int, widths: tuple[int, ...], dims: int, cells: int = 1):
+    def __init__(self, in_channels: int, classes: int, widths: Sequence[int], dims: int, cells: int = 1):
         super().__init__()
-        self.cells, self.classes, self.dims = cells, classes, dims
+        self.cells = cells
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         up = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
         self.pool = halve
@@ -63,8 +75,7 @@ class UNet(nn.Module):
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(self._join(skips.pop(), up(x)))
-        x = self.head(x)
-        return x.view(x.shape[0], self.cells, self.classes, *x.shape[2:])
+        return self.head(x)
 
     def _join(self, a: Tensor, b: Tensor) -> Tensor:
         """Concatenate the channels of two maps within each cell."""
@@ -130,101 +141,5 @@ class _Halve(torch.autograd.Function):
 
 
 def norm_groups(channels: int) -> int:
-    """Return how many groups a normalisation has: eight channels in each where they divide, else one group."""
+    """Return how many groups a normalisation has: eight channels in each where they divide, else one."""
     return channels // 8 if channels % 8 == 0 else 1
-
-
-def initial_weights(
-    in_channels: int, classes: int, widths: tuple[int, ...], dims: int, seed: int
-) -> dict[str, Tensor]:
-    """Return the start of one cell, a function of its arguments alone (PyTorch's own initialisation)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return {
-            k: v.detach().clone() for k, v in UNet(in_channels, classes, widths, dims).state_dict().items()
-        }
-
-
-class Stack:
-    """K cells in one network: each layer holds the weights of all cells, cell after cell along its first
-    axis.
-
-    All weights lie in one vector, ``values``, and all gradients in another, ``slopes``, layer after layer
-    (``parts``); ``owner`` tells for each number which cell's it is. So an update with a learning rate a cell
-    takes a few operations, however many cells and layers there are. Calling it maps (B, K*in_channels, *S) to
-    logits (B, K, classes, *S).
-    """
-
-    def __init__(self, starts: list[dict[str, Tensor]], in_channels: int, classes: int, widths: tuple[int, ...], dims: int, device: str = "cpu",
-                 precision: str = "float32"):  # fmt: skip
-        self.autocast = (torch.device(device).type, torch.bfloat16) if precision == "bfloat16" else None
-        self.count = len(starts)
-        joined = {name: torch.cat([start[name] for start in starts]).to(device) for name in starts[0]}
-        lengths = [-(-value.numel() // ALIGN) * ALIGN for value in joined.values()]
-        self.values = torch.zeros(sum(lengths), dtype=next(iter(joined.values())).dtype, device=device)
-        self.slopes = torch.zeros_like(self.values)
-        self.owner = torch.zeros(len(self.values), dtype=torch.int64, device=device)
-        with torch.device(
-            "meta"
-        ):  # only the shape of the network is needed: no memory, no draw from the global stream
-            self.network = UNet(in_channels, classes, widths, dims, self.count)
-        begins = itertools.accumulate(lengths, initial=0)
-        self.parts = {
-            name: slice(begin, begin + value.numel())
-            for begin, (name, value) in zip(begins, joined.items(), strict=False)
-        }
-        for name, part in self.parts.items():
-            self.values[part] = joined[name].flatten()
-            self.owner[part] = torch.arange(self.count, device=device).repeat_interleave(
-                joined[name].numel() // self.count
-            )
-        self.network.load_state_dict(
-            {name: self.values[part].view(joined[name].shape) for name, part in self.parts.items()},
-            assign=True,
-        )
-        for name, parameter in self.network.named_parameters():
-            parameter.grad = self.slopes[self.parts[name]].view(parameter.shape)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.autocast is None:
-            return self.network(x)
-        with torch.autocast(*self.autocast):
-            return self.network(x).float()
-
-    def __len__(self) -> int:
-        return self.count
-
-    def weights(self, cell: int) -> dict[str, Tensor]:
-        """Return a copy of one cell's weights."""
-        return {
-            name: value.detach().view(self.count, -1, *value.shape[1:])[cell].clone()
-            for name, value in self.network.named_parameters()
-        }
-
-    def norms(self, vector: Tensor) -> Tensor:
-        """Return the norm of each cell's part of a vector like ``slopes``, (K,): that of its layers' norms,
-        as ``clip_grad_norm_`` computes it.
-        """
-        of_layers = [
-            torch.linalg.vector_norm(vector[part].view(self.count, -1), dim=1) for part in self.parts.values()
-        ]
-        return torch.linalg.vector_norm(torch.stack(of_layers, 1), dim=1)
-
-    def each(self, numbers: Tensor) -> Tensor:
-        """Return one number a cell, (K,), for each number of the vectors."""
-        return numbers.index_select(0, self.owner)
-
-    @torch.no_grad()
-    def load(self, weights: list[dict[str, Tensor]]) -> None:
-        """Overwrite the weights of all cells."""
-        for name, parameter in self.network.named_parameters():
-            parameter.copy_(torch.cat([own[name] for own in weights]))
-
-
-def weights_hash(weights: dict[str, Tensor]) -> str:
-    """Return sixteen hex digits over names, shapes and bytes of a cell's weights."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(f"{name}{tuple(weights[name].shape)}".encode())
-        digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

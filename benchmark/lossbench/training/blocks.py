@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from lossbench.base import seeds
+from lossbench.catalogue.registry import parse_network
 from lossbench.data.augment import Draws, augment, draw
-from lossbench.networks.unet import initial_weights, weights_hash
+from lossbench.networks.build import Network
+from lossbench.networks.weights import weights_hash
 
 if TYPE_CHECKING:
     from lossbench.experiment.cells import Recipe
@@ -61,7 +63,7 @@ class Block:
 
 
 def batch_order(count: int, batch: int, steps: int, generator: np.random.Generator) -> np.ndarray:
-    """Return int64 (steps, batch): positions in the training split, every image once before any comes again."""
+    """Return int64 (steps, batch): positions in the training split, every image once before any again."""
     rounds = math.ceil(steps * batch / count)
     return np.concatenate([generator.permutation(count) for _ in range(rounds)])[: steps * batch].reshape(
         steps, batch
@@ -75,15 +77,19 @@ def blocks_of(jobs: list[Job], recipe: Recipe, device: str) -> dict[tuple[str, i
     return {key: _block(job, recipe, device, key in mapped) for key, job in first.items()}
 
 
+def network_of(job: Job, recipe: Recipe) -> Network:
+    """Return the recipe's network for the images of a job."""
+    spec = parse_network(f"unet(widths={list(recipe.widths)})")
+    return Network(spec, job.data.images.shape[1], len(job.data.classes), job.data.masks.shape[1:])
+
+
 def _block(job: Job, recipe: Recipe, device: str, mapped: bool) -> Block:
     from lossbench.metrics.distances import signed_distances
 
     data, classes = job.data, len(job.data.classes)
     train, masks = data.split["train"], np.asarray(data.masks)
     dims = masks.ndim - 1
-    start = initial_weights(
-        data.images.shape[1], classes, recipe.widths, dims, seeds.integer("init", job.data_name, job.seed)
-    )
+    start = network_of(job, recipe).start(seeds.integer("init", job.data_name, job.seed))
     order = train[
         batch_order(len(train), recipe.batch, recipe.steps, seeds.stream("order", job.data_name, job.seed))
     ]

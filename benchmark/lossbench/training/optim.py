@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lossbench.experiment.cells import Recipe
-from lossbench.networks.unet import Stack
+from lossbench.networks.stack import Stack
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lossbench.experiment.cells import Recipe
-from lossbench.networks.unet import Stack
+from lossbench.networks.stack import Stack
 from lossbench.training.outcome import collapse_kind
 
 
@@ -37,7 +37,7 @@ def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
                 ],
                 1,
             )
-        outputs.append(stack(x).transpose(0, 1))
+        outputs.append(stack.infer(x).transpose(0, 1))
     return [whole[: part.shape[0]] for whole, part in zip(torch.cat(outputs, 1), images, strict=True)]
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lossbench.networks.unet import Stack
+from lossbench.base import seeds
+from lossbench.networks.stack import Stack
 from lossbench.training.graphs import Constants
 from lossbench.training.optim import clip, optimizer
 from lossbench.training.signals import call_loss
@@ -50,16 +51,16 @@ class Step:
     @property
     def state(self) -> list[Tensor]:
         """All that a step changes and a later step reads."""
-        return [self.stack.values, self.counter, *self.update.state]
+        return [*self.stack.state, self.counter, *self.update.state]
 
     def __call__(self, done: int) -> None:
         """Train one step; ``done`` steps came before."""
         batches = {key: block.batch(self.counter) for key, block in self.blocks.items()}
         parts = [batches[job.data_name, job.seed] for job in self.jobs]
+        first = self.jobs[0]
         self.targets = [masks for _, masks, _ in parts]
-        logits = self.stack(
-            parts[0][0] if len(parts) == 1 else torch.cat([images for images, _, _ in parts], 1)
-        )
+        images = parts[0][0] if len(parts) == 1 else torch.cat([images for images, _, _ in parts], 1)
+        logits = self.stack(images, seeds.integer("dropout", f"{first.data_name} {done}", first.seed))
         with self.aside:
             values = self._differentiate(logits.detach(), parts, done)
         if len(self.dead) < len(self.jobs):

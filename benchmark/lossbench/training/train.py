@@ -14,9 +14,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lossbench.experiment.cells import Recipe
-from lossbench.networks.unet import Stack
+from lossbench.networks.stack import Stack
 from lossbench.training import graphs
-from lossbench.training.blocks import Block, blocks_of
+from lossbench.training.blocks import Block, blocks_of, network_of
 from lossbench.training.job import Job, Trained
 from lossbench.training.signals import predict, validate
 from lossbench.training.step import Step
@@ -49,17 +49,8 @@ def _train(
         jobs = jobs * 2
     blocks = blocks_of(jobs, recipe, device)
     members = [blocks[job.data_name, job.seed] for job in jobs]
-    data = jobs[0].data
-    dims = data.masks.ndim - 1
-    stack = Stack(
-        [block.start for block in members],
-        data.images.shape[1],
-        len(data.classes),
-        recipe.widths,
-        dims,
-        device,
-        recipe.precision,
-    )
+    starts = [block.start for block in members]
+    stack = Stack(network_of(jobs[0], recipe), starts, device, recipe.precision)
     results = [Trained({}, {}, {}, block.certificate, 0.0, len(jobs)) for block in members]
     step, checkpoints, told = Step(stack, jobs, blocks, recipe), _checkpoints(recipe), 0
 

@@ -1,0 +1,169 @@
+"""A network as one data set needs it: built from a seed, tried on images of that size, asked what it demands.
+
+What a network can do is found by trying it, never by its name: whether it keeps the shape of an image, what
+the sides must be divisible by, and where the bias of its head is."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import NetworkSpec, get_network
+from lossbench.catalogue.source import PACKAGE
+from lossbench.networks.head import find_heads, set_head
+
+LEAST = {2: 65, 3: 33}  # sides of the smallest images that are tried: many levels need room
+TORCH = Path(torch.__file__).parent
+STEPS = {2: 7, 3: 5}  # powers of two that are tried: in 2-D up to 128, in 3-D up to 32
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network for images with ``in_channels`` and the sides ``shape`` (2 or 3 of them), and for
+    ``classes``.
+    """
+
+    spec: NetworkSpec
+    in_channels: int
+    classes: int
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"network '{self.spec.text}'"
+
+    @property
+    def grouped(self) -> bool:
+        """Whether K cells can be one network; any other trains one cell at a time."""
+        return self.spec.entry is not None and "cells" in self.spec.entry.needs
+
+    def build(self, seed: int = 0, cells: int = 1) -> nn.Module:
+        """Return the module of ``cells`` cells on the CPU, its weights drawn from ``seed`` alone."""
+        try:
+            with seeded(seed):
+                module = get_network(self.spec, self.in_channels, self.classes, len(self.shape), cells=cells)
+        except UserError:
+            raise
+        except Exception as error:  # a library or a user's builder may raise anything
+            raise UserError(f"{self} cannot be built for {self._purpose()}: {_said(error)}") from None
+        if not isinstance(module, nn.Module):
+            raise UserError(f"{self} must be built as a torch.nn.Module, got a {type(module).__name__}")
+        return module
+
+    def start(self, seed: int, bias: Tensor | None = None) -> dict[str, Tensor]:
+        """Return weights and buffers of one cell at the start, a function of the arguments alone.
+
+        ``bias`` (classes,): what the head's bias is set to instead of being drawn (head = "prior")."""
+        module = self.build(seed)
+        if bias is not None:
+            set_head(module, bias, heads(self))
+        return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    def images(self, count: int = 1, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Return normal noise (count, in_channels, *shape), the same at every call."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(count, self.in_channels, *(shape or self.shape), generator=generator)
+
+    def _purpose(self) -> str:
+        channels = f"{self.in_channels} channel{'s' * (self.in_channels > 1)}"
+        return f"{len(self.shape)}-D images with {channels} and {self.classes} classes"
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Draw from ``seed`` within, and leave PyTorch's global generators as they were."""
+    devices = [] if torch.device(device).type == "cpu" else [torch.device(device)]
+    with torch.random.fork_rng(devices=devices):
+        # Not torch.manual_seed, which would also seed the cards that are not restored here.
+        torch.default_generator.manual_seed(seed)
+        for card in devices:
+            torch.cuda.default_generators[card.index or 0].manual_seed(seed)
+        yield
+
+
+@lru_cache(maxsize=64)
+def heads(network: Network) -> tuple[str, ...]:
+    """Return the names of the parameters that are the bias of the head; UserError when there are none."""
+    return tuple(find_heads(network.build(), network.images(), network.classes, str(network)))
+
+
+@lru_cache(maxsize=256)
+def check_shape(network: Network, batch: int = 2) -> None:
+    """Raise UserError unless a batch of the network's images keeps its sides, in training and in evaluation.
+
+    In training, because normalisation over the batch refuses what evaluation takes, and because some
+    networks give more than logits there."""
+    images = network.images(min(batch, 2))
+    for training in (True, False):
+        said = _refusal(network.build().train(training), images, network)
+        if said:
+            raise UserError(_why(network, said, "training" if training else "evaluation"))
+
+
+def _why(network: Network, said: str, mode: str) -> str:
+    sides = "x".join(map(str, network.shape))
+    try:
+        step = divisor(network)
+    except UserError:
+        step = 1
+    if any(side % step for side in network.shape):
+        return f"images of {sides} do not fit {network}: every side must be divisible by {step}"
+    return f"images of {sides} do not fit {network} in {mode}: {said}"
+
+
+@lru_cache(maxsize=64)
+def divisor(network: Network) -> int:
+    """Return the smallest power of two that the sides of an image must be divisible by.
+
+    Found by trying: each power on an image whose sides are odd multiples of it, so that no larger power
+    divides them. UserError when no image keeps its shape."""
+    module, dims, said = network.build().eval(), len(network.shape), ""
+    for step in (2**power for power in range(STEPS[dims] + 1)):
+        sides = _sides(step, dims)
+        said = _refusal(module, network.images(1, sides), network)
+        if not said:
+            return step
+    raise UserError(
+        f"{network} keeps the shape of no image that was tried; {'x'.join(map(str, sides))}: {said}"
+    )
+
+
+def _sides(step: int, dims: int) -> tuple[int, ...]:
+    """Return unequal odd multiples of ``step``: at least three times it, so that the deepest level of a
+    network is more than a pixel, and at least ``LEAST``.
+    """
+    factor = max(3, math.ceil(LEAST[dims] / step)) | 1
+    return (factor * step, (factor + 2) * step, factor * step)[:dims]
+
+
+@torch.no_grad()
+def _refusal(module: nn.Module, images: Tensor, network: Network) -> str:
+    """Return what is wrong with a network's answer to images, or nothing."""
+    wanted = (images.shape[0], network.classes, *images.shape[2:])
+    try:
+        with seeded(0):
+            logits = module(images)
+    except Exception as error:  # whatever a network raises on images that do not fit
+        return _said(error)
+    if not isinstance(logits, Tensor):
+        return f"it returns a {type(logits).__name__} instead of logits {wanted}"
+    if tuple(logits.shape) != wanted:
+        return f"it returns {tuple(logits.shape)} instead of logits {wanted}"
+    return ""
+
+
+def _said(error: Exception) -> str:
+    """Return the kind of an exception, its first line, and where outside torch and lossbench it arose."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not {PACKAGE, TORCH} & set(Path(frame.filename).parents)]
+    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}{': ' if first else ''}{first}{place}"

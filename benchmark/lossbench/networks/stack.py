@@ -1,0 +1,145 @@
+"""K cells that train together: one vector of weights, whatever the network.
+
+A network that can be grouped holds all cells; any other is a stack of one. Training sees no difference."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from lossbench.base.errors import UserError
+from lossbench.networks.build import Network, seeded
+
+ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
+
+
+class Stack:
+    """K cells in one network: each layer holds the weights of all cells, cell after cell along its first
+    axis.
+
+    All trained weights lie in one vector, ``values``, and all gradients in another, ``slopes``, layer after
+    layer (``parts``); ``owner`` says for each number which cell's it is. So an update with a learning rate a
+    cell takes a few operations, however many cells and layers there are. Calling it trains: it maps (B, K *
+    in_channels, *S) to logits (B, K, classes, *S). ``infer`` does the same in evaluation mode."""
+
+    def __init__(
+        self,
+        network: Network,
+        starts: list[dict[str, Tensor]],
+        device: str = "cpu",
+        precision: str = "float32",
+    ):
+        if len(starts) > 1 and not network.grouped:
+            raise ValueError(f"{network} cannot be grouped: one cell at a time")
+        self.network, self.count = network, len(starts)
+        self.device = torch.device(device)
+        self.precision = torch.bfloat16 if precision == "bfloat16" else None
+        self.draws: bool | None = None  # whether training draws random numbers; known after the first step
+        self.module = network.build(cells=self.count)
+        trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        if not trained:
+            raise UserError(f"{network} has no weights to train")
+        lengths = [-(-value.numel() // ALIGN) * ALIGN for value in trained.values()]
+        dtype = starts[0][next(iter(trained))].dtype
+        self.values = torch.zeros(sum(lengths), dtype=dtype, device=self.device)
+        self.slopes = torch.zeros_like(self.values)
+        self.owner = torch.zeros(len(self.values), dtype=torch.int64, device=self.device)
+        begins = itertools.accumulate(lengths, initial=0)
+        self.parts = {
+            name: slice(begin, begin + value.numel())
+            for begin, (name, value) in zip(begins, trained.items(), strict=False)
+        }
+        cells = torch.arange(self.count, device=self.device)
+        placed = {}
+        for name, value in trained.items():
+            part = self.parts[name]
+            self.owner[part] = cells.repeat_interleave(value.numel() // self.count)
+            placed[value] = nn.Parameter(self.values[part].view(value.shape))
+            placed[value].grad = self.slopes[part].view(value.shape)
+        _place(self.module, placed, self.device)
+        self.load(starts)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __call__(self, images: Tensor, seed: int = 0) -> Tensor:
+        """Return logits of one training step; what the network draws, as dropout does, is from ``seed``."""
+        if self.draws is False:
+            return self._forward(images, training=True)
+        with seeded(seed, self.device):
+            before = self._random_state()
+            logits = self._forward(images, training=True)
+            self.draws = not torch.equal(before, self._random_state())
+        if self.draws and self.count > 1:
+            # Its masks would depend on how many cells there are.
+            raise UserError(
+                f"{self.network} draws random numbers, so its cells cannot be grouped; leave 'cells' out of "
+                "its parameters"
+            )
+        return logits
+
+    @torch.no_grad()
+    def infer(self, images: Tensor) -> Tensor:
+        """Return logits in evaluation mode, without gradients."""
+        return self._forward(images, training=False)
+
+    def _forward(self, images: Tensor, training: bool) -> Tensor:
+        if self.module.training is not training:
+            self.module.train(training)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is not None):
+            logits = self.module(images)
+        logits = logits if self.precision is None else logits.float()
+        return logits.view(images.shape[0], self.count, self.network.classes, *images.shape[2:])
+
+    def _random_state(self) -> Tensor:
+        on_card = self.device.type == "cuda"
+        return torch.cuda.get_rng_state(self.device) if on_card else torch.get_rng_state()
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All that training changes: weights, and buffers such as running means."""
+        return [self.values, *self.module.buffers()]
+
+    def weights(self, cell: int) -> dict[str, Tensor]:
+        """Return a copy of one cell's weights and buffers."""
+        return {
+            name: (value if value.ndim == 0 else self._of_cells(value)[cell]).clone()
+            for name, value in self.module.state_dict().items()
+        }
+
+    def _of_cells(self, value: Tensor) -> Tensor:
+        """Return (K, *its shape in one cell) of a weight or buffer."""
+        return value.reshape(self.count, -1, *value.shape[1:])
+
+    @torch.no_grad()
+    def load(self, weights: list[dict[str, Tensor]]) -> None:
+        """Overwrite weights and buffers of all cells; a single number, such as a counter, is shared."""
+        for name, value in self.module.state_dict().items():
+            value.copy_(weights[0][name] if value.ndim == 0 else torch.cat([own[name] for own in weights]))
+
+    def norms(self, vector: Tensor) -> Tensor:
+        """Return the norm of each cell's part of a vector like ``slopes``, (K,): that of its layers' norms,
+        as ``clip_grad_norm_`` computes it.
+        """
+        of_layers = [
+            torch.linalg.vector_norm(vector[part].view(self.count, -1), dim=1) for part in self.parts.values()
+        ]
+        return torch.linalg.vector_norm(torch.stack(of_layers, 1), dim=1)
+
+    def each(self, numbers: Tensor) -> Tensor:
+        """Return one number a cell, (K,), for each number of the vectors."""
+        return numbers.index_select(0, self.owner)
+
+
+def _place(module: nn.Module, placed: dict[nn.Parameter, nn.Parameter], device: torch.device) -> None:
+    """Put the parameters ``placed`` in the stead of a module's own, wherever each is used, and the rest onto
+    the device.
+    """
+    for layer in module.modules():
+        for name, value in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
+            kept = nn.Parameter(value.detach().to(device), requires_grad=False)
+            setattr(layer, name, placed.get(value, kept))
+        for name, value in list(layer.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(layer, name, value.to(device))
