@@ -16,21 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossbench.base.check import Report, Row, render  # noqa: F401
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss, parse_loss
 from lossbench.metrics.distances import signed_distances
 
 VOID = 255
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured fact; ``passed`` is None where the test does not apply or only reports."""
-
-    test: str
-    passed: bool | None
-    measured: str
-    note: str = ""
 
 
 class Unsuitable(Exception):
@@ -366,18 +357,6 @@ TESTS = (
 # raises UserError.
 
 
-@dataclass(frozen=True)
-class Report:
-    """The rows of one loss; it passes unless a row failed."""
-
-    spec: str
-    rows: tuple[Row, ...]
-
-    @property
-    def passed(self) -> bool:
-        return all(row.passed is not False for row in self.rows)
-
-
 def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
     """Test the loss that a spec names, from ``extra_files`` too; UserError for a spec that cannot be read."""
     extra_files = tuple(extra_files)
@@ -407,21 +386,6 @@ def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
 def check(spec_text: str, extra_files: Iterable[str | Path] = ()) -> list[Row]:
     """Return the rows of :func:`run`."""
     return list(run(spec_text, extra_files).rows)
-
-
-def render(report: Report):
-    """Return a rich table of the report."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    marks = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "[dim]-[/]"}
-    verdict = "[green]passes[/]" if report.passed else "[red]fails[/]"
-    table = Table(title=f"{escape(report.spec)}  {verdict}", title_justify="left")
-    for name in ("test", "", "measured", "note"):
-        table.add_column(name, overflow="fold")
-    for row in report.rows:
-        table.add_row(row.test, marks[row.passed], escape(row.measured), escape(row.note))
-    return table
 
 
 def _guarded(test: Callable[[Subject], Iterable[Row]], subject: Subject) -> list[Row]:
