@@ -136,7 +136,7 @@ def _constructor(library: str, name: str) -> Callable[..., nn.Module]:
 
 
 def _is_network(thing: Any) -> bool:
-    """Return whether something takes a number of classes and gives a network, as far as its signature says."""
+    """Return whether something builds a network for a number of classes, as far as its signature says."""
     if inspect.isclass(thing):
         if not issubclass(thing, nn.Module):
             return False

@@ -1,0 +1,37 @@
+"""`lossbench check` measures a network, whatever it does, and never raises."""
+
+import pytest
+
+from lossbench.networks import contract
+
+
+def rows(own, text):
+    return {row.test: row for row in contract.run(text, [own]).rows}
+
+
+def test_a_twenty_line_network_of_ones_own_passes(own):
+    report = contract.run("tiny", [own])
+    assert report.passed
+    found = {row.test: row for row in report.rows}
+    assert found["bias of the head, which head = 'prior' sets"].measured == "4.bias"
+    assert found["weights that are trained"].measured == f"{8 * 9 + 8 + 16 + 8 * 2 + 2}"
+    assert found["training twice gives the same bits"].measured == "draws random numbers (dropout)"
+
+
+def test_a_grouped_network_is_compared_with_its_cells(own):
+    assert rows(own, "unet(widths=[4, 8])")["K cells in one network are K networks"].passed
+    assert rows(own, "tiny")["K cells in one network are K networks"].passed is None
+
+
+@pytest.mark.parametrize("text", ["halves", "pair", "raises", "a_list"])
+def test_a_network_that_gives_no_logits_fails_in_one_row(own, text):
+    report = contract.run(text, [own])
+    assert not report.passed and len(report.rows) == 1 and report.rows[0].note
+
+
+def test_what_is_random_or_idle_or_depends_on_the_batch_is_found(own):
+    found = rows(own, "restless")
+    assert "does not come from torch's global generator" in found["training twice gives the same bits"].note
+    assert found["an image's logits do not depend on its companions"].passed is False
+    assert found["the gradient reaches every weight"].note == "not: idle"
+    assert "two builds from one seed" not in found["one seed, one start; another seed, another start"].note
