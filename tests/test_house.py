@@ -15,7 +15,6 @@ CLIMBING = {
     "lossbench.analysis.selection -> lossbench.catalogue.registry",
     "lossbench.analysis.verdicts -> lossbench.experiment.reading",
     "lossbench.base.files -> lossbench.store.leases",
-    "lossbench.figures.fields -> lossbench.catalogue.registry",
     "lossbench.report.cards -> lossbench.catalogue.registry",
     "lossbench.report.evidence -> lossbench.experiment.reading",
     "lossbench.tables.compact -> lossbench.catalogue.registry",

@@ -25,4 +25,4 @@ def study():
 
     from lossbench.tables.compact import compact
 
-    return compact(made.records())
+    return compact(made.records()) | {"panel": made.panel()}

@@ -7,6 +7,8 @@ from __future__ import annotations
 import math
 
 import mini_study
+import numpy as np
+import pandas as pd
 
 SEEDS = 3
 SHIFTS = (0.0, 0.2, 0.4)
@@ -24,7 +26,7 @@ LIKE = {"batch_dice": "dice", "dice_ce": "0.5*ce + 0.5*dice", "ce + log_dice": "
 
 
 def cell(part: str, dataset: str, foreground: float, loss: str, seed: int, **recipe) -> dict:
-    """Return the record of one cell; a loss that the mini study does not know behaves as one that it knows."""
+    """Return the record of one cell; a loss that the mini study does not know is like one that it knows."""
     found = mini_study.record(
         dataset, foreground, LIKE.get(loss, loss if loss in mini_study.LOSSES else "ce"), seed
     )
@@ -56,9 +58,12 @@ def decomposed(ratios: list[float], yh: float) -> dict[str, list[float]]:
     rows = [(min(r * yh, 0.9), yh) for r in ratios]
     size = [y * math.log(y / p) + (1 - y) * math.log((1 - y) / (1 - p)) for p, y in rows]
     return {
-        "size_ratio_soft": [p / y for p, y in rows], "size_ce": size, "size_dice": [math.log(p + y) for p, y in rows],
-        "match_ce": [0.35] * len(rows), "match_dice": [1.0] * len(rows),
-    }  # fmt: skip
+        "size_ratio_soft": [p / y for p, y in rows],
+        "size_ce": size,
+        "size_dice": [math.log(p + y) for p, y in rows],
+        "match_ce": [0.35] * len(rows),
+        "match_dice": [1.0] * len(rows),
+    }
 
 
 def _bins(slope: float) -> dict[str, list]:
@@ -116,3 +121,21 @@ def records() -> list[dict]:
                 found[-1]["metrics"] |= {"fp_rate@0.5": 0.8 - share, "fp_rate@val": 0.5}
         found += [cell("terms", "scenes(foreground=0.03)", 0.03, loss, seed) for loss in TERMS]
     return found
+
+
+def panel() -> pd.DataFrame:
+    """Return the pictures of one public set: an image, its truth, and a mask of each of two losses."""
+    truth = np.zeros((32, 32), np.uint8)
+    truth[10:14, 20:26] = 1
+    shows = {
+        "image": (truth * 200, ""),
+        "truth": (truth, ""),
+        "ce": (truth * 0, "ce"),
+        "dice": (truth, "dice"),
+    }
+    facts = {"dataset": "sirst", "data_label": "sirst", "image": 7, "height": 32}
+    rows = []
+    for name, (pixels, loss) in shows.items():
+        dice = float(name == "dice") if loss else np.nan
+        rows.append({**facts, "shows": name, "loss": loss, "dice": dice, "pixels": pixels.tobytes()})
+    return pd.DataFrame(rows)

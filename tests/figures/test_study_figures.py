@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from lossbench.analysis import rankings
-from lossbench.figures import drawing, fields, points, public, training, uncertain
-from lossbench.figures import theory as bounds
+from lossbench.figures import drawing, points, public, sizes, training, uncertain
 from lossbench.theory import boundaries, penalties
 
 
@@ -112,7 +111,7 @@ def test_the_size_error_follows_from_the_recorded_terms_and_lies_below_the_bound
     curves = pd.DataFrame(
         {"size_ratio_soft": [p.mean() / y.mean()], "size_dice": [np.log(p.mean() + y.mean())]}
     )
-    found = bounds.proportion_error(curves)[0]
+    found = sizes.proportion_error(curves)[0]
     assert found == pytest.approx(np.abs(two.mean(0) - truth.mean(0)).sum())
     assert found < penalties.size_error_bound(-np.log((two * truth).sum(1)).mean())
     data = drawing.draw("size_bound", study).data
@@ -178,14 +177,14 @@ def test_threshold_curves_are_means_over_seeds_and_name_half_the_best_dice_of_ce
 
 
 def test_settings_of_a_size_term_are_read_from_its_loss_with_every_default():
-    assert fields.setting("ce_l1") == {"term": "ce_l1", "weight": 1.0, "temperature": 10.0}
-    assert fields.setting("ce_kl(size_weight=0.1, temperature=1.0)") == {
+    assert sizes.setting("ce_l1") == {"term": "ce_l1", "weight": 1.0, "temperature": 10.0}
+    assert sizes.setting("ce_kl(size_weight=0.1, temperature=1.0)") == {
         "term": "ce_kl",
         "weight": 0.1,
         "temperature": 1.0,
     }
     assert [
-        fields.setting(loss) for loss in ("ce", "ce_l1(over='batch')", "ce_l1 + dice", "ce_l1_of_mine")
+        sizes.setting(loss) for loss in ("ce", "ce_l1(over='batch')", "ce_l1 + dice", "ce_l1_of_mine")
     ] == [None] * 4
 
 

@@ -235,8 +235,10 @@ def test_a_place_that_cannot_be_written_is_named(tables, tmp_path):
 
 def test_tables_figures_and_report_are_made_where_torch_is_missing(results, without_torch):
     code = (
-        without_torch + "from lossbench import load_table, report, figures\n"
-        f"load_table({str(results)!r}); figures.entries(); print(report.make({str(results)!r}).path)"
+        without_torch + "from lossbench import load_table\n"
+        "from lossbench.figures import drawing\n"
+        "from lossbench.report import make\n"
+        f"load_table({str(results)!r}); drawing.entries(); print(make.make({str(results)!r}).path)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,18 +1,19 @@
-"""Every figure of the study as a pure function from tables to a drawing; `draw_all` saves them as SVG, PNG
-and CSV.
+"""Finds, draws and saves figures: SVG, PNG, the numbers as CSV and the caption as text.
 
-A figure is added by decorating a function in one of the modules below; report and command line then show it.
-It returns a `Drawn`, or raises `NothingToDraw` with the sentence that says which cells it lacks."""
+A figure is a decorated function in any module of this folder; report and command line then show it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import io
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lossbench import figures
 from lossbench.base.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -21,18 +22,16 @@ if TYPE_CHECKING:
 
 TABLES = ("cells", "curves", "thresholds", "reliability")
 
-MODULES = ("public", "theory", "objects", "gaps", "boards", "training", "uncertain", "fields")
+ENDINGS = (".svg", ".png", ".csv", ".txt")
 
 
 class NothingToDraw(Exception):
-    """The tables lack what a figure shows; the text says what, in a sentence for the report."""
+    """The tables do not hold what a figure shows; the text says what it needs, in a sentence."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A drawing with what belongs to it: its caption, a description for those who cannot see it, and the
-    numbers it shows.
-    """
+    """A drawing, its caption, a description for those who cannot see it, and the numbers it shows."""
 
     name: str
     number: int
@@ -59,8 +58,9 @@ _entries: dict[str, Entry] = {}
 
 
 def figure(name: str, *, number: int, title: str, theory: bool = False) -> Callable[[Callable], Callable]:
-    """Register ``function(tables) -> (figure, data, what the caption says, alternative text)``; theory
-    figures take no tables.
+    """Register a function from tables to (figure, data, caption, alternative text) and return it unchanged.
+
+    A ``theory`` figure takes no tables. The function raises NothingToDraw when the tables are not enough.
     """
 
     def keep(function: Callable) -> Callable:
@@ -71,14 +71,14 @@ def figure(name: str, *, number: int, title: str, theory: bool = False) -> Calla
 
 
 def entries() -> dict[str, Entry]:
-    """Return every registered figure by name, in the order of their numbers."""
-    for module in MODULES:
-        importlib.import_module(f"lossbench.figures.{module}")
-    return dict(sorted(_entries.items(), key=lambda item: (item[1].theory, item[1].number)))
+    """Return every figure of this folder by name, in the order of their numbers."""
+    for module in pkgutil.iter_modules(figures.__path__):
+        importlib.import_module(f"{figures.__name__}.{module.name}")
+    return dict(sorted(_entries.items(), key=lambda item: item[1].number))
 
 
 def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
-    """Draw one figure; raises NothingToDraw when the tables lack what it shows."""
+    """Draw one figure; raises NothingToDraw when the tables are not enough, UserError for an unknown name."""
     from lossbench.figures import style
 
     known = entries()
@@ -86,28 +86,29 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
         raise UserError(f"there is no figure '{name}'{nearest(name, known)}")
     entry = known[name]
     with style.applied(name):
-        drawing, data, says, alt = entry.draw() if entry.theory else entry.draw(tables)
-        # Laid out once and then fixed: every further layout would cost time and move things by a hair.
+        drawing, data, caption, alt = entry.draw() if entry.theory else entry.draw(tables)
+        # Laid out once and then fixed: each further layout would cost time and move things by a hair.
         drawing.draw_without_rendering()
         drawing.set_layout_engine("none")
         buffer = io.BytesIO()
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Drawn(name, entry.number, entry.title, says, alt, drawing, data, buffer.getvalue().decode())
+    svg = buffer.getvalue().decode()
+    return Drawn(name, entry.number, entry.title, caption, alt, drawing, data, svg)
 
 
 def save(drawn: Drawn, folder: Path) -> list[Path]:
-    """Write NAME.svg, NAME.png, NAME.csv and NAME.txt (the caption) into the folder; returns their paths."""
+    """Write NAME.svg, NAME.png, NAME.csv and NAME.txt (the caption) into the folder; return their paths."""
     from lossbench.figures import style
     from lossbench.tables.compact import write_csv
 
-    paths = [folder / f"{drawn.name}{end}" for end in (".svg", ".png", ".csv", ".txt")]
+    svg, png, csv, text = paths = [folder / f"{drawn.name}{ending}" for ending in ENDINGS]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(drawn.svg, encoding="utf-8")
+        svg.write_text(drawn.svg, encoding="utf-8")
         with style.applied(drawn.name):
-            drawn.figure.savefig(paths[1], format="png", dpi=160, metadata={"Software": None})
-        write_csv(drawn.data, paths[2])
-        paths[3].write_text(f"Figure {drawn.number}. {drawn.title}. {drawn.caption}\n", encoding="utf-8")
+            drawn.figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        write_csv(drawn.data, csv)
+        text.write_text(f"Figure {drawn.number}. {drawn.title}. {drawn.caption}\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write the figures to {folder}: {error.strerror or error}") from None
     return paths
@@ -127,11 +128,8 @@ def draw_everything(
 
 
 def draw_all(results: str | Path = "results") -> list[Path]:
-    """Draw every figure from the tables of a results folder into its folder ``figures``; returns the paths
-    written.
-    """
+    """Draw every figure from the tables of a results folder into its folder ``figures``; return the paths."""
     from lossbench.tables.compact import stored
 
-    tables = stored(results, TABLES)
-    drawn, _ = draw_everything(tables)
+    drawn, _ = draw_everything(stored(results, TABLES))
     return [path for item in drawn for path in save(item, Path(results) / "figures")]

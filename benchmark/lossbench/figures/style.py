@@ -1,6 +1,4 @@
-"""How every figure looks: one colour a family of losses, safe for the colour-blind, the same in print, on
-white and on black.
-"""
+"""How every figure looks: one colour a family of losses, safe for the colour-blind, on white and on black."""
 
 from __future__ import annotations
 
@@ -33,6 +31,8 @@ ON_LIGHT, ON_DARK = "#10151c", "#fdfdfd"
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
+BROKEN = (0, (4, 1.6))  # the line of open marks
+
 DASHES = (
     "-",
     (0, (5, 1.5)),
@@ -45,59 +45,69 @@ DASHES = (
 
 # The order in which losses are shown; those that are not named here follow by family and label.
 FIRST = (
-    "ce", "dice", "batch dice", "batch_dice", "dice_ce", "ce + log_dice", "wce", "wce(power=0.5)", "focal", "ce_l1", "ce_kl", "tversky",
+    "ce",
+    "dice",
+    "batch dice",
+    "batch_dice",
+    "dice_ce",
+    "ce + log_dice",
+    "wce",
+    "wce(power=0.5)",
+    "focal",
+    "ce_l1",
+    "ce_kl",
+    "tversky",
     "generalized_dice",
-)  # fmt: skip
+)
 
 WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
 
 
+RULES = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": PAPER,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "xtick.minor.visible": False,
+    "ytick.minor.visible": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "errorbar.capsize": 0,
+    "svg.fonttype": "none",
+    "path.simplify": True,
+    "axes.unicode_minus": True,
+}
+
+
 @contextmanager
 def applied(salt: str) -> Iterator[None]:
-    """Draw in the house style; ``salt`` makes the ids inside an SVG the same every time, and different
-    between figures.
-    """
+    """Draw in the house style; ``salt`` makes the ids inside an SVG the same each time, and its own."""
     import matplotlib
 
-    rules = {
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9,
-        "axes.titlesize": 9.5,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.labelsize": 9,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": SOFT,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.facecolor": "none",
-        "figure.facecolor": PAPER,
-        "grid.color": RULE,
-        "grid.linewidth": 0.6,
-        "text.color": INK,
-        "xtick.color": SOFT,
-        "ytick.color": SOFT,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5,
-        "xtick.minor.visible": False,
-        "ytick.minor.visible": False,
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-        "lines.linewidth": 1.6,
-        "lines.markersize": 5,
-        "errorbar.capsize": 0,
-        "svg.fonttype": "none",
-        "svg.hashsalt": salt,
-        "path.simplify": True,
-        "axes.unicode_minus": True,
-    }
-    with matplotlib.rc_context(rules):
+    with matplotlib.rc_context(RULES | {"svg.hashsalt": salt}):
         yield
 
 
@@ -131,7 +141,7 @@ def shape(panels: int, widest: int) -> tuple[int, int]:
 
 
 def hide_rest(axes: np.ndarray, panels: int) -> None:
-    """Hide the axes of a grid (rows, columns) that no panel fills, and tick the lowest panel of every column."""
+    """Hide the axes of a grid that no panel fills, and tick the lowest panel of every column."""
     for place, axis in enumerate(axes.flat):
         if place >= panels:
             axis.set_axis_off()
@@ -172,25 +182,59 @@ def lines(losses: pd.DataFrame) -> dict[str, dict]:
     return looks
 
 
-def family_legend(drawing, losses: pd.DataFrame, others: Sequence = ()) -> None:
-    """Put a legend above the panels that says which losses each colour stands for; other handles follow."""
+def key(label: str, **look):
+    """Return an entry of a legend."""
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=colour(family),
-            marker="o",
-            linestyle="",
-            markersize=5,
-            label=fitting(", ".join(part["loss_label"]), 64),
-        )
-        for family, part in losses.groupby("family", sort=False, observed=True)
-    ]
-    drawing.legend(
-        handles=[*handles, *others], loc="outside upper center", ncols=min(len(handles) + len(others), 4)
-    )
+    return Line2D([], [], label=label, **look)
+
+
+def legend(drawing, handles: Sequence, most: int) -> None:
+    """Put a legend above the panels, with at most so many entries in a row."""
+    drawing.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), most))
+
+
+def loss_legend(drawing, losses: pd.DataFrame, looks: dict, others: Sequence = (), most: int = 8) -> None:
+    """Put a legend above the panels that says how each loss is drawn; other entries follow."""
+    handles = [key(row.loss_label, **looks[row.loss], markersize=5) for row in losses.itertuples()]
+    legend(drawing, [*handles, *others], most)
+
+
+def family_legend(drawing, losses: pd.DataFrame, others: Sequence = ()) -> None:
+    """Put a legend above the panels that says which losses each colour stands for; other entries follow."""
+    dot = {"marker": "o", "linestyle": "", "markersize": 5}
+    handles = []
+    for family, part in losses.groupby("family", sort=False, observed=True):
+        handles.append(key(fitting(", ".join(part["loss_label"]), 64), color=colour(family), **dot))
+    legend(drawing, [*handles, *others], 4)
+
+
+def sizes_legend(drawing, others: Sequence = ()) -> None:
+    """Put a legend above the panels of hard (filled) and soft (open) region sizes; other entries follow."""
+    dot = {"color": SOFT, "marker": "o", "markersize": 5}
+    open_dot = {**dot, "linestyle": BROKEN, "markerfacecolor": PAPER}
+    handles = [key("mask at 0.5 (hard)", **dot), key("summed probability (soft)", **open_dot)]
+    legend(drawing, [*handles, *others], 5)
+
+
+def whiskers(axis, y: float, row, color: str) -> None:
+    """Draw a mean with its interval (``mean``, ``low``, ``high``) in a row of its own."""
+    axis.hlines(y, row.low, row.high, color=color, linewidth=1.3, zorder=2)
+    axis.plot([row.mean], [y], "o", color=color, markersize=5, zorder=4)
+
+
+def names(axis, labels: Sequence[str], letters: int = 20) -> None:
+    """Make the y axis one of names, the first on top."""
+    axis.set_yticks(range(len(labels)), [fitting(label, letters) for label in labels])
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+
+
+def bare(axis) -> None:
+    """Take ticks, grid and frame from an axis."""
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
 
 
 def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: float, high: float) -> None:
@@ -215,15 +259,15 @@ def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: flo
                 )
     axis.set_xlim(0, columns)
     axis.set_ylim(rows, 0)
-    axis.set_xticks(
-        np.arange(columns) + 0.5, [f"{c:g}" if isinstance(c, int | float) else str(c) for c in values.columns]
-    )
-    axis.set_yticks(
-        np.arange(rows) + 0.5, [f"{r:g}" if isinstance(r, int | float) else str(r) for r in values.index]
-    )
+    axis.set_xticks(np.arange(columns) + 0.5, [_text(name) for name in values.columns])
+    axis.set_yticks(np.arange(rows) + 0.5, [_text(name) for name in values.index])
     axis.tick_params(length=0)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
+
+
+def _text(name: object) -> str:
+    return f"{name:g}" if isinstance(name, int | float) else str(name)
 
 
 def percent(fraction: float) -> str:
@@ -231,6 +275,11 @@ def percent(fraction: float) -> str:
     digits.
     """
     return f"{100 * fraction:.2g} %"
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a number as text with its sign, the minus as long as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def fitting(label: str, letters: int = 30) -> str:
@@ -282,6 +331,21 @@ def log_axis(axis, values: Sequence[float], which: str) -> None:
     set_ticks(ticks, [f"{t:g}".removeprefix("0") if t < 1 else f"{t:g}" for t in ticks])
     axis.minorticks_off()
     set_limits(low, high)
+
+
+def unit_ticks(axis, which: str) -> None:
+    """Tick an axis ("x" or "y") from 0 to 1 in quarters."""
+    getattr(axis, f"set_{which}ticks")([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+
+
+def ratio_axis(axis, low: float, high: float, step: int = 2) -> None:
+    """Make the y axis one of size ratios, logarithmic and ticked at powers of ``step``: 1/4, 1/2, 1, 2, 4."""
+    ticks = [float(step) ** k for k in range(-8, 9)]
+    ticks = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
+    axis.set_yscale("log")
+    axis.set_yticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
+    axis.minorticks_off()
+    axis.set_ylim(low, high)
 
 
 def clipped(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
