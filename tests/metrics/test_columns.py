@@ -1,4 +1,4 @@
-"""One list says what each column is called, measured in and aims at; tables, report and docs hold no other."""
+"""One list says what each column is called, measured in and aims at; tables and docs hold no other."""
 
 import re
 from pathlib import Path
