@@ -142,15 +142,16 @@ def convolutions(cells: int, recipe, size: tuple[int, ...]) -> Callable:
 
 def step_seconds(cells: int, data, recipe, steps: int) -> float:
     """Return the median seconds of a step of `training.train` itself, for one cell or a stack."""
-    from lossbench.catalogue.registry import get_loss, parse_loss
+    from lossbench.catalogue.registry import get_loss
+    from lossbench.experiment.cells import Cell
     from lossbench.training.job import Job
     from lossbench.training.train import train
 
-    losses = [get_loss(parse_loss(LOSSES[n % len(LOSSES)])) for n in range(cells)]
-    jobs = [Job(loss, (), data, REFERENCE, 0) for loss in losses]
-    marks: list[float] = []
     settings = recipe.model_copy(update={"steps": steps, "validations": 1, "stacked": cells > 1})
-    train(jobs, settings, on_step=lambda step, values: marks.append(time.perf_counter()))
+    members = [Cell.of(REFERENCE, LOSSES[n % len(LOSSES)], recipe=settings) for n in range(cells)]
+    jobs = [Job(cell, data, get_loss(cell.loss)) for cell in members]
+    marks: list[float] = []
+    train(jobs, on_step=lambda step, values: marks.append(time.perf_counter()))
     gaps = [b - a for a, b in pairwise(marks)]
     return statistics.median(gaps[1:-1])  # the first warms up, the last validates
 

@@ -41,17 +41,17 @@ def timed(call: Callable[[], None], device: str, repeats: int = 5) -> float:
     return statistics.median(taken[1:])
 
 
-def plain_cell(job, recipe, device: str) -> tuple[float, float]:
+def plain_cell(job, device: str) -> tuple[float, float]:
     """Train, validate and score one cell as a script would; return seconds of a step and of all."""
     import torch
 
     from lossbench.networks.unet import UNet, max_pool
     from lossbench.training.blocks import blocks_of
     from lossbench.training.optim import learning_rate
-    from lossbench.training.train import _checkpoints
+    from lossbench.training.train import validation_steps
 
-    data = job.data
-    (block,) = blocks_of([job], recipe, device).values()
+    data, recipe = job.data, job.cell.recipe
+    (block,) = blocks_of([job], device).values()
     began, stepping = time.perf_counter(), 0.0
     network = UNet(data.images.shape[1], len(data.classes), recipe.widths, data.masks.ndim - 1)
     network.load_state_dict(block.start)
@@ -93,7 +93,7 @@ def plain_cell(job, recipe, device: str) -> tuple[float, float]:
         schedule.step()
         loss.item()
         stepping += time.perf_counter() - started
-        if step + 1 in _checkpoints(recipe):
+        if step + 1 in validation_steps(recipe):
             dice(block.held_out["val"], block.truth)
     dice(block.held_out["test"], block.masks.index_select(0, block.splits["test"]))
     return stepping / recipe.steps, time.perf_counter() - began
@@ -148,12 +148,14 @@ def vmapped(count: int, recipe, device: str) -> Callable[[], None]:
 
 def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tuple[list[list], float]:
     """Return rows of cell-steps a second, and the median seconds of a plain loop's whole cell."""
-    from lossbench.catalogue.registry import get_loss, parse_loss
+    from lossbench.catalogue.registry import get_loss
+    from lossbench.experiment.cells import Cell
     from lossbench.sweep import work
     from lossbench.training import graphs
     from lossbench.training.job import Job
 
-    jobs = [Job(get_loss(parse_loss(name)), (), data, REFERENCE, 0) for name in LOSSES]
+    cells = [Cell.of(REFERENCE, name, recipe=recipe) for name in LOSSES]
+    jobs = [Job(cell, data, get_loss(cell.loss)) for cell in cells]
     replay = graphs.replay
     arms: list[tuple] = [
         ("plain loop", 1),
@@ -164,11 +166,11 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
     for half, arm in there_and_back(arms, rounds):
         kind, count = arm
         if kind == "plain loop":
-            taken, cell = plain_cell(jobs[half % len(jobs)], recipe, device)
+            taken, cell = plain_cell(jobs[half % len(jobs)], device)
             whole.append(cell)
         else:
             with mock.patch.object(graphs, "replay", replay if kind == "replayed" else lambda step: None):
-                taken = work.step_seconds(jobs, recipe, device, count)
+                taken = work.step_seconds(jobs, device, count)
         seen[arm].append(None if taken is None else count / taken)  # None: it did not fit
     rows = []
     for (kind, count), rates in seen.items():

@@ -19,13 +19,13 @@ from torch import nn
 
 from lossbench.base import seeds
 from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
-from lossbench.experiment.cells import Recipe
+from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.unet import UNet, max_pool
 from lossbench.networks.weights import weights_hash
 from lossbench.training.blocks import blocks_of
 from lossbench.training.job import Job
 from lossbench.training.optim import learning_rate
-from lossbench.training.train import _checkpoints
+from lossbench.training.train import validation_steps
 
 warnings.filterwarnings("ignore")
 
@@ -84,7 +84,7 @@ def prepare(data_text: str, seed: int, recipe: Recipe, loader_workers: int) -> t
     from monai.data import DataLoader
 
     data = shared(data_text, seed)
-    block = blocks_of([Job(None, (), data, data_text, seed)], recipe, "cpu")[data_text, seed]
+    (block,) = blocks_of([Job(Cell.of(data_text, "ce", seed, recipe), data, None)], "cpu").values()
     generator = torch.Generator().manual_seed(seeds.integer("augment", data_text, seed))
     axes = data.masks.ndim
     plan = Batches()
@@ -168,7 +168,7 @@ def monai_cell(
     data, block, loaders = prepare(data_text, seed, recipe, loader_workers)
     network, loss = start_network(data, block, recipe, channels_last), criterion(name)
     optimizer, scheduler = optimiser(network, recipe)
-    looks, evaluating, best, best_weights, total = _checkpoints(recipe), 0.0, -1.0, None, 0.0
+    looks, evaluating, best, best_weights, total = validation_steps(recipe), 0.0, -1.0, None, 0.0
     for step, batch in enumerate(loaders["train"], 1):
         optimizer.zero_grad()
         value = loss(network(batch["image"]), batch["label"])

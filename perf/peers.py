@@ -23,6 +23,7 @@ from pathlib import Path
 
 from timing import REFERENCE, Worker, finish, spread, table, there_and_back, together
 
+from lossbench.engine.tasks import STACK
 from lossbench.experiment.reading import read_experiment
 from lossbench.store import provenance
 from lossbench.sweep import work
@@ -97,7 +98,7 @@ class Ours:
         self.count += 1
         self.results = self.folder / f"results{self.count}"
         return [
-            work.payload([c for c in self.cells if c.seed == s], self.results, (), self.facts, "cpu")
+            work.payload([c for c in self.cells if c.seed == s], self.results, (), self.facts, size=STACK)
             for s in SEEDS
         ]
 

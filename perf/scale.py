@@ -25,9 +25,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lossbench.engine import run
-from lossbench.engine import tasks as taskss
 from lossbench.engine.dask import STEPS
+from lossbench.engine.run import run
+from lossbench.engine.tasks import EngineOptions, Task
+from lossbench.engine.worker import emit
 from lossbench.store import pack
 from lossbench.store.record import encode
 from lossbench.store.store import Store
@@ -44,14 +45,14 @@ def nothing(_: dict) -> None:
 def chatter(payload: dict) -> None:
     """A task that sends events and does nothing else."""
     for step in range(payload["events"]):
-        run.emit("note", cell="c", step=step, steps=payload["events"], loss=0.5)
+        emit("note", cell="c", step=step, steps=payload["events"], loss=0.5)
 
 
 def cost(function, payload: dict, count: int) -> float:
     """Processor seconds of the driver from the first to the last of ``count`` tasks."""
     marks = []
-    tasks = [taskss.Task(f"{n}", payload) for n in range(count)]
-    run.run(tasks, function, workers=2, on_result=lambda _: marks.append(time.process_time()))
+    tasks = [Task(f"{n}", payload) for n in range(count)]
+    run(tasks, function, EngineOptions(workers=2), on_result=lambda _: marks.append(time.process_time()))
     return marks[-1] - marks[0]
 
 

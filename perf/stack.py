@@ -30,9 +30,9 @@ def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     """Train for some steps; return cell-steps a second from the median step, and the mean over all of them
     (first left out).
     """
-    from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
+    from lossbench.catalogue.registry import get_dataset, get_loss
     from lossbench.engine import worker
-    from lossbench.experiment.cells import Recipe
+    from lossbench.experiment.cells import Cell, Recipe
     from lossbench.networks import stack
     from lossbench.training import job, train
 
@@ -40,12 +40,12 @@ def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     data = _open.get("data")
     if data is None:
         data = _open["data"] = get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)", 0)
-    losses = [get_loss(parse_loss(LOSSES[n % len(LOSSES)])) for n in range(cells)]
-    jobs = [job.Job(loss, (), data, REFERENCE, 0) for loss in losses]
     recipe = Recipe(steps=steps, validations=1, stacked=cells > 1, **settings)
+    members = [Cell.of(REFERENCE, LOSSES[n % len(LOSSES)], recipe=recipe) for n in range(cells)]
+    jobs = [job.Job(cell, data, get_loss(cell.loss)) for cell in members]
     marks: list[float] = []
     with mock.patch.object(train, "Stack", channels_last(stack.Stack) if last else stack.Stack):
-        train.train(jobs, recipe, on_step=lambda step, values: marks.append(time.perf_counter()))
+        train.train(jobs, on_step=lambda step, values: marks.append(time.perf_counter()))
     gaps = [b - a for a, b in pairwise(marks)][:-1]  # the last step validates
     return {"median": cells / statistics.median(gaps), "mean": cells * len(gaps) / sum(gaps)}
 

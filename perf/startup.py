@@ -23,6 +23,7 @@ from unittest import mock
 
 from timing import REFERENCE, ROOT, finish, one_thread, spread, table, there_and_back
 
+from lossbench.engine.tasks import STACK
 from lossbench.experiment.reading import read_experiment
 from lossbench.store import provenance
 from lossbench.sweep import work
@@ -151,7 +152,7 @@ def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float
     for number in range(rounds + 1):
         for cells, kept in ((short, seen), (many, long)):
             payload = work.payload(
-                cells, folder / f"cost{number}{len(kept)}{cells is short}", (), facts, "cpu"
+                cells, folder / f"cost{number}{len(kept)}{cells is short}", (), facts, size=STACK
             )
             clock = Clock()
             with contextlib.ExitStack() as stack, contextlib.redirect_stdout(io.StringIO()):

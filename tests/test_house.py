@@ -20,10 +20,7 @@ CLIMBING = {
     "lossbench.tables.compact -> lossbench.catalogue.registry",
     "lossbench.tables.compact -> lossbench.experiment.cells",
 }
-CIRCLES = [
-    {"lossbench.store.pack", "lossbench.store.store"},
-    {"lossbench.training.graphs", "lossbench.training.step"},
-]
+CIRCLES = [{"lossbench.store.pack", "lossbench.store.store"}]
 
 
 def test_the_tests_run_the_package_of_this_checkout():

@@ -69,56 +69,46 @@ def choose(images: list[dict[str, list]]) -> int:
     return means[len(means) // 2][1]
 
 
-def _rows(found: list[dict]) -> list[dict[str, Any]]:
+def _rows(records: list[dict]) -> list[dict[str, Any]]:
     """Return the image, its truth and each loss's mask; one row a picture."""
-    from lossbench.experiment.cells import Recipe
+    from lossbench.experiment.cells import Cell
     from lossbench.metrics import thresholds
     from lossbench.sweep import work
     from lossbench.training.outcome import label_dice
     from lossbench.training.train import train
 
-    cells = [
-        {"loss": r["cell"]["loss"], "label": r["loss_label"], "fp": r["loss_fingerprint"], "data": r["cell"]["dataset"],
-         "seed": r["cell"]["seed"], "learning_rate": r["cell"]["learning_rate"]}
-        for r in found
-    ]  # fmt: skip
-    ready = [work.job(cell, [])[0] for cell in cells]
-    trained = train(ready, Recipe.model_validate(found[0]["cell"]["recipe"]))
-    image = choose([record["images"] for record in found])
-    data = ready[0].data
+    jobs = work.jobs_of([Cell.from_json(record) for record in records])
+    trained, data = train(jobs), jobs[0].data
+    image = choose([record["images"] for record in records])
     place = int(np.flatnonzero(data.split["test"] == image)[0])
     picture, truth = data.images[image, 0], np.asarray(data.masks[image])
     low, high = np.percentile(picture, [1, 99])
     facts = {
-        "dataset": found[0]["cell"]["dataset"],
-        "data_label": found[0]["cell"]["data_label"],
+        "dataset": records[0]["cell"]["dataset"],
+        "data_label": records[0]["cell"]["data_label"],
         "image": image,
         "height": truth.shape[0],
     }
+
+    def row(shows: str, pixels: np.ndarray, loss: str = "", dice: float = np.nan) -> dict[str, Any]:
+        own = {"shows": shows, "loss": loss, "dice": dice, "pixels": pixels.astype(np.uint8).tobytes()}
+        return facts | own
+
     grey = np.clip((picture - low) / max(high - low, 1e-9) * 255, 0, 255)
-    rows = [facts | {"shows": "image", "loss": "", "dice": np.nan, "pixels": grey.astype(np.uint8).tobytes()}]
-    rows.append(
-        facts | {"shows": "truth", "loss": "", "dice": np.nan, "pixels": truth.astype(np.uint8).tobytes()}
-    )
-    for record, result in zip(found, trained, strict=True):
+    rows = [row("image", grey), row("truth", truth)]
+    for record, result in zip(records, trained, strict=True):
         mask = thresholds.labels_at(result.predictions["test"][place : place + 1], None)
         dice = label_dice(mask, truth[None], len(data.classes), data.ignore_index)
-        told = [
-            v
-            for i, v in zip(record["images"]["image"], record["images"]["dice@0.5"], strict=True)
-            if i == image
-        ]
-        if abs(float(np.mean(told)) - dice) > 1e-6:
+        columns = record["images"]
+        of_image = np.array(columns["image"]) == image
+        recorded = float(np.mean(np.array(columns["dice@0.5"], float)[of_image]))
+        if abs(recorded - dice) > 1e-6:
             what = f"{record['cell']['data_label']} · {record['loss_label']} · image {image}"
             raise UserError(
-                f"{what}: Dice {dice:.4f} when trained again, {np.mean(told):.4f} as recorded: the "
+                f"{what}: Dice {dice:.4f} when trained again, {recorded:.4f} as recorded: the "
                 "records come from another environment"
             )
-        pixels = mask[0].astype(np.uint8).tobytes()
-        rows.append(
-            facts
-            | {"shows": record["loss_label"], "loss": record["cell"]["loss"], "dice": dice, "pixels": pixels}
-        )
+        rows.append(row(record["loss_label"], mask[0], record["cell"]["loss"], dice))
     return rows
 
 

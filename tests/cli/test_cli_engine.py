@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from lossbench.base.errors import UserError
-from lossbench.cli.options import options, slots
+from lossbench.cli.options import Engine, slots
+from lossbench.engine.tasks import EngineOptions
 
 
 @pytest.mark.parametrize(
@@ -28,21 +29,20 @@ from lossbench.cli.options import options, slots
 )
 def test_options_that_contradict_each_other_are_refused_in_one_sentence(given, sentence):
     with pytest.raises(UserError, match=sentence) as error:
-        options(**given)
+        Engine(**given).options()
     assert "\n" not in str(error.value)
 
 
 def test_plain_options_go_through_as_they_are():
-    assert options(workers=3, time_limit=9.0) == {
-        "workers": 3, "serial": False, "cluster": None, "scheduler": None, "gpus": (), "per_gpu": 1,
-        "device": "cpu", "size": 4, "time_limit": 9.0, "logs": None,
-    }  # fmt: skip
-    assert options(cluster="c.toml", device="cuda")["device"] == "cuda"
+    assert Engine().options() == EngineOptions()
+    assert Engine(workers=3, time_limit=9.0).options() == EngineOptions(workers=3, time_limit=9.0)
+    assert Engine(cluster="c.toml", device="cuda").options().device == "cuda"
 
 
 def test_a_card_finds_out_how_many_cells_to_stack_unless_it_is_told():
-    assert options(cluster="c.toml", device="cuda")["size"] is None and options(stack="auto")["size"] is None
-    assert options(cluster="c.toml", device="cuda", stack="32")["size"] == 32
+    on_cards = {"cluster": "c.toml", "device": "cuda"}
+    assert Engine(**on_cards).options().stack is None and Engine(stack="auto").options().stack is None
+    assert Engine(**on_cards, stack="32").options().stack == 32
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_without_a_card_the_option_says_so():
             UserError,
             match=r"there is no usable graphics card here .*; leave the option out to train on the processor",
         ):
-            options(**given)
+            Engine(**given).options()
 
 
 @pytest.mark.system
@@ -104,14 +104,10 @@ def test_two_workers_a_card_train_on_it(tmp_path):
         "[recipe]\nsteps = 4\nbatch = 4\nwidths = [4, 8]\nvalidations = 1\n"
     )
     planned = plan.plan(read_experiment(tmp_path / "tiny.toml"), tmp_path / "r")
-    given = options(gpus="1", per_gpu=2)
+    facts = provenance.collect(results=tmp_path)
+    where = Engine(gpus="1", per_gpu=2).options()
     summary, trained, _ = run.run(
-        planned,
-        planned.missing,
-        tmp_path / "r",
-        provenance=provenance.collect(results=tmp_path),
-        mode="quiet",
-        **given,
+        planned, planned.missing, tmp_path / "r", where, provenance=facts, mode="quiet"
     )
     assert summary.failed == 0 and trained == 4
     assert {record["provenance"]["device"] for record in Store(tmp_path / "r").records()} == {"cuda"}

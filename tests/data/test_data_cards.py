@@ -56,7 +56,7 @@ def test_data_modules_do_not_import_torch():
     import sys
 
     code = (
-        "import sys, lossbench.cli.datasets, lossbench.data.public, lossbench.data.folder, "
+        "import sys, lossbench.cli.data, lossbench.data.public, lossbench.data.folder, "
         "lossbench.data.scenes, lossbench.data.augment, "
     )
     code += (

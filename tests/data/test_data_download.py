@@ -16,7 +16,7 @@ import pytest
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import write_atomically
-from lossbench.cli import datasets
+from lossbench.cli import data as datasets
 from lossbench.data import fetch, sources
 from lossbench.data.hashes import check
 
@@ -270,7 +270,7 @@ def test_too_little_room_is_noticed_before_anything_is_asked(server, monkeypatch
 
 def test_the_terms_are_said_before_the_first_download_and_not_again(server):
     said = []
-    status = datasets.fetch(
+    status = datasets.fetch_set(
         "toy", say=lambda text: (said.append(text), server.asked and pytest.fail("asked before it was said"))
     )
     assert (
@@ -279,13 +279,13 @@ def test_the_terms_are_said_before_the_first_download_and_not_again(server):
         and "licence: none" in said[0]
         and "cite: nobody" in said[0]
     )
-    datasets.fetch("toy", say=lambda text: pytest.fail("said twice"))
+    datasets.fetch_set("toy", say=lambda text: pytest.fail("said twice"))
 
 
 def test_verify_hashes_again_and_names_what_is_damaged(server):
-    datasets.fetch("toy")
+    datasets.fetch_set("toy")
     steps = []
-    found = datasets.verify("toy", progress=lambda what, done, total: steps.append((done, total)))
+    found = datasets.verify_set("toy", progress=lambda what, done, total: steps.append((done, total)))
     assert found["files"] == 8 and steps[-1] == (8, 8)
     damaged = sources.fetched_folder("toy") / "data/labels/case_0.bin"
     stat = damaged.stat()
@@ -293,17 +293,17 @@ def test_verify_hashes_again_and_names_what_is_damaged(server):
     os.utime(damaged, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as quiet as a failing disk
     check("toy")  # remembered
     with pytest.raises(UserError, match=r"case_0.bin: is damaged or not the registered file"):
-        datasets.verify("toy")
+        datasets.verify_set("toy")
     damaged.unlink()
     with pytest.raises(UserError, match=r"case_0.bin: is missing"):
-        datasets.verify("toy")
+        datasets.verify_set("toy")
     assert datasets.list_sets()[-1].state == "incomplete"
-    datasets.fetch("toy")
-    assert datasets.verify("toy")["files"] == 8
+    datasets.fetch_set("toy")
+    assert datasets.verify_set("toy")["files"] == 8
 
 
 def test_a_changed_file_is_noticed_without_being_asked(server):
-    datasets.fetch("toy")
+    datasets.fetch_set("toy")
     (sources.fetched_folder("toy") / "data/labels/case_0.bin").write_bytes(b"other")
     with pytest.raises(UserError, match="damaged"):
         check("toy")
@@ -315,19 +315,19 @@ def test_a_copy_at_lossbench_data_is_taken_and_checked(server, monkeypatch, tmp_
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         (copy / path).write_bytes(content)
     monkeypatch.setenv("LOSSBENCH_DATA", str(tmp_path / "copy"))
-    assert datasets.fetch("toy").folder == str(copy) and server.asked == []
+    assert datasets.fetch_set("toy").folder == str(copy) and server.asked == []
     (copy / "data/images/case_0.bin").write_bytes(b"foreign")
     with pytest.raises(UserError, match="case_0"):
-        datasets.verify("toy")
+        datasets.verify_set("toy")
 
 
 def test_sets_without_an_open_licence_come_by_name_only():
-    assert datasets.resolve(["all"]) == ["msd_hippocampus", "magnetic_tile"]
-    assert datasets.resolve(["sirst", "all", "sirst"]) == ["sirst", "msd_hippocampus", "magnetic_tile"]
+    assert datasets.named(["all"]) == ["msd_hippocampus", "magnetic_tile"]
+    assert datasets.named(["sirst", "all", "sirst"]) == ["sirst", "msd_hippocampus", "magnetic_tile"]
     with pytest.raises(UserError, match="did you mean 'camvid'"):
-        datasets.resolve(["camvit"])
+        datasets.named(["camvit"])
     with pytest.raises(UserError, match="name the sets"):
-        datasets.resolve([])
+        datasets.named([])
 
 
 def test_the_shipped_registries_are_those_of_the_sources():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
-from lossbench.cli.datasets import render_inspection
+from lossbench.cli.data import render_inspection
 from lossbench.data import layouts
 from lossbench.data.inspection import inspect
 

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-
 import test_engines
-from lossbench.engine.clusters import FAILURES, NoWorkers
 from test_engines import Task, run
+
+from lossbench.engine.clusters import FAILURES, NoWorkers
 
 pytestmark = [
     pytest.mark.system,

@@ -2,10 +2,14 @@
 nothing else.
 """
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from lossbench.base.errors import UserError
-from lossbench.experiment.reading import Recipe, find_experiment, read_experiment
+from lossbench.experiment.cells import Cell, Recipe
+from lossbench.experiment.reading import find_experiment, read_experiment
 
 GOOD = """
 name = "t"
@@ -43,6 +47,28 @@ def test_the_key_does_not_depend_on_label_file_or_spelling(write):
         .replace('"t"', '"u"')
     )
     assert [c.key for c in read_experiment(write(other)).cells()] == [c.key for c in first]
+
+
+def test_a_cell_comes_back_from_its_json(write):
+    for cell in read_experiment(write(GOOD)).cells():
+        facts = json.loads(json.dumps(cell.to_json()))
+        again = Cell.from_json(facts)
+        assert again.key == cell.key and again == replace(cell, parts=())
+        assert again.to_json() == facts
+
+
+def test_a_cell_that_is_another_one_today_does_not_come_back(write):
+    cell = read_experiment(write(GOOD)).cells()[0]
+    with pytest.raises(UserError, match="the source of loss 'ce' has changed since"):
+        Cell.from_json(cell.to_json() | {"loss_fingerprint": "00000000"})
+    with pytest.raises(UserError, match="another cell by today's defaults"):
+        Cell.from_json(cell.to_json() | {"key": "0" * 16})
+
+
+def test_the_public_name_of_a_cell_keeps_its_key_and_hides_the_path(write, tmp_path):
+    cell = Cell.of(f"folder(path={str(tmp_path / 'things')!r})", "dice")
+    assert cell.public.key == cell.key and str(tmp_path) not in str(cell.public.to_json())
+    assert cell.public.to_json()["cell"]["dataset"] == "folder(path='things')"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from lossbench.experiment.cells import Recipe
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.store import Store
 from lossbench.sweep import work
@@ -48,19 +47,17 @@ def test_a_stack_is_doubled_while_that_is_worth_it(seconds, most, expected):
     assert work.double(seconds.__getitem__, most) == expected
 
 
-def test_a_size_is_measured_once_a_worker(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "_found", {})
-    task = work.payload(cells, tmp_path / "results", (), {}, "cpu", None)
-    jobs = [work.job(cell, [])[0] for cell in task["cells"]]
-    recipe = Recipe.model_validate(task["recipe"])
-    assert work.step_seconds(jobs, recipe, "cpu", 8) > 0  # more cells than jobs, in turn
-    assert work.fastest(jobs, recipe, "cpu") in (2, 4)
+def test_a_size_is_measured_once_a_worker(cells, monkeypatch):
+    monkeypatch.setattr(work, "_sizes", {})
+    jobs = work.jobs_of(cells)
+    assert work.step_seconds(jobs, "cpu", 8) > 0  # more cells than jobs, in turn
+    assert work.fastest(jobs, "cpu") in (2, 4)
     monkeypatch.setattr(work, "step_seconds", None)
-    assert work.fastest(jobs, recipe, "cpu") in (2, 4)
+    assert work.fastest(jobs, "cpu") in (2, 4)
 
 
 def test_records_are_bit_for_bit_the_same_however_many_are_trained_together(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "_found", {})
+    monkeypatch.setattr(work, "_sizes", {})
     found = {}
     for size in (2, 5, None):
         folder = tmp_path / f"results{size}"

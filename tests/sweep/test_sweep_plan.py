@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lossbench.base.errors import UserError
+from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
 from lossbench.sweep import plan, run
 
@@ -23,6 +24,10 @@ def planned(tmp_path):
     path = tmp_path / "grid.toml"
     path.write_text(TEXT)
     return plan.plan(read_experiment(path), tmp_path / "results")
+
+
+def stacks(planned, cells, **options):
+    return run.tasks(planned, cells, Path("results"), {}, EngineOptions(**options))
 
 
 def blocks(cells):
@@ -52,7 +57,7 @@ def test_a_bad_share_is_refused_with_an_example(planned, arguments):
 
 
 def test_stacks_hold_cells_of_one_block_and_nearly_equal_numbers(planned):
-    tasks = run.tasks(planned, planned.cells, Path("results"), {}, "cpu", size=4)
+    tasks = stacks(planned, planned.cells, stack=4)
     assert sorted(len(task.cells) for task in tasks) == [2] * 10 + [3] * 10
     by_key = {cell.key: cell for cell in planned.cells}
     assert all(len({by_key[key].block for key in task.cells}) == 1 for task in tasks)
@@ -60,19 +65,19 @@ def test_stacks_hold_cells_of_one_block_and_nearly_equal_numbers(planned):
 
 def test_single_cells_of_many_seeds_are_stacked_together(planned):
     lone = [cell for cell in planned.cells if cell.loss.text == "dice" and "0.1" in cell.data.text]
-    tasks = run.tasks(planned, lone, Path("results"), {}, "cpu", size=4)
+    tasks = stacks(planned, lone, stack=4)
     assert sorted(len(task.cells) for task in tasks) == [2, 3]
 
 
 def test_large_stacks_hold_cells_of_several_seeds(planned):
-    tasks = run.tasks(planned, planned.cells, Path("results"), {}, "cpu", size=13)
+    tasks = stacks(planned, planned.cells, stack=13)
     assert sorted(len(task.cells) for task in tasks) == [12, 12, 13, 13] and all(
         task.payload["size"] == 13 for task in tasks
     )
 
 
 def test_a_worker_that_tries_sizes_is_handed_the_cells_of_all_seeds_of_a_data_set(planned):
-    tasks = run.tasks(planned, planned.cells, Path("results"), {}, "cuda", size=None)
+    tasks = stacks(planned, planned.cells, device="cuda", stack=None)
     assert sorted(len(task.cells) for task in tasks) == [25, 25] and all(
         task.payload["size"] is None for task in tasks
     )

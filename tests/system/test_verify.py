@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from lossbench.base.errors import UserError
+from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.record import encode
 from lossbench.store.store import Store
@@ -37,8 +38,8 @@ def swept(tmp_path_factory):
         planned,
         planned.missing,
         folder / "results",
+        EngineOptions(serial=True),
         provenance=provenance.collect(results=folder),
-        serial=True,
         mode="quiet",
     )
     return folder / "results"

@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from lossbench.engine import run
-from lossbench.engine import tasks as taskss
+from lossbench.engine.run import run
+from lossbench.engine.tasks import EngineOptions, Result, Task
+from lossbench.engine.worker import emit
 from lossbench.store import leases
 from lossbench.store.store import Store
 
@@ -44,13 +45,13 @@ def train(payload: dict) -> dict:
         for k, fp in mine:
             note(folder, f"start {k} {os.getpid()}")
             for step in range(5):
-                run.emit("step", cell=k, step=step, steps=5, loss=1.0)
+                emit("step", cell=k, step=step, steps=5, loss=1.0)
                 time.sleep(payload["seconds"] / 5)
             if k == payload["poison"]:
                 os.kill(os.getpid(), 9)
             store.write({**json.loads(GOLDEN.read_text()), "key": k, "loss_fingerprint": fp})
             note(folder, f"done {k} {os.getpid()}")
-            run.emit("cell", cell=k, outcome="done", seconds=payload["seconds"])
+            emit("cell", cell=k, outcome="done", seconds=payload["seconds"])
     return {"busy": [k for k, fp in pairs if (k, fp) not in mine and not store.has(k, fp)]}
 
 
@@ -79,6 +80,13 @@ def main(words: list[str]) -> int:
         "poison": key(chosen.poison),
         "far": chosen.far,
     }
+    options = EngineOptions(
+        workers=chosen.workers,
+        serial=chosen.serial,
+        cluster=chosen.cluster,
+        scheduler=chosen.scheduler,
+        logs=chosen.logs,
+    )
     failed = []
 
     def on_event(event: dict) -> None:
@@ -87,7 +95,7 @@ def main(words: list[str]) -> int:
         if event["kind"] in ("start", "lost", "engine"):
             print(json.dumps(event), flush=True)
 
-    def on_result(result: taskss.Result) -> None:
+    def on_result(result: Result) -> None:
         if not result.ok:
             failed.append(result)
             for k in result.task.cells:
@@ -96,15 +104,8 @@ def main(words: list[str]) -> int:
 
     while missing:
         stacks = [missing[i : i + chosen.stack] for i in range(0, len(missing), chosen.stack)]
-        tasks = [taskss.Task(stack[0], {**facts, "cells": stack}, cells=tuple(stack)) for stack in stacks]
-        options = {"workers": chosen.workers, "serial": chosen.serial, "cluster": chosen.cluster}
-        options |= {
-            "scheduler": chosen.scheduler,
-            "logs": chosen.logs,
-            "on_event": on_event,
-            "on_result": on_result,
-        }
-        summary = run.run(tasks, train, **options)
+        tasks = [Task(stack[0], {**facts, "cells": stack}, cells=tuple(stack)) for stack in stacks]
+        summary = run(tasks, train, options, on_event=on_event, on_result=on_result)
         if summary.interrupted:
             print("interrupted", flush=True)
             return 130

@@ -15,7 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from lossbench.catalogue.registry import get_dataset
-from lossbench.cli import datasets
+from lossbench.cli import data as datasets
+from lossbench.data.inspection import inspect
 
 
 def pictures(folder: Path) -> None:
@@ -105,7 +106,7 @@ def test_damaged_data_of_a_user_are_refused_in_a_sentence_or_read(size, draw, se
             injure([file for file in cache.rglob("*") if file.suffix in (".npy", ".json")], draw)
         else:
             injure([file for file in folder.rglob("*") if file.is_file()], draw)
-        inspected = refusal(lambda: console.print(datasets.render_inspection(datasets.inspect(path))))  # noqa: B023
+        inspected = refusal(lambda: console.print(datasets.render_inspection(inspect(path))))  # noqa: B023
         opened = refusal(lambda: get_dataset(spec, 0))  # noqa: B023
         for what, refused in (("inspections", inspected), ("openings", opened)):
             seen[f"{what} refused" if refused else f"{what} read"] += 1

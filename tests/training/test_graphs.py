@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lossbench.catalogue import registry
-from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
-from lossbench.experiment.cells import Recipe
+from lossbench.catalogue.registry import get_dataset, get_loss
+from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.stack import Stack
 from lossbench.networks.weights import weights_hash
 from lossbench.sweep import work
@@ -27,6 +27,7 @@ from lossbench.training import graphs
 from lossbench.training import step as steps
 from lossbench.training import train as training
 from lossbench.training.blocks import blocks_of, network_of
+from lossbench.training.constants import Constants
 from lossbench.training.job import Job
 from lossbench.training.step import Step
 from lossbench.training.train import train
@@ -34,7 +35,6 @@ from lossbench.training.train import train
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
 FOUR = "scenes(classes=4, foreground=0.2, size=32, n_train=12, n_val=6, n_test=8)"
 SOLID = "scenes(dims=3, foreground=0.1, size=16, n_train=4, n_val=2, n_test=2)"
-SHORT = {"steps": 30, "batch": 4, "widths": (4, 8), "validations": 3}
 NOT_REPLAYED = {
     "boundary",
     "gen_surface",
@@ -44,13 +44,17 @@ NOT_REPLAYED = {
 NO_GPU = "there is no GPU here"
 
 
-def job(loss, seed=0, spec=SPEC, rate=None):
-    found = parse_loss(loss)
-    return Job(get_loss(found), found.needs, get_dataset(spec, seed), spec, seed, rate)
+SHORT = Recipe(steps=30, batch=4, widths=(4, 8), validations=3)
+
+
+def job(loss, seed=0, spec=SPEC, rate=None, recipe=SHORT):
+    cell = Cell.of(spec, loss, seed, recipe)
+    cell = dataclasses.replace(cell, learning_rate=rate or cell.learning_rate)
+    return Job(cell, get_dataset(spec, seed), get_loss(cell.loss))
 
 
 def own(function):
-    return Job(function, (), get_dataset(SPEC, 0), SPEC, 0)
+    return dataclasses.replace(job("ce"), loss=function)
 
 
 def waits(logits, target, **_):
@@ -76,9 +80,9 @@ def constant(logits, target, **_):
 @pytest.mark.parametrize("name", sorted(registry.losses()))
 @pytest.mark.parametrize("spec", [SPEC, FOUR])
 def test_native_losses_are_fixed_lists_of_operations(name, spec):
-    assert bool(
-        graphs.replay(stepping([job(name, spec=spec), job("ce", spec=spec)], Recipe(**SHORT)), Tape)
-    ) == (name not in NOT_REPLAYED)
+    assert bool(graphs.replay(stepping([job(name, spec=spec), job("ce", spec=spec)]), Tape)) == (
+        name not in NOT_REPLAYED
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,11 +90,11 @@ def test_native_losses_are_fixed_lists_of_operations(name, spec):
     ["ce(weights=[0.3, 0.7])", "focal(alpha=[0.3, 0.7])", "wasserstein_dice(distances=[[0, 1], [1, 0]])"],
 )
 def test_numbers_given_as_parameters_are_no_hindrance(text):
-    assert graphs.replay(stepping([job(text), job("dice")], Recipe(**SHORT)), Tape)
+    assert graphs.replay(stepping([job(text), job("dice")]), Tape)
 
 
 def test_numbers_of_python_are_brought_to_the_device_once():
-    with graphs.Constants() as kept:
+    with Constants() as kept:
         first, second = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])
         assert torch.zeros(2).new_tensor([3, 4]).dtype == torch.float32
         assert torch.tensor([1, 2]).dtype == torch.int64  # other numbers, though equal
@@ -109,7 +113,7 @@ def test_what_may_change_behind_its_name_is_made_anew(wrap):
     for number in (0.12341, 0.12344):
         alone, field = wrap(number), np.zeros((64, 64), np.float32)
         field[30] = number
-        with graphs.Constants() as kept:
+        with Constants() as kept:
             assert float(torch.as_tensor([alone, 1.0])[0]) == pytest.approx(number, abs=1e-7)
             assert float(torch.tensor(field).sum()) == pytest.approx(64 * number, rel=1e-5)
             assert float(torch.tensor([list(field[30]), list(field[0])]).sum()) == pytest.approx(
@@ -120,7 +124,7 @@ def test_what_may_change_behind_its_name_is_made_anew(wrap):
 
 @pytest.mark.parametrize("function", [waits, branches, counts])
 def test_what_is_no_fixed_list_of_operations_is_not_replayed(function):
-    step = stepping([own(function), job("ce")], Recipe(**SHORT))
+    step = stepping([own(function), job("ce")])
     before = [value.clone() for value in step.state]
     assert graphs.replay(step, Tape) is None
     assert (
@@ -130,7 +134,7 @@ def test_what_is_no_fixed_list_of_operations_is_not_replayed(function):
     )
     step(0)
     assert not step.errors
-    assert graphs.replay(stepping([own(constant), job("ce")], Recipe(**SHORT)), Tape)
+    assert graphs.replay(stepping([own(constant), job("ce")]), Tape)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +142,8 @@ def test_what_is_no_fixed_list_of_operations_is_not_replayed(function):
     [RuntimeError("operation not permitted when stream is capturing"), torch.OutOfMemoryError("full")],
 )
 def test_training_goes_on_as_if_nothing_had_been_where_recording_is_refused(error, monkeypatch):
-    recipe, jobs = Recipe(**SHORT), [job("dice"), job("ce")]
-    plain = train(jobs, recipe)
+    jobs = [job("dice"), job("ce")]
+    plain = train(jobs)
 
     def refuse(call):
         call()
@@ -147,7 +151,7 @@ def test_training_goes_on_as_if_nothing_had_been_where_recording_is_refused(erro
 
     replay = graphs.replay
     monkeypatch.setattr(graphs, "replay", lambda step: replay(step, refuse))
-    for one, other in zip(plain, train(jobs, recipe), strict=True):
+    for one, other in zip(plain, train(jobs), strict=True):
         assert weights_hash(one.weights) == weights_hash(other.weights) and one.train_loss == other.train_loss
 
 
@@ -156,8 +160,8 @@ def test_a_full_memory_is_not_the_fault_of_a_loss():
         raise torch.OutOfMemoryError("full")
 
     with pytest.raises(torch.OutOfMemoryError):
-        train([own(hungry), job("ce")], Recipe(**SHORT))
-    assert work.step_seconds([own(hungry), job("ce")], Recipe(**SHORT), "cpu", 2) is None
+        train([own(hungry), job("ce")])
+    assert work.step_seconds([own(hungry), job("ce")], "cpu", 2) is None
 
 
 @pytest.mark.parametrize(
@@ -172,18 +176,19 @@ def test_a_full_memory_is_not_the_fault_of_a_loss():
     ],
 )
 def test_replayed_training_is_the_same_bit_for_bit(jobs, settings, monkeypatch):
-    recipe, jobs = Recipe(**{**SHORT, **settings}), [job(*told) for told in jobs]
+    recipe = SHORT.model_copy(update=settings)
+    jobs = [job(*facts, recipe=recipe) for facts in jobs]
     told = []
-    plain = train(jobs, recipe, on_step=lambda step, losses: told.append((step, losses)))
+    plain = train(jobs, on_step=lambda step, losses: told.append((step, losses)))
     tapes = []
     replay = graphs.replay
     monkeypatch.setattr(
         graphs, "replay", lambda step: replay(step, lambda call: tapes.append(Tape(call)) or tapes[-1])
     )
-    monkeypatch.setattr(steps, "nullcontext", graphs.Constants)  # as on a card
+    monkeypatch.setattr(steps, "nullcontext", Constants)  # as on a card
     monkeypatch.setattr(training, "reading", lambda device: 7)
     late = []
-    again = train(jobs, recipe, on_step=lambda step, losses: late.append((step, losses)))
+    again = train(jobs, on_step=lambda step, losses: late.append((step, losses)))
     assert len(tapes) == 1 and len(tapes[0].entries) > 50
     assert late == told
     for one, other in zip(plain, again, strict=True):
@@ -208,7 +213,7 @@ def test_what_happened_first_counts_though_losses_are_read_late(monkeypatch):
         return own(loss)
 
     monkeypatch.setattr(training, "reading", lambda device: 7)
-    first, then, _ = train([at(3, True), at(99, False), job("dice")], Recipe(**SHORT))
+    first, then, _ = train([at(3, True), at(99, False), job("dice")])
     assert first.not_finite_at == 3 and first.error is None and len(first.train_loss) == 3
     assert then.error is None and len(then.train_loss) == 30
 
@@ -217,7 +222,7 @@ def test_what_happened_first_counts_though_losses_are_read_late(monkeypatch):
         return logits.square().mean() if len(seen) < 6 else {}["nothing"]
 
     for beside in ([job("dice")], []):
-        late, *_ = train([own(functools.partial(fails, seen=[])), *beside], Recipe(**SHORT))
+        late, *_ = train([own(functools.partial(fails, seen=[])), *beside])
         step = 6 if beside else 4  # a lone cell is trained twice: calls 1, 3, 5 and 7
         assert late.error == f"KeyError in step {step}: 'nothing'" and len(late.train_loss) == step - 1
 
@@ -227,18 +232,16 @@ def test_a_cell_that_turns_not_finite_is_seen_at_its_step_though_losses_are_read
         return logits.square().mean() * torch.where(logits.square().mean() > 0, math.nan, 1.0)
 
     monkeypatch.setattr(training, "reading", lambda device: 7)
-    late, beside = train([own(bursts), job("dice")], Recipe(**SHORT))
+    late, beside = train([own(bursts), job("dice")])
     assert late.not_finite_at == 1 and len(late.train_loss) == 1
-    assert weights_hash(beside.weights) == weights_hash(
-        train([job("ce"), job("dice")], Recipe(**SHORT))[1].weights
-    )
+    assert weights_hash(beside.weights) == weights_hash(train([job("ce"), job("dice")])[1].weights)
 
 
 @pytest.mark.parametrize("beside", ["ce", "nan"])
 def test_a_recording_that_leaves_something_else_is_thrown_away(beside):
     """Also beside a cell whose weights are no numbers."""
     ruined = own(lambda logits, target, **_: logits.mean() * math.nan)
-    step = stepping([job("dice"), job("ce") if beside == "ce" else ruined], Recipe(**SHORT))
+    step = stepping([job("dice"), job("ce") if beside == "ce" else ruined])
     before = [value.clone() for value in step.state]
 
     def frozen(call):
@@ -260,14 +263,14 @@ def test_a_recording_that_leaves_something_else_is_thrown_away(beside):
     assert graphs.replay(step, Tape)
 
 
-def stepping(jobs, recipe, blocks=None, device="cpu"):
-    blocks = blocks or blocks_of(jobs, recipe, device)
-    starts = [blocks[own.data_name, own.seed].start for own in jobs]
-    stack = Stack(network_of(jobs[0], recipe), starts, device, recipe.precision)
+def stepping(jobs, blocks=None, device="cpu"):
+    blocks = blocks or blocks_of(jobs, device)
+    starts = [blocks[own.cell.block].start for own in jobs]
+    stack = Stack(network_of(jobs[0]), starts, device, jobs[0].cell.recipe.precision)
     if device != "cpu" and not torch.cuda.is_available():
         stack.draws = False  # a card that is not there has no generator to tell by
-    step = Step(stack, jobs, blocks, recipe)
-    step.aside = graphs.Constants()  # as on a card
+    step = Step(stack, jobs, blocks)
+    step.aside = Constants()  # as on a card
     return step
 
 
@@ -316,8 +319,9 @@ class Watch(TorchDispatchMode):
 def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spec, settings):
     """Tensors without contents on a card that need not be there: mixing devices, moving between them and
     asking for a value are errors. Gradients are left out."""
-    recipe, jobs = Recipe(**{**SHORT, **settings}), [job(loss, spec=spec) for loss in losses]
-    here = blocks_of(jobs, recipe, "cpu")
+    recipe = SHORT.model_copy(update=settings)
+    jobs = [job(loss, spec=spec, recipe=recipe) for loss in losses]
+    here = blocks_of(jobs, "cpu")
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
 
         def on_card(value):
@@ -329,7 +333,7 @@ def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spe
                 )
             return {name: on_card(part) for name, part in value.items()} if isinstance(value, dict) else value
 
-        step = stepping(jobs, recipe, {key: on_card(block) for key, block in here.items()}, "cuda")
+        step = stepping(jobs, {key: on_card(block) for key, block in here.items()}, "cuda")
         with mock.patch.object(torch.Tensor, "backward", lambda self, gradient=None: None):
             step(0)
             with Watch():
@@ -343,16 +347,17 @@ def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spe
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_GPU)
 def test_a_card_replays_what_it_trains_and_does_not_wait():
-    recipe, jobs = Recipe(**{**SHORT, "steps": 40}), [job("dice"), job("ce"), job("focal", 1)]
+    recipe = SHORT.model_copy(update={"steps": 40})
+    jobs = [job("dice", recipe=recipe), job("ce", recipe=recipe), job("focal", 1, recipe=recipe)]
     with graphs.own_stream("cuda"):
-        assert graphs.replay(stepping(jobs, recipe, device="cuda")) is not None
+        assert graphs.replay(stepping(jobs, device="cuda")) is not None
     with mock.patch.object(graphs, "replay", lambda step: None):
-        plain = train(jobs, recipe, device="cuda")
-    replayed = train(jobs, recipe, device="cuda")
+        plain = train(jobs, device="cuda")
+    replayed = train(jobs, device="cuda")
     for one, other in zip(plain, replayed, strict=True):
         assert other.train_loss[:5] == pytest.approx(one.train_loss[:5], rel=1e-3)
         assert other.train_loss[-1] < other.train_loss[0]
-    step = stepping(jobs, recipe, device="cuda")
+    step = stepping(jobs, device="cuda")
     step(0)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,13 +1,14 @@
 """Cells of a block start and go the same way; companions in a stack never change a cell's numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
-from lossbench.experiment.cells import Recipe
+from lossbench.catalogue.registry import get_dataset, get_loss
+from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.weights import weights_hash
 from lossbench.training.blocks import batch_order
 from lossbench.training.job import Job
@@ -18,9 +19,13 @@ SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8
 TINY = Recipe(steps=6, batch=4, widths=(4, 8), validations=2)
 
 
-def job(loss, seed=0):
-    spec = parse_loss(loss)
-    return Job(get_loss(spec), spec.needs, get_dataset(SPEC, seed), SPEC, seed)
+def job(loss, seed=0, recipe=TINY, spec=SPEC):
+    cell = Cell.of(spec, loss, seed, recipe)
+    return Job(cell, get_dataset(spec, seed), get_loss(cell.loss))
+
+
+def own(function, recipe=TINY):
+    return Job(Cell.of(SPEC, "ce", 0, recipe), get_dataset(SPEC, 0), function)
 
 
 def broken(logits, target, **_):
@@ -33,7 +38,7 @@ def raising(logits, target, **_):
 
 @pytest.fixture(scope="module")
 def pair():
-    return train([job("ce"), job("dice")], TINY)
+    return train([job("ce"), job("dice")])
 
 
 def test_cells_of_a_block_hold_the_same_certificate_and_learn_different_things(pair):
@@ -42,44 +47,42 @@ def test_cells_of_a_block_hold_the_same_certificate_and_learn_different_things(p
 
 
 def test_another_seed_changes_start_order_and_data():
-    one, two = (train([job("ce", seed)], TINY)[0].certificate for seed in (0, 1))
+    one, two = (train([job("ce", seed)])[0].certificate for seed in (0, 1))
     assert all(one[part] != two[part] for part in ("init", "order", "data"))
 
 
 @pytest.mark.parametrize("companions", [["ce", "focal"], ["tversky", "ce", "dice_ce", "ce_l1"], ["ce"]])
 def test_a_cell_is_bit_identical_whatever_it_is_stacked_with(pair, companions):
-    other = train([job("dice"), *map(job, companions)], TINY)[0]
+    other = train([job("dice"), *map(job, companions)])[0]
     assert weights_hash(other.weights) == weights_hash(pair[1].weights)
     assert other.train_loss == pair[1].train_loss
     assert all(np.array_equal(other.predictions[k], pair[1].predictions[k]) for k in other.predictions)
 
 
 def test_a_cell_is_bit_identical_beside_cells_of_another_seed(pair):
-    other = train([job("ce", 1), job("dice"), job("focal", 2)], TINY)[1]
+    other = train([job("ce", 1), job("dice"), job("focal", 2)])[1]
     assert weights_hash(other.weights) == weights_hash(pair[1].weights)
 
 
 def test_a_lone_cell_of_a_stacked_recipe_is_the_same_cell(pair):
-    assert weights_hash(train([job("dice")], TINY)[0].weights) == weights_hash(pair[1].weights)
+    assert weights_hash(train([job("dice")])[0].weights) == weights_hash(pair[1].weights)
 
 
 def test_training_twice_gives_the_same_bits(pair):
-    again = train([job("ce"), job("dice")], TINY)
+    again = train([job("ce"), job("dice")])
     assert [weights_hash(r.weights) for r in again] == [weights_hash(r.weights) for r in pair]
 
 
 def test_a_single_network_agrees_with_the_stack_over_the_first_steps():
     few = {"steps": 2, "batch": 4, "widths": (4, 8), "validations": 1, "learning_rate": 1e-3}
-    stacked = train([job("ce"), job("dice")], Recipe(**few))[1]
-    single = train([job("dice")], Recipe(**few, stacked=False))[0]
+    stacked = train([job(loss, 0, Recipe(**few)) for loss in ("ce", "dice")])[1]
+    single = train([job("dice", 0, Recipe(**few, stacked=False))])[0]
     assert stacked.train_loss == pytest.approx(single.train_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(("function", "mark"), [(broken, "not_finite_at"), (raising, "error")])
 def test_a_cell_that_fails_does_not_touch_its_neighbours(pair, function, mark):
-    bad = job("ce")
-    bad = Job(function, (), bad.data, bad.data_name, 0)
-    results = train([bad, job("dice")], TINY)
+    results = train([own(function), job("dice")])
     assert getattr(results[0], mark)
     assert weights_hash(results[1].weights) == weights_hash(pair[1].weights)
 
@@ -89,10 +92,9 @@ def test_a_loss_may_write_into_its_logits(pair):
         logits -= logits.detach().amax(1, keepdim=True)
         return torch.nn.functional.cross_entropy(logits, target)
 
-    data = job("dice").data
     for stacked in (True, False):
         recipe = TINY.model_copy(update={"stacked": stacked})
-        result = train([Job(careless, (), data, SPEC, 0)], recipe)[0]
+        result = train([own(careless, recipe)])[0]
         assert result.error is None and result.train_loss[-1] < result.train_loss[0]
 
 
@@ -106,10 +108,7 @@ def test_a_loss_that_fails_on_the_way_back_costs_its_own_cell_only(pair):
         def backward(ctx, gradient):
             raise RuntimeError("no way back")
 
-    data = job("dice").data
-    fails, dice = train(
-        [Job(lambda logits, target, **_: Fails.apply(logits), (), data, SPEC, 0), job("dice")], TINY
-    )
+    fails, dice = train([own(lambda logits, target, **_: Fails.apply(logits)), job("dice")])
     assert "in step 1: no way back" in fails.error
     assert weights_hash(dice.weights) == weights_hash(pair[1].weights)
 
@@ -119,7 +118,7 @@ def test_a_loss_may_give_a_plain_number_where_there_is_nothing_to_learn(pair):
         seen.append(1)
         return torch.tensor(0.0) if len(seen) == 2 else torch.nn.functional.cross_entropy(logits, target)
 
-    given, dice = train([Job(sometimes, (), job("dice").data, SPEC, 0), job("dice")], TINY)
+    given, dice = train([own(sometimes), job("dice")])
     assert given.error is None and given.train_loss[1] == given.grad_norm[1] == 0 < given.grad_norm[2]
     assert weights_hash(dice.weights) == weights_hash(pair[1].weights)
 
@@ -131,49 +130,44 @@ def test_a_loss_that_writes_into_what_it_is_given_spoils_its_own_copy(pair):
         class_frequency[:] = 9
         return torch.nn.functional.cross_entropy(logits, target)
 
-    _, ce, dice = train([Job(writes, (), job("dice").data, SPEC, 0), job("ce"), job("dice")], TINY)
-    for own, alone in ((ce, pair[0]), (dice, pair[1])):
-        assert weights_hash(own.weights) == weights_hash(alone.weights) and repr(own.curves) == repr(
-            alone.curves
-        )
+    _, ce, dice = train([own(writes), job("ce"), job("dice")])
+    for beside, alone in ((ce, pair[0]), (dice, pair[1])):
+        assert weights_hash(beside.weights) == weights_hash(alone.weights)
+        assert repr(beside.curves) == repr(alone.curves)
 
 
 def test_a_cell_that_turns_not_finite_is_scored_as_collapsed():
-    bad = job("ce")
-    bad = Job(broken, (), bad.data, bad.data_name, 0)
-    result = train([bad], TINY)[0]
-    record = score(bad, result, TINY.steps)
+    bad = own(broken)
+    result = train([bad])[0]
+    record = score(bad, result)
     assert (record["outcome"], record["collapse"], record["collapse_step"]) == ("collapsed", "not_finite", 1)
     assert record["metrics"]["dice@0.5"] == 0 and record["metrics"]["missed@0.5"] == 1
 
 
 def test_clipping_limits_each_cell_by_itself():
     recipe = TINY.model_copy(update={"clip": 1e-3, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0})
-    one = train([job("ce"), job("dice")], recipe)[1]
-    two = train([job("dice"), job("wce"), job("focal")], recipe)[0]
+    one = train([job(loss, 0, recipe) for loss in ("ce", "dice")])[1]
+    two = train([job(loss, 0, recipe) for loss in ("dice", "wce", "focal")])[0]
     assert weights_hash(one.weights) == weights_hash(two.weights)
 
 
 def test_a_cell_with_its_own_learning_rate_is_the_cell_of_a_recipe_with_that_rate(pair):
-    data = job("dice").data
-    other = Job(get_loss("dice"), (), data, SPEC, 0, learning_rate=0.001)
-    mixed = train([job("ce"), other, job("dice")], TINY)
-    alone = train([job("dice")], TINY.model_copy(update={"learning_rate": 0.001}))[0]
+    dice = job("dice")
+    other = replace(dice, cell=replace(dice.cell, learning_rate=0.001))
+    mixed = train([job("ce"), other, dice])
+    alone = train([job("dice", 0, TINY.model_copy(update={"learning_rate": 0.001}))])[0]
     assert weights_hash(mixed[1].weights) == weights_hash(alone.weights)
     assert weights_hash(mixed[2].weights) == weights_hash(pair[1].weights)
 
 
 def test_three_dimensions_and_boundary_maps_train():
     spec = "scenes(dims=3, foreground=0.1, size=16, n_train=4, n_val=2, n_test=2)"
-    data = get_dataset(spec, 0)
+    recipe = Recipe(steps=2, batch=2, widths=(4, 8), validations=1)
 
     def surface(logits, target, distance_map=None, **_):
         return (logits.softmax(1) * distance_map).mean()
 
-    results = train(
-        [Job(surface, ("distance_map",), data, spec, 0)],
-        Recipe(steps=2, batch=2, widths=(4, 8), validations=1),
-    )
+    results = train([replace(job("boundary", 0, recipe, spec), loss=surface)])
     assert results[0].error is None and all(map(math.isfinite, results[0].train_loss))
 
 
@@ -204,7 +198,7 @@ def test_the_terms_of_the_decomposition_add_up_and_the_posterior_cannot_be_beate
         size >= -1e-9 and match >= -1e-6
         for size, match in zip(curves["size_ce"], curves["match_ce"], strict=True)
     )
-    metrics = score(job("ce"), pair[0], TINY.steps)["metrics"]
+    metrics = score(job("ce"), pair[0])["metrics"]
     assert metrics["nll"] >= metrics["nll_bayes"] and metrics["dice@0.5"] <= metrics["dice_bayes_dice"]
 
 
@@ -216,13 +210,11 @@ def test_stacked_and_single_cells_reach_the_same_scores_over_seeds():
     alone = longer.model_copy(update={"stacked": False})
     scores = {"stack": [], "single": []}
     for seed in range(10):
-        jobs = [job("dice", seed), job("ce", seed)]
-        together, apart = train(jobs, longer), [train([one], alone)[0] for one in jobs]
-        for kind, found in (("stack", together), ("single", apart)):
-            scores[kind] += [
-                score(one, trained, 60)["metrics"]["dice@0.5"]
-                for one, trained in zip(jobs, found, strict=True)
-            ]
+        for kind, recipe in (("stack", longer), ("single", alone)):
+            jobs = [job("dice", seed, recipe), job("ce", seed, recipe)]
+            results = train(jobs) if recipe.stacked else [train([one])[0] for one in jobs]
+            for one, trained in zip(jobs, results, strict=True):
+                scores[kind].append(score(one, trained)["metrics"]["dice@0.5"])
     gap = np.subtract(scores["stack"], scores["single"])
     assert np.mean(scores["stack"]) > 0.5  # they have learnt
     assert abs(gap.mean()) < 3 * gap.std(ddof=1) / np.sqrt(len(gap)) + 1e-6
@@ -232,8 +224,8 @@ def test_stacked_and_single_cells_reach_the_same_scores_over_seeds():
 def test_half_precision_is_another_recipe_and_trains():
     half = TINY.model_copy(update={"precision": "bfloat16"})
     assert half.digest != TINY.digest
-    found = train([job("ce"), job("dice")], half)
-    whole = train([job("ce"), job("dice")], TINY)
+    found = train([job(loss, 0, half) for loss in ("ce", "dice")])
+    whole = train([job("ce"), job("dice")])
     for one, other in zip(found, whole, strict=True):
         assert all(value.dtype == other.weights[name].dtype for name, value in one.weights.items())
         assert 0 < max(abs(a - b) for a, b in zip(one.train_loss, other.train_loss, strict=True)) < 0.05
@@ -241,3 +233,8 @@ def test_half_precision_is_another_recipe_and_trains():
 
 def test_a_recipe_field_that_came_later_leaves_old_records_valid():
     assert Recipe().digest == "5f1eb79d"
+
+
+def test_jobs_of_two_recipes_are_not_trained_together():
+    with pytest.raises(ValueError, match="one recipe"):
+        train([job("ce"), job("ce", 0, TINY.model_copy(update={"steps": 7}))])

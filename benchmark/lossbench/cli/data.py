@@ -1,13 +1,22 @@
-"""``lossbench data``: list, fetch, verify and inspect data sets."""
+"""``lossbench data``: list, fetch, verify and inspect data sets.
+
+Commands first, then what they do as functions that return plain data, then how that looks."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from lossbench.base.errors import UserError, nearest
+from lossbench.data import hashes, sources
+
+Progress = Callable[[str, float, float], None]  # (what, done, total)
 
 app = typer.Typer(help="Public data sets and your own.", no_args_is_help=True)
 
@@ -21,9 +30,7 @@ def list_() -> None:
     """The public sets: what is here, how large, under which licence."""
     from rich.console import Console
 
-    from lossbench.cli import datasets
-
-    Console().print(datasets.render_list(datasets.list_sets()))
+    Console().print(render_list(list_sets()))
 
 
 @app.command()
@@ -31,22 +38,18 @@ def fetch(names: Sets = None) -> None:
     """Download data sets from their official repositories and check every file; an interrupted download goes
     on where it was.
     """
-    from lossbench.cli import datasets
-
     with _progress() as advance:
-        for name in datasets.resolve(names or []):
-            status = datasets.fetch(name, say=print, progress=advance)
+        for name in named(names or []):
+            status = fetch_set(name, say=print, progress=advance)
             print(f"{name}: {status.state} in {status.folder}")
 
 
 @app.command()
 def verify(names: Sets = None) -> None:
     """Hash every file of data sets again; the first damaged or missing one is named."""
-    from lossbench.cli import datasets
-
     with _progress() as advance:
-        for name in datasets.resolve(names or [s.name for s in datasets.list_sets() if s.state != "absent"]):
-            facts = datasets.verify(name, progress=advance)
+        for name in named(names or [s.name for s in list_sets() if s.state != "absent"]):
+            facts = verify_set(name, progress=advance)
             print(f"{name}: {facts['files']} files as registered, in {facts['folder']}")
 
 
@@ -59,14 +62,14 @@ def inspect(
     """Print what was understood of your data, what is suspicious, and an experiment file to start from."""
     from rich.console import Console
 
-    from lossbench.cli import datasets
+    from lossbench.data import inspection
 
-    Console().print(datasets.render_inspection(datasets.inspect(str(path))))
+    Console().print(render_inspection(inspection.inspect(str(path))))
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, float, float], None]]:
-    """Give a callback ``(what, done, total)`` that moves a bar on a terminal and says nothing elsewhere."""
+def _progress() -> Iterator[Progress]:
+    """Give a callback that moves a bar on a terminal and says nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -89,3 +92,151 @@ def _progress() -> Iterator[Callable[[str, float, float], None]]:
             bars.update(rows[what], completed=done, total=total)
 
         yield advance
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """One public set as ``lossbench data list`` shows it; ``state`` is 'ready', 'incomplete' or 'absent'."""
+
+    name: str
+    title: str
+    state: str
+    folder: str
+    megabytes: float
+    licence: str
+    citation: str
+    url: str
+    by_name_only: bool
+
+
+def list_sets() -> list[Status]:
+    """Return the public sets with what is here of them (files are counted, not hashed)."""
+    return [_status(source) for source in sources.SOURCES.values()]
+
+
+def _status(source: Any) -> Status:
+    """Return what is here of one source of ``data.fetch``."""
+    folder = sources.raw_folder(source.name)
+    state = "absent" if folder is None else "incomplete" if sources.absent(source.name, folder) else "ready"
+    return Status(
+        name=source.name,
+        title=source.title,
+        state=state,
+        folder=str(folder or ""),
+        megabytes=round(source.size / 1e6, 1),
+        licence=source.licence,
+        citation=source.citation,
+        url=source.url,
+        by_name_only=source.consent,
+    )
+
+
+def named(names: list[str]) -> list[str]:
+    """Return the sets that the words on the command line mean; 'all' means every set with permission for any
+    use, the others go by name.
+    """
+    chosen: list[str] = []
+    for name in names:
+        if name == "all":
+            chosen += [source.name for source in sources.SOURCES.values() if not source.consent]
+        elif name in sources.SOURCES:
+            chosen.append(name)
+        else:
+            raise UserError(
+                f"no public data set is called '{name}'{nearest(name, [*sources.SOURCES, 'all'])}"
+            )
+    if not names:
+        raise UserError(
+            "name the sets to fetch, or 'all' for those that ask for no consent; there are: "
+            f"{', '.join(sources.SOURCES)}"
+        )
+    return list(dict.fromkeys(chosen))
+
+
+def terms(name: str) -> str:
+    """Return the licence and the citation of a set, to be shown before its first download."""
+    source = sources.get_source(name)
+    limits = "\nUse it within these terms; it is fetched only because you named it." if source.consent else ""
+    return (
+        f"{source.title} ({source.size / 1e6:.0f} MB)\nfrom {source.url}\nlicence: "
+        f"{source.licence}\ncite: {source.citation}{limits}"
+    )
+
+
+def fetch_set(
+    name: str,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda what, done, total: None,
+) -> Status:
+    """Download what is missing of a set, after saying its terms, check every file, and return its status."""
+    from lossbench.data import fetch as download
+
+    source = sources.get_source(name)
+    folder = sources.raw_folder(name)
+    if folder is None or sources.absent(name, folder):
+        say(terms(name))
+        download.fetch(name, progress=progress)
+    hashes.check(name)
+    return _status(source)
+
+
+def verify_set(name: str, *, progress: Progress = lambda what, done, total: None) -> dict[str, Any]:
+    """Hash every file of a set again and return ``{name, folder, files}``; the first damaged or missing file
+    raises UserError naming it.
+    """
+    total = len(sources.get_source(name).files)
+    count = 0
+
+    def seen(number: int) -> None:
+        nonlocal count
+        count += number
+        progress(f"checking {name}", count, total)
+
+    folder = hashes.check(name, again=True, seen=seen)
+    return {"name": name, "folder": str(folder), "files": count}
+
+
+def render_list(sets: list[Status]) -> Any:
+    """Return a rich table of the public sets."""
+    from rich.table import Table
+
+    table = Table(title="Public data sets", title_justify="left")
+    for column in ("name", "what", "MB", "state", "licence"):
+        table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
+    colours = {"ready": "green", "incomplete": "yellow", "absent": "dim"}
+    for item in sets:
+        title = item.title.split(" (")[0]
+        licence = re.split(r" \(|[;,]", item.licence)[0]
+        licence += " [dim](by name only)[/]" if item.by_name_only else ""
+        state = f"[{colours[item.state]}]{item.state}[/]"
+        table.add_row(item.name, title, f"{item.megabytes:g}", state, licence)
+    return table
+
+
+def render_inspection(facts: dict[str, Any]) -> Any:
+    """Return what ``inspect`` found as rich text: what was understood, the classes, what is suspicious, and
+    an experiment to start from.
+    """
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.syntax import Syntax
+    from rich.table import Table
+
+    table = Table(title="Classes", title_justify="left")
+    for column in ("id", "name", "pixels", "images with it", "median object (px)"):
+        table.add_column(column, justify="right" if column != "name" else "left")
+    for row in facts["classes"]:
+        size = "" if row["median_object"] is None else f"{row['median_object']:g}"
+        table.add_row(str(row["id"]), row["name"], f"{row['fraction']:.4%}", f"{row['present']:.1%}", size)
+    understood = f"{escape(facts['layout'])}, {facts['pairs']} pairs, {escape(facts['sizes'])}"
+    warnings = [f"[yellow]![/] {escape(text)}" for text in facts["suspicious"]] or ["nothing suspicious"]
+    return Group(
+        f"[bold]{escape(facts['path'])}[/]: {understood}",
+        escape(facts["split"]),
+        table,
+        *warnings,
+        "",
+        "An experiment to start from:",
+        Syntax(facts["experiment"], "toml", background_color="default"),
+    )

@@ -1,109 +1,218 @@
-"""Options that say where a sweep trains; checked together, before anything starts."""
+"""Options that several commands share, in groups: a command takes a group, its user types single options.
+
+Each option is listed once, as a field of its group, and checked before anything starts.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from lossbench.base.errors import UserError
-from lossbench.sweep import work
+from lossbench.engine.tasks import STACK, EngineOptions
+from lossbench.experiment.cells import Experiment
 
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Worker processes (default: one a core).")
+With = Annotated[
+    list[Path] | None,
+    typer.Option("--with", help="A Python file with losses of your own (@loss); may be repeated."),
 ]
 
-Serial = Annotated[bool, typer.Option("--serial", help="Train in this process, one stack after the other.")]
-
-Cluster = Annotated[
-    str | None, typer.Option("--cluster", help="A TOML file that describes a batch system (dask-jobqueue).")
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")
 ]
 
-Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Address or scheduler file of a running Dask cluster.")
+Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
+
+Existing = Annotated[
+    Path | None,
+    typer.Option("--results", help="Folder of results (default: results; without any, the committed study)."),
 ]
 
-Gpus = Annotated[
-    str | None, typer.Option("--gpus", help="Train on graphics cards: how many (2), or which (0,1).")
-]
 
-PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Workers that share each card of --gpus.")]
+def grouped(command: Callable) -> Callable:
+    """Return a command whose parameters of a dataclass type are typed option by option, as typer sees it."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name not in groups:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        group = groups[parameter.name]
+        own = get_type_hints(group, include_extras=True)
+        for field in dataclasses.fields(group):
+            option = {"default": field.default, "annotation": own[field.name]}
+            parameters.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, **option))
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
 
-Device = Annotated[str | None, typer.Option("--device", help="cpu (default) or cuda; --gpus means cuda.")]
+    @functools.wraps(command)
+    def typed(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+        return command(**given)
 
-Size = Annotated[
-    str | None,
-    typer.Option(
-        "--stack", help="Cells trained together: a number, or auto to try (default: 4; auto on cards)."
-    ),
-]
-
-TimeLimit = Annotated[
-    float | None,
-    typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up."),
-]
-
-Logs = Annotated[Path | None, typer.Option("--logs", help="Folder for what workers and jobs print.")]
+    typed.__signature__ = inspect.Signature(parameters)
+    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return typed
 
 
-def options(
-    workers: int | None = None,
-    serial: bool = False,
-    cluster: str | None = None,
-    scheduler: str | None = None,
-    gpus: str | None = None,
-    per_gpu: int = 1,
-    device: str | None = None,
-    stack: str | None = None,
-    time_limit: float | None = None,
-    logs: Path | None = None,
-) -> dict[str, Any]:
-    """Return the options of ``sweep.run``; UserError when two of them contradict each other, or there is no
-    such card.
-    """
-    places = {"--serial": serial, "--cluster": cluster, "--scheduler": scheduler, "--gpus": gpus}
-    given = [name for name, value in places.items() if value]
-    if len(given) > 1:
-        raise UserError(f"{given[0]} and {given[1]} name two places to train at; give one of them")
-    if workers is not None and given and (scheduler or gpus or cluster):
-        where = {
-            "--gpus": "--per-gpu sets how many share a card",
-            "--cluster": "the file's 'jobs' and 'cores' set it",
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which experiment, and what the command line changes of it."""
+
+    experiment: Annotated[
+        str, typer.Argument(help="An experiment file, or the name of one that ships: quick, smoke, paper.")
+    ] = "quick"
+    with_: With = None
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Your images and masks (a path), or a data set spec.")
+    ] = None
+    loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--loss", help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated."
+        ),
+    ] = None
+
+    def resolve(self, seeds: int | None = None, tuning: bool = False) -> Experiment:
+        """Read the experiment; UserError with all that is wrong with it."""
+        from lossbench.experiment.reading import read_experiment
+
+        files = own_files(self.with_)
+        return read_experiment(
+            self.experiment,
+            files,
+            data=tuple(_data_spec(text, files) for text in self.data or ()),
+            seeds=seeds,
+            add_losses=tuple(self.loss or ()),
+            tuning=tuning,
+        )
+
+
+def own_files(given: list[Path] | None) -> tuple[str, ...]:
+    """Return the user's own files as typed; UserError where one is not there."""
+    for file in given or ():
+        if not file.is_file():
+            raise UserError(f"--with {file}: there is no such file")
+    return tuple(map(str, given or ()))
+
+
+def _data_spec(text: str, files: tuple[str, ...]) -> str:
+    """Return a spec for what the user typed after --data: a path becomes folder(path=...)."""
+    from lossbench.catalogue.registry import datasets
+
+    path = Path(text).expanduser()
+    if text.strip() and path.exists():
+        return f"folder(path={str(path.resolve())!r})"
+    if "(" in text or text in datasets(files):
+        return text
+    raise UserError(
+        f"--data {text}: there is no such folder or file, and it names no data set; 'lossbench data "
+        "list' shows the sets"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where to train, as typed."""
+
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Worker processes (default: one a core).")
+    ] = None
+    serial: Annotated[
+        bool, typer.Option("--serial", help="Train in this process, one stack after the other.")
+    ] = False
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", help="A TOML file that describes a batch system (dask-jobqueue)."),
+    ] = None
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Address or scheduler file of a running Dask cluster.")
+    ] = None
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", help="Train on graphics cards: how many (2), or which (0,1).")
+    ] = None
+    per_gpu: Annotated[
+        int, typer.Option("--per-gpu", min=1, help="Workers that share each card of --gpus.")
+    ] = 1
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu (default) or cuda; --gpus means cuda.")
+    ] = None
+    stack: Annotated[
+        str | None,
+        typer.Option(
+            "--stack", help="Cells trained together: a number, or auto to try (default: 4; auto on cards)."
+        ),
+    ] = None
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up."),
+    ] = None
+    logs: Annotated[Path | None, typer.Option("--logs", help="Folder for what workers and jobs print.")] = (
+        None
+    )
+
+    def options(self) -> EngineOptions:
+        """Return what the engine takes; UserError when two options contradict each other, or there is no such
+        card.
+        """
+        self._check()
+        device = "cuda" if self.gpus is not None else self.device or "cpu"
+        return EngineOptions(
+            workers=self.workers,
+            serial=self.serial,
+            cluster=self.cluster,
+            scheduler=self.scheduler,
+            gpus=() if self.gpus is None else slots(self.gpus),
+            per_gpu=self.per_gpu,
+            device=device,
+            stack=_stack(self.stack or (str(STACK) if device == "cpu" else "auto")),
+            time_limit=self.time_limit,
+            logs=self.logs,
+        )
+
+    def _check(self) -> None:
+        places = {
+            "--serial": self.serial,
+            "--cluster": self.cluster,
+            "--scheduler": self.scheduler,
+            "--gpus": self.gpus,
         }
-        raise UserError(
-            f"--workers counts processes of this machine; with {given[0]}, "
-            f"{where.get(given[0], 'the scheduler has its own')}"
-        )
-    if serial and time_limit is not None:
-        raise UserError(
-            "--time-limit does nothing with --serial: a stack is stopped by ending its worker "
-            "process; leave one of the two out"
-        )
-    if serial and logs is not None:
-        raise UserError(
-            "--logs does nothing with --serial: there are no workers, everything is printed here; "
-            "leave one of the two out"
-        )
-    if device not in (None, "cpu", "cuda"):
-        raise UserError(f"--device {device}: must be cpu or cuda")
-    if gpus is None and per_gpu != 1:
-        raise UserError("--per-gpu needs --gpus, which says on which cards")
-    if gpus is not None and device == "cpu":
-        raise UserError("--gpus and --device cpu contradict each other; leave one of the two out")
-    if device == "cuda" and gpus is None and not (cluster or scheduler):
-        _visible("--device cuda")
-    cards = () if gpus is None else slots(gpus)
-    device = "cuda" if gpus is not None else device or "cpu"
-    return {
-        "workers": workers, "serial": serial, "cluster": cluster, "scheduler": scheduler, "gpus": cards, "per_gpu": per_gpu,
-        "device": device, "size": _size(stack or (str(work.CPU) if device == "cpu" else "auto")), "time_limit": time_limit, "logs": logs,
-    }  # fmt: skip
+        given = [name for name, value in places.items() if value]
+        if len(given) > 1:
+            raise UserError(f"{given[0]} and {given[1]} name two places to train at; give one of them")
+        if self.workers is not None and given and not self.serial:
+            instead = {
+                "--gpus": "--per-gpu sets how many share a card",
+                "--cluster": "the file's 'jobs' and 'cores' set it",
+                "--scheduler": "the scheduler has its own",
+            }
+            what = f"--workers counts processes of this machine; with {given[0]}"
+            raise UserError(f"{what}, {instead[given[0]]}")
+        if self.serial and self.time_limit is not None:
+            why = "a stack is stopped by ending its worker process"
+            raise UserError(f"--time-limit does nothing with --serial: {why}; leave one of the two out")
+        if self.serial and self.logs is not None:
+            why = "there are no workers, everything is printed here"
+            raise UserError(f"--logs does nothing with --serial: {why}; leave one of the two out")
+        if self.device not in (None, "cpu", "cuda"):
+            raise UserError(f"--device {self.device}: must be cpu or cuda")
+        if self.gpus is None and self.per_gpu != 1:
+            raise UserError("--per-gpu needs --gpus, which says on which cards")
+        if self.gpus is not None and self.device == "cpu":
+            raise UserError("--gpus and --device cpu contradict each other; leave one of the two out")
+        if self.device == "cuda" and self.gpus is None and not (self.cluster or self.scheduler):
+            _visible("--device cuda")
 
 
-def _size(text: str) -> int | None:
+def _stack(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or not 2 <= int(text) <= 10_000:
@@ -118,12 +227,8 @@ def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple
     Indices count the cards that this process may use, so that a share given by a batch system is kept.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if (
-        not words
-        or not all(word.isdecimal() for word in words)
-        or len(set(words)) < len(words)
-        or text.strip() == "0"
-    ):
+    numbers = all(word.isdecimal() for word in words) and text.strip() != "0"
+    if not words or not numbers or len(set(words)) < len(words):
         raise UserError(
             f"--gpus {text}: write how many cards (2), or which ones (0,1; or 0, with a comma for "
             "card 0 alone)"
@@ -132,10 +237,8 @@ def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple
     wanted = [int(word) for word in words] if "," in text else list(range(int(text)))
     if max(wanted) >= len(there):
         last = f"0 to {len(there) - 1}" if len(there) > 1 else "0"
-        raise UserError(
-            f"--gpus {text}: this machine has {len(there)} usable graphics "
-            f"card{'s' * (len(there) > 1)}, number {last}"
-        )
+        cards = f"{len(there)} usable graphics card{'s' * (len(there) > 1)}"
+        raise UserError(f"--gpus {text}: this machine has {cards}, number {last}")
     return tuple(there[number] for number in wanted)
 
 
@@ -145,11 +248,8 @@ def _visible(option: str) -> list[str]:
 
     count = torch.cuda.device_count()
     if not count:
-        why = (
-            "this torch is built for processors alone"
-            if torch.version.cuda is None and torch.version.hip is None
-            else "torch sees none"
-        )
+        no_gpu_build = torch.version.cuda is None and torch.version.hip is None
+        why = "this torch is built for processors alone" if no_gpu_build else "torch sees none"
         raise UserError(
             f"{option}: there is no usable graphics card here ({why}); leave the option out to train "
             "on the processor"

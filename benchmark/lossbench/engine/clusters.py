@@ -1,4 +1,5 @@
-"""How the engine gets a Dask cluster: on this machine, through a batch system, or one that exists already.
+"""How the engine gets its Dask workers: on this machine, through a batch system, or from a scheduler that
+exists already; and how it gives them back.
 
 The settings below are those that a sweep needs; each answers a trap that lost cells in trials."""
 
@@ -14,16 +15,73 @@ import signal
 import time
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.engine import worker
+from lossbench.engine.tasks import EngineOptions
 
 NOISY = ("distributed", "tornado", "asyncio", "dask_jobqueue")
 
+SILENT = logging.CRITICAL + 1
+
+# Jobs in a row that ended, or were refused, with no worker alive: then the sweep ends with the reason.
+FAILURES = 3
+
+LINES = 3  # last lines of a job that are shown
+
+_LONGEST = 60.0  # seconds until a failed job is replaced, at most
+
 _CONNECT = 15  # seconds until a scheduler that does not answer is called unreachable
+
+PRELOAD = worker.__name__  # what Dask imports in a worker process before anything else
+
+
+@dataclass
+class Connection:
+    """A Dask client of the wanted workers, and what was started for it."""
+
+    text: str  # which workers, for people
+    client: Any = None
+    cluster: Any = None
+    watch: Watch | None = None  # over the jobs of a batch system
+
+    def look(self) -> None:
+        """Raise NoWorkers when jobs are submitted again and again and no worker comes of it."""
+        if self.watch:
+            self.watch.look(self.cluster)
+
+    def close(self) -> None:
+        """Close all, whatever state it is in; nothing that goes wrong here can cost a record."""
+        if self.cluster is not None:
+            stop_now(self.cluster)
+        for thing in (self.client, self.cluster):
+            if thing is not None:
+                with contextlib.suppress(Exception):
+                    thing.close(timeout=10)
+
+
+@contextlib.contextmanager
+def connected(options: EngineOptions) -> Iterator[Connection]:
+    """A connection to the workers that the options ask for; closed afterwards, and with it all that was
+    started for it.
+    """
+    from distributed import Client
+
+    connection = None
+    try:
+        with interrupts_blocked():
+            connection = CONNECT[options.launcher](options)
+            if connection.client is None:
+                connection.client = Client(connection.cluster, set_as_default=False)
+        yield connection
+    finally:
+        with interrupts_blocked():
+            if connection is not None:
+                connection.close()
 
 
 def settings(deaths: int, local: bool = True) -> dict[str, Any]:
@@ -55,7 +113,7 @@ def quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in NOISY]
     before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+        logger.setLevel(SILENT)
     try:
         yield
     finally:
@@ -78,50 +136,51 @@ def interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def local(workers: int, gpus: tuple[int | str, ...] = (), per_gpu: int = 1, logs: Path | None = None) -> Any:
+def local(options: EngineOptions) -> Connection:
     """Start one single-threaded process a core, or ``per_gpu`` processes on each GPU, on the loopback
     interface only.
     """
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Nanny, Scheduler
 
-    no_dashboard = {
-        "dashboard": False,
-        "dashboard_address": "127.0.0.1:0",
-    }  # without an address it would take port 8787
-    base = {
-        "host": "127.0.0.1",
-        "nthreads": 1,
-        "memory_limit": 0,
-        "preload": ["lossbench.engine.worker"],
-        **no_dashboard,
-    }
-    base |= {"silence_logs": logging.CRITICAL + 1}
-    env = {**worker.ENVIRONMENT, **({worker.LOG_FOLDER: str(logs)} if logs else {})}
-    slots = [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus for _ in range(per_gpu)] or [{}] * workers
-    spec = {n: {"cls": Nanny, "options": {**base, "env": {**env, **slot}}} for n, slot in enumerate(slots)}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, **no_dashboard}}
-    options = {
-        "workers": spec,
-        "scheduler": scheduler,
-        "silence_logs": logging.CRITICAL + 1,
-        "name": "lossbench",
-    }
+    # Without an address the dashboard would take port 8787 though it is off.
+    common = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    process = {**common, "nthreads": 1, "memory_limit": 0, "preload": [PRELOAD], "silence_logs": SILENT}
+    env = dict(worker.ENVIRONMENT)
+    if options.logs:
+        env[worker.LOG_FOLDER] = str(options.logs)
+    slots = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in options.gpus for _ in range(options.per_gpu)]
+    slots = slots or [{}] * options.workers
+    spec = {n: {"cls": Nanny, "options": {**process, "env": env | slot}} for n, slot in enumerate(slots)}
+    cluster = _spec_cluster(
+        workers=spec,
+        scheduler={"cls": Scheduler, "options": {**common, "port": 0}},
+        silence_logs=SILENT,
+        name="lossbench",
+    )
+    text = f"{len(slots)} worker{'s' * (len(slots) != 1)} on this machine"
+    return Connection(text + f", {options.per_gpu} a GPU" * bool(options.gpus), cluster=cluster)
+
+
+def _spec_cluster(**facts: Any) -> Any:
+    from distributed import SpecCluster
+
     try:
-        return SpecCluster(**options)
+        return SpecCluster(**facts)
     except (RuntimeError, OSError):
         pass  # a worker died while it started: once more
     try:
-        return SpecCluster(**options)
+        return SpecCluster(**facts)
     except (RuntimeError, OSError) as error:
         raise UserError(f"the workers on this machine did not start: {worker.sentence(error)}") from None
 
 
-def from_file(path: str | Path, logs: Path | None = None) -> tuple[Any, Watch]:
+def from_file(engine: EngineOptions) -> Connection:
     """Start the cluster of a TOML file: ``type`` is a class of dask-jobqueue, ``jobs`` how many jobs to keep
     alive.
 
     What jobs print goes to ``logs``, else to the file's ``log_directory``, else to a folder in the user's
-    cache. The watch that is returned knows which jobs came to nothing."""
+    cache."""
+    path = engine.cluster
     options = _read(Path(path))
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -129,9 +188,8 @@ def from_file(path: str | Path, logs: Path | None = None) -> tuple[Any, Watch]:
 
         signal.signal(signal.SIGINT, before)  # importing it makes Ctrl-C a silent exit
     except ImportError:
-        raise UserError(
-            f"{path}: a batch system needs dask-jobqueue: pip install 'lossbench[cluster]'"
-        ) from None
+        need = "a batch system needs dask-jobqueue: pip install 'lossbench[cluster]'"
+        raise UserError(f"{path}: {need}") from None
     known = sorted(n for n in vars(dask_jobqueue) if n.endswith("Cluster") and n != "JobQueueCluster")
     kind, count, tls = options.pop("type", None), options.pop("jobs", 1), options.pop("tls", None)
     if kind not in known:
@@ -139,47 +197,40 @@ def from_file(path: str | Path, logs: Path | None = None) -> tuple[Any, Watch]:
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise UserError(f"{path}: jobs: must be a whole number of 1 or more (got {count!r})")
     options.setdefault("cores", 1)
-    options.setdefault(
-        "processes", options["cores"]
-    )  # one thread a process: the thread count is part of the protocol
+    # One thread a process: the thread count is part of the protocol.
+    options.setdefault("processes", options["cores"])
     if options["processes"] != options["cores"]:
-        ask = (
-            "a worker has one thread; ask for further processors with job_cpu or the system's own directives"
+        raise UserError(
+            f"{path}: cores: must equal processes ({options['processes']}): a worker has one thread; ask for "
+            "further processors with job_cpu or the system's own directives"
         )
-        raise UserError(f"{path}: cores: must equal processes ({options['processes']}): {ask}")
     exports = [f"export {name}={value}" for name, value in worker.ENVIRONMENT.items()]
     exports += [f"export DASK_DISTRIBUTED__WORKER__{name}=False" for name in ("DAEMON", "PROFILE__ENABLED")]
     options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
-    options["worker_extra_args"] = [
-        *options.get("worker_extra_args", []),
-        "--preload",
-        "lossbench.engine.worker",
-    ]
+    options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--preload", PRELOAD]
     if tls is not False:
         options |= _encryption(path, required=tls is True)
     options["scheduler_options"] = {"dashboard_address": ":0", **options.get("scheduler_options", {})}
-    folder = Path(logs or options.get("log_directory") or _own_folder("jobs")).expanduser().resolve()
+    folder = engine.logs or options.get("log_directory") or _own_folder("jobs")
+    folder = Path(folder).expanduser().resolve()
     options["log_directory"] = str(folder)
-    options.setdefault("silence_logs", logging.CRITICAL + 1)
+    options.setdefault("silence_logs", SILENT)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         watch, base = Watch(path, folder), getattr(dask_jobqueue, kind)
         cluster = base(job_cls=watch.of(base.job_cls), **options)
-        cluster.adapt(
-            minimum_jobs=count, maximum_jobs=count, interval="1s"
-        )  # scale() would never replace a killed job
+        # scale() would never replace a killed job.
+        cluster.adapt(minimum_jobs=count, maximum_jobs=count, interval="1s")
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{path}: {kind} did not start: {worker.sentence(error)}") from None
-    return cluster, watch
+    return Connection(f"jobs submitted by {kind}; waiting", cluster=cluster, watch=watch)
 
 
-def existing(address: str | Path) -> Any:
-    """Return a client of a Dask scheduler: its address (``tcp://host:8786``) or the path of its scheduler
-    file.
-    """
+def existing(engine: EngineOptions) -> Connection:
+    """Connect to a Dask scheduler by its address (``tcp://host:8786``) or the path of its scheduler file."""
     from distributed import Client
 
-    text = str(address)
+    text = str(engine.scheduler)
     if "://" in text or (":" in text and not Path(text).exists()):
         options = {"address": text}
     elif Path(text).is_file():
@@ -198,7 +249,10 @@ def existing(address: str | Path) -> Any:
         raise UserError(
             f"--scheduler {text}: its workers run {threads} threads each; start them with --nthreads 1"
         )
-    return client
+    return Connection(f"{len(client.nthreads())} workers of a running Dask scheduler", client=client)
+
+
+CONNECT = {"local": local, "cluster": from_file, "scheduler": existing}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -211,7 +265,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _encryption(path: str | Path, required: bool) -> dict[str, Any]:
-    """Certificates for one run: a Dask scheduler has no password, anybody on the network could send it work."""
+    """Certificates for one run: a Dask scheduler has no password, anybody on the network could use it."""
     try:
         import cryptography  # noqa: F401
     except ImportError:
@@ -249,30 +303,6 @@ def stop_now(cluster: Any) -> None:
         cluster.sync(stop)
 
 
-def close(cluster: Any, client: Any) -> None:
-    """Close both, whatever state they are in; nothing that goes wrong here can cost a record."""
-    if cluster is not None:
-        stop_now(cluster)
-    for thing in (client, cluster):
-        if thing is not None:
-            with contextlib.suppress(Exception):
-                thing.close(timeout=10)
-
-
-# --- Jobs of a batch system that end before a worker arrives: noticed, replaced with patience, and told
-# in the job's own last words. Dask submits jobs and waits for their workers; it never asks the batch
-# system what became of a job. So each job says itself where it prints to and that it has ended, by two
-# lines at the start of its script, whatever the batch system is; a refused submission speaks for itself.
-
-FAILURES = (
-    3  # jobs in a row that ended, or were refused, with no worker alive: then the sweep ends with the reason
-)
-
-LINES = 3  # last lines of a job that are told
-
-_LONGEST = 60.0  # seconds until a failed job is replaced, at most
-
-
 class NoWorkers(UserError):
     """The batch system takes jobs, or refuses them, and no worker ever comes of it."""
 
@@ -280,7 +310,11 @@ class NoWorkers(UserError):
 
 
 class Watch:
-    """What became of the jobs of one cluster file."""
+    """What became of the jobs of one cluster file.
+
+    Dask submits jobs and waits for their workers; it never asks the batch system what became of a job. So
+    each job says itself where it prints to and that it has ended, by two lines at the start of its script,
+    whatever the batch system is; a refused submission speaks for itself."""
 
     def __init__(self, file: str | Path, folder: Path):
         self.file, self.folder = file, folder
@@ -317,11 +351,10 @@ class Watch:
         """Count the jobs that ended without a worker, replace them, and raise NoWorkers when that leads
         nowhere.
         """
-        present = {
-            str(worker.get("name")) for worker in dict(cluster.scheduler_info.get("workers", {})).values()
-        }
+        workers = dict(cluster.scheduler_info.get("workers", {})).values()
+        present = {str(facts.get("name")) for facts in workers}
         for name, job in list(self.started.items()):
-            if any(worker == str(name) or worker.startswith(f"{name}-") for worker in present):
+            if any(other == str(name) or other.startswith(f"{name}-") for other in present):
                 self._arrived.add(job.mark)
                 self.failed = 0
             elif job.refused or job.mark.with_suffix(".ended").exists():
@@ -340,11 +373,8 @@ class Watch:
             return  # Dask replaces a job whose worker it has seen
         self.failed += 1
         self._replace[name] = time.monotonic() + min(_LONGEST, 2.0 ** (self.failed - 1))
-        self.reason = (
-            f"the last was refused: {job.refused}"
-            if job.refused
-            else _last_words(job.mark.with_suffix(".log"))
-        )
+        said = f"was refused: {job.refused}" if job.refused else _last_words(job.mark.with_suffix(".log"))
+        self.reason = f"the last {said}"
         with contextlib.suppress(OSError):
             job.mark.with_suffix(".ended").unlink(missing_ok=True)
 
@@ -364,12 +394,9 @@ def _last_words(log: Path) -> str:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
-    told = (
-        f"said: {' | '.join(line[:200] for line in lines[-LINES:])} (all of it: {log})"
-        if lines
-        else f"said nothing (in {log})"
-    )
-    return f"the last {told}"
+    if not lines:
+        return f"said nothing (in {log})"
+    return f"said: {' | '.join(line[:200] for line in lines[-LINES:])} (all of it: {log})"
 
 
 def _stderr(text: str) -> str:

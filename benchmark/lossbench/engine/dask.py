@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, KilledWorker, as_completed
+from distributed import KilledWorker, as_completed
 
 from lossbench.base.errors import UserError
 from lossbench.engine import clusters, worker
-from lossbench.engine.tasks import Calls, Result, Task
+from lossbench.engine.tasks import Calls, EngineOptions, Result, Task
+
+DEATHS = 3  # of its workers, after which a task is given up
 
 POLL = 0.05  # seconds between looks at what has finished
 
@@ -42,27 +44,6 @@ _PATIENCE = 10  # times, a second apart, that a task whose worker died may find 
 _BLAMED_FALSELY = 10  # times that Dask may give a task up before its own count of starts is doubted
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which workers: this machine's, a batch system's (``cluster``) or those of a Dask scheduler that exists."""
-
-    workers: int
-    gpus: tuple[int | str, ...] = ()
-    per_gpu: int = 1
-    cluster: str | Path | None = None
-    scheduler: str | Path | None = None
-    logs: Path | None = None  # where workers print to
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a task is given up: seconds, repeats after an error, deaths of its worker."""
-
-    time: float | None
-    retries: int
-    deaths: int
-
-
 @dataclass
 class Flight:
     """A submitted task: how often it was submitted and started, and where it runs now."""
@@ -71,7 +52,6 @@ class Flight:
     task: Task
     future: Any = None
     submitted: int = 0
-    errors: int = 0
     starts: int = 0
     worker: str = ""
     pid: int = 0
@@ -84,41 +64,51 @@ class Flight:
 
 
 def run(
-    tasks: list[Task], function: Callable, calls: Calls, where: Where, limits: Limits, stop: threading.Event
+    tasks: list[Task], function: Callable, calls: Calls, options: EngineOptions, stop: threading.Event
 ) -> None:
     """Run the tasks until all have a result or ``stop`` is set."""
     environment = dict(os.environ)
-    settings = clusters.settings(limits.deaths, local=where.cluster is None)
+    settings = clusters.settings(DEATHS, local=options.launcher != "cluster")
     with dask.config.set(settings), clusters.quiet(), seen() as died:
         try:
-            with contextlib.suppress(_Stopped), _connected(where, calls, stop) as (client, look_after_jobs):
-                _Driver(client, tasks, function, calls, limits, stop, died, where, look_after_jobs).run()
+            with clusters.connected(options) as connection:
+                calls.event({"kind": "engine", "text": connection.text})
+                _Driver(connection, tasks, function, calls, options, stop, died).run()
+        except UserError:
+            if not stop.is_set():  # else what failed to start was stopped on purpose
+                raise
         finally:
-            for name in set(os.environ) - set(
-                environment
-            ):  # Dask sets its workers' variables in this process too
+            # Dask sets its workers' variables in this process, too.
+            for name in set(os.environ) - set(environment):
                 del os.environ[name]
             os.environ.update(environment)
 
 
-class _Stopped(Exception):
-    """The user interrupted before there was anything to stop."""
-
-
 class _Driver:
-    def __init__(self, client, tasks, function, calls, limits, stop, died, where, look_after_jobs):
-        self.look_after_jobs = look_after_jobs
-        self.client, self.calls, self.limits, self.stop, self.died = client, calls, limits, stop, died
+    """One run: what waits, what is submitted, and what was seen of the workers."""
+
+    def __init__(
+        self,
+        connection: clusters.Connection,
+        tasks: list[Task],
+        function: Callable,
+        calls: Calls,
+        options: EngineOptions,
+        stop: threading.Event,
+        died: dict[int, str],
+    ):
+        self.connection, self.client, self.calls = connection, connection.client, calls
+        self.time_limit, self.stop, self.died = options.time_limit, stop, died
         self.waiting = deque(Flight(index, task) for index, task in enumerate(tasks))
         self.flying: dict[int, Flight] = {}
         self.late: set[int] = set()  # tasks that were stopped for their time
-        self.elastic = where.scheduler is not None
-        self.local = where.scheduler is None and where.cluster is None
+        self.elastic = options.launcher == "scheduler"
+        self.local = options.launcher == "local"
         self.events: queue.SimpleQueue = queue.SimpleQueue()
         self.topic = f"lossbench-{uuid.uuid4().hex[:12]}"
         module = getattr(function, "__module__", "__main__")
         self.function = function if module == "__main__" else f"{module}:{function.__qualname__}"
-        self.finished = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+        self.finished = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
         self.threads, self.looked, self.ticked, self.alive = 0, 0.0, 0.0, time.monotonic()
 
     def run(self) -> None:
@@ -141,7 +131,7 @@ class _Driver:
                 if self.client.status not in ("running", "connecting"):
                     why = worker.sentence(error)
                     raise UserError(f"the Dask scheduler is gone ({why}); run it again to go on") from None
-            self.look_after_jobs()
+            self.connection.look()
             self.alive = now if self.threads or not self.local else self.alive
             if now - self.alive > GONE:
                 raise UserError(
@@ -153,10 +143,11 @@ class _Driver:
             self.calls.event({"kind": "tick", "workers": self.threads, "running": running})
 
     def _submit(self) -> None:
-        """Keep as many tasks submitted as there are workers and a few more; no more, so that stopping is
-        quick.
+        """Keep as many tasks submitted as there are workers and a few more, so that none is idle; no more,
+        so that stopping is quick.
         """
-        window = 2 * self.threads + 8 if self.elastic else self.threads + max(1, self.threads // 8)
+        more = self.threads + 8 if self.elastic else max(1, self.threads // 8)
+        window = self.threads + more
         while self.waiting and len(self.flying) < window:
             flight = self.waiting.popleft()
             if flight.not_before > time.monotonic():
@@ -218,28 +209,26 @@ class _Driver:
 
     def _collect(self) -> None:
         """Take what has finished, and let Dask forget it."""
-        for future, out in self.finished.next_batch(block=False) if not self.finished.is_empty() else ():
+        if self.finished.is_empty():
+            return
+        for future, out in self.finished.next_batch(block=False):
             flight = next((f for f in self.flying.values() if f.future is future), None)
             if flight is None:
                 continue  # given up meanwhile
             self._hear(0)
             flight.future = None
+            error = out[1] if isinstance(out, tuple) else out
             if isinstance(out, dict):
                 self._ended(flight, out)
-            elif isinstance(out, KilledWorker) or (
-                isinstance(out, tuple) and isinstance(out[1], KilledWorker)
-            ):
+            elif isinstance(error, KilledWorker):
                 self._killed(flight)
             else:
-                error = out[1] if isinstance(out, tuple) else out
                 self._ended(flight, {"kind": "error", "error": worker.sentence(error)})
 
     def _ended(self, flight: Flight, out: dict) -> None:
-        if out["kind"] == "error" and not out.get("user_error") and flight.errors < self.limits.retries:
-            flight.errors += 1
-            return self._again(flight)
         value = out.get("value")
-        if flight.deaths and isinstance(value, dict) and value.get("busy") and flight.found_busy < _PATIENCE:
+        busy = isinstance(value, dict) and value.get("busy")
+        if busy and flight.deaths and flight.found_busy < _PATIENCE:
             # Its own dead worker seems to hold its cells: the caller buries those leases when it hears of the
             # death.
             flight.found_busy += 1
@@ -253,7 +242,7 @@ class _Driver:
         """
         if flight.worker:
             self._died(flight)
-        if len(flight.deaths) < self.limits.deaths and flight.submitted < _BLAMED_FALSELY:
+        if len(flight.deaths) < DEATHS and flight.submitted < _BLAMED_FALSELY:
             return self._again(flight)
         error = f"{(flight.deaths or ['its worker died'])[-1]}, {max(1, len(flight.deaths))} times"
         self._settle(flight, Result(flight.task, "killed", error=error, attempts=flight.starts))
@@ -270,12 +259,11 @@ class _Driver:
     def _stop_the_late(self) -> None:
         now = time.monotonic()
         for flight in list(self.flying.values()):
-            limit = flight.task.time_limit or self.limits.time
+            limit = flight.task.time_limit or self.time_limit
             if limit and flight.since and now - flight.since > limit:
                 seconds = now - flight.since
-                flight.future.cancel(
-                    force=True
-                )  # or the task would run again elsewhere; it does not stop the worker
+                # Or the task would run again elsewhere; it does not stop the worker.
+                flight.future.cancel(force=True)
                 self.late.add(flight.index)
                 self._restart(flight.worker, flight.pid)
                 error = f"stopped after {seconds:.0f} s, over its time limit of {limit:g} s"
@@ -296,49 +284,7 @@ class _Driver:
         threading.Thread(target=restart, daemon=True).start()
 
 
-@contextlib.contextmanager
-def _connected(
-    where: Where, calls: Calls, stop: threading.Event
-) -> Iterator[tuple[Client, Callable[[], None]]]:
-    """A client of the wanted workers, and a look after jobs that died; closed afterwards, and with it all
-    that was started for it.
-    """
-    cluster = client = watch = None
-    try:
-        with clusters.interrupts_blocked():
-            if where.scheduler is not None:
-                client = clusters.existing(where.scheduler)
-                calls.event(
-                    {
-                        "kind": "engine",
-                        "text": f"{len(client.nthreads())} workers of a running Dask scheduler",
-                    }
-                )
-            else:
-                if where.cluster is not None:
-                    cluster, watch = clusters.from_file(where.cluster, where.logs)
-                    calls.event(
-                        {"kind": "engine", "text": f"jobs submitted by {type(cluster).__name__}; waiting"}
-                    )
-                else:
-                    cluster = clusters.local(where.workers, where.gpus, where.per_gpu, where.logs)
-                    count = len(cluster.workers)
-                    text = f"{count} worker{'s' * (count != 1)} on this machine"
-                    calls.event(
-                        {"kind": "engine", "text": text + f", {where.per_gpu} a GPU" * bool(where.gpus)}
-                    )
-                client = Client(cluster, set_as_default=False)
-        yield client, (lambda: watch.look(cluster)) if watch else (lambda: None)
-    except UserError:
-        if stop.is_set():  # what failed to start was stopped on purpose
-            raise _Stopped from None
-        raise
-    finally:
-        with clusters.interrupts_blocked():
-            clusters.close(cluster, client)
-
-
-# --- Why a worker process died: the signal that Dask's nannies saw, or the last words of its own log.
+# Why a worker process died: the signal that Dask's nannies saw, or the last words of its own log
 
 
 @contextlib.contextmanager

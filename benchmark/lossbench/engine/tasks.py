@@ -1,44 +1,57 @@
-"""Where tasks run: Dask's local cluster, any other Dask cluster, or this process; nothing else in the suite
-knows.
+"""What the engine takes and gives back: tasks, options, events, results.
 
-A *task* is a stack of cells. Its function writes its own records through the store and returns a small
-summary.
-
-    def run_stack(payload):                              # module level: a worker finds it by its name
-        results = store.Store(payload["results"])
-        pairs = [(c["key"], c["fp"]) for c in payload["cells"]]
-        with results.claim(pairs) as mine:               # not yet recorded, and nobody else trains them for
-            record in train(mine, on_step=lambda cell, step, loss: emit("step", cell=cell, step=step,
-            loss=loss)):
-                results.write(record)
-                emit("cell", cell=record["key"], outcome=record["outcome"], seconds=record["cost"]["seconds"])
-        return {"busy": [p for p in pairs if not results.has(*p)]}       # another sweep trains them:
-        results.wait
-
-    tasks = [engines.Task("scenes/dice/s0", {...}, cells=("1f..",), cost=4.0, group="scenes"), ...]
-    summary = engines.run(tasks, run_stack, workers=2, on_event=display.event, on_result=handle)
-    # handle(Result): result.ok, result.value, or result.kind, result.error (one sentence) and result.trace
-    if summary.interrupted: ...                          # Ctrl-C or SIGTERM: all is stopped, nothing is lost
-
-Callbacks run in the calling thread. Events are dicts with a ``kind``, and with ``task`` (its name) where they
-belong to one: ``engine`` (text), ``start`` (worker, attempt), ``step`` (cell, step, steps, loss), ``cell``
-(cell, outcome, seconds), ``end`` (ok), ``lost`` (why; it runs again; ``store.leases.bury(event["owner"])``
-frees what it held, which matters where workers are on other hosts), ``tick`` (workers, running; about twice a
-second). Serial runs have the same callbacks, no processes, no time limit, and import no Dask."""
+A *task* is a function of the module level and a payload; the function writes its own records through the
+store, reports by ``worker.emit`` what happens, and returns a small summary. ``engine.run`` says how it runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from lossbench.base.machine import usable_cores
+
+# Cells trained together on a processor: two to eight are alike there (docs/speed_stack.md), and fewer leave
+# smaller pieces to a sweep that is interrupted.
+STACK = 4
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where a sweep trains and how; the command line builds it once, everything below takes it whole."""
+
+    workers: int | None = None  # processes of one thread on this machine; None: one a usable core
+    serial: bool = False  # in this process, one task after the other
+    cluster: str | Path | None = None  # a TOML file that describes a batch system
+    scheduler: str | Path | None = None  # address or file of a Dask scheduler that runs already
+    gpus: tuple[str, ...] = ()  # what CUDA_VISIBLE_DEVICES holds for each card of this machine
+    per_gpu: int = 1  # workers that share each card
+    device: str = "cpu"
+    stack: int | None = STACK  # cells trained together; None: as many as are worth it
+    time_limit: float | None = None  # seconds after which a task is stopped with its worker
+    logs: Path | None = None  # folder for what workers and jobs print; None: theirs is lost at the end
+
+    @property
+    def launcher(self) -> str:
+        """Which way the tasks run: a name of ``run.LAUNCHERS``."""
+        if self.serial:
+            return "serial"
+        return "scheduler" if self.scheduler else "cluster" if self.cluster else "local"
+
+    @property
+    def count(self) -> int:
+        """How many tasks run at a time on this machine."""
+        return 1 if self.serial else len(self.gpus) * self.per_gpu or self.workers or usable_cores()
 
 
 @dataclass(frozen=True)
 class Task:
     """A unit of work: a unique ``name`` for people, a JSON-able ``payload``, its cells, its expected cost.
 
-    ``group`` (data set, recipe) is what durations are learnt for; ``time_limit`` in seconds goes before
-    ``run``'s."""
+    ``group`` (data set, recipe) is what durations are learnt for; ``time_limit`` in seconds goes before that
+    of the options."""
 
     name: str
     payload: Any
@@ -81,7 +94,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Calls:
-    """The caller's callbacks."""
+    """The caller's callbacks, called in the caller's thread.
+
+    Events are dicts with a ``kind``, and with ``task`` (its name) where they belong to one:
+
+    - ``engine``: text
+    - ``start``: worker, attempt, owner
+    - ``step``: cell, step, steps, loss; thinned
+    - ``cell``: cell, outcome, seconds
+    - ``end``: ok
+    - ``lost``: why, owner; its worker died, and it runs again
+    - ``tick``: workers, running; about twice a second
+    """
 
     event: Callable[[dict], None]
     result: Callable[[Result], None]

@@ -1,23 +1,26 @@
-"""What is run: the recipe that all losses share, the cell with its key, and the experiment as the parts that
-its cells come from.
+"""What is trained: the recipe that all losses share, the cell with its key, and the experiment as the parts
+that its cells come from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lossbench.base.errors import UserError
 from lossbench.base.protocol import PROTOCOL
-from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec
+from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec, parse_dataset, parse_loss
 
-# Fields that came after records had been written: left out of the digest at their first meaning, so that
-# those records stay valid.
+# Two lists keep the digests of recipes, and so the keys of all records, as they were when a field comes or
+# goes: a field that came later is left out at its first meaning, one that is gone is kept at its last.
 LATER = {"precision": "float32"}
+GONE = {"model": "unet"}
 
 
 class Strict(BaseModel):
@@ -27,9 +30,8 @@ class Strict(BaseModel):
 
 
 class Recipe(Strict):
-    """Everything that is identical across losses: network, optimiser, schedule, steps, batches, augmentation."""
+    """Everything that is identical across losses: network, optimiser, schedule, batches, augmentation."""
 
-    model: Literal["unet"] = "unet"
     widths: Annotated[
         tuple[Annotated[int, Field(ge=2, le=1024)], ...], Field(min_length=2, max_length=6, strict=False)
     ] = (8, 16, 32)
@@ -44,32 +46,29 @@ class Recipe(Strict):
     augment: Literal["none", "flips", "full"] = "flips"
     validations: Annotated[int, Field(ge=1, le=1000)] = 6
     stacked: bool = True
-    precision: Literal["float32", "bfloat16"] = (
-        "float32"  # of the network's arithmetic; weights, losses and scores stay float32
-    )
+    # Of the network's arithmetic; weights, losses and scores stay float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def digest(self) -> str:
-        """Eight hex digits that name the recipe (not kept on the instance: ``model_copy`` would carry it over
-        to a changed recipe).
-        """
+        """Eight hex digits that name the recipe."""
+        # Not kept on the instance: ``model_copy`` would carry it over to a changed recipe.
         return _recipe_digest(self)
 
 
 @lru_cache(maxsize=4096)
 def _recipe_digest(recipe: Recipe) -> str:
-    return _digest(
-        {
-            key: value
-            for key, value in recipe.model_dump(mode="json").items()
-            if key not in LATER or value != LATER[key]
-        }
-    )[:8]
+    fields = recipe.model_dump(mode="json")
+    first = [key for key, value in LATER.items() if fields[key] == value]
+    kept = {key: value for key, value in fields.items() if key not in first}
+    return _digest(GONE | kept)[:8]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: a data set variant, a loss with all its parameters, a seed, a recipe."""
+    """One training: a data set variant, a loss with all its parameters, a seed, a recipe.
+
+    It is one object from the plan to the record, and ``to_json`` is its only spelling."""
 
     data: DataSpec
     data_identity: str
@@ -77,12 +76,20 @@ class Cell:
     loss: LossSpec
     seed: int
     recipe: Recipe
-    learning_rate: float
+    learning_rate: float  # peak of the schedule: the recipe's, or the tuned one
     parts: tuple[str, ...] = ()  # of the experiment that it belongs to; not part of the key
+    protocol: int = PROTOCOL
+
+    @classmethod
+    def of(cls, data: str, loss: str, seed: int = 0, recipe: Recipe | None = None) -> Cell:
+        """Return a cell outside of any experiment, from two spec strings."""
+        spec, recipe = parse_dataset(data), recipe or Recipe()
+        label = spec.public.text
+        return cls(spec, "", label, parse_loss(loss), seed, recipe, recipe.learning_rate)
 
     @cached_property
     def key(self) -> str:
-        """Sixteen hex digits over everything that decides the result, except source code, paths and machines."""
+        """Sixteen hex digits over all that decides the result, except source code, paths and machines."""
         own = {"loss": self.loss.identity()}
         if self.recipe.learning_rate == "tuned":  # the one part of a recipe that may differ within a block
             own["learning_rate"] = self.learning_rate
@@ -93,17 +100,92 @@ class Cell:
         """Eight hex digits shared by all cells that start from the same weights and see the same batches."""
         return _digest(self._shared())[:8]
 
-    def _shared(self) -> dict:
+    def _shared(self) -> dict[str, Any]:
+        params = {name: value for name, value in self.data.params.items() if name not in PATHS}
         return {
-            "protocol": PROTOCOL,
-            "data": [
-                self.data.name,
-                {k: v for k, v in self.data.params.items() if k not in PATHS},
-                self.data_identity,
-            ],
+            "protocol": self.protocol,
+            "data": [self.data.name, params, self.data_identity],
             "seed": self.seed,
             "recipe": self.recipe.digest,
         }
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Key and fingerprint of the loss's source: what the store knows the cell by."""
+        return self.key, self.loss.fingerprint
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Data set and recipe: cells of one kind take about the same time."""
+        return self.data.text, self.recipe.digest
+
+    @property
+    def title(self) -> str:
+        """The cell in words: ``rare · dice · seed 0``."""
+        return f"{self.data_label} · {self.loss.label} · seed {self.seed}"
+
+    @property
+    def public(self) -> Cell:
+        """The same cell as records name it: of the path to a user's data only its last part."""
+        return replace(self, data=self.data.public)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cell in plain JSON values: the part of a record that says what was trained."""
+        return {
+            "key": self.key,
+            "cell": {
+                "dataset": self.data.text,
+                "dataset_name": self.data.name,
+                "data_params": self.data.params,
+                "data_identity": self.data_identity,
+                "data_label": self.data_label,
+                "loss": self.loss.text,
+                "loss_terms": self.loss.identity(),
+                "seed": self.seed,
+                "learning_rate": self.learning_rate,
+                "block": self.block,
+                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe_digest": self.recipe.digest,
+                "protocol": self.protocol,
+            },
+            "loss_label": self.loss.label,
+            "family": self.loss.family,
+            "loss_fingerprint": self.loss.fingerprint,
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any], extra_files: Iterable[str] = ()) -> Cell:
+        """Return the cell of a record, or of what ``to_json`` gave.
+
+        UserError where its loss or data set is unknown here, or another than it was then."""
+        own, extra_files = facts["cell"], tuple(extra_files)
+        recipe = {name: value for name, value in own["recipe"].items() if name not in GONE}
+        cell = cls(
+            parse_dataset(own["dataset"], extra_files),
+            own["data_identity"],
+            own["data_label"],
+            parse_loss(own["loss"], extra_files, facts["loss_label"]),
+            own["seed"],
+            Recipe.model_validate(recipe),
+            own["learning_rate"],
+            protocol=own["protocol"],
+        )
+        if not facts["loss_fingerprint"].startswith(cell.loss.fingerprint):
+            raise UserError(f"the source of loss '{cell.loss.label}' has changed since")
+        if cell.key != facts["key"]:
+            raise UserError(
+                f"'{cell.title}' is another cell by today's defaults ({cell.key}) than it was then"
+            )
+        return cell
+
+
+class Variant(NamedTuple):
+    """A data set as one part trains on it."""
+
+    data: DataSpec
+    identity: str  # hex; changes when the data change
+    label: str
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -113,14 +195,14 @@ class Part:
     name: str
     seeds: tuple[int, ...]
     losses: tuple[LossSpec, ...]
-    datasets: tuple[tuple[DataSpec, str, str, Recipe], ...]  # spec, identity, label, recipe
+    datasets: tuple[Variant, ...]
     title: str = ""  # the question that it answers
     fixed: bool = False  # no further loss joins it, and it stays out of the leaderboards
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A resolved experiment: what its file says, and the cells that follow from it, in complete-block order."""
+    """A resolved experiment: what its file says, and the cells that follow from it."""
 
     name: str
     title: str
@@ -137,53 +219,52 @@ class Experiment:
 
     @property
     def losses(self) -> tuple[LossSpec, ...]:
-        """All losses of all parts, each once."""
-        return tuple(
-            {loss.text: loss for part in reversed(self.parts) for loss in reversed(part.losses)}.values()
-        )[::-1]
+        """All losses of all parts, each once, as its first part labels it."""
+        once: dict[str, LossSpec] = {}
+        for part in self.parts:
+            for loss in part.losses:
+                once.setdefault(loss.text, loss)
+        return tuple(once.values())
 
     @property
-    def datasets(self) -> tuple[tuple[DataSpec, str, str, Recipe], ...]:
+    def datasets(self) -> tuple[Variant, ...]:
         """All data set variants of all parts, each once a recipe."""
-        return tuple(
-            {
-                (v[0].text, v[3].digest): v for part in reversed(self.parts) for v in reversed(part.datasets)
-            }.values()
-        )[::-1]
+        once: dict[tuple[str, str], Variant] = {}
+        for part in self.parts:
+            for variant in part.datasets:
+                once.setdefault((variant.data.text, variant.recipe.digest), variant)
+        return tuple(once.values())
 
     def cells(self) -> list[Cell]:
-        """Return all cells, each once; block after block (seeds outermost), so that an interrupted sweep
-        holds complete comparisons.
+        """Return all cells, each once; block after block, so that an interrupted sweep holds complete
+        comparisons.
         """
-        found: dict[str, Cell] = {}
+        cells: dict[str, Cell] = {}
+        # Seeds outermost: after the first turn every comparison of every part has been made once.
         for turn in range(max(len(part.seeds) for part in self.parts)):
             for part in self.parts:
-                for data, identity, label, recipe in part.datasets if turn < len(part.seeds) else ():
-                    for loss in part.losses:
-                        cell = Cell(
-                            data,
-                            identity,
-                            label,
-                            loss,
-                            part.seeds[turn],
-                            recipe,
-                            self.rate(data, loss, recipe),
-                            (part.name,),
-                        )
-                        known = found.get(cell.key)
-                        found[cell.key] = replace(known, parts=(*known.parts, part.name)) if known else cell
-        return list(found.values())
+                if turn >= len(part.seeds):
+                    continue
+                for variant in part.datasets:
+                    for cell in self._block(part, variant, part.seeds[turn]):
+                        known = cells.get(cell.key)
+                        cells[cell.key] = replace(known, parts=(*known.parts, part.name)) if known else cell
+        return list(cells.values())
+
+    def _block(self, part: Part, variant: Variant, seed: int) -> list[Cell]:
+        data, identity, label, recipe = variant
+        return [
+            Cell(data, identity, label, loss, seed, recipe, self.rate(data, loss, recipe), (part.name,))
+            for loss in part.losses
+        ]
 
     def rate(self, data: DataSpec, loss: LossSpec, recipe: Recipe) -> float:
         """Return the peak learning rate of a loss on a data set: the recipe's, or the tuned one."""
-        return (
-            (self.rates or {})[data.text, loss.text]
-            if recipe.learning_rate == "tuned"
-            else recipe.learning_rate
-        )
+        if recipe.learning_rate != "tuned":
+            return recipe.learning_rate
+        return (self.rates or {})[data.text, loss.text]
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    ).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

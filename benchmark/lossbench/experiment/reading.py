@@ -5,10 +5,8 @@ Every mistake in a file is reported at once, each with file, line, key and the n
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +14,10 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.base.files import write_atomically
-from lossbench.catalogue.registry import DataSpec, LossSpec, parse_dataset, parse_loss
-from lossbench.experiment.cells import Experiment, Part, Recipe, Strict
+from lossbench.catalogue.registry import LossSpec, parse_dataset, parse_loss
+from lossbench.catalogue.registry import losses as known_losses
+from lossbench.experiment import rates
+from lossbench.experiment.cells import Experiment, Part, Recipe, Strict, Variant
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = [PACKAGE.parents[1] / "experiments", PACKAGE / "experiments"]  # of a checkout, of a wheel
@@ -30,8 +29,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = (
     Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)]
 )
-
-Variant = tuple[DataSpec, str, str, Recipe]
 
 
 class LossItem(Strict):
@@ -88,15 +85,17 @@ def find_experiment(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {
-        file.stem: file for folder in SHIPPED if folder.is_dir() for file in sorted(folder.glob("*.toml"))
-    }
-    shipped = {
-        name: file for name, file in shipped.items() if name != "claims" and not name.endswith(".tuned")
-    }
+    shipped = shipped_experiments()
     if path.suffix in ("", ".toml") and path.stem in shipped and len(path.parts) <= 2:
         return shipped[path.stem]
     raise UserError(f"no experiment file '{name}'{nearest(path.stem, shipped)}")
+
+
+def shipped_experiments() -> dict[str, Path]:
+    """Return the experiment files that come with lossbench, by name."""
+    files = [file for folder in SHIPPED for file in sorted(folder.glob("*.toml"))]
+    # Beside them lie the claims, and the learning rates that tuning chose.
+    return {file.stem: file for file in files if file.stem != "claims" and not file.stem.endswith(".tuned")}
 
 
 def read_experiment(
@@ -114,20 +113,7 @@ def read_experiment(
     ``tuning`` leaves tuned learning rates open: that is when they are about to be searched.
     """
     path = find_experiment(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r"line (\d+)", str(error))
-        raise UserError(
-            f"{path}:{place[1] if place else 1}: not valid TOML ({str(error).split(' (at')[0]})"
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file in UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except RecursionError:
-        raise UserError(f"{path}: is nested too deeply") from None
+    text, raw = _toml(path)
     if data:
         raw = _on_other_data(raw, data)
     if seeds is not None:
@@ -137,23 +123,39 @@ def read_experiment(
     try:
         parsed = ExperimentFile.model_validate(raw)
     except ValidationError as error:
-        raise UserError("\n".join(sentences(error, path, text, _keys_at))) from None
+        raise UserError("\n".join(sentences(error, path, text))) from None
     return _Reading(parsed, path, text, extra_files, add_losses, bool(data)).experiment(tuning)
+
+
+def _toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text of a TOML file and what it says."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"line (\d+)", str(error))
+        why = str(error).split(" (at")[0]
+        raise UserError(f"{path}:{place[1] if place else 1}: not valid TOML ({why})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply") from None
 
 
 def _on_other_data(raw: dict[str, Any], data: tuple[str, ...]) -> dict[str, Any]:
     """Return the file's content as one cross on the data sets that the command line names; without losses of
     its own, with those of all parts.
     """
-    parts = raw.get("part") if isinstance(raw.get("part"), list) else []
-    losses = raw.get("losses") or [
-        loss for part in parts if isinstance(part, dict) for loss in part.get("losses", [])
-    ]
-    kept = {str(loss.get("use") if isinstance(loss, dict) else loss): loss for loss in losses}
-    return {key: value for key, value in raw.items() if key != "part"} | {
-        "datasets": list(data),
-        "losses": list(kept.values()),
-    }
+    listed = raw.get("losses")
+    if not listed:
+        listed = []
+        for part in raw.get("part") if isinstance(raw.get("part"), list) else []:
+            listed += part.get("losses", []) if isinstance(part, dict) else []
+    once = {str(loss.get("use") if isinstance(loss, dict) else loss): loss for loss in listed}
+    whole = {key: value for key, value in raw.items() if key != "part"}
+    return whole | {"datasets": list(data), "losses": list(once.values())}
 
 
 class _Reading:
@@ -168,220 +170,171 @@ class _Reading:
         add_losses: tuple[str, ...],
         given_data: bool,
     ):
-        self.parsed, self.path, self.text, self.extra_files, self.given_data = (
-            parsed,
-            path,
-            text,
-            tuple(map(str, extra_files)),
-            given_data,
-        )
+        self.parsed, self.path, self.text, self.given_data = parsed, path, text, given_data
+        self.extra_files = tuple(map(str, extra_files))
         self.problems: list[str] = []
         self.skipped: list[str] = []
-        self.added = [LossItem(use=use) for use in add_losses] + _own_losses(extra_files)
+        self.added = [LossItem(use=use) for use in add_losses] + _own_losses(self.extra_files)
 
     def experiment(self, tuning: bool) -> Experiment:
-        """Return the experiment; UserError with every mistake found."""
+        """Return the experiment; UserError with every mistake in the file."""
         parsed = self.parsed
-        items = parsed.part or (PartItem(name=parsed.name),)
-        parts = [
-            part
-            for number, item in enumerate(items)
-            if (part := self._part(item, f"part[{number}]." if parsed.part else ""))
-        ]
-        names = [part.name for part in parts]
-        self.problems += [
-            f"{self.path}: two parts are called '{name}'"
-            for name in dict.fromkeys(names)
-            if names.count(name) > 1
-        ]
-        self._names(parts)
+        if parsed.part:
+            parts = [self._part(item, f"part[{number}].") for number, item in enumerate(parsed.part)]
+        else:
+            parts = [self._part(PartItem(name=parsed.name), "")]
+        parts = [part for part in parts if part is not None]
+        self._check_names(parts)
         parts = self._labelled(parts)
         if self.problems:
             raise UserError("\n".join(dict.fromkeys(self.problems)))
+        skipped = tuple(dict.fromkeys(self.skipped))
         if not parts:
-            raise UserError(f"{self.path}: none of its data sets is at hand; " + "; ".join(self.skipped))
-        found = Experiment(
-            parsed.name,
-            parsed.title,
-            tuple(parts),
-            tuple(dict.fromkeys(self.skipped)),
-            self.extra_files,
-            str(self.path),
+            raise UserError(f"{self.path}: none of its data sets is at hand; " + "; ".join(skipped))
+        experiment = Experiment(
+            parsed.name, parsed.title, tuple(parts), skipped, self.extra_files, str(self.path)
         )
-        return found if tuning else replace(found, rates=self._rates(found))
+        return experiment if tuning else replace(experiment, rates=self._rates(experiment))
 
     def _part(self, item: PartItem, where: str) -> Part | None:
         """Return one part, or None where none of its data sets is at hand."""
-        listed = {key: getattr(item, key) or getattr(self.parsed, key) for key in ("losses", "datasets")}
-        for key, values in listed.items():
-            if not values:
-                self.problems.append(
-                    f"{self.path}:{line_of(self.text, [item.name] if where else [])}: {where}{key}: "
-                    "is missing"
-                )
-        losses = self._losses(
-            listed["losses"], () if item.fixed else self.added, "" if not item.losses else where
-        )
-        datasets = self._datasets(item, listed["datasets"], "" if not item.datasets else where)
+        losses, datasets = (item.losses or self.parsed.losses), (item.datasets or self.parsed.datasets)
+        for key, listed in (("losses", losses), ("datasets", datasets)):
+            if not listed:
+                self._wrong([item.name] if where else [], f"{where}{key}", "is missing")
+        added = [] if item.fixed else self.added
+        specs = self._losses(losses, added, where if item.losses else "")
+        variants = self._datasets(item, datasets, where if item.datasets else "")
         seeds = item.seeds if item.seeds is not None else self.parsed.seeds
         seeds = tuple(range(seeds)) if isinstance(seeds, int) else seeds
         if len(set(seeds)) != len(seeds):
-            self.problems.append(
-                f"{self.path}:{line_of(self.text, ['seeds'])}: {where}seeds: a seed stands twice"
-            )
-        return Part(item.name, seeds, losses, datasets, item.title, item.fixed) if datasets else None
+            self._wrong(["seeds"], f"{where}seeds", "a seed stands twice")
+        return Part(item.name, seeds, specs, variants, item.title, item.fixed) if variants else None
 
-    def _wrong(self, key: str, number: int, use: str, error: object, typed: str = "") -> None:
-        place = (
-            f"{typed} {use}"
-            if typed
-            else f"{self.path}:{line_of(self.text, [key.split('.')[-1], use])}: {key}[{number}]"
-        )
-        self.problems.append(f"{place}: {error}")
+    def _wrong(self, names: list[str], key: str, what: object, typed: str = "") -> None:
+        """Note a mistake: where the last of these names stands in the file, or the option that was typed."""
+        place = typed or f"{self.path}:{line_of(self.text, names)}: {key}"
+        self.problems.append(f"{place}: {what}")
 
-    def _losses(
-        self, items: tuple[LossItem, ...], added: list[LossItem] | tuple, where: str
-    ) -> tuple[LossSpec, ...]:
-        found: dict[str, LossSpec] = {}
+    def _losses(self, items: tuple[LossItem, ...], added: list[LossItem], where: str) -> tuple[LossSpec, ...]:
+        specs: dict[str, LossSpec] = {}
         for number, item in enumerate([*items, *added]):
-            typed = "--loss" if number >= len(items) else ""
+            typed = f"--loss {item.use}" if number >= len(items) else ""
             try:
                 spec = parse_loss(item.use, self.extra_files, item.label or "")
-                if spec.text in found:
-                    if typed:
-                        continue
+                if spec.text in specs and typed:
+                    continue
+                if spec.text in specs:
                     raise UserError(f"'{spec.text}' stands twice")
             except UserError as error:
-                self._wrong(f"{where}losses", number, item.use, error, typed)
-                continue
-            found[spec.text] = spec
-        return tuple(found.values())
+                self._wrong(["losses", item.use], f"{where}losses[{number}]", error, typed)
+            else:
+                specs[spec.text] = spec
+        return tuple(specs.values())
 
     def _datasets(self, part: PartItem, items: tuple[DataItem, ...], where: str) -> tuple[Variant, ...]:
+        variants: dict[tuple[str, str], Variant] = {}
+        for number, item in enumerate(items):
+            key = f"{where}datasets[{number}]"
+            try:
+                variant = self._variant(part, item)
+                if variant is None:
+                    continue
+                kind = variant.data.text, variant.recipe.digest
+                if kind in variants:
+                    raise UserError(f"'{variant.data.text}' stands twice")
+                variants[kind] = variant
+            except UserError as error:
+                typed = f"--data {item.use}" if self.given_data else ""
+                self._wrong(["datasets", item.use], key, error, typed)
+            except ValidationError as error:
+                place = f"{key}.recipe" if item.recipe else f"{where}recipe"
+                self.problems += sentences(error, self.path, self.text, place)
+        return tuple(variants.values())
+
+    def _variant(self, part: PartItem, item: DataItem) -> Variant | None:
+        """Return a data set under its recipe; None where it is optional and not at hand."""
         from lossbench.data.identity import identity
         from lossbench.data.prepare import missing
 
-        found: dict[tuple[str, str], Variant] = {}
-        for number, item in enumerate(items):
-            typed = "--data" if self.given_data else ""
-            try:
-                spec = parse_dataset(item.use, self.extra_files)
-                recipe = Recipe.model_validate(
-                    {**self.parsed.recipe.model_dump(), **part.recipe, **item.recipe}
-                )
-                why = missing(spec)
-                if why and item.optional:
-                    self.skipped.append(f"{item.use} is left out: {why}")
-                    continue
-                if why:
-                    raise UserError(why)
-                if (spec.text, recipe.digest) in found:
-                    raise UserError(f"'{spec.text}' stands twice")
-                found[spec.text, recipe.digest] = (
-                    spec,
-                    identity(spec),
-                    item.label or spec.public.text,
-                    recipe,
-                )
-            except UserError as error:
-                self._wrong(f"{where}datasets", number, item.use, error, typed)
-            except ValidationError as error:
-                place = f"{where}datasets[{number}].recipe" if item.recipe else f"{where}recipe"
-                self.problems += sentences(error, self.path, self.text, _keys_at, place)
-        return tuple(found.values())
+        spec = parse_dataset(item.use, self.extra_files)
+        recipe = Recipe.model_validate({**self.parsed.recipe.model_dump(), **part.recipe, **item.recipe})
+        why = missing(spec)
+        if why and not item.optional:
+            raise UserError(why)
+        if why:
+            self.skipped.append(f"{item.use} is left out: {why}")
+            return None
+        return Variant(spec, identity(spec), item.label or spec.public.text, recipe)
 
     def _labelled(self, parts: list[Part]) -> list[Part]:
         """Return the parts with labels that also tell the recipes of one data set apart, by what each changes
         of the file's own recipe.
         """
+        usual = self.parsed.recipe.model_dump()
         recipes: dict[str, set[str]] = {}
         for part in parts:
-            for _, _, label, recipe in part.datasets:
-                recipes.setdefault(label, set()).add(recipe.digest)
-        usual = self.parsed.recipe.model_dump()
+            for variant in part.datasets:
+                recipes.setdefault(variant.label, set()).add(variant.recipe.digest)
 
-        def name(label: str, recipe: Recipe) -> str:
-            changes = (
-                [f"{key} {value}" for key, value in recipe.model_dump().items() if value != usual[key]]
-                if len(recipes[label]) > 1
-                else []
-            )
-            return ", ".join([label, *changes])
+        def labelled(variant: Variant) -> Variant:
+            if len(recipes[variant.label]) == 1:
+                return variant
+            own = variant.recipe.model_dump()
+            changes = [f"{key} {value}" for key, value in own.items() if value != usual[key]]
+            return variant._replace(label=", ".join([variant.label, *changes]))
 
-        return [
-            replace(part, datasets=tuple((*v[:2], name(v[2], v[3]), v[3]) for v in part.datasets))
-            for part in parts
-        ]
+        return [replace(part, datasets=tuple(map(labelled, part.datasets))) for part in parts]
 
-    def _names(self, parts: list[Part]) -> None:
-        """A name must mean one thing in all parts: tables and figures know losses and data sets by it."""
-        names: dict[str, str] = {}
+    def _check_names(self, parts: list[Part]) -> None:
+        """A name must mean one thing in all parts: tables and figures know parts, losses and data by it."""
+        names = [part.name for part in parts]
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                self.problems.append(f"{self.path}: two parts are called '{name}'")
+        losses: dict[str, str] = {}
         folders: dict[str, str] = {}
         for part in parts:
             for loss in part.losses:
-                if names.setdefault(loss.label, loss.text) != loss.text:
+                if losses.setdefault(loss.label, loss.text) != loss.text:
                     self.problems.append(f"{self.path}: the label '{loss.label}' stands twice")
             for spec, *_ in part.datasets:
-                if folders.setdefault(spec.public.text, spec.text) != spec.text:
+                shown = spec.public.text
+                if folders.setdefault(shown, spec.text) != spec.text:
                     where = "--data" if self.given_data else f"{self.path}:"
                     self.problems.append(
-                        f"{where} {spec.text}: another data set is called '{spec.public.text}' too; "
+                        f"{where} {spec.text}: another data set is called '{shown}' too; "
                         "rename one of the folders"
                     )
 
-    def _rates(self, found: Experiment) -> dict[tuple[str, str], float] | None:
-        wanted = [
-            (v[0].text, loss.text)
-            for part in found.parts
-            for v in part.datasets
-            if v[3].learning_rate == "tuned"
-            for loss in part.losses
-        ]
+    def _rates(self, experiment: Experiment) -> dict[tuple[str, str], float] | None:
+        """Return the learning rates that ``lossbench tune`` chose, where a recipe asks for them."""
+        wanted: dict[tuple[str, str], None] = {}
+        for part in experiment.parts:
+            for variant in part.datasets:
+                if variant.recipe.learning_rate == "tuned":
+                    wanted |= {(variant.data.text, loss.text): None for loss in part.losses}
         if not wanted:
             return None
-
-        file = (
-            self.path.parent / self.parsed.tuned
-            if self.parsed.tuned
-            else self.path.with_name(f"{self.path.stem}.tuned.toml")
-        )
-        return read_rates(file, list(dict.fromkeys(wanted)))
+        file = self.path.parent / (self.parsed.tuned or f"{self.path.stem}.tuned.toml")
+        return rates.read(file, list(wanted))
 
 
 def _own_losses(extra_files: tuple[str, ...]) -> list[LossItem]:
     """Return the losses that stand in the user's own files."""
-    from lossbench.catalogue.registry import losses as known_losses
-
-    own = {str(Path(file).resolve()) for file in extra_files}
+    own = {Path(file).resolve() for file in extra_files}
     return [
         LossItem(use=entry.name)
         for entry in known_losses(extra_files).values()
-        if str(entry.file.resolve()) in own
+        if entry.file.resolve() in own
     ]
 
 
-def _keys_at(place: list, prefix: str) -> list[str]:
-    names = [str(p) for p in place[:-1] if not isinstance(p, int)]
-    inside = names[-1] if names else ""
-    model = (
-        Recipe
-        if prefix or inside == "recipe"
-        else {"losses": LossItem, "datasets": DataItem, "part": PartItem}.get(inside, ExperimentFile)
-    )
-    return list(model.model_fields)
+# What is wrong in an experiment file, as sentences for its author: file, line, key, the nearest valid name
 
 
-# --- What is wrong in an experiment file, as sentences for its author: with file, line, key and the
-# nearest valid name.
-
-
-def sentences(
-    error: ValidationError, path: Path, text: str, keys_at: Callable[[list, str], list[str]], prefix: str = ""
-) -> list[str]:
-    """Return one line per mistake: ``file:line: key: what is wrong`` with the nearest valid key.
-
-    ``keys_at(place, prefix)`` names the keys that are valid where an unknown one stands.
-    """
+def sentences(error: ValidationError, path: Path, text: str, prefix: str = "") -> list[str]:
+    """Return one line per mistake: ``file:line: key: what is wrong`` with the nearest valid key."""
     lines: dict[str, str] = {}
     for item in error.errors(include_url=False):
         # Union branches and validators add their own words to the location; only keys and indices stand in
@@ -394,8 +347,9 @@ def sentences(
         line = line_of(text, [str(p) for p in place if not isinstance(p, int)])
         if item["type"] == "extra_forbidden":
             last = str(item["loc"][-1])  # whatever the user wrote, also what is no plain word
-            key = key if place and str(place[-1]) == last else f"{key}.{last}" if key else last
-            message = f"unknown key{nearest(last, keys_at(place, prefix))}"
+            if not (place and str(place[-1]) == last):
+                key = f"{key}.{last}" if key else last
+            message = f"unknown key{nearest(last, _keys_at(place, prefix))}"
         elif item["type"] == "missing":
             message = "is missing"
         else:
@@ -404,81 +358,28 @@ def sentences(
             message = item["msg"].removeprefix("Value error, ") + shown
         lines.setdefault(key, f"{path}:{line}: {key or 'file'}: {message}")
     # A list with a wrong item is also reported as a whole; the item says it better.
-    return [
-        sentence for key, sentence in lines.items() if not any(other.startswith(f"{key}[") for other in lines)
-    ]
+    whole = [key for key in lines if any(other.startswith(f"{key}[") for other in lines)]
+    return [sentence for key, sentence in lines.items() if key not in whole]
+
+
+def _keys_at(place: list, prefix: str) -> list[str]:
+    """Return the keys that are valid where an unknown one stands."""
+    names = [str(p) for p in place[:-1] if not isinstance(p, int)]
+    inside = names[-1] if names else ""
+    if prefix or inside == "recipe":
+        return list(Recipe.model_fields)
+    tables = {"losses": LossItem, "datasets": DataItem, "part": PartItem}
+    return list(tables.get(inside, ExperimentFile).model_fields)
 
 
 def line_of(text: str, names: list[str]) -> int:
     """Return the line where the last of the names first stands after the others; TOML readers keep no line
     numbers.
     """
-    lines, start, found = text.splitlines(), 0, 1
+    lines, start, last = text.splitlines(), 0, 1
     for name in names:
         for number in range(start, len(lines)):
             if name in lines[number]:
-                start, found = number, number + 1
+                start, last = number, number + 1
                 break
-    return found
-
-
-# --- The file that ``lossbench tune`` writes and experiments name: for each data set and loss the
-# learning rate that the same budget found. [budget] what every loss was given: trials, tuning seeds,
-# sampler, range, objective [[chosen]] data, loss, learning_rate, objective, edge (the optimum lies at the
-# end of the range), trials
-
-
-def read_rates(file: Path, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """Return (data set, loss) -> learning rate; UserError when the file or one of the wanted pairs is
-    missing.
-    """
-    try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-        rates = {(item["data"], item["loss"]): float(item["learning_rate"]) for item in raw["chosen"]}
-    except FileNotFoundError:
-        raise UserError(
-            f"learning_rate = \"tuned\" needs {file}, which is not there; 'lossbench tune' writes it"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file}: is not a file that 'lossbench tune' wrote ({type(error).__name__}: {error})"
-        ) from None
-    for data, loss in wanted:
-        rate = rates.get((data, loss))
-        if rate is None:
-            raise UserError(
-                f"{file}: has no learning rate for loss '{loss}' on '{data}'; 'lossbench tune' on "
-                "this experiment adds it"
-            )
-        if not 0 < rate < float("inf"):
-            raise UserError(
-                f"{file}: the learning rate of loss '{loss}' on '{data}' must be positive, it is {rate}"
-            )
-    return rates
-
-
-def write(file: Path, budget: dict[str, Any], chosen: list[dict[str, Any]]) -> None:
-    """Write the file atomically: a header for the reader, the budget, one table for each choice."""
-    lines = [
-        "# Written by `lossbench tune`; every loss had the same candidates and the same number of trials.",
-        "[budget]",
-    ]
-    lines += [f"{key} = {_toml(value)}" for key, value in budget.items()]
-    for item in chosen:
-        lines += ["", "[[chosen]]", *(f"{key} = {_toml(value)}" for key, value in item.items())]
-    try:
-        write_atomically(file, ("\n".join(lines) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, float):
-        return f"{value:.6g}" if "." in f"{value:.6g}" or "e" in f"{value:.6g}" else f"{value:.6g}.0"
-    return json.dumps(value, ensure_ascii=False)
+    return last

@@ -1,6 +1,4 @@
-"""From an experiment to its records: what is missing, in which order it is trained, on which workers; an
-interrupted sweep resumes.
-"""
+"""What an experiment lacks in a results folder, what that will cost, and which of it is trained now."""
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError
-from lossbench.base.machine import usable_cores
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
 
@@ -28,7 +25,7 @@ class Plan:
     experiment: Experiment
     cells: list[Cell]
     states: dict[str, Any]
-    seconds: dict[tuple[str, str], float]  # (data set, recipe) -> measured seconds a cell
+    seconds: dict[tuple[str, str], float]  # kind of cell -> measured seconds of one
     notes: tuple[str, ...] = ()  # files that were set aside, and why
 
     @property
@@ -44,13 +41,13 @@ class Plan:
         return sum(self.cell_cost(cell) for cell in (self.missing if cells is None else cells))
 
     def cell_cost(self, cell: Cell) -> float:
-        known = self.seconds.get((cell.data.text, cell.recipe.digest))
+        known = self.seconds.get(cell.kind)
         return known if known is not None else GUESS * cell.recipe.steps / 300
 
     @property
     def measured(self) -> bool:
         """Whether every missing cell's cost rests on a measured cell of its kind."""
-        return all((cell.data.text, cell.recipe.digest) in self.seconds for cell in self.missing)
+        return all(cell.kind in self.seconds for cell in self.missing)
 
 
 def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None = None) -> Plan:
@@ -59,40 +56,39 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     """
     store = Store(results)
     cells = experiment.cells() if cells is None else cells
-    states = store.state([(c.key, c.loss.fingerprint) for c in cells], {c.key: c.loss.label for c in cells})
+    states = store.state([cell.pair for cell in cells], {cell.key: cell.loss.label for cell in cells})
     return Plan(experiment, cells, states, _measured(store, cells, states), tuple(store.notes))
 
 
 def why(planned: Plan, cell: Cell, results: str | Path) -> str:
-    """Return why a cell is not done, in one clause; of a failed one the reason that its error record holds."""
+    """Return why a cell is not done, in one clause; of a failed one what its error record says."""
     state = planned.states[cell.key]
     if state.status == "failed":
-        error = Store(results).read_error(cell.key, cell.loss.fingerprint)
+        error = Store(results).read_error(*cell.pair)
         if error:
             return error["error"]
     return state.why
 
 
 def select(
-    planned: Plan, budget: str | None = None, shard: str | None = None, workers: int | None = None
+    planned: Plan, budget: str | None = None, shard: str | None = None, workers: int = 1
 ) -> list[Cell]:
-    """Return the missing cells to train now: whole blocks only, those of one shard, and no more than fit the
-    budget (at least one block).
+    """Return the missing cells to train now: whole blocks only, those of one shard, and no more than
+    ``workers`` finish within the budget (at least one block).
     """
     blocks: dict[str, list[Cell]] = defaultdict(list)
     for cell in planned.missing:
         blocks[cell.block].append(cell)
     if shard is not None:
-        part, count = _shard(shard)
+        number, count = _shard(shard)
         # By position among all blocks of the experiment, so that the shards of several machines are disjoint
         # whatever each has done.
-        place = {
-            block: number for number, block in enumerate(dict.fromkeys(cell.block for cell in planned.cells))
-        }
-        blocks = {block: cells for block, cells in blocks.items() if place[block] % count == part - 1}
+        every = list(dict.fromkeys(cell.block for cell in planned.cells))
+        ours = set(every[number - 1 :: count])
+        blocks = {block: cells for block, cells in blocks.items() if block in ours}
     if budget is None:
         return [cell for cells in blocks.values() for cell in cells]
-    left = _seconds(budget) * (workers or usable_cores())
+    left = _seconds(budget) * workers
     chosen: list[Cell] = []
     for cells in blocks.values():
         left -= planned.cost(cells)
@@ -122,9 +118,8 @@ def _measured(
     """Return the mean seconds of up to ``sample`` recorded cells of each kind."""
     seen: dict[tuple[str, str], list[float]] = defaultdict(list)
     for cell in cells:
-        kind = (cell.data.text, cell.recipe.digest)
-        if states[cell.key].status == "done" and len(seen[kind]) < sample:
-            record = store.read(cell.key, cell.loss.fingerprint)
+        if states[cell.key].status == "done" and len(seen[cell.kind]) < sample:
+            record = store.read(*cell.pair)
             if record:
-                seen[kind].append(record["cost"]["seconds"])
+                seen[cell.kind].append(record["cost"]["seconds"])
     return {kind: sum(values) / len(values) for kind, values in seen.items() if values}

@@ -8,16 +8,21 @@ pruned, since losses differ in scale and in the shape of their curves."""
 
 from __future__ import annotations
 
+import csv
 import math
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError
+from lossbench.base.specs import render
 from lossbench.catalogue.registry import LossSpec, parse_loss
+from lossbench.experiment import rates
 from lossbench.experiment.cells import Experiment, Part
 from lossbench.store.store import Store
+from lossbench.sweep import plan as plans
 
 TUNING_SEEDS = 1_000_000  # tuning seeds start here; report seeds must stay below
 
@@ -65,8 +70,6 @@ def candidates(budget: Budget, space: dict[str, tuple[float, float]] | None = No
         distributions[name] = (
             optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
         )(low, high)
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the sampler is marked experimental
         study = optuna.create_study(
@@ -88,19 +91,19 @@ def trials(losses: tuple[LossSpec, ...], budget: Budget, extra_files: tuple[str,
     """Return every trial of every loss: the shared learning rates first, then as many points of its own
     parameters where it declares a range.
     """
-    found = []
-    rates = candidates(budget)
+    every = []
+    shared = candidates(budget)
     for loss in losses:
-        found += [
-            Trial(loss, loss, point["learning_rate"], number, "rate") for number, point in enumerate(rates)
-        ]
+        for number, point in enumerate(shared):
+            every.append(Trial(loss, loss, point["learning_rate"], number, "rate"))
         space = _space(loss)
-        if budget.parameters and space:
-            for number, point in enumerate(candidates(budget, space)):
-                rate = point.pop("learning_rate")
-                text = _with(loss, point)
-                found.append(Trial(loss, parse_loss(text, extra_files), rate, number, "parameters"))
-    return found
+        if not budget.parameters or not space:
+            continue
+        for number, point in enumerate(candidates(budget, space)):
+            rate = point.pop("learning_rate")
+            own = parse_loss(_with(loss, point), extra_files)
+            every.append(Trial(loss, own, rate, number, "parameters"))
+    return every
 
 
 def _space(loss: LossSpec) -> dict[str, tuple[float, float]]:
@@ -110,16 +113,15 @@ def _space(loss: LossSpec) -> dict[str, tuple[float, float]]:
     if len(loss.terms) != 1 or loss.terms[0].entry is None:
         return {}
     term = loss.terms[0]
-    declared = term.entry.meta.get("tune") or {}
-    numeric = {
-        k: v for k, v in declared.items() if len(v) == 2 and all(isinstance(x, int | float) for x in v)
-    }
-    return {name: tuple(ends) for name, ends in numeric.items() if name not in term.given}
+    space = {}
+    for name, ends in (term.entry.meta.get("tune") or {}).items():
+        numeric = len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+        if numeric and name not in term.given:
+            space[name] = tuple(ends)
+    return space
 
 
 def _with(loss: LossSpec, point: dict[str, Any]) -> str:
-    from lossbench.base.specs import render
-
     term = loss.terms[0]
     return render(term.name, {**term.given, **point})
 
@@ -137,58 +139,50 @@ def experiments(experiment: Experiment, budget: Budget) -> list[tuple[Experiment
     by_rate: dict[float, list[Trial]] = defaultdict(list)
     for trial in trials(experiment.losses, budget, experiment.extra_files):
         by_rate[trial.learning_rate].append(trial)
-    found = []
+    every = []
     for rate, members in by_rate.items():
-        variants = tuple(
-            (data, mark, label, recipe.model_copy(update={"learning_rate": rate}))
-            for data, mark, label, recipe in experiment.datasets
-        )
+        variants = []
+        for variant in experiment.datasets:
+            recipe = variant.recipe.model_copy(update={"learning_rate": rate})
+            variants.append(variant._replace(recipe=recipe))
         losses = tuple({trial.loss.text: trial.loss for trial in members}.values())
-        found.append(
-            (
-                replace(experiment, parts=(Part(experiment.name, seeds, losses, variants),), rates=None),
-                members,
-            )
-        )
-    return found
+        part = Part(experiment.name, seeds, losses, tuple(variants))
+        every.append((replace(experiment, parts=(part,), rates=None), members))
+    return every
 
 
-def plan(experiment: Experiment, budget: Budget, results: Path) -> Any:
+def plan(experiment: Experiment, budget: Budget, results: Path) -> plans.Plan:
     """Return the plan of all trials."""
-    from lossbench.sweep import plan as sweep
-
     cells = {cell.key: cell for tried, _ in experiments(experiment, budget) for cell in tried.cells()}
-    return sweep.plan(experiment, results, list(cells.values()))
+    return plans.plan(experiment, results, list(cells.values()))
 
 
 def finish(experiment: Experiment, budget: Budget, results: Path, file: Path) -> list[dict[str, Any]]:
     """Write the choices to ``file``, all trials and the expected-best curves beside the results; return the
     choices.
     """
-    import csv
-
-    from lossbench.experiment import reading
-
     rows = collect(experiment, budget, results)
     chosen = choose(rows, budget)
     if not chosen:
-        raise UserError(
-            f"{results}: no loss has all its trials recorded yet; the same command goes on with them"
-        )
+        why = "no loss has all its trials recorded yet; the same command goes on with them"
+        raise UserError(f"{results}: {why}")
     facts = {
-        "experiment": experiment.name, "trials": budget.trials, "tuning_seeds": [TUNING_SEEDS + i for i in range(budget.seeds)],
-        "sampler": f"QMCSampler(seed={budget.sampler_seed}, scramble=True)", "learning_rates": [p["learning_rate"] for p in candidates(budget)],
-        "objective": budget.objective, "equal_budget": len({item["trials"] for item in chosen}) == 1,
-    }  # fmt: skip
-    reading.write(file, facts, chosen)
-    best: dict[tuple[str, str, str], list[float]] = {}
+        "experiment": experiment.name,
+        "trials": budget.trials,
+        "tuning_seeds": [TUNING_SEEDS + i for i in range(budget.seeds)],
+        "sampler": f"QMCSampler(seed={budget.sampler_seed}, scramble=True)",
+        "learning_rates": [point["learning_rate"] for point in candidates(budget)],
+        "objective": budget.objective,
+        "equal_budget": len({item["trials"] for item in chosen}) == 1,
+    }
+    rates.write(file, facts, chosen)
+    searches: dict[tuple[str, str, str], list[dict]] = defaultdict(list)
     for row in rows:
-        kind = (row["data"], row["loss"], row["kind"])
-        if kind not in best:
-            best[kind] = expected_best(
-                [r["objective"] for r in rows if (r["data"], r["loss"], r["kind"]) == kind]
-            )
-        row["expected_best"] = best[kind][row["number"]]  # of number + 1 trials
+        searches[row["data"], row["loss"], row["kind"]].append(row)
+    for members in searches.values():
+        best = expected_best([row["objective"] for row in members])
+        for row in members:
+            row["expected_best"] = best[row["number"]]  # of number + 1 trials
     folder = results / "tuning"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,22 +204,30 @@ def collect(experiment: Experiment, budget: Budget, results: Path) -> list[dict[
     for tried, members in experiments(experiment, budget):
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for cell in tried.cells():
-            record = store.read(cell.key, cell.loss.fingerprint)
+            record = store.read(*cell.pair)
             if record is not None:
                 value = record["metrics"].get(budget.objective)
                 # A collapsed or not-finite trial is a result: the worst one.
-                values[cell.data.text, cell.loss.text].append(
-                    value if value is not None and math.isfinite(value) else 0.0
-                )
+                known = value is not None and math.isfinite(value)
+                values[cell.data.text, cell.loss.text].append(value if known else 0.0)
         for trial in members:
-            for data, *_ in tried.datasets:
-                got = values[data.text, trial.loss.text]
-                if len(got) == budget.seeds:
-                    rows.append({
-                        "data": data.text, "loss": trial.base.text, "kind": trial.kind, "number": trial.number, "as": trial.loss.text,
-                        "learning_rate": trial.learning_rate, "objective": sum(got) / len(got),
-                    })  # fmt: skip
+            for variant in tried.datasets:
+                over_seeds = values[variant.data.text, trial.loss.text]
+                if len(over_seeds) == budget.seeds:
+                    rows.append(_row(variant.data.text, trial, sum(over_seeds) / budget.seeds))
     return sorted(rows, key=lambda row: (row["data"], row["loss"], row["kind"] != "rate", row["number"]))
+
+
+def _row(data: str, trial: Trial, objective: float) -> dict[str, Any]:
+    return {
+        "data": data,
+        "loss": trial.base.text,
+        "kind": trial.kind,
+        "number": trial.number,
+        "as": trial.loss.text,
+        "learning_rate": trial.learning_rate,
+        "objective": objective,
+    }
 
 
 def choose(rows: list[dict[str, Any]], budget: Budget) -> list[dict[str, Any]]:
@@ -239,20 +241,19 @@ def choose(rows: list[dict[str, Any]], budget: Budget) -> list[dict[str, Any]]:
         groups[row["data"], row["loss"]].append(row)
     chosen = []
     for (data, loss), members in groups.items():
-        rates = sorted(
-            (row for row in members if row["kind"] == "rate"), key=lambda row: row["learning_rate"]
-        )
-        if len(rates) != budget.trials:
+        tried = [row for row in members if row["kind"] == "rate"]
+        if len(tried) != budget.trials:
             continue
-        best = max(rates, key=lambda row: row["objective"])
+        tried.sort(key=lambda row: row["learning_rate"])
+        best = max(tried, key=lambda row: row["objective"])
         item = {
             "data": data,
             "loss": loss,
             "learning_rate": best["learning_rate"],
             "objective": best["objective"],
-            "trials": len(rates),
+            "trials": len(tried),
+            "edge": best in (tried[0], tried[-1]),
         }
-        item["edge"] = best in (rates[0], rates[-1])
         own = [row for row in members if row["kind"] == "parameters"]
         if own:
             top = max(own, key=lambda row: row["objective"])

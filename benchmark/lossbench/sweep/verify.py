@@ -14,8 +14,12 @@ from typing import Any
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, write_atomically
+from lossbench.base.protocol import PROTOCOL
 from lossbench.catalogue.registry import PATHS
-from lossbench.engine import run, tasks
+from lossbench.engine.run import run
+from lossbench.engine.tasks import STACK, EngineOptions, Task
+from lossbench.experiment.cells import Cell
+from lossbench.store import provenance
 from lossbench.store.record import rounded
 from lossbench.store.store import Store
 from lossbench.sweep import work
@@ -45,25 +49,9 @@ def verify(
     Where packages, processor, threads and source are those of the record, everything that was computed must
     be equal bit for bit; elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
     """
-    store = Store(results)
-    everything = sorted(store.records(), key=lambda record: record["key"])
-    # A record keeps no path to a user's own data, so such a cell can only be trained again by its own sweep.
-    found = [
-        record
-        for record in everything
-        if not any(record["cell"].get("data_params", {}).get(key) for key in PATHS)
-    ]
-    if everything and not found:
-        raise UserError(
-            f"{results} holds only cells of your own data, whose folder is not kept in records; sweep "
-            "into another folder and compare"
-        )
-    if not found:
-        raise UserError(
-            f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them"
-        )
+    known = _repeatable(results)
     chosen = (
-        _named(found, cell, results) if cell else random.Random(seed).sample(found, min(sample, len(found)))
+        _named(known, cell, results) if cell else random.Random(seed).sample(known, min(sample, len(known)))
     )
     rows = []
     with tempfile.TemporaryDirectory(prefix="lossbench-verify-") as scratch:
@@ -73,26 +61,44 @@ def verify(
             say(f"{'same' if row['passed'] else 'DIFFERS'}  {row['what']}  {row['how']}")
     certificate = {
         "sample": len(rows),
-        "of": len(found),
+        "of": len(known),
         "seed": seed,
         "passed": all(row["passed"] for row in rows),
         "cells": rows,
     }
     certificate["says"] = sentence(certificate)
-    if cell:
-        return certificate
-    try:
-        write_atomically(
-            Path(results) / "verified.json",
-            (json.dumps(certificate, indent=1, ensure_ascii=False) + "\n").encode(),
-        )
-    except OSError as error:
-        raise cannot_write(Path(results), error) from None
+    if not cell:
+        data = json.dumps(certificate, indent=1, ensure_ascii=False) + "\n"
+        try:
+            write_atomically(Path(results) / "verified.json", data.encode())
+        except OSError as error:
+            raise cannot_write(Path(results), error) from None
     return certificate
 
 
-def _named(found: list[dict], cell: str, results: str | Path) -> list[dict]:
-    chosen = [record for record in found if record["key"].startswith(cell)]
+def _repeatable(results: str | Path) -> list[dict]:
+    """Return the records, in the order of their keys, whose cells can be trained again from what they say."""
+    records = sorted(Store(results).records(), key=lambda record: record["key"])
+    if not records:
+        raise UserError(
+            f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them"
+        )
+    # A record keeps no path to a user's own data, so such a cell can only be trained again by its own sweep.
+    known = []
+    for record in records:
+        params = record["cell"].get("data_params", {})
+        if not any(params.get(name) for name in PATHS):
+            known.append(record)
+    if not known:
+        raise UserError(
+            f"{results} holds only cells of your own data, whose folder is not kept in records; sweep "
+            "into another folder and compare"
+        )
+    return known
+
+
+def _named(records: list[dict], cell: str, results: str | Path) -> list[dict]:
+    chosen = [record for record in records if record["key"].startswith(cell)]
     if len(chosen) != 1:
         what = f"{len(chosen)} cells whose keys begin" if chosen else "no cell of known data whose key begins"
         raise UserError(
@@ -110,50 +116,35 @@ def sentence(certificate: dict) -> str:
 
 
 def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
-    from lossbench.catalogue.registry import parse_loss
-    from lossbench.store import provenance
-
-    cell = record["cell"]
-    what = f"{cell['data_label']} · {record['loss_label']} · seed {cell['seed']}"
+    """Train one recorded cell again and return how it compares."""
+    own = record["cell"]
+    row = {
+        "what": f"{own['data_label']} · {record['loss_label']} · seed {own['seed']}",
+        "key": record["key"],
+        "passed": False,
+        "exact": False,
+    }
+    if own["protocol"] != PROTOCOL:
+        return row | {"how": f"it was trained under protocol {own['protocol']}, this is protocol {PROTOCOL}"}
     try:
-        spec = parse_loss(cell["loss"], extra_files, record["loss_label"])
+        cell = Cell.from_json(record, extra_files)
     except UserError as error:
-        how = f"its loss is not known here ({error}); give its file by --with"
-        return {"what": what, "key": record["key"], "passed": False, "exact": False, "how": how}
-    if not record["loss_fingerprint"].startswith(spec.fingerprint):
-        return {
-            "what": what,
-            "key": record["key"],
-            "passed": False,
-            "exact": False,
-            "how": "the source of its loss has changed since",
+        return row | {
+            "how": f"it cannot be trained here: {error}; a loss of your own needs its file by --with"
         }
     here = provenance.collect(results=scratch)
-    task = {
-        "results": str(scratch), "extra_files": [str(Path(f).resolve()) for f in extra_files], "provenance": here, "device": "cpu",
-        "size": work.CPU, "recipe": cell["recipe"],
-        "cells": [{
-            "key": record["key"], "fp": spec.fingerprint, "data": cell["dataset"], "data_identity": cell["data_identity"],
-            "data_label": cell["data_label"], "loss": cell["loss"], "label": record["loss_label"], "seed": cell["seed"],
-            "learning_rate": cell["learning_rate"], "block": cell["block"],
-        }],
-    }  # fmt: skip
-    summary = run.run([tasks.Task(what, task, (record["key"],))], work.run_stack, serial=True)
-    fresh = Store(scratch).read(record["key"], spec.fingerprint)
+    task = Task(cell.title, work.payload([cell], scratch, extra_files, here, size=STACK), (cell.key,))
+    summary = run([task], work.run_stack, EngineOptions(serial=True))
     if summary.interrupted:
         raise KeyboardInterrupt
+    store = Store(scratch)
+    fresh = store.read(*cell.pair)
     if fresh is None:
-        failed = Store(scratch).read_error(record["key"], spec.fingerprint) or {}
-        return {
-            "what": what,
-            "key": record["key"],
-            "passed": False,
-            "exact": False,
-            "how": failed.get("error", "it could not be trained"),
-        }
+        failed = store.read_error(*cell.pair) or {}
+        return row | {"how": failed.get("error", "it could not be trained")}
     exact = _same_environment(record["provenance"], fresh["provenance"])
     passed, how = _compare(record, fresh, exact)
-    return {"what": what, "key": record["key"], "passed": passed, "exact": exact, "how": how}
+    return row | {"passed": passed, "exact": exact, "how": how}
 
 
 def _same_environment(old: dict, new: dict) -> bool:

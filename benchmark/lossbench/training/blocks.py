@@ -9,7 +9,6 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +17,11 @@ from torch import Tensor
 from lossbench.base import seeds
 from lossbench.catalogue.registry import parse_network
 from lossbench.data.augment import Draws, augment, draw
+from lossbench.data.container import Data
+from lossbench.metrics.distances import signed_distances
 from lossbench.networks.build import Network
 from lossbench.networks.weights import weights_hash
-
-if TYPE_CHECKING:
-    from lossbench.experiment.cells import Recipe
-    from lossbench.training.job import Job
+from lossbench.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -63,51 +61,41 @@ class Block:
 
 
 def batch_order(count: int, batch: int, steps: int, generator: np.random.Generator) -> np.ndarray:
-    """Return int64 (steps, batch): positions in the training split, every image once before any again."""
-    rounds = math.ceil(steps * batch / count)
-    return np.concatenate([generator.permutation(count) for _ in range(rounds)])[: steps * batch].reshape(
-        steps, batch
-    )
+    """Return int64 (steps, batch): places in the training split, every image once before any again."""
+    rounds = [generator.permutation(count) for _ in range(math.ceil(steps * batch / count))]
+    return np.concatenate(rounds)[: steps * batch].reshape(steps, batch)
 
 
-def blocks_of(jobs: list[Job], recipe: Recipe, device: str) -> dict[tuple[str, int], Block]:
-    """Return the block of each (data set, seed) among the jobs."""
-    first = {(job.data_name, job.seed): job for job in reversed(jobs)}
-    mapped = {(job.data_name, job.seed) for job in jobs if "distance_map" in job.needs}
-    return {key: _block(job, recipe, device, key in mapped) for key, job in first.items()}
+def blocks_of(jobs: list[Job], device: str) -> dict[str, Block]:
+    """Return the block of each data set and seed among the jobs, by the name that their cells have for it."""
+    first = {job.cell.block: job for job in reversed(jobs)}
+    mapped = {job.cell.block for job in jobs if "distance_map" in job.needs}
+    return {name: _block(job, device, name in mapped) for name, job in first.items()}
 
 
-def network_of(job: Job, recipe: Recipe) -> Network:
-    """Return the recipe's network for the images of a job."""
-    spec = parse_network(f"unet(widths={list(recipe.widths)})")
+def network_of(job: Job) -> Network:
+    """Return the network of a job's recipe, for the images of its data."""
+    spec = parse_network(f"unet(widths={list(job.cell.recipe.widths)})")
     return Network(spec, job.data.images.shape[1], len(job.data.classes), job.data.masks.shape[1:])
 
 
-def _block(job: Job, recipe: Recipe, device: str, mapped: bool) -> Block:
-    from lossbench.metrics.distances import signed_distances
-
-    data, classes = job.data, len(job.data.classes)
-    train, masks = data.split["train"], np.asarray(data.masks)
+def _block(job: Job, device: str, mapped: bool) -> Block:
+    cell, data, recipe = job.cell, job.data, job.cell.recipe
+    train, masks, classes = data.split["train"], np.asarray(data.masks), len(data.classes)
     dims = masks.ndim - 1
-    start = network_of(job, recipe).start(seeds.integer("init", job.data_name, job.seed))
-    order = train[
-        batch_order(len(train), recipe.batch, recipe.steps, seeds.stream("order", job.data_name, job.seed))
-    ]
-    augment_seed = seeds.integer("augment", job.data_name, job.seed)
+    # One stream for each thing that chance decides, none of which knows the loss.
+    init_seed, augment_seed = (seeds.integer(what, cell.data.text, cell.seed) for what in ("init", "augment"))
+    start = network_of(job).start(init_seed)
+    ordering = seeds.stream("order", cell.data.text, cell.seed)
+    order = train[batch_order(len(train), recipe.batch, recipe.steps, ordering)]
+    chance = torch.Generator().manual_seed(augment_seed)
     counts = np.bincount(masks[train].reshape(-1), minlength=classes)[:classes].astype(np.float64)
     distances = signed_distances(masks, classes, data.spacing, data.ignore_index) if mapped else None
     return Block(
         images=_shared(data.images).to(device),
         masks=_shared(masks).to(device),
         order=torch.from_numpy(order).to(device),
-        draws=draw(
-            recipe.augment,
-            recipe.steps,
-            recipe.batch,
-            dims,
-            torch.Generator().manual_seed(augment_seed),
-            device,
-        ),
+        draws=draw(recipe.augment, recipe.steps, recipe.batch, dims, chance, device),
         splits={name: torch.from_numpy(data.split[name]).to(device) for name in ("val", "test")},
         start=start,
         frequency=torch.from_numpy((counts / max(counts.sum(), 1)).astype(np.float32)).to(device),
@@ -125,19 +113,21 @@ def _shared(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _certificate(start: dict[str, Tensor], order: np.ndarray, augment_seed: int, data: Any) -> dict[str, str]:
+def _certificate(
+    start: dict[str, Tensor], order: np.ndarray, augment_seed: int, data: Data
+) -> dict[str, str]:
     """Return the proof of pairing: two cells with equal hashes had the same start, the same batches and the
     same split.
     """
-    split = b"".join(
-        name.encode() + np.ascontiguousarray(data.split[name], np.int64).tobytes()
-        for name in sorted(data.split)
-    )
+    batches = _bytes(order) + str(augment_seed).encode()
+    split = b"".join(name.encode() + _bytes(data.split[name]) for name in sorted(data.split))
     return {
         "init": weights_hash(start),
-        "order": sha256(
-            np.ascontiguousarray(order, np.int64).tobytes() + str(augment_seed).encode()
-        ).hexdigest()[:16],
+        "order": sha256(batches).hexdigest()[:16],
         "split": sha256(split).hexdigest()[:16],
         "data": data.fingerprint,
     }
+
+
+def _bytes(numbers: np.ndarray) -> bytes:
+    return np.ascontiguousarray(numbers, np.int64).tobytes()

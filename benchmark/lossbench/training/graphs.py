@@ -9,22 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-if TYPE_CHECKING:
-    from lossbench.training.step import Step
+from lossbench.training.step import Step
 
-# ordinary steps before a recording, in which libraries choose their kernels, and with which replayed ones are
-# compared
+# Ordinary steps before a recording: libraries choose their kernels in them, and replayed steps are compared
+# with them.
 CHECKED = 2
 
 FEWEST = 20  # steps below which a recording is not worth it
-
-MOST = 1000  # constants kept: a loss whose numbers change from call to call must not fill the memory
 
 Record = Callable[[Callable[[], None]], Callable[[], None]]  # from a call to what replays it
 
@@ -36,7 +31,9 @@ def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | 
     The step is recorded as a CUDA graph, or by ``record``, and its replay is used if it leaves what the step
     leaves. The step stays as it was."""
     record = record or (_on_card if step.counter.device.type == "cuda" else None)
-    if record is None or step.recipe.steps < FEWEST or any("progress" in job.needs for job in step.jobs):
+    if record is None or step.recipe.steps < FEWEST:
+        return None
+    if any("progress" in job.needs for job in step.jobs):
         return None
     before = [value.clone() for value in step.state]
 
@@ -53,7 +50,7 @@ def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | 
         return [step.losses[:CHECKED].clone(), step.norms[:CHECKED].clone(), step.stack.values - before[0]]
 
     ordinary, again = outcome(step), None
-    if not step.errors:  # a loss that raises is told of when its step comes
+    if not step.errors:  # a loss that raises does so when its step comes
         with suppress(Exception):  # whatever the driver or a kernel refuses to record: slower, not wrong
             again = record(lambda: step(0))
     if again is None or step.errors:  # the refusal may have come up inside a loss
@@ -75,7 +72,7 @@ def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | 
 def _alike(step: Step, ours: list[Tensor], theirs: list[Tensor]) -> bool:
     """Return whether two runs left the same losses and norms, and the same changes of weights, cell by cell.
 
-    Kernels on a card may add in another order, and with AdamW a gradient near nought then changes its weight
+    Kernels on a card may add in another order, and with AdamW a gradient near zero then changes its weight
     the other way."""
     for one, other in zip(ours[:2], theirs[:2], strict=True):
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
@@ -114,55 +111,3 @@ def own_stream(device: str) -> Iterator[None]:
 @cache
 def _stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
-
-
-class Constants(TorchFunctionMode):
-    """Keeps on the device what a loss makes of Python's numbers at every call: bringing it there would wait,
-    and no graph can hold that.
-    """
-
-    MAKERS = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: dict[tuple, Tensor] = {}
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        source = (
-            _numbers(args[-1])
-            if args and function in self.MAKERS
-            else getattr(args[0], "_made_of", None)
-            if function is Tensor.to
-            else None
-        )
-        if source is None or kwargs.get("requires_grad"):
-            return function(*args, **kwargs)
-        others = args[:-1] if function in self.MAKERS else args[1:]
-        how = (*others, *(item for pair in sorted(kwargs.items()) for item in pair))
-        key = (
-            function,
-            source,
-            *((part.dtype, part.device) if isinstance(part, Tensor) else str(part) for part in how),
-        )
-        if key not in self.kept:
-            if len(self.kept) >= MOST:
-                return function(*args, **kwargs)
-            self.kept[key] = function(*args, **kwargs)
-        made = self.kept[key].clone()  # the loss may write into it
-        made._made_of = key  # so that moving it to the device is known, too
-        return made
-
-
-def _numbers(value: Any) -> tuple | None:
-    """Return what tells plain numbers, or lists of them, from others; None for anything else, which may
-    change behind its name.
-    """
-    if type(value) in (bool, int, float):
-        return type(value), repr(value)
-    if type(value) not in (list, tuple):
-        return None
-    parts = tuple(_numbers(part) for part in value)
-    return None if None in parts else parts

@@ -1,48 +1,48 @@
-"""Training a stack of cells from the identical start on the identical batches: a pure function from jobs to
-results.
-
-No files, no printing, no global state. No weight is shared between the cells of a stack, so each gets exactly
-the gradient that it would have alone, and a cell that turns not-finite does not touch its neighbours.
-"""
+"""What training takes and what it leaves: a job for each cell in, a result for each cell out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from lossbench.data.container import Data
+from lossbench.experiment.cells import Cell
+
 
 @dataclass(frozen=True)
 class Job:
-    """One cell, ready to train: its loss as a function, what that needs, its data in memory, and its seed."""
+    """One cell, ready to train: its data in memory, and its loss as a function of logits and target.
 
+    Jobs that are trained together share a recipe."""
+
+    cell: Cell
+    data: Data
     loss: Callable[..., Tensor]
-    needs: tuple[str, ...]
-    data: Any  # lossbench.data.container.Data
-    data_name: str
-    seed: int
-    learning_rate: float | None = None  # peak of the schedule; None: the recipe's
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the loss asks for beside logits and target: ``progress``, ``distance_map``, ..."""
+        return self.cell.loss.needs
 
 
 @dataclass
 class Trained:
     """What training left of one cell."""
 
-    weights: dict[str, Tensor]
-    best_weights: dict[str, Tensor]
-    curves: dict[str, list[float]]
-    certificate: dict[str, str]
-    seconds: float
-    stack: int
-    cpu_seconds: float = 0.0
-    not_finite_at: int | None = None
-    error: str | None = None
+    certificate: dict[str, str]  # of the pairing: hashes of start, order, split and data
+    stack: int  # cells that were trained together
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
     best: tuple[float, int] = (-1.0, 0)  # validation Dice and its step
-    train_loss: list[float] = field(default_factory=list)
+    curves: dict[str, list] = field(default_factory=dict)  # name -> one value a validation
+    train_loss: list[float] = field(default_factory=list)  # one value a step, up to one that is not finite
     grad_norm: list[float] = field(default_factory=list)
-    predictions: dict[str, np.ndarray] = field(
-        default_factory=dict
-    )  # "val", "test", "test_best": probabilities (N, classes, *S)
+    # "val", "test", "test_best" -> probabilities (N, classes, *S)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    not_finite_at: int | None = None  # step, from 1
+    error: str | None = None  # what the loss raised
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from lossbench import metrics
+from lossbench.data.container import Data
 from lossbench.metrics import thresholds
+from lossbench.training.job import Job, Trained
 
 
-def score(job: Any, trained: Any, steps: int) -> dict[str, Any]:
-    """Score a ``training.Job`` from what ``training.train`` left of it.
+def score(job: Job, trained: Trained) -> dict[str, Any]:
+    """Score a job from what training left of it.
 
     Returns outcome, collapse, metrics, per-image columns, threshold curve, reliability and curves as plain
     Python values."""
@@ -90,12 +92,12 @@ def collapse_step(collapse: str, curves: dict[str, list]) -> int | None:
     """
     if not collapse or not curves.get("step"):
         return None
-    found = None
+    first = None
     for step, kind in zip(reversed(curves["step"]), reversed(curves["collapsed"]), strict=True):
         if kind != collapse:
             break
-        found = int(step)
-    return found
+        first = int(step)
+    return first
 
 
 def hard_dice(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> float:
@@ -123,7 +125,7 @@ def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_in
 
 
 @lru_cache(maxsize=4)
-def _bayes(data: Any) -> dict[str, float]:
+def _bayes(data: Data) -> dict[str, float]:
     """Return what no network can beat on the test images: Dice of the exact posterior's argmax and of its
     Dice-optimal mask, and its NLL.
 

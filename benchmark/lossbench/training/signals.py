@@ -11,9 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossbench.experiment.cells import Recipe
 from lossbench.networks.stack import Stack
+from lossbench.training.blocks import Block
+from lossbench.training.job import Job, Trained
 from lossbench.training.outcome import collapse_kind
+
+# The columns of a cell's curves, one row a validation.
+CURVES = (
+    "step",
+    "train_loss",
+    "val_loss",
+    "val_dice",
+    "size_ratio_soft",
+    "size_ratio_hard",
+    "grad_norm",
+    "grad_fg_share",
+    "size_ce",
+    "match_ce",
+    "size_dice",
+    "match_dice",
+    "collapsed",
+)
+MISSING = {"collapsed": "not_finite"}  # what a curve holds where logits are not finite; else nan
 
 
 @torch.no_grad()
@@ -21,24 +40,20 @@ def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
     """Return each cell's logits (N, classes, *S) on its own images (N, C, *S); the batch size is the
     recipe's, never the stack's.
     """
-    same = all(part is images[0] for part in images)
-    longest = max(part.shape[0] for part in images)
+    same = all(own is images[0] for own in images)
+    longest = max(len(own) for own in images)
     outputs = []
     for begin in range(0, longest, batch):
         end = min(begin + batch, longest)
         if same:
-            part = images[0][begin:end]
-            x = part.repeat(1, len(stack), *[1] * (part.ndim - 2))
-        else:  # a cell with fewer images repeats its last one, and the surplus is cut off below
-            x = torch.cat(
-                [
-                    part[torch.arange(begin, end, device=part.device).clamp_max(part.shape[0] - 1)]
-                    for part in images
-                ],
-                1,
-            )
+            x = images[0][begin:end]
+            x = x.repeat(1, len(stack), *[1] * (x.ndim - 2))
+        else:
+            # A cell with fewer images repeats its last one; the surplus is cut off below.
+            rows = torch.arange(begin, end, device=images[0].device)
+            x = torch.cat([own[rows.clamp_max(len(own) - 1)] for own in images], 1)
         outputs.append(stack.infer(x).transpose(0, 1))
-    return [whole[: part.shape[0]] for whole, part in zip(torch.cat(outputs, 1), images, strict=True)]
+    return [logits[: len(own)] for logits, own in zip(torch.cat(outputs, 1), images, strict=True)]
 
 
 def labels(scores: Tensor) -> Tensor:
@@ -101,14 +116,11 @@ def cross_entropy(scores: Tensor, target: Tensor, ignore_index: int | None) -> f
     """Return the mean cross-entropy over all valid pixels, in nats; less ``size_ce`` it is CE's matching
     term.
     """
-    return float(
-        torch.nn.functional.cross_entropy(
-            scores, target, ignore_index=-100 if ignore_index is None else ignore_index
-        )
-    )
+    ignored = -100 if ignore_index is None else ignore_index  # PyTorch's own default
+    return float(torch.nn.functional.cross_entropy(scores, target, ignore_index=ignored))
 
 
-def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> float:
+def gradient_share(grad: Tensor, target: Tensor, ignore_index: int | None) -> float:
     """Return the share of the absolute gradient on the logits that falls on true foreground pixels. grad (N,
     C, *S).
     """
@@ -119,7 +131,7 @@ def gradient_shares(grad: Tensor, target: Tensor, ignore_index: int | None) -> f
 
 
 def call_loss(
-    job: Any, logits: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float
+    job: Job, logits: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float
 ) -> Tensor:
     """Return the scalar loss of one cell; raises when it is not a scalar. The loss may write into what it is
     given: it gets copies.
@@ -139,10 +151,9 @@ def call_loss(
 
 def validate(
     stack: Stack,
-    jobs,
-    members,
-    results,
-    recipe: Recipe,
+    jobs: list[Job],
+    members: list[Block],
+    results: list[Trained],
     step: int,
     targets: list[Tensor],
     gradients: list[Tensor],
@@ -151,64 +162,56 @@ def validate(
 
     ``targets`` and ``gradients``: each cell's masks, and its loss's gradient by the logits, of the batch just
     trained on."""
+    recipe = jobs[0].cell.recipe
     outputs = predict(stack, [block.held_out["val"] for block in members], recipe.batch)
     for cell, (job, block, result) in enumerate(zip(jobs, members, results, strict=True)):
         if result.error:
             continue
-        target, scores = block.truth, outputs[cell].float()
-        finite = bool(torch.isfinite(scores).all())
-        prob = scores.softmax(1)
-        if step == recipe.steps:
-            result.predictions["val"] = prob.cpu().numpy()
-        row: dict[str, Any] = {
-            "step": step,
-            "train_loss": result.train_loss[-1],
-            "grad_norm": result.grad_norm[-1],
-        }
-        row["grad_fg_share"] = gradient_shares(gradients[cell], targets[cell], job.data.ignore_index)
-        if finite:
-            sums = soft_dice_sums(prob, target, job.data.ignore_index)
-            row["val_dice"] = mean_dice(sums)
-            true = sums["true"][:, 1:].sum().clamp_min(0.5)
-            row["size_ratio_hard"] = float(sums["hard"][:, 1:].sum() / true)
-            row["size_ratio_soft"] = float(sums["soft"][:, 1:].sum() / true)
-            row.update(size_terms(sums))
-            row["match_ce"] = cross_entropy(scores, target, job.data.ignore_index) - row["size_ce"]
-            row["collapsed"] = collapse_kind(
-                labels(scores).cpu().numpy(), target.cpu().numpy(), job.data.ignore_index
-            )
-            distances = (
-                None if block.distances is None else block.distances.index_select(0, block.splits["val"])
-            )
-            row["val_loss"] = _validation_loss(
-                job, scores, target, distances, block.frequency, recipe.batch, step / recipe.steps
-            )
+        scores = outputs[cell].float()
+        if step == recipe.steps:  # scored at the end as well
+            result.predictions["val"] = scores.softmax(1).cpu().numpy()
+        row: dict[str, Any] = {"step": step}
+        row["train_loss"], row["grad_norm"] = result.train_loss[-1], result.grad_norm[-1]
+        row["grad_fg_share"] = gradient_share(gradients[cell], targets[cell], job.data.ignore_index)
+        if bool(torch.isfinite(scores).all()):
+            row |= _on_validation(job, block, scores, step)
             if row["val_dice"] > result.best[0]:
                 result.best = (row["val_dice"], step)
                 result.best_weights = stack.weights(cell)
         for name in CURVES:
-            result.curves.setdefault(name, []).append(
-                row.get(name, "not_finite" if name == "collapsed" else math.nan)
-            )
+            result.curves.setdefault(name, []).append(row.get(name, MISSING.get(name, math.nan)))
 
 
-CURVES = (
-    "step", "train_loss", "val_loss", "val_dice", "size_ratio_soft", "size_ratio_hard", "grad_norm", "grad_fg_share",
-    "size_ce", "match_ce", "size_dice", "match_dice", "collapsed",
-)  # fmt: skip
+def _on_validation(job: Job, block: Block, scores: Tensor, step: int) -> dict[str, Any]:
+    """Return what the logits (N, classes, *S) of all validation images say of a cell."""
+    recipe, ignore_index, target = job.cell.recipe, job.data.ignore_index, block.truth
+    sums = soft_dice_sums(scores.softmax(1), target, ignore_index)
+    sizes = size_terms(sums)
+    true = sums["true"][:, 1:].sum().clamp_min(0.5)
+    near = None if block.distances is None else block.distances.index_select(0, block.splits["val"])
+    progress = step / recipe.steps
+    return {
+        "val_loss": _validation_loss(job, scores, target, near, block.frequency, progress),
+        "val_dice": mean_dice(sums),
+        "size_ratio_hard": float(sums["hard"][:, 1:].sum() / true),
+        "size_ratio_soft": float(sums["soft"][:, 1:].sum() / true),
+        **sizes,
+        "match_ce": cross_entropy(scores, target, ignore_index) - sizes["size_ce"],
+        "collapsed": collapse_kind(labels(scores).cpu().numpy(), target.cpu().numpy(), ignore_index),
+    }
 
 
 @torch.no_grad()
 def _validation_loss(
-    job, scores: Tensor, target: Tensor, distances, frequency: Tensor, batch: int, progress: float
+    job: Job, scores: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float
 ) -> float:
     """Return the mean of the cell's own loss over fixed validation batches of the training batch size."""
-    values = []
+    values, batch = [], job.cell.recipe.batch
     for begin in range(0, scores.shape[0], batch):
-        part = slice(begin, begin + batch)
+        rows = slice(begin, begin + batch)
+        near = None if distances is None else distances[rows]
         try:
-            near = None if distances is None else distances[part]
-            values.append(float(call_loss(job, scores[part], target[part], near, frequency, progress)))
+            values.append(float(call_loss(job, scores[rows], target[rows], near, frequency, progress)))
         except Exception:  # a loss that cannot be evaluated outside training still trains
             return math.nan
     return float(np.mean(values))

@@ -5,21 +5,17 @@ replayed.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lossbench.base import seeds
 from lossbench.networks.stack import Stack
-from lossbench.training.graphs import Constants
+from lossbench.training.blocks import Block
+from lossbench.training.constants import Constants
+from lossbench.training.job import Job
 from lossbench.training.optim import clip, optimizer
 from lossbench.training.signals import call_loss
-
-if TYPE_CHECKING:
-    from lossbench.experiment.cells import Recipe
-    from lossbench.training.blocks import Block
-    from lossbench.training.job import Job
 
 
 class Step:
@@ -31,20 +27,18 @@ class Step:
     need it.
     """
 
-    def __init__(self, stack: Stack, jobs: list[Job], blocks: dict[tuple[str, int], Block], recipe: Recipe):
-        device, cells = stack.values.device, len(jobs)
+    def __init__(self, stack: Stack, jobs: list[Job], blocks: dict[str, Block]):
+        device, recipe = stack.values.device, jobs[0].cell.recipe
         self.stack, self.jobs, self.blocks, self.recipe = stack, jobs, blocks, recipe
-        self.update = optimizer(stack, recipe, [job.learning_rate or recipe.learning_rate for job in jobs])
+        self.update = optimizer(stack, recipe, [job.cell.learning_rate for job in jobs])
         self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self.losses = torch.full(
-            (recipe.steps, cells), torch.nan, dtype=torch.float64, device=device
-        )  # nan as well where none was computed
-        self.norms = torch.zeros(recipe.steps, cells, dtype=torch.float64, device=device)
+        # (steps, cells); nan too where no loss was computed
+        self.losses = torch.full((recipe.steps, len(jobs)), torch.nan, dtype=torch.float64, device=device)
+        self.norms = torch.zeros_like(self.losses)
         self.aside = nullcontext() if device.type == "cpu" else Constants()
         self.dead: set[int] = set()  # cells whose loss is not computed any more
-        self.errors: dict[
-            int, tuple[int, str]
-        ] = {}  # cell: the step at which its loss raised an error, from 0, and what it said
+        # cell -> the step in which its loss raised an error, from 0, and what it said
+        self.errors: dict[int, tuple[int, str]] = {}
         self.gradients: list[Tensor] = []  # of the last step, each cell's loss by its logits (N, classes, *S)
         self.targets: list[Tensor] = []  # of the last step, each cell's masks (N, *S)
 
@@ -55,14 +49,15 @@ class Step:
 
     def __call__(self, done: int) -> None:
         """Train one step; ``done`` steps came before."""
-        batches = {key: block.batch(self.counter) for key, block in self.blocks.items()}
-        parts = [batches[job.data_name, job.seed] for job in self.jobs]
-        first = self.jobs[0]
-        self.targets = [masks for _, masks, _ in parts]
-        images = parts[0][0] if len(parts) == 1 else torch.cat([images for images, _, _ in parts], 1)
-        logits = self.stack(images, seeds.integer("dropout", f"{first.data_name} {done}", first.seed))
+        batches = {name: block.batch(self.counter) for name, block in self.blocks.items()}
+        members = [batches[job.cell.block] for job in self.jobs]
+        self.targets = [masks for _, masks, _ in members]
+        images = [images for images, _, _ in members]
+        first = self.jobs[0].cell
+        seed = seeds.integer("dropout", f"{first.data.text} {done}", first.seed)
+        logits = self.stack(images[0] if len(images) == 1 else torch.cat(images, 1), seed)
         with self.aside:
-            values = self._differentiate(logits.detach(), parts, done)
+            values = self._differentiate(logits.detach(), members, done)
         if len(self.dead) < len(self.jobs):
             self.stack.slopes.zero_()
             logits.backward(torch.stack(self.gradients, 1))
@@ -71,26 +66,23 @@ class Step:
         self.losses.index_copy_(0, self.counter, torch.stack(values)[None])
         self.counter.add_(1)
 
-    def _differentiate(self, logits: Tensor, parts: list, done: int) -> list[Tensor]:
-        """Set each cell's gradient by its logits, nought for a cell that is dead, and return the losses."""
+    def _differentiate(self, logits: Tensor, members: list, done: int) -> list[Tensor]:
+        """Set each cell's gradient by its logits, zero for a cell that is dead, and return the losses."""
         nothing = torch.full((), torch.nan, dtype=torch.float64, device=logits.device)
         progress, values = done / max(self.recipe.steps - 1, 1), []
         self.gradients = []
-        for cell, (job, (_, masks, distances)) in enumerate(zip(self.jobs, parts, strict=True)):
+        for cell, (job, (_, masks, distances)) in enumerate(zip(self.jobs, members, strict=True)):
             own, value = logits[:, cell].requires_grad_(), nothing
             if cell not in self.dead:
+                frequency = self.blocks[job.cell.block].frequency
                 try:
-                    value = call_loss(
-                        job, own, masks, distances, self.blocks[job.data_name, job.seed].frequency, progress
-                    )
+                    value = call_loss(job, own, masks, distances, frequency, progress)
                     if value.requires_grad:  # a loss may give a plain number where a batch holds nothing
                         value.backward()
                 except torch.OutOfMemoryError:  # the stack's fault
                     raise
-                except (
-                    Exception,
-                    SystemExit,
-                ) as error:  # a user's loss may raise anything; it costs its own cell only
+                # A user's loss may raise anything, or leave the program; it costs its own cell only.
+                except (Exception, SystemExit) as error:
                     self.errors[cell] = done, f"{type(error).__name__} in step {done + 1}: {error}"
                     self.dead.add(cell)
                     own.grad, value = None, nothing

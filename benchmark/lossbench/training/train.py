@@ -11,8 +11,6 @@ import math
 import time
 from collections.abc import Callable
 
-from torch import Tensor
-
 from lossbench.experiment.cells import Recipe
 from lossbench.networks.stack import Stack
 from lossbench.training import graphs
@@ -23,53 +21,50 @@ from lossbench.training.step import Step
 
 READ = 16  # steps between two looks at the losses on a device that must be waited for
 
+OnStep = Callable[[int, list[float]], None]
 
-def train(
-    jobs: list[Job],
-    recipe: Recipe,
-    *,
-    on_step: Callable[[int, list[float]], None] | None = None,
-    device: str = "cpu",
-) -> list[Trained]:
-    """Train all jobs as one stack and return what each left.
 
-    ``on_step(step, losses)`` is told of each step, on a card some steps later. A stacked recipe never runs
+def train(jobs: list[Job], *, on_step: OnStep | None = None, device: str = "cpu") -> list[Trained]:
+    """Train all jobs, which share a recipe, as one stack and return what each left.
+
+    ``on_step(step, losses)`` is called for each step, on a card some steps later. A stacked recipe never runs
     fewer than two groups, since a network of one group takes other kernels: with two or more, on the CPU with
     one thread, a cell's numbers do not depend on its companions."""
+    if len({job.cell.recipe for job in jobs}) != 1:
+        raise ValueError("jobs that are trained together must share one recipe")
     with graphs.own_stream(device):
-        return _train(jobs, recipe, on_step, device)
+        return _train(jobs, on_step, device)
 
 
-def _train(
-    jobs: list[Job], recipe: Recipe, on_step: Callable[[int, list[float]], None] | None, device: str
-) -> list[Trained]:
+def _train(jobs: list[Job], on_step: OnStep | None, device: str) -> list[Trained]:
     began, cpu_began = time.perf_counter(), time.process_time()
-    real = len(jobs)
+    real, recipe = len(jobs), jobs[0].cell.recipe
     if recipe.stacked and real == 1:
         jobs = jobs * 2
-    blocks = blocks_of(jobs, recipe, device)
-    members = [blocks[job.data_name, job.seed] for job in jobs]
+    blocks = blocks_of(jobs, device)
+    members = [blocks[job.cell.block] for job in jobs]
     starts = [block.start for block in members]
-    stack = Stack(network_of(jobs[0], recipe), starts, device, recipe.precision)
-    results = [Trained({}, {}, {}, block.certificate, 0.0, len(jobs)) for block in members]
-    step, checkpoints, told = Step(stack, jobs, blocks, recipe), _checkpoints(recipe), 0
+    stack = Stack(network_of(jobs[0]), starts, device, recipe.precision)
+    results = [Trained(block.certificate, stack=len(jobs)) for block in members]
+    step, checkpoints, read = Step(stack, jobs, blocks), validation_steps(recipe), 0
 
     run = graphs.replay(step) or step
-    for done in range(recipe.steps):
-        if len(step.dead) == len(jobs):
-            break
-        run(done)
-        look = done + 1 in checkpoints
-        if not look and (done + 1) % reading(device) and len(step.dead) < len(jobs):
+    for done in range(1, recipe.steps + 1):
+        run(done - 1)
+        all_dead = len(step.dead) == len(jobs)
+        if done not in checkpoints and done % reading(device) and not all_dead:
             continue
-        _note(results, step, told, done + 1)
+        _note(results, step, read, done)
         if all(result.error for result in results):
             break
-        if look:
-            validate(stack, jobs, members, results, recipe, done + 1, step.targets, step.gradients)
-        for row in range(told, done + 1) if on_step else ():
-            on_step(row + 1, [_loss_at(result, row) for result in results[:real]])
-        told = done + 1
+        if done in checkpoints:
+            validate(stack, jobs, members, results, done, step.targets, step.gradients)
+        if on_step:
+            for row in range(read, done):
+                on_step(row + 1, [_loss_at(result, row) for result in results[:real]])
+        read = done
+        if len(step.dead) == len(jobs):
+            break
 
     for cell, result in enumerate(results):
         result.weights = stack.weights(cell)
@@ -85,28 +80,23 @@ def _predict(stack: Stack, members: list[Block], results: list[Trained], recipe:
     images with the best.
     """
 
-    def images(split: str) -> list[Tensor]:
-        return [block.held_out[split] for block in members]
+    def keep(name: str, split: str) -> None:
+        images = [block.held_out[split] for block in members]
+        for result, logits in zip(results, predict(stack, images, recipe.batch), strict=True):
+            result.predictions[name] = logits.float().softmax(1).cpu().numpy()
 
-    def note(name: str, logits: list[Tensor]) -> None:
-        for result, part in zip(results, logits, strict=True):
-            result.predictions[name] = part.float().softmax(1).cpu().numpy()
-
-    if not all(
-        "val" in result.predictions for result in results
-    ):  # the validation after the last step has kept them
-        note("val", predict(stack, images("val"), recipe.batch))
-    note("test", predict(stack, images("test"), recipe.batch))
-    best = [result.best_weights or result.weights for result in results]
-    if any(result.best[1] != recipe.steps for result in results):
-        stack.load(best)
-        note("test_best", predict(stack, images("test"), recipe.batch))
-    else:
+    if not all("val" in result.predictions for result in results):
+        keep("val", "val")  # else the validation after the last step has kept them
+    keep("test", "test")
+    if all(result.best[1] == recipe.steps for result in results):
         for result in results:
             result.predictions["test_best"] = result.predictions["test"]
+    else:
+        stack.load([result.best_weights or result.weights for result in results])
+        keep("test_best", "test")
 
 
-def _checkpoints(recipe: Recipe) -> set[int]:
+def validation_steps(recipe: Recipe) -> set[int]:
     """Return the steps after which all cells are validated: evenly spaced, the last step among them."""
     return {math.ceil(recipe.steps * (i + 1) / recipe.validations) for i in range(recipe.validations)}
 
@@ -119,18 +109,19 @@ def reading(device: str) -> int:
 
 
 def _note(results: list[Trained], step: Step, begin: int, end: int) -> None:
-    """Append the losses and gradient norms of some steps to each cell's, up to the one that was not finite."""
-    rows = zip(
-        range(begin, end), step.losses[begin:end].tolist(), step.norms[begin:end].tolist(), strict=True
-    )
-    for number, losses, norms in rows:
-        for cell, (result, loss, norm) in enumerate(zip(results, losses, norms, strict=True)):
+    """Append the losses and gradient norms of the steps from ``begin`` to ``end`` to each cell's, up to the
+    one that was not finite.
+    """
+    losses, norms = step.losses[begin:end].tolist(), step.norms[begin:end].tolist()
+    for cell, result in enumerate(results):
+        raised, error = step.errors.get(cell, (None, None))
+        for number in range(begin, end):
             if result.error or result.not_finite_at is not None:
-                continue
-            raised, error = step.errors.get(cell, (None, None))
+                break
             if number == raised:
                 result.error = error
-                continue
+                break
+            loss, norm = losses[number - begin][cell], norms[number - begin][cell]
             result.train_loss.append(loss)
             result.grad_norm.append(norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):

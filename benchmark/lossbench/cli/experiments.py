@@ -1,0 +1,277 @@
+"""``lossbench sweep``, ``plan``, ``status`` and ``tune``: commands about an experiment and its cells."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lossbench.base.errors import UserError
+from lossbench.base.machine import usable_cores
+from lossbench.cli import options
+from lossbench.cli.results import answer, say
+from lossbench.store import note
+
+STATES = ("done", "missing", "stale", "failed")
+
+
+def sweep(
+    chosen: options.Selection,
+    engine: options.Engine,
+    seeds: options.Seeds = None,
+    results: options.Results = Path("results"),
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="Train only as many complete blocks as fit, e.g. 30m or 2h."),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="Train only part i of n of the blocks, as 2/5.")
+    ] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Draw figures and write the report at the end.")
+    ] = True,
+) -> None:
+    """Train what is missing of an experiment, then write tables, figures and the report."""
+    from lossbench.data import cards as datacards
+    from lossbench.sweep import plan as plans
+    from lossbench.sweep import run
+
+    where = engine.options()
+    experiment = chosen.resolve(seeds)
+    run.open_results(results, say=say)
+    planned = plans.plan(experiment, results)
+    print_plan(planned)
+    # Opens every data set once, so that what is wrong with one is said before anything is trained.
+    sets = [variant[:3] for variant in experiment.datasets]
+    cards = datacards.store(results, sets, experiment.seeds[0], experiment.extra_files)
+    todo = plans.select(planned, budget, shard, where.count)
+    if len(todo) < len(planned.missing):
+        limits = [budget, shard and f"shard {shard}"]
+        say(f"  {len(todo)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, limits))})")
+    # First, so that an interrupted sweep can be reported, too.
+    note.write(experiment, planned.cells, results, cards)
+    failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")
+    if report:
+        answer(results)
+    if failed:
+        raise typer.Exit(1)
+
+
+def plan(
+    chosen: options.Selection, seeds: options.Seeds = None, results: options.Results = Path("results")
+) -> None:
+    """Show what an experiment would train and what it would cost, without training."""
+    from lossbench.sweep import plan as plans
+
+    planned = plans.plan(chosen.resolve(seeds), results)
+    print_plan(planned)
+    print_costs(planned)
+
+
+def status(
+    chosen: options.Selection,
+    seeds: options.Seeds = None,
+    results: options.Results = Path("results"),
+    why: Annotated[
+        bool, typer.Option("--why", help="Name every cell that is not done, and the reason.")
+    ] = False,
+) -> None:
+    """Say which cells of an experiment are done, missing, stale or failed."""
+    from lossbench.sweep import plan as plans
+
+    planned = plans.plan(chosen.resolve(seeds), results)
+    say(f"{planned.experiment.name}: {len(planned.cells)} cells: {_counts(planned)}")
+    if results == note.OWN and not planned.counts().get("done") and note.STUDY.is_dir():
+        held = plans.plan(planned.experiment, note.STUDY).counts().get("done", 0)
+        if held:
+            say(f"the committed study holds {held} of them: '--results {note.STUDY}'")
+    if not why:
+        if planned.missing:
+            say("'--why' names each; 'lossbench sweep' trains them")
+        return
+    for cell in planned.missing:
+        state = planned.states[cell.key].status
+        say(f"  {state:8} {cell.title}  {plans.why(planned, cell, results)}")
+
+
+def tune(
+    chosen: options.Selection,
+    engine: options.Engine,
+    results: options.Results = Path("results"),
+    trials: Annotated[
+        int, typer.Option("--trials", min=2, help="Learning rates that every loss is tried at.")
+    ] = 8,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Tuning seeds a trial (disjoint from reported seeds).")
+    ] = 1,
+    parameters: Annotated[
+        bool,
+        typer.Option(
+            "--parameters", help="Search each loss's own declared parameters with as many trials again."
+        ),
+    ] = False,
+    objective: Annotated[
+        str, typer.Option("--objective", help="val_dice@val (at the validation threshold) or val_dice@0.5.")
+    ] = "val_dice@val",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File for the choices (default: NAME.tuned.toml beside the experiment)."),
+    ] = None,
+) -> None:
+    """Search the learning rate of every loss with the same candidates and budget, on validation images and
+    tuning seeds.
+    """
+    from lossbench.sweep import run, tuning
+
+    if objective not in tuning.OBJECTIVES:
+        raise UserError(f"--objective {objective}: must be one of {', '.join(tuning.OBJECTIVES)}")
+    where = engine.options()
+    experiment = chosen.resolve(tuning=True)
+    budget = tuning.Budget(trials=trials, seeds=seeds, parameters=parameters, objective=objective)
+    run.open_results(results, say=say)
+    planned = tuning.plan(experiment, budget, results)
+    print_plan(planned)
+    failed = _train(planned, planned.missing, results, where)
+    source = Path(experiment.file)
+    file = out or source.with_name(f"{source.stem}.tuned.toml")
+    rates = tuning.finish(experiment, budget, results, file)
+    print_tuning(rates, {variant.data.text: variant.label for variant in experiment.datasets})
+    say(f"chosen   {file}\ntrials   {results / 'tuning' / (experiment.name + '.csv')}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "auto") -> bool:
+    """Train these cells of a plan and say how it went; return whether cells failed. Leaves with 130 when
+    interrupted.
+    """
+    from lossbench.store import provenance
+    from lossbench.sweep import plan as plans
+    from lossbench.sweep import run
+
+    if not todo:
+        return False
+    facts = provenance.collect(results=results)
+    summary, trained, failures = run.run(planned, todo, results, where, provenance=facts, mode=mode, say=say)
+    for sentence in failures:
+        say(f"failed: {sentence}", error=True)
+    if summary.interrupted:
+        again = "lossbench " + shlex.join(sys.argv[1:])
+        say(f"interrupted; every finished cell is kept. To go on: {again}", error=True)
+        raise typer.Exit(130)
+    missing = len(plans.plan(planned.experiment, results, todo).missing)
+    others = len(todo) - missing - trained
+    elsewhere = f", {others} came from another sweep" if others > 0 else ""
+    say(f"trained {trained} cells in {duration(summary.seconds)}{elsewhere}")
+    if failures:
+        say(
+            f"{missing} cells have no record ('lossbench status --why' says why); the same "
+            "command tries them again",
+            error=True,
+        )
+    return bool(failures)
+
+
+# What they print
+
+
+def print_plan(planned: Any) -> None:
+    """Print how many cells an experiment has, what is recorded, and what the rest is expected to take."""
+    experiment, cells, missing = planned.experiment, len(planned.cells), len(planned.missing)
+    if len(experiment.parts) == 1:
+        say(f"{experiment.name}: {cells} cells = {_product(experiment.parts[0])}")
+    else:
+        shared = "what two parts share is trained once"
+        say(f"{experiment.name}: {cells} cells in {len(experiment.parts)} parts ({shared})")
+        for part in experiment.parts:
+            say(f"  {part.name:10} {_product(part)}")
+    for sentence in experiment.skipped:
+        say(f"  {sentence}")
+    if not missing:
+        say(f"  {_counts(planned)}; nothing to train")
+        return
+    cores = usable_cores()
+    about = "" if planned.measured else " (a guess until the first cells are measured)"
+    time = duration(planned.cost() / cores)
+    say(f"  {_counts(planned)}; to train: {missing}, about {time} on {cores} cores{about}")
+
+
+def _counts(planned: Any) -> str:
+    counts = planned.counts()
+    return ", ".join(f"{counts[name]} {name}" for name in STATES if counts.get(name))
+
+
+def _product(part: Any) -> str:
+    counts = (
+        (len(part.losses), "loss", "losses"),
+        (len(part.datasets), "data set", "data sets"),
+        (len(part.seeds), "seed", "seeds"),
+    )
+    return " x ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def print_costs(planned: Any) -> None:
+    """Print cells and expected core-minutes for each data set and loss, and what the planned seeds can
+    decide.
+    """
+    from rich.console import Console
+
+    table = _table(["data set"], ["cells", "to train", "core-minutes", "seconds a cell"])
+    groups = defaultdict(list)
+    for cell in planned.cells:
+        groups[cell.data_label].append(cell)
+    missing = {cell.key for cell in planned.missing}
+    for label, cells in groups.items():
+        todo = [cell for cell in cells if cell.key in missing]
+        each = f"{planned.cell_cost(cells[0]):.1f}"
+        each += "" if cells[0].kind in planned.seconds else " (guess)"
+        table.add_row(label, str(len(cells)), str(len(todo)), f"{planned.cost(todo) / 60:.1f}", each)
+    console = Console()
+    console.print(table)
+    seeds = len(planned.experiment.seeds)
+    smallest = 2 / 2**seeds  # all differences of one sign: 2 of 2**seeds sign patterns
+    within = f"On one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {smallest:.3g} at best"
+    never = "; .05 cannot be reached there, only across data sets or by trend" if smallest > 0.05 else ""
+    console.print(f"\n{within} (exact sign-flip test, two-sided){never}.", highlight=False)
+
+
+def print_tuning(chosen: list[dict], labels: dict[str, str]) -> None:
+    """Print what tuning chose: the rate, its validation score, and whether the optimum lies at the edge of
+    the range.
+    """
+    from rich.console import Console
+
+    table = _table(["data set", "loss"], ["learning rate", "validation", "trials"])
+    table.add_column("")
+    for item in chosen:
+        mark = "at the edge of the range" if item["edge"] else ""
+        numbers = f"{item['learning_rate']:.3g}", f"{item['objective']:.3f}", str(item["trials"])
+        table.add_row(labels.get(item["data"], item["data"]), item["loss"], *numbers, mark)
+    Console().print(table)
+
+
+def _table(words: list[str], numbers: list[str]) -> Any:
+    """Return a table with columns of words, then columns of numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in words:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
