@@ -24,7 +24,7 @@ def read(page: str, folder: Path, **environment: str) -> str:
     """Work through a page in a folder; returns all that was printed. Blocks: python and toml whose first line
     names a file are written, other python is run, sh is run line by line, output must be in what the last sh
     block printed ("..." stands for anything)."""
-    paths = os.pathsep.join([*filter(None, [environment.pop("first", "")]), str(ROOT)])
+    paths = os.pathsep.join([*filter(None, [environment.pop("first", "")]), str(ROOT / "benchmark")])
     environment = (
         os.environ
         | {"PYTHONPATH": paths, "LOSSBENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"}
@@ -71,6 +71,10 @@ def test_the_author_of_a_loss_trains_its_cells_only(tmp_path):
     read("tutorial_new_loss.md", tmp_path)
     assert "soft_miss" in (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
     assert len(list((tmp_path / "results" / "cells").glob("*/*.json"))) == 10
+
+
+def test_a_network_of_ones_own_is_checked(tmp_path):
+    assert "FAIL" not in read("networks.md", tmp_path)
 
 
 def test_a_reader_needs_no_torch(tmp_path):

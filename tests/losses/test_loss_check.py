@@ -2,6 +2,7 @@
 
 import pytest
 
+from lossbench.base.check import render
 from lossbench.base.errors import UserError
 from lossbench.losses import contract
 
@@ -151,8 +152,8 @@ def test_the_table_renders_brackets_and_says_the_verdict(file):
     from rich.console import Console
 
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(contract.render(contract.run("raises", [file])))
-    console.print(contract.render(contract.run("dice(classes=[1])")))
+    console.print(render(contract.run("raises", [file])))
+    console.print(render(contract.run("dice(classes=[1])")))
     text = console.export_text()
     assert "raises  fails" in text
     assert "no [idea] what to do" in text

@@ -1,7 +1,10 @@
 """`lossbench check` measures a network, whatever it does, and never raises."""
 
 import pytest
+from typer.testing import CliRunner
 
+from lossbench.base.errors import UserError
+from lossbench.cli.main import app
 from lossbench.networks import contract
 
 
@@ -35,3 +38,32 @@ def test_what_is_random_or_idle_or_depends_on_the_batch_is_found(own):
     assert found["an image's logits do not depend on its companions"].passed is False
     assert found["the gradient reaches every weight"].note == "not: idle"
     assert "two builds from one seed" not in found["one seed, one start; another seed, another start"].note
+
+
+def shown(*arguments):
+    """Return exit code and output of a command."""
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def test_the_command_knows_losses_from_networks(own):
+    assert shown("check", "ce")[1].startswith("ce  passes")
+    code, output = shown("check", "halves", "--with", str(own))
+    assert code == 1 and output.startswith("halves  fails")
+    for text, part in {
+        "unett": "'unett' is neither a loss nor a network; did you mean 'unet'",
+        "smp:DiceLos": "not one of its segmentation losses",
+        "torchvision:fcn_resnet5": "did you mean 'fcn_resnet50'",
+    }.items():
+        with pytest.raises(UserError, match=part):
+            shown("check", text)
+
+
+def test_networks_are_listed_with_their_parameters(own):
+    code, output = shown("list", "networks", "--with", str(own))
+    assert code == 0 and "width=8, dropout=0.5" in output and "torchvision:NAME" in output
+    assert "lraspp_mobilenet_v3_large" in shown("list", "networks", "torchvision")[1]
+    with pytest.raises(UserError, match="unknown network 'unett'; did you mean 'unet'"):
+        shown("list", "networks", "unett")

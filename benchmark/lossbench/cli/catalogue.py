@@ -1,9 +1,12 @@
-"""``lossbench list`` and ``lossbench check``: what can be named, and whether a loss keeps the numerical
+"""``lossbench list`` and ``lossbench check``: what can be named, and whether a loss or a network keeps its
 contract.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import re
 import textwrap
 from collections import defaultdict
 from pathlib import Path
@@ -19,41 +22,71 @@ app = typer.Typer(help="List what can be named in an experiment.", no_args_is_he
 
 def check(
     spec: Annotated[
-        str, typer.Argument(help="A loss spec, a Python file with losses of your own, or 'all'.")
+        str,
+        typer.Argument(help="A loss or network spec, a Python file with losses or networks, or 'all'."),
     ],
     with_: options.With = None,
 ) -> None:
-    """Test a loss against the numerical contract; exit code 1 when it fails."""
+    """Test a loss or a network against its contract; exit code 1 when it fails."""
     from rich.console import Console
 
-    from lossbench.catalogue.registry import losses
-    from lossbench.losses import contract
+    from lossbench.base.check import render
 
-    files, names = options.own_files(with_), [spec]
+    files = options.own_files(with_)
     if spec == "all":
-        names = sorted(losses(files))
+        subjects = _named_in(files, None)
     elif spec.endswith(".py"):
-        names, files = _losses_in(spec), (*files, spec)
+        files = (*files, spec)
+        subjects = _named_in(files, spec)
+    else:
+        subjects = [(_kind(spec, files), spec)]
     console, passed = Console(), True
-    for name in names:
-        outcome = contract.run(name, files)
-        console.print(contract.render(outcome))
+    for kind, name in subjects:
+        outcome = importlib.import_module(f"lossbench.{kind}.contract").run(name, files)
+        console.print(render(outcome))
         passed &= outcome.passed
     if not passed:
         raise typer.Exit(1)
 
 
-def _losses_in(file: str) -> list[str]:
-    """Return the names of the losses that a user's file registers."""
-    from lossbench.catalogue.source import read_entries
+def _named_in(files: tuple[str, ...], file: str | None) -> list[tuple[str, str]]:
+    """Return room and name of all losses and networks, or of those that one file registers."""
+    from lossbench.catalogue.registry import losses, networks
 
-    if not Path(file).is_file():
+    if file is not None and not Path(file).is_file():
         raise UserError(f"{file}: there is no such file")
-    names = [entry.name for entry in read_entries(Path(file)) if entry.kind == "loss"]
-    if not names:
-        how = "decorate a function with @loss('name') (from lossbench import loss)"
-        raise UserError(f"{file}: registers no loss; {how}")
-    return names
+    listed = {"losses": losses(files), "networks": networks(files)}
+    named = [
+        (room, name)
+        for room, entries in listed.items()
+        for name, entry in sorted(entries.items())
+        if file is None or entry.file.resolve() == Path(file).resolve()
+    ]
+    if not named:
+        how = "decorate a function with @loss('name') or @network('name')"
+        raise UserError(
+            f"{file}: registers no loss and no network; {how} (from lossbench import loss, network)"
+        )
+    return named
+
+
+def _kind(spec: str, files: tuple[str, ...]) -> str:
+    """Return the room of what a spec names first: "losses" or "networks"."""
+    from lossbench.catalogue.registry import aliases, losses, networks
+
+    library, name = re.match(r"\s*(?:(\w+)\s*:)?\s*(\w*)", spec).groups()
+    if library == "torchvision":
+        return "networks"
+    if library in ("monai", "smp"):
+        from lossbench.catalogue.adapters import PEERS
+
+        return "losses" if difflib.get_close_matches(name, PEERS[library], 1) else "networks"
+    own = networks(files)
+    if library or not name.isidentifier() or name in (known := {**losses(files), **aliases(files)}):
+        return "losses"
+    if name not in own:
+        raise UserError(f"'{name}' is neither a loss nor a network{nearest(name, {**known, **own})}")
+    return "networks"
 
 
 @app.command("experiments")
@@ -91,20 +124,46 @@ def list_losses(
     for family, entries in sorted(families.items()):
         console.print(f"\n[bold underline]{family}[/]")
         for entry in sorted(entries, key=lambda entry: entry.name):
-            _print_short(console, entry)
+            empty = entry.meta.get("empty")
+            _print_short(console, entry, entry.meta.get("formula"), empty and f"empty images: {empty}")
     cost = "cost is forward and backward, relative to ce"
     console.print(f"\n{len(known)} losses; {cost}; 'lossbench list losses NAME' shows one")
 
 
-def _print_short(console: Any, entry: Any) -> None:
+@app.command("networks")
+def list_networks(
+    with_: options.With = None,
+    name: Annotated[str | None, typer.Argument(help="Show one network, or all of a library.")] = None,
+) -> None:
+    """Every network: parameters with defaults, paper, and whether its cells train together; libraries."""
+    from rich.console import Console
+
+    from lossbench.catalogue.registry import networks
+    from lossbench.networks import adapters
+
+    known, console = networks(options.own_files(with_)), Console(highlight=False)
+    if name in adapters.LIBRARIES:
+        console.print(f"{name} {adapters.version(name)}:", ", ".join(adapters.names(name)), markup=False)
+        return
+    if name is not None and name not in known:
+        raise UserError(f"unknown network '{name}'{nearest(name, [*known, *adapters.LIBRARIES])}")
+    for entry in [known[name]] if name else sorted(known.values(), key=lambda entry: entry.name):
+        together = "its cells train together" if "cells" in entry.needs else "one cell at a time"
+        _print_short(console, entry, together, entry.doc if name else entry.doc.split("\n\n")[0])
+    for library, facts in adapters.LIBRARIES.items() if name is None else ():
+        console.print(f"[bold]{library}:NAME[/]  [dim]{facts.module}[/]")
+    if name is None:
+        console.print("\n'lossbench list networks smp' shows all of a library")
+
+
+def _print_short(console: Any, entry: Any, *facts: str | None) -> None:
     from rich.markup import escape
     from rich.padding import Padding
     from rich.text import Text
 
-    facts = [str(entry.meta[key]) for key in ("cite", "cost") if entry.meta.get(key)]
-    console.print(f"[bold]{entry.name}[/]  [dim]{escape(', '.join(facts))}[/]")
-    empty = entry.meta.get("empty")
-    for text in (entry.meta.get("formula"), _parameters(entry), empty and f"empty images: {empty}"):
+    paper = [str(entry.meta[key]) for key in ("cite", "cost") if entry.meta.get(key)]
+    console.print(f"[bold]{entry.name}[/]  [dim]{escape(', '.join(paper))}[/]")
+    for text in (*facts[:1], _parameters(entry), *facts[1:]):
         if text:
             console.print(Padding(Text(str(text)), (0, 0, 0, 4)))
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossbench.base.check import Report, Row, render  # noqa: F401
+from lossbench.base.check import Report, Row
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss, parse_loss
 from lossbench.metrics.distances import signed_distances

@@ -55,6 +55,11 @@ def version(library: str) -> str:
         raise UserError(_missing(library)) from None
 
 
+def names(library: str) -> list[str]:
+    """Return the names of a library's networks, as far as their signatures say what they are."""
+    return sorted(name for name, value in vars(_module(library)).items() if _is_network(value))
+
+
 def build(
     library: str, name: str, arguments: dict[str, Any], in_channels: int, classes: int, dims: int
 ) -> nn.Module:
@@ -124,15 +129,18 @@ def _replace_first_convolution(network: nn.Module, in_channels: int, where: str)
 
 
 def _constructor(library: str, name: str) -> Callable[..., nn.Module]:
-    try:
-        module = importlib.import_module(LIBRARIES[library].module)
-    except ImportError:
-        raise UserError(_missing(library)) from None
-    constructor = getattr(module, name, None)
+    constructor = getattr(_module(library), name, None)
     if constructor is None or not _is_network(constructor):
-        known = [key for key, value in vars(module).items() if _is_network(value)]
+        known = names(library)
         raise UserError(f"{library}:{name} is not one of its segmentation networks{nearest(name, known, 20)}")
     return constructor
+
+
+def _module(library: str) -> Any:
+    try:
+        return importlib.import_module(LIBRARIES[library].module)
+    except ImportError:
+        raise UserError(_missing(library)) from None
 
 
 def _is_network(thing: Any) -> bool:
