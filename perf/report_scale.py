@@ -146,14 +146,16 @@ def measure(count: int) -> dict:
     since they are most of it.
     """
     from lossbench.report import make
-    from lossbench.tables.compact import write_tables
+    from lossbench.store.note import Note, NotedCell
+    from lossbench.tables.files import write_tables
 
     with tempfile.TemporaryDirectory(prefix="lossbench-report-") as folder:
         tables = study(count)
         write_tables(tables, Path(folder) / "tables")
         cells, sets = len(tables["cells"]), tables["cells"]["dataset"].nunique()
         del tables
-        note = {"name": "paper", "title": "A made-up study", "cells": [[""]] * cells}
+        cell = NotedCell("0" * 16, "0" * 8, "", "", "")
+        note = Note(name="paper", title="A made-up study", cells=[cell] * cells)
         started, cpu = time.perf_counter(), time.process_time()
         made = make.make(folder, note)
         took = time.perf_counter() - started, time.process_time() - cpu

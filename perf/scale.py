@@ -30,10 +30,11 @@ from lossbench.engine.run import run
 from lossbench.engine.tasks import EngineOptions, Task
 from lossbench.engine.worker import emit
 from lossbench.store import pack
+from lossbench.store.note import Note, NotedCell
 from lossbench.store.record import encode
 from lossbench.store.store import Store
 from lossbench.tables import make
-from lossbench.tables.compact import load_table
+from lossbench.tables.files import load_table
 
 CROWDED = "## A folder of a hundred thousand records"
 
@@ -117,10 +118,10 @@ def crowd(count: int) -> list[str]:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(encode(record))  # without the flush that a sweep waits for
         cells = [
-            [key, fp, losses[n % len(losses)], "scenes", str(n // len(losses)), ""]
+            NotedCell(key, fp, losses[n % len(losses)], "scenes", str(n // len(losses)))
             for n, (key, fp) in enumerate(pairs)
         ]
-        note = {"name": "scale", "cells": cells}
+        note = Note(name="scale", cells=cells)
         loose = sum(path.stat().st_size for path in store.cells.glob("*/*.json"))
 
         def measure(what: str, function) -> None:

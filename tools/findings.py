@@ -63,7 +63,7 @@ class Results:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        from lossbench.tables.compact import load_table
+        from lossbench.tables.files import load_table
 
         return load_table(self.folder, "cells")
 
@@ -148,7 +148,7 @@ def _study(results: Results, _: str) -> str:
 
 
 def _hours(results: Results, _: str) -> str:
-    from lossbench.tables.compact import load_table
+    from lossbench.tables.files import load_table
 
     origins = load_table(results.folder, "origins")
     processors = sorted({str(cpu) for cpu in origins["cpu"] if cpu})

@@ -31,7 +31,7 @@ def make(results: Path, seed: int = 0) -> str:
     its record says."""
     import pandas as pd
 
-    from lossbench.tables import compact
+    from lossbench.tables.files import write_tables
     from lossbench.tables.make import records
 
     note = notes.read(results)
@@ -46,7 +46,7 @@ def make(results: Path, seed: int = 0) -> str:
         lacks = f"no data set with all of {', '.join(LOSSES)} at seed {seed}"
         raise UserError(f"{results} holds {lacks}; 'lossbench sweep paper --results {results}' trains them")
     rows = [row for block in whole for row in _rows([block[name] for name in LOSSES])]
-    compact.write_tables({"panel": pd.DataFrame(rows)}, results / "tables")
+    write_tables({"panel": pd.DataFrame(rows)}, results / "tables")
     return (
         f"panel    {results / 'tables' / 'panel.parquet'} ({len(whole)} images, {len(LOSSES)} losses, all "
         "as recorded)"

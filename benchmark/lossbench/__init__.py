@@ -24,6 +24,6 @@ def load_table(results: str = "results", name: str = "cells") -> Any:
     """Return one of the tables of a results folder as a pandas DataFrame: ``cells``, ``images`` or
     ``curves``.
     """
-    from lossbench.tables.compact import load_table as load
+    from lossbench.tables.files import load_table as load
 
     return load(results, name)

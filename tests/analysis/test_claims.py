@@ -31,12 +31,17 @@ def read(tmp_path, text):
     return claims.read_claims(path)
 
 
-def judged(cells, *, claim=CLAIM, tmp_path, **changes):
+PLANNED = pd.DataFrame(
+    [{"experiment": "quick", "part": "ladder", "losses": '["ce", "dice"]', "seeds": "[0, 1, 2, 3]"}]
+)
+
+
+def judged(cells, *, claim=CLAIM, tmp_path, parts=PLANNED, **changes):
     text = claim
     for key, value in changes.items():
         lines = [line for line in text.splitlines() if not line.startswith(f"{key} =")]
         text = "\n".join([*lines, f"{key} = {value}"])
-    (verdict,) = verdicts.evaluate(read(tmp_path, text).claims, cells)
+    (verdict,) = verdicts.evaluate(read(tmp_path, text).claims, cells, parts)
     return verdict.results[0]
 
 
@@ -152,6 +157,12 @@ def test_missing_cells_are_named_with_the_command_that_trains_them(cells, tmp_pa
     assert result.verdict == "not testable"
     assert result.why.startswith("There are no cells of tversky(fp_weight=0.3)")
     assert result.command == "lossbench sweep quick --loss 'tversky(fp_weight=0.3)'"
+
+
+def test_of_an_experiment_that_was_not_swept_here_the_command_names_the_file_alone(cells, tmp_path):
+    elsewhere = {"tmp_path": tmp_path, "parts": PLANNED.assign(experiment="another")}
+    assert judged(cells, of='"nowhere"', **elsewhere).command == "lossbench sweep quick"
+    assert judged(cells[cells["data.foreground"] == 0.01], **elsewhere).command == "lossbench sweep quick"
 
 
 def test_no_cells_at_all_make_every_claim_not_testable(cells):

@@ -55,6 +55,29 @@ def test_a_bad_spec_gets_one_sentence(text, part):
         parse_loss(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["ce_db", "ce_db(weight=0.1)", "ce_db( over='sample',weight=.1 )", "short(weight=0.1)"]
+)
+def test_a_spec_with_defaults_written_out_means_the_same_loss(text):
+    assert specs.means(
+        text, "ce_db", ["ce_db(over='sample', weight=0.1)", "short(over='sample', weight=0.1)"]
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["dice", "dice(smooth=2.0)", "dice(over='batch', smooth=1)", "2*dice(smooth=1)", "a b"]
+)
+def test_a_spec_that_leaves_out_or_changes_what_is_not_a_default_means_another_loss(text):
+    assert not specs.means(text, "dice(smooth=1.0)", ["dice(over='sample', smooth=1.0)"])
+
+
+def test_a_sum_means_the_same_term_by_term():
+    full = specs.render_sum([(0.5, "ce", {"norm": "pixels"}), (1.0, "dice", {"smooth": 1.0})])
+    assert full == "0.5*ce(norm='pixels') + dice(smooth=1.0)"
+    assert specs.means("0.5*ce + dice(smooth=1.0)", "0.5*ce + dice", [full])
+    assert not specs.means("ce + dice", "0.5*ce + dice", [full])
+
+
 def test_a_data_set_is_one_term_with_known_parameters():
     assert parse_dataset("scenes(foreground=0.01)").text == "scenes"
     assert parse_dataset("scenes(foreground=0.02)").params["foreground"] == 0.02

@@ -95,6 +95,7 @@ def tables(folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests" / "golden"))
     import mini_study
 
-    from lossbench.tables.compact import compact, write_tables
+    from lossbench.tables.compact import compact
+    from lossbench.tables.files import write_tables
 
     write_tables(compact(mini_study.records()), folder / "tables")

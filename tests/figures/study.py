@@ -10,6 +10,8 @@ import mini_study
 import numpy as np
 import pandas as pd
 
+from lossbench.base import specs
+
 SEEDS = 3
 SHIFTS = (0.0, 0.2, 0.4)
 EMPTY = (0.0, 0.7)
@@ -22,6 +24,7 @@ FAMILIES = {
     "ce_l1": "size",
     "ce_kl": "size",
 }
+SIZE_TERM = {"size_weight": 1.0, "temperature": 10.0}  # defaults
 LIKE = {"batch_dice": "dice", "dice_ce": "0.5*ce + 0.5*dice", "ce + log_dice": "0.5*ce + 0.5*dice"}
 
 
@@ -32,7 +35,8 @@ def cell(part: str, dataset: str, foreground: float, loss: str, seed: int, **rec
     )
     name = loss.split("(")[0]
     found["key"] = mini_study._hash(part, dataset, loss, seed, recipe)[:16]
-    found["cell"] |= {"loss": loss, "recipe": {**found["cell"]["recipe"], **recipe}}
+    terms = [[t.weight, t.name, SIZE_TERM | t.arguments] for t in specs.parse(loss)]
+    found["cell"] |= {"loss": loss, "loss_terms": terms, "recipe": {**found["cell"]["recipe"], **recipe}}
     found |= {
         "parts": part,
         "loss_label": loss,

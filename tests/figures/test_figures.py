@@ -171,7 +171,7 @@ def test_an_unknown_figure_names_the_nearest(tables):
 
 
 def test_draw_all_reads_the_stored_tables_and_writes_beside_them(tables, tmp_path):
-    from lossbench.tables.compact import write_tables
+    from lossbench.tables.files import write_tables
 
     write_tables(tables, tmp_path / "tables")
     paths = drawing.draw_all(tmp_path)

@@ -177,15 +177,12 @@ def test_threshold_curves_are_means_over_seeds_and_name_half_the_best_dice_of_ce
 
 
 def test_settings_of_a_size_term_are_read_from_its_loss_with_every_default():
-    assert sizes.setting("ce_l1") == {"term": "ce_l1", "weight": 1.0, "temperature": 10.0}
-    assert sizes.setting("ce_kl(size_weight=0.1, temperature=1.0)") == {
-        "term": "ce_kl",
-        "weight": 0.1,
-        "temperature": 1.0,
-    }
-    assert [
-        sizes.setting(loss) for loss in ("ce", "ce_l1(over='batch')", "ce_l1 + dice", "ce_l1_of_mine")
-    ] == [None] * 4
+    whole = "ce_l1(over='sample', size_weight=1.0, temperature=10.0)"
+    assert sizes.setting("ce_l1", whole) == {"term": "ce_l1", "weight": 1.0, "temperature": 10.0}
+    whole = "ce_kl(size_weight=0.1, temperature=1.0)"
+    assert sizes.setting(whole, whole) == {"term": "ce_kl", "weight": 0.1, "temperature": 1.0}
+    for loss in ("ce", "ce_l1(over='batch', temperature=10.0)", "ce_l1 + dice", "ce_l1_of_mine", "ce_l1"):
+        assert sizes.setting(loss, loss) is None
 
 
 def test_the_grid_of_a_size_term_shows_gains_over_ce_and_errors_in_size(study):

@@ -14,6 +14,8 @@ import hashlib
 import math
 import random
 
+from lossbench.base import specs
+
 FOREGROUND = (0.002, 0.01, 0.05, 0.2)
 LOSSES = {"ce": "distribution", "dice": "overlap", "0.5*ce + 0.5*dice": "compound", "focal": "distribution"}
 LABELS = {"0.5*ce + 0.5*dice": "dice_ce"}
@@ -22,6 +24,18 @@ RECIPE = {"model": "unet", "widths": [4, 8], "steps": 60, "batch": 4, "learning_
 
 def _hash(*parts) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+# What a scene is where its spec does not say it, as far as analysis and figures ask.
+SCENES = {"foreground": 0.01, "noise": 0.6, "size": 64, "classes": 2, "size_ratio": 1.0, "empty": 0.0}
+SCENES |= {"boundary_shift": 0.0, "rim": 0.0, "rim_probability": 0.4}
+
+
+def named(dataset: str) -> dict:
+    """Return what the record of a cell says of its data set: spec, name and all parameters."""
+    term = specs.parse(dataset)[0]
+    params = {**(SCENES if term.name == "scenes" else {}), **term.arguments}
+    return {"dataset": dataset, "dataset_name": term.name, "data_params": params}
 
 
 def record(
@@ -85,7 +99,7 @@ def record(
     rise = [1 - math.exp(-speed * (i + 1) / steps) for i in range(steps)]
     return {
         "schema": 1, "key": key, "experiment": "mini", "parts": parts or ("ladder" if dataset.startswith("scenes") else "public"),
-        "cell": {"dataset": dataset, "loss": loss, "seed": seed, "recipe": recipe,
+        "cell": {**named(dataset), "loss": loss, "seed": seed, "recipe": recipe,
         "data_identity": _hash(dataset)[:16], "protocol": 1},
         "loss_label": LABELS.get(loss, loss), "family": LOSSES[loss], "loss_fingerprint": _hash(loss)[:8],
         "outcome": "collapsed" if collapsed else "done", "collapse": "background" if collapsed else "",

@@ -30,15 +30,15 @@ def note():
 def frames(note):
     from lossbench.tables.compact import compact
 
-    return compact(records(STUDY, note))
+    return compact(records(STUDY, note), note)
 
 
 def test_every_planned_cell_has_a_record(note, frames):
-    assert len(frames["cells"]) == len(note["cells"])
+    assert len(frames["cells"]) == len(note.cells)
 
 
 def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
-    from lossbench.tables.compact import write_tables
+    from lossbench.tables.files import write_tables
 
     for path in write_tables(
         {name: frame for name, frame in frames.items() if name != "images"}, tmp_path
@@ -49,7 +49,7 @@ def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
 def test_the_tables_give_the_verdicts_byte_for_byte(frames, tmp_path):
     from lossbench.analysis.claims import read_claims
     from lossbench.analysis.verdicts import evaluate, verdict_table
-    from lossbench.tables.compact import write_csv
+    from lossbench.tables.files import write_csv
 
     fresh = write_csv(
         verdict_table(evaluate(read_claims().claims, frames["cells"])), tmp_path / "verdicts.csv"
@@ -65,10 +65,10 @@ def test_nothing_of_the_machine_that_trained_it_is_told(frames):
 def test_the_experiment_file_is_the_one_that_was_trained(note):
     from lossbench.experiment.reading import read_experiment
 
-    if notes.read(STUDY)["skipped"]:
+    if notes.read(STUDY).skipped:
         pytest.skip("a public set was left out")
     planned = {cell.key for cell in read_experiment(find_experiment("paper")).cells()}
-    here = {row[0] for row in note["cells"]}
+    here = {cell.key for cell in note.cells}
     assert planned <= here  # where a public set is not at hand, its cells are not planned
 
 

@@ -22,14 +22,14 @@ def tables():
 
 @pytest.fixture(scope="session")
 def study():
-    """Return tables and parts of a study whose parts are a ladder, three learning rates, uncertain
-    boundaries, and forms of Dice.
+    """Return the tables of a study whose parts are a ladder, three learning rates, uncertain boundaries, and
+    forms of Dice.
 
     Labels of one loss and of one data set are hostile: they hold markup.
     """
     import mini_study
 
-    from lossbench.report.evidence import Part
+    from lossbench.store.note import Loss, Note, Part, Term
     from lossbench.tables.compact import compact
 
     records = [{**r, "parts": "ladder"} for r in mini_study.records(real=True)]
@@ -49,13 +49,15 @@ def study():
         record["loss_label"] += EVIL if record["cell"]["loss"] == "focal" else ""
         if record["cell"]["dataset"] == "sirst":
             record["cell"]["data_label"] = f"sirst{EVIL}"
-    parts = (
-        Part("ladder", "C1: open to all losses", False),
-        Part("rates", "Each loss at three rates.", True),
-        Part("uncertain", "C6: boundaries that the image does not determine.", True),
-        Part("variants", f"C7: forms of Dice {EVIL}", True),
-    )
-    return compact(records), parts
+    parts = [
+        Part(name="ladder", title="C1: open to all losses"),
+        Part(name="rates", title="Each loss at three rates.", fixed=True),
+        Part(name="uncertain", title="C6: boundaries that the image does not determine.", fixed=True),
+        Part(name="variants", title=f"C7: forms of Dice {EVIL}", fixed=True),
+    ]
+    dice = Term(name="dice", params={"over": "sample"}, formula="1 - 2|PG|/(|P|+|G|)", cite="Milletari 2016")
+    losses = {"dice": Loss(label="dice", family="overlap", terms=[dice])}
+    return compact(records, Note(name="mini", parts=parts, losses=losses, cells=[]))
 
 
 def _changed(record: dict, factor: float, gain: float) -> dict:
@@ -74,8 +76,11 @@ def _changed(record: dict, factor: float, gain: float) -> dict:
 
 
 def _renamed(record: dict, dataset: str, part: str) -> dict:
+    import mini_study
+
     new = copy.deepcopy(record)
-    new["cell"]["dataset"], new["parts"], new["key"] = dataset, part, f"x{record['key'][1:]}"
+    new["cell"] |= mini_study.named(dataset)
+    new["parts"], new["key"] = part, f"x{record['key'][1:]}"
     return new
 
 
@@ -85,5 +90,4 @@ def derived(study):
     from lossbench.analysis.answers import answer
     from lossbench.analysis.claims import read_claims
 
-    tables, parts = study
-    return answer(tables, read_claims(), [part.name for part in parts if part.fixed])
+    return answer(study, read_claims())

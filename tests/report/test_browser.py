@@ -50,9 +50,8 @@ def seen(page: Path, folder: Path, width: int) -> dict:
 def facts(study, derived, tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
-    tables, parts = study
     folder = tmp_path_factory.mktemp("browser")
-    page = make.build(tables, derived, [], folder / "report.html", {"parts": parts, "experiment": "mini"})
+    page = make.build(study, derived, [], folder / "report.html", {"experiment": "mini"})
     watch = (
         "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m)); "
         "window.alert = (m) => failures.push(m);</script>"

@@ -16,15 +16,15 @@ from lossbench.analysis.claims import read_claims
 from lossbench.base.columns import FACTOR, PLAIN, POINTS
 from lossbench.base.errors import UserError
 from lossbench.report import drawing, make, words
-from lossbench.tables.compact import write_tables
+from lossbench.store.note import Note, NotedCell
+from lossbench.tables.files import write_tables
 
-NOTE = {
-    "name": "mini",
-    "title": "A made-up study",
-    "file": "mini.toml",
-    "skipped": ["camvid is left out: not at hand"],
-    "cells": [[""]] * 100,
-}
+NOTE = Note(
+    name="mini",
+    title="A made-up study",
+    skipped=["camvid is left out: not at hand"],
+    cells=[NotedCell("0" * 16, "0" * 8, "", "", "")] * 100,
+)
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 
 

@@ -67,7 +67,9 @@ def test_pictures_of_real_data_are_left_out_on_request_those_of_generated_scenes
         (tmp_path / "cards" / file).write_text(json.dumps({**facts, "name": name}))
     cards = {
         c["label"]: c
-        for c in datacards.read(tmp_path, {**files, "camvid": "real.json", "own": "own.json"}, images=False)
+        for c in datacards.read(
+            tmp_path, {**files, "camvid": "real.json", "own": "own.json"}, {facts["name"]}, False
+        )
     }
     assert len(cards["scenes"]["samples"]) == 4 and not cards["scenes"]["withheld"]
     assert cards["camvid"]["samples"] == [] == cards["own"]["samples"] and cards["camvid"]["withheld"]

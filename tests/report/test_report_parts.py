@@ -20,7 +20,7 @@ from lossbench.report import drawing, evidence, make, rows, words
 @pytest.fixture(scope="module")
 def text(study, derived, tmp_path_factory):
     out = tmp_path_factory.mktemp("parts") / "report.html"
-    return make.build(study[0], derived, [], out, {"parts": study[1], "experiment": "mini"}).read_text()
+    return make.build(study, derived, [], out, {"experiment": "mini"}).read_text()
 
 
 class Elements(html.parser.HTMLParser):
@@ -61,7 +61,7 @@ def elements(text):
 
 
 def test_cells_of_fixed_parts_stay_out_of_leaderboards_and_effects(study, derived):
-    cells = study[0]["cells"]
+    cells = study["cells"]
     own = cells[in_part(cells, "ladder")]
     assert set(derived.tables["leaderboard"]["dataset"]) == set(own["dataset"])
     assert set(derived.tables["leaderboard"]["recipe"]) == set(own["recipe"])
@@ -91,7 +91,7 @@ def test_each_fixed_part_has_a_section_with_what_it_is_for(text):
 
 
 def test_every_collapse_is_told_once(study, derived):
-    cells = study[0]["cells"]
+    cells = study["cells"]
     assert derived.tables["collapses"]["collapsed"].sum() == (cells["outcome"] == "collapsed").sum()
 
 
@@ -99,27 +99,9 @@ def test_a_part_that_trains_fewer_seeds_is_not_called_incomplete(study, derived)
     assert not len(derived.tables["missing"])
 
 
-def test_the_words_about_a_part_are_its_title(tmp_path):
-    file = tmp_path / "own.toml"
-    file.write_text(
-        'name = "own"\n[[part]]\nname = "a"\ntitle = "C1: one and two."\n[[part]]\nname = "b"\nfixed = true\n'
-    )
-    assert evidence.read(str(file)) == (
-        evidence.Part("a", "C1: one and two.", False),
-        evidence.Part("b", "", True),
-    )
-    assert evidence.read("nothing of the kind") == () and evidence.read(None) == ()
-
-
-def test_what_the_study_says_of_its_parts_is_read():
-    names = {part.name: part for part in evidence.read("paper")}
-    assert not names["ladder"].fixed and names["rates"].fixed
-    assert all(part.about for part in names.values())
-
-
 def test_claims_without_any_cell_are_folded_into_one_line_with_the_command(study, tmp_path):
-    cells = study[0]["cells"]
-    tables = {**study[0], "cells": cells[cells["dataset"] == "magnetic_tile"].assign(parts="")}
+    cells = study["cells"]
+    tables = {**study, "cells": cells[cells["dataset"] == "magnetic_tile"].assign(parts="")}
     page = make.build(tables, answer(tables, read_claims()), [], tmp_path / "r.html", {}).read_text()
     folded = re.search(
         r'<details class="elsewhere"><summary>(\d+) claims need other cells: <code>lossbench sweep '
@@ -196,14 +178,14 @@ def test_numbers_of_the_decision_aid_and_of_single_cells_stand_in_tables(study, 
             )
         )
     assert {(row[0], row[3], row[4], row[5], row[6]) for row in told} == known
-    cells = study[0]["cells"].set_index("key")
+    cells = study["cells"].set_index("key")
     for row in blocks["cells-data"]["rows"]:
         assert row[4][0] == f"{cells.loc[row[7], 'dice@0.5']:.3f}" and row[2] == cells.loc[row[7], "seed"]
     assert len(blocks["cells-data"]["rows"]) == len(cells)
 
 
 def test_single_cells_and_their_curves_are_left_out_of_large_studies_and_that_is_said(study, monkeypatch):
-    cells, curves = study[0]["cells"], study[0]["curves"]
+    cells, curves = study["cells"], study["curves"]
     labels = {pair: pair[0] for pair in zip(cells["dataset"], cells["recipe"], strict=True)}
     ids = drawing.variants(cells, labels)
     whole = drawing.data(cells, curves, ids)
@@ -235,22 +217,25 @@ def test_a_long_curve_is_thinned_and_stays_in_its_box():
     )
 
 
-def test_loss_cards_come_from_the_source_and_a_loss_that_is_not_known_is_named(study):
-    cells = study[0]["cells"]
-    cards = {card["facts"][0][1]: dict(card["facts"]) for card in losscards.cards(cells)}
-    assert {"formula", "source", "parameters", "empty images"} <= set(cards["dice"])
-    strange = losscards.cards(cells.assign(loss="my_own_loss"))
-    assert "not known here" in dict(strange[0]["facts"])["note"]
+def test_loss_cards_say_what_the_sweep_noted_of_a_loss_and_its_spec_where_it_noted_nothing(study):
+    cards = {card["label"]: dict(card["facts"]) for card in losscards.cards(study["cells"], study["losses"])}
+    assert cards["dice"] == {
+        "spec": "dice",
+        "formula": "1 - 2|PG|/(|P|+|G|)",
+        "source": "Milletari 2016",
+        "parameters": "over = 'sample'",
+    }
+    assert cards["ce"] == {"spec": "ce"}
 
 
 def test_changes_are_told_against_the_report_before_and_stay_when_nothing_was_trained(
     study, derived, tmp_path
 ):
-    cells = study[0]["cells"]
+    cells = study["cells"]
     assert make.compare(tmp_path, cells, derived) == ["This is the first report from this folder"]
     fewer = cells[cells["seed"] < 2]
-    tables = {**study[0], "cells": fewer}
-    second = answer(tables, read_claims(), ["rates", "uncertain", "variants"])
+    tables = {**study, "cells": fewer}
+    second = answer(tables, read_claims())
     says = make.compare(tmp_path, fewer, second)
     assert says[0] == f"{len(fewer)} cells instead of {len(cells)}"
     assert make.compare(tmp_path, fewer, second) == says

@@ -14,12 +14,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_store import FP, KEY, a_record
 
 from lossbench.base.errors import UserError
 from lossbench.store import pack
 from lossbench.store import record as schema
+from lossbench.store.note import Note, NotedCell
 from lossbench.store.store import Store
-from test_store import FP, KEY, a_record
 
 KEYS = [f"{n:02x}" * 8 for n in range(6)]
 PAIRS = [(key, FP) for key in KEYS]
@@ -342,24 +343,28 @@ def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_chang
 ):
     from lossbench.tables import compact, freshness, make
 
-    note = {"name": "toy", "cells": [[key, FP, f"loss {n}", "toy", "b", ""] for n, key in enumerate(KEYS)]}
-    monkeypatch.setattr(freshness, "CODE", tmp_path)
+    def note(first="loss 0"):
+        cells = [
+            NotedCell(key, FP, first if n == 0 else f"loss {n}", "toy", "b") for n, key in enumerate(KEYS)
+        ]
+        return Note(name="toy", cells=cells)
 
-    def made():
+    monkeypatch.setattr(freshness, "CODE", (tmp_path,))
+
+    def made(**labels):
         calls = []
         with monkeypatch.context() as patch:
             patch.setattr(
-                compact, "compact", lambda found, real=compact.compact: calls.append(1) or real(found)
+                compact, "compact", lambda *given, real=compact.compact: calls.append(1) or real(*given)
             )
-            make.write_tables(results.folder, note)
+            make.write_tables(results.folder, note(**labels))
         return bool(calls)
 
     assert made() and not made()
     results.write(a_record(KEYS[0], loss_label="again"))
     assert made() and not made()
-    note["cells"][0][2] = "another label"
-    assert made() and not made()
-    assert make.write_tables(results.folder, note).endswith("(6 cells, as they were)")
+    assert made(first="another label") and not made(first="another label") and made()
+    assert make.write_tables(results.folder, note()).endswith("(6 cells, as they were)")
     pack.pack(results)
     assert made() and not made()
     (results.folder / "tables" / "curves.parquet").unlink()
@@ -373,7 +378,7 @@ def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_chang
 def test_a_record_that_is_damaged_in_the_middle_is_named_when_tables_are_made(results):
     from lossbench.tables import make
 
-    note = {"name": "toy", "cells": [[key, FP, "l", "toy", "b", ""] for key in KEYS]}
+    note = Note(name="toy", cells=[NotedCell(key, FP, "l", "toy", "b") for key in KEYS])
     path = results.path(*PAIRS[2])
     path.write_bytes(path.read_bytes().replace(b"0.8125", b"0.8135"))
     assert results.state(PAIRS)[KEYS[2]].status == "done"

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from lossbench.base.errors import UserError
-from lossbench.tables import compact, freshness
+from lossbench.store.note import Dataset, Loss, Note, Part, Term
+from lossbench.tables import compact, files, freshness
 
 
 def test_every_record_is_one_row_and_every_image_and_step_one_more(mini_records, mini_tables):
@@ -17,7 +18,7 @@ def test_every_record_is_one_row_and_every_image_and_step_one_more(mini_records,
     assert set(mini_tables["images"]["key"]) == set(mini_tables["cells"]["key"])
 
 
-def test_the_parameters_of_a_data_set_become_columns_with_their_defaults_filled_in(cells):
+def test_the_parameters_of_a_data_set_become_columns(cells):
     assert sorted(cells["data.foreground"].unique()) == [0.002, 0.01, 0.05, 0.2]
     assert cells["data.noise"].notna().all()
     assert set(cells["dataset_name"]) == {"scenes"}
@@ -60,48 +61,48 @@ def test_no_records_give_empty_tables_with_their_columns():
 def test_the_order_of_the_records_does_not_change_a_byte(mini_records, tmp_path):
     shuffled = list(mini_records)
     random.Random(0).shuffle(shuffled)
-    first = compact.write_tables(compact.compact(mini_records), tmp_path / "a")
-    second = compact.write_tables(compact.compact(shuffled), tmp_path / "b")
+    first = files.write_tables(compact.compact(mini_records), tmp_path / "a")
+    second = files.write_tables(compact.compact(shuffled), tmp_path / "b")
     assert [p.name for p in first] == [p.name for p in second]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes(), a.name
 
 
 def test_a_written_table_reads_back_as_it_was(mini_tables, tmp_path):
-    compact.write_tables(mini_tables, tmp_path / "tables")
-    pd.testing.assert_frame_equal(compact.load_table(tmp_path, "cells"), mini_tables["cells"])
-    assert compact.load_table(tmp_path, "curves").shape == mini_tables["curves"].shape
+    files.write_tables(mini_tables, tmp_path / "tables")
+    pd.testing.assert_frame_equal(files.load_table(tmp_path, "cells"), mini_tables["cells"])
+    assert files.load_table(tmp_path, "curves").shape == mini_tables["curves"].shape
 
 
 def test_a_missing_table_says_what_to_run_and_an_unknown_one_what_there_is(tmp_path):
     with pytest.raises(UserError, match="does not exist; `lossbench sweep"):
-        compact.load_table(tmp_path, "cells")
+        files.load_table(tmp_path, "cells")
     with pytest.raises(UserError, match="did you mean 'cells'"):
-        compact.load_table(tmp_path, "cell")
+        files.load_table(tmp_path, "cell")
 
 
 def test_a_damaged_table_says_how_to_rebuild_it(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "cells.parquet").write_bytes(b"not a table")
     with pytest.raises(UserError, match=r"cannot be read .* rebuilds it"):
-        compact.load_table(tmp_path, "cells")
+        files.load_table(tmp_path, "cells")
 
 
 def test_a_table_that_changed_since_it_was_written_is_not_loaded(mini_tables, tmp_path):
     folder = tmp_path / "tables"
-    freshness.stamp(folder, "digest", compact.write_tables(mini_tables, folder))
+    freshness.stamp(folder, "digest", files.write_tables(mini_tables, folder))
     path = folder / "recipes.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert not freshness.is_fresh(folder, "digest")
     with pytest.raises(UserError, match=r"is not what was written there; `lossbench report .* rebuilds it"):
-        compact.load_table(tmp_path, "recipes")
-    assert len(compact.load_table(tmp_path, "cells"))
+        files.load_table(tmp_path, "recipes")
+    assert len(files.load_table(tmp_path, "cells"))
     freshness.unstamp(folder)  # then only its reader can tell
     pd.DataFrame({"name": ["a"]}).to_parquet(folder / "cells.parquet")
-    with pytest.raises(UserError, match="lacks the column 'key'"):
-        compact.stored(tmp_path, ["cells"])
+    with pytest.raises(UserError, match="has no column 'key'"):
+        files.stored(tmp_path, ["cells"])
 
 
 def test_a_parameter_that_is_a_number_for_one_data_set_and_a_word_for_another_is_read_as_numbers():
@@ -115,4 +116,52 @@ def test_a_parameter_that_is_a_number_for_one_data_set_and_a_word_for_another_is
 def test_a_folder_that_cannot_be_written_is_named(mini_tables, tmp_path):
     (tmp_path / "tables").write_text("a file in the way")
     with pytest.raises(UserError, match="cannot write the tables to"):
-        compact.write_tables(mini_tables, tmp_path / "tables")
+        files.write_tables(mini_tables, tmp_path / "tables")
+
+
+def test_a_record_that_is_older_than_a_recipe_field_is_of_the_same_family(mini_records):
+    old, new = (copy.deepcopy(record) for record in mini_records[:2])
+    for record, digest in ((old, "a"), (new, "b")):
+        record["cell"]["recipe_digest"] = digest
+    new["cell"]["recipe"]["precision"] = "float32"
+    whole = dict(new["cell"]["recipe"])
+    cells = compact.compact([old, new], Note(name="", recipes={"a": whole, "b": whole}, cells=[]))["cells"]
+    assert cells["recipe.family"].nunique() == 1
+    assert compact.compact([old, new])["cells"]["recipe.family"].nunique() == 2
+
+
+def test_a_loss_is_spelled_as_the_note_says_or_else_with_the_parameters_of_its_record(mini_records):
+    record = copy.deepcopy(mini_records[0])
+    record["cell"] |= {"loss": "dice", "loss_terms": [[1.0, "dice", {"smooth": 1e-5}]]}
+    assert compact.compact([record])["cells"]["loss_spellings"].tolist() == ["dice(smooth=1e-05)"]
+    named = Loss(label="dice", family="overlap", aliases=["dice(smooth=1e-05)", "soft_dice(smooth=1e-05)"])
+    note = Note(name="", losses={"dice": named}, cells=[])
+    spelled = "dice(smooth=1e-05) | soft_dice(smooth=1e-05)"
+    assert compact.compact([record], note)["cells"]["loss_spellings"].tolist() == [spelled]
+
+
+def test_what_the_note_says_of_parts_losses_and_data_sets_is_three_tables():
+    part = Part(
+        name="ladder", title="C1", fixed=True, seeds=[0, 1], losses=["0.5*ce + dice"], datasets=["scenes"]
+    )
+    terms = [Term(weight=0.5, name="ce"), Term(name="dice", params={"smooth": 1.0})]
+    sum_ = Loss(label="both", family="compound", terms=terms)
+    scenes = Dataset(name="scenes", family="synthetic")
+    note = Note(
+        name="mini", parts=[part], losses={"0.5*ce + dice": sum_}, datasets={"scenes": scenes}, cells=[]
+    )
+    tables = compact.noted(note)
+    assert tables["parts"].iloc[0].to_dict() == {
+        "experiment": "mini",
+        "part": "ladder",
+        "title": "C1",
+        "fixed": True,
+        "seeds": "[0, 1]",
+        "losses": '["0.5*ce + dice"]',
+        "datasets": '["scenes"]',
+    }
+    assert tables["losses"][["loss", "weight", "name", "params"]].values.tolist() == [
+        ["0.5*ce + dice", 0.5, "ce", "{}"],
+        ["0.5*ce + dice", 1.0, "dice", '{"smooth": 1.0}'],
+    ]
+    assert tables["datasets"][["dataset", "family"]].values.tolist() == [["scenes", "synthetic"]]

@@ -15,7 +15,7 @@ from lossbench.store import pack
 from lossbench.store.store import Store
 from lossbench.sweep import run
 from lossbench.tables import make
-from lossbench.tables.compact import load_table
+from lossbench.tables.files import load_table
 
 RECORDS, HURT = 40, 20  # in one folder
 

@@ -18,7 +18,7 @@ from damage import command, damage, refusal, twist
 from lossbench.base.errors import UserError
 from lossbench.figures import drawing
 from lossbench.report.make import make_all
-from lossbench.tables.compact import TABLES, load_table
+from lossbench.tables.files import TABLES, load_table
 from tools import findings
 
 ROOT = Path(__file__).parents[2]

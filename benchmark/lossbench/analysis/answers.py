@@ -13,7 +13,7 @@ from lossbench.analysis import advice, rankings
 from lossbench.analysis.claims import ClaimSet
 from lossbench.analysis.pairs import effects_table, pooled_effects
 from lossbench.analysis.selection import numbers
-from lossbench.analysis.verdicts import Verdict, evaluate, verdict_table
+from lossbench.analysis.verdicts import NO_PARTS, Verdict, evaluate, verdict_table
 
 METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
 
@@ -49,15 +49,16 @@ class Answers:
     tables: dict[str, pd.DataFrame]
 
 
-def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet, fixed: Iterable[str] = ()) -> Answers:
+def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     """Return the answers that the tables hold; works on any number of cells, also none.
 
-    ``fixed`` names the parts of the experiment that answer a question of their own: their cells stay out of
-    leaderboards and effects, and are compared within the part.
+    Parts that are ``fixed`` answer a question of their own: their cells stay out of leaderboards and effects,
+    and are compared within the part.
     """
     cells, recipes = tables["cells"], tables.get("recipes")
-    fixed = tuple(fixed)
-    verdicts = evaluate(claims.claims, cells)
+    parts = tables.get("parts", NO_PARTS)
+    fixed = tuple(parts.loc[parts["fixed"].astype(bool), "part"]) if len(parts) else ()
+    verdicts = evaluate(claims.claims, cells, parts)
     common = compared(cells, fixed)
     ranked = without(common, fixed)
     within = part_effects(cells, fixed)

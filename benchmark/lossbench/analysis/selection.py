@@ -8,12 +8,12 @@ alternatives that were all trained on the same seeds."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
 
 FOREGROUND = "data.foreground"
@@ -24,25 +24,23 @@ Names = str | tuple[str, ...]
 
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the cells of a loss, named by any spec of it or, failing that, by its label."""
-    for column, text in (("loss", name), ("loss", canonical(name)), ("loss_label", name)):
-        found = cells[cells[column] == text]
-        if len(found):
-            break
-    return found
-
-
-@lru_cache(maxsize=4096)
-def canonical(name: str) -> str:
-    """Return a loss spec as records name it, without parameters that equal their defaults; what is not in the
-    catalogue stays as it is.
+    """Return the cells of a loss, named by its spec, by another spelling of it or, failing that, by its
+    label.
     """
-    from lossbench.catalogue.registry import parse_loss
+    same = cells[cells["loss"] == name]
+    if not len(same):
+        same = cells[cells["loss"].isin(_spelled(cells, name))]
+    return same if len(same) else cells[cells["loss_label"] == name]
 
-    try:
-        return parse_loss(name).text
-    except UserError:
-        return name
+
+def _spelled(cells: pd.DataFrame, name: str) -> list[str]:
+    """Return the losses of the cells that ``name`` is another spelling of: with defaults written out, or
+    under another of their names. What the defaults are the cells say, not today's catalogue.
+    """
+    if "loss_spellings" not in cells:
+        return []
+    known = cells.drop_duplicates("loss")[["loss", "loss_spellings"]].itertuples(index=False, name=None)
+    return [loss for loss, spellings in known if specs.means(name, loss, spellings.split(" | "))]
 
 
 def select(cells: pd.DataFrame, test: Any) -> pd.DataFrame:

@@ -16,8 +16,8 @@ testable, equivalent or inconclusive, in this order, if one of its tests is.
 
 from __future__ import annotations
 
+import json
 import shlex
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,6 @@ from lossbench.analysis import resampling, selection, stats
 from lossbench.analysis.claims import Claim, Test
 from lossbench.analysis.pairs import Effect, NotPaired, differences, effect
 from lossbench.analysis.rankings import ranked
-from lossbench.analysis.selection import canonical
 from lossbench.base.errors import UserError
 
 ALPHA = 0.05
@@ -77,9 +76,14 @@ class _Raw:
     fills: bool = False  # more cells would solve the problem
 
 
-def evaluate(claims: Iterable[Claim], cells: pd.DataFrame) -> tuple[Verdict, ...]:
+NO_PARTS = pd.DataFrame(columns=["experiment", "part", "losses", "seeds"])
+
+
+def evaluate(
+    claims: Iterable[Claim], cells: pd.DataFrame, parts: pd.DataFrame = NO_PARTS
+) -> tuple[Verdict, ...]:
     """Return the verdict on every claim; p-values are Holm-adjusted over the primary tests of each family of
-    claims.
+    claims. ``parts`` is the table of that name: what the experiment plans, for the commands that fill gaps.
     """
     claims = tuple(claims)
     raw = {test.id: _measure(test, cells) for claim in claims for test in claim.tests}
@@ -91,7 +95,8 @@ def evaluate(claims: Iterable[Claim], cells: pd.DataFrame) -> tuple[Verdict, ...
         for claim, test in members:
             # What is reported beside the verdict carries its own, unadjusted p-values.
             own = adjusted[test.id] if test.role == "primary" else raw[test.id]
-            results[test.id] = _judge(test, raw[test.id], own, claim.experiment)
+            planned = parts[parts["experiment"] == claim.experiment]
+            results[test.id] = _judge(test, raw[test.id], own, claim.experiment, planned)
     return tuple(
         Verdict(
             claim,
@@ -216,15 +221,15 @@ def _adjust(primary: list[Test], raw: dict[str, _Raw]) -> dict[str, _Adjusted]:
     }
 
 
-def _judge(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> Result:
+def _judge(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str, parts: pd.DataFrame) -> Result:
     equality = test.expect == "equal"
     verdict, why, command = (
-        _decide_equality(test, raw, own, experiment)
+        _decide_equality(test, raw, own, experiment, parts)
         if equality
-        else _decide_direction(test, raw, own, experiment)
+        else _decide_direction(test, raw, own, experiment, parts)
     )
     if raw.problem:
-        command = fill(test, experiment) if raw.fills else ""
+        command = fill(test, experiment, parts) if raw.fills else ""
         verdict, why = (
             "not testable",
             raw.problem[0].upper() + raw.problem[1:] + (f"; `{command}` trains them" if command else ""),
@@ -243,14 +248,16 @@ def _judge(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> Res
     )
 
 
-def _decide_equality(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> tuple[str, str, str]:
+def _decide_equality(
+    test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str, parts: pd.DataFrame
+) -> tuple[str, str, str]:
     where = f" in {raw.where}" if raw.where else ""
     if own.p_equal < ALPHA:
         return "supported", "Equal within the margin" + (" in every data set" if where else ""), ""
     if own.p_beyond < ALPHA:
         return "contradicted", f"Shown to lie beyond the margin{where}", ""
     if np.isnan(own.p_beyond):
-        command = more_seeds(test, experiment, raw.effect, ALPHA) if raw.effect else ""
+        command = more_seeds(test, experiment, raw.effect, ALPHA, parts) if raw.effect else ""
         return (
             "not testable",
             f"So few seeds show no spread, so nothing can be shown{where}; `{command}` trains more",
@@ -264,7 +271,9 @@ def _decide_equality(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: s
     )
 
 
-def _decide_direction(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str) -> tuple[str, str, str]:
+def _decide_direction(
+    test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str, parts: pd.DataFrame
+) -> tuple[str, str, str]:
     if own.p_equal < ALPHA:
         return "equivalent", "Any difference is shown to be smaller than the smallest effect of interest", ""
     if own.p < ALPHA and not raw.effect.low <= test.null <= raw.effect.high:
@@ -284,7 +293,7 @@ def _decide_direction(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: 
             "",
         )
     if raw.effect is not None and raw.effect.smallest_p >= ALPHA:
-        command = more_seeds(test, experiment, raw.effect, ALPHA)
+        command = more_seeds(test, experiment, raw.effect, ALPHA, parts)
         why = f"No outcome of so few blocks could bring p below {ALPHA:g}; `{command}` trains enough of them"
         return "not testable", why, command
     if own.p < ALPHA:
@@ -310,25 +319,24 @@ def _combine(verdicts: list[str]) -> str:
 # seeds.
 
 
-def fill(test: Test, experiment: str) -> str:
+def fill(test: Test, experiment: str, parts: pd.DataFrame) -> str:
     """Return the command that trains the missing cells of a test."""
-    there = _losses(_content(experiment))
-    return " ".join(
-        [
-            "lossbench sweep",
-            experiment,
-            *(f"--loss {shlex.quote(x)}" for x in test.losses if canonical(x) not in there),
-        ]
-    )
+    # Of another experiment than the one that was swept here nothing is known, but that its file holds the
+    # test.
+    planned = {loss for losses in parts["losses"] for loss in json.loads(losses)}
+    added = [name for name in test.losses if planned and name not in planned]
+    return " ".join(["lossbench sweep", experiment, *(f"--loss {shlex.quote(name)}" for name in added)])
 
 
-def more_seeds(test: Test, experiment: str, measured: Effect, alpha: float) -> str:
+def more_seeds(test: Test, experiment: str, measured: Effect, alpha: float, parts: pd.DataFrame) -> str:
     """Return the command that trains enough seeds: the experiment as it is where it plans that many, else
     with more of them.
     """
     needed = _needed(test, measured, alpha)
-    command = fill(test, experiment)
-    return command if _planned(_content(experiment), test.part) >= needed else f"{command} --seeds {needed}"
+    command = fill(test, experiment, parts)
+    own = parts[parts["part"].isin(test.part)] if parts["part"].isin(test.part).any() else parts
+    planned = min((len(json.loads(seeds)) for seeds in own["seeds"]), default=needed)
+    return command if planned >= needed else f"{command} --seeds {needed}"
 
 
 def _needed(test: Test, measured: Effect, alpha: float) -> int:
@@ -342,30 +350,3 @@ def _needed(test: Test, measured: Effect, alpha: float) -> int:
     pairs = 1 - np.log2(measured.smallest_p)
     seeds = measured.n_blocks / measured.n_datasets
     return int(np.ceil(resampling.blocks_needed(alpha) * seeds / pairs))
-
-
-def _content(experiment: str) -> dict[str, Any]:
-    from lossbench.experiment.reading import find_experiment
-
-    try:
-        return tomllib.loads(find_experiment(experiment).read_text(encoding="utf-8"))
-    except (UserError, OSError, ValueError):
-        return {}
-
-
-def _losses(content: dict[str, Any]) -> set[str]:
-    crosses = [content, *content.get("part", [])]
-    return {
-        canonical(item if isinstance(item, str) else item.get("use", ""))
-        for cross in crosses
-        for item in cross.get("losses", [])
-    }
-
-
-def _planned(content: dict[str, Any], parts: tuple[str, ...]) -> int:
-    """Return the smallest number of seeds that the parts (or, without parts, the experiment) plan."""
-    usual = content.get("seeds", 3) if content else 0
-    planned = [part.get("seeds", usual) for part in content.get("part", []) if part.get("name") in parts] or [
-        usual
-    ]
-    return min(seeds if isinstance(seeds, int) else len(seeds) for seeds in planned)

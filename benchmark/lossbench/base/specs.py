@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,38 @@ def render(name: str, arguments: dict[str, Any]) -> str:
     """Return ``name(key=value, ...)`` with the arguments sorted; ``name`` alone when there are none."""
     inner = ", ".join(f"{key}={plain(value)!r}" for key, value in sorted(arguments.items()))
     return f"{name}({inner})" if inner else name
+
+
+def render_sum(terms: Iterable[tuple[float, str, dict[str, Any]]]) -> str:
+    """Return the spec of a weighted sum of (weight, name, arguments); a weight of one is not written."""
+    texts = ((weight, render(name, arguments)) for weight, name, arguments in terms)
+    return " + ".join(text if weight == 1 else f"{weight:g}*{text}" for weight, text in texts)
+
+
+def means(text: str, name: str, spellings: Iterable[str]) -> bool:
+    """Return whether ``text`` is one more way to write the spec ``name``.
+
+    ``spellings`` write ``name`` out with every parameter, one for each name that it goes by. Parameters that
+    ``name`` leaves out are at their defaults, so ``text`` may give them or not; all others it must give.
+    """
+    try:
+        asked, shown = parse(text), parse(name)
+        return any(_agree(asked, shown, parse(full)) for full in spellings)
+    except UserError:  # a name of another kind, such as a label
+        return False
+
+
+def _agree(asked: list[Term], shown: list[Term], full: list[Term]) -> bool:
+    if not len(asked) == len(shown) == len(full):
+        return False
+    for given, short, whole in zip(asked, shown, full, strict=True):
+        if (given.weight, given.library, given.name) != (whole.weight, whole.library, whole.name):
+            return False
+        if not short.arguments.keys() <= given.arguments.keys():
+            return False
+        if any(item not in whole.arguments.items() for item in given.arguments.items()):
+            return False
+    return True
 
 
 def plain(value: Any) -> Any:

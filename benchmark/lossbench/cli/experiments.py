@@ -40,6 +40,7 @@ def sweep(
 ) -> None:
     """Train what is missing of an experiment, then write tables, figures and the report."""
     from lossbench.data import cards as datacards
+    from lossbench.experiment.describe import describe
     from lossbench.sweep import plan as plans
     from lossbench.sweep import run
 
@@ -56,7 +57,7 @@ def sweep(
         limits = [budget, shard and f"shard {shard}"]
         say(f"  {len(todo)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, limits))})")
     # First, so that an interrupted sweep can be reported, too.
-    note.write(experiment, planned.cells, results, cards)
+    note.write(results, describe(experiment, planned.cells, cards))
     failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")
     if report:
         answer(results)

@@ -99,7 +99,7 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
 def save(drawn: Drawn, folder: Path) -> list[Path]:
     """Write NAME.svg, NAME.png, NAME.csv and NAME.txt (the caption) into the folder; return their paths."""
     from lossbench.figures import style
-    from lossbench.tables.compact import write_csv
+    from lossbench.tables.files import write_csv
 
     svg, png, csv, text = paths = [folder / f"{drawn.name}{ending}" for ending in ENDINGS]
     try:
@@ -129,7 +129,7 @@ def draw_everything(
 
 def draw_all(results: str | Path = "results") -> list[Path]:
     """Draw every figure from the tables of a results folder into its folder ``figures``; return the paths."""
-    from lossbench.tables.compact import stored
+    from lossbench.tables.files import stored
 
     drawn, _ = draw_everything(stored(results, TABLES))
     return [path for item in drawn for path in save(item, Path(results) / "figures")]

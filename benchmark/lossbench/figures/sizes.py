@@ -81,9 +81,8 @@ def _ratio_alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
     return f"{start} of the true size: {sizes}."
 
 
-# Spec strings leave out what equals its default; a size term's is the authors' released setting.
 TERMS = ("ce_l1", "ce_kl")
-RELEASED = {"size_weight": 1.0, "temperature": 10.0}
+SETTING = {"size_weight", "temperature"}
 
 COLUMNS = 4  # of the grid
 
@@ -92,16 +91,27 @@ REACH = 5.0  # points at which the colours of a gain end, so that a collapse doe
 GRID_NEEDS = "needs cells of ce and of ce_l1 or ce_kl at two or more weights or temperatures"
 
 
-def setting(loss: str) -> dict | None:
-    """Return term, weight and temperature of a loss that is one size term beside CE; None for any other."""
+def setting(loss: str, spellings: str) -> dict | None:
+    """Return term, weight and temperature of a loss that is one size term beside CE; None for any other.
+
+    ``spellings`` writes the loss out with every parameter, as the table of cells has it.
+    """
     try:
-        terms = specs.parse(loss)
+        terms, whole = specs.parse(loss), specs.parse(spellings.split(" | ")[0])[0].arguments
     except UserError:  # a name of another kind
         return None
-    if len(terms) != 1 or terms[0].name not in TERMS or set(terms[0].arguments) - set(RELEASED):
+    if (
+        len(terms) > 1
+        or terms[0].name not in TERMS
+        or set(terms[0].arguments) - SETTING
+        or SETTING - set(whole)
+    ):
         return None
-    given = {name: float(value) for name, value in (RELEASED | terms[0].arguments).items()}
-    return {"term": terms[0].name, "weight": given["size_weight"], "temperature": given["temperature"]}
+    return {
+        "term": terms[0].name,
+        "weight": float(whole["size_weight"]),
+        "temperature": float(whole["temperature"]),
+    }
 
 
 @figure(
@@ -151,7 +161,9 @@ def _grid(cells: pd.DataFrame) -> pd.DataFrame:
     hard = SIZES[0][1]
     if not len(cells) or not {"dice@0.5", hard} <= set(cells):
         raise NothingToDraw(GRID_NEEDS)
-    terms = [{"loss": loss, **known} for loss in sorted(cells["loss"].unique()) if (known := setting(loss))]
+    losses = cells.drop_duplicates("loss").sort_values("loss")[["loss", "loss_spellings"]]
+    terms = [(loss, setting(loss, full)) for loss, full in losses.itertuples(index=False, name=None)]
+    terms = [{"loss": loss, **known} for loss, known in terms if known]
     settings = pd.DataFrame(terms, columns=["loss", "term", "weight", "temperature"])
     several = len(settings) and settings["term"].value_counts().max() > 1
     if "ce" not in set(cells["loss"]) or not several:

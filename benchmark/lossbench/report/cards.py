@@ -4,12 +4,13 @@ there is.
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossbench.base import files as strictjson
-from lossbench.base.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,11 +20,13 @@ BINS = 12
 SAMPLES = 4  # of those that a sweep stored: a study of many data sets stays one page
 
 
-def read(results: str | Path, files: dict[str, str], images: bool = True) -> list[dict[str, Any]]:
+def read(
+    results: str | Path, files: dict[str, str], generated: Container[str] = (), images: bool = True
+) -> list[dict[str, Any]]:
     """Return one ready card for each file that is there and readable, under its first label; several recipes
     share one.
 
-    ``images=False`` leaves out the pictures of all data that are not generated: not every licence allows to
+    ``images=False`` leaves out the pictures of all data but those ``generated``: not every licence allows to
     pass them on."""
     cards = []
     labels: dict[str, list[str]] = {}
@@ -32,19 +35,10 @@ def read(results: str | Path, files: dict[str, str], images: bool = True) -> lis
     for file, called in labels.items():
         try:
             facts = strictjson.read(Path(results) / "cards" / file)
-            cards.append(_card(min(called, key=len), facts, images or _generated(facts["name"])))
+            cards.append(_card(min(called, key=len), facts, images or facts["name"] in generated))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             continue  # a report without a card is still a report; the next sweep writes it again
     return cards
-
-
-def _generated(spec: str) -> bool:
-    from lossbench.catalogue.registry import parse_dataset
-
-    try:
-        return parse_dataset(spec).entry.family == "synthetic"
-    except UserError:
-        return False
 
 
 def _card(label: str, facts: dict[str, Any], images: bool) -> dict[str, Any]:
@@ -112,52 +106,34 @@ def _histogram(title: str, values: list[float], unit: str) -> dict[str, Any] | N
     }
 
 
-# --- Loss cards: formula, source, parameters and what happens on empty images, read from the source files
-# without importing them.
+# --- Loss cards: formula, source, parameters and what happens on empty images, as the sweep noted them.
 
 
-def cards(cells: pd.DataFrame) -> list[dict[str, Any]]:
+def cards(cells: pd.DataFrame, losses: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one card a loss of the cells, in the order of their families; sums name their terms."""
+    order = cells.drop_duplicates("loss").sort_values(["family", "loss_label"])
     found = []
-    for row in (
-        cells.drop_duplicates("loss")
-        .sort_values(["family", "loss_label"])[["loss", "loss_label", "family"]]
-        .to_dict("records")
-    ):
-        facts: list[tuple[str, str]] = [("spec", row["loss"])]
-        try:
-            facts += _facts(row["loss"])
-        except UserError as error:  # a loss of a user's own file, or of a library that is not here
-            facts.append(("note", f"not known here: {error}"))
+    for row in order[["loss", "loss_label", "family"]].to_dict("records"):
+        terms = losses[losses["loss"] == row["loss"]].to_dict("records")
+        facts = [("spec", row["loss"])] + [fact for term in terms for fact in _facts(term, len(terms) > 1)]
         found.append({"label": row["loss_label"], "family": row["family"], "facts": facts})
     return found
 
 
-def _facts(spec: str) -> list[tuple[str, str]]:
-    from lossbench.catalogue.registry import parse_loss
-
-    terms = parse_loss(spec).terms
-    facts = []
-    for term in terms:
-        prefix = f"{term.name}: " if len(terms) > 1 else ""
-        if term.entry is None:
-            facts.append(("term", f"{term.weight:g} × {term.library}:{term.name}"))
-            continue
-        meta = term.entry.meta
-        if len(terms) > 1:
-            facts.append(("term", f"{term.weight:g} × {term.name}"))
-        facts += [
-            (name, f"{prefix}{meta[key]}")
-            for name, key in (("formula", "formula"), ("source", "cite"), ("cost", "cost"))
-            if meta.get(key)
-        ]
-        shown = {key: value for key, value in term.params.items() if key != "ignore_index"}
-        if shown:
-            facts.append(
-                ("parameters", prefix + ", ".join(f"{key} = {value!r}" for key, value in shown.items()))
-            )
-        if meta.get("empty"):
-            facts.append(("empty images", f"{prefix}{meta['empty']}"))
-        if term.entry.needs:
-            facts.append(("needs", prefix + ", ".join(term.entry.needs)))
-    return facts
+def _facts(term: dict[str, Any], in_sum: bool) -> list[tuple[str, str]]:
+    """Return what is known of one summand, each fact under its name; of a sum every fact names its
+    summand.
+    """
+    params = {key: value for key, value in json.loads(term["params"]).items() if key != "ignore_index"}
+    facts = {
+        "formula": term["formula"],
+        "source": term["cite"],
+        "cost": term["cost"],
+        "parameters": ", ".join(f"{key} = {value!r}" for key, value in params.items()),
+        "empty images": term["empty"],
+        "needs": ", ".join(json.loads(term["needs"])),
+    }
+    named = in_sum or ":" in term["name"]
+    first = [("term", f"{term['weight']:g} × {term['name']}")] if named else []
+    prefix = f"{term['name']}: " if in_sum else ""
+    return first + [(name, f"{prefix}{fact}") for name, fact in facts.items() if fact]

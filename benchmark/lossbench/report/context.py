@@ -11,12 +11,16 @@ from lossbench.analysis import claims as estimands
 from lossbench.base import columns
 from lossbench.report import cards, drawing, evidence, rows, words
 from lossbench.report.rows import short
+from lossbench.tables.compact import NOTHING as NO_NOTE
+from lossbench.tables.compact import noted as noted_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lossbench.analysis.answers import Answers
     from lossbench.figures.drawing import Drawn
+
+NOTHING = noted_tables(NO_NOTE)  # tables for an older folder, whose note says nothing of parts and losses
 
 HEADLINE = ("dice_gap", "size_ratio")
 
@@ -33,7 +37,8 @@ def gather(
     labels = _labels(cells)
     ids = drawing.variants(cells, labels)
     claims = _claims(derived["verdicts"], answers)
-    order = [part.name for part in meta.get("parts", ())]
+    noted = {name: tables.get(name, NOTHING[name]) for name in NOTHING}
+    order = list(noted["parts"]["part"])
     shown_effects, left_out = rows.fitting(rows.by_foreground(derived["effects"], derived["leaderboard"]))
     return {
         "title": meta.get("title") or "Which segmentation loss, and why?",
@@ -58,7 +63,7 @@ def gather(
         "effects_left_out": left_out,
         "unreachable": rows.unreachable(derived["effects"]),
         "pooled": rows.pooled(derived["pooled"]),
-        "parts": evidence.part_sections(meta.get("parts", ()), derived["part_effects"], labels, ids),
+        "parts": evidence.part_sections(noted["parts"], derived["part_effects"], labels, ids),
         "sensitivity": evidence.sensitivity(derived["sensitivity"]),
         "collapses": rows.collapses(derived["collapses"], labels),
         "missing": _missing(
@@ -66,7 +71,7 @@ def gather(
         ),
         "changes": meta.get("changes", []),
         "cards": meta.get("cards", []),
-        "losses": cards.cards(cells),
+        "losses": cards.cards(cells, noted["losses"]),
         "verified": meta.get("verified", ""),
         "cost": rows.cost(derived["cost"]),
         "origins": _plain_rows(tables.get("origins")),

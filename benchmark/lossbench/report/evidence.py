@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import advice
 from lossbench.base import columns
-from lossbench.base.errors import UserError
 from lossbench.report import words
 
 if TYPE_CHECKING:
@@ -192,47 +189,15 @@ def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
     return [*(name for name in order if name in names), *(name for name in names if name not in order)]
 
 
-# --- The parts of an experiment in the report: what its file says each is for, and the effects within
-# those that stand apart.
-
-
-@dataclass(frozen=True)
-class Part:
-    """One cross of an experiment; ``about`` is its title, ``fixed`` says that no
-    further loss joins it.
-    """
-
-    name: str
-    about: str
-    fixed: bool
-
-
-def read(experiment: str | None) -> tuple[Part, ...]:
-    """Return the parts of an experiment as its file describes them; none where there is no such file or it
-    has no parts.
-    """
-    from lossbench.experiment.reading import find_experiment
-
-    try:
-        text = find_experiment(experiment or "").read_text(encoding="utf-8")
-        items = tomllib.loads(text).get("part", [])
-        return tuple(
-            Part(str(item["name"]), str(item.get("title", "")), bool(item.get("fixed", False)))
-            for item in items
-        )
-    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ()  # a report without the words about its parts is still a report
-
-
 def part_sections(
-    parts: Iterable[Part], effects: pd.DataFrame, labels: Labels, ids: dict[str, dict]
+    parts: pd.DataFrame, effects: pd.DataFrame, labels: Labels, ids: dict[str, dict]
 ) -> list[dict[str, Any]]:
     """Return the fixed parts that hold effects: per metric a table losses x data sets of paired effects
     against the part's reference.
     """
     found = []
-    for part in parts:
-        own = effects[effects["part"] == part.name]
+    for part in parts.to_dict("records"):
+        own = effects[effects["part"] == part["part"]]
         if not len(own):
             continue
         # A data set that two recipes share is told apart by its label, in the order of the labels' first row.
@@ -255,8 +220,8 @@ def part_sections(
             )
         found.append(
             {
-                "name": part.name,
-                "about": part.about,
+                "name": part["part"],
+                "about": part["title"],
                 "against": own["against"].iloc[0],
                 "columns": [labels[v] for v in variants],
                 "metrics": metrics,

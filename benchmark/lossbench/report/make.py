@@ -18,6 +18,7 @@ from lossbench.base import files
 from lossbench.base import files as strictjson
 from lossbench.base.errors import UserError
 from lossbench.store import note as notes
+from lossbench.store.note import Note
 from lossbench.tables.make import write_tables
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Made:
 
 def make(
     results: str | Path = "results",
-    note: Mapping[str, Any] | None = None,
+    note: Note | None = None,
     *,
     claims: str | Path | None = None,
     images: bool = True,
@@ -46,19 +47,18 @@ def make(
     """Write derived tables, figures and ``report.html`` from the tables of a results folder; trains nothing,
     needs no torch.
 
-    ``note`` is what the sweep noted about its experiment (``name``, ``title``, ``file``, ``cells``,
-    ``skipped``, ``images``), where there is one. ``images=False``, here or in the note, leaves out pictures
-    of data that are not generated. Raises UserError when there are no tables.
+    ``note`` is what the sweep noted about its experiment, where there is one. ``images=False`` leaves out
+    pictures of data that are not generated. Raises UserError when there are no tables.
     """
     from lossbench.analysis.answers import answer
     from lossbench.analysis.claims import read_claims
     from lossbench.figures import drawing
-    from lossbench.tables.compact import TABLES, stored, write_csv
+    from lossbench.tables.files import TABLES, stored, write_csv
 
     results = Path(results)
     tables = stored(results, [name for name in TABLES if name != "images"])
-    meta = _meta(note, results, images)
-    answers = answer(tables, read_claims(claims), [part.name for part in meta.get("parts", ()) if part.fixed])
+    meta = _meta(note, results, tables.get("datasets"), images)
+    answers = answer(tables, read_claims(claims))
     try:
         files = [
             write_csv(frame, results / "tables" / f"{name}.csv")
@@ -75,24 +75,21 @@ def make(
     return Made(report, (*files, report), (*lines, *_lines(answers)))
 
 
-def _meta(note: Mapping[str, Any] | None, results: Path, images: bool) -> dict[str, Any]:
-    from lossbench.report import cards, evidence
+def _meta(note: Note | None, results: Path, datasets: pd.DataFrame | None, images: bool) -> dict[str, Any]:
+    from lossbench.report import cards
 
-    if not note:
+    if note is None:
         return {}
-    meta = {
-        "title": note.get("title"),
-        "experiment": note.get("name"),
-        "skipped": list(note.get("skipped", ())),
+    generated = () if datasets is None else set(datasets.loc[datasets["family"] == "synthetic", "dataset"])
+    return {
+        "title": note.title,
+        "experiment": note.name,
+        "skipped": list(note.skipped),
+        "verified": _verified(results),
+        "cards": cards.read(results, note.cards, generated, images),
+        "planned": len(note.cells),
+        "command": f"lossbench sweep {note.name}",
     }
-    meta["verified"] = _verified(results)
-    meta["cards"] = cards.read(results, note.get("cards", {}), images and bool(note.get("images", True)))
-    if "cells" in note:
-        meta["planned"] = len(note["cells"])
-    if note.get("name"):
-        meta["command"] = f"lossbench sweep {note['name']}"
-        meta["parts"] = evidence.read(note["name"])
-    return meta
 
 
 def _verified(results: Path) -> str:
@@ -114,9 +111,8 @@ def build(
     """Write the report to ``out`` and return its path; equal input gives equal bytes.
 
     ``meta`` may hold ``title``, ``experiment`` (name), ``skipped`` (sentences about data sets left out),
-    ``planned`` (number of cells), ``command`` (what trains them), ``parts`` (of the experiment), ``cards``
-    (of the data), ``verified`` (a sentence), ``changes`` (sentences) and ``not_drawn`` (name of a figure ->
-    why).
+    ``planned`` (number of cells), ``command`` (what trains them), ``cards`` (of the data), ``verified`` (a
+    sentence), ``changes`` (sentences) and ``not_drawn`` (name of a figure -> why).
     """
     import jinja2
 

@@ -111,7 +111,9 @@ def fitting(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def by_foreground(effects: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
-    """Return the effects from the rarest foreground to the commonest, metrics and losses in their own order."""
+    """Return the effects from the rarest foreground to the commonest, metrics and losses in their own
+    order.
+    """
     place = {
         key: i for i, key in enumerate(dict.fromkeys(zip(board["dataset"], board["recipe"], strict=True)))
     }

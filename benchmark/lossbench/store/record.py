@@ -390,34 +390,3 @@ def _numbers(values: Any) -> bool:
         and high < _HUGE
         and not any(type(value) is int and abs(value) >= _LARGEST for value in known)
     )
-
-
-def wrong_note(note: Any) -> str:
-    """Return what is wrong with the note of an experiment (``experiment.json``), in a clause; "" when nothing
-    is.
-    """
-    if not isinstance(note, dict):
-        return "it is not the note of a sweep"
-    wrong = _parts(note, {"name": str, "cells": list}, "", True) or _parts(
-        note, {"title": str, "skipped": list, "cards": dict}, "", False
-    )
-    if wrong:
-        return wrong
-    for row in note["cells"]:
-        if isinstance(row, list) and len(row) == 5:
-            row.append("")  # before experiments had parts
-        words = isinstance(row, list) and len(row) == 6 and all(isinstance(item, str) for item in row)
-        if (
-            not words
-            or not re.fullmatch(r"[0-9a-f]{16}", row[0])
-            or not re.fullmatch(r"[0-9a-f]{8,64}", row[1])
-        ):
-            return "one of its cells is not a key, a fingerprint and four words"
-    if not all(isinstance(item, str) for item in note.get("skipped", [])):
-        return "its 'skipped' holds more than sentences"
-    if not all(
-        isinstance(file, str) and re.fullmatch(r"[0-9a-f]{16}\.json", file)
-        for file in note.get("cards", {}).values()
-    ):
-        return "its 'cards' names a file that is no card"
-    return ""

@@ -12,37 +12,44 @@ from typing import Any
 
 from lossbench.base import files as strictjson
 from lossbench.base.files import write_atomically
+from lossbench.store.note import Note
 from lossbench.store.store import Store
 
 STAMP = "made_from.json"
 
 PACKAGE = Path(__file__).parents[1]
-CODE = (PACKAGE / "tables", PACKAGE / "analysis")
+CODE = (PACKAGE / "base", PACKAGE / "store", PACKAGE / "tables")
+FACTS = {
+    "name",
+    "parts",
+    "losses",
+    "datasets",
+    "recipes",
+}  # of the note that stand in tables, beside its cells
 
 
-def digest(store: Store, note: dict[str, Any]) -> str:
-    """Return a hash of all that tables are made of: the noted cells and their labels, the version of each
-    record that is there, and the code. No clock is compared: a loose file counts by its size and time as they
-    are, a packed one by its check sum."""
-    told = hashlib.sha256()
+def digest(store: Store, note: Note) -> str:
+    """Return a hash of all that tables are made of: what the note says, the version of each record that is
+    there, and the code. No clock is compared: a loose file counts by its size and time as they are, a
+    packed one by its check sum.
+    """
+    total = hashlib.sha256(note.model_dump_json(include=FACTS).encode())
     for source in sorted(file for folder in CODE for file in folder.glob("*.py")):
-        told.update(f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()} ".encode())
-    told.update(note["name"].encode())
+        total.update(f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()} ".encode())
     packed = store.pack.members()
-    for row in note["cells"]:
-        told.update(json.dumps([row, _version(store, packed, *row[:2])]).encode())
-    return told.hexdigest()
+    for cell in note.cells:
+        total.update(json.dumps([cell, _version(store, packed, cell.key, cell.fingerprint)]).encode())
+    return total.hexdigest()
 
 
-def is_fresh(folder: Path, found: str) -> bool:
+def is_fresh(folder: Path, digest: str) -> bool:
     """Whether the tables in ``folder`` were made from what this digest stands for, and lie there as they were
     written.
     """
     noted = _noted(folder)
     files = noted.get("files", {})
-    return (
-        noted.get("digest") == found and bool(files) and not any(is_changed(folder / name) for name in files)
-    )
+    same = noted.get("digest") == digest and bool(files)
+    return same and not any(is_changed(folder / name) for name in files)
 
 
 def is_changed(file: Path) -> bool:
@@ -56,9 +63,9 @@ def is_changed(file: Path) -> bool:
         return True
 
 
-def stamp(folder: Path, found: str, files: list[Path]) -> None:
+def stamp(folder: Path, digest: str, files: list[Path]) -> None:
     """Note what the tables were made from, and what was written."""
-    facts = {"digest": found, "files": {file.name: _mark(file) for file in files}}
+    facts = {"digest": digest, "files": {file.name: _mark(file) for file in files}}
     write_atomically(folder / STAMP, (json.dumps(facts, indent=1) + "\n").encode())
 
 

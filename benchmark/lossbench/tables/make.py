@@ -1,74 +1,56 @@
-"""From records to answers: tables, verdicts, figures and the report of the experiment that a results folder
-speaks of; never torch.
-"""
+"""From the records of a results folder to its tables, which are made anew only where they must be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lossbench.base.errors import UserError
+from lossbench.store.note import Note
+from lossbench.store.store import Store
+from lossbench.tables import compact, files, freshness
 
-if TYPE_CHECKING:
-    from lossbench.store.store import Store
 
-
-def write_tables(results: Path, note: dict) -> str:
+def write_tables(results: Path, note: Note) -> str:
     """Compact the records of the noted experiment into ``results/tables``, unless what lies there was made
     from the same; return the line that says so.
     """
-    from lossbench.store.store import Store
-    from lossbench.tables import freshness
-
     store, folder = Store(results), results / "tables"
-    found = freshness.digest(store, note)
-    if freshness.is_fresh(folder, found):
+    digest = freshness.digest(store, note)
+    if freshness.is_fresh(folder, digest):
         count, made = freshness.cells(folder), "as they were"
     else:
-        count, made = _compact(store, note, folder, found), ""
-    planned = len(note["cells"])
-    lack = f", {planned - count} missing" if count < planned else ""
-    other = store.count() - count
-    lack += (
-        f"; {other} other records there are not part of '{note['name']}' as it was last swept"
-        if other > 0
-        else ""
-    )
-    facts = ", ".join(filter(None, [f"{count} cells{lack}", made]))
+        count, made = _compact(store, note, folder, digest), ""
+    missing, others = len(note.cells) - count, store.count() - count
+    facts = f"{count} cells" + (f", {missing} missing" if missing > 0 else "")
+    if others > 0:
+        facts += f"; {others} other records there are not part of '{note.name}' as it was last swept"
     damaged = "".join(f"\n         {text}" for text in store.notes)
-    return f"tables   {folder / 'cells.csv'} ({facts}){damaged}"
+    return f"tables   {folder / 'cells.csv'} ({facts}{made and f', {made}'}){damaged}"
 
 
-def _compact(store: Store, note: dict, folder: Path, found: str) -> int:
-    from lossbench.tables import compact, freshness
-
-    frames = compact.compact(records(store.folder, note, store))
+def _compact(store: Store, note: Note, folder: Path, digest: str) -> int:
+    frames = compact.compact(records(store.folder, note, store), note)
     if frames["cells"].empty:
         damaged = f"; {len(store.notes)} were damaged: {store.notes[0]}" if store.notes else ""
-        raise UserError(
-            f"{store.folder}: none of the {len(note['cells'])} cells of '{note['name']}' has a record "
-            f"yet{damaged}"
-        )
+        cells = f"none of the {len(note.cells)} cells of '{note.name}' has a record yet"
+        raise UserError(f"{store.folder}: {cells}{damaged}")
     freshness.unstamp(folder)
-    files = compact.write_tables(frames, folder)
+    paths = files.write_tables(frames, folder)
     if not store.notes:  # else the digest counts records that turned out damaged
-        freshness.stamp(folder, found, files)
+        freshness.stamp(folder, digest, paths)
     return len(frames["cells"])
 
 
-def records(results: Path, note: dict, store: Store | None = None) -> Iterator[dict[str, Any]]:
+def records(results: Path, note: Note, store: Store | None = None) -> Iterator[dict[str, Any]]:
     """Yield the records of an experiment's cells as they are now, under the labels of that experiment;
-    ``store`` gathers notes.
+    ``store`` gathers what is said of damaged ones.
     """
-    from lossbench.store.store import Store
-
     store = store or Store(results)
-    for key, fingerprint, label, data_label, block, parts in note["cells"]:
-        record = store.read(key, fingerprint)
+    for cell in note.cells:
+        record = store.read(cell.key, cell.fingerprint)
         if record is not None:
-            record["experiment"] = note["name"]
-            record["parts"] = parts
-            record["loss_label"] = label
-            record["cell"] |= {"data_label": data_label, "block": block}
-            yield record
+            labels = {"data_label": cell.data_label, "block": cell.block}
+            named = {"experiment": note.name, "parts": cell.parts, "loss_label": cell.loss_label}
+            yield {**record, **named, "cell": {**record["cell"], **labels}}

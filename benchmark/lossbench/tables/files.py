@@ -1,0 +1,115 @@
+"""Tables on disk: written atomically as Parquet, read back whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lossbench.base.errors import UserError, nearest
+from lossbench.tables.compact import LEADING, TRAILING
+from lossbench.tables.freshness import is_changed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "origins")
+# What the note says of the experiment; older folders without records have none.
+NOTED = ("parts", "losses", "datasets")
+# Tables that no record holds, and the command that makes each.
+BESIDE = {"panel": "python -m tools.panel"}
+
+# What a table must have, whoever wrote it.
+COLUMNS = {
+    "cells": tuple(name for name in (*LEADING, *TRAILING) if name != "loss_spellings"),
+    "images": ("key",),
+    "curves": ("key", "step"),
+    "thresholds": ("key", "threshold"),
+    "recipes": ("recipe",),
+}
+
+
+def write_tables(frames: dict[str, pd.DataFrame], folder: str | Path) -> list[Path]:
+    """Write every frame as Parquet and ``cells`` also as CSV; equal frames give equal bytes. Returns the
+    paths.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [_write_parquet(frame, folder / f"{name}.parquet") for name, frame in sorted(frames.items())]
+        if "cells" in frames:
+            paths.append(write_csv(frames["cells"], folder / "cells.csv"))
+    except OSError as error:
+        raise UserError(f"cannot write the tables to {folder}: {error.strerror or error}") from None
+    return paths
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a frame as CSV with six significant digits and Unix line ends, so that a change is a small
+    diff.
+    """
+    return _atomically(path, lambda p: frame.to_csv(p, index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
+    """Return one table of a results folder; UserError with what to run when it is not there or not whole."""
+    import pandas as pd
+
+    known = (*TABLES, *NOTED, *BESIDE)
+    if name not in known:
+        raise UserError(f"there is no table '{name}'{nearest(name, known)}")
+    path = _path(results, name)
+    if not path.is_file():
+        makes = f"`lossbench {BESIDE.get(name, 'sweep')} --results {results}`"
+        raise UserError(f"{path} does not exist; {makes} trains the cells and writes it")
+    again = f"`lossbench {BESIDE.get(name, 'report')} --results {results}` rebuilds it from the records"
+    if is_changed(path):
+        raise UserError(f"{path} is damaged: it is not what was written there; {again}")
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:  # a reader that stumbles over damaged bytes raises whatever it stumbled over
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read ({why}); {again}") from None
+
+
+def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Return the named tables, and of those that no record holds the ones that have been made."""
+    extra = [name for name in (*NOTED, *BESIDE) if _path(results, name).is_file()]
+    frames = {name: load_table(results, name) for name in (*names, *extra)}
+    for name, frame in frames.items():
+        absent = [column for column in COLUMNS.get(name, ()) if column not in frame]
+        if absent and len(frame):
+            again = f"`lossbench report --results {results}` rebuilds it from the records"
+            raise UserError(f"{_path(results, name)} has no column '{absent[0]}'; {again}")
+    return frames
+
+
+def _path(results: str | Path, name: str) -> Path:
+    return Path(results) / "tables" / f"{name}.parquet"
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> Path:
+    return _atomically(path, lambda p: _one_kind(frame).to_parquet(p, index=False, compression="zstd"))
+
+
+def _one_kind(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with words in every column that mixes words and numbers, as a parameter of two data
+    sets may: a column on disk has one kind.
+    """
+    mixed = {}
+    for name in (name for name, kind in frame.dtypes.items() if kind.name == "object"):
+        kinds = {type(value) for value in frame[name] if value is not None and value == value}
+        if len(kinds) > 1 and not kinds <= {int, float, bool}:
+            mixed[name] = frame[name].map(lambda v: v if v is None or v != v else str(v))
+    return frame.assign(**mixed) if mixed else frame
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
