@@ -44,6 +44,7 @@ def sweep(
     from lossbench.sweep import plan as plans
     from lossbench.sweep import run
 
+    # What the user mistyped is said before data are read and folders are made.
     where = engine.options()
     experiment = chosen.resolve(seeds)
     run.open_results(results, say=say)
@@ -157,7 +158,7 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     from lossbench.sweep import plan as plans
     from lossbench.sweep import run
 
-    if not todo:
+    if not todo:  # collecting provenance asks git and takes a moment
         return False
     facts = provenance.collect(results=results)
     summary, trained, failures = run.run(planned, todo, results, where, provenance=facts, mode=mode, say=say)
@@ -168,7 +169,7 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
         say(f"interrupted; every finished cell is kept. To go on: {again}", error=True)
         raise typer.Exit(130)
     missing = len(plans.plan(planned.experiment, results, todo).missing)
-    others = len(todo) - missing - trained
+    others = len(todo) - missing - trained  # that another sweep on the same folder has trained meanwhile
     elsewhere = f", {others} came from another sweep" if others > 0 else ""
     say(f"trained {trained} cells in {duration(summary.seconds)}{elsewhere}")
     if failures:

@@ -50,6 +50,7 @@ def grouped(command: Callable) -> Callable:
         for field in dataclasses.fields(group):
             option = {"default": field.default, "annotation": own[field.name]}
             parameters.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, **option))
+    # Keyword only, since a group may stand before parameters that have no default.
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
 
     @functools.wraps(command)
@@ -58,6 +59,7 @@ def grouped(command: Callable) -> Callable:
             given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
         return command(**given)
 
+    # Typer asks for both: names, defaults and kinds from one, types from the other.
     typed.__signature__ = inspect.Signature(parameters)
     typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return typed
@@ -109,6 +111,7 @@ def _data_spec(text: str, files: tuple[str, ...]) -> str:
     from lossbench.catalogue.registry import datasets
 
     path = Path(text).expanduser()
+    # A folder called "scenes" goes before the data set of that name: whoever types a path sees it.
     if text.strip() and path.exists():
         return f"folder(path={str(path.resolve())!r})"
     if "(" in text or text in datasets(files):
@@ -188,6 +191,7 @@ class Engine:
         given = [name for name, value in places.items() if value]
         if len(given) > 1:
             raise UserError(f"{given[0]} and {given[1]} name two places to train at; give one of them")
+        # With --serial one worker is harmless; everywhere else something other sets the number.
         if self.workers is not None and given and not self.serial:
             instead = {
                 "--gpus": "--per-gpu sets how many share a card",
@@ -234,6 +238,7 @@ def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple
             "card 0 alone)"
         )
     there = (visible or _visible)(f"--gpus {text}")
+    # "2" counts cards, "0,1" lists them.
     wanted = [int(word) for word in words] if "," in text else list(range(int(text)))
     if max(wanted) >= len(there):
         last = f"0 to {len(there) - 1}" if len(there) > 1 else "0"
@@ -248,6 +253,7 @@ def _visible(option: str) -> list[str]:
 
     count = torch.cuda.device_count()
     if not count:
+        # The commonest reason is a torch that was installed without CUDA, which no driver mends.
         no_gpu_build = torch.version.cuda is None and torch.version.hip is None
         why = "this torch is built for processors alone" if no_gpu_build else "torch sees none"
         raise UserError(

@@ -105,6 +105,7 @@ class _Driver:
         self.elastic = options.launcher == "scheduler"
         self.local = options.launcher == "local"
         self.events: queue.SimpleQueue = queue.SimpleQueue()
+        # Events go through a topic of the scheduler: a result comes once, at the end.
         self.topic = f"lossbench-{uuid.uuid4().hex[:12]}"
         module = getattr(function, "__module__", "__main__")
         self.function = function if module == "__main__" else f"{module}:{function.__qualname__}"
@@ -258,6 +259,7 @@ class _Driver:
 
     def _stop_the_late(self) -> None:
         now = time.monotonic()
+        # "since" is set by the task's own start, so that waiting in a queue costs no time.
         for flight in list(self.flying.values()):
             limit = flight.task.time_limit or self.time_limit
             if limit and flight.since and now - flight.since > limit:

@@ -62,6 +62,7 @@ def _in_this_process(tasks: list[Task], function: Callable, calls: Calls, option
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    # Only the main thread may set handlers, and only it hears signals.
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, interrupt) if main else None
     try:
@@ -88,7 +89,8 @@ def _on_dask(tasks: list[Task], function: Callable, calls: Calls, options: Engin
             logs = Path(logs).resolve()
             _make_folder(logs)
         elif options.launcher == "local":
-            logs = Path(scrap)
+            logs = Path(scrap)  # in which a worker that crashes still says why
+        # More workers than tasks would only cost their start.
         workers = min(options.count, len(tasks))
         dask.run(tasks, function, calls, replace(options, workers=workers, logs=logs), stop)
         return stop.is_set()

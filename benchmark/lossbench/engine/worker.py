@@ -64,17 +64,14 @@ def raise_malloc_thresholds() -> bool:
     """Keep freed memory in the process: every step frees and asks for the same tensors. False where it is not
     glibc.
     """
-    trim, top_pad, mmap = -1, -2, -3
+    trim, top_pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    wanted = (
-        (mmap, 32 << 20),
-        (trim, 1 << 30),
-        (top_pad, 64 << 20),
-    )  # 32 MB is the most that glibc takes for mmap
-    done = [mallopt(option, value) for option, value in wanted]
+    # 32 MB is the most that glibc takes for mmap.
+    wanted = {mmap: 32 << 20, trim: 1 << 30, top_pad: 64 << 20}
+    done = [mallopt(option, value) for option, value in wanted.items()]
     return all(done)
 
 
@@ -83,6 +80,7 @@ def call(function: str | Callable, payload: Any, send: Callable[[dict], None], i
     pickled.
     """
     prepare()
+    # Per thread: Dask runs a task in a thread of the worker, the serial launcher in the main one.
     _here.send, _here.last, _here.interval = send, {}, max(interval, STEP_INTERVAL)
     start = time.perf_counter()
     send({"kind": "start", "pid": os.getpid(), "log": getattr(_log, "name", ""), "owner": owner()})
@@ -90,7 +88,7 @@ def call(function: str | Callable, payload: Any, send: Callable[[dict], None], i
         out = {"kind": "ok", "value": _find(function)(payload)}
     except UserError as error:
         out = {"kind": "error", "error": str(error), "user_error": True}
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # the user's wish, not the task's error
         raise
     except BaseException as error:
         out = {"kind": "error", "error": sentence(error), "trace": traceback.format_exc(limit=-20)}

@@ -30,6 +30,7 @@ def read(file: Path, wanted: list[tuple[str, str]]) -> dict[tuple[str, str], flo
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
         raise UserError(f"{file}: is not a file that 'lossbench tune' wrote ({why})") from None
+    # Only what the experiment uses must be there: one file may serve several experiments.
     for data, loss in wanted:
         rate = rates.get((data, loss))
         if rate is None:
@@ -66,6 +67,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, float):
-        text = f"{value:.6g}"
+        text = f"{value:.6g}"  # candidates have six digits, so that a rate read back is the one tried
         return text if "." in text or "e" in text else f"{text}.0"
     return json.dumps(value, ensure_ascii=False)

@@ -86,6 +86,7 @@ def find_experiment(name: str | Path) -> Path:
     if path.is_file():
         return path
     shipped = shipped_experiments()
+    # "quick", "quick.toml" and "experiments/quick.toml" name what ships; a longer path is the user's own.
     if path.suffix in ("", ".toml") and path.stem in shipped and len(path.parts) <= 2:
         return shipped[path.stem]
     raise UserError(f"no experiment file '{name}'{nearest(path.stem, shipped)}")
@@ -116,7 +117,7 @@ def read_experiment(
     text, raw = _toml(path)
     if data:
         raw = _on_other_data(raw, data)
-    if seeds is not None:
+    if seeds is not None:  # in all parts
         raw["seeds"] = seeds
         for part in raw.get("part", []) if isinstance(raw.get("part"), list) else []:
             part.pop("seeds", None)
@@ -174,6 +175,7 @@ class _Reading:
         self.extra_files = tuple(map(str, extra_files))
         self.problems: list[str] = []
         self.skipped: list[str] = []
+        # Losses of the command line join every part that is not fixed.
         self.added = [LossItem(use=use) for use in add_losses] + _own_losses(self.extra_files)
 
     def experiment(self, tuning: bool) -> Experiment:
@@ -222,7 +224,7 @@ class _Reading:
             typed = f"--loss {item.use}" if number >= len(items) else ""
             try:
                 spec = parse_loss(item.use, self.extra_files, item.label or "")
-                if spec.text in specs and typed:
+                if spec.text in specs and typed:  # it is there already: nothing to add
                     continue
                 if spec.text in specs:
                     raise UserError(f"'{spec.text}' stands twice")
@@ -377,6 +379,7 @@ def line_of(text: str, names: list[str]) -> int:
     numbers.
     """
     lines, start, last = text.splitlines(), 0, 1
+    # A guess by the words alone: from the table's name on to the key's.
     for name in names:
         for number in range(start, len(lines)):
             if name in lines[number]:

@@ -90,6 +90,7 @@ def select(
         return [cell for cells in blocks.values() for cell in cells]
     left = _seconds(budget) * workers
     chosen: list[Cell] = []
+    # Blocks are complete comparisons, so they are never cut; the first is trained whatever it costs.
     for cells in blocks.values():
         left -= planned.cost(cells)
         if left < 0 and chosen:
@@ -117,6 +118,7 @@ def _measured(
 ) -> dict[tuple[str, str], float]:
     """Return the mean seconds of up to ``sample`` recorded cells of each kind."""
     seen: dict[tuple[str, str], list[float]] = defaultdict(list)
+    # A few records tell enough; reading ten thousand would take longer than planning.
     for cell in cells:
         if states[cell.key].status == "done" and len(seen[cell.kind]) < sample:
             record = store.read(*cell.pair)

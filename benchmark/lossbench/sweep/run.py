@@ -52,8 +52,10 @@ def tasks(
             lone[group[0].kind] += group
         else:
             stacks += work.even(group, size)
+    # Cells that are alone in their block, of several seeds: after a resumed sweep there may be many.
     for group in lone.values():
         stacks += work.even(group, size)
+    # In the order of the plan, so that an interrupted sweep has finished whole comparisons.
     order = {cell.key: number for number, cell in enumerate(planned.cells)}
     stacks.sort(key=lambda stack: min(order[cell.key] for cell in stack))
     extra_files = planned.experiment.extra_files

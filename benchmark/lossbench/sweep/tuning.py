@@ -130,6 +130,7 @@ def experiments(experiment: Experiment, budget: Budget) -> list[tuple[Experiment
     """Return one ordinary experiment for each learning rate: trials are cells like any other, so they resume
     and spread like any other.
     """
+    # A rate that was chosen on the seeds that are reported would be chosen on their luck.
     if any(seed >= TUNING_SEEDS for seed in experiment.seeds):
         raise UserError(
             f"seeds from {TUNING_SEEDS} on are kept for tuning; the experiment '{experiment.name}' "
@@ -242,9 +243,10 @@ def choose(rows: list[dict[str, Any]], budget: Budget) -> list[dict[str, Any]]:
     chosen = []
     for (data, loss), members in groups.items():
         tried = [row for row in members if row["kind"] == "rate"]
-        if len(tried) != budget.trials:
+        if len(tried) != budget.trials:  # fewer trials would be an unfair search
             continue
         tried.sort(key=lambda row: row["learning_rate"])
+        # max keeps the first of equal objectives: the smallest rate.
         best = max(tried, key=lambda row: row["objective"])
         item = {
             "data": data,

@@ -148,6 +148,7 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
 
 
 def _same_environment(old: dict, new: dict) -> bool:
+    """Whether two trainings must agree bit for bit."""
     numeric = ("torch", "numpy", "scipy")
     packages = all(old.get("packages", {}).get(name) == new.get("packages", {}).get(name) for name in numeric)
     cpu = old.get("hardware", {}).get("cpu") == new.get("hardware", {}).get("cpu")
@@ -161,12 +162,13 @@ def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
         ]
         return False, f"start, order, split or data differ: {', '.join(parts)}"
     if exact:
-        old = rounded(old)  # as older versions did not
+        old = rounded(old)  # older versions wrote more digits
         different = [part for part in CHECKED if old.get(part) != new.get(part)]
         return (
             not different,
             "bit for bit" if not different else f"in the same environment, {', '.join(different)} differ",
         )
+    # Rounding differs between environments and training amplifies it: only the score can be compared.
     gap = abs((old["metrics"].get("dice@0.5") or 0.0) - (new["metrics"].get("dice@0.5") or 0.0))
     return math.isfinite(gap) and gap <= TOLERANCE, f"another environment: Dice differs by {gap:.4f}"
 
@@ -187,7 +189,7 @@ def merge(source: str | Path, results: str | Path) -> str:
     note = Path(source) / "experiment.json"
     if note.is_file() and not (Path(results) / "experiment.json").exists():
         write_atomically(Path(results) / "experiment.json", note.read_bytes())
-    new = kept = different = 0
+    new = kept = different = 0  # records are copied whole, never merged: each keeps its provenance
     for record in other.records():
         fingerprint = record["loss_fingerprint"]
         if store.has(record["key"], fingerprint):

@@ -64,6 +64,7 @@ def run_stack(task: dict) -> dict:
     store, extra_files = Store(task["results"]), tuple(task["extra_files"])
     cells = [Cell.from_json(facts, extra_files) for facts in task["cells"]]
     outcomes: dict[str, str] = {}
+    # Whatever another worker holds or has recorded is left to it; the sweep waits for it at the end.
     with store.claim(cell.pair for cell in cells) as mine:
         todo = [cell for cell in cells if cell.pair in mine]
         for stack in even(todo, _size(todo, task)) if todo else []:
@@ -95,7 +96,7 @@ def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
             store.write_error(*cell.pair, error=error, kind="error", **_named(cell))
             outcomes[cell.key] = "failed"
         else:
-            began = time.perf_counter()
+            began = time.perf_counter()  # scoring is each cell's own cost
             facts = {**task["provenance"], "threads": threads, "device": task["device"]}
             record = _record(job, result, facts)
             record["cost"]["seconds"] += time.perf_counter() - began

@@ -68,6 +68,7 @@ def batch_order(count: int, batch: int, steps: int, generator: np.random.Generat
 
 def blocks_of(jobs: list[Job], device: str) -> dict[str, Block]:
     """Return the block of each data set and seed among the jobs, by the name that their cells have for it."""
+    # Of a block's jobs the first stands for all: they share data, seed and recipe.
     first = {job.cell.block: job for job in reversed(jobs)}
     mapped = {job.cell.block for job in jobs if "distance_map" in job.needs}
     return {name: _block(job, device, name in mapped) for name, job in first.items()}
@@ -89,6 +90,7 @@ def _block(job: Job, device: str, mapped: bool) -> Block:
     ordering = seeds.stream("order", cell.data.text, cell.seed)
     order = train[batch_order(len(train), recipe.batch, recipe.steps, ordering)]
     chance = torch.Generator().manual_seed(augment_seed)
+    # Void pixels lie beyond the classes and are cut off.
     counts = np.bincount(masks[train].reshape(-1), minlength=classes)[:classes].astype(np.float64)
     distances = signed_distances(masks, classes, data.spacing, data.ignore_index) if mapped else None
     return Block(
@@ -119,6 +121,7 @@ def _certificate(
     """Return the proof of pairing: two cells with equal hashes had the same start, the same batches and the
     same split.
     """
+    # The order of batches and the seed of their augmentation decide together what every step sees.
     batches = _bytes(order) + str(augment_seed).encode()
     split = b"".join(name.encode() + _bytes(data.split[name]) for name in sorted(data.split))
     return {

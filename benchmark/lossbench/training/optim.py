@@ -26,7 +26,7 @@ def learning_rate(recipe: Recipe, step: int, top: float) -> float:
     one_cycle: half a cosine from 1/25 of the rate up to it over the first 30 %, then half a cosine down to
     1/10,000 of it. poly: rate * (1 - t)^0.9.
     """
-    t = step / max(recipe.steps - 1, 1)
+    t = step / max(recipe.steps - 1, 1)  # 0 at the first step, 1 at the last
     if recipe.schedule == "constant":
         return top
     if recipe.schedule == "poly":
@@ -40,6 +40,8 @@ class AdamW:
 
     def __init__(self, stack: Stack, recipe: Recipe, tops: list[float]):
         self.stack = stack
+        # Per step and cell: what a weight is multiplied by, the size of the step (minus), and the root of the
+        # bias correction, which is the same for all cells.
         self.kept = _table(stack, recipe, tops, lambda step, rate: 1 - rate * recipe.weight_decay)
         self.sizes = _table(stack, recipe, tops, lambda step, rate: rate / (1 - BETAS[0] ** (step + 1)) * -1)
         self.roots = _table(stack, recipe, tops[:1], lambda step, rate: (1 - BETAS[1] ** (step + 1)) ** 0.5)
@@ -49,6 +51,7 @@ class AdamW:
     def __call__(self, step: Tensor) -> None:
         """Change the weights by the stack's gradients; ``step`` is one index on the device."""
         stack = self.stack
+        # The order of operations is PyTorch's own, so that the weights are, too: decay first, then the step.
         stack.values.mul_(stack.each(_row(self.kept, step)))
         self.mean.lerp_(stack.slopes, 1 - BETAS[0])
         self.square.mul_(BETAS[1]).addcmul_(stack.slopes, stack.slopes, value=1 - BETAS[1])
@@ -95,6 +98,7 @@ def clip(stack: Stack, limit: float | None) -> Tensor:
 
 def _table(stack: Stack, recipe: Recipe, tops: list[float], value: Callable[[int, float], float]) -> Tensor:
     """Return value(step, rate) for each step and cell, (steps, K), as numbers like the weights."""
+    # In double precision, as PyTorch computes these numbers; cells of one peak share a column.
     columns = {
         top: [value(step, learning_rate(recipe, step, top)) for step in range(recipe.steps)]
         for top in set(tops)

@@ -26,6 +26,7 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
     prob_val, prob_test, prob_best = (
         _finite(trained.predictions[name]) for name in ("val", "test", "test_best")
     )
+    # The threshold comes from validation images alone; test images are scored at it and at the argmax.
     tau, threshold_curve = metrics.choose_threshold(prob_val, masks[val], ignore_index=data.ignore_index)
     rows, summary = metrics.score_images(
         prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options
@@ -35,18 +36,23 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
         collapse = "not_finite"
     columns = _columns(rows)
     if rows:
+        # From places within the test split to images of the data set, which records of other splits share.
         columns["group"] = [int(data.groups[test[i]]) for i in columns["image"]]
         columns["image"] = [int(test[i]) for i in columns["image"]]
-    summary = dict(summary)
-    summary["threshold_val"] = tau
-    summary["dice_best@0.5"] = hard_dice(prob_best, masks[test], data.ignore_index)
-    summary["train_loss_last"] = trained.train_loss[-1] if trained.train_loss else math.nan
-    summary["val_dice@0.5"] = trained.curves["val_dice"][-1] if trained.curves.get("val_dice") else math.nan
-    summary["val_dice@val"] = max((v for v in threshold_curve if v is not None), default=math.nan)
-    summary["val_dice_best"] = trained.best[0] if trained.best[1] else math.nan
-    summary["step_best"] = trained.best[1]
-    summary["n_test"] = len(test)
-    summary.update(_bayes(data) if data.posterior is not None else {})
+    best_dice, best_step = trained.best
+    on_validation = trained.curves.get("val_dice")
+    summary = {
+        **summary,
+        "threshold_val": tau,
+        "dice_best@0.5": hard_dice(prob_best, masks[test], data.ignore_index),
+        "train_loss_last": trained.train_loss[-1] if trained.train_loss else math.nan,
+        "val_dice@0.5": on_validation[-1] if on_validation else math.nan,
+        "val_dice@val": max((v for v in threshold_curve if v is not None), default=math.nan),
+        "val_dice_best": best_dice if best_step else math.nan,
+        "step_best": best_step,
+        "n_test": len(test),
+        **(_bayes(data) if data.posterior is not None else {}),
+    }
     return {
         "outcome": "collapsed" if collapse else "done",
         "collapse": collapse,
@@ -79,6 +85,7 @@ def collapse_kind(predicted: np.ndarray, masks: np.ndarray, ignore_index: int | 
     mixed = ((masks > 0) & valid).any(axes) & ((masks == 0) & valid).any(axes)
     if not mixed.any():
         return ""
+    # Not all: one image that is hit by chance does not make a network that has learnt.
     if np.mean(~front.any(axes)[mixed]) > 0.95:
         return "background"
     if np.mean((front | ~valid).all(axes)[mixed]) > 0.95:
@@ -114,7 +121,7 @@ def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_in
     valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
     axes = tuple(range(1, masks.ndim))
     means = []
-    for kind in range(1, classes):
+    for kind in range(1, classes):  # images first, then classes, so that a rare class counts as much
         truth, guess = (masks == kind) & valid, (predicted == kind) & valid
         size = truth.sum(axes)
         present = size > 0
@@ -124,12 +131,10 @@ def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_in
     return float(np.mean(means)) if means else math.nan
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=4)  # the same for every cell of a block
 def _bayes(data: Data) -> dict[str, float]:
     """Return what no network can beat on the test images: Dice of the exact posterior's argmax and of its
     Dice-optimal mask, and its NLL.
-
-    The same for every cell of a block, so the last few data sets' are kept.
     """
     test = data.split["test"]
     posterior, masks = data.posterior[test], np.asarray(data.masks)[test]

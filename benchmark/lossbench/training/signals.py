@@ -40,6 +40,7 @@ def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
     """Return each cell's logits (N, classes, *S) on its own images (N, C, *S); the batch size is the
     recipe's, never the stack's.
     """
+    # Cells of one block share their images: they are repeated along the channels, not gathered.
     same = all(own is images[0] for own in images)
     longest = max(len(own) for own in images)
     outputs = []
@@ -101,7 +102,7 @@ def size_terms(sums: dict[str, Tensor]) -> dict[str, float]:
     true, soft, soft_both = (sums[k].sum(0) for k in ("true", "soft", "soft_both"))
     total = true.sum().clamp_min(1)
     yh, ph, recall = true / total, soft / total, soft_both / true.clamp_min(1)
-    tiny = 1e-12
+    tiny = 1e-12  # keeps a logarithm finite where nothing is predicted
     seen = yh > 0
     front = torch.zeros_like(seen)
     front[1:] = True
@@ -136,6 +137,7 @@ def call_loss(
     """Return the scalar loss of one cell; raises when it is not a scalar. The loss may write into what it is
     given: it gets copies.
     """
+    # Contiguous, as a single network would give them: kernels, and with them the last bits, may depend on it.
     logits = logits.clone(memory_format=torch.contiguous_format)
     supplied = {
         "distance_map": None if distances is None else distances.clone(),
@@ -165,7 +167,7 @@ def validate(
     recipe = jobs[0].cell.recipe
     outputs = predict(stack, [block.held_out["val"] for block in members], recipe.batch)
     for cell, (job, block, result) in enumerate(zip(jobs, members, results, strict=True)):
-        if result.error:
+        if result.error:  # its curves end where its loss raised
             continue
         scores = outputs[cell].float()
         if step == recipe.steps:  # scored at the end as well
@@ -187,7 +189,7 @@ def _on_validation(job: Job, block: Block, scores: Tensor, step: int) -> dict[st
     recipe, ignore_index, target = job.cell.recipe, job.data.ignore_index, block.truth
     sums = soft_dice_sums(scores.softmax(1), target, ignore_index)
     sizes = size_terms(sums)
-    true = sums["true"][:, 1:].sum().clamp_min(0.5)
+    true = sums["true"][:, 1:].sum().clamp_min(0.5)  # half a pixel, where no foreground is
     near = None if block.distances is None else block.distances.index_select(0, block.splits["val"])
     progress = step / recipe.steps
     return {

@@ -58,7 +58,7 @@ class Step:
         logits = self.stack(images[0] if len(images) == 1 else torch.cat(images, 1), seed)
         with self.aside:
             values = self._differentiate(logits.detach(), members, done)
-        if len(self.dead) < len(self.jobs):
+        if len(self.dead) < len(self.jobs):  # else the network is not differentiated at all
             self.stack.slopes.zero_()
             logits.backward(torch.stack(self.gradients, 1))
             self.norms.index_copy_(0, self.counter, clip(self.stack, self.recipe.clip).double()[None])
@@ -72,6 +72,7 @@ class Step:
         progress, values = done / max(self.recipe.steps - 1, 1), []
         self.gradients = []
         for cell, (job, (_, masks, distances)) in enumerate(zip(self.jobs, members, strict=True)):
+            # A leaf of its own: the loss is differentiated up to here, the network once for all cells.
             own, value = logits[:, cell].requires_grad_(), nothing
             if cell not in self.dead:
                 frequency = self.blocks[job.cell.block].frequency

@@ -40,7 +40,7 @@ def _train(jobs: list[Job], on_step: OnStep | None, device: str) -> list[Trained
     began, cpu_began = time.perf_counter(), time.process_time()
     real, recipe = len(jobs), jobs[0].cell.recipe
     if recipe.stacked and real == 1:
-        jobs = jobs * 2
+        jobs = jobs * 2  # the second is thrown away
     blocks = blocks_of(jobs, device)
     members = [blocks[job.cell.block] for job in jobs]
     starts = [block.start for block in members]
@@ -54,12 +54,13 @@ def _train(jobs: list[Job], on_step: OnStep | None, device: str) -> list[Trained
         all_dead = len(step.dead) == len(jobs)
         if done not in checkpoints and done % reading(device) and not all_dead:
             continue
+        # Only now are losses read from the device; a cell may have died some steps ago.
         _note(results, step, read, done)
         if all(result.error for result in results):
             break
         if done in checkpoints:
             validate(stack, jobs, members, results, done, step.targets, step.gradients)
-        if on_step:
+        if on_step:  # also for the steps since the last look
             for row in range(read, done):
                 on_step(row + 1, [_loss_at(result, row) for result in results[:real]])
         read = done
@@ -85,9 +86,11 @@ def _predict(stack: Stack, members: list[Block], results: list[Trained], recipe:
         for result, logits in zip(results, predict(stack, images, recipe.batch), strict=True):
             result.predictions[name] = logits.float().softmax(1).cpu().numpy()
 
+    # The validation after the last step has kept these already, unless training ended early.
     if not all("val" in result.predictions for result in results):
-        keep("val", "val")  # else the validation after the last step has kept them
+        keep("val", "val")
     keep("test", "test")
+    # Where the best weights are the last ones, nothing need be predicted again.
     if all(result.best[1] == recipe.steps for result in results):
         for result in results:
             result.predictions["test_best"] = result.predictions["test"]
