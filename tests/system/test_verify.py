@@ -18,7 +18,9 @@ TEXT = """
 name = "tiny"
 seeds = 2
 losses = ["ce", "dice"]
-datasets = [{ use = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)", label = "tiny" }]
+[[datasets]]
+use = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)"
+label = "tiny"
 [recipe]
 steps = 3
 batch = 4

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -52,25 +50,6 @@ def refusal(function: Callable[[], Any]) -> str:
         assert all(line.strip() for line in str(error).split("\n")), error
         return str(error)
     return ""
-
-
-def command(*args: str) -> int:
-    """Run the command line in this process; return its exit code, 0, 1 or 2. It prints no traceback."""
-    from lossbench.cli import main as cli
-
-    out, before = io.StringIO(), sys.argv
-    sys.argv = ["lossbench", *args]
-    code = 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            cli.main()
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        sys.argv = before
-    text = out.getvalue()
-    assert code in (0, 1, 2) and "Traceback" not in text and text.strip(), (args, code, text[-2000:])
-    return code
 
 
 def damage(data: bytes, draw: Random) -> bytes:
