@@ -14,7 +14,9 @@ GUIDE = house.PAGE.read_text(encoding="utf-8")
 CLIMBING = {
     "lossbench.base.files -> lossbench.store.leases",
 }
-CIRCLES = [{"lossbench.store.pack", "lossbench.store.store"}]
+CIRCLES = [
+    {"lossbench.store.pack", "lossbench.store.store"},
+]
 
 
 def test_the_tests_run_the_package_of_this_checkout():
