@@ -296,14 +296,13 @@ def seen() -> Iterator[dict[int, str]]:
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found = re.match(
+            end = re.match(
                 r"Worker process (\d+) (?:was killed by signal (\d+)|exited with status (\d+))",
                 record.getMessage(),
             )
-            if found:
-                died[int(found[1])] = (
-                    _clause(int(found[2])) if found[2] else f"its worker exited with status {found[3]}"
-                )
+            if end:
+                pid, number, status = end.groups()
+                died[int(pid)] = _clause(int(number)) if number else f"its worker exited with status {status}"
 
     logger, listener = logging.getLogger("distributed.nanny"), Listener()
     before = logger.level, logger.propagate

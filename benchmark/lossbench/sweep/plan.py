@@ -1,4 +1,4 @@
-"""What an experiment lacks in a results folder, what that will cost, and which of it is trained now."""
+"""What is missing of an experiment in a results folder, what it costs, and which of it is trained now."""
 
 from __future__ import annotations
 

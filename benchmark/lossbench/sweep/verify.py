@@ -180,7 +180,7 @@ def check_source(source: str | Path) -> None:
 
 
 def merge(source: str | Path, results: str | Path) -> str:
-    """Copy the records that ``results`` lacks from another folder; return the sentence that says what was
+    """Copy the records that are not in ``results`` from another folder; return a sentence that says what was
     done.
     """
     check_source(source)
