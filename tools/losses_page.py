@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lossbench.catalogue.modules import PACKAGE
 from lossbench.catalogue.registry import losses
-from lossbench.catalogue.source import PACKAGE, Entry
+from lossbench.catalogue.source import Entry
 
 PAGE = PACKAGE.parents[1] / "docs" / "losses.md"
 

@@ -1,34 +1,25 @@
-"""Losses are known from their source without running it; a fingerprint changes exactly when the computation
-may have.
-"""
+"""Losses are known from their source without running it."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import get_loss, losses, parse_loss
-from lossbench.catalogue.source import fingerprint, read_entries
+from lossbench.catalogue.registry import aliases, get_loss, losses, parse_loss
 
-OWN = '''
-"""A loss of my own."""
+OWN = """
 from lossbench import loss
 
-SCALE = 2.0
-
 def helper(x):
-    """A helper."""
-    return x * SCALE
+    return x * 2.0
 
 @loss("mine", family="user", cite="me")
 def mine(logits, target, *, power=2.0, ignore_index=None):
-    """Squared error."""
     p = logits.softmax(1)[:, 1]
     return helper((p - (target == 1).float()).abs() ** power).mean()
-'''
+"""
 
 
 @pytest.fixture
@@ -80,33 +71,6 @@ def test_reading_a_users_file_does_not_run_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "same"),
-    [
-        (("Squared error.", "Another docstring."), True),
-        (('cite="me"', 'cite="you"'), True),
-        (("def helper(x):", "def helper(x):  # a comment"), True),
-        (("def helper(x)", "def helper(x: float)"), True),
-        (("SCALE = 2.0", "SCALE = 3.0"), False),
-        (("return x * SCALE", "return x + SCALE"), False),
-        (("** power", "** (power + 1)"), False),
-        (("power=2.0", "power=3.0"), False),
-    ],
-)
-def test_the_fingerprint_changes_only_with_the_computation(own, change, same):
-    before = fingerprint(own, "mine")
-    own.write_text(OWN.replace(*change))
-    assert (fingerprint(own, "mine") == before) is same
-
-
-def test_the_fingerprint_follows_shared_code_of_the_package(tmp_path):
-    package = Path(__file__).parents[2] / "benchmark" / "lossbench"
-    entries = {
-        entry.name: entry for file in (package / "losses").glob("*.py") for entry in read_entries(file)
-    }
-    assert len({entry.fingerprint for entry in entries.values()}) == len(entries)
-
-
-@pytest.mark.parametrize(
     ("text", "part"),
     [
         ("def f(x): return x", "registers nothing"),
@@ -141,7 +105,6 @@ def test_a_file_that_cannot_be_imported_says_so(tmp_path):
 
 
 def test_aliases_resolve_to_their_loss():
-    assert all(
-        parse_loss(alias).terms[0].name == name
-        for alias, name in __import__("lossbench.catalogue.registry").registry.aliases().items()
-    )
+    assert aliases()["gdl"] == "generalized_dice"
+    for alias, name in aliases().items():
+        assert parse_loss(alias).terms[0].name == name

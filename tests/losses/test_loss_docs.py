@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from lossbench.catalogue.modules import PACKAGE
 from lossbench.catalogue.registry import losses
-from lossbench.catalogue.source import PACKAGE
 from tools import losses_page
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]

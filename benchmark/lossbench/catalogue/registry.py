@@ -18,7 +18,8 @@ from typing import Any
 
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
-from lossbench.catalogue.source import KINDS, PACKAGE, Entry, read_entries
+from lossbench.catalogue.modules import KINDS, PACKAGE
+from lossbench.catalogue.source import Entry, read_entries
 
 PATHS = ("path", "root")  # parameters of data sets that name a place on this machine
 

@@ -26,22 +26,24 @@ POWERS = {"square": 2, "simple": 1, "uniform": 0}
     cost="1.1x",
 )
 def generalized_dice(
-    logits, target, *,
+    logits,
+    target,
+    *,
     weighting: Literal["square", "simple", "uniform"] = "square",
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="all",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Generalized Dice: one ratio of sums over classes, each class weighted by its true size.
 
     ``weighting``: "square" 1/G², "simple" 1/G, "uniform" 1. Weights are divided by their largest before
     smoothing, so that the value does not depend on the number of pixels. A class that the target lacks takes
     the largest weight of the present ones (``absent="eps"``) or weight 0 (``absent="skip"``).
     """
-    r.choice("weighting", weighting, tuple(POWERS))
-    r.choice("absent", absent, r.ABSENT)
+    r.one_of(POWERS, weighting=weighting)
+    r.one_of(r.ABSENT, absent=absent)
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     present = s.g > 0
     w = present.to(s.g.dtype) / s.g.clamp_min(1) ** POWERS[weighting]
@@ -67,7 +69,7 @@ def wasserstein_dice(
     target,
     *,
     distances=None,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -83,19 +85,21 @@ def wasserstein_dice(
         w = 1 - p.gather(1, y.unsqueeze(1)).squeeze(1)
         w = w if px.valid is None else w * px.valid
     else:
-        m = _distance_matrix(distances, px)
+        _check_distances(distances, px.n_classes)
+        m = torch.tensor(distances).to(px.z)
+        m = m / m.max().clamp_min(r.TINY)
         w = sum(r.per_pixel(m[:, c], px) * p[:, c] for c in range(px.n_classes))
     fg = r.mask((px.y != 0).to(w.dtype).unsqueeze(1), px)
     tp = r.pool(fg * (1 - w.unsqueeze(1)), over)
     return (1 - r.ratio(2 * tp, 2 * tp + r.pool(w.unsqueeze(1), over), smooth)).mean()
 
 
-def _distance_matrix(distances, px):
-    c = px.n_classes
+def _check_distances(distances, c):
     if len(distances) != c or any(not isinstance(row, list | tuple) or len(row) != c for row in distances):
         raise UserError(f"distances={distances!r} is not {c} lists of {c} numbers, as {c} classes need")
-    m = torch.tensor([[r.number("distances", v, 0) for v in row] for row in distances]).to(px.z)
-    return m / m.max().clamp_min(r.TINY)
+    for row in distances:
+        for value in row:
+            r.at_least(0, distances=value)
 
 
 @loss(
@@ -109,21 +113,22 @@ def _distance_matrix(distances, px):
     cost="13x",
 )
 def lovasz(
-    logits, target, *,
-    over: Literal["sample", "batch"] = "batch",
+    logits,
+    target,
+    *,
+    over: r.Over = "batch",
     classes="all",
-    absent: Literal["eps", "skip"] = "skip",
+    absent: r.Absent = "skip",
     ignore_index=None,
-):  # fmt: skip
+):
     """Lovász extension of the Jaccard loss; the defaults, present classes over the batch, are the paper's."""
+    r.one_of(r.OVER, over=over)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     g = r.truth(px, ids)
-    sorted_ids = (
-        ids[-1:] if px.n_classes == 2 else ids
-    )  # |g_0 - p_0| = |g_1 - p_1|: one sort serves both classes
+    # With two classes |g_0 - p_0| = |g_1 - p_1|: one sort serves both.
+    sorted_ids = ids[-1:] if px.n_classes == 2 else ids
     errors = (g[:, -len(sorted_ids) :] - r.probabilities(px, sorted_ids)).abs()
-    r.choice("over", over, r.OVER)
     if over == "batch":
         g, errors = (x.transpose(0, 1).flatten(1).unsqueeze(0) for x in (g, errors))
     errors, order = errors.sort(dim=2, descending=True)
@@ -131,9 +136,8 @@ def lovasz(
     size = g.sum(2, keepdim=True)
     missed = size - g.cumsum(2)  # true pixels not yet counted as errors
     union = size + (1 - g).cumsum(2)
-    before = (
-        union - 1
-    )  # union before a background pixel entered; 0 only for the first pixel of an absent class
+    # The union before a background pixel entered; 0 only for the first pixel of an absent class.
+    before = union - 1
     step = torch.where(before > 0, missed / (union * before.clamp_min(1)), 1.0)
     step = torch.where(g > 0, 1 / union.clamp_min(1), step)
     return r.average((errors * step).sum(2), size.squeeze(2), absent)
@@ -149,15 +153,17 @@ def lovasz(
     cost="0.8x",
 )
 def mcc(
-    logits, target, *,
-    over: Literal["sample", "batch"] = "sample",
+    logits,
+    target,
+    *,
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Soft Matthews correlation coefficient of each class, as 1 - MCC in [0, 2]."""
-    smooth = r.number("smooth", smooth, 0)
+    r.at_least(0, smooth=smooth)
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     # TP TN - FP FN = n TP - P G, exactly 0 in theory and not in float32 where a class is absent or everywhere
     defined = ((s.g > 0) & (s.g < s.n)).to(s.p.dtype)
@@ -178,16 +184,18 @@ def mcc(
     cost="0.8x",
 )
 def sens_spec(
-    logits, target, *,
+    logits,
+    target,
+    *,
     sensitivity_weight=0.05,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
-    """Squared errors on the object and on the rest, each as a mean of its own; r is ``sensitivity_weight``."""
-    weight = r.number("sensitivity_weight", sensitivity_weight, 0, 1)
+):
+    """Squared errors on the object and on the rest, each as its own mean; r is ``sensitivity_weight``."""
+    r.between(0, 1, sensitivity_weight=sensitivity_weight)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
@@ -196,7 +204,7 @@ def sens_spec(
     outside = r.pool(squared, over) - inside
     sensitivity = r.ratio(inside, size, smooth)
     specificity = r.ratio(outside, r.count(px, over) - size, smooth)
-    return r.average(weight * sensitivity + (1 - weight) * specificity, size, absent)
+    return r.average(sensitivity_weight * sensitivity + (1 - sensitivity_weight) * specificity, size, absent)
 
 
 @loss(
@@ -209,15 +217,17 @@ def sens_spec(
     cost="0.8x",
 )
 def cosine(
-    logits, target, *,
-    over: Literal["sample", "batch"] = "sample",
+    logits,
+    target,
+    *,
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "skip",
+    absent: r.Absent = "skip",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """One minus the cosine between predicted and true region, never above the squared Dice loss."""
-    smooth = r.number("smooth", smooth, 0)
+    r.at_least(0, smooth=smooth)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)

@@ -39,29 +39,32 @@ def distances_of(px, distance_map, ids):
     cost="2.4x",
 )
 def boundary(
-    logits, target, *,
+    logits,
+    target,
+    *,
     progress,
     distance_map,
     schedule: Literal["rebalance", "increase", "constant", "alone"] = "rebalance",
     boundary_weight=1.0,
     floor=0.1,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Kervadec's boundary loss beside Dice + CE.
 
     ``distance_map (N, C, *S)``: signed distance φ, negative inside; ``progress`` t from 0 to 1. Schedules:
     "rebalance" a R + (1-a) B with a = max(1-t, floor), "increase" R + t B, "constant" R + B, "alone" B; R is
     Dice + CE and B the mean of φ p over classes and pixels, times ``boundary_weight``. B is negative near the
     perfect prediction."""
-    r.choice("schedule", schedule, ("rebalance", "increase", "constant", "alone"))
-    weight, floor = r.number("boundary_weight", boundary_weight, 0), r.number("floor", floor, 0, 1)
+    r.one_of(("rebalance", "increase", "constant", "alone"), schedule=schedule)
+    r.at_least(0, boundary_weight=boundary_weight)
+    r.between(0, 1, floor=floor)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     flux = r.probabilities(px, ids) * distances_of(px, distance_map, ids)
-    border = weight * flux.sum() / (px.total() * len(ids))
+    border = boundary_weight * flux.sum() / (r.total(px) * len(ids))
     if schedule == "alone":
         return border
     region = dice_ce(logits, target, over=over, classes=classes, smooth=smooth, ignore_index=ignore_index)
@@ -74,28 +77,30 @@ def boundary(
     "gen_surface",
     family="boundary",
     cite="Celaya 2023",
-    formula="a (Dice + CE) + (1-a) [1 - Σ_c w_c Σ (D(1-g-p))² / Σ_c w_c Σ D²], w = 1/(G²+1), a = 1 - progress",
+    formula="a (Dice + CE) + (1-a) [1 - Σ_c w_c Σ (D(1-g-p))² / Σ_c w_c Σ D²], w = 1/(G²+1), a = 1 - t",
     penalises_empty=True,
     empty="penalises false positives through Dice + CE while they have a share",
     aliases=("generalized_surface",),
     cost="3.5x",
 )
 def gen_surface(
-    logits, target, *,
+    logits,
+    target,
+    *,
     progress,
     distance_map,
     schedule: Literal["linear", "constant", "alone"] = "linear",
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="all",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Generalized surface loss beside Dice + CE, bounded by 0 and 1 whatever the scale of the distances.
 
     ``schedule``: "linear" moves from Dice + CE to the surface term with ``progress``, "constant" takes the
     mean of both, "alone" the surface term. ``over``, ``classes`` and ``smooth`` speak of the surface term.
     """
-    r.choice("schedule", schedule, ("linear", "constant", "alone"))
+    r.one_of(("linear", "constant", "alone"), schedule=schedule)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     d = distances_of(px, distance_map, ids)
@@ -128,12 +133,12 @@ def hausdorff_dt(logits, target, *, alpha=2.0, classes="fg", ignore_index=None):
 
     A region that is empty or fills the image has no boundary and distance 0.
     """
-    alpha = r.number("alpha", alpha, 0)
+    r.at_least(0, alpha=alpha)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
-    weight = sum(_unsigned_distance(px.image(x.detach())) ** alpha for x in (p, g)).reshape(p.shape)
-    return ((p - g) ** 2 * weight).sum() / (px.total() * len(ids))
+    weight = sum(_unsigned_distance(r.image(x.detach(), px)) ** alpha for x in (p, g)).reshape(p.shape)
+    return ((p - g) ** 2 * weight).sum() / (r.total(px) * len(ids))
 
 
 def _unsigned_distance(region):

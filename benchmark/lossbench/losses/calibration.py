@@ -1,4 +1,4 @@
-"""Cross-entropy with a term for honest confidence: margins on logits and labels that know their neighbours."""
+"""Cross-entropy with a term for honest confidence: margins on logits, labels that know their neighbours."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from lossbench.losses.pixel import ce
 )
 def mbls(logits, target, *, margin=10.0, margin_weight=0.1, ignore_index=None):
     """Margin-based label smoothing: logits may differ by ``margin`` for free, and pay linearly beyond."""
-    margin, weight = r.number("margin", margin, 0), r.number("margin_weight", margin_weight, 0)
+    r.at_least(0, margin=margin, margin_weight=margin_weight)
     px = r.see(logits, target, ignore_index)
     excess = (px.z.amax(1, keepdim=True) - px.z - margin).relu()
-    return ce(logits, target, ignore_index=ignore_index) + weight * r.mask(excess, px).sum() / px.total()
+    excess = margin_weight * r.mask(excess, px).sum() / r.total(px)
+    return ce(logits, target, ignore_index=ignore_index) + excess
 
 
 @loss(
@@ -45,11 +46,12 @@ def svls(logits, target, *, sigma=1.0, ignore_index=None):
 
     Half of the label stays at the pixel, half goes to its neighbours in proportion to a Gaussian of width
     ``sigma`` pixels; the image is continued beyond its border, and void neighbours are left out."""
-    side = math.exp(-0.5 / r.number("sigma", sigma, 1e-3) ** 2)
+    r.at_least(1e-3, sigma=sigma)
+    side = math.exp(-0.5 / sigma**2)
     px = r.see(logits, target, ignore_index)
-    soft = _share_with_neighbours(px.image(r.truth(px, tuple(range(px.n_classes)))), side)
+    soft = _share_with_neighbours(r.image(r.truth(px, tuple(range(px.n_classes))), px), side)
     if px.valid is not None:
-        soft = soft / _share_with_neighbours(px.image(px.valid.unsqueeze(1)), side).clamp_min(r.TINY)
+        soft = soft / _share_with_neighbours(r.image(px.valid.unsqueeze(1), px), side).clamp_min(r.TINY)
     cost = -(soft.flatten(2) * r.log_probabilities(px)).sum(1)
     return r.pixel_mean(cost if px.valid is None else cost * px.valid, px)
 
@@ -82,11 +84,11 @@ def nacl(logits, target, *, prior_weight=0.1, width=3, ignore_index=None):
 
     ``width``: odd side of the neighbourhood in pixels. One-channel logits are seen as the two channels [0,
     z]."""
-    weight = r.number("prior_weight", prior_weight, 0)
-    r.choice("width", width, range(1, 32, 2))
+    r.at_least(0, prior_weight=prior_weight)
+    r.one_of(range(1, 32, 2), width=width)
     px = r.see(logits, target, ignore_index)
-    share = px.image(r.truth(px, tuple(range(px.n_classes))))
+    share = r.image(r.truth(px, tuple(range(px.n_classes))), px)
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(px.space)]
     share = pool(share, width, stride=1, padding=width // 2)
-    distance = r.mask((px.z - share.flatten(2)).abs(), px).sum() / (px.total() * px.n_classes)
-    return ce(logits, target, ignore_index=ignore_index) + weight * distance
+    distance = r.mask((px.z - share.flatten(2)).abs(), px).sum() / (r.total(px) * px.n_classes)
+    return ce(logits, target, ignore_index=ignore_index) + prior_weight * distance

@@ -22,21 +22,23 @@ from lossbench.losses.pixel import ce, focal, topk_ce
     cost="1.9x",
 )
 def dice_ce(
-    logits, target, *,
+    logits,
+    target,
+    *,
     dice_weight=1.0,
     ce_weight=1.0,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
-    """Soft Dice plus cross-entropy; ``over``, ``classes``, ``absent`` and ``smooth`` speak of the Dice term."""
-    a, b = r.number("dice_weight", dice_weight, 0), r.number("ce_weight", ce_weight, 0)
+):
+    """Soft Dice plus cross-entropy; ``over``, ``classes``, ``absent`` and ``smooth`` are those of Dice."""
+    r.at_least(0, dice_weight=dice_weight, ce_weight=ce_weight)
     overlap = dice(
         logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
     )
-    return a * overlap + b * ce(logits, target, ignore_index=ignore_index)
+    return dice_weight * overlap + ce_weight * ce(logits, target, ignore_index=ignore_index)
 
 
 @loss(
@@ -50,23 +52,26 @@ def dice_ce(
     cost="2.5x",
 )
 def dice_focal(
-    logits, target, *,
+    logits,
+    target,
+    *,
     dice_weight=1.0,
     focal_weight=1.0,
     gamma=2.0,
     alpha=None,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Soft Dice plus softmax focal loss."""
-    a, b = r.number("dice_weight", dice_weight, 0), r.number("focal_weight", focal_weight, 0)
+    r.at_least(0, dice_weight=dice_weight, focal_weight=focal_weight)
     overlap = dice(
         logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
     )
-    return a * overlap + b * focal(logits, target, gamma=gamma, alpha=alpha, ignore_index=ignore_index)
+    pixels = focal(logits, target, gamma=gamma, alpha=alpha, ignore_index=ignore_index)
+    return dice_weight * overlap + focal_weight * pixels
 
 
 @loss(
@@ -80,22 +85,25 @@ def dice_focal(
     cost="3x",
 )
 def dice_topk(
-    logits, target, *,
+    logits,
+    target,
+    *,
     dice_weight=1.0,
     topk_weight=1.0,
     percent=10.0,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Soft Dice plus the mean cross-entropy of the hardest ``percent`` of the pixels of the batch."""
-    a, b = r.number("dice_weight", dice_weight, 0), r.number("topk_weight", topk_weight, 0)
+    r.at_least(0, dice_weight=dice_weight, topk_weight=topk_weight)
     overlap = dice(
         logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
     )
-    return a * overlap + b * topk_ce(logits, target, percent=percent, ignore_index=ignore_index)
+    pixels = topk_ce(logits, target, percent=percent, ignore_index=ignore_index)
+    return dice_weight * overlap + topk_weight * pixels
 
 
 @loss(
@@ -111,19 +119,21 @@ def dice_topk(
     cost="1.8x",
 )
 def ce_to_dice(
-    logits, target, *,
+    logits,
+    target,
+    *,
     progress,
     schedule: Literal["linear", "combo", "finetune"] = "linear",
     switch=0.9,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """From cross-entropy to Dice as training proceeds; ``progress`` t runs from 0 to 1."""
-    r.choice("schedule", schedule, ("linear", "combo", "finetune"))
-    switch = r.number("switch", switch, 0, 1)
+    r.one_of(("linear", "combo", "finetune"), schedule=schedule)
+    r.between(0, 1, switch=switch)
     a = {"linear": 1 - progress, "combo": 0.5, "finetune": float(progress <= switch)}[schedule]
     overlap = dice(
         logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
@@ -144,23 +154,25 @@ def ce_to_dice(
     cost="4x",
 )
 def unified_focal(
-    logits, target, *,
+    logits,
+    target,
+    *,
     weight=0.5,
     delta=0.6,
     gamma=0.5,
     rare="fg",
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Asymmetric unified focal loss: focal suppression for common classes, focal enhancement for ``rare``
     ones.
 
     ``weight`` l between focal and focal Tversky part; ``delta`` weighs false negatives; ``gamma`` 0 to 1. The
     sums over classes are sums, as in the paper, for any number of classes.
     """
-    weight, delta = r.number("weight", weight, 0, 1), r.number("delta", delta, 0, 1)
-    gamma = r.number("gamma", gamma, 0, 0.999)
+    r.between(0, 1, weight=weight, delta=delta)
+    r.between(0, 0.999, gamma=gamma)
     px = r.see(logits, target, ignore_index)
     rare = r.class_ids(rare, px.n_classes)
     is_rare = px.z.new_tensor([float(c in rare) for c in range(px.n_classes)])
@@ -185,30 +197,33 @@ def unified_focal(
     cost="3.5x",
 )
 def exp_log(
-    logits, target, *,
+    logits,
+    target,
+    *,
     class_frequency,
     dice_weight=0.8,
     ce_weight=0.2,
     gamma=0.3,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="all",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Exponential logarithmic loss: logarithms of Dice and of p, raised to γ, so that easy parts keep their
     slope.
 
     ``class_frequency (C,)``: pixel fractions of the training split. The slope at a perfect pixel is kept
     finite."""
-    a, b = r.number("dice_weight", dice_weight, 0), r.number("ce_weight", ce_weight, 0)
-    gamma = r.number("gamma", gamma, 1e-3)
+    r.at_least(0, dice_weight=dice_weight, ce_weight=ce_weight)
+    r.at_least(1e-3, gamma=gamma)
     s_n, s_d = r.smoothing(smooth)
-    r.number("smooth", min(s_n, s_d), r.TINY)
+    r.at_least(r.TINY, smooth=min(s_n, s_d))
     px = r.see(logits, target, ignore_index)
-    f = r.class_vector("class_frequency", class_frequency, px).clamp_min(1e-6)
+    r.one_per_class(px, class_frequency=class_frequency)
+    f = r.class_vector(class_frequency, px).clamp_min(1e-6)
     s = r.region_sums(px, classes, over)
     log_dice = (s.p + s.g + s_d).log() - (2 * s.tp + s_n).log()
     overlap = r.average(r.bounded_power(log_dice, gamma), s.g, absent)
     pixels = r.bounded_power(r.nll(px), gamma) * r.per_pixel((f.sum() / f).sqrt(), px)
-    return a * overlap + b * r.pixel_mean(pixels, px)
+    return dice_weight * overlap + ce_weight * r.pixel_mean(pixels, px)

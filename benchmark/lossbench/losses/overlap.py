@@ -4,8 +4,6 @@ family.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from lossbench.catalogue.registry import loss
 from lossbench.losses import reduce as r
 
@@ -28,9 +26,9 @@ def dice(
     logits,
     target,
     *,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -57,9 +55,9 @@ def dice_all(
     logits,
     target,
     *,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="all",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -81,9 +79,9 @@ def batch_dice(
     logits,
     target,
     *,
-    over: Literal["sample", "batch"] = "batch",
+    over: r.Over = "batch",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -106,9 +104,9 @@ def dice_squared(
     logits,
     target,
     *,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -133,15 +131,15 @@ def log_dice(
     logits,
     target,
     *,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
     """Negative log of the soft Dice: the gradient of Dice divided by Dice; ``smooth`` must be positive."""
     s_n, s_d = r.smoothing(smooth)
-    r.number("smooth", min(s_n, s_d), r.TINY)
+    r.at_least(r.TINY, smooth=min(s_n, s_d))
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.average((s.p + s.g + s_d).log() - (2 * s.tp + s_n).log(), s.g, absent)
 
@@ -160,9 +158,9 @@ def jaccard(
     logits,
     target,
     *,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -175,7 +173,8 @@ def tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, i
     """(TP + s) / (TP + a FP + b FN + s) per image and class, and G; a weighs false positives, b false
     negatives.
     """
-    a, b = r.number("fp_weight", fp_weight, 0), r.number("fn_weight", fn_weight, 0)
+    r.at_least(0, fp_weight=fp_weight, fn_weight=fn_weight)
+    a, b = fp_weight, fn_weight
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.ratio(s.tp, (1 - a - b) * s.tp + a * s.p + b * s.g, smooth), s.g
 
@@ -196,9 +195,9 @@ def tversky(
     *,
     fp_weight=0.3,
     fn_weight=0.7,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
@@ -224,16 +223,16 @@ def focal_tversky(
     gamma=1.3333333333333333,
     fp_weight=0.3,
     fn_weight=0.7,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
 ):
     """Tversky loss of each class raised to 1/γ (not the mean raised); γ = 1 is Tversky."""
-    exponent = 1 / r.number("gamma", gamma, 1e-3)
+    r.at_least(1e-3, gamma=gamma)
     index, g = tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, ignore_index)
-    return r.average(r.bounded_power(1 - index, exponent), g, absent)
+    return r.average(r.bounded_power(1 - index, 1 / gamma), g, absent)
 
 
 @loss(
@@ -248,18 +247,20 @@ def focal_tversky(
     cost="0.9x",
 )
 def dsc_pp(
-    logits, target, *,
+    logits,
+    target,
+    *,
     gamma=2.0,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Dice++: each pixel's error is raised to γ before summing, which forgives half-hearted errors; γ = 1 is
     Dice.
     """
-    gamma = r.number("gamma", gamma, 1)
+    r.at_least(1, gamma=gamma)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
@@ -280,18 +281,20 @@ def dsc_pp(
     cost="0.8x",
 )
 def dice_semimetric(
-    logits, target, *,
+    logits,
+    target,
+    *,
     epsilon=0.1,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1e-5,
     ignore_index=None,
-):  # fmt: skip
+):
     """Dice for soft labels, zero exactly where the prediction is the label; ε smooths the labels, ε = 0 is
     Dice.
     """
-    epsilon = r.number("epsilon", epsilon, 0, 1)
+    r.between(0, 1, epsilon=epsilon)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, hard = r.probabilities(px, ids), r.truth(px, ids)

@@ -31,7 +31,7 @@ def ce(
     *,
     weights=None,
     norm: Literal["weights", "pixels"] = "weights",
-    over: Literal["sample", "batch"] = "batch",
+    over: r.Over = "batch",
     ignore_index=None,
 ):
     """Cross-entropy: the mean of -log p of the true class over all valid pixels.
@@ -42,22 +42,23 @@ def ce(
     if weights is None and over == "batch":
         # the fused kernel is the fastest way on a CPU; it already skips void pixels
         void = -100 if ignore_index is None else ignore_index
-        return F.cross_entropy(px.z, px.y.long(), reduction="sum", ignore_index=void) / px.total()
+        return F.cross_entropy(px.z, px.y.long(), reduction="sum", ignore_index=void) / r.total(px)
     if weights is None:
         return r.pixel_mean(r.nll(px), px, over)
-    return weighted_mean(px, r.class_vector("weights", weights, px), norm, over)
+    r.one_per_class(px, weights=weights)
+    return weighted_mean(px, r.class_vector(weights, px), norm, over)
 
 
 def weighted_mean(px, vector, norm, over):
     """Mean of w_{y_i} (-log p_{i,y_i}); ``vector (c,)`` holds w."""
-    r.choice("norm", norm, NORMS)
+    r.one_of(NORMS, norm=norm)
     w = r.per_pixel(vector, px)
     weighted = r.nll(px) * w
     if norm == "pixels":
         return r.pixel_mean(weighted, px, over)
     if over == "batch":
         return weighted.sum() / w.sum().clamp_min(r.TINY)
-    r.choice("over", over, r.OVER)
+    r.one_of(r.OVER, over=over)
     total = w.sum(1)
     return (weighted.sum(1) / total.clamp_min(r.TINY)).sum() / (total > 0).sum().clamp_min(1)
 
@@ -86,7 +87,7 @@ def wce(
     beta=0.9999,
     pixels=1000000,
     norm: Literal["weights", "pixels"] = "weights",
-    over: Literal["sample", "batch"] = "batch",
+    over: r.Over = "batch",
     ignore_index=None,
 ):
     """Cross-entropy with class weights that a scheme derives once from the training split, never from the
@@ -97,7 +98,8 @@ def wce(
     raised to ``power`` (0 is plain cross-entropy) and scaled to mean 1. Explicit weights: ``ce(weights=[1,
     10])``."""
     px = r.see(logits, target, ignore_index)
-    f = r.class_vector("class_frequency", class_frequency, px)
+    r.one_per_class(px, class_frequency=class_frequency)
+    f = r.class_vector(class_frequency, px)
     return weighted_mean(px, class_weights(f, scheme, power, beta, pixels), norm, over)
 
 
@@ -105,9 +107,10 @@ def class_weights(f, scheme="inverse", power=1.0, beta=0.9999, pixels=1000000):
     """Weights (C,) of mean 1 from class frequencies ``f (C,)``; a class that never occurs counts as one
     pixel.
     """
-    r.choice("scheme", scheme, SCHEMES)
-    power, pixels = r.number("power", power, 0), r.number("pixels", pixels, 1)
-    beta = r.number("beta", beta, 0, 1 - 1e-9)
+    r.one_of(SCHEMES, scheme=scheme)
+    r.at_least(0, power=power)
+    r.at_least(1, pixels=pixels)
+    r.between(0, 1 - 1e-9, beta=beta)
     f = f.double().clamp_min(1 / pixels)
     if scheme == "inverse":
         w = 1 / f
@@ -137,7 +140,7 @@ def balanced_ce(
     target,
     *,
     norm: Literal["weights", "pixels"] = "pixels",
-    over: Literal["sample", "batch"] = "batch",
+    over: r.Over = "batch",
     ignore_index=None,
 ):
     """Class-balanced cross-entropy of edge detection: each class is weighted by the share of all others in
@@ -146,8 +149,8 @@ def balanced_ce(
     With two classes, -β Σ_fg log p - (1-β) Σ_bg log(1-p) over N with β the background's share; several
     classes use 1 - f_c alike. ``over="sample"`` takes the shares image by image.
     """
+    r.one_of(NORMS, norm=norm)
     px = r.see(logits, target, ignore_index)
-    r.choice("norm", norm, NORMS)
     ids = tuple(range(px.n_classes))
     g = r.truth(px, ids)
     n = r.pool(g, over)  # pixels per class, (n|1, c)
@@ -168,28 +171,29 @@ def balanced_ce(
     empty="penalises false positives, hardest where the network is most sure of them",
     cost="1.5x",
 )
-def focal(
-    logits, target, *, gamma=2.0, alpha=None, over: Literal["sample", "batch"] = "batch", ignore_index=None
-):
+def focal(logits, target, *, gamma=2.0, alpha=None, over: r.Over = "batch", ignore_index=None):
     """Softmax focal loss: cross-entropy that forgets pixels which are already right; γ = 0 is cross-entropy.
 
     ``alpha``: None, one weight per class, or one number α for foreground classes and 1 - α for the
     background. The mean runs over valid pixels (not over pixels times classes).
     """
-    gamma = r.number("gamma", gamma, 0)
+    r.at_least(0, gamma=gamma)
     px = r.see(logits, target, ignore_index)
     cost = r.nll(px)
     if gamma:
         miss = 1 - torch.exp(-cost)
         cost = cost * (miss * miss if gamma == 2 else r.bounded_power(miss, gamma))
     if alpha is not None:
-        vector = alpha if isinstance(alpha, list | tuple) else _foreground(r.number("alpha", alpha, 0, 1), px)
-        cost = cost * r.per_pixel(r.class_vector("alpha", vector, px), px)
+        cost = cost * r.per_pixel(_class_weights_of(alpha, px), px)
     return r.pixel_mean(cost, px, over)
 
 
-def _foreground(alpha, px):
-    return [1 - alpha] + [alpha] * (px.n_classes - 1)
+def _class_weights_of(alpha, px):
+    if not isinstance(alpha, list | tuple):
+        r.between(0, 1, alpha=alpha)
+        alpha = [1 - alpha] + [alpha] * (px.n_classes - 1)
+    r.one_per_class(px, alpha=alpha)
+    return r.class_vector(alpha, px)
 
 
 @loss(
@@ -203,12 +207,12 @@ def _foreground(alpha, px):
     aliases=("topk", "ohem_ce"),
     cost="2.1x",
 )
-def topk_ce(logits, target, *, percent=10.0, over: Literal["sample", "batch"] = "batch", ignore_index=None):
+def topk_ce(logits, target, *, percent=10.0, over: r.Over = "batch", ignore_index=None):
     """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each
     image.
     """
-    percent = r.number("percent", percent, 0, 100)
-    r.choice("over", over, r.OVER)
+    r.between(0, 100, percent=percent)
+    r.one_of(r.OVER, over=over)
     px = r.see(logits, target, ignore_index)
     cost = r.nll(px)
     if px.valid is not None:
@@ -237,9 +241,9 @@ def topk_ce(logits, target, *, percent=10.0, over: Literal["sample", "batch"] = 
     aliases=("label_smoothing_ce",),
     cost="1.5x",
 )
-def ls_ce(logits, target, *, epsilon=0.1, over: Literal["sample", "batch"] = "batch", ignore_index=None):
+def ls_ce(logits, target, *, epsilon=0.1, over: r.Over = "batch", ignore_index=None):
     """Cross-entropy against labels that give each class a share ε/C; ε = 0 is cross-entropy."""
-    epsilon = r.number("epsilon", epsilon, 0, 1)
+    r.between(0, 1, epsilon=epsilon)
     px = r.see(logits, target, ignore_index)
     log_p = r.log_probabilities(px)
     uniform = -log_p.mean(1)

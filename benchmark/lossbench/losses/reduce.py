@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from lossbench.base.errors import UserError, nearest
 
-OVER = ("sample", "batch")
-
-ABSENT = ("eps", "skip")
+Over = Literal["sample", "batch"]
+Absent = Literal["eps", "skip"]
+OVER, ABSENT = get_args(Over), get_args(Absent)
 
 TINY = 1e-12  # keeps 0/0 and 0**-x out of gradients; far below any smoothing in use
 
@@ -39,18 +39,6 @@ class Pixels(NamedTuple):
     @property
     def n_classes(self) -> int:
         return self.z.shape[1]
-
-    def count(self) -> Tensor | int:
-        """Number of valid pixels of each image, (n, 1); a plain integer when no pixel is void."""
-        return self.z.shape[2] if self.valid is None else self.valid.sum(1, keepdim=True)
-
-    def total(self) -> Tensor | int:
-        """Number of valid pixels of the batch, at least 1."""
-        return self.y.numel() if self.valid is None else self.valid.sum().clamp_min(1)
-
-    def image(self, x: Tensor) -> Tensor:
-        """Give ``x (n, k, m)`` its spatial axes back."""
-        return x.reshape(*x.shape[:2], *self.space)
 
 
 class Sums(NamedTuple):
@@ -84,10 +72,6 @@ def see(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Pixe
     y = target.flatten(1)
     valid = None if ignore_index is None else (y != ignore_index).to(z.dtype)
     return Pixels(z, y, valid, tuple(target.shape[1:]))
-
-
-# --- probabilities
-# -------------------------------------------------------------------------------------------------
 
 
 def probabilities(px: Pixels, ids: Sequence[int], temperature: float = 1.0) -> Tensor:
@@ -133,18 +117,13 @@ def mask(x: Tensor, px: Pixels) -> Tensor:
     return x if px.valid is None else x * px.valid.unsqueeze(1)
 
 
-# --- sums and means
-# ------------------------------------------------------------------------------------------------
-
-
 def class_ids(classes: str | Sequence[int], n_classes: int) -> tuple[int, ...]:
     """Resolve ``"fg"`` (all but class 0), ``"all"`` or a list of class ids."""
     if isinstance(classes, str):
-        choice("classes", classes, ("fg", "all"))
+        one_of(("fg", "all"), classes=classes)
         return tuple(range(classes == "fg", n_classes))
     ids = tuple(classes)
-    wrong = [k for k in ids if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k < n_classes]
-    if wrong or not ids or len(set(ids)) < len(ids):
+    if not _are_ids(ids, n_classes):
         raise UserError(
             f"classes={list(ids)} does not fit {n_classes} classes; give 'fg', 'all' or different ids "
             f"from 0 to {n_classes - 1}"
@@ -152,17 +131,36 @@ def class_ids(classes: str | Sequence[int], n_classes: int) -> tuple[int, ...]:
     return ids
 
 
+def _are_ids(ids: tuple, n_classes: int) -> bool:
+    whole = all(isinstance(k, int) and not isinstance(k, bool) and 0 <= k < n_classes for k in ids)
+    return whole and 0 < len(ids) == len(set(ids))
+
+
 def pool(x: Tensor, over: str) -> Tensor:
     """Sum ``x (n, k, m)`` over the pixels of each sample -> (n, k), or over the pixels of the batch -> (1,
     k).
     """
-    choice("over", over, OVER)
+    one_of(OVER, over=over)
     return x.sum(2) if over == "sample" else x.sum((0, 2)).unsqueeze(0)
 
 
 def count(px: Pixels, over: str) -> Tensor | int:
-    """Valid pixels that one sum of :func:`pool` runs over."""
-    return px.count() if over == "sample" else px.total()
+    """Valid pixels that one sum of :func:`pool` runs over, (n, 1) or of the batch; a plain integer where no
+    pixel is void.
+    """
+    if over == "batch":
+        return total(px)
+    return px.z.shape[2] if px.valid is None else px.valid.sum(1, keepdim=True)
+
+
+def total(px: Pixels) -> Tensor | int:
+    """Valid pixels of the batch, at least 1."""
+    return px.y.numel() if px.valid is None else px.valid.sum().clamp_min(1)
+
+
+def image(x: Tensor, px: Pixels) -> Tensor:
+    """Give ``x (n, k, m)`` its spatial axes back."""
+    return x.reshape(*x.shape[:2], *px.space)
 
 
 def region_sums(px: Pixels, classes: str | Sequence[int], over: str) -> Sums:
@@ -187,7 +185,7 @@ def average(loss: Tensor, g: Tensor, absent: str = "eps") -> Tensor:
     ``absent="eps"`` keeps classes that the target lacks (the smoothing then decides their value);
     ``absent="skip"`` takes the mean over the classes present in each image, then over the images that have
     any; 0 when there is none."""
-    choice("absent", absent, ABSENT)
+    one_of(ABSENT, absent=absent)
     if absent == "eps":
         return loss.mean()
     present = (g > 0).to(loss.dtype)
@@ -199,9 +197,9 @@ def pixel_mean(loss: Tensor, px: Pixels, over: str = "batch") -> Tensor:
     """Mean of ``loss (n, m)``, zero on void pixels, over all valid pixels; or the mean over images of their
     means.
     """
-    choice("over", over, OVER)
+    one_of(OVER, over=over)
     if over == "batch" or px.valid is None:
-        return loss.sum() / px.total()
+        return loss.sum() / total(px)
     n = px.valid.sum(1)
     return (loss.sum(1) / n.clamp_min(1)).sum() / (n > 0).sum().clamp_min(1)
 
@@ -211,46 +209,19 @@ def bounded_power(x: Tensor, exponent: float) -> Tensor:
     return x if exponent == 1 else (x.clamp_min(0) + (1e-7 if exponent < 1 else 0)) ** exponent
 
 
-# --- parameters
-# ----------------------------------------------------------------------------------------------------
-
-
-def choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise UserError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise UserError(f"{name}={value!r} is not known{nearest(str(value), choices)}")
-
-
-def number(name: str, value: object, low: float = float("-inf"), high: float = float("inf")) -> float:
-    """Return ``value`` as a float; raise UserError unless it is a number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
-        bound = f"of at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-        bound = "" if low == float("-inf") else " " + bound
-        near = (
-            f"; the nearest is {min(max(value, low), high):g}"
-            if isinstance(value, Real) and value == value
-            else ""
-        )
-        raise UserError(f"{name}={value!r} is not a number{bound}{near}")
-    return float(value)
-
-
 def smoothing(smooth: float | Sequence[float]) -> tuple[float, float]:
     """Resolve ``smooth`` to (numerator, denominator)."""
     pair = tuple(smooth) if isinstance(smooth, list | tuple) else (smooth, smooth)
     if len(pair) != 2:
         raise UserError(f"smooth={smooth!r} is neither a number nor a pair (numerator, denominator)")
-    return number("smooth", pair[0], 0), number("smooth", pair[1], 0)
+    at_least(0, smooth=pair[0])
+    at_least(0, smooth=pair[1])
+    return pair
 
 
-def class_vector(name: str, values: Sequence[float] | Tensor, px: Pixels) -> Tensor:
-    """Turn one number per class into a tensor like the logits; raise UserError when their count is wrong."""
-    if not isinstance(values, Tensor):
-        values = torch.tensor([number(name, v, 0) for v in values])
-    if values.shape != (px.n_classes,):
-        raise UserError(
-            f"{name} has {values.numel()} entries for {px.n_classes} classes; give one number per class"
-        )
+def class_vector(values: Sequence[float] | Tensor, px: Pixels) -> Tensor:
+    """One number per class as a tensor (c,) like the logits."""
+    values = values if isinstance(values, Tensor) else torch.tensor([float(value) for value in values])
     return values.to(px.z)
 
 
@@ -264,3 +235,52 @@ def per_pixel(vector: Tensor, px: Pixels) -> Tensor:
 
 def _contiguous(ids: Sequence[int]) -> bool:
     return tuple(ids) == tuple(range(ids[0], ids[-1] + 1))
+
+
+# The checks of parameters. They are statements of their own and return nothing, so that a fingerprint can
+# tell them from what computes; a value goes by the name of its parameter, for the message.
+
+
+def one_of(choices: Sequence, **values: object) -> None:
+    """Raise UserError unless each value is one of ``choices``."""
+    for name, value in values.items():
+        if value not in choices:
+            raise UserError(f"{name}={value!r} is not known{nearest(str(value), choices)}")
+
+
+def at_least(low: float, **values: object) -> None:
+    """Raise UserError unless each value is a number of at least ``low``."""
+    for name, value in values.items():
+        if not _is_number(value) or not value >= low:
+            raise UserError(f"{name}={value!r} is not a number of at least {low:g}{_clamped(value, low)}")
+
+
+def between(low: float, high: float, **values: object) -> None:
+    """Raise UserError unless each value is a number in [low, high]."""
+    for name, value in values.items():
+        if not _is_number(value) or not low <= value <= high:
+            near = _clamped(value, low, high)
+            raise UserError(f"{name}={value!r} is not a number between {low:g} and {high:g}{near}")
+
+
+def one_per_class(px: Pixels, **values: Sequence[float] | Tensor) -> None:
+    """Raise UserError unless each value holds one number for each class, none of them negative."""
+    for name, vector in values.items():
+        if not isinstance(vector, Tensor):
+            for value in vector:
+                at_least(0, **{name: value})
+        if len(vector) != px.n_classes:
+            raise UserError(
+                f"{name} has {len(vector)} entries for {px.n_classes} classes; give one number per class"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _clamped(value: object, low: float, high: float = float("inf")) -> str:
+    """Return the tail of a sentence that names the nearest number allowed."""
+    if not isinstance(value, Real) or value != value:  # NaN is near to nothing
+        return ""
+    return f"; the nearest is {min(max(value, low), high):g}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from lossbench.catalogue.registry import loss
@@ -15,7 +13,7 @@ EPS = 1e-10  # the authors' constant in numerator and denominator of a proportio
 
 def proportions(px, ids, over, temperature):
     """Predicted and true share of each chosen class among the valid pixels, both (n|1, k)."""
-    temperature = r.number("temperature", temperature, 1e-6)
+    r.at_least(1e-6, temperature=temperature)
     n = r.count(px, over) + EPS
     predicted = r.pool(r.probabilities(px, ids, temperature), over)
     return (predicted + EPS) / n, (r.pool(r.truth(px, ids), over) + EPS) / n
@@ -32,19 +30,21 @@ def proportions(px, ids, over, temperature):
     cost="1.6x",
 )
 def ce_l1(
-    logits, target, *,
+    logits,
+    target,
+    *,
     size_weight=1.0,
     temperature=10.0,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="all",
     ignore_index=None,
-):  # fmt: skip
+):
     """Cross-entropy plus the L1 distance between predicted and true region proportions.
 
     ``size_weight`` λ and ``temperature`` T (the authors' released settings are 1 and 10); the proportions are
     taken over each image or over the batch and their distances averaged over ``classes``.
     """
-    size_weight = r.number("size_weight", size_weight, 0)
+    r.at_least(0, size_weight=size_weight)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     if px.n_classes == 2:
@@ -64,19 +64,21 @@ def ce_l1(
     cost="2.7x",
 )
 def ce_kl(
-    logits, target, *,
+    logits,
+    target,
+    *,
     size_weight=1.0,
     temperature=10.0,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     ignore_index=None,
-):  # fmt: skip
+):
     """Cross-entropy plus the KL divergence from the true to the predicted region proportions.
 
     The predicted share is summed in log space, so that a class which the network has given up everywhere
     still gets a finite pull; a class that the target lacks contributes nothing.
     """
-    size_weight = r.number("size_weight", size_weight, 0)
-    temperature = r.number("temperature", temperature, 1e-6)
+    r.at_least(0, size_weight=size_weight)
+    r.at_least(1e-6, temperature=temperature)
     px = r.see(logits, target, ignore_index)
     n = torch.as_tensor(r.count(px, over), dtype=px.z.dtype, device=px.z.device).clamp_min(1)
     true = r.pool(r.truth(px, tuple(range(px.n_classes))), over) / n
@@ -99,17 +101,19 @@ def ce_kl(
     cost="2x",
 )
 def ce_db(
-    logits, target, *,
+    logits,
+    target,
+    *,
     size_weight=0.1,
     temperature=1.0,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="all",
     ignore_index=None,
-):  # fmt: skip
+):
     """Cross-entropy plus the region-size penalty D_B of Dice: -log Dice = matching term + log(p̂ + ĝ) +
     constant.
     """
-    size_weight = r.number("size_weight", size_weight, 0)
+    r.at_least(0, size_weight=size_weight)
     px = r.see(logits, target, ignore_index)
     predicted, true = proportions(px, r.class_ids(classes, px.n_classes), over, temperature)
     return ce(logits, target, ignore_index=ignore_index) + size_weight * (predicted + true + EPS).log().mean()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 
@@ -23,38 +21,40 @@ from lossbench.losses import reduce as r
     cost="55x",
 )
 def cldice(
-    logits, target, *,
+    logits,
+    target,
+    *,
     skeleton_weight=0.5,
     iterations=3,
-    over: Literal["sample", "batch"] = "sample",
+    over: r.Over = "sample",
     classes="fg",
-    absent: Literal["eps", "skip"] = "eps",
+    absent: r.Absent = "eps",
     smooth=1.0,
     ignore_index=None,
-):  # fmt: skip
+):
     """Dice plus clDice, the overlap of each region with the other's soft skeleton S, for tubular structures.
 
     ``iterations`` of soft thinning must reach half the width of the structures, in pixels.
     """
-    a = r.number("skeleton_weight", skeleton_weight, 0, 1)
-    iterations = int(r.number("iterations", iterations, 0))
+    r.between(0, 1, skeleton_weight=skeleton_weight)
+    r.at_least(0, iterations=iterations)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
-    skeleton_p = soft_skeleton(px.image(p), iterations).flatten(2)
-    skeleton_g = soft_skeleton(px.image(g), iterations).flatten(2)
+    skeleton_p = soft_skeleton(r.image(p, px), iterations).flatten(2)
+    skeleton_g = soft_skeleton(r.image(g, px), iterations).flatten(2)
     precision = r.ratio(r.pool(skeleton_p * g, over), r.pool(skeleton_p, over), smooth)
     sensitivity = r.ratio(r.pool(skeleton_g * p, over), r.pool(skeleton_g, over), smooth)
     lines = 1 - 2 * precision * sensitivity / (precision + sensitivity + 1e-4)
     size = r.pool(g, over)
     overlap = 1 - r.ratio(2 * r.pool(p * g, over), r.pool(p, over) + size, smooth)
-    return r.average((1 - a) * overlap + a * lines, size, absent)
+    return r.average((1 - skeleton_weight) * overlap + skeleton_weight * lines, size, absent)
 
 
 def soft_skeleton(x, iterations):
-    """Differentiable thinning of ``x (n, k, *s)``: what an opening removes, collected over repeated erosions."""
+    """Differentiable thinning of ``x (n, k, *s)``: what an opening removes, over repeated erosions."""
     skeleton = (x - _open(x)).relu()
-    for _ in range(iterations):
+    for _ in range(int(iterations)):
         x = _erode(x)
         ridge = (x - _open(x)).relu()
         skeleton = skeleton + (ridge - skeleton * ridge).relu()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import NetworkSpec, get_network
-from lossbench.catalogue.source import PACKAGE
+from lossbench.catalogue.modules import PACKAGE
 from lossbench.networks.head import find_heads, set_head
 
 LEAST = {2: 65, 3: 33}  # sides of the smallest images that are tried: many levels need room

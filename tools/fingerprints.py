@@ -1,0 +1,25 @@
+"""tests/golden/fingerprints.json, the fingerprint of every built-in loss: ``python -m tools.fingerprints``.
+
+A test compares; the file's own diff then shows in review whose computation a change touches.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lossbench.catalogue.modules import PACKAGE
+from lossbench.catalogue.source import read_entries
+
+GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "fingerprints.json"
+
+
+def fingerprints(package: Path = PACKAGE) -> dict[str, str]:
+    """Return the fingerprint of each loss of a package by name."""
+    files = sorted((package / "losses").glob("*.py"))
+    entries = [entry for file in files for entry in read_entries(file) if entry.kind == "loss"]
+    return {entry.name: entry.fingerprint for entry in sorted(entries, key=lambda entry: entry.name)}
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(fingerprints(), indent=1) + "\n", encoding="utf-8")
