@@ -149,7 +149,7 @@ class LossTerm:
 @dataclass(frozen=True)
 class LossSpec:
     """A loss as it enters a cell: canonical text, resolved terms, what it needs, and the fingerprint (8 hex)
-    of its source.
+    of its source; ``former`` is the fingerprint that records of protocol 1 know the same computation by.
     """
 
     text: str
@@ -158,6 +158,11 @@ class LossSpec:
     family: str
     fingerprint: str
     label: str = ""
+    former: str = ""
+
+    def made(self, fingerprint: str) -> bool:
+        """Whether this source of the loss made a record of that fingerprint."""
+        return fingerprint[:8] in (self.fingerprint, self.former)
 
     def identity(self) -> list:
         """Return what enters the cell key: names and all parameters, without source or files."""
@@ -226,10 +231,21 @@ def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "
     needs = tuple(sorted({need for t in terms if t.entry for need in t.entry.needs}))
     families = {t.entry.family if t.entry else t.library for t in terms}
     canonical = " + ".join(_term_text(t, len(terms)) for t in terms)
-    marks = sorted(t.entry.fingerprint if t.entry else f"{t.library}:{t.name}" for t in terms)
-    mark = hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:8]
+    marks = [term.entry.fingerprint if term.entry else f"{term.library}:{term.name}" for term in terms]
+    before = [_former().get(mark, "") if term.entry else mark for mark, term in zip(marks, terms, strict=True)]
+    former = _mark(before) if all(before) and before != marks else ""
     family = families.pop() if len(families) == 1 and len(terms) == 1 else "compound"
-    return LossSpec(canonical, tuple(terms), needs, family, mark, label or canonical)
+    return LossSpec(canonical, tuple(terms), needs, family, _mark(marks), label or canonical, former)
+
+
+def _mark(marks: list[str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(marks)).encode()).hexdigest()[:8]
+
+
+@lru_cache(maxsize=1)
+def _former() -> dict[str, str]:
+    """Return today's fingerprint of each built-in loss -> its fingerprint in records of protocol 1."""
+    return json.loads((PACKAGE / "catalogue" / "former.json").read_text(encoding="utf-8"))
 
 
 def parse_dataset(text: str, extra_files: Iterable[str | Path] = ()) -> DataSpec:

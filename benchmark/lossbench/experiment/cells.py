@@ -170,7 +170,7 @@ class Cell:
             own["learning_rate"],
             protocol=own["protocol"],
         )
-        if not facts["loss_fingerprint"].startswith(cell.loss.fingerprint):
+        if not cell.loss.made(facts["loss_fingerprint"]):
             raise UserError(f"the source of loss '{cell.loss.label}' has changed since")
         if cell.key != facts["key"]:
             raise UserError(

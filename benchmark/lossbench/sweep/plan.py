@@ -12,6 +12,7 @@ from typing import Any
 from lossbench.base.errors import UserError
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
+from lossbench.sweep.former import as_recorded
 
 GUESS = 8.0  # seconds a cell takes, as long as none of its kind has been measured
 
@@ -55,7 +56,7 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     and a few records.
     """
     store = Store(results)
-    cells = experiment.cells() if cells is None else cells
+    cells = as_recorded(experiment.cells() if cells is None else cells, store)
     states = store.state([cell.pair for cell in cells], {cell.key: cell.loss.label for cell in cells})
     return Plan(experiment, cells, states, _measured(store, cells, states), tuple(store.notes))
 

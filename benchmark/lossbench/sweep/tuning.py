@@ -23,6 +23,7 @@ from lossbench.experiment import rates
 from lossbench.experiment.cells import Experiment, Part
 from lossbench.store.store import Store
 from lossbench.sweep import plan as plans
+from lossbench.sweep.former import as_recorded
 
 TUNING_SEEDS = 1_000_000  # tuning seeds start here; report seeds must stay below
 
@@ -204,7 +205,7 @@ def collect(experiment: Experiment, budget: Budget, results: Path) -> list[dict[
     rows = []
     for tried, members in experiments(experiment, budget):
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for cell in tried.cells():
+        for cell in as_recorded(tried.cells(), store):
             record = store.read(*cell.pair)
             if record is not None:
                 value = record["metrics"].get(budget.objective)
