@@ -232,7 +232,9 @@ def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "
     families = {t.entry.family if t.entry else t.library for t in terms}
     canonical = " + ".join(_term_text(t, len(terms)) for t in terms)
     marks = [term.entry.fingerprint if term.entry else f"{term.library}:{term.name}" for term in terms]
-    before = [_former().get(mark, "") if term.entry else mark for mark, term in zip(marks, terms, strict=True)]
+    before = [
+        _former().get(mark, "") if term.entry else mark for mark, term in zip(marks, terms, strict=True)
+    ]
     former = _mark(before) if all(before) and before != marks else ""
     family = families.pop() if len(families) == 1 and len(terms) == 1 else "compound"
     return LossSpec(canonical, tuple(terms), needs, family, _mark(marks), label or canonical, former)
