@@ -10,7 +10,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -160,9 +160,10 @@ class LossSpec:
     label: str = ""
     former: str = ""
 
-    def made(self, fingerprint: str) -> bool:
-        """Whether this source of the loss made a record of that fingerprint."""
-        return fingerprint[:8] in (self.fingerprint, self.former)
+    def as_of(self, fingerprint: str) -> LossSpec | None:
+        """Return the loss as a record of that fingerprint knows it; None where another source made the record."""
+        known = fingerprint[:8] in (self.fingerprint, self.former)
+        return replace(self, fingerprint=fingerprint[:8]) if known else None
 
     def identity(self) -> list:
         """Return what enters the cell key: names and all parameters, without source or files."""

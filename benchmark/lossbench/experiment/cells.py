@@ -160,18 +160,20 @@ class Cell:
         UserError where its loss or data set is unknown here, or another than it was then."""
         own, extra_files = facts["cell"], tuple(extra_files)
         recipe = {name: value for name, value in own["recipe"].items() if name not in GONE}
+        today = parse_loss(own["loss"], extra_files, facts["loss_label"])
+        loss = today.as_of(facts["loss_fingerprint"])
+        if loss is None:
+            raise UserError(f"the source of loss '{today.label}' has changed since")
         cell = cls(
             parse_dataset(own["dataset"], extra_files),
             own["data_identity"],
             own["data_label"],
-            parse_loss(own["loss"], extra_files, facts["loss_label"]),
+            loss,
             own["seed"],
             Recipe.model_validate(recipe),
             own["learning_rate"],
             protocol=own["protocol"],
         )
-        if not cell.loss.made(facts["loss_fingerprint"]):
-            raise UserError(f"the source of loss '{cell.loss.label}' has changed since")
         if cell.key != facts["key"]:
             raise UserError(
                 f"'{cell.title}' is another cell by today's defaults ({cell.key}) than it was then"

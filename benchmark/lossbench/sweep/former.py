@@ -25,4 +25,4 @@ def _as_recorded(cell: Cell, store: Store) -> Cell:
     former = cell.loss.former
     if not former or store.has(*cell.pair) or not store.has(cell.key, former):
         return cell
-    return replace(cell, loss=replace(cell.loss, fingerprint=former))
+    return replace(cell, loss=cell.loss.as_of(former))
