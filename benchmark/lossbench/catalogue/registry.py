@@ -161,7 +161,7 @@ class LossSpec:
     former: str = ""
 
     def as_of(self, fingerprint: str) -> LossSpec | None:
-        """Return the loss as a record of that fingerprint knows it; None where another source made the record."""
+        """Return the loss as a record of that fingerprint knows it; None where another source made it."""
         known = fingerprint[:8] in (self.fingerprint, self.former)
         return replace(self, fingerprint=fingerprint[:8]) if known else None
 
