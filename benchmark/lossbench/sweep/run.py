@@ -80,7 +80,7 @@ def _name(stack: list[Cell]) -> str:
 
 
 @dataclass
-class Outcome:
+class Tally:
     """What a sweep has done so far."""
 
     cells: dict[str, Cell]  # by key: all that are to be trained
@@ -90,7 +90,7 @@ class Outcome:
     busy: list[Cell] = field(default_factory=list)  # that another sweep trains
 
     def take(self, result: Result) -> None:
-        """Note the result of a task; a cell without a record and without an error gets one."""
+        """Note the result of a task; of one that ended badly each cell without a record keeps the error."""
         if not result.ok:
             self.failures[result.error] += len(result.task.cells)
             facts = {"kind": result.kind, "trace": result.trace, "attempts": result.attempts}
@@ -129,11 +129,11 @@ def run(
     options, folder = options or EngineOptions(), Path(results).resolve()
     store = Store(folder)
     check_losses(todo)
-    outcome = Outcome({cell.key: cell for cell in todo}, store)
+    tally = Tally({cell.key: cell for cell in todo}, store)
     waiting = todo
     while waiting:
         queue = tasks(planned, waiting, folder, provenance, options)
-        outcome.busy.clear()
+        tally.busy.clear()
         with display.show(queue, workers=options.count, mode=mode) as shown:
 
             def on_event(event: dict, shown: display.Display = shown) -> None:
@@ -144,16 +144,16 @@ def run(
 
             def on_result(result: Result, shown: display.Display = shown) -> None:
                 shown.result(result)
-                outcome.take(result)
+                tally.take(result)
 
             summary = engine.run(queue, work.run_stack, options, on_event=on_event, on_result=on_result)
-        if summary.interrupted or not outcome.busy:
+        if summary.interrupted or not tally.busy:
             break
         # Another sweep on this folder holds these cells: wait for its records, train what it leaves behind.
-        say(f"another sweep on {results} is training {len(outcome.busy)} cells; waiting for them")
-        _, free = store.wait(sorted(cell.pair for cell in outcome.busy))
-        waiting = [outcome.cells[key] for key, _ in free]
-    return summary, len(outcome.trained), outcome.sentences()
+        say(f"another sweep on {results} is training {len(tally.busy)} cells; waiting for them")
+        _, free = store.wait(sorted(cell.pair for cell in tally.busy))
+        waiting = [tally.cells[key] for key, _ in free]
+    return summary, len(tally.trained), tally.sentences()
 
 
 def check_losses(cells: list[Cell]) -> None:
