@@ -182,7 +182,7 @@ def test_a_voc_folder_is_read_with_its_void_and_official_parts(tmp_path):
             mask = Image.fromarray(rng.choice([0, 5, 20, 255], (40, 50)).astype(np.uint8), "P")
             mask.putpalette(list(range(256)) * 3)
             mask.save(root / "SegmentationClass" / f"{name}.png")
-    data = get_dataset(f"torchvision(name='VOCSegmentation', root={str(tmp_path)!r}, view='whole')")
+    data = get_dataset(f"torchvision(name='VOCSegmentation', root={str(tmp_path)!r}, view='padded')")
     assert [len(index) for index in data.split.values()] == [5, 1, 3] and len(data.classes) == 21
     assert data.images.shape == (9, 3, 40, 52) and set(np.unique(data.masks)) == {0, 5, 20, 255}
 
@@ -200,7 +200,7 @@ def test_a_pet_folder_has_its_border_as_void(tmp_path):
             trimap = np.full((30, 40), 2, np.uint8)
             trimap[5:20, 5:20], trimap[8:17, 8:17] = 3, 1
             Image.fromarray(trimap).save(root / "annotations" / "trimaps" / f"{name}.png")
-    data = get_dataset(f"torchvision(name='OxfordIIITPet', root={str(tmp_path)!r}, view='whole', limit=5)")
+    data = get_dataset(f"torchvision(name='OxfordIIITPet', root={str(tmp_path)!r}, view='padded', limit=5)")
     assert [len(index) for index in data.split.values()] == [4, 1, 3] and data.classes == (
         "background",
         "pet",
@@ -221,7 +221,7 @@ def test_streets_get_their_train_ids(tmp_path):
                 path = tmp_path / folder / part / "city" / f"city_{n:06d}_000019_{name}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)
-    data = get_dataset(f"torchvision(name='Cityscapes', root={str(tmp_path)!r}, view='whole')")
+    data = get_dataset(f"torchvision(name='Cityscapes', root={str(tmp_path)!r}, view='padded')")
     assert len(data.classes) == 19 and data.classes[0] == "road"
     assert data.masks[0, 0, ::8].tolist() == [0, 1, 255, 18]
 

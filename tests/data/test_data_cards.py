@@ -56,11 +56,11 @@ def test_data_modules_do_not_import_torch():
     import sys
 
     code = (
-        "import sys, lossbench.cli.data, lossbench.data.public, lossbench.data.folder, "
+        "import sys, lossbench.cli.data, lossbench.data.medical, lossbench.data.folder, "
         "lossbench.data.scenes, lossbench.data.augment, "
     )
     code += (
-        "lossbench.data.public, lossbench.data.torch_sets, lossbench.data.inspection; print('torch' in "
+        "lossbench.data.photographs, lossbench.data.torch_sets, lossbench.data.inspection; print('torch' in "
         "sys.modules, 'PIL' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == [

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossbench.base.errors import UserError
+from lossbench.data.choice import rng_of
 from lossbench.data.container import container, fractions
-from lossbench.data.splitting import crop_corner, deal, rng_of, tile_corners, whole_size, window
+from lossbench.data.splitting import deal, validation_from_train
+from lossbench.data.windows import common_size, crop_corner, tile_corners, window
 
 
 def parts(**changed):
@@ -52,6 +54,39 @@ def test_a_broken_promise_is_named(changed, word):
     with pytest.raises(UserError, match=word) as refused:
         container(**parts(**changed))
     assert "'toy'" in str(refused.value)
+
+
+UNEQUAL = {
+    "name": "toy",
+    "images": [np.full((2, 3 + n, 5), n) for n in range(4)],
+    "masks": [np.eye(3 + n, 5) for n in range(4)],
+    "split": {"train": [0, 1], "val": [2], "test": [3]},
+}
+
+
+def test_images_of_unequal_sizes_are_indexed_as_an_array_is():
+    data = container(**UNEQUAL)
+    assert data.shape is None and data.sizes.tolist() == [[3, 5], [4, 5], [5, 5], [6, 5]]
+    assert data.channels == 2 and data.dims == 2 and "4 sizes from 3x5 to 6x5" in repr(data)
+    assert data.images[3].shape == (2, 6, 5) and data.images[3, :, 1:3].shape == (2, 2, 5)
+    assert data.images[1].dtype == np.float32 and data.masks[1, :2, :2].tolist() == [[1, 0], [0, 1]]
+    assert data.counts[:, 1].tolist() == [3, 4, 5, 5]
+    assert data.fingerprint == container(**UNEQUAL).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("masks", [np.zeros((4, 4))] * 4, "do not fit"),
+        ("masks", [np.zeros((9, 9 + n)) for n in range(4)], "differ in size"),
+        ("images", [np.zeros((1 + n, 3 + n, 5)) for n in range(4)], "differ in channels"),
+        ("images", [np.full((2, 3 + n, 5), np.inf) for n in range(4)], "not finite"),
+        ("masks", [np.full((3 + n, 5), n) for n in range(4)], r"undeclared values \[2, 3\]"),
+    ],
+)
+def test_a_broken_promise_of_images_of_unequal_sizes_is_named(field, value, word):
+    with pytest.raises(UserError, match=word):
+        container(**{**UNEQUAL, field: value})
 
 
 def test_void_pixels_are_allowed_where_declared_and_left_out_of_fractions():
@@ -116,6 +151,15 @@ def test_an_impossible_split_is_refused(groups, fractions_, word):
         deal(np.asarray(groups), fractions_, np.random.default_rng(0), name="toy")
 
 
+def test_validation_is_dealt_from_the_training_groups_of_a_split_that_has_none():
+    groups = np.repeat(np.arange(10), 2)
+    parts = np.where(groups < 8, "train", "test")
+    dealt = validation_from_train(groups, parts, np.random.default_rng(0))
+    validation = groups[dealt == "val"]
+    assert len(validation) == 4 and len(set(validation)) == 2 and validation.max() < 8
+    assert (dealt[groups >= 8] == "test").all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(3, 70), width=st.integers(3, 70), size=st.sampled_from([16, 20, 32]))
 def test_tiles_count_every_pixel_exactly_once(height, width, size):
@@ -156,7 +200,7 @@ def test_a_window_larger_than_its_image_is_padded_with_void():
 
 
 def test_whole_images_get_the_smallest_common_size_divisible_by_four():
-    assert whole_size([(5, 9), (8, 3)]) == (8, 12)
+    assert common_size([(5, 9), (8, 3)]) == (8, 12)
 
 
 def test_choices_by_name_do_not_depend_on_the_process():

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -322,8 +323,9 @@ def test_a_copy_at_lossbench_data_is_taken_and_checked(server, monkeypatch, tmp_
 
 
 def test_sets_without_an_open_licence_come_by_name_only():
-    assert datasets.named(["all"]) == ["msd_hippocampus", "magnetic_tile"]
-    assert datasets.named(["sirst", "all", "sirst"]) == ["sirst", "msd_hippocampus", "magnetic_tile"]
+    free = ["msd_hippocampus", "magnetic_tile", "coffee_leaf"]
+    assert datasets.named(["all"]) == free
+    assert datasets.named(["sirst", "all", "sirst"]) == ["sirst", *free]
     with pytest.raises(UserError, match="did you mean 'camvid'"):
         datasets.named(["camvit"])
     with pytest.raises(UserError, match="name the sets"):
@@ -341,6 +343,15 @@ def test_the_shipped_registries_are_those_of_the_sources():
         "camvid": 402,
         "camvid_full": 1402,
         "sirst": 857,
+        "acdc": 25,
+        "lgg_mri": 561,
+        "fuseg": 100,
+        "chase_db1": 84,
+        "drosophila_vnc": 31,
+        "coffee_leaf": 166,
+        "neu_seg": 1110,
+        "epfl_roads": 68,
+        "hyta_sky": 64,
     }
     assert set(sources.SOURCES["camvid"].files.items()) <= set(sources.SOURCES["camvid_full"].files.items())
     rows = sources.tile_groups()
@@ -351,6 +362,37 @@ def test_the_shipped_registries_are_those_of_the_sources():
         source.licence and source.citation and source.url.startswith("https://")
         for source in sources.SOURCES.values()
     )
+
+
+def test_a_copy_may_hold_tiff_written_again_as_png(server, monkeypatch, tmp_path):
+    """So the copies of two sets lie at hand; what is downloaded is the TIFF."""
+    toy = sources.SOURCES["toy"]
+    lost, content = "data/images/case_0.tif", b"the same pixels"
+    toy.__dict__["files"] = {lost: "0" * 64}
+    toy.__dict__["copies"] = {lost: ("data/images/case_0.png", hashlib.sha256(content).hexdigest())}
+    monkeypatch.setenv("LOSSBENCH_DATA", str(tmp_path))
+    (tmp_path / "toy/data/images").mkdir(parents=True)
+    assert sources.absent("toy", tmp_path / "toy") == [lost]
+    (tmp_path / "toy/data/images/case_0.png").write_bytes(content)
+    assert sources.absent("toy", tmp_path / "toy") == [] and check("toy") == tmp_path / "toy"
+    (tmp_path / "toy/data/images/case_0.png").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"case_0\.png: is damaged"):
+        check("toy")
+
+
+def test_a_prefix_of_the_repository_stays_out_of_the_paths(server, monkeypatch):
+    server.archive = archive_of({f"a b/{path}": content for path, content in FILES.items()})
+    monkeypatch.setitem(sources.SOURCES, "toy", replace(sources.SOURCES["toy"], prefix="a b/"))
+    sources.SOURCES["toy"].__dict__["files"] = {
+        path: hashlib.sha256(content).hexdigest() for path, content in FILES.items()
+    }
+    assert held(fetch.fetch("toy")) == FILES
+    lost = sources.fetched_folder("toy") / "data/images/case_2.bin"
+    lost.unlink()
+    server.answers[ARCHIVE] = [404]
+    server.files = {"a%20b/data/images/case_2.bin": FILES["data/images/case_2.bin"]}
+    fetch.fetch("toy")
+    assert server.asked[-1] == "/owner/toy/abc123/a%20b/data/images/case_2.bin"
 
 
 def test_the_list_shows_every_set_in_eighty_columns(no_data):

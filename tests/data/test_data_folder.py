@@ -385,17 +385,17 @@ def seen(root):
 def test_inspect_tells_pairs_classes_fractions_and_gives_an_experiment_that_reads(make_folder, tmp_path):
     from lossbench.experiment.reading import read_experiment
 
-    root = make_folder(count=24, shape=(30, 30))
+    root = make_folder(count=24, shape=(70, 70))
     found = seen(root)
     assert (
         found["pairs"] == 24
-        and found["sizes"] == "30x30, 1 channel"
+        and found["sizes"] == "70x70, 1 channel"
         and found["empty"] == 0
         and found["suspicious"] == []
     )
     assert [row["name"] for row in found["classes"]] == ["background", "foreground"]
     assert (
-        found["classes"][1]["fraction"] == pytest.approx(25 / 900)
+        found["classes"][1]["fraction"] == pytest.approx(25 / 4900)
         and found["classes"][1]["median_object"] == 25
     )
     (tmp_path / "e.toml").write_text(found["experiment"])

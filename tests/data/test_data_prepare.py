@@ -13,7 +13,9 @@ from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import parse_dataset
 from lossbench.data import prepare
 from lossbench.data.identity import identity
-from lossbench.data.prepare import Prepared, missing, open_prepared, prepared_path, zscore
+from lossbench.data.pairs import Arrays, Item
+from lossbench.data.prepare import missing, open_prepared, prepared_path
+from lossbench.data.windows import zscore
 
 PARAMS = {"size": 8, "val_fraction": 0.2, "test_fraction": 0.2}
 
@@ -21,12 +23,8 @@ PARAMS = {"size": 8, "val_fraction": 0.2, "test_fraction": 0.2}
 def made():
     rng = np.random.default_rng(0)
     masks = (rng.random((20, 8, 8)) < 0.1).astype(np.uint8)
-    return Prepared(
-        rng.normal(size=(20, 1, 8, 8)).astype(np.float32),
-        masks,
-        list(range(20)),
-        [f"n{i}" for i in range(20)],
-    )
+    images = rng.normal(size=(20, 1, 8, 8)).astype(np.float32)
+    return Arrays(images, masks, [Item(f"n{i}", i) for i in range(20)], [f"n{i}" for i in range(20)])
 
 
 def opened(build, seed=0, **changed):
@@ -71,9 +69,9 @@ def test_a_failed_build_leaves_nothing_behind(cache):
         opened(broken)
 
     def wrong():
-        return Prepared(
-            np.zeros((3, 1, 8, 8), np.float32), np.full((3, 8, 8), 7, np.uint8), [0, 1, 2], ["a", "b", "c"]
-        )
+        items = [Item(name, n) for n, name in enumerate("abc")]
+        masks = np.full((3, 8, 8), 7, np.uint8)
+        return Arrays(np.zeros((3, 1, 8, 8), np.float32), masks, items, list("abc"))
 
     with pytest.raises(UserError, match=r"undeclared values \[7\]"):
         opened(wrong)
@@ -140,8 +138,8 @@ def test_processes_that_prepare_at_once_build_once(cache, tmp_path):
 
 def test_official_parts_are_kept_for_every_seed(cache):
     def build():
-        plain = made()
-        plain.parts = ["train"] * 12 + ["val"] * 3 + ["test"] * 5
+        plain, parts = made(), ["train"] * 12 + ["val"] * 3 + ["test"] * 5
+        plain.items = [Item(f"n{i}", i, part=part) for i, part in enumerate(parts)]
         return plain
 
     assert all(opened(build, seed=s).split["test"].tolist() == [15, 16, 17, 18, 19] for s in range(3))
@@ -150,7 +148,7 @@ def test_official_parts_are_kept_for_every_seed(cache):
 def test_zscore_makes_unit_spread_and_a_constant_image_zero():
     image = np.random.default_rng(0).normal(1e6, 30, (2, 9, 9))
     image[1] = 5
-    scored = zscore(image, axes=(1, 2))
+    scored = zscore(image)
     assert (
         abs(scored[0].mean()) < 1e-5 and scored[0].std() == pytest.approx(1, abs=1e-5) and not scored[1].any()
     )

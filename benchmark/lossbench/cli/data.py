@@ -201,16 +201,18 @@ def render_list(sets: list[Status]) -> Any:
     """Return a rich table of the public sets."""
     from rich.table import Table
 
-    table = Table(title="Public data sets", title_justify="left")
-    for column in ("name", "what", "MB", "state", "licence"):
-        table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
+    by_name = "* fetched by name only: no open licence"
+    table = Table(title="Public data sets", title_justify="left", caption=by_name, caption_justify="left")
+    # One line a set in 80 columns: what does not fit is cut, the data page has it in full.
+    for column, width in (("name", 15), ("what", 12), ("MB", 5), ("state", 10), ("licence", 12)):
+        justify = "right" if column == "MB" else "left"
+        table.add_column(column, no_wrap=True, min_width=width, justify=justify)
     colours = {"ready": "green", "incomplete": "yellow", "absent": "dim"}
     for item in sets:
-        title = item.title.split(" (")[0]
-        licence = re.split(r" \(|[;,]", item.licence)[0]
-        licence += " [dim](by name only)[/]" if item.by_name_only else ""
+        licence = re.split(r" \(|[;,]| according", item.licence)[0]
+        name = item.name + "*" * item.by_name_only
         state = f"[{colours[item.state]}]{item.state}[/]"
-        table.add_row(item.name, title, f"{item.megabytes:g}", state, licence)
+        table.add_row(name, item.title.split(" (")[0], f"{item.megabytes:g}", state, licence)
     return table
 
 

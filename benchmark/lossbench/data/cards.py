@@ -1,4 +1,4 @@
-"""The card of a data set: what a report shows of it, as plain numbers and small pictures."""
+"""The card of a data set: what a report shows of it, as plain numbers and small pictures in one JSON file."""
 
 from __future__ import annotations
 
@@ -12,80 +12,15 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.files import cannot_write, write_atomically
-from lossbench.data.container import Data, fractions
+from lossbench.data.container import VOID, Data, fractions, size_text
 
 LEAST_GAP = 1e-6
 
+OBJECTS_FROM = 300  # images whose connected regions are counted, at most
 
-def card(data: Data, *, samples: int = 6, objects_from: int = 300) -> dict[str, Any]:
-    """Return what describes a data set; every entry but ``samples`` can be written as JSON.
+SIDE = 320  # pixels of the longer side above which a picture is made smaller
 
-    ``name, fingerprint, licence, citation, url, source, notes, shape, channels, spacing, unit, classes``;
-    ``images``: their number in each part; ``fractions``: pooled pixel fraction of each class;
-    ``image_fractions``: for each foreground class its fraction in every image; ``empty``: share of images
-    without foreground in each part; ``object_sizes``: pixels of connected regions of each foreground class,
-    from at most ``objects_from`` images; ``samples``: (image (H, W[, 3]) uint8, mask (H, W) uint8) of test
-    images spread over the foreground sizes."""
-    valid = np.maximum(
-        (np.asarray(data.masks) != (-1 if data.ignore_index is None else data.ignore_index))
-        .reshape(len(data), -1)
-        .sum(1),
-        1,
-    )
-    counts = np.stack(
-        [(data.masks == k).reshape(len(data), -1).sum(1) for k in range(1, len(data.classes))], 1
-    )
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(objects_from, len(data))).astype(int))
-    return {
-        "name": data.name, "fingerprint": data.fingerprint, "shape": list(data.shape), "channels": data.images.shape[1],
-        "spacing": list(data.spacing), "unit": data.unit, "classes": list(data.classes),
-        **{key: data.card.get(key, "") for key in ("licence", "citation", "url", "source", "notes")},
-        "images": {part: len(index) for part, index in data.split.items()},
-        "fractions": fractions(data),
-        "image_fractions": {name: (counts[:, k] / valid).tolist() for k, name in enumerate(data.classes[1:])},
-        "empty": {part: float((counts[index].sum(1) == 0).mean()) for part, index in data.split.items()},
-        "object_sizes": {name: _object_sizes(data, k, chosen) for k, name in enumerate(data.classes[1:], 1)},
-        "samples": [_picture(data, n) for n in _spread(counts.sum(1), data.split["test"], samples)],
-    }  # fmt: skip
-
-
-def _object_sizes(data: Data, k: int, chosen: np.ndarray) -> list[int]:
-    from scipy import ndimage
-
-    found: list[int] = []
-    for n in chosen:
-        labelled, count = ndimage.label(data.masks[n] == k, np.ones((3,) * len(data.shape)))
-        found += np.bincount(labelled.ravel())[1:].tolist() if count else []
-    return found
-
-
-def _spread(sizes: np.ndarray, index: np.ndarray, count: int) -> list[int]:
-    """Return test images from the smallest to the largest foreground, those with foreground first."""
-    with_foreground = index[sizes[index] > 0] if (sizes[index] > 0).any() else index
-    ordered = with_foreground[np.argsort(sizes[with_foreground], kind="stable")]
-    return ordered[np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).astype(int))].tolist()
-
-
-def _picture(data: Data, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return one image as grey or colour between its 1st and 99th percentile, a volume by the slice with most
-    foreground.
-    """
-    image, mask = np.asarray(data.images[n]), np.asarray(data.masks[n])
-    if mask.ndim == 3:
-        slices = ((mask > 0) & (mask != (data.ignore_index or -1))).sum((0, 1))
-        z = int(slices.argmax()) if slices.any() else mask.shape[2] // 2
-        image, mask = image[..., z], mask[..., z]
-    image = image if len(image) == 3 else image[:1]
-    low, high = np.percentile(image, (1, 99))
-    scaled = (np.clip((image - low) / max(high - low, LEAST_GAP), 0, 1) * 255).astype(np.uint8)
-    return (scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)), mask.copy()
-
-
-# --- Data cards on disk: what the report shows of each data set, as one JSON file with its pictures
-# inside, written by a sweep.
-
-# One colour for each foreground class, told apart by the colour-blind (Okabe and Ito 2008); more classes
-# start again.
+# One colour for each foreground class, safe for the colour-blind (Okabe and Ito 2008); more start again.
 COLOURS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -96,7 +31,78 @@ COLOURS = (
     (204, 121, 167),
 )
 
-SIDE = 320  # pixels of the longer side above which a picture is made smaller
+
+def card(data: Data, *, samples: int = 6) -> dict[str, Any]:
+    """Return what describes a data set; every entry but ``samples`` can be written as JSON.
+
+    - ``name, fingerprint, licence, citation, url, source, notes, published, channels, spacing, unit,
+      classes``;
+    - ``shape``: of every image, or None, and then ``sizes`` says from what to what;
+    - ``images``: their number in each part; ``fractions``: pooled pixel fraction of each class;
+    - ``image_fractions``: for each foreground class its fraction in every image; ``empty``: share of images
+      without foreground in each part;
+    - ``object_sizes``: pixels of connected regions of each foreground class, from at most 300 images;
+    - ``samples``: (image (H, W[, 3]) uint8, mask (H, W) uint8) of test images spread over foreground sizes.
+    """
+    foreground = data.counts[:, 1:]
+    valid = np.maximum(data.counts.sum(1), 1)
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(OBJECTS_FROM, len(data))).astype(int))
+    shares = foreground / valid[:, None]
+    empty = foreground.sum(1) == 0
+    origin = {key: data.card.get(key, "") for key in ("licence", "citation", "url", "source", "notes")}
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        **origin,
+        "published": data.card.get("published", []),
+        "shape": list(data.shape) if data.shape else None,
+        "sizes": size_text(data.sizes),
+        "channels": data.channels,
+        "spacing": list(data.spacing),
+        "unit": data.unit,
+        "classes": list(data.classes),
+        "images": {part: len(index) for part, index in data.split.items()},
+        "fractions": fractions(data),
+        "image_fractions": {name: shares[:, k].tolist() for k, name in enumerate(data.classes[1:])},
+        "empty": {part: float(empty[index].mean()) for part, index in data.split.items()},
+        "object_sizes": _object_sizes(data, chosen),
+        "samples": [_picture(data, n) for n in _spread(foreground.sum(1), data.split["test"], samples)],
+    }
+
+
+def _object_sizes(data: Data, chosen: np.ndarray) -> dict[str, list[int]]:
+    from scipy import ndimage
+
+    sizes: dict[str, list[int]] = {name: [] for name in data.classes[1:]}
+    for n in chosen:
+        mask = np.asarray(data.masks[n])
+        for k in np.flatnonzero(data.counts[n, 1:]) + 1:
+            labelled, _ = ndimage.label(mask == k, np.ones((3,) * data.dims))
+            sizes[data.classes[k]] += np.bincount(labelled.ravel())[1:].tolist()
+    return sizes
+
+
+def _spread(sizes: np.ndarray, index: np.ndarray, count: int) -> list[int]:
+    """Return test images from the smallest to the largest foreground, those with foreground first."""
+    with_foreground = index[sizes[index] > 0] if (sizes[index] > 0).any() else index
+    ordered = with_foreground[np.argsort(sizes[with_foreground], kind="stable")]
+    return ordered[np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).astype(int))].tolist()
+
+
+def _picture(data: Data, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return one image as grey or colour between its 1st and 99th percentile.
+
+    Of a volume, the slice with most foreground.
+    """
+    image, mask = np.asarray(data.images[n]), np.asarray(data.masks[n])
+    if mask.ndim == 3:
+        slices = ((mask > 0) & (mask != (data.ignore_index or -1))).sum((0, 1))
+        z = int(slices.argmax()) if slices.any() else mask.shape[2] // 2
+        image, mask = image[..., z], mask[..., z]
+    image = image if len(image) == 3 else image[:1]
+    low, high = np.percentile(image, (1, 99))
+    scaled = (np.clip((image - low) / max(high - low, LEAST_GAP), 0, 1) * 255).astype(np.uint8)
+    return (scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)), mask.copy()
 
 
 def name(spec: Any, identity: str) -> str:
@@ -111,34 +117,32 @@ def store(
     from lossbench.catalogue.registry import get_dataset
 
     folder = Path(results) / "cards"
-    found = {}
+    files = {}
     for spec, identity, label in variants:
-        found[label] = name(spec, identity)
-        if (folder / found[label]).is_file():
+        file = folder / name(spec, identity)
+        files[label] = file.name
+        if file.is_file():
             continue
         facts = card(get_dataset(spec, seed, extra_files))
         facts["name"], facts["seed"] = spec.public.text, seed
         facts["samples"] = [picture(image, mask) for image, mask in facts["samples"]]
         try:
-            write_atomically(folder / found[label], (json.dumps(facts, ensure_ascii=False) + "\n").encode())
+            write_atomically(file, (json.dumps(facts, ensure_ascii=False) + "\n").encode())
         except OSError as error:
             raise cannot_write(Path(results), error) from None
-    return found
+    return files
 
 
 def picture(image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
-    """Return an image (H, W[, 3]) beside the same image under its mask (H, W), as base64 PNG with its size."""
+    """Return an image (H, W[, 3]) beside itself under its mask (H, W), as base64 PNG with its size."""
     from PIL import Image
 
     colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
     marked = colour.copy()
-    for kind in range(1, 255):
-        inside = mask == kind
-        if inside.any():
-            marked[inside] = (
-                0.45 * marked[inside] + 0.55 * np.array(COLOURS[(kind - 1) % len(COLOURS)])
-            ).astype(np.uint8)
-    marked[mask == 255] = 128
+    for kind in np.setdiff1d(np.unique(mask), (0, VOID)):
+        tint = np.array(COLOURS[(kind - 1) % len(COLOURS)])
+        marked[mask == kind] = (0.45 * marked[mask == kind] + 0.55 * tint).astype(np.uint8)
+    marked[mask == VOID] = 128
     gap = np.full((colour.shape[0], max(2, colour.shape[1] // 32), 3), 255, np.uint8)
     both = Image.fromarray(np.concatenate([colour, gap, marked], 1))
     if max(colour.shape[:2]) > SIDE:

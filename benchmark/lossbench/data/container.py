@@ -1,4 +1,6 @@
-"""The one container that every data set becomes: images, masks, split, groups, and a fingerprint of all four."""
+"""The one container that every data set becomes: images, masks, split, groups, and a fingerprint of all
+four.
+"""
 
 from __future__ import annotations
 
@@ -8,123 +10,187 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lossbench.base.errors import UserError
+from lossbench.data.places import Places
+from lossbench.data.ragged import Ragged
 
 VOID = 255
 
 SPLITS = ("train", "val", "test")
 
-DEFAULTS = {"unit": "px", "classes": ("background", "foreground"), "ignore_index": None, "posterior": None}
-
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Images and masks in memory (or memory-mapped), ready to train on.
+    """Images and masks, ready to train on: arrays where all have one size, else ``Ragged``; both
+    memory-mapped where they were prepared on disk.
 
-    ``images`` float32 (N, C, *S); ``masks`` uint8 (N, *S) of class ids, ``ignore_index`` for void; ``split``
-    names to sorted int64 indices; ``groups`` int64 (N,), the independent unit of each image, never divided
-    between two parts of the split; ``spacing`` per spatial axis in ``unit``; ``classes`` in order of their
-    ids, the background first; ``posterior`` float32 (N, K, *S), the exact p(class | image) of a synthetic
-    scene, or None where it is not known. All images have one size, divisible by 4.
+    - ``images``: float32, ``images[i]`` (C, *S); ``masks``: uint8, ``masks[i]`` (*S), class ids and
+      ``ignore_index`` for void. ``images[i, :, 10:20, 30:40]`` reads a part and nothing else;
+    - ``split``: 'train', 'val', 'test' to sorted int64 indices;
+    - ``groups``: int64 (N,), the independent unit of each image, never divided between two parts of the
+      split;
+    - ``spacing`` per spatial axis in ``unit``; ``classes`` in order of their ids, the background first;
+    - ``posterior``: float32 (N, K, *S), the exact p(class | image) of a synthetic scene, or None;
+    - ``counts``: int64 (N, K), pixels of each class in each image;
+    - ``places``: where foreground lies, as far as it was looked up when the set was prepared.
+
+    Arrays have sides that are divisible by 4; whole images of unequal sizes are as they came.
     """
 
     name: str
-    images: np.ndarray
-    masks: np.ndarray
+    images: np.ndarray | Ragged
+    masks: np.ndarray | Ragged
     split: dict[str, np.ndarray]
     groups: np.ndarray
     spacing: tuple[float, ...]
-    unit: str
-    classes: tuple[str, ...]
-    ignore_index: int | None
-    posterior: np.ndarray | None
+    counts: np.ndarray
     fingerprint: str
+    unit: str = "px"
+    classes: tuple[str, ...] = ("background", "foreground")
+    ignore_index: int | None = None
+    posterior: np.ndarray | None = None
+    places: Places | None = None
     card: dict = field(default_factory=dict)
     truth: dict = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.masks)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Spatial shape of one image."""
-        return self.masks.shape[1:]
+    def dims(self) -> int:
+        """Number of spatial axes."""
+        return self.masks.ndim - 1
+
+    @property
+    def channels(self) -> int:
+        ragged = isinstance(self.images, Ragged)
+        return int(self.images.shapes[0, 0] if ragged else self.images.shape[1])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Spatial size of each image, int64 (N, dims)."""
+        if isinstance(self.masks, Ragged):
+            return self.masks.shapes
+        return np.tile(np.array(self.masks.shape[1:]), (len(self), 1))
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Spatial size of every image, or None where sizes differ."""
+        sizes = self.sizes
+        return tuple(sizes[0].tolist()) if (sizes == sizes[0]).all() else None
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {len(self.split[name])}" for name in SPLITS)
-        size = "x".join(map(str, self.shape))
-        what = f"{len(self)} images of {size}, {len(self.classes)} classes, {parts}"
+        what = f"{len(self)} images of {size_text(self.sizes)}, {len(self.classes)} classes, {parts}"
         return f"<Data {self.name}: {what}, {self.fingerprint}>"
 
 
-def digest(array: np.ndarray) -> str:
-    """Return the sha256 over type, shape and bytes of an array."""
-    array = np.ascontiguousarray(array)
-    found = hashlib.sha256(f"{array.dtype.str} {array.shape};".encode())
-    found.update(array.data)
-    return found.hexdigest()
+def size_text(sizes: np.ndarray) -> str:
+    """Return '64x64', or '19 sizes from 308x328 to 512x745', of sizes (N, dims)."""
+    different = np.unique(sizes, axis=0)
+    low, high = ("x".join(map(str, edge.tolist())) for edge in (sizes.min(0), sizes.max(0)))
+    return low if len(different) == 1 else f"{len(different)} sizes from {low} to {high}"
+
+
+def container(*, split, groups=None, spacing=None, digests=None, counts=None, **facts) -> Data:
+    """Check images and masks, compute the fingerprint and return a ``Data``; the other fields are its own.
+
+    Images and masks are arrays (N, C, *S) and (N, *S), or lists of arrays of unequal sizes. ``digests`` and
+    ``counts`` are known of sets that were checked when they were prepared, and are not computed again. A
+    broken promise raises UserError naming the data set and the fault.
+    """
+    images, masks, name = facts.pop("images"), facts.pop("masks"), facts["name"]
+    if digests is None:
+        images, masks = _as_type(images, np.float32), _as_type(masks, np.uint8)
+    data = Data(
+        images=images,
+        masks=masks,
+        split={part: np.sort(np.asarray(split[part], np.int64)) for part in SPLITS},
+        groups=np.arange(len(masks)) if groups is None else np.ascontiguousarray(groups, np.int64),
+        spacing=tuple(float(step) for step in spacing or (1.0,) * (masks.ndim - 1)),
+        counts=counts,
+        fingerprint="",
+        **facts,
+    )
+    if digests is None:
+        data = replace(data, counts=validate(data))
+        digests = (digest(images), digest(masks))
+    validate_split(data.split, data.groups, len(data), name)
+    return replace(data, fingerprint=fingerprint(*digests, data.split, data.groups))
+
+
+def _as_type(arrays, kind) -> np.ndarray | Ragged:
+    if not isinstance(arrays, np.ndarray):
+        shapes = {np.shape(array) for array in arrays}
+        if len(shapes) > 1 or any(side % 4 for side in min(shapes)[-2:]):
+            return Ragged([np.ascontiguousarray(array, kind) for array in arrays])
+    return np.ascontiguousarray(arrays, kind)
+
+
+def digest(arrays: np.ndarray | Ragged) -> str:
+    """Return the sha256 over type, shape and bytes."""
+    if isinstance(arrays, Ragged):
+        return hashlib.sha256(" ".join(map(digest, arrays)).encode()).hexdigest()
+    array = np.ascontiguousarray(arrays)
+    hashed = hashlib.sha256(f"{array.dtype.str} {array.shape};".encode())
+    hashed.update(array.data)
+    return hashed.hexdigest()
 
 
 def fingerprint(images: str, masks: str, split: dict[str, np.ndarray], groups: np.ndarray) -> str:
-    """Return 16 hexadecimal digits over what is learned and scored: the digests of images and masks, the
-    split and the groups.
+    """Return 16 hexadecimal digits over what is learned and scored.
+
+    ``images`` and ``masks`` are digests; the split and the groups are hashed here.
     """
     parts = [images, masks, digest(groups), *(digest(split[part]) for part in SPLITS)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-def container(*, split, groups=None, spacing=None, digests=None, **arrays) -> Data:
-    """Check the arrays, compute the fingerprint and return a ``Data``.
-
-    ``digests`` are those of images and masks where they are known: arrays that come with them were checked
-    when they were prepared and are not read again. A broken promise raises UserError naming the data set and
-    the fault."""
-    images, masks = arrays["images"], arrays["masks"]
-    if digests is None:
-        images = arrays["images"] = np.ascontiguousarray(images, np.float32)
-        masks = arrays["masks"] = np.ascontiguousarray(masks, np.uint8)
-    groups = (
-        np.arange(len(images), dtype=np.int64) if groups is None else np.ascontiguousarray(groups, np.int64)
-    )
-    split = {part: np.sort(np.asarray(split[part], np.int64)) for part in SPLITS}
-    spacing = tuple(float(s) for s in (spacing or (1.0,) * (masks.ndim - 1)))
-    facts = {**DEFAULTS, **arrays}
-    data = Data(split=split, groups=groups, spacing=spacing, fingerprint="", **facts)
-    if digests is None:
-        validate(data)
-    validate_split(split, groups, len(images), data.name)
-    mark = fingerprint(*(digests or (digest(images), digest(masks))), split, groups)
-    return replace(data, fingerprint=mark)
-
-
-def validate(data: Data) -> None:
-    """Raise UserError with one sentence if the container breaks a promise of the ``Data`` docstring."""
+def validate(data: Data) -> np.ndarray:
+    """Return the pixels of each class (N, K); UserError if images or masks break a promise of ``Data``."""
 
     def fail(sentence: str):
         raise UserError(f"data set '{data.name}': {sentence}")
 
-    images, masks = data.images, data.masks
-    if images.ndim not in (4, 5) or images.shape[:1] + images.shape[2:] != masks.shape:
-        fail(f"images {images.shape} and masks {masks.shape} do not fit; expected (N, C, *S) and (N, *S)")
-    if len(images) == 0:
+    if len(data) == 0:
         fail("there are no images")
-    if any(s % 4 for s in masks.shape[1:]):
-        fail(f"the image size {masks.shape[1:]} is not divisible by 4")
-    if len(data.spacing) != masks.ndim - 1:
-        fail(f"spacing {data.spacing} has not one value for each of the {masks.ndim - 1} spatial axes")
-    if not np.isfinite(images).all():
+    for sentence in (_misfit(data.images, data.masks), _odd_size(data), _odd_spacing(data)):
+        if sentence:
+            fail(sentence)
+    if any(not np.isfinite(image).all() for image in data.images):
         fail("an image holds values that are not finite")
-    allowed = {*range(len(data.classes)), *([] if data.ignore_index is None else [data.ignore_index])}
-    found = set(np.flatnonzero(np.bincount(masks.ravel(), minlength=256)).tolist())
-    if found - allowed:
-        fail(
-            f"the masks hold the undeclared values {sorted(found - allowed)}; declared are {sorted(allowed)}"
-        )
-    if data.posterior is not None and data.posterior.shape != (
-        len(images),
-        len(data.classes),
-        *masks.shape[1:],
-    ):
-        fail(f"the posterior has shape {data.posterior.shape}")
+    counts = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in data.masks])
+    allowed = {*range(len(data.classes)), data.ignore_index} - {None}
+    present = set(np.flatnonzero(counts.sum(0)).tolist())
+    if present - allowed:
+        undeclared = f"the masks hold the undeclared values {sorted(present - allowed)}"
+        fail(f"{undeclared}; declared are {sorted(allowed)}")
+    expected = (len(data), len(data.classes), *(data.shape or ()))
+    if data.posterior is not None and data.posterior.shape != expected:
+        fail(f"the posterior has shape {data.posterior.shape}, expected {expected}")
+    return counts[:, : len(data.classes)]
+
+
+def _misfit(images, masks) -> str:
+    if isinstance(images, Ragged) and isinstance(masks, Ragged) and images.ndim == masks.ndim + 1:
+        fits = np.array_equal(images.shapes[:, 1:], masks.shapes) and len(np.unique(images.shapes[:, 0])) == 1
+        return "" if fits else "an image and its mask differ in size, or images differ in channels"
+    if isinstance(images, Ragged) or isinstance(masks, Ragged):
+        return "images and masks do not fit; expected (C, *S) and (*S) of each"
+    if images.ndim in (4, 5) and images.shape[:1] + images.shape[2:] == masks.shape:
+        return ""
+    return f"images {images.shape} and masks {masks.shape} do not fit; expected (N, C, *S) and (N, *S)"
+
+
+def _odd_size(data: Data) -> str:
+    if isinstance(data.masks, Ragged) or not any(side % 4 for side in data.masks.shape[1:]):
+        return ""
+    return f"the image size {data.masks.shape[1:]} is not divisible by 4"
+
+
+def _odd_spacing(data: Data) -> str:
+    if len(data.spacing) == data.dims:
+        return ""
+    return f"spacing {data.spacing} has not one value for each of the {data.dims} spatial axes"
 
 
 def validate_split(split: dict[str, np.ndarray], groups: np.ndarray, count: int, name: str) -> None:
@@ -135,22 +201,19 @@ def validate_split(split: dict[str, np.ndarray], groups: np.ndarray, count: int,
         if len(index) == 0:
             raise UserError(f"data set '{name}': the split '{part}' is empty")
         if index[0] < 0 or index[-1] >= count or len(np.unique(index)) != len(index):
-            raise UserError(
-                f"data set '{name}': the split '{part}' names an image twice or one that does not exist"
-            )
+            fault = "names an image twice or one that does not exist"
+            raise UserError(f"data set '{name}': the split '{part}' {fault}")
         for group in np.unique(groups[index]).tolist():
             if group in seen:
-                raise UserError(
-                    f"data set '{name}': group {group} is in both '{seen[group]}' and '{part}', so "
-                    "the test would leak"
-                )
+                both = f"group {group} is in both '{seen[group]}' and '{part}'"
+                raise UserError(f"data set '{name}': {both}, so the test would leak")
             seen[group] = part
 
 
 def fractions(data: Data, part: str | None = None) -> dict[str, float]:
-    """Return the pooled pixel fraction of each class among the pixels that are not void, over one part of the
-    split or all images.
+    """Return the pooled fraction of each class among the pixels that are not void.
+
+    Over one part of the split, or over all images.
     """
-    masks = data.masks if part is None else data.masks[data.split[part]]
-    counts = np.bincount(masks.ravel(), minlength=256)[: len(data.classes)].astype(float)
+    counts = (data.counts if part is None else data.counts[data.split[part]]).sum(0)
     return dict(zip(data.classes, (counts / max(counts.sum(), 1)).tolist(), strict=True))

@@ -139,7 +139,7 @@ def _unpack(archive: Path, source: Source, folder: Path, wanted: set[str], progr
     total, missing = len(wanted), set(wanted)
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
-            path = member.filename.partition("/")[2]
+            path = member.filename.partition("/")[2].removeprefix(source.prefix)
             if path not in missing or member.file_size > LARGEST:
                 continue
             content = opened.read(member)
@@ -152,7 +152,7 @@ def _unpack(archive: Path, source: Source, folder: Path, wanted: set[str], progr
 
 def _from_singles(source: Source, folder: Path, needed: list[str], progress: Progress) -> None:
     """Download file by file; one that is not the registered file is reported after all others came."""
-    base = f"{SINGLES}/{source.repository}/{source.commit}/"
+    base = f"{SINGLES}/{source.repository}/{source.commit}/{urllib.parse.quote(source.prefix)}"
     registry = {path: f"sha256:{source.files[path]}" for path in needed}
     downloads = _Downloads(registry, {path: base + urllib.parse.quote(path) for path in needed}, folder)
     foreign = []

@@ -28,7 +28,8 @@ SUFFIXES = (*NIFTI, *PICTURES, ".npy")
 # What numpy raises for an NPY or NPZ file that is damaged: its header is Python text, and may promise more
 # than memory holds.
 UNREADABLE = (
-    OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, OverflowError, MemoryError, zlib.error, zipfile.BadZipFile,
+    OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, OverflowError,
+    MemoryError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
 
 

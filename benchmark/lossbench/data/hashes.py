@@ -35,15 +35,18 @@ def check(
         raise UserError(how_to_get(name))
     memory = _Memory(name, forget=again)
     for path in source.files if paths is None else paths:
+        expected = source.files[path]
+        if path in source.copies and not (folder / path).is_file():
+            path, expected = source.copies[path]
         try:
             got = memory.hash_of(folder / path)
         except OSError as error:
             mend = f"run 'lossbench data fetch {name}' to complete the set"
             raise UserError(f"{folder / path}: {_reason(error)}; {mend}") from None
-        if got != source.files[path]:
+        if got != expected:
             raise UserError(
                 f"{folder / path}: is damaged or not the registered file (sha256 {got[:12]}..., "
-                f"expected {source.files[path][:12]}...); delete it and run 'lossbench data fetch {name}'"
+                f"expected {expected[:12]}...); delete it and run 'lossbench data fetch {name}'"
             )
         seen(1)
     memory.keep()

@@ -10,8 +10,6 @@ from lossbench.data import sources
 
 FORMAT = 1  # raise when the preparation of every set changes its arrays
 
-PUBLIC = ("msd_hippocampus", "magnetic_tile", "crackforest", "camvid", "sirst")
-
 
 def identity(spec: Any) -> str:
     """Return 16 hexadecimal digits that change exactly when the arrays behind a resolved data spec may have
@@ -29,12 +27,13 @@ def identity(spec: Any) -> str:
 
 
 def content_of(name: str, params: dict) -> tuple[str | None, dict]:
-    """Return the hash of the files behind a data set (None where there are none) and its parameters without
+    """Return the hash of the files behind a data set (None: there are none) and its parameters without
     paths.
     """
     params = dict(params)
-    if name in PUBLIC:
-        return f"{FORMAT} {sources.registry_hash(public_source(name, params))}", params
+    source = source_of(name, params)
+    if source is not None:
+        return f"{FORMAT} {sources.registry_hash(source)}", params
     if name == "folder":
         from lossbench.data.layouts import content_hash
 
@@ -45,6 +44,8 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
     return None, params
 
 
-def public_source(name: str, params: dict) -> str:
-    """Return the registry that a public set's parameters ask for."""
-    return "camvid_full" if name == "camvid" and params.get("frames") == "all" else name
+def source_of(name: str, params: dict) -> str | None:
+    """Return the public source that a data set is made from, or None."""
+    if name in ("camvid", "camvid_binary"):
+        return "camvid_full" if params.get("frames") == "all" else "camvid"
+    return name if name in sources.SOURCES else None

@@ -1,86 +1,121 @@
-"""What ``lossbench data inspect`` tells of a user's folder: what was understood, what is suspicious, and
-where to start from.
+"""What ``lossbench data inspect`` shows of a user's folder: what was understood, what is suspicious, and
+where to start from. One pair is in memory at a time.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.data import folder, layouts, medsegbench
-from lossbench.data.container import VOID
-from lossbench.data.splitting import shuffle_key
+from lossbench.data import layouts, medsegbench
+from lossbench.data.choice import shuffle_key
+from lossbench.data.container import SPLITS, VOID, size_text
+from lossbench.data.reading import MANY, Coding, Options, read_image, read_mask, understand
 
 LOOKED_AT = 400  # pairs whose pixels are read; names are checked for all
 
-ALIKE = 0.99  # correlation of two 24 x 24 thumbnails above which two images probably show one thing
+ALIKE = 0.99  # correlation of two thumbnails above which two images probably show one thing
+
+THUMB = 24  # pixels of a thumbnail's side
+
+TINY = 10  # pixels of an object that is mentioned
+
+PATCH = 64  # pixels of the usual patch; smaller images are padded to it
 
 LOSSES = ("ce", "dice", "dice_ce", "focal")
+
+
+@dataclass
+class Seen:
+    """What was seen in the pairs that were looked at; masks are read again once their coding is known."""
+
+    names: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+    channels: dict[int, str] = field(default_factory=dict)  # number -> the first image that has it
+    thumbnails: list[np.ndarray] = field(default_factory=list)
+    values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    masks: list[Callable[[], np.ndarray]] = field(default_factory=list)
+
+    def add(self, name: str, image: np.ndarray, mask: np.ndarray, again: Callable[[], np.ndarray]) -> None:
+        self.names.append(name)
+        self.sizes.append(mask.shape)
+        self.channels.setdefault(len(image), name)
+        self.thumbnails.append(_thumbnail(image))
+        self.values += np.bincount(mask.ravel(), minlength=256)
+        self.masks.append(again)
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
     """Return what was understood of a folder of images and masks, a task folder or a MedSegBench file.
 
-    Keys: ``path, layout, pairs, looked_at, sizes, split``; ``classes``: rows of ``id, name, fraction`` (of
-    pixels that are not void), ``present`` (share of images), ``median_object`` (pixels of a connected
-    region); ``empty``: share of images without foreground; ``suspicious``: sentences; ``spec``: the data
-    set's spec string; ``experiment``: a TOML text to start from.
+    - ``path, layout, pairs, looked_at, sizes, split``;
+    - ``classes``: rows of ``id, name, fraction`` (of pixels that are not void), ``present`` (share of
+      images), ``median_object`` and ``smallest_object`` (pixels of a connected region);
+    - ``empty``: share of images without foreground; ``suspicious``: sentences;
+    - ``spec``: the data set's spec string; ``experiment``: a TOML text to start from.
     """
     layout = layouts.find(path, strict=False)
     suspicious = [f"{len(layout.unmatched)} unmatched: {layout.unmatched[0]}"] if layout.unmatched else []
     if layout.root.is_file():
-        pairs, names = _from_file(layout.root, suspicious)
-        split, count = "split as published in the file", len(names)
+        seen = _look_into_file(layout.root, suspicious)
+        split, count = "split as published in the file", len(seen.names)
     else:
-        pairs, names = _from_folder(layout, suspicious)
+        seen = _look_into_folder(layout, suspicious)
         split, count = _split(layout, suspicious), len(layout.pairs)
-    if not pairs:
+    if len({len(size) for size in seen.sizes}) > 1:
+        raise UserError(f"{path}: holds both pictures and volumes; keep them in two folders")
+    if not seen.names:
         raise UserError(f"{path}: none of its pairs can be read; {suspicious[0]}")
-    options, coding = _coding(layout, [mask for _, mask in pairs], suspicious)
-    masks = [coding.ids[mask] for _, mask in pairs]
-    class_names = layout.classes if layout.classes and len(layout.classes) == coding.classes else None
-    rows = [_row(masks, k, class_names) for k in range(coding.classes)]
-    empty = float(np.mean([not ((m > 0) & (m != VOID)).any() for m in masks]))
-    suspicious += _doubts(masks, rows, empty, count) + _look_alikes(pairs, names, layout)
-    given = ", ".join([f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())])
-    spec = f"folder({given})"
+    options, coding = _coding(layout, seen.values, suspicious)
+    names = layout.classes if layout.classes and len(layout.classes) == coding.classes else None
+    rows, empty = _classes(seen, coding, names)
+    suspicious += _doubts(seen, rows, empty, count) + _look_alikes(seen, layout)
+    given = [f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())]
+    spec = f"folder({', '.join(given)})"
     return {
-        "path": str(path), "layout": layout.kind, "pairs": count, "looked_at": len(pairs), "sizes": _sizes(pairs), "split": split,
-        "classes": rows, "empty": empty, "suspicious": suspicious, "spec": spec, "experiment": _experiment(Path(path), spec, count),
-    }  # fmt: skip
+        "path": str(path),
+        "layout": layout.kind,
+        "pairs": count,
+        "looked_at": len(seen.names),
+        "sizes": _sizes(seen),
+        "split": split,
+        "classes": rows,
+        "empty": empty,
+        "suspicious": suspicious,
+        "spec": spec,
+        "experiment": _experiment(Path(path), spec, count),
+    }
 
 
-def _from_folder(layout: layouts.Layout, suspicious: list[str]):
-    chosen = sorted(sorted(layout.pairs, key=lambda p: shuffle_key(p.name))[:LOOKED_AT], key=lambda p: p.name)
+def _look_into_folder(layout: layouts.Layout, suspicious: list[str]) -> Seen:
+    chosen = sorted(layout.pairs, key=lambda pair: shuffle_key(pair.name))[:LOOKED_AT]
     if len(chosen) < len(layout.pairs):
         suspicious.append(f"only {len(chosen)} of {len(layout.pairs)} pairs were looked into")
-    pairs, names, broken, channels = [], [], [], {}
-    for pair in chosen:
+    seen, broken = Seen(), []
+    for pair in sorted(chosen, key=lambda pair: pair.name):
         try:
-            mask, _ = folder.read_mask(pair.mask)
-            image = folder.read_image(pair, mask.shape)
+            mask, _ = read_mask(pair.mask)
+            image = read_image(pair, mask.shape)
         except UserError as error:
             broken.append(str(error))
             continue
-        pairs.append((image, mask))
-        names.append(pair.name)
-        channels.setdefault(len(image), pair.name)
+        seen.add(pair.name, image, mask, lambda pair=pair: read_mask(pair.mask)[0])
     if broken:
         suspicious.append(f"{len(broken)} of {len(chosen)} pairs cannot be used: {broken[0]}")
-    if len(channels) > 1:
-        suspicious.append(
-            "images differ in channels: "
-            + ", ".join(f"{n} in '{name}'" for n, name in sorted(channels.items()))
-        )
-    return pairs, names
+    if len(seen.channels) > 1:
+        each = ", ".join(f"{n} in '{name}'" for n, name in sorted(seen.channels.items()))
+        suspicious.append(f"images differ in channels: {each}")
+    return seen
 
 
-def _from_file(path: Path, suspicious: list[str]):
+def _look_into_file(path: Path, suspicious: list[str]) -> Seen:
     try:
         parts = medsegbench.read(path)
     except UserError as error:
@@ -89,154 +124,138 @@ def _from_file(path: Path, suspicious: list[str]):
             raise
         suspicious.append(f"{error}; looked at '{match[1]}'")
         parts = medsegbench.read(path, match[1])
-    pairs, names = [], []
+    seen = Seen()
     for part, (images, labels) in parts.items():
         for n in range(min(len(labels), LOOKED_AT // 3)):
-            pairs.append(
-                (np.moveaxis(images[n].reshape(*labels[n].shape, -1), -1, 0).astype(np.float32), labels[n])
-            )
-            names.append(f"{part}/{n}")
-    return pairs, names
+            image = np.moveaxis(images[n].reshape(*labels[n].shape, -1), -1, 0)
+            seen.add(f"{part}/{n}", image, labels[n], lambda mask=labels[n]: mask)
+    return seen
 
 
 def _split(layout: layouts.Layout, suspicious: list[str]) -> str:
+    """Return how the pairs are split, and by which unit."""
     groups = {pair.group or pair.name for pair in layout.pairs}
     if len(groups) < 3:
-        suspicious.append(
-            f"there are {len(groups)} independent units; a split into train, val and test needs "
-            "three, trust needs twenty or more"
-        )
+        units = f"there are {len(groups)} independent units"
+        needed = "a split into train, val and test needs three, trust needs twenty or more"
+        suspicious.append(f"{units}; {needed}")
     grouped = any(pair.group for pair in layout.pairs)
     unit = f"{len(groups)} groups (groups.csv)" if grouped else "single images (no groups.csv)"
     if layout.pairs and layout.pairs[0].part:
-        parts = {part: sum(pair.part == part for pair in layout.pairs) for part in ("train", "val", "test")}
-        return "split.csv: " + ", ".join(f"{part} {n}" for part, n in parts.items()) + f"; unit: {unit}"
+        counts = [f"{part} {sum(pair.part == part for pair in layout.pairs)}" for part in SPLITS]
+        return f"split.csv: {', '.join(counts)}; unit: {unit}"
     return f"no split.csv: dealt 60/20/20 at random, anew for each seed; unit: {unit}"
 
 
 def _coding(
-    layout: layouts.Layout, masks: list[np.ndarray], suspicious: list[str]
-) -> tuple[dict[str, Any], folder.Coding]:
-    """Return the options that the folder needs and how its values are read; what had to be guessed becomes a
-    suspicion.
-    """
-    counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
-    values = np.flatnonzero(counts)
+    layout: layouts.Layout, counts: np.ndarray, suspicious: list[str]
+) -> tuple[dict[str, Any], Coding]:
+    """Return the options that the folder needs and how its values are read; a guess becomes a suspicion."""
+    values = np.flatnonzero(counts).tolist()
     declared = len(layout.classes) if layout.classes else None
+    options: dict[str, Any] = {}
     try:
-        coding = folder.understand(counts, folder.Options(), declared, str(layout.root))
-        options: dict[str, Any] = {}
-        if declared is not None:
-            strange = [int(v) for v in values if coding.ids[v] < 0]
-            if strange:
-                suspicious.append(
-                    f"the masks hold {strange}, but dataset.json declares the classes 0 to {declared - 1}"
-                )
+        coding = understand(counts, Options(), declared, str(layout.root))
+        strange = [value for value in values if coding.ids[value] < 0]
+        if strange:
+            classes = f"dataset.json declares the classes 0 to {declared - 1}"
+            suspicious.append(f"the masks hold {strange}, but {classes}")
     except UserError as error:
-        if len(values) > folder.MANY:
-            options, why = (
-                {"threshold": 127},
-                f"the masks hold {len(values)} grey values and look anti-aliased: read as foreground "
-                "above 127",
-            )
-        else:
-            options, why = (
-                {"values": [int(v) for v in values]},
-                f"the mask values {values.tolist()} are read as classes in this order",
-            )
-            if len(values) < 2:
-                raise UserError(
-                    f"{layout.root}: every mask holds the one value {values.tolist()}; {error}"
-                ) from None
-        suspicious.append(why)
-        coding = folder.understand(
-            counts,
-            folder.Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}),
-            None,
-            "",
+        if len(values) < 2:
+            raise UserError(f"{layout.root}: every mask holds the one value {values}; {error}") from None
+        options = {"threshold": 127} if len(values) > MANY else {"values": values}
+        chosen = Options(**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+        coding = understand(counts, chosen, None, "")
+        anti_aliased = (
+            f"the masks hold {len(values)} grey values and look anti-aliased: read as foreground above 127"
         )
-    if VOID in values and coding.ids[VOID] == VOID:
-        share = counts[VOID] / counts.sum()
-        suspicious.append(
-            f"the value 255 covers {share:.2%} of the pixels and is read as void (left out of losses "
-            "and scores)"
-        )
+        in_order = f"the mask values {values} are read as classes in this order"
+        suspicious.append(anti_aliased if "threshold" in options else in_order)
+    if coding.ids[VOID] == VOID and counts[VOID]:
+        share = f"the value 255 covers {counts[VOID] / counts.sum():.2%} of the pixels"
+        suspicious.append(f"{share} and is read as void (left out of losses and scores)")
     coding.ids[coding.ids < 0] = VOID
     return options, coding
 
 
-def _row(masks: list[np.ndarray], k: int, names: tuple[str, ...] | None) -> dict[str, Any]:
+def _classes(seen: Seen, coding: Coding, names: tuple[str, ...] | None) -> tuple[list[dict], float]:
+    """Return a row for each class, and the share of images without foreground."""
     from scipy import ndimage
 
-    valid = sum(int((m != VOID).sum()) for m in masks)
-    pixels = sum(int((m == k).sum()) for m in masks)
-    objects: list[int] = []
-    for mask in masks if k else ():
-        labelled, count = ndimage.label(mask == k, np.ones((3,) * mask.ndim))
-        objects += np.bincount(labelled.ravel())[1:].tolist() if count else []
-    name = (
-        names[k]
-        if names
-        else (
-            "background"
-            if k == 0
-            else "foreground"
-            if len(np.unique([m.max() for m in masks])) <= 2
-            else f"class_{k}"
-        )
+    count = coding.classes
+    pixels, present, empty = np.zeros(count, np.int64), np.zeros(count), 0
+    objects: list[list[int]] = [[] for _ in range(count)]
+    for read in seen.masks:
+        mask = coding.ids[read()]
+        inside = np.bincount(mask.ravel(), minlength=256)[:count]
+        pixels += inside
+        present += inside > 0
+        empty += not inside[1:].any()
+        for k in np.flatnonzero(inside[1:]) + 1:
+            labelled, _ = ndimage.label(mask == k, np.ones((3,) * mask.ndim))
+            objects[k] += np.bincount(labelled.ravel())[1:].tolist()
+    names = names or (
+        "background",
+        *(("foreground",) if count == 2 else (f"class_{k}" for k in range(1, count))),
     )
-    return {
-        "id": k, "name": name, "fraction": pixels / max(valid, 1), "present": float(np.mean([(m == k).any() for m in masks])),
-        "median_object": float(np.median(objects)) if objects else None, "smallest_object": min(objects) if objects else None,
-    }  # fmt: skip
+    rows = [
+        {
+            "id": k,
+            "name": names[k],
+            "fraction": float(pixels[k] / max(pixels.sum(), 1)),
+            "present": float(present[k] / len(seen.masks)),
+            "median_object": float(np.median(objects[k])) if objects[k] else None,
+            "smallest_object": min(objects[k], default=None),
+        }
+        for k in range(count)
+    ]
+    return rows, empty / len(seen.masks)
 
 
-def _doubts(masks: list[np.ndarray], rows: list[dict], empty: float, count: int) -> list[str]:
-    found = []
+def _doubts(seen: Seen, rows: list[dict], empty: float, count: int) -> list[str]:
+    """Return what is suspicious about the masks and the sizes."""
+    doubts = []
     if rows[0]["present"] == 0:
-        found.append("no mask holds the background (value 0): are images and masks swapped?")
-    found += [f"class {row['id']} ({row['name']}) never occurs" for row in rows[1:] if row["present"] == 0]
+        doubts.append("no mask holds the background (value 0): are images and masks swapped?")
+    doubts += [f"class {row['id']} ({row['name']}) never occurs" for row in rows[1:] if row["present"] == 0]
     if empty:
-        found.append(
-            f"{empty:.1%} of the images hold no foreground; how losses treat them decides their false "
-            "positives"
-        )
-    small = [row for row in rows[1:] if row["smallest_object"] is not None and row["smallest_object"] < 10]
+        effect = "how losses treat them decides their false positives"
+        doubts.append(f"{empty:.1%} of the images hold no foreground; {effect}")
+    smallest = min((row["smallest_object"] or TINY for row in rows[1:]), default=TINY)
+    if smallest < TINY:
+        doubts.append(f"objects as small as {smallest} px occur; images are cropped, never shrunk")
+    small = sum(min(size) < PATCH for size in seen.sizes if len(size) == 2)
     if small:
-        found.append(
-            f"objects as small as {min(row['smallest_object'] for row in small)} px occur; images are "
-            "cropped, never shrunk"
+        doubts.append(
+            f"{small} of {len(seen.sizes)} images are smaller than a patch of {PATCH} px and are padded"
         )
     if count < 20:
-        found.append(f"{count} images are few: expect wide intervals")
-    return found
+        doubts.append(f"{count} images are few: expect wide intervals")
+    return doubts
 
 
-def _look_alikes(pairs, names: list[str], layout: layouts.Layout) -> list[str]:
+def _look_alikes(seen: Seen, layout: layouts.Layout) -> list[str]:
     """Return a warning where images are so alike that a random split would leak, unless groups were given."""
-    if len(pairs) < 2 or any(pair.group for pair in layout.pairs):
+    if len(seen.names) < 2 or any(pair.group for pair in layout.pairs):
         return []
-    thumbs = np.stack([_thumbnail(image) for image, _ in pairs])
+    thumbs = np.stack(seen.thumbnails)
     alike = np.argwhere(np.triu(thumbs @ thumbs.T > ALIKE, 1))
     flat = sum(not thumb.any() for thumb in thumbs)
-    found = [f"{flat} images are constant"] if flat else []
+    doubts = [f"{flat} images are constant"] if flat else []
     if len(alike):
-        involved = len(set(alike.ravel().tolist()))
-        a, b = alike[0]
-        found.append(f"{involved} images have a near-duplicate ('{names[a]}' and '{names[b]}'): a random split may "
-            "leak; give what shows "
-                     "one thing one group in groups.csv (name,group)")  # fmt: skip
-    return found
+        a, b = (seen.names[n] for n in alike[0])
+        count = len(set(alike.ravel().tolist()))
+        mend = "a random split may leak; give what shows one thing one group in groups.csv (name,group)"
+        doubts.append(f"{count} images have a near-duplicate ('{a}' and '{b}'): {mend}")
+    return doubts
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Return a 24 x 24 thumbnail of the first channel (of a volume's middle slice) as a unit vector of mean
-    0.
-    """
+    """Return a thumbnail of the first channel (of a volume's middle slice) as a unit vector of mean 0."""
     plane = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2]
+    plane = plane.astype(np.float32)
     for axis in (0, 1):
-        extent = plane.shape[axis]
-        edges = np.linspace(0, extent, 25).astype(int)
+        edges = np.linspace(0, plane.shape[axis], THUMB + 1).astype(int)
         widths = np.maximum(np.diff(edges), 1)
         plane = np.add.reduceat(plane, edges[:-1], axis=axis) / np.expand_dims(widths, 1 - axis)
     flat = plane.ravel() - plane.mean()
@@ -244,24 +263,14 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     return flat / norm if norm > 1e-6 else np.zeros_like(flat)
 
 
-def _sizes(pairs) -> str:
-    shapes = sorted({mask.shape for _, mask in pairs})
-    channels = "/".join(str(n) for n in sorted({len(image) for image, _ in pairs}))
-    text = "x".join(map(str, shapes[0]))
-    if len(shapes) > 1:
-        low, high = (
-            f(zip(*shapes, strict=True))
-            for f in (lambda z: [min(a) for a in z], lambda z: [max(a) for a in z])
-        )
-        text = f"{len(shapes)} sizes from {'x'.join(map(str, low))} to {'x'.join(map(str, high))}"
-    return f"{text}, {channels} channel{'' if channels == '1' else 's'}"
+def _sizes(seen: Seen) -> str:
+    channels = "/".join(map(str, sorted(seen.channels)))
+    return f"{size_text(np.array(seen.sizes))}, {channels} channel{'' if channels == '1' else 's'}"
 
 
 def _experiment(path: Path, spec: str, count: int) -> str:
-    name = (
-        re.sub(r"[^A-Za-z0-9_-]+", "_", path.expanduser().absolute().name.removesuffix(".npz")).strip("_-")
-        or "mine"
-    )
+    own = path.expanduser().absolute().name.removesuffix(".npz")
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
     losses = ", ".join(json.dumps(loss) for loss in LOSSES)
     return (
         f"name = {json.dumps(name)}\n"

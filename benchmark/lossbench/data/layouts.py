@@ -33,7 +33,9 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Pair:
-    """One image (its channels may be several files) and its mask, with what the user's tables say about it."""
+    """One image (its channels may be several files) and its mask, with what the user's tables say about
+    it.
+    """
 
     name: str
     images: tuple[Path, ...]

@@ -4,20 +4,19 @@ posterior of each pixel.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
-from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.base.protocol import is_since
 from lossbench.base.seeds import stream
 from lossbench.catalogue.registry import dataset
 from lossbench.data import irregular
 from lossbench.data.container import SPLITS, Data, container
+from lossbench.data.naming import canonical, class_names, without_seed
 from lossbench.data.posterior import assignment, disturb, evidence
 from lossbench.data.templates import Family, Outline, family
 
@@ -157,7 +156,7 @@ def scenes(
       at random in the background, so that the expected fraction stays; test labels are clean;
     - ``dims``, ``size``: axes of an image and pixels along each; ``n_train``, ``n_val``, ``n_test``: images.
     """
-    given = {key: value for key, value in locals().items() if key != "seed"}
+    given = without_seed(locals())
     scene, spec = _checked(given), canonical(scenes, given)
     draw = irregular.draw if scene.shape == "field" else _draw
     parts = [
@@ -183,23 +182,6 @@ def scenes(
 
 
 UNLIMITED = {"licence": "generated, no rights attached", "citation": "", "url": ""}
-
-
-def class_names(classes: int) -> tuple[str, ...]:
-    """Return names for classes that have none."""
-    if classes <= 2:
-        return ("background", "foreground")
-    return ("background", *(f"class_{k}" for k in range(1, classes)))
-
-
-def canonical(function, given: dict[str, Any]) -> str:
-    """Return the spec string of a builder's call: only what differs from its defaults, sorted."""
-    defaults = {key: _plain(p.default) for key, p in inspect.signature(function).parameters.items()}
-    return specs.render(function.__name__, {key: v for key, v in given.items() if _plain(v) != defaults[key]})
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _streams(spec: str, part: str, seed: int) -> list[np.random.Generator]:

@@ -7,9 +7,10 @@ import hashlib
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.data.cache import cache_root
@@ -24,7 +25,8 @@ class Source:
     """One public set at one commit of a GitHub repository, as registry/sources.toml describes it.
 
     ``size`` in bytes; ``consent``: its licence is not open, so it is fetched by name only; ``archive``: the
-    repository is small enough to come as one archive.
+    repository is small enough to come as one archive; ``prefix``: the folder that all paths lie below;
+    ``published``: scores, each with metric, source, and whether ours can be compared with it.
     """
 
     name: str
@@ -36,11 +38,22 @@ class Source:
     citation: str
     consent: bool
     archive: bool
+    prefix: str = ""
+    published: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property
     def files(self) -> dict[str, str]:
         """The sha256 of every registered file by its path inside the repository."""
         return read_registry(REGISTRY / f"{self.name}.registry.txt")
+
+    @cached_property
+    def copies(self) -> dict[str, tuple[str, str]]:
+        """Path and sha256 of files that a local copy may hold in place of others: TIFF written again as
+        PNG.
+        """
+        file = REGISTRY / f"{self.name}.copies.txt"
+        copies = read_registry(file) if file.is_file() else {}
+        return {str(PurePosixPath(path).with_suffix(".tif")): (path, mark) for path, mark in copies.items()}
 
     @property
     def folder(self) -> str:
@@ -51,13 +64,14 @@ class Source:
     def url(self) -> str:
         return f"https://github.com/{self.repository}"
 
-    def card(self) -> dict[str, str]:
+    def card(self) -> dict[str, Any]:
         """Return what a report says about where the data come from."""
         return {
             "licence": self.licence,
             "citation": self.citation,
             "url": self.url,
             "source": f"commit {self.commit[:10]}",
+            "published": self.published,
         }
 
 
@@ -128,8 +142,10 @@ def fetched_folder(name: str) -> Path:
 
 
 def absent(name: str, folder: Path) -> list[str]:
-    """Return the registered paths that a folder does not hold."""
-    return [path for path in get_source(name).files if not (folder / path).is_file()]
+    """Return the registered paths that a folder does not hold, nor a copy in their place."""
+    copies = get_source(name).copies
+    gaps = [path for path in get_source(name).files if not (folder / path).is_file()]
+    return [path for path in gaps if path not in copies or not (folder / copies[path][0]).is_file()]
 
 
 def how_to_get(name: str) -> str:

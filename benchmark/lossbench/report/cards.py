@@ -45,7 +45,7 @@ def _card(label: str, facts: dict[str, Any], images: bool) -> dict[str, Any]:
     classes = facts["classes"][1:]
     parts = ", ".join(f"{part} {count}" for part, count in facts["images"].items())
     empty = ", ".join(f"{part} {share:.0%}" for part, share in facts["empty"].items())
-    size = " × ".join(map(str, facts["shape"]))
+    size = " × ".join(map(str, facts["shape"])) if facts["shape"] else facts["sizes"]
     channels = f", {facts['channels']} channels" if facts["channels"] > 1 else ""
     spacing = " × ".join(f"{s:g}" for s in facts["spacing"])
     rows = [

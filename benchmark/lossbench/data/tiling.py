@@ -1,0 +1,99 @@
+"""Predicting a whole image from overlapping tiles: where they lie, how they are weighted, how they are
+joined.
+
+Places and weights are those of MONAI's SlidingWindowInferer in its Gaussian mode, so that scores can be
+compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+OVERLAP = 0.25  # of a tile's side
+
+SIGMA = 0.125  # standard deviation of the weights, as a share of a tile's side
+
+LEAST = 1e-3  # weight of a tile's corner
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The tiles of ``side`` that cover an image of ``extent``.
+
+    An image that is smaller than a tile is padded by ``margins`` (before, after) along each axis; ``starts``
+    are the tiles' first pixels along each axis of the padded image.
+    """
+
+    extent: tuple[int, ...]
+    side: tuple[int, ...]
+    margins: tuple[tuple[int, int], ...]
+    starts: tuple[tuple[int, ...], ...]
+
+    @property
+    def places(self) -> list[tuple[slice, ...]]:
+        """The tiles as slices of the padded image (*S)."""
+        corners = itertools.product(*self.starts)
+        return [tuple(slice(c, c + s) for c, s in zip(corner, self.side, strict=True)) for corner in corners]
+
+    def pad(self, image: np.ndarray) -> np.ndarray:
+        """Return an image (C, *S) reflected beyond its border, as far as the tiles reach."""
+        return np.pad(image, [(0, 0), *self.margins], "reflect") if any(map(any, self.margins)) else image
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """Return the tiles (T, C, *side) of an image (C, *S)."""
+        padded = self.pad(image)
+        return np.stack([padded[(slice(None), *place)] for place in self.places])
+
+    def stitch(self, tiles: Iterable[np.ndarray]) -> np.ndarray:
+        """Return (K, *S): the mean of the tiles (K, *side), in the order of ``places``, by their weights."""
+        weights, total, joined = tile_weights(self.side), None, None
+        for place, tile in zip(self.places, tiles, strict=True):
+            if joined is None:
+                padded = [e + sum(m) for e, m in zip(self.extent, self.margins, strict=True)]
+                joined, total = np.zeros((len(tile), *padded), np.float32), np.zeros(padded, np.float32)
+            joined[(slice(None), *place)] += weights * tile
+            total[place] += weights
+        inside = tuple(slice(low, low + e) for (low, _), e in zip(self.margins, self.extent, strict=True))
+        return (joined / total)[(slice(None), *inside)]
+
+
+def tile(extent: tuple[int, ...], side: int | tuple[int, ...], overlap: float = OVERLAP) -> Tiling:
+    """Return the tiles that cover an image (*S) of ``extent``; the last of a row is moved inside the
+    image.
+    """
+    sides = (side,) * len(extent) if isinstance(side, int) else tuple(side)
+    margins, starts = [], []
+    for length, wanted in zip(extent, sides, strict=True):
+        missing = max(wanted - length, 0)
+        margins.append((missing // 2, missing - missing // 2))
+        starts.append(_starts(length + missing, wanted, overlap))
+    return Tiling(tuple(extent), sides, tuple(margins), tuple(starts))
+
+
+def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
+    """Return the first pixels of the tiles along one axis."""
+    stride = max(1, int(side * (1 - overlap)))
+    count = math.ceil((length - side) / stride) + 1
+    return tuple(min(n * stride, length - side) for n in range(count))
+
+
+@lru_cache(maxsize=16)
+def tile_weights(side: tuple[int, ...]) -> np.ndarray:
+    """Return the weights (*side) of a tile's pixels, float32: exp(-x^2 / 2 sigma^2) along each axis, at least
+    0.001.
+
+    ``x`` is the distance to the middle of the tile and sigma an eighth of its side.
+    """
+    weights = np.ones((), np.float32)
+    for length in side:
+        x = np.arange(length, dtype=np.float32) - np.float32((length - 1) / 2)
+        weights = weights[..., None] * np.exp(-(x**2) / np.float32(2 * (SIGMA * length) ** 2))
+    weights = np.maximum(weights, max(float(weights.min()), LEAST))
+    weights.flags.writeable = False
+    return weights
