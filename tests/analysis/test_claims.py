@@ -238,6 +238,7 @@ def test_the_verdict_table_holds_every_test_with_its_numbers(cells):
     assert set(table["verdict"]) <= set(verdicts.VERDICTS)
 
 
+@pytest.mark.slow  # evaluates noise 120 times
 def test_where_no_loss_differs_a_family_of_claims_is_decided_wrongly_in_at_most_five_percent(cells, tmp_path):
     """The whole evaluator under the null: two directional tests a family, blocks whose spread differs between
     data sets.

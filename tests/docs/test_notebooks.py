@@ -29,11 +29,10 @@ def test_a_notebook_is_short_and_kept_without_outputs(path):
 @pytest.mark.system
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_to_its_end(path, monkeypatch):
+def test_a_notebook_runs_to_its_end(path):
     import nbclient
     import nbformat
 
-    monkeypatch.setenv("PYTHONPATH", str(path.parents[1]))
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     nbclient.NotebookClient(
@@ -43,6 +42,7 @@ def test_a_notebook_runs_to_its_end(path, monkeypatch):
 
 
 @pytest.mark.system
+@pytest.mark.slow
 def test_where_the_study_is_missing_a_small_one_takes_its_place(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(NOTEBOOKS[0].parent))
     sys.modules.pop("small_study", None)
@@ -52,7 +52,6 @@ def test_where_the_study_is_missing_a_small_one_takes_its_place(tmp_path, monkey
 
     monkeypatch.setattr(small_study, "STUDY", tmp_path / "none")
     monkeypatch.setattr(small_study.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS[0].parents[1]))
     results = small_study.results()
     assert results == tmp_path / "results"
     assert "trained 18 cells" in capsys.readouterr().out

@@ -67,6 +67,7 @@ def test_a_student_gets_an_answer_for_a_folder(tmp_path):
     assert "my_folder" in report
 
 
+@pytest.mark.slow
 def test_the_author_of_a_loss_trains_its_cells_only(tmp_path):
     read("tutorial_new_loss.md", tmp_path)
     assert "soft_miss" in (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
@@ -77,6 +78,7 @@ def test_a_network_of_ones_own_is_checked(tmp_path):
     assert "FAIL" not in read("networks.md", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_reader_needs_no_torch(tmp_path):
     (tmp_path / "none" / "torch").mkdir(parents=True)
     (tmp_path / "none" / "torch" / "__init__.py").write_text("raise ImportError('not here')")

@@ -1,5 +1,7 @@
 """Derivatives, precision, vmap and compile, degenerate inputs, and that descending a loss finds the target."""
 
+from itertools import product
+
 import pytest
 import torch
 from loss_cases import PRESETS, SLOW, VOID, case, evaluate, needs
@@ -64,26 +66,27 @@ def degenerate():
     yield "one pixel in all", torch.ones(1, 1, 1, dtype=torch.long)
 
 
-@pytest.mark.parametrize("spec", VARIANTS)
-@pytest.mark.parametrize("target", [pytest.param(t, id=name) for name, t in degenerate()])
-@pytest.mark.parametrize("kind", ["random", "right", "wrong", "huge"])
-def test_degenerate_inputs_give_finite_value_and_gradient(spec, target, kind):
-    classes = 3
+def predictions(target, classes=3):
+    """Return logits that are random, right, wrong and huge."""
     shape = (target.shape[0], classes, *target.shape[1:])
     right = torch.zeros(shape).scatter_(1, torch.where(target < classes, target, 0).unsqueeze(1), 50.0)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    logits = {"random": noise, "right": right, "wrong": -right, "huge": noise.sign() * 1e4}[kind]
-    for progress in (0.0, 1.0):
-        loss, gradient = evaluate(spec, logits, target, VOID, progress)
-        assert loss.isfinite()
-        assert gradient.isfinite().all()
+    return {"random": noise, "right": right, "wrong": -right, "huge": noise.sign() * 1e4}
+
+
+@pytest.mark.parametrize("spec", VARIANTS)
+def test_degenerate_inputs_give_finite_value_and_gradient(spec):
+    for name, target in degenerate():
+        for (kind, logits), progress in product(predictions(target).items(), (0.0, 1.0)):
+            loss, gradient = evaluate(spec, logits, target, VOID, progress)
+            assert loss.isfinite() and gradient.isfinite().all(), (name, kind, progress)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_logits_are_computed_in_float32(name, dtype):
     size = (300, 300) if name in SLOW else (512, 512)
-    target = torch.zeros(1 if name in SLOW else 8, *size, dtype=torch.uint8)
+    target = torch.zeros(1 if name in SLOW else 2, *size, dtype=torch.uint8)
     target[:, 40:120, 50:90] = 1
     logits = torch.randn(len(target), 2, *size, generator=torch.Generator().manual_seed(0)).to(dtype)
     supplied = needs(target[:1], 2)

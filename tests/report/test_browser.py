@@ -13,6 +13,7 @@ import pytest
 from lossbench.base import columns
 from lossbench.report import make
 
+pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     "--headless",
