@@ -237,4 +237,6 @@ def test_a_recipe_field_that_came_later_leaves_old_records_valid():
 
 def test_jobs_of_two_recipes_are_not_trained_together():
     with pytest.raises(ValueError, match="one recipe"):
+        train([job("ce"), job("dice", 0, TINY.model_copy(update={"batch": 2}))])
+    with pytest.raises(ValueError, match="full cross"):
         train([job("ce"), job("ce", 0, TINY.model_copy(update={"steps": 7}))])

@@ -196,6 +196,8 @@ def print_plan(planned: Any) -> None:
             say(f"  {part.name:10} {_product(part)}")
     for sentence in experiment.skipped:
         say(f"  {sentence}")
+    for reason, count in planned.alone().items():
+        say(f"  {count} cells share no training with their other lengths: {reason}")
     if not missing:
         say(f"  {_counts(planned)}; nothing to train")
         return

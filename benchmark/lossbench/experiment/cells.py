@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lossbench.base.errors import UserError
 from lossbench.base.protocol import PROTOCOL
@@ -19,7 +19,7 @@ from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec, parse_datase
 
 # Two lists keep the digests of recipes, and so the keys of all records, as they were when a field comes or
 # goes: a field that came later is left out at its first meaning, one that is gone is kept at its last.
-LATER = {"precision": "float32"}
+LATER = {"precision": "float32", "warmup": 50}
 GONE = {"model": "unet"}
 
 
@@ -41,13 +41,28 @@ class Recipe(Strict):
     learning_rate: Annotated[float, Field(gt=0, le=100, strict=False)] | Literal["tuned"] = 0.005
     weight_decay: Annotated[float, Field(ge=0, le=1, strict=False)] = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
-    schedule: Literal["one_cycle", "constant", "poly"] = "one_cycle"
+    schedule: Literal["one_cycle", "constant", "poly", "wsd"] = "one_cycle"
+    warmup: Annotated[int, Field(ge=0, le=100_000)] = 50  # steps; of the schedule wsd
     clip: Annotated[float, Field(gt=0, strict=False)] | None = None
     augment: Literal["none", "flips", "full"] = "flips"
     validations: Annotated[int, Field(ge=1, le=1000)] = 6
     stacked: bool = True
     # Of the network's arithmetic; weights, losses and scores stay float32.
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _warm_before_decay(self) -> Recipe:
+        if self.schedule == "wsd" and self.warmup >= self.decay_begins:
+            raise ValueError(
+                f"{self.steps} steps are too few for a warm-up of {self.warmup}: the rate falls again after "
+                f"{self.decay_begins}; take more steps, or a shorter 'warmup'"
+            )
+        return self
+
+    @property
+    def decay_begins(self) -> int:
+        """Steps after which the rate of the schedule wsd falls: four fifths of them."""
+        return self.steps - self.steps // 5
 
     @property
     def digest(self) -> str:
@@ -62,6 +77,10 @@ def _recipe_digest(recipe: Recipe) -> str:
     first = [key for key, value in LATER.items() if fields[key] == value]
     kept = {key: value for key, value in fields.items() if key not in first}
     return _digest(GONE | kept)[:8]
+
+
+def _without_steps(recipe: Recipe) -> dict[str, Any]:
+    return {name: value for name, value in recipe.model_dump(mode="json").items() if name != "steps"}
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,32 @@ class Cell:
             "seed": self.seed,
             "recipe": self.recipe.digest,
         }
+
+    @property
+    def alone(self) -> str:
+        """Why the cell shares its training with no other length, in a clause; empty where it may."""
+        if self.recipe.schedule != "wsd":
+            return f"the schedule '{self.recipe.schedule}' depends on the length from its first step"
+        if "progress" in self.loss.needs:
+            return "the loss changes with the progress of training"
+        return ""
+
+    @cached_property
+    def bundle(self) -> str:
+        """Eight hex digits shared by the cells that one stack may hold: a block at all its lengths."""
+        if self.recipe.schedule != "wsd":
+            return self.block
+        return _digest({**self._shared(), "recipe": _without_steps(self.recipe)})[:8]
+
+    @cached_property
+    def trunk(self) -> str:
+        """Sixteen hex digits shared by cells that are equal but for their steps: up to where the decay of
+        the shorter one begins, their trainings are the same.
+        """
+        if self.alone:
+            return self.key
+        own = [self.loss.identity(), self.loss.fingerprint, self.learning_rate]
+        return _digest([self.bundle, own])[:16]
 
     @property
     def pair(self) -> tuple[str, str]:

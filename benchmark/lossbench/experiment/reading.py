@@ -31,6 +31,12 @@ Seeds = (
 )
 
 
+# Steps of the trainings: each cell is trained at all of them, and those of one schedule wsd share a trunk.
+Lengths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], Field(min_length=1, max_length=8, strict=False)
+]
+
+
 class LossItem(Strict):
     """A loss by its spec, and the name that tables and figures give it."""
 
@@ -65,6 +71,7 @@ class PartItem(_Crossed):
     name: Name
     title: str = ""  # the question that it answers, for the report
     seeds: Seeds | None = None
+    lengths: Lengths | None = None
     recipe: dict[str, Any] = Field(default={})
     fixed: bool = False  # losses that are added on the command line do not join
 
@@ -75,9 +82,29 @@ class ExperimentFile(_Crossed):
     name: Name
     title: str = ""
     seeds: Seeds = 3
+    lengths: Lengths | None = None
     tuned: str | None = None  # file that `lossbench tune` wrote; default: NAME.tuned.toml beside this one
     recipe: Recipe = Recipe()
     part: Annotated[tuple[PartItem, ...], Field(strict=False)] = ()
+
+
+def _check_lengths(lengths: tuple[int, ...], longest: Recipe) -> None:
+    """UserError where lengths do not belong together: the validations of one would fall beside the other's,
+    or a trunk would end before the shorter one leaves it.
+    """
+    if len(set(lengths)) != len(lengths):
+        raise UserError(f"lengths {list(lengths)}: one stands twice")
+    odd = [steps for steps in lengths if steps % min(lengths)]
+    if odd:
+        raise UserError(
+            f"lengths {list(lengths)}: {odd[0]} is no multiple of {min(lengths)}; the nearest is "
+            f"{max(1, round(odd[0] / min(lengths))) * min(lengths)}"
+        )
+    if len(lengths) > 1 and longest.schedule != "wsd":
+        raise UserError(
+            f"lengths {list(lengths)} need schedule = \"wsd\", under which they share their first steps; "
+            f"the recipe says \"{longest.schedule}\""
+        )
 
 
 def find_experiment(name: str | Path) -> Path:
@@ -239,13 +266,11 @@ class _Reading:
         for number, item in enumerate(items):
             key = f"{where}datasets[{number}]"
             try:
-                variant = self._variant(part, item)
-                if variant is None:
-                    continue
-                kind = variant.data.text, variant.recipe.digest
-                if kind in variants:
-                    raise UserError(f"'{variant.data.text}' stands twice")
-                variants[kind] = variant
+                for variant in self._variants(part, item):
+                    kind = variant.data.text, variant.recipe.digest
+                    if kind in variants:
+                        raise UserError(f"'{variant.data.text}' stands twice")
+                    variants[kind] = variant
             except UserError as error:
                 typed = f"--data {item.use}" if self.given_data else ""
                 self._wrong(["datasets", item.use], key, error, typed)
@@ -254,20 +279,24 @@ class _Reading:
                 self.problems += sentences(error, self.path, self.text, place)
         return tuple(variants.values())
 
-    def _variant(self, part: PartItem, item: DataItem) -> Variant | None:
-        """Return a data set under its recipe; None where it is optional and not at hand."""
+    def _variants(self, part: PartItem, item: DataItem) -> list[Variant]:
+        """Return a data set under its recipe, at each length; none where it is optional and not at hand."""
         from lossbench.data.identity import identity
         from lossbench.data.prepare import missing
 
         spec = parse_dataset(item.use, self.extra_files)
-        recipe = Recipe.model_validate({**self.parsed.recipe.model_dump(), **part.recipe, **item.recipe})
+        fields = {**self.parsed.recipe.model_dump(), **part.recipe, **item.recipe}
+        lengths = part.lengths or self.parsed.lengths or (Recipe.model_validate(fields).steps,)
+        _check_lengths(lengths, Recipe.model_validate({**fields, "steps": max(lengths)}))
+        recipes = [Recipe.model_validate({**fields, "steps": steps}) for steps in lengths]
         why = missing(spec)
         if why and not item.optional:
             raise UserError(why)
         if why:
             self.skipped.append(f"{item.use} is left out: {why}")
-            return None
-        return Variant(spec, identity(spec), item.label or spec.public.text, recipe)
+            return []
+        mark, label = identity(spec), item.label or spec.public.text
+        return [Variant(spec, mark, label, recipe) for recipe in recipes]
 
     def _labelled(self, parts: list[Part]) -> list[Part]:
         """Return the parts with labels that also tell the recipes of one data set apart, by what each changes

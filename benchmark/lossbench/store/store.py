@@ -40,6 +40,7 @@ from lossbench.base.files import cannot_write, clear_leftover, temporary, write_
 from lossbench.store import leases, pack
 from lossbench.store import record as schema
 from lossbench.store.record import SCHEMA, Damaged
+from lossbench.store.states import States
 
 __all__ = ["SCHEMA", "State", "Store"]
 
@@ -67,6 +68,7 @@ class Store:
         self.quarantine = self.folder / "quarantine"
         self.pack = pack.Pack(self.folder / pack.NAME)
         self.leases = leases.Leases(self.folder / "leases", beat, patience)
+        self.states = States(self.folder)
         self.notes: list[str] = []
 
     # What is there

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,30 @@ class Plan:
         return sum(self.cell_cost(cell) for cell in (self.missing if cells is None else cells))
 
     def cell_cost(self, cell: Cell) -> float:
+        """Return the expected core-seconds that a cell adds: of a trunk only what no shorter length pays."""
         known = self.seconds.get(cell.kind)
-        return known if known is not None else GUESS * cell.recipe.steps / 300
+        return known if known is not None else GUESS * self.added_steps(cell) / 300
+
+    def added_steps(self, cell: Cell) -> int:
+        """Return how many steps a cell costs where all lengths of its trunk are trained together."""
+        shorter = [other for other in self._trunks[cell.trunk] if other.recipe.steps < cell.recipe.steps]
+        shared = max((other.recipe.decay_begins for other in shorter), default=0)
+        return cell.recipe.steps - shared
+
+    @cached_property
+    def _trunks(self) -> dict[str, list[Cell]]:
+        trunks: dict[str, list[Cell]] = defaultdict(list)
+        for cell in self.cells:
+            trunks[cell.trunk].append(cell)
+        return trunks
+
+    def alone(self) -> dict[str, int]:
+        """Return why cells of several lengths do not share their training, and how many they are."""
+        lengths: dict[tuple, set[int]] = defaultdict(set)
+        for cell in self.cells:
+            lengths[cell.data.text, cell.loss.text, cell.seed].add(cell.recipe.steps)
+        several = [cell for cell in self.cells if len(lengths[cell.data.text, cell.loss.text, cell.seed]) > 1]
+        return dict(Counter(cell.alone for cell in several if cell.alone))
 
     @property
     def measured(self) -> bool:
@@ -77,14 +100,15 @@ def select(
     """Return the missing cells to train now: whole blocks only, those of one shard, and no more than
     ``workers`` finish within the budget (at least one block).
     """
+    # A block is taken at all its lengths, since they share their training.
     blocks: dict[str, list[Cell]] = defaultdict(list)
     for cell in planned.missing:
-        blocks[cell.block].append(cell)
+        blocks[cell.bundle].append(cell)
     if shard is not None:
         number, count = _shard(shard)
         # By position among all blocks of the experiment, so that the shards of several machines are disjoint
         # whatever each has done.
-        every = list(dict.fromkeys(cell.block for cell in planned.cells))
+        every = list(dict.fromkeys(cell.bundle for cell in planned.cells))
         ours = set(every[number - 1 :: count])
         blocks = {block: cells for block, cells in blocks.items() if block in ours}
     if budget is None:

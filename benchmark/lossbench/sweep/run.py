@@ -33,23 +33,26 @@ def open_results(results: str | Path, say: Callable[[str], None]) -> None:
 def tasks(
     planned: Plan, cells: list[Cell], results: Path, provenance: dict, options: EngineOptions
 ) -> list[Task]:
-    """Return the tasks that train these cells: stacks of one block where it has two or more cells left, else
-    across seeds.
+    """Return the tasks that train these cells: stacks of one block, at all lengths that are left of it, where
+    it has two or more trunks left, else across seeds.
 
     Stacks larger than the usual ones hold cells of all seeds of a data set and recipe. Where the worker finds
     out how many to train together, a task holds many.
     """
     size = options.stack or work.HANDED
-    groups: dict[str | tuple[str, str], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        groups[cell.block if size <= STACK else cell.kind].append(cell)
-    stacks: list[list[Cell]] = []
-    lone: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for group in groups.values():
-        if not group[0].recipe.stacked:
-            stacks += [[cell] for cell in group]
+    groups: dict[tuple, list[list[Cell]]] = defaultdict(list)
+    for lengths, trunks in work.alike(cells).items():
+        for trunk in trunks:
+            shared = trunk[0].bundle if size <= STACK else trunk[0].kind
+            groups[shared, lengths].append(trunk)
+    stacks: list[list[list[Cell]]] = []
+    lone: dict[tuple, list[list[Cell]]] = defaultdict(list)
+    for (_, lengths), group in groups.items():
+        first = group[0][0]
+        if not first.recipe.stacked:
+            stacks += [[trunk] for trunk in group]
         elif len(group) == 1:
-            lone[group[0].kind] += group
+            lone[first.kind, lengths] += group
         else:
             stacks += work.even(group, size)
     # Cells that are alone in their block, of several seeds: after a resumed sweep there may be many.
@@ -57,7 +60,8 @@ def tasks(
         stacks += work.even(group, size)
     # In the order of the plan, so that an interrupted sweep has finished whole comparisons.
     order = {cell.key: number for number, cell in enumerate(planned.cells)}
-    stacks.sort(key=lambda stack: min(order[cell.key] for cell in stack))
+    flat = [[cell for trunk in stack for cell in trunk] for stack in stacks]
+    flat.sort(key=lambda stack: min(order[cell.key] for cell in stack))
     extra_files = planned.experiment.extra_files
     return [
         Task(
@@ -67,7 +71,7 @@ def tasks(
             cost=planned.cost(stack),
             group="/".join(stack[0].kind),
         )
-        for stack in stacks
+        for stack in flat
     ]
 
 

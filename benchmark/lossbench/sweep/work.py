@@ -6,7 +6,10 @@ bytes. How many cells train together changes no number, so a worker may find out
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
+import json
 import os
 import statistics
 import time
@@ -14,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import LossSpec, get_dataset, get_loss
@@ -22,12 +25,18 @@ from lossbench.engine.worker import emit
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.store.store import Store
 
-HANDED = 64  # cells in a task whose worker finds out by itself how many to train together
+if TYPE_CHECKING:
+    from lossbench.training.job import Job, Trained
+    from lossbench.training.train import Training
+
+HANDED = 64  # trunks in a task whose worker finds out by itself how many to train together
 
 WORTH = 0.95  # a stack of twice the cells must bring a cell's step down to this share of what it took
 
 # Steps that are timed: single ones where each is reported, else bursts between two reports.
 STEPS, BURSTS = 8, 4
+
+EVERY = 20.0  # seconds between two states that are kept of a training
 
 KEPT = 4  # data sets that a worker keeps open
 
@@ -48,7 +57,7 @@ def payload(
 ) -> dict:
     """Return what a worker needs to train these cells, as plain JSON values.
 
-    ``size``: how many of them to train together; None: as many as are worth it."""
+    ``size``: how many trunks to train together; None: as many as are worth it."""
     return {
         "results": str(results),
         "extra_files": [str(Path(file).resolve()) for file in extra_files],
@@ -67,46 +76,114 @@ def run_stack(task: dict) -> dict:
     # Whatever another worker holds or has recorded is left to it; the sweep waits for it at the end.
     with store.claim(cell.pair for cell in cells) as mine:
         todo = [cell for cell in cells if cell.pair in mine]
-        for stack in even(todo, _size(todo, task)) if todo else []:
-            outcomes |= _train_stack(stack, task, store)
+        for trunks in alike(todo).values():
+            for stack in even(trunks, _size(trunks, task)):
+                outcomes |= _train_stack([cell for trunk in stack for cell in trunk], task, store)
     busy = [cell.key for cell in cells if cell.pair not in mine and not store.has(*cell.pair)]
     return {"outcomes": outcomes, "busy": busy}
+
+
+def alike(cells: Iterable[Cell]) -> dict[tuple[int, ...], list[list[Cell]]]:
+    """Return the trunks of these cells, each with its cells by length, sorted by which lengths they have.
+
+    Only trunks with the same lengths can be one stack."""
+    trunks: dict[str, list[Cell]] = {}
+    for cell in cells:
+        trunks.setdefault(cell.trunk, []).append(cell)
+    groups: dict[tuple[int, ...], list[list[Cell]]] = {}
+    for trunk in trunks.values():
+        trunk.sort(key=lambda cell: cell.recipe.steps)
+        groups.setdefault(tuple(cell.recipe.steps for cell in trunk), []).append(trunk)
+    return groups
 
 
 def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
     import torch
 
-    from lossbench.training.train import train
+    from lossbench.training.train import Training
 
     threads = int(os.environ.get("LOSSBENCH_THREADS", "1"))
     torch.set_num_threads(threads)
-    recipe, jobs = cells[0].recipe, jobs_of(cells, task["extra_files"])
-    _check_shape(jobs[0].data, recipe)
+    jobs = jobs_of(cells, task["extra_files"])
+    _check_shape(jobs[0].data, cells[0].recipe)
 
-    def on_step(step: int, losses: list[float]) -> None:
-        for cell, loss in zip(cells, losses, strict=True):
-            emit("step", cell=cell.key, step=step, steps=recipe.steps, loss=loss)
+    def on_step(steps: int, step: int, losses: list[float]) -> None:
+        for place, loss in zip(training.places[steps], losses, strict=True):
+            emit("step", cell=cells[place].key, step=step, steps=steps, loss=loss)
 
-    trained = train(jobs, on_step=on_step, device=task["device"])
+    training = Training(jobs, task["device"], on_step)
+    kept = _Kept(cells, task, store)
+    kept.go_on(training)
+    facts = {**task["provenance"], "threads": threads, "device": task["device"]}
     outcomes = {}
-    for job, result in zip(jobs, trained, strict=True):
-        cell = job.cell
-        if result.error:
-            error = f"loss '{cell.loss.label}': {result.error}"
-            store.write_error(*cell.pair, error=error, kind="error", **_named(cell))
-            outcomes[cell.key] = "failed"
-        else:
-            began = time.perf_counter()  # scoring is each cell's own cost
-            facts = {**task["provenance"], "threads": threads, "device": task["device"]}
-            record = _record(job, result, facts)
-            record["cost"]["seconds"] += time.perf_counter() - began
-            store.write(record)
-            outcomes[cell.key] = record["outcome"]
-        emit("cell", cell=cell.key, outcome=outcomes[cell.key], seconds=result.seconds)
+    for finished in training.run(kept.due, kept.keep):
+        for place, result in finished.items():
+            outcomes[cells[place].key] = _write(jobs[place], result, facts, store)
+    kept.clear()
     return outcomes
 
 
-def jobs_of(cells: list[Cell], extra_files: Iterable[str] = ()) -> list[Any]:
+def _write(job: Job, result: Trained, provenance: dict, store: Store) -> str:
+    """Write the record or the error of one cell, say so, and return its outcome."""
+    cell, outcome = job.cell, "failed"
+    if result.error:
+        error = f"loss '{cell.loss.label}': {result.error}"
+        store.write_error(*cell.pair, error=error, kind="error", **_named(cell))
+    else:
+        began = time.perf_counter()
+        record = _record(job, result, provenance)
+        record["cost"]["seconds"] += time.perf_counter() - began
+        store.write(record)
+        outcome = record["outcome"]
+    emit("cell", cell=cell.key, outcome=outcome, seconds=result.seconds)
+    return outcome
+
+
+class _Kept:
+    """The state of one stack in the results folder: from where to go on, and when to write it again."""
+
+    def __init__(self, cells: list[Cell], task: dict, store: Store):
+        # Whose training it is, and on which kind of device; the lengths that are recorded already do not
+        # matter, since a state says which are done.
+        trunks = sorted({f"{cell.trunk} {cell.loss.fingerprint}" for cell in cells})
+        name = json.dumps([trunks, cells[-1].recipe.steps, task["device"]])
+        self.name = hashlib.sha256(name.encode()).hexdigest()[:16]
+        self.states, self.device = store.states, task["device"]
+        self.last = time.monotonic()
+        self.cost = 0.0  # seconds that writing takes
+
+    def due(self) -> bool:
+        # Rarely enough that writing takes at most a fiftieth of the time.
+        return time.monotonic() - self.last >= max(EVERY, 50 * self.cost)
+
+    def keep(self, state: dict) -> None:
+        """Write the state of a training."""
+        import torch
+
+        began = time.monotonic()
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.states.write(self.name, buffer.getvalue())
+        self.last = time.monotonic()
+        self.cost = self.last - began
+
+    def go_on(self, training: Training) -> None:
+        """Let a training stand where its state says, where one was kept and can be read here."""
+        import torch
+
+        state = self.states.read(self.name)
+        if state is None:
+            return
+        try:
+            training.go_on(torch.load(io.BytesIO(state), map_location=self.device, weights_only=True))
+        except Exception:  # of another version, say: it starts anew
+            self.clear()
+
+    def clear(self) -> None:
+        self.states.clear(self.name)
+
+
+def jobs_of(cells: list[Cell], extra_files: Iterable[str] = ()) -> list[Job]:
     """Return the jobs of these cells; a data set is opened once a worker."""
     from lossbench.training.job import Job
 
@@ -137,7 +214,7 @@ def _check_shape(data: Any, recipe: Recipe) -> None:
 # What a record says
 
 
-def _record(job: Any, trained: Any, provenance: dict) -> dict:
+def _record(job: Job, trained: Trained, provenance: dict) -> dict:
     from lossbench.training.outcome import score
 
     scored = score(job, trained)
@@ -181,14 +258,16 @@ def even(items: list[Item], size: int) -> list[list[Item]]:
     return [items[len(items) * i // parts : len(items) * (i + 1) // parts] for i in range(parts)]
 
 
-def _size(cells: list[Cell], task: dict) -> int:
-    """Return how many of these cells to train together."""
-    if task["size"] or not cells[0].recipe.stacked or len(cells) < 3:
-        return task["size"] or len(cells)
-    return fastest(jobs_of(cells, task["extra_files"]), task["device"])
+def _size(trunks: list[list[Cell]], task: dict) -> int:
+    """Return how many of these trunks to train together."""
+    if not trunks[0][0].recipe.stacked:
+        return 1
+    if task["size"] or len(trunks) < 3:
+        return task["size"] or len(trunks)
+    return fastest(jobs_of([trunk[-1] for trunk in trunks], task["extra_files"]), task["device"])
 
 
-def fastest(jobs: list[Any], device: str) -> int:
+def fastest(jobs: list[Job], device: str) -> int:
     """Return how many of these jobs to train together on this device, at least 2; measured once a worker,
     recipe and image shape.
 
@@ -215,7 +294,7 @@ def double(seconds: Callable[[int], float | None], most: int) -> int:
     return best
 
 
-def step_seconds(jobs: list[Any], device: str, count: int) -> float | None:
+def step_seconds(jobs: list[Job], device: str, count: int) -> float | None:
     """Return the median seconds of a step of ``count`` cells (the jobs in turn), or None when they do not fit
     or do not train.
     """
@@ -227,7 +306,7 @@ def step_seconds(jobs: list[Any], device: str, count: int) -> float | None:
     # validates. On a card steps are reported when the losses are read, so many at a time.
     burst = reading(device)
     steps = max(STEPS, BURSTS * burst)
-    short = jobs[0].cell.recipe.model_copy(update={"steps": steps, "validations": 1})
+    short = jobs[0].cell.recipe.model_copy(update={"steps": steps, "validations": 1, "schedule": "constant"})
     jobs = [replace(job, cell=replace(job.cell, recipe=short)) for job in jobs]
     marks: list[float] = []
 

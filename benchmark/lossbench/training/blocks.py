@@ -37,7 +37,8 @@ class Block:
     splits: dict[str, Tensor]  # int64: the images of "val" and "test"
     start: dict[str, Tensor]
     frequency: Tensor  # (classes,): share of the training pixels
-    certificate: dict[str, str]
+    marks: dict[str, str]  # of the certificate: all but the order
+    augment_seed: int
     distances: Tensor | None  # (N, classes, *S)
 
     def batch(self, step: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -48,6 +49,14 @@ class Block:
         images, masks = self.images.index_select(0, rows), self.masks.index_select(0, rows).long()
         distances = None if self.distances is None else self.distances.index_select(0, rows)
         return augment(images, masks, distances, self.draws.at(step))
+
+    def certificate(self, steps: int) -> dict[str, str]:
+        """Return the proof of pairing of a training of so many steps: two cells with equal hashes had the
+        same start, the same batches and the same split.
+        """
+        # The order of batches and the seed of their augmentation decide together what every step sees.
+        batches = _bytes(self.order[:steps].cpu().numpy()) + str(self.augment_seed).encode()
+        return {**self.marks, "order": sha256(batches).hexdigest()[:16]}
 
     @cached_property
     def held_out(self) -> dict[str, Tensor]:
@@ -101,7 +110,8 @@ def _block(job: Job, device: str, mapped: bool) -> Block:
         splits={name: torch.from_numpy(data.split[name]).to(device) for name in ("val", "test")},
         start=start,
         frequency=torch.from_numpy((counts / max(counts.sum(), 1)).astype(np.float32)).to(device),
-        certificate=_certificate(start, order, augment_seed, data),
+        marks=_marks(start, data),
+        augment_seed=augment_seed,
         distances=None if distances is None else torch.from_numpy(distances).to(device),
     )
 
@@ -115,18 +125,11 @@ def _shared(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _certificate(
-    start: dict[str, Tensor], order: np.ndarray, augment_seed: int, data: Data
-) -> dict[str, str]:
-    """Return the proof of pairing: two cells with equal hashes had the same start, the same batches and the
-    same split.
-    """
-    # The order of batches and the seed of their augmentation decide together what every step sees.
-    batches = _bytes(order) + str(augment_seed).encode()
+def _marks(start: dict[str, Tensor], data: Data) -> dict[str, str]:
     split = b"".join(name.encode() + _bytes(data.split[name]) for name in sorted(data.split))
     return {
         "init": weights_hash(start),
-        "order": sha256(batches).hexdigest()[:16],
+        "order": "",  # its place; it depends on the length
         "split": sha256(split).hexdigest()[:16],
         "data": data.fingerprint,
     }

@@ -24,8 +24,15 @@ def learning_rate(recipe: Recipe, step: int, top: float) -> float:
     alone, never of a loss value.
 
     one_cycle: half a cosine from 1/25 of the rate up to it over the first 30 %, then half a cosine down to
-    1/10,000 of it. poly: rate * (1 - t)^0.9.
+    1/10,000 of it. poly: rate * (1 - t)^0.9. wsd: linear over the warm-up, then constant, then times
+    1 - sqrt(u), u going from 0 to 1 over the last fifth (Hägele et al. 2024), so that all lengths share the
+    rates of their first steps.
     """
+    if recipe.schedule == "wsd":
+        begin = recipe.decay_begins
+        if step < recipe.warmup:
+            return top * (step + 1) / recipe.warmup
+        return top if step < begin else top * (1 - math.sqrt((step - begin) / (recipe.steps - begin)))
     t = step / max(recipe.steps - 1, 1)  # 0 at the first step, 1 at the last
     if recipe.schedule == "constant":
         return top
@@ -39,14 +46,23 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019): ``tops`` are the cells' peak rates."""
 
     def __init__(self, stack: Stack, recipe: Recipe, tops: list[float]):
-        self.stack = stack
+        self.stack, self.tops = stack, tops
         # Per step and cell: what a weight is multiplied by, the size of the step (minus), and the root of the
         # bias correction, which is the same for all cells.
-        self.kept = _table(stack, recipe, tops, lambda step, rate: 1 - rate * recipe.weight_decay)
-        self.sizes = _table(stack, recipe, tops, lambda step, rate: rate / (1 - BETAS[0] ** (step + 1)) * -1)
+        self.kept, self.sizes = self._tables(recipe)
         self.roots = _table(stack, recipe, tops[:1], lambda step, rate: (1 - BETAS[1] ** (step + 1)) ** 0.5)
         self.mean, self.square = torch.zeros_like(stack.values), torch.zeros_like(stack.values)
         self.state = [self.mean, self.square]
+
+    def _tables(self, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        kept = _table(self.stack, recipe, self.tops, lambda step, rate: 1 - rate * recipe.weight_decay)
+        sizes = _table(self.stack, recipe, self.tops, lambda step, rate: -rate / (1 - BETAS[0] ** (step + 1)))
+        return kept, sizes
+
+    def follow(self, recipe: Recipe) -> None:
+        """Take the rates of another length of the same trunk, up to its last step."""
+        for table, rows in zip((self.kept, self.sizes), self._tables(recipe), strict=True):
+            table[: len(rows)].copy_(rows)
 
     def __call__(self, step: Tensor) -> None:
         """Change the weights by the stack's gradients; ``step`` is one index on the device."""
@@ -63,10 +79,18 @@ class SGD:
     """Stochastic gradient descent with weight decay in the gradient and Nesterov's momentum, if any."""
 
     def __init__(self, stack: Stack, recipe: Recipe, tops: list[float]):
-        self.stack, self.recipe = stack, recipe
-        self.sizes = _table(stack, recipe, tops, lambda step, rate: -rate)
+        self.stack, self.recipe, self.tops = stack, recipe, tops
+        self.sizes = self._table(recipe)
         self.mean = torch.zeros_like(stack.values)
         self.state = [self.mean]
+
+    def _table(self, recipe: Recipe) -> Tensor:
+        return _table(self.stack, recipe, self.tops, lambda step, rate: -rate)
+
+    def follow(self, recipe: Recipe) -> None:
+        """Take the rates of another length of the same trunk, up to its last step."""
+        rows = self._table(recipe)
+        self.sizes[: len(rows)].copy_(rows)
 
     def __call__(self, step: Tensor) -> None:
         """Change the weights by the stack's gradients; ``step`` is one index on the device."""

@@ -155,33 +155,37 @@ def validate(
     stack: Stack,
     jobs: list[Job],
     members: list[Block],
-    results: list[Trained],
+    lengths: dict[int, list[Trained]],
     step: int,
     targets: list[Tensor],
     gradients: list[Tensor],
 ) -> None:
     """Append one row of every signal to each cell's curves, and keep the weights that are best on validation.
 
-    ``targets`` and ``gradients``: each cell's masks, and its loss's gradient by the logits, of the batch just
-    trained on."""
-    recipe = jobs[0].cell.recipe
-    outputs = predict(stack, [block.held_out["val"] for block in members], recipe.batch)
-    for cell, (job, block, result) in enumerate(zip(jobs, members, results, strict=True)):
-        if result.error:  # its curves end where its loss raised
+    ``lengths``: steps of a length -> its results, one a cell, for all lengths that are validated at this
+    step. ``targets`` and ``gradients``: each cell's masks, and its loss's gradient by the logits, of the
+    batch just trained on."""
+    outputs = predict(stack, [block.held_out["val"] for block in members], jobs[0].cell.recipe.batch)
+    for cell, (job, block) in enumerate(zip(jobs, members, strict=True)):
+        results = {steps: row[cell] for steps, row in lengths.items()}
+        first = next(iter(results.values()))  # up to here all lengths are one training
+        if first.error:  # its curves end where its loss raised
             continue
         scores = outputs[cell].float()
-        if step == recipe.steps:  # scored at the end as well
-            result.predictions["val"] = scores.softmax(1).cpu().numpy()
+        if step in results:  # its last step: scored at the end as well
+            results[step].predictions["val"] = scores.softmax(1).cpu().numpy()
         row: dict[str, Any] = {"step": step}
-        row["train_loss"], row["grad_norm"] = result.train_loss[-1], result.grad_norm[-1]
+        row["train_loss"], row["grad_norm"] = first.train_loss[-1], first.grad_norm[-1]
         row["grad_fg_share"] = gradient_share(gradients[cell], targets[cell], job.data.ignore_index)
         if bool(torch.isfinite(scores).all()):
             row |= _on_validation(job, block, scores, step)
-            if row["val_dice"] > result.best[0]:
-                result.best = (row["val_dice"], step)
-                result.best_weights = stack.weights(cell)
-        for name in CURVES:
-            result.curves.setdefault(name, []).append(row.get(name, MISSING.get(name, math.nan)))
+        weights = None
+        for result in results.values():
+            if row.get("val_dice", -math.inf) > result.best[0]:
+                weights = weights or stack.weights(cell)
+                result.best, result.best_weights = (row["val_dice"], step), weights
+            for name in CURVES:
+                result.curves.setdefault(name, []).append(row.get(name, MISSING.get(name, math.nan)))
 
 
 def _on_validation(job: Job, block: Block, scores: Tensor, step: int) -> dict[str, Any]:

@@ -1,105 +1,253 @@
-"""Training a stack of cells from the identical start on the identical batches: a pure function from jobs to
-results.
+"""Training a stack of cells from the identical start on the identical batches: from jobs to results.
 
 No files, no printing, no global state. No weight is shared between the cells of a stack, so each gets exactly
 the gradient that it would have alone, and a cell that turns not-finite does not touch its neighbours.
+
+Cells that are equal but for their steps share a trunk: under the schedule wsd their trainings are the same up
+to where the decay of the shorter one begins. There the trunk is kept, the shorter one trained to its end and
+scored, and the trunk goes on as if nothing had been. On a CPU with one thread every number is the same with
+and without sharing, and after a training that went on from a kept state.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from lossbench.experiment.cells import Recipe
 from lossbench.networks.stack import Stack
 from lossbench.training import graphs
-from lossbench.training.blocks import Block, blocks_of, network_of
+from lossbench.training.blocks import blocks_of, network_of
 from lossbench.training.job import Job, Trained
 from lossbench.training.signals import predict, validate
 from lossbench.training.step import Step
 
 READ = 16  # steps between two looks at the losses on a device that must be waited for
 
-OnStep = Callable[[int, list[float]], None]
+# Called with the steps of the length that is trained, a step of it, and each cell's loss there.
+OnStep = Callable[[int, int, list[float]], None]
+State = dict[str, Any]
 
 
-def train(jobs: list[Job], *, on_step: OnStep | None = None, device: str = "cpu") -> list[Trained]:
-    """Train all jobs, which share a recipe, as one stack and return what each left.
+def train(
+    jobs: list[Job], *, on_step: Callable[[int, list[float]], None] | None = None, device: str = "cpu"
+) -> list[Trained]:
+    """Train all jobs as one stack and return what each left, in their order.
 
-    ``on_step(step, losses)`` is called for each step, on a card some steps later. A stacked recipe never runs
-    fewer than two groups, since a network of one group takes other kernels: with two or more, on the CPU with
-    one thread, a cell's numbers do not depend on its companions."""
-    if len({job.cell.recipe for job in jobs}) != 1:
-        raise ValueError("jobs that are trained together must share one recipe")
-    with graphs.own_stream(device):
-        return _train(jobs, on_step, device)
-
-
-def _train(jobs: list[Job], on_step: OnStep | None, device: str) -> list[Trained]:
-    began, cpu_began = time.perf_counter(), time.process_time()
-    real, recipe = len(jobs), jobs[0].cell.recipe
-    if recipe.stacked and real == 1:
-        jobs = jobs * 2  # the second is thrown away
-    blocks = blocks_of(jobs, device)
-    members = [blocks[job.cell.block] for job in jobs]
-    starts = [block.start for block in members]
-    stack = Stack(network_of(jobs[0]), starts, device, recipe.precision)
-    results = [Trained(block.certificate, stack=len(jobs)) for block in members]
-    step, checkpoints, read = Step(stack, jobs, blocks), validation_steps(recipe), 0
-
-    run = graphs.replay(step) or step
-    for done in range(1, recipe.steps + 1):
-        run(done - 1)
-        all_dead = len(step.dead) == len(jobs)
-        if done not in checkpoints and done % reading(device) and not all_dead:
-            continue
-        # Only now are losses read from the device; a cell may have died some steps ago.
-        _note(results, step, read, done)
-        if all(result.error for result in results):
-            break
-        if done in checkpoints:
-            validate(stack, jobs, members, results, done, step.targets, step.gradients)
-        if on_step:  # also for the steps since the last look
-            for row in range(read, done):
-                on_step(row + 1, [_loss_at(result, row) for result in results[:real]])
-        read = done
-        if len(step.dead) == len(jobs):
-            break
-
-    for cell, result in enumerate(results):
-        result.weights = stack.weights(cell)
-    _predict(stack, members, results, recipe)
-    for result in results[:real]:
-        result.seconds = (time.perf_counter() - began) / real
-        result.cpu_seconds = (time.process_time() - cpu_began) / real
-    return results[:real]
+    ``on_step(step, losses)`` is called for each step, on a card some steps later."""
+    training = Training(jobs, device, on_step and (lambda steps, step, losses: on_step(step, losses)))
+    left: dict[int, Trained] = {}
+    for finished in training.run():
+        left.update(finished)
+    return [left[place] for place in range(len(jobs))]
 
 
-def _predict(stack: Stack, members: list[Block], results: list[Trained], recipe: Recipe) -> None:
-    """Give each cell its probabilities on validation and test images with the last weights, and on test
-    images with the best.
-    """
+class Training:
+    """A stack of trunks on its way: ``run`` trains it, ``state`` says where it stands.
 
-    def keep(name: str, split: str) -> None:
-        images = [block.held_out[split] for block in members]
-        for result, logits in zip(results, predict(stack, images, recipe.batch), strict=True):
-            result.predictions[name] = logits.float().softmax(1).cpu().numpy()
+    ``jobs`` are a full cross of trunks and lengths; without the schedule wsd all have one length. A stack
+    that can be grouped never has fewer than two groups, since a network of one group takes other kernels:
+    with two or more, on the CPU with one thread, a cell's numbers do not depend on its companions."""
 
-    # The validation after the last step has kept these already, unless training ended early.
-    if not all("val" in result.predictions for result in results):
-        keep("val", "val")
-    keep("test", "test")
-    # Where the best weights are the last ones, nothing need be predicted again.
-    if all(result.best[1] == recipe.steps for result in results):
+    def __init__(self, jobs: list[Job], device: str = "cpu", on_step: OnStep | None = None):
+        self.jobs, self.device, self.on_step = jobs, device, on_step
+        self.lengths, self.places = _crossed(jobs)
+        self.real = len(self.places[self.lengths[0]])
+        longest = [jobs[place] for place in self.places[self.lengths[-1]]]
+        if longest[0].cell.recipe.stacked and self.real == 1:
+            longest = longest * 2
+        self.longest, recipe = longest, longest[0].cell.recipe
+        self.recipes = {steps: jobs[self.places[steps][0]].cell.recipe for steps in self.lengths}
+        self.blocks = blocks_of(longest, device)
+        self.members = [self.blocks[job.cell.block] for job in longest]
+        starts = [block.start for block in self.members]
+        self.stack = Stack(network_of(longest[0]), starts, device, recipe.precision)
+        self.step = Step(self.stack, longest, self.blocks)
+        self.results = {steps: self._blank(steps) for steps in self.lengths}
+        self.done = 0  # steps of the way that is walked: of the trunk, or of a length that leaves it
+        self.read = 0  # steps whose losses have been noted
+        self.kept: State | None = None  # the trunk, while a shorter length is trained to its end
+        self.spent = _Clock()
+
+    def _blank(self, steps: int) -> list[Trained]:
+        count = len(self.longest)
+        return [Trained(block.certificate(steps), stack=count) for block in self.members]
+
+    def run(
+        self, due: Callable[[], bool] = lambda: False, keep: Callable[[State], None] = lambda state: None
+    ) -> Iterator[dict[int, Trained]]:
+        """Train, and yield what each length left when it ends: the place of a job among ``jobs`` -> result.
+
+        Wherever ``due()`` says so, ``keep`` gets the state from which a later run goes on."""
+        with graphs.own_stream(self.device):
+            run = graphs.replay(self.step) or self.step
+            for steps in self.lengths:
+                if self.results[steps] is None:  # was yielded before the state was kept
+                    continue
+                ahead = [length for length in self.lengths if length >= steps]
+                fork = self.recipes[steps].decay_begins if len(ahead) > 1 else steps
+                if self.kept is None:
+                    self._walk(run, fork, ahead, due, keep)
+                    if len(ahead) > 1:
+                        self.kept = self._place()
+                self.step.update.follow(self.recipes[steps])
+                self._walk(run, steps, [steps], due, keep)
+                yield self._finished(steps)
+                self.results[steps] = None
+                if self.kept is not None:
+                    self._return(self.kept)
+                    self.kept = None
+                    self.step.update.follow(self.recipes[self.lengths[-1]])
+
+    def _walk(self, run: Callable, until: int, lengths: list[int], due: Callable, keep: Callable) -> None:
+        """Train up to a step; what is seen on the way counts for all these lengths."""
+        results = {steps: self.results[steps] for steps in lengths}
+        looks = {steps: validation_steps(self.recipes[steps]) for steps in lengths}
+        while self.done < until and not self._all_dead():
+            run(self.done)
+            self.done += 1
+            done = self.done
+            seen = {steps: results[steps] for steps in lengths if done in looks[steps]}
+            if not seen and done % reading(self.device) and done < until and not self._all_dead():
+                continue
+            for row in results.values():
+                _note(row, self.step, self.read, done)
+            # A cell whose loss raised is out; where all are, there is nothing to look at.
+            if seen and not all(result.error for result in results[lengths[0]]):
+                targets, gradients = self.step.targets, self.step.gradients
+                validate(self.stack, self.longest, self.members, seen, done, targets, gradients)
+            self._tell(lengths[0], done)
+            self.read = done
+            if due():
+                keep(self.state())
+
+    def _all_dead(self) -> bool:
+        return len(self.step.dead) == len(self.longest)
+
+    def _tell(self, steps: int, done: int) -> None:
+        if self.on_step is None:
+            return
+        results = self.results[steps][: self.real]
+        for row in range(self.read, done):
+            self.on_step(steps, row + 1, [_loss_at(result, row) for result in results])
+
+    def _finished(self, steps: int) -> dict[int, Trained]:
+        """Predict with the last weights of a length, and with its best; return its results."""
+        results, recipe = self.results[steps], self.recipes[steps]
+        for cell, result in enumerate(results):
+            result.weights = self.stack.weights(cell)
+
+        def hold(name: str, split: str) -> None:
+            images = [block.held_out[split] for block in self.members]
+            for result, logits in zip(results, predict(self.stack, images, recipe.batch), strict=True):
+                result.predictions[name] = logits.float().softmax(1).cpu().numpy()
+
+        if not all("val" in result.predictions for result in results):
+            hold("val", "val")  # else the validation after the last step has kept them
+        hold("test", "test")
+        if all(result.best[1] == steps for result in results):
+            for result in results:
+                result.predictions["test_best"] = result.predictions["test"]
+        else:
+            self.stack.load([result.best_weights or result.weights for result in results])
+            hold("test_best", "test")
+        seconds, cpu_seconds = self.spent.lap()
         for result in results:
-            result.predictions["test_best"] = result.predictions["test"]
+            result.seconds, result.cpu_seconds = seconds / self.real, cpu_seconds / self.real
+        return dict(zip(self.places[steps], results, strict=False))
+
+    # Where it stands
+
+    def _place(self) -> State:
+        """Return a copy of all that steps change and later steps read."""
+        return {
+            "done": self.done,
+            "tensors": [value.clone() for value in self.step.state],
+            "dead": sorted(self.step.dead),
+            "errors": dict(self.step.errors),
+        }
+
+    def _return(self, place: State) -> None:
+        self.done = self.read = place["done"]
+        for value, old in zip(self.step.state, place["tensors"], strict=True):
+            value.copy_(old)
+        self.step.dead = set(place["dead"])
+        self.step.errors = dict(place["errors"])
+
+    def state(self) -> State:
+        """Return where the training stands, in tensors and plain values; ``go_on`` takes it in another
+        process.
+        """
+        results = {
+            steps: None if row is None else [_plain(result) for result in row]
+            for steps, row in self.results.items()
+        }
+        return {"here": self._place(), "trunk": self.kept, "results": results, "spent": self.spent.so_far()}
+
+    def go_on(self, state: State) -> None:
+        """Stand where the state says, if it is one of this stack; ValueError if not."""
+        shapes = [value.shape for value in self.step.state]
+        if [value.shape for value in state["here"]["tensors"]] != shapes:
+            raise ValueError("a state of another stack")
+        for steps in self.lengths:
+            rows = state["results"].get(steps, [])
+            self.results[steps] = None if rows is None else [Trained(**facts) for facts in rows]
+        self._return(state["here"])
+        self.kept = state["trunk"]
+        self.spent = _Clock(*state["spent"])
+
+
+def _crossed(jobs: list[Job]) -> tuple[list[int], dict[int, list[int]]]:
+    """Return the lengths, ascending, and for each the places of its jobs, trunk by trunk in one order."""
+    lengths = sorted({job.cell.recipe.steps for job in jobs})
+    places = {steps: [] for steps in lengths}
+    if len(lengths) == 1:
+        places[lengths[0]] = list(range(len(jobs)))
     else:
-        stack.load([result.best_weights or result.weights for result in results])
-        keep("test_best", "test")
+        trunks = {(job.cell.trunk, job.cell.recipe.steps): place for place, job in enumerate(jobs)}
+        names = list(dict.fromkeys(name for name, _ in trunks))
+        if len(trunks) != len(jobs) or len(names) * len(lengths) != len(jobs):
+            raise ValueError("jobs must share one recipe but for its steps, as a full cross of trunks and lengths")
+        for steps in lengths:
+            places[steps] = [trunks[name, steps] for name in names]
+    for row in places.values():
+        if len({jobs[place].cell.recipe for place in row}) != 1:
+            raise ValueError("jobs that are trained together must share one recipe")
+    return lengths, places
 
 
-def validation_steps(recipe: Recipe) -> set[int]:
+def _plain(result: Trained) -> dict[str, Any]:
+    """Return a result without what is made at the end, copied where training goes on writing."""
+    facts = {name: value for name, value in vars(result).items() if name != "predictions"}
+    copied = {name: list(facts[name]) for name in ("train_loss", "grad_norm")}
+    return {**facts, **copied, "curves": {name: list(values) for name, values in result.curves.items()}}
+
+
+@dataclass
+class _Clock:
+    """Seconds of the wall and of the CPU since the last lap, those of an earlier process included."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began = time.perf_counter(), time.process_time()
+
+    def so_far(self) -> tuple[float, float]:
+        """Return both, without starting anew."""
+        wall, cpu = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
+        return self.seconds + wall, self.cpu_seconds + cpu
+
+    def lap(self) -> tuple[float, float]:
+        """Return both, and start anew."""
+        spent = self.so_far()
+        self.__init__()
+        return spent
+
+
+def validation_steps(recipe: Any) -> set[int]:
     """Return the steps after which all cells are validated: evenly spaced, the last step among them."""
     return {math.ceil(recipe.steps * (i + 1) / recipe.validations) for i in range(recipe.validations)}
 

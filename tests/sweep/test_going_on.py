@@ -1,0 +1,89 @@
+"""A sweep that is interrupted goes on from kept states, and its records are those of an undisturbed one."""
+
+import json
+
+import pytest
+
+from lossbench.engine.tasks import EngineOptions
+from lossbench.experiment.reading import read_experiment
+from lossbench.store.store import Store
+from lossbench.sweep import plan as plans
+from lossbench.sweep import run, work
+
+TEXT = """
+name = "lengths"
+seeds = 1
+lengths = [10, 20, 40]
+losses = ["ce", "dice", "ce_to_dice"]
+datasets = ["scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"]
+[recipe]
+batch = 4
+widths = [4, 8]
+validations = 2
+schedule = "wsd"
+warmup = 3
+"""
+LATE = ("cost", "provenance")  # what a record says of how it was made, and not of the result
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    file = tmp_path / "lengths.toml"
+    file.write_text(TEXT)
+    return read_experiment(file)
+
+
+def sweep(experiment, folder):
+    run.open_results(folder, print)
+    planned = plans.plan(experiment, folder)
+    return run.run(planned, planned.missing, folder, EngineOptions(serial=True), provenance=FACTS)
+
+
+FACTS = {
+    "commit": None, "dirty": False, "diff": None, "version": "0", "packages": {}, "hardware": {},
+    "python": "3", "platform": "x", "command": "sweep",
+}  # fmt: skip
+
+
+def results_of(folder):
+    records = list(Store(folder).records())
+    return [{key: value for key, value in record.items() if key not in LATE} for record in records]
+
+
+def test_the_plan_counts_shared_steps_once_and_says_which_cells_share_none(experiment, tmp_path):
+    planned = plans.plan(experiment, tmp_path / "r")
+    added = {(c.loss.text, c.recipe.steps): planned.added_steps(c) for c in planned.cells}
+    assert [added["ce", steps] for steps in (10, 20, 40)] == [10, 20 - 8, 40 - 16]
+    assert [added["ce_to_dice", steps] for steps in (10, 20, 40)] == [10, 20, 40]
+    assert list(planned.alone().values()) == [3]
+    assert "progress of training" in next(iter(planned.alone()))
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
+    experiment, tmp_path, monkeypatch
+):
+    sweep(experiment, tmp_path / "whole")
+    whole = results_of(tmp_path / "whole")
+    assert len(whole) == 9 and not (tmp_path / "whole" / "states").exists()
+
+    monkeypatch.setattr(work, "EVERY", 0.0)  # a state after each step
+    steps = []
+
+    def stopped(kind, **facts):
+        if kind == "step":
+            steps.append((facts["cell"], facts["step"]))
+            if len(steps) == stop:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "emit", stopped)
+    stop, folder = 45, tmp_path / "broken"
+    assert sweep(experiment, folder)[0].interrupted
+    assert list((folder / "states").iterdir())
+    first = len(steps)
+    stop = -1
+    sweep(experiment, folder)
+    assert json.dumps(results_of(folder)) == json.dumps(whole)
+    assert not (folder / "states").exists()
+    # ce and dice walk 46 steps each, ce_to_dice 70; the state after the step that was stopped is missing.
+    walked = 2 * 46 + 70
+    assert first + len(steps[first:]) <= walked + 2 * 2
