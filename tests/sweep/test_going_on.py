@@ -66,7 +66,8 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
     whole = results_of(tmp_path / "whole")
     assert len(whole) == 9 and not (tmp_path / "whole" / "states").exists()
 
-    monkeypatch.setattr(work, "EVERY", 0.0)  # a state after each step
+    monkeypatch.setattr(work, "EVERY", 0.0)
+    monkeypatch.setattr(work, "RARELY", 0.0)  # a state after each step
     steps = []
 
     def stopped(kind, **facts):

@@ -102,8 +102,8 @@ def _check_lengths(lengths: tuple[int, ...], longest: Recipe) -> None:
         )
     if len(lengths) > 1 and longest.schedule != "wsd":
         raise UserError(
-            f"lengths {list(lengths)} need schedule = \"wsd\", under which they share their first steps; "
-            f"the recipe says \"{longest.schedule}\""
+            f'lengths {list(lengths)} need schedule = "wsd", under which they share their first steps; '
+            f'the recipe says "{longest.schedule}"'
         )
 
 

@@ -41,11 +41,14 @@ def tasks(
     """
     size = options.stack or work.HANDED
     groups: dict[tuple, list[list[Cell]]] = defaultdict(list)
+    stacks: list[list[list[Cell]]] = []
     for lengths, trunks in work.alike(cells).items():
         for trunk in trunks:
+            if any(planned.states[cell.key].status == "failed" for cell in trunk):
+                stacks.append([trunk])  # alone this time: it takes no companions with it, and says who fails
+                continue
             shared = trunk[0].bundle if size <= STACK else trunk[0].kind
             groups[shared, lengths].append(trunk)
-    stacks: list[list[list[Cell]]] = []
     lone: dict[tuple, list[list[Cell]]] = defaultdict(list)
     for (_, lengths), group in groups.items():
         first = group[0][0]

@@ -36,7 +36,9 @@ WORTH = 0.95  # a stack of twice the cells must bring a cell's step down to this
 # Steps that are timed: single ones where each is reported, else bursts between two reports.
 STEPS, BURSTS = 8, 4
 
-EVERY = 20.0  # seconds between two states that are kept of a training
+# Seconds between two states that are kept of a training; more where writing one would take more than a
+# fiftieth of the time.
+EVERY, RARELY = 20.0, 50
 
 KEPT = 4  # data sets that a worker keeps open
 
@@ -83,17 +85,19 @@ def run_stack(task: dict) -> dict:
     return {"outcomes": outcomes, "busy": busy}
 
 
-def alike(cells: Iterable[Cell]) -> dict[tuple[int, ...], list[list[Cell]]]:
-    """Return the trunks of these cells, each with its cells by length, sorted by which lengths they have.
+def alike(cells: Iterable[Cell]) -> dict[tuple, list[list[Cell]]]:
+    """Return the trunks of these cells, each with its cells by length, sorted into those that can be one
+    stack.
 
-    Only trunks with the same lengths can be one stack."""
+    These have the same lengths, and share them or not: so what is left of a stack is the same stack."""
     trunks: dict[str, list[Cell]] = {}
     for cell in cells:
         trunks.setdefault(cell.trunk, []).append(cell)
-    groups: dict[tuple[int, ...], list[list[Cell]]] = {}
+    groups: dict[tuple, list[list[Cell]]] = {}
     for trunk in trunks.values():
         trunk.sort(key=lambda cell: cell.recipe.steps)
-        groups.setdefault(tuple(cell.recipe.steps for cell in trunk), []).append(trunk)
+        kind = bool(trunk[0].alone), *(cell.recipe.steps for cell in trunk)
+        groups.setdefault(kind, []).append(trunk)
     return groups
 
 
@@ -153,8 +157,7 @@ class _Kept:
         self.cost = 0.0  # seconds that writing takes
 
     def due(self) -> bool:
-        # Rarely enough that writing takes at most a fiftieth of the time.
-        return time.monotonic() - self.last >= max(EVERY, 50 * self.cost)
+        return time.monotonic() - self.last >= max(EVERY, RARELY * self.cost)
 
     def keep(self, state: dict) -> None:
         """Write the state of a training."""

@@ -209,7 +209,9 @@ def _crossed(jobs: list[Job]) -> tuple[list[int], dict[int, list[int]]]:
         trunks = {(job.cell.trunk, job.cell.recipe.steps): place for place, job in enumerate(jobs)}
         names = list(dict.fromkeys(name for name, _ in trunks))
         if len(trunks) != len(jobs) or len(names) * len(lengths) != len(jobs):
-            raise ValueError("jobs must share one recipe but for its steps, as a full cross of trunks and lengths")
+            raise ValueError(
+                "jobs must share one recipe but for its steps, as a full cross of trunks and lengths"
+            )
         for steps in lengths:
             places[steps] = [trunks[name, steps] for name in names]
     for row in places.values():
