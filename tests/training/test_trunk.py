@@ -107,6 +107,19 @@ def test_a_training_goes_on_from_the_state_of_any_step_bit_for_bit(alone):
             assert_same(result, alone[place])
 
 
+def test_where_a_length_has_been_recorded_since_the_state_was_kept_only_the_trunk_goes_on(alone):
+    states = []
+    for _ in Training(cross()).run(lambda: True, states.append):
+        break
+    decaying = Training(cross(lengths=(20, 40)))  # the state is of the last step of length 10
+    decaying.go_on(states[-1])
+    left = {}
+    for finished in decaying.run():
+        left.update(finished)
+    for place, result in left.items():
+        assert_same(result, alone[2 + place])
+
+
 def test_a_state_of_another_stack_is_refused():
     with pytest.raises(ValueError, match="another stack"):
         Training(cross(("ce",))).go_on(Training(cross(("ce", "dice", "focal"))).state())

@@ -91,7 +91,7 @@ class Training:
                 if self.kept is None:
                     self._walk(run, fork, ahead, due, keep)
                     if len(ahead) > 1:
-                        self.kept = self._place()
+                        self.kept = {**self._place(), "leaves": steps}
                 self.step.update.follow(self.recipes[steps])
                 self._walk(run, steps, [steps], due, keep)
                 yield self._finished(steps)
@@ -196,6 +196,10 @@ class Training:
             self.results[steps] = None if rows is None else [Trained(**facts) for facts in rows]
         self._return(state["here"])
         self.kept = state["trunk"]
+        if self.kept and self.kept["leaves"] not in self.lengths:
+            # The length that was on its way to its end has been recorded since: only the trunk is left.
+            self._return(self.kept)
+            self.kept = None
         self.spent = _Clock(*state["spent"])
 
 
