@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 def test_every_score_of_the_summary_is_in_the_list_and_nothing_else():
     masks = np.eye(8, dtype=np.uint8)[None]
-    _, summary = score_images(np.stack([1.0 - masks, masks], axis=1), masks)
+    summary = score_images(np.stack([1.0 - masks, masks], axis=1), masks).summary
     assert {name.partition("@")[0] for name in summary} == {
         c.name for c in (*columns.SCORES, *columns.COUNTS)
     }
@@ -31,7 +31,7 @@ def test_the_documentation_holds_the_columns_as_they_are_in_the_code(part):
 
 
 def test_names_and_titles_are_unique_and_a_direction_is_one_of_the_words():
-    listed = [*columns.SCORES, *columns.COUNTS, *columns.COURSE]
+    listed = [*columns.SCORES, *columns.ON_REQUEST, *columns.COUNTS, *columns.COURSE]
     assert len(columns.COLUMNS) == len(listed) == len({c.title for c in listed})
     assert {c.direction for c in listed} == {"higher", "lower", "near 0", "near 1", "none"}
 

@@ -7,14 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossbench.metrics import reliability
-from lossbench.metrics.calibration import BINS, calibration, reliability_rows, tally
+from lossbench.metrics.calibration import BINS, reliability_rows, scores, tally
 
 
 def binary(p):
     """(N, 2, *S) probabilities from those of the foreground."""
     p = np.asarray(p, dtype=np.float32)
     return np.stack([1 - p, p], axis=1)
+
+
+def calibration(prob, masks, **options):
+    return scores([tally(prob, masks, **options)], [str(c) for c in range(prob.shape[1])])
+
+
+def reliability(prob, masks):
+    return reliability_rows([tally(prob, masks)], [str(c) for c in range(prob.shape[1])])
 
 
 def noisy_scene(rng, shape=(4, 3, 16, 16)):
@@ -121,16 +128,22 @@ def test_void_pixels_count_for_nothing():
 
 def test_tallies_of_two_stacks_add_up_to_that_of_both():
     prob, masks = noisy_scene(np.random.default_rng(5))
-    both, parts = tally(prob, masks), tally(prob[:1], masks[:1]) + tally(prob[1:], masks[1:])
-    for a, b in zip(*(reliability_rows(t, ("0", "1", "2")) for t in (both, parts)), strict=True):
-        assert [a[k] for k in ("n", "probability")] == pytest.approx(
-            [b[k] for k in ("n", "probability")], nan_ok=True
-        )
+    parts = [tally(prob[:1], masks[:1]), tally(prob[1:], masks[1:])]
+    assert scores(parts, "abc") == pytest.approx(scores([tally(prob, masks)], "abc"))
+
+
+def test_each_class_has_its_own_calibration_error_and_the_mean_is_theirs():
+    prob, masks = noisy_scene(np.random.default_rng(7))
+    got = calibration(prob, masks)
+    for c in (1, 2):
+        assert got[f"ece:{c}"] == pytest.approx(direct_ece(prob[:, c].astype(float), masks == c), rel=1e-5)
+    for name in ("ece", "ece_fg", "ece_adaptive"):
+        assert got[name] == pytest.approx((got[f"{name}:1"] + got[f"{name}:2"]) / 2)
 
 
 def test_reliability_rows_name_their_bins_and_count_every_pixel():
     prob, masks = noisy_scene(np.random.default_rng(6))
-    rows = reliability(prob, masks, classes=("bg", "a", "b"))
+    rows = reliability_rows([tally(prob, masks)], ("bg", "a", "b"))
     assert {(r["class"], r["region"]) for r in rows} == {(c, g) for c in "ab" for g in ("all", "fg")}
     assert all(len([r for r in rows if (r["class"], r["region"]) == (c, "all")]) == BINS for c in "ab")
     assert sum(r["n"] for r in rows if (r["class"], r["region"]) == ("a", "all")) == masks.size

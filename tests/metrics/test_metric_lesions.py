@@ -39,7 +39,9 @@ def test_objects_of_neighbouring_images_never_join():
     stack = np.ones((3, 2, 2), bool)
     found = components(stack)
     assert found.size.tolist() == [4, 4, 4]
-    assert found.image.tolist() == [0, 1, 2]
+    assert found.per_image().tolist() == [1, 1, 1]
+    stack[1] = picture("..", "..")
+    assert components(stack).per_image().tolist() == [1, 0, 1]
 
 
 def test_volumes_are_labelled_with_their_corners_too():
@@ -91,6 +93,12 @@ def slow_match(pred, true):
         len(trues), len(preds)
     )
     return table, preds, trues
+
+
+@settings(max_examples=60, deadline=None)
+@given(np_arrays(bool, (3, 5, 6), elements=st.booleans(), fill=st.just(False)))
+def test_objects_are_numbered_from_image_to_image(stack):
+    assert components(stack).per_image().tolist() == [len(components(m[None]).size) for m in stack]
 
 
 @settings(max_examples=60, deadline=None)

@@ -66,7 +66,9 @@ def test_sizes_per_image_and_over_the_split_by_hand():
 
 
 def test_a_class_that_no_image_holds_has_no_size_ratio():
-    assert all(np.isnan(v) for v in size_aggregate([3, 0], [0, 0]).values())
+    split = size_aggregate([3, 0], [0, 0])
+    assert {v for k, v in split.items() if k.startswith("n_")} == {0}
+    assert all(np.isnan(v) for k, v in split.items() if not k.startswith("n_"))
 
 
 @given(st.floats(0, 1e4), st.floats(0, 1e4))

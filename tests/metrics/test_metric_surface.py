@@ -23,7 +23,7 @@ from metric_shapes import (
 )
 
 from lossbench.metrics import surface
-from lossbench.metrics.surface import BAND, DISTANCES, SURFACE, ball, cross, surface_scores
+from lossbench.metrics.surface import BAND, USUAL, Wanted, ball, edge, rim, surface_scores
 
 CASES = [
     ((24, 31), (1.0, 1.0)),
@@ -51,7 +51,7 @@ def mask(*rows):
 def test_two_single_pixels_are_as_far_apart_as_pythagoras_says():
     a, b = mask("#....", ".....", ".....", "....."), mask(".....", ".....", ".....", "....#")
     got = scores(a, b)
-    assert [got[k] for k in DISTANCES] == [5.0] * 4
+    assert [got[k] for k in USUAL.distances] == [5.0] * 4
     assert (got["nsd_1"], got["nsd_2"], got["boundary_iou"]) == (0, 0, 0)
     assert scores(a, b, (1.0, 0.5))["hd"] == pytest.approx(np.sqrt(9 + 4))
 
@@ -125,15 +125,32 @@ def test_monai_gives_the_same_numbers_on_random_masks(shape, spacing):
         )
 
 
+@pytest.mark.parametrize("reach", [0, 1, 50])
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
-def test_the_three_ways_to_the_nearest_border_pixel_agree(monkeypatch, shape, spacing):
+def test_the_ways_to_the_nearest_border_pixel_agree(monkeypatch, shape, spacing, reach):
     pred, true = random_pair(np.random.default_rng(2), shape)
+    pred[..., 0], true[..., -1] = False, False
+    pred[(0,) * len(shape)] = True  # a distant speck
     direct = scores(pred, true, spacing)
     monkeypatch.setattr(surface, "_ALL_PAIRS", 0)
-    monkeypatch.setattr(surface, "_MAP_PIXELS_PER_POINT", {})
+    monkeypatch.setattr(surface, "_ROWS", {1: reach, 2: min(reach, 9)})
     assert scores(pred, true, spacing) == pytest.approx(direct)
-    monkeypatch.setattr(surface, "_MAP_PIXELS_PER_POINT", {2: 10**6, 3: 10**6})
-    assert scores(pred, true, spacing) == pytest.approx(direct)
+
+
+def test_more_percentiles_and_tolerances_by_hand():
+    # Prediction to truth: 0 0; truth to prediction: 0 0 1 2.
+    got = surface_scores(
+        mask("##..")[None], mask("####")[None], (1.0, 1.0), np.array([9.0]), Wanted((50, 100), (0, 1.5))
+    )
+    assert {name: values[0] for name, values in got.items() if name != "boundary_iou"} == {
+        "hd": 2,
+        "hd50": 0.5,
+        "hd100": 2,
+        "assd": 0.5,
+        "masd": 0.375,
+        "nsd_0": 4 / 6,
+        "nsd_1.5": 5 / 6,
+    }
 
 
 @pytest.mark.parametrize("worst", [40.0, 150.0, 400.0])
@@ -153,14 +170,14 @@ def test_a_stack_scores_each_image_as_if_it_were_alone():
     together = surface_scores(preds, trues, (1.0, 2.0), np.full(5, 40.0))
     for n in range(5):
         alone = scores(preds[n], trues[n], (1.0, 2.0), worst=40.0)
-        assert {k: together[k][n] for k in SURFACE} == pytest.approx(alone, nan_ok=True)
+        assert {k: together[k][n] for k in USUAL.names} == pytest.approx(alone, nan_ok=True)
 
 
 def test_a_missed_object_gets_the_worst_values_and_an_empty_truth_gets_none():
     empty, full = np.zeros((6, 8), bool), ellipsoid((6, 8), (3, 4), (2, 2))
     missed = scores(empty, full)
-    assert {missed[k] for k in DISTANCES} == {10.0}
-    assert {missed[k] for k in SURFACE if k not in DISTANCES} == {0.0}
+    assert {missed[k] for k in USUAL.distances} == {10.0}
+    assert {missed[k] for k in USUAL.names if k not in USUAL.distances} == {0.0}
     assert all(np.isnan(v) for v in scores(full, empty).values())
     assert all(np.isnan(v) for v in scores(empty, empty).values())
 
@@ -176,13 +193,18 @@ def pixels_of(rows):
 
 
 def test_a_ball_holds_the_pixels_within_its_radius_in_units_of_the_spacing():
-    assert (
-        pixels_of(ball(1.0, (1.0, 1.0))) == [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)] == pixels_of(cross(2))
-    )
+    cross = [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)]
+    assert pixels_of(ball(1.0, (1.0, 1.0))) == cross
     assert len(pixels_of(ball(2.0, (1.0, 1.0)))) == 13
     assert pixels_of(ball(1.0, (3.0, 0.5))) == [(0, x) for x in range(-2, 3)]
     assert len(pixels_of(ball(0.3, (0.1, 0.1)))) == 29, "3 x 0.1 lies within 0.3 in spite of rounding"
-    assert pixels_of(ball(1.0, (1.0, 1.0, 1.0))) == pixels_of(cross(3))
+    assert len(pixels_of(ball(1.0, (1.0, 1.0, 1.0)))) == 7
+
+
+@pytest.mark.parametrize("shape", [(9,), (7, 9), (5, 6, 7)])
+def test_the_border_is_the_rim_of_one_pixel(shape):
+    mask = np.random.default_rng(0).random((3, *shape)) < 0.8
+    assert (edge(mask) == rim(mask, 1.0, (1.0,) * len(shape))).all()
 
 
 masks_2d = np_arrays(bool, (7, 9), elements=st.booleans()).filter(np.any)
@@ -204,7 +226,7 @@ def test_scores_are_symmetric_bounded_and_ordered(a, b, spacing):
 @given(masks_2d)
 def test_a_mask_is_at_no_distance_from_itself(a):
     got = scores(a, a)
-    assert [got[k] for k in DISTANCES] == [0] * 4
+    assert [got[k] for k in USUAL.distances] == [0] * 4
     assert (got["nsd_1"], got["nsd_2"], got["boundary_iou"]) == (1, 1, 1)
 
 
@@ -222,5 +244,7 @@ def test_flips_transposition_and_empty_margins_change_nothing(a, b, top, left):
 @given(masks_2d, masks_2d, st.sampled_from([0.25, 2.0, 3.0]))
 def test_distances_scale_with_the_spacing(a, b, factor):
     got, scaled = scores(a, b), scores(a, b, (factor, factor))
-    assert {k: scaled[k] for k in DISTANCES} == pytest.approx({k: factor * got[k] for k in DISTANCES})
+    assert {k: scaled[k] for k in USUAL.distances} == pytest.approx(
+        {k: factor * got[k] for k in USUAL.distances}
+    )
     assert scaled["boundary_iou"] == pytest.approx(got["boundary_iou"])

@@ -94,11 +94,6 @@ def test_labels_at_a_threshold_keep_the_likeliest_foreground_class():
     )
 
 
-def test_each_image_may_have_its_own_threshold():
-    prob = binary(np.full((2, 2, 2), 0.4))
-    assert labels_at(prob, np.array([0.3, 0.5])).reshape(2, -1).any(axis=1).tolist() == [True, False]
-
-
 def test_the_best_cut_of_a_posterior_by_hand():
     # D_1 = 1.8/2.7, D_2 = 2.6/3.7, D_3 = 3.4/4.7: all three pixels, although cross-entropy keeps only the
     # first.
@@ -148,3 +143,27 @@ def test_a_posterior_without_foreground_predicts_none():
 def test_an_unknown_way_of_pooling_is_named():
     with pytest.raises(ValueError, match="'image' or 'batch'"):
         bayes_dice(binary(np.zeros((1, 3, 3))), over="class")
+
+
+def test_images_without_the_class_choose_too_when_they_count_by_hand():
+    # One object at 0.3; three empty images with a stray 0.4: the object is found below 0.3 only, and above
+    # 0.4 all is silent.
+    masks, p = np.zeros((4, 2, 2), np.uint8), np.zeros((4, 2, 2))
+    masks[0], p[0] = 1, 0.3
+    p[1:, 0, 0] = 0.4
+    tau, curve = choose_threshold(binary(p), masks)
+    assert (tau, curve[28], curve[40]) == (0.29, 1, 0)
+    tau, curve = choose_threshold(binary(p), masks, by="dice_all")
+    assert (tau, curve[28], curve[40]) == (0.5, 1 / 4, 3 / 4)
+    with pytest.raises(ValueError, match="'dice' or 'dice_all'"):
+        choose_threshold(binary(p), masks, by="iou")
+
+
+def test_images_of_unequal_sizes_choose_one_threshold():
+    rng = np.random.default_rng(1)
+    masks = (rng.random((3, 8, 8)) < 0.3).astype(np.uint8)
+    masks[:, 6:, 7:] = 255
+    prob = binary(np.clip(0.3 * (masks == 1) + 0.6 * rng.random(masks.shape), 0, 1))
+    whole = choose_threshold(prob, masks, by="dice_all", ignore_index=255)
+    single = choose_threshold(iter(prob), iter(masks), by="dice_all", ignore_index=255)
+    assert whole[0] == single[0] and whole[1] == pytest.approx(single[1])

@@ -20,6 +20,9 @@ METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard
 BOARD = (
     "dice@0.5",
     "dice@val",
+    "dice_all@0.5",
+    "dice_pooled@0.5",
+    "false_alarms@0.5",
     "iou@0.5",
     "nsd_1@0.5",
     "hd95@0.5",

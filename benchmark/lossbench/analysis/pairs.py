@@ -19,6 +19,7 @@ from lossbench.analysis import resampling, stats
 from lossbench.analysis.claims import loss as loss_name
 from lossbench.analysis.selection import FOREGROUND, Names, arm, numbers
 from lossbench.analysis.selection import select_loss as select_loss  # the modules that pair take it from here
+from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError, nearest
 
 CERTIFICATE = ("init_hash", "order_hash", "split_hash")
@@ -69,7 +70,8 @@ def value_of(cells: pd.DataFrame, value: Value, absolute: bool = False) -> pd.Se
     """Return a column, or a weighted sum of columns such as {"dice@val": 1, "dice@0.5": -0.2}; ``absolute``
     takes |.| of it.
     """
-    parts = {value: 1.0} if isinstance(value, str) else dict(value)
+    given = {value: 1.0} if isinstance(value, str) else value
+    parts = {spelled(column, cells.columns): weight for column, weight in given.items()}
     for column in parts:
         if column not in cells.columns:
             raise UserError(f"the table 'cells' has no column '{column}'{nearest(column, cells.columns)}")

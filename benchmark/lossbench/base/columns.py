@@ -7,7 +7,7 @@ A column is a name and, where it depends on a mask, the arm that made the mask: 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 HIGHER, LOWER, NONE = "higher", "lower", "none"
@@ -46,6 +46,13 @@ def _sizes(kind: str, title: str, what: str) -> tuple[Column, ...]:
             f"size_ratio_{kind}", f"{title} ratio", f"sum of {what} / sum of true pixels", "near 1", PLAIN
         ),
         Column(
+            f"size_clipped_{kind}",
+            f"{title} ratio, at most 4",
+            f"size_ratio_{kind} cut at 4",
+            "near 1",
+            PLAIN,
+        ),
+        Column(
             f"log_size_ratio_{kind}", log, f"ln of size_ratio_{kind}, floor half a pixel", "near 0", FACTOR
         ),
         Column(
@@ -61,10 +68,22 @@ def _sizes(kind: str, title: str, what: str) -> tuple[Column, ...]:
 
 SCORES = (
     Column("dice", "Dice", "2 TP / (2 TP + FP + FN) per image that holds the class; 0 for a miss"),
+    Column(
+        "dice_all", "Dice, all images", "the same; an image without the class: 1 if nothing is marked, else 0"
+    ),
+    Column("dice_pooled", "Pooled Dice", "Dice of the pixel counts summed over all images"),
+    Column("false_alarms", "False alarms", "share of images without the class where it is marked", *_SHARE),
+    Column(
+        "fp_area",
+        "False alarm area",
+        "mean marked share of the pixels of images without the class",
+        LOWER,
+        PLAIN,
+        "share of pixels",
+    ),
     Column("iou", "IoU", "TP / (TP + FP + FN) per image that holds the class; 0 for a miss"),
     Column("precision", "Precision", "TP / (TP + FP) per image that holds the class; 0 for a miss"),
     Column("recall", "Recall", "TP / (TP + FN) per image that holds the class"),
-    Column("dice_pooled", "Pooled Dice", "Dice of the pixel counts summed over all images"),
     Column("iou_pooled", "Pooled IoU", "IoU of the pixel counts summed over all images"),
     Column("precision_pooled", "Pooled precision", "precision of the pixel counts summed over all images"),
     Column("recall_pooled", "Pooled recall", "recall of the pixel counts summed over all images"),
@@ -86,15 +105,6 @@ SCORES = (
     *_sizes("soft", "Soft size", "probabilities"),
     Column(
         "missed", "Missed images", "share of images with the class where none of it is predicted", *_SHARE
-    ),
-    Column("fp_rate", "False alarms", "share of images without the class where it is predicted", *_SHARE),
-    Column(
-        "fp_area",
-        "False alarm area",
-        "mean predicted share of the pixels of images without the class",
-        LOWER,
-        PLAIN,
-        "share of pixels",
     ),
     Column("lesion_precision", "Object precision", "share of predicted components that touch a true one"),
     Column("lesion_recall", "Object recall", "share of true components that are touched"),
@@ -125,11 +135,24 @@ SCORES = (
 )
 """What a prediction is worth: the scores of `cells`, and of `evaluate`."""
 
+ON_REQUEST = (
+    Column("cldice", "clDice", "harmonic mean of the shares of each skeleton that lie in the other mask"),
+)
+"""Scores that `evaluate` gives when it is asked for them."""
+
 
 COUNTS = (
     Column("n_test", "Test images", "number of test images", *_COUNT),
     Column("n_present", "Present", "pairs of image and foreground class that hold the class", *_COUNT),
     Column("n_empty", "Empty", "pairs of image and foreground class without the class", *_COUNT),
+    *(
+        Column(f"{name}_{kind}", f"{title}, {kind}", definition.format(kind), *_COUNT)
+        for kind in ("hard", "soft")
+        for name, title, definition in (
+            ("n_floored", "Floored totals", "classes whose log_size_ratio_{} rests on the floor"),
+            ("n_floored_images", "Floored images", "pairs whose log_size_image_{} rests on the floor"),
+        )
+    ),
     Column("n_lesions", "Objects", "true objects of all foreground classes", *_COUNT),
     Column("n_pixels", "Pixels", "pixels behind the calibration scores", *_COUNT),
     Column("n_pixels_fg", "Pixels near objects", "pixels behind ece_fg", *_COUNT),
@@ -184,19 +207,34 @@ COURSE = (
 )
 """How a cell got there: columns of `cells` that follow from its curves, its posterior and its cost."""
 
-COLUMNS = {column.name: column for column in (*SCORES, *COUNTS, *COURSE)}
+COLUMNS = {column.name: column for column in (*SCORES, *ON_REQUEST, *COUNTS, *COURSE)}
+
+# How records of protocol 1 spell a column: in `cells`, and in `images`.
+OLD = {"fp_rate": "false_alarms", "fp": "false_alarms"}
 
 
 def describe(column: str) -> Column:
     """Return what a column such as `dice@val` is; one that is not in the list is called by its own name."""
-    name = column.partition("@")[0]
-    return COLUMNS.get(name) or Column(name, name, "", NONE, PLAIN)
+    name = column.partition("@")[0].partition(":")[0]
+    return COLUMNS.get(OLD.get(name, name)) or Column(name, name, "", NONE, PLAIN)
+
+
+def spelled(column: str, there: Container[str]) -> str:
+    """Return a column as it is spelled in a table or record, which may be older or newer than the name."""
+    name, at, arm = column.partition("@")
+    others = (OLD.get(name, name), *(old for old, new in OLD.items() if new == name))
+    known = [f"{other}{at}{arm}" for other in (name, *others) if f"{other}{at}{arm}" in there]
+    return known[0] if known else column
 
 
 def title(column: str) -> str:
-    """Return what a column is called everywhere: `title("hd95@val")` is "HD95 at val. threshold"."""
-    arm = column.partition("@")[2]
-    return f"{describe(column).title} {ARMS.get(arm, arm)}".rstrip()
+    """Return what a column is called everywhere: `title("hd95@val")` is "HD95 at val. threshold".
+
+    The column of one class, `dice:liver@0.5`, is "Dice (liver) at 0.5".
+    """
+    name, _, arm = column.partition("@")
+    kind = name.partition(":")[2]
+    return f"{describe(column).title}{f' ({kind})' if kind else ''} {ARMS.get(arm, arm)}".rstrip()
 
 
 def form(estimand: str) -> str:

@@ -72,7 +72,7 @@ def _fifths(axis, own: pd.DataFrame, looks: dict) -> None:
 
 EMPTY = "data.empty"
 
-SHOWN = ("fp_rate@0.5", "fp_rate@val", "dice@0.5")
+SHOWN = ("false_alarms@0.5", "false_alarms@val", "dice@0.5")
 
 
 @figure("empty_images", number=17, title="False alarms on images without foreground")
@@ -80,12 +80,13 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
     """Rows are losses, columns the share of empty training images: false alarms, and Dice on the others."""
     cells = points.of_parts(tables["cells"], "empty")
     cells = cells.assign(**{EMPTY: numbers(cells, EMPTY)})
-    alarm = SHOWN[0]
+    shown = [columns.spelled(column, cells) for column in SHOWN]
+    alarm = shown[0]
     if alarm in cells:
         cells = cells[cells[EMPTY].notna() & cells[alarm].notna()]
     if alarm not in cells or not len(cells):
         raise NothingToDraw("needs cells of scenes with empty test images (empty_test)")
-    shown = [column for column in SHOWN if column in cells]
+    shown = [column for column in shown if column in cells]
     losses = style.ordered(cells)
     grouped = cells.groupby(["loss", EMPTY], observed=True)
     data = grouped[shown].agg(["mean", "min", "max"])

@@ -121,7 +121,8 @@ def _panel(axis, part: pd.DataFrame, color: str, reach: float) -> None:
         axis.plot(line["x"], line["mean"], color=style.SOFT, linestyle=dash, linewidth=1.2, zorder=2)
         ring = expected[expected["rim"] > 0]
         cross = {"color": style.SOFT, "markersize": 7, "markeredgewidth": 1.6, "clip_on": False}
-        axis.plot(ring["x"] + aside, ring["mean"].clip(-reach, reach), "x", **cross, zorder=2)
+        for x, y in zip(ring["x"] + aside, ring["mean"].clip(-reach, reach), strict=True):
+            axis.plot([x], [y], "x", **cross, zorder=2)
         look = {"color": color, "markerfacecolor": color if filled else style.PAPER, "zorder": 4}
         for row in part[part["kind"] == kind].itertuples():
             x, y = row.x + aside, float(np.clip(row.mean, -reach, reach))

@@ -1,6 +1,4 @@
-"""Objects instead of pixels: which connected components are found, which are invented, and how well each is
-drawn.
-"""
+"""Objects instead of pixels: which components are found, which are invented, how well each is drawn."""
 
 from __future__ import annotations
 
@@ -18,21 +16,20 @@ LESIONS = ("lesion_precision", "lesion_recall", "lesion_f1", "pq", "rq", *QUINTI
 
 @dataclass(frozen=True)
 class Components:
-    """Connected components (8- or 26-neighbours) of N masks: pixel positions, their component from 0, sizes,
-    images.
-    """
+    """Connected components (8- or 26-neighbours) of N masks: `labels` (N, *S) from 1, `size` of each."""
 
-    position: np.ndarray
-    component: np.ndarray
+    labels: np.ndarray
     size: np.ndarray
-    image: np.ndarray
-    pixels: int
+
+    def per_image(self) -> np.ndarray:
+        """Return (N,) numbers of components; labels rise from image to image."""
+        last = self.labels.reshape(len(self.labels), -1).max(axis=1)
+        return np.diff(np.maximum.accumulate(last), prepend=0)
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The comparison of predicted with true components of one class; arrays of several stacks are simply
-    joined.
+    """True components of one class compared with predicted ones; those of several stacks are simply joined.
 
     size (T,) true sizes in pixels; hit (T,) touched by any prediction; iou (T,) with the matched predicted
     component, 0 without one; real (P,) predicted components that touch a true one.
@@ -45,22 +42,16 @@ class Matches:
 
     @staticmethod
     def joined(parts: list[Matches]) -> Matches:
-        return Matches(
-            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("size", "hit", "iou", "real"))
-        )
+        names = ("size", "hit", "iou", "real")
+        return Matches(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def components(masks: np.ndarray) -> Components:
     """Label boolean masks (N, *S) in one call; images do not touch each other."""
     structure = generate_binary_structure(masks.ndim, masks.ndim)
     structure[0] = structure[2] = False
-    labels, count = label(masks, structure)
-    labels = labels.ravel()
-    position = np.flatnonzero(labels)
-    component = labels[position].astype(np.int64) - 1
-    image = np.zeros(count, dtype=np.int64)
-    image[component] = position // int(np.prod(masks.shape[1:]))
-    return Components(position, component, np.bincount(component, minlength=count), image, labels.size)
+    labels, number = label(masks, structure)
+    return Components(labels, np.bincount(labels.ravel(), minlength=number + 1)[1:])
 
 
 def match(predicted: Components, true: Components) -> Matches:
@@ -69,40 +60,41 @@ def match(predicted: Components, true: Components) -> Matches:
     A component is matched when the intersection over union exceeds one half, which at most one partner can do
     (Kirillov et al. 2019); it is hit when it shares at least one pixel with any component of the other side.
     """
-    owner = np.full(true.pixels, -1, dtype=np.int64)
-    owner[predicted.position] = predicted.component
-    partner = owner[true.position]
-    shared = partner >= 0
-    pair, count = np.unique(
-        true.component[shared] * max(len(predicted.size), 1) + partner[shared], return_counts=True
-    )
-    t, p = pair // max(len(predicted.size), 1), pair % max(len(predicted.size), 1)
-    iou_of_pair = count / (true.size[t] + predicted.size[p] - count)
-    hit, real, iou = (
-        np.zeros(len(true.size), bool),
-        np.zeros(len(predicted.size), bool),
-        np.zeros(len(true.size)),
-    )
+    shared = np.flatnonzero((predicted.labels > 0) & (true.labels > 0))
+    width = len(predicted.size) + 1
+    codes = true.labels.ravel()[shared].astype(np.int64) * width + predicted.labels.ravel()[shared]
+    pairs, number = _counted(codes, (len(true.size) + 1) * width)
+    t, p = pairs // width - 1, pairs % width - 1
+    pair_iou = number / (true.size[t] + predicted.size[p] - number)
+    hit, real = np.zeros(len(true.size), bool), np.zeros(len(predicted.size), bool)
     hit[t], real[p] = True, True
-    matched = iou_of_pair > 0.5
-    iou[t[matched]] = iou_of_pair[matched]
+    iou = np.zeros(len(true.size))
+    iou[t[pair_iou > 0.5]] = pair_iou[pair_iou > 0.5]
     return Matches(true.size, hit, iou, real)
 
 
+def _counted(codes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different codes below `limit`, and how often each occurs; what is cheaper, no difference."""
+    if limit > 4 * len(codes) + 1000:
+        return np.unique(codes, return_counts=True)
+    number = np.bincount(codes)
+    there = np.flatnonzero(number)
+    return there, number[there]
+
+
 def lesion_scores(m: Matches) -> dict[str, float]:
-    """Return the scores of LESIONS over all objects of a split; in 0..1, higher is better; NaN without true
-    objects.
+    """Return the scores of LESIONS over all objects of a split; in 0..1, higher is better; NaN without any.
 
     lesion_recall = hit / true objects, lesion_precision = real / predicted objects (0 when none was
     predicted), lesion_f1 their harmonic mean. With TP matched objects and FP, FN the rest: pq = sum of
     matched IoU / (TP + FP/2 + FN/2) (panoptic quality), rq = TP / the same. recall_q1..q5: recall among the
     smallest fifth of the true objects, ..., the largest; objects of equal size share a fifth, so that one can
-    be empty (NaN)."""
+    be empty (NaN).
+    """
     if not len(m.size):
         return dict.fromkeys(LESIONS, float("nan"))
     recall = float(m.hit.mean())
     precision = float(m.real.mean()) if len(m.real) else 0.0
-    found = int((m.iou > 0).sum())
     half = 0.5 * (len(m.size) + len(m.real))  # TP + FP/2 + FN/2
     fifth = np.searchsorted(np.quantile(m.size, (0.2, 0.4, 0.6, 0.8)), m.size, side="left")
     return {
@@ -110,6 +102,6 @@ def lesion_scores(m: Matches) -> dict[str, float]:
         "lesion_recall": recall,
         "lesion_f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
         "pq": float(m.iou.sum()) / half,
-        "rq": found / half,
+        "rq": int((m.iou > 0).sum()) / half,
         **{name: mean(m.hit[fifth == q]) for q, name in enumerate(QUINTILES)},
     }

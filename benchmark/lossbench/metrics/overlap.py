@@ -1,4 +1,4 @@
-"""Overlap of two masks from three counts: the true size, the predicted size, and the pixels they share."""
+"""What three counts say of overlap and region size: true pixels T, predicted P, shared TP."""
 
 from __future__ import annotations
 
@@ -6,77 +6,89 @@ import numpy as np
 
 from lossbench.metrics.arrays import mean, ratio
 
+FLOOR = 0.5
+"""Half a pixel, put under both sizes before the logarithm, so that a missed object is far but finite."""
+
+MOST = 4.0
+"""Where the clipped size ratio ends: a companion of the logarithm that no floor and no outlier can move."""
+
 
 def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
-    """Return Dice, IoU, precision and recall for pixel counts TP = `shared`, TP + FP = `predicted`, TP + FN =
-    `size`.
+    """Return Dice, IoU, precision and recall for counts `shared` (TP), `predicted` (P) and `size` (T).
 
-    dice = 2 TP / (2 TP + FP + FN), iou = TP / (TP + FP + FN), precision = TP / (TP + FP), recall = TP / (TP +
-    FN). All are in 0..1, higher is better. A missed object (nothing predicted) scores 0 in each, precision
-    included. Where the class is absent from the truth (size 0) there is no object to overlap: NaN, counted by
-    the caller."""
+    dice = 2 TP / (P + T), iou = TP / (P + T - TP), precision = TP / P, recall = TP / T: in 0..1, higher is
+    better. A missed object (P = 0) scores 0 in each, precision included. Where the class is absent (T = 0)
+    there is nothing to overlap with: NaN.
+    """
     shared, predicted, size = (np.asarray(a, dtype=float) for a in (shared, predicted, size))
-    absent = size == 0
     scores = {
         "dice": ratio(2 * shared, predicted + size, 0.0),
         "iou": ratio(shared, predicted + size - shared, 0.0),
         "precision": ratio(shared, predicted, 0.0),
         "recall": ratio(shared, size, 0.0),
     }
-    return {name: np.where(absent, np.nan, values) for name, values in scores.items()}
+    return {name: np.where(size == 0, np.nan, values) for name, values in scores.items()}
 
 
 def pooled(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
-    """Return the same four scores of the counts summed over all images, false positives on empty images
-    included.
-    """
+    """Return the same four scores of the counts summed over all images, those without the class included."""
     scores = overlap(*(np.sum(a, keepdims=True) for a in (shared, predicted, size)))
     return {name: float(values[0]) for name, values in scores.items()}
 
 
-# --- Region size: predicted over true, hard (pixels of the mask) and soft (sum of the probabilities), as
-# signed logs.
+def empty_images(
+    dice: np.ndarray, predicted: np.ndarray, size: np.ndarray, pixels: np.ndarray
+) -> dict[str, float]:
+    """Return what the images without the class say, in 0..1; `pixels` (N,) are the valid pixels of each.
 
-FLOOR = 0.5
-
-"""Half a pixel, put under both sizes before the logarithm, so that a missed object is far but finite."""
+    dice_all: mean Dice over all images, where one without the class counts 1 if nothing is marked, else 0.
+    false_alarms, fp_area: among the images without the class, the share with any mark, and the mean share of
+    their pixels that is marked; NaN where every image holds the class. An image that is void everywhere is
+    in none of them.
+    """
+    present, empty = size > 0, (size == 0) & (pixels > 0)
+    alarm = predicted[empty] > 0
+    return {
+        "dice_all": mean(np.concatenate([dice[present], ~alarm])),
+        "false_alarms": mean(alarm),
+        "fp_area": mean(predicted[empty] / pixels[empty]),
+    }
 
 
 def log_ratio(predicted: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return ln(max(predicted, 1/2) / max(size, 1/2)): 0 is right, positive is too large, symmetric in the
-    two.
-    """
+    """Return ln(max(predicted, 1/2) / max(size, 1/2)): 0 is right, positive is too large."""
     return np.log(np.maximum(predicted, FLOOR)) - np.log(np.maximum(size, FLOOR))
 
 
 def size_per_image(predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
-    """Return per image the ratio, its log and the relative error |P - T| / T; NaN where the class is absent
-    (T = 0).
-    """
+    """Return per image P / T, its log and |P - T| / T; NaN where the class is absent (T = 0)."""
     predicted, size = np.asarray(predicted, dtype=float), np.asarray(size, dtype=float)
-    absent = size == 0
     return {
         "size_ratio": ratio(predicted, size, np.nan),
-        "log_size_image": np.where(absent, np.nan, log_ratio(predicted, size)),
+        "log_size_image": np.where(size == 0, np.nan, log_ratio(predicted, size)),
         "size_error": ratio(np.abs(predicted - size), size, np.nan),
     }
 
 
 def size_aggregate(predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
-    """Return the split's total predicted over its total true size, its log, and the two means over present
-    images.
+    """Return how the sizes of a split compare; NaN when no image holds the class.
 
-    The totals run over all images, so that what is predicted on empty images counts as too large. When no
-    image holds the class there is nothing to compare with: NaN.
+    size_ratio, size_clipped, log_size_ratio: of the totals over all images, so that what is predicted on
+    images without the class counts as too large; size_clipped = min(ratio, 4). log_size_image, size_error:
+    means over the images that hold the class. n_floored, n_floored_images: how many of the logarithms behind
+    log_size_ratio (0 or 1) and log_size_image rest on the floor of half a pixel.
     """
-    present = np.asarray(size) > 0
-    if not present.any():
-        return dict.fromkeys(("size_ratio", "log_size_ratio", "log_size_image", "size_error"), float("nan"))
-    images = size_per_image(predicted, size)
-    total, truth = float(np.sum(predicted)), float(np.sum(size))
+    predicted, size = np.asarray(predicted, dtype=float), np.asarray(size, dtype=float)
+    present = size > 0
+    total, truth = predicted.sum(), size.sum()
+    quotient = total / truth if present.any() else float("nan")
+    images = size_per_image(predicted[present], size[present])
     return {
-        "size_ratio": total / truth,
-        "log_size_ratio": float(log_ratio(total, truth)),
-        "log_size_image": mean(images["log_size_image"][present]),
-        "size_error": mean(images["size_error"][present]),
+        "size_ratio": float(quotient),
+        "size_clipped": float(np.minimum(quotient, MOST)),
+        "log_size_ratio": float(log_ratio(total, truth)) if present.any() else float("nan"),
+        "log_size_image": mean(images["log_size_image"]),
+        "size_error": mean(images["size_error"]),
+        "n_floored": int(present.any() and total < FLOOR),
+        "n_floored_images": int((predicted[present] < FLOOR).sum()),
     }

@@ -1,134 +1,183 @@
-"""All scores of a test set in one call: rows (image x class) for the `images` table, means for the `cells`
-table.
-"""
+"""All scores of predictions in one pass: of a test set, for the tables, and of one image, for a person."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lossbench.metrics import calibration as cal
 from lossbench.metrics.arrays import (
+    as_array,
+    box_of,
     check_masks,
     check_prob,
     check_spacing,
+    check_tau,
     class_names,
+    count,
     diagonals,
     mean,
     mean_over_classes,
+    stacks,
     valid_pixels,
 )
 from lossbench.metrics.lesions import Matches, components, lesion_scores, match
-from lossbench.metrics.overlap import overlap, pooled, size_aggregate, size_per_image
-from lossbench.metrics.surface import SURFACE, Borders
+from lossbench.metrics.overlap import empty_images, overlap, pooled, size_aggregate, size_per_image
+from lossbench.metrics.surface import USUAL, Borders, Wanted
 from lossbench.metrics.thresholds import labels_at
 
-PER_IMAGE = ("dice", "iou", "precision", "recall", *SURFACE)
+PRESENT = ("dice", "iou", "precision", "recall", "missed")
+"""Scores of a present object that, as those of its surface, are averaged over images, then over classes."""
 
-"""Scores of a present object that the summary averages over images, then over foreground classes."""
+EACH = ("dice", "dice_all", "dice_pooled", "false_alarms")
+"""Scores that the summary also gives for each class, where there are several."""
 
-_CHUNK = 4_000_000  # pixels looked at together: bounds the memory of large sets, never changes a result
+MOST_LABELS = 256  # that `evaluate` takes for classes without being told so
+
+
+class Scores(NamedTuple):
+    """What `score_images` found."""
+
+    images: list[dict]
+    """one row an image and foreground class"""
+    summary: dict[str, float]
+    """means over images, then over foreground classes"""
+    reliability: list[dict]
+    """the reliability diagram, one row a foreground class, region and bin"""
 
 
 def score_images(
-    prob: np.ndarray,
-    masks: np.ndarray,
+    prob: np.ndarray | Iterable[np.ndarray],
+    masks: np.ndarray | Iterable[np.ndarray],
     *,
-    spacing: tuple[float, ...] | None = None,
-    classes: tuple[str, ...] | None = None,
+    spacing: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
     thresholds: Mapping[str, float | None] | None = None,
-) -> tuple[list[dict], dict]:
-    """Score the probabilities of N images: (rows, summary), names as in docs/metrics.md.
+) -> Scores:
+    """Score the probabilities of N images; names as in docs/metrics.md.
 
-    prob: (N, K, *S) float32 softmax, background first; masks: (N, *S) class ids, `ignore_index` for void
-    pixels, which count for nothing. thresholds: arm -> None (argmax) or tau (see `thresholds.labels_at`);
-    default {"0.5": None}. rows: one dict per image x foreground class; `image` counts from 0 in the order
-    given. A row whose class is absent has NaN scores and says in `fp@arm` whether the class was predicted.
-    summary: means over the images that hold the class, then over the foreground classes that any image holds;
-    NaN with n = 0 where none does. Raises ValueError for probabilities that are not finite and for shapes or
-    labels that do not fit."""
-    check_prob(prob, masks, ignore_index)
-    names = class_names(classes, prob.shape[1])
-    spacing = check_spacing(spacing, masks.ndim - 1)
-    arms = {"0.5": None} if thresholds is None else dict(thresholds)
-    step = max(1, _CHUNK // int(np.prod(masks.shape[1:])))
-    parts = [slice(start, start + step) for start in range(0, len(masks), step)]
-    tallies, found = None, []
-    for part in parts:
-        valid = valid_pixels(masks[part], ignore_index)
-        labels = {
-            arm: labels_at(prob[part], tau if np.ndim(tau) == 0 else tau[part]) for arm, tau in arms.items()
-        }
-        found.append(_score_stack(labels, masks[part], valid, spacing, len(names)))
-        tallied = cal.tally(prob[part], masks[part], ignore_index)
-        tallies = tallied if tallies is None else tallies + tallied
-        for c in range(1, len(names)):
-            p = prob[part, c] if valid is None else prob[part, c] * valid
-            found[-1][c]["soft_size"] = p.reshape(len(p), -1).sum(axis=1, dtype=np.float64)
-    columns = {c: _joined([f[c] for f in found]) for c in range(1, len(names))}
-    for column in columns.values():
-        _add_sizes(column, arms)
-    summary = _summarise(columns, arms) | cal.scores(tallies)
-    return _rows(columns, names), {"n_test": len(masks), **summary}
+    prob: (N, K, *S) softmax, background first; masks: (N, *S) class ids, `ignore_index` for void pixels,
+    which count for nothing. Or one array an image, of any sizes; these are read once and not held.
+    thresholds: arm -> None (argmax) or tau (see `thresholds.labels_at`); default {"0.5": None}. Distances are
+    in units of `spacing` (None: pixels).
 
-
-def reliability(
-    prob: np.ndarray,
-    masks: np.ndarray,
-    *,
-    classes: tuple[str, ...] | None = None,
-    ignore_index: int | None = None,
-) -> list[dict]:
-    """Return the reliability diagram of `prob` (N, K, *S) against `masks` (N, *S); rows as in
-    `reliability_rows`.
+    In `images`, `image` counts from 0 in the order given; where the class is absent, overlaps are NaN and
+    `false_alarms@arm` says whether it was marked. `summary`: means over the images that hold the class, then
+    over the foreground classes that any image holds; NaN with n = 0 where none does. Raises ValueError for
+    probabilities that are none, and for shapes, labels or thresholds that do not fit.
     """
-    check_prob(prob, masks, ignore_index)
-    names = class_names(classes, prob.shape[1])
-    return cal.reliability_rows(cal.tally(prob, masks, ignore_index), names)
+    arms = {"0.5": None} if thresholds is None else dict(thresholds)
+    for tau in arms.values():
+        check_tau(tau)
+    tallies, parts, names = [], [], ()
+    for p, m in stacks(prob, masks):
+        check_prob(p, m, ignore_index)
+        names = class_names(classes, p.shape[1])
+        labels = {arm: labels_at(p, tau) for arm, tau in arms.items()}
+        valid = valid_pixels(m, ignore_index)
+        columns = _score_stack(labels, m, valid, check_spacing(spacing, m.ndim - 1), range(1, len(names)))
+        for c, column in columns.items():
+            column["soft_size"] = _summed(p[:, c], valid)
+        parts.append(columns)
+        tallies.append(cal.tally(p, m, ignore_index))
+    if not parts:
+        raise ValueError("there is no image to score")
+    columns = {c: _joined([part[c] for part in parts]) for c in range(1, len(names))}
+    n_test = len(columns[1]["size"])
+    summary = {"n_test": n_test, **_summary(columns, arms, names), **cal.scores(tallies, names)}
+    return Scores(_rows(columns, names, arms), summary, cal.reliability_rows(tallies, names))
 
 
 def evaluate(
     pred: np.ndarray,
     target: np.ndarray,
     *,
-    spacing: tuple[float, ...] | None = None,
-    classes: tuple[str, ...] | None = None,
+    spacing: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
+    tolerance: float | Sequence[float] = (),
+    percentile: float | Sequence[float] = (),
+    cldice: bool = False,
 ) -> dict[str, float]:
-    """Score one predicted mask against the true one, both (*S) class ids: name -> value, names as in the
-    tables.
+    """Score one predicted image against the true one: name -> value, names as in the tables.
 
-    The value of a name is the mean over the foreground classes that the truth holds; with several foreground
-    classes `name:class` gives each one's own. Distances are in units of `spacing` (None: pixels). A missed
-    object gets the image diagonal for distances and 0 for overlaps; a class that the truth does not hold gets
-    NaN, and `fp` says whether it was predicted. `classes` names all classes, background first; None: as many
-    as the larger label needs."""
-    pred, target = np.asarray(pred), np.asarray(target)
-    if pred.shape != target.shape:
+    pred: class ids (*S), or probabilities (K, *S), which add the scores of probabilities and are cut by
+    argmax. target: class ids (*S), `ignore_index` for void pixels. The value of a name is the mean over the
+    foreground classes for which it exists; with several, `name:class` gives each one's own. Distances are in
+    units of `spacing` (None: pixels). A missed object gets the image diagonal for distances and 0 for
+    overlaps; a class that the truth does not hold gets NaN, and `false_alarms` says whether it was marked.
+
+    classes: names of all classes, background first; None: the labels that occur. tolerance, percentile: more
+    tolerances of surface Dice and percentiles of the Hausdorff distance (`nsd_3`, `hd90`). cldice: also
+    clDice, which needs scikit-image.
+    """
+    pred, target = as_array("pred", pred), as_array("target", target)
+    soft = pred.ndim == target.ndim + 1
+    if pred.shape[soft:] != target.shape:
         raise ValueError(f"pred {pred.shape} and target {target.shape} differ in shape")
-    pred, target = (a.astype(np.uint8) if a.dtype == bool else a for a in (pred, target))
+    if soft:
+        check_prob(pred[None], target[None], ignore_index)
+        labels, names = labels_at(pred[None], None), class_names(classes, len(pred))
+        kinds = range(1, len(names))
+    else:
+        labels, target = (a.astype(np.uint8) if a.dtype == bool else a for a in (pred[None], target))
+        labels, names, kinds = _classes_of(labels, target, classes, ignore_index)
+    valid = valid_pixels(target[None], ignore_index)
+    wanted = Wanted(_more(USUAL.percentiles, percentile, 100), _more(USUAL.tolerances, tolerance, np.inf))
+    columns = _score_stack(
+        {"": labels}, target[None], valid, check_spacing(spacing, target.ndim), kinds, wanted, cldice
+    )
+    each = {}
+    for c, column in columns.items():
+        if soft:
+            column["soft_size"] = _summed(pred[None, c], valid)
+        each[names[c]] = _summary_of_class(column, [""], wanted.names)
+    out = {name: _over_classes(name, each) for name in next(iter(each.values()))}
+    if len(each) > 1:
+        out |= {f"{name}:{kind}": value for kind, own in each.items() for name, value in own.items()}
+    if soft:
+        out |= cal.scores([cal.tally(pred[None], target[None], ignore_index)], names)
+    return {name.replace("@", ""): value for name, value in out.items()}
+
+
+def _classes_of(
+    pred: np.ndarray, target: np.ndarray, classes: Sequence[str] | None, ignore_index: int | None
+) -> tuple[np.ndarray, Sequence[str] | Mapping[int, str], Iterable[int]]:
+    """Return the predicted labels without void pixels, the names of all classes, and the foreground ids."""
     valid = valid_pixels(target[None], ignore_index)
     if valid is not None:
-        pred = np.where(valid[0], pred, 0)
-    seen = target if valid is None else target[valid[0]]
-    count = (
-        max(int(pred.max(initial=0)), int(seen.max(initial=0)), 1) + 1 if classes is None else len(classes)
-    )
-    check_masks(target, count, ignore_index)
-    check_masks(pred, count, None)
-    names = class_names(classes, count)
-    spacing = check_spacing(spacing, target.ndim)
-    columns = _score_stack({"": pred[None]}, target[None], valid, spacing, count)
-    for column in columns.values():
-        _add_sizes(column, {"": None})
-        column.update({name: np.array([v]) for name, v in lesion_scores(column.pop("lesions@")).items()})
-    each = {c: {k.removesuffix("@"): float(v[0]) for k, v in column.items()} for c, column in columns.items()}
-    if count == 2:
-        return each[1]
-    out = {name: mean_over_classes([scores[name] for scores in each.values()]) for name in each[1]}
-    return out | {f"{name}:{names[c]}": value for c, scores in each.items() for name, value in scores.items()}
+        pred = np.where(valid, pred, 0)
+    if classes is not None:
+        names = class_names(classes, len(classes))
+        check_masks(target, len(names), ignore_index, "target")
+        check_masks(pred, len(names), None, "pred")
+        return pred, names, range(1, len(names))
+    for name, labels, void in (("target", target, ignore_index), ("pred", pred, None)):
+        check_masks(labels, np.iinfo(np.int64).max, void, name)
+    # Only labels that occur: a look at every number up to the largest would take minutes.
+    here = np.union1d(np.unique(pred), np.unique(target if valid is None else target[valid[0]]))
+    kinds = [int(label) for label in here if label] or [1]
+    if len(kinds) > MOST_LABELS:
+        raise ValueError(
+            f"target and pred hold {len(kinds)} different labels; numbered objects are not classes: score "
+            "pred > 0 against target > 0, or name the classes"
+        )
+    return pred, {kind: str(kind) for kind in kinds}, kinds
+
+
+def _more(usual: tuple[float, ...], more: float | Sequence[float], largest: float) -> tuple[float, ...]:
+    values = [float(v) for v in np.atleast_1d(more)]
+    wrong = [v for v in values if not 0 <= v <= largest or v == np.inf]
+    if wrong:
+        what = "a percentile must lie in 0..100" if largest == 100 else "a tolerance must be 0 or more"
+        raise ValueError(f"{what}, got {wrong[0]:g}")
+    return tuple(dict.fromkeys([*usual, *values]))
+
+
+# Counts and distances of each image: columns of one foreground class, name -> (N,).
 
 
 def _score_stack(
@@ -136,114 +185,85 @@ def _score_stack(
     masks: np.ndarray,
     valid: np.ndarray | None,
     spacing: tuple[float, ...],
-    classes: int,
+    kinds: Iterable[int],
+    wanted: Wanted = USUAL,
+    cldice: bool = False,
 ) -> dict[int, dict]:
-    """Return foreground class -> column name -> (N,) of one stack; `lesions@arm` holds the Matches of the
-    stack.
-    """
+    """Return foreground class -> columns; `lesions@arm` holds the Matches of the stack."""
     worst = diagonals(masks, valid, spacing)
-    pixels = (
-        np.full(len(masks), masks[0].size) if valid is None else valid.reshape(len(masks), -1).sum(axis=1)
-    )
+    pixels = np.full(len(masks), masks[0].size) if valid is None else count(valid)
     out = {}
-    for c in range(1, classes):
+    for c in kinds:
         true = masks == c if valid is None else (masks == c) & valid
-        size = _count(true)
-        borders, objects = Borders(true, spacing, worst), components(true)
-        column = {"size": size, "pixels": pixels, "objects": np.bincount(objects.image, minlength=len(masks))}
+        marked = {arm: label == c if valid is None else (label == c) & valid for arm, label in labels.items()}
+        # What is background in all of them changes no score, and is not looked at again.
+        box = box_of([true, *marked.values()])
+        true = true[box]
+        size, borders, objects = count(true), Borders(true, spacing, worst), components(true)
+        column = {"size": size, "pixels": pixels, "objects": objects.per_image()}
         earlier: list[tuple[np.ndarray, dict]] = []
-        for arm, label in labels.items():
-            mask = label == c if valid is None else (label == c) & valid
-            scores = _score_arm(mask, true, size, borders, objects, earlier)
+        for arm, mask in marked.items():
+            mask = mask[box]
+            scores = _score_arm(mask, true, size, borders, objects, earlier, wanted)
+            if cldice:
+                scores["cldice"] = _cldice(mask, true)
             earlier.append((mask, scores))
             column |= {f"{name}@{arm}": value for name, value in scores.items()}
         out[c] = column
     return out
 
 
-def _score_arm(mask, true, size, borders, objects, earlier) -> dict:
-    """Return name -> (N,) of one arm and class; images whose mask an earlier arm has already scored are
-    copied.
-    """
-    predicted, shared = _count(mask), _count(mask & true)
-    scores = {"predicted": predicted, "shared": shared, **overlap(shared, predicted, size)}
-    surface = {name: np.empty(len(mask)) for name in SURFACE}
-    todo = np.ones(len(mask), dtype=bool)
-    lesions = None
+def _score_arm(mask, true, size, borders, objects, earlier, wanted: Wanted) -> dict:
+    """Return name -> (N,) of one arm and class; images whose mask an earlier arm has scored are copied."""
+    predicted, shared = count(mask), count(mask & true)
+    surface = {name: np.empty(len(mask)) for name in wanted.names}
+    todo, lesions = np.ones(len(mask), dtype=bool), None
     for other, known in earlier:
-        same = todo & ~_any(mask != other)
-        for name in SURFACE:
-            surface[name][same] = known[name][same]
+        same = todo & (count(mask != other) == 0)
+        for name, values in surface.items():
+            values[same] = known[name][same]
         todo &= ~same
         lesions = known["lesions"] if same.all() else lesions
     images = np.flatnonzero(todo)
     if len(images):
-        fresh = borders.score(Borders(mask[images], borders.spacing, borders.worst[images]), images)
-        for name in SURFACE:
-            surface[name][images] = fresh[name]
+        fresh = Borders(mask[images], borders.spacing, borders.worst[images])
+        for name, values in borders.score(fresh, wanted, images).items():
+            surface[name][images] = values
     absent = size == 0
     return {
-        **scores,
+        "predicted": predicted,
+        "shared": shared,
+        **overlap(shared, predicted, size),
         **surface,
         "missed": np.where(absent, np.nan, predicted == 0),
-        "fp": np.where(absent, predicted > 0, np.nan),
+        "false_alarms": np.where(absent, predicted > 0, np.nan),
         "lesions": match(components(mask), objects) if lesions is None else lesions,
     }
 
 
-def _add_sizes(column: dict, arms: Mapping[str, float | None]) -> None:
-    size = column["size"]
-    for arm in arms:
-        for name, value in size_per_image(column[f"predicted@{arm}"], size).items():
-            column[f"{name}_hard@{arm}"] = value
-    if "soft_size" in column:
-        for name, value in size_per_image(column["soft_size"], size).items():
-            column[f"{name}_soft"] = value
+def _cldice(mask: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return (N,) clDice of masks (N, *S); NaN without a true object, 0 for a miss.
+
+    The harmonic mean of the shares of each skeleton that lie in the other mask (Shit et al. 2021).
+    """
+    try:
+        from skimage.morphology import skeletonize
+    except ImportError:
+        raise ValueError("clDice needs scikit-image: pip install scikit-image") from None
+    values = []
+    for p, t in zip(mask, true, strict=True):
+        lines, truth = skeletonize(p), skeletonize(t)
+        precise = (lines & t).sum() / max(lines.sum(), 1)
+        sensitive = (truth & p).sum() / max(truth.sum(), 1)
+        both = precise + sensitive
+        values.append((2 * precise * sensitive / both if both else 0.0) if t.any() else np.nan)
+    return np.array(values)
 
 
-def _summarise(columns: dict[int, dict], arms: Mapping[str, float | None]) -> dict[str, float]:
-    """Average over present images within each class, then over classes."""
-    per_class = [_summarise_class(column, arms) for column in columns.values()]
-    summary = {name: mean_over_classes([scores[name] for scores in per_class]) for name in per_class[0]}
-    sizes = np.stack([column["size"] for column in columns.values()])
-    pixels = float(next(iter(columns.values()))["pixels"].sum())
-    return summary | {
-        "n_present": int((sizes > 0).sum()),
-        "n_empty": int((sizes == 0).sum()),
-        "n_lesions": int(sum(column["objects"].sum() for column in columns.values())),
-        "foreground_true": float(sizes.sum()) / pixels if pixels else float("nan"),
-    }
-
-
-def _summarise_class(column: dict, arms: Mapping[str, float | None]) -> dict[str, float]:
-    size, soft = column["size"], column["soft_size"]
-    present, out = size > 0, {}
-    for arm in arms:
-        predicted = column[f"predicted@{arm}"]
-        area = predicted[~present] / np.maximum(column["pixels"][~present], 1)
-        scores = {name: mean(column[f"{name}@{arm}"][present]) for name in PER_IMAGE}
-        scores |= {
-            f"{name}_pooled": value
-            for name, value in pooled(column[f"shared@{arm}"], predicted, size).items()
-        }
-        scores |= {f"{name}_hard": value for name, value in size_aggregate(predicted, size).items()}
-        scores |= lesion_scores(column[f"lesions@{arm}"])
-        scores |= {"missed": mean(predicted[present] == 0), "fp_rate": mean(predicted[~present] > 0)}
-        scores |= {"fp_area": mean(area)}
-        out |= {f"{name}@{arm}": value for name, value in scores.items()}
-    return out | {f"{name}_soft": value for name, value in size_aggregate(soft, size).items()}
-
-
-def _rows(columns: dict[int, dict], names: tuple[str, ...]) -> list[dict]:
-    rows = []
-    for c, column in columns.items():
-        keys = [key for key in column if not key.startswith("lesions@") and key != "pixels"]
-        values = zip(*(column[key].tolist() for key in keys), strict=True)
-        rows += [
-            {"image": n, "class": names[c], **dict(zip(keys, row, strict=True))}
-            for n, row in enumerate(values)
-        ]
-    return rows
+def _summed(prob: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Return (N,) sums of the probabilities of one class over the valid pixels."""
+    prob = prob if valid is None else prob * valid
+    return prob.reshape(len(prob), -1).sum(axis=1, dtype=np.float64)
 
 
 def _joined(parts: list[dict]) -> dict:
@@ -253,9 +273,60 @@ def _joined(parts: list[dict]) -> dict:
     return {key: join[key.startswith("lesions@")]([part[key] for part in parts]) for key in parts[0]}
 
 
-def _count(masks: np.ndarray) -> np.ndarray:
-    return np.count_nonzero(masks.reshape(len(masks), -1), axis=1)
+# From columns to means, and to rows.
 
 
-def _any(masks: np.ndarray) -> np.ndarray:
-    return masks.reshape(len(masks), -1).any(axis=1)
+def _summary(columns: dict[int, dict], arms: Iterable[str], names: Sequence[str]) -> dict[str, float]:
+    """Return the means over images of each class, then over classes; those of EACH also by class."""
+    each = {names[c]: _summary_of_class(column, arms, USUAL.names) for c, column in columns.items()}
+    out = {name: _over_classes(name, each) for name in next(iter(each.values()))}
+    for kind, own in each.items() if len(each) > 1 else ():
+        out |= {f"{name}:{kind}@{arm}": own[f"{name}@{arm}"] for name in EACH for arm in arms}
+    size = np.stack([column["size"] for column in columns.values()])
+    pixels = next(iter(columns.values()))["pixels"]
+    return out | {
+        "n_present": int((size > 0).sum()),
+        "n_empty": int(((size == 0) & (pixels > 0)).sum()),
+        "n_lesions": int(sum(column["objects"].sum() for column in columns.values())),
+        "foreground_true": float(size.sum() / pixels.sum()) if pixels.any() else float("nan"),
+    }
+
+
+def _over_classes(name: str, each: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the mean of a score over the classes that have it, the sum of a count."""
+    values = [own[name] for own in each.values()]
+    if len(values) == 1:
+        return values[0]
+    return sum(values) if name.startswith("n_") else mean_over_classes(values)
+
+
+def _summary_of_class(column: dict, arms: Iterable[str], surface: Sequence[str]) -> dict[str, float]:
+    size, pixels, out = column["size"], column["pixels"], {}
+    for arm in arms:
+        predicted, shared = column[f"predicted@{arm}"], column[f"shared@{arm}"]
+        more = ("cldice",) if f"cldice@{arm}" in column else ()
+        scores = {name: mean(column[f"{name}@{arm}"][size > 0]) for name in (*PRESENT, *surface, *more)}
+        scores |= empty_images(column[f"dice@{arm}"], predicted, size, pixels)
+        totals = pooled(shared, predicted, size)
+        scores |= {f"{name}_pooled": value for name, value in totals.items()}
+        scores |= {f"{name}_hard": value for name, value in size_aggregate(predicted, size).items()}
+        scores |= lesion_scores(column[f"lesions@{arm}"])
+        out |= {f"{name}@{arm}": value for name, value in scores.items()}
+    if "soft_size" in column:
+        out |= {f"{name}_soft": v for name, v in size_aggregate(column["soft_size"], size).items()}
+    return out
+
+
+def _rows(columns: dict[int, dict], names: Sequence[str], arms: Iterable[str]) -> list[dict]:
+    """Return one row an image and foreground class."""
+    rows = []
+    for c, column in columns.items():
+        shown = {k: v for k, v in column.items() if not k.startswith("lesions@") and k != "pixels"}
+        for arm in arms:
+            sizes = size_per_image(column[f"predicted@{arm}"], column["size"])
+            shown |= {f"{name}_hard@{arm}": values for name, values in sizes.items()}
+        sizes = size_per_image(column["soft_size"], column["size"])
+        shown |= {f"{name}_soft": values for name, values in sizes.items()}
+        for n, values in enumerate(zip(*(v.tolist() for v in shown.values()), strict=True)):
+            rows.append({"image": n, "class": names[c], **dict(zip(shown, values, strict=True))})
+    return rows

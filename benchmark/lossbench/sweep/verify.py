@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, write_atomically
 from lossbench.base.protocol import PROTOCOL
@@ -163,7 +164,7 @@ def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
         return False, f"start, order, split or data differ: {', '.join(parts)}"
     if exact:
         old = rounded(old)  # older versions wrote more digits
-        different = [part for part in CHECKED if old.get(part) != new.get(part)]
+        different = [part for part in CHECKED if not _held(old.get(part), new.get(part))]
         return (
             not different,
             "bit for bit" if not different else f"in the same environment, {', '.join(different)} differ",
@@ -171,6 +172,13 @@ def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
     # Rounding differs between environments and training amplifies it: only the score can be compared.
     gap = abs((old["metrics"].get("dice@0.5") or 0.0) - (new["metrics"].get("dice@0.5") or 0.0))
     return math.isfinite(gap) and gap <= TOLERANCE, f"another environment: Dice differs by {gap:.4f}"
+
+
+def _held(old: Any, new: Any) -> bool:
+    """Return whether the new record says all that the old one says; a newer version may measure more."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return all(new.get(spelled(name, new)) == value for name, value in old.items())
+    return old == new
 
 
 def check_source(source: str | Path) -> None:

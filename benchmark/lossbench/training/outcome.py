@@ -28,7 +28,7 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
     )
     # The threshold comes from validation images alone; test images are scored at it and at the argmax.
     tau, threshold_curve = metrics.choose_threshold(prob_val, masks[val], ignore_index=data.ignore_index)
-    rows, summary = metrics.score_images(
+    rows, summary, bins = metrics.score_images(
         prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options
     )
     collapse = collapse_kind(thresholds.labels_at(prob_val, None), masks[val], data.ignore_index)
@@ -62,9 +62,7 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
         "curves": dict(trained.curves),
         "steps": {"train_loss": trained.train_loss, "grad_norm": trained.grad_norm},
         "threshold_curve": threshold_curve,
-        "reliability": _columns(
-            metrics.reliability(prob_test, masks[test], classes=data.classes, ignore_index=data.ignore_index)
-        ),
+        "reliability": _columns(bins),
     }
 
 
