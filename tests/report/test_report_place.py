@@ -1,4 +1,4 @@
-"""A page follows from its results folder alone, not from where it is made, nor from today's experiments and losses."""
+"""A page follows from its results folder alone, not from the place or from today's experiments and losses."""
 
 import os
 import shutil
@@ -16,6 +16,8 @@ from lossbench.store import note
 from lossbench.store.store import Store
 
 ROOT = Path(__file__).parents[2]
+# Three whole reports, each by a process of its own.
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 EXPERIMENT = """
 name = "paper"
 title = "Two questions in small"

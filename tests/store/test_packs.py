@@ -17,7 +17,7 @@ import pytest
 from test_store import FP, KEY, a_record
 
 from lossbench.base.errors import UserError
-from lossbench.store import pack
+from lossbench.store import archive, pack
 from lossbench.store import record as schema
 from lossbench.store.note import Note, NotedCell
 from lossbench.store.store import Store
@@ -39,7 +39,7 @@ def loose(store):
     return sorted(path.name for path in store.cells.glob("*/*"))
 
 
-def told(store, pairs=PAIRS):
+def contents(store, pairs=PAIRS):
     return [record["loss_label"] for record in store.records(pairs)]
 
 
@@ -114,7 +114,7 @@ def test_errors_stay_beside_the_pack_until_their_cell_succeeds(results):
 def test_a_crash_between_any_two_steps_loses_nothing_and_the_next_pack_ends_the_work(
     results, monkeypatch, moment
 ):
-    before = told(results)
+    before = contents(results)
 
     class Killed(BaseException):
         """Not an error that anything could catch by mistake."""
@@ -136,9 +136,9 @@ def test_a_crash_between_any_two_steps_loses_nothing_and_the_next_pack_ends_the_
         with pytest.raises(Killed):
             pack.pack(results)
     again = Store(results.folder)
-    assert told(again) == before and {s.status for s in again.state(PAIRS).values()} == {"done"}
+    assert contents(again) == before and {s.status for s in again.state(PAIRS).values()} == {"done"}
     pack.pack(again)
-    assert told(again) == before and not loose(again) and not list(again.folder.glob(".*.tmp"))
+    assert contents(again) == before and not loose(again) and not list(again.folder.glob(".*.tmp"))
 
 
 @pytest.mark.system
@@ -206,7 +206,7 @@ def test_only_one_process_packs_at_a_time(results):
 
 
 def test_a_full_disk_changes_nothing(results, monkeypatch):
-    before = told(results)
+    before = contents(results)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -214,7 +214,9 @@ def test_a_full_disk_changes_nothing(results, monkeypatch):
     monkeypatch.setattr(pack.os, "fsync", full)
     with pytest.raises(UserError, match="no space is left"):
         pack.pack(results)
-    assert told(results) == before and len(loose(results)) == 6 and not list(results.folder.glob(".*.tmp"))
+    assert (
+        contents(results) == before and len(loose(results)) == 6 and not list(results.folder.glob(".*.tmp"))
+    )
 
 
 # Packs that others made
@@ -230,11 +232,16 @@ def hostile(folder, members):
 @pytest.mark.parametrize(
     "name",
     [
-        f"../../{KEY}.9f8e7d6c.json", f"/etc/{KEY}.9f8e7d6c.json", f"cells/../cells/00/{KEY}.9f8e7d6c.json",
-        f"cells/11/{KEY}.9f8e7d6c.json", f"C:\\cells\\00\\{KEY}.9f8e7d6c.json", f"cells/00/{KEY}.9f8e7d6c.error.json",
-        f"cells/00/{KEY}.9f8e7d6c.json/", f"cells/00/{KEY}.9f8e7d6c.json\n",
+        f"../../{KEY}.9f8e7d6c.json",
+        f"/etc/{KEY}.9f8e7d6c.json",
+        f"cells/../cells/00/{KEY}.9f8e7d6c.json",
+        f"cells/11/{KEY}.9f8e7d6c.json",
+        f"C:\\cells\\00\\{KEY}.9f8e7d6c.json",
+        f"cells/00/{KEY}.9f8e7d6c.error.json",
+        f"cells/00/{KEY}.9f8e7d6c.json/",
+        f"cells/00/{KEY}.9f8e7d6c.json\n",
     ],
-)  # fmt: skip
+)
 def test_a_member_with_a_hostile_name_is_passed_over_and_said(tmp_path, name):
     (tmp_path / "r").mkdir()
     hostile(
@@ -313,7 +320,7 @@ def test_flipped_bits_in_a_pack_never_change_a_number_and_never_hide_a_sound_rec
         path.write_bytes(whole)  # fetched again
         Store(results.folder).open_for_writing()
         assert not list(results.cells.glob("*/*.error.json"))
-    assert told(Store(results.folder)) == told(results)
+    assert contents(Store(results.folder)) == contents(results)
 
 
 def test_what_is_no_archive_is_said_in_one_sentence_and_no_cell_is_trained_again_by_mistake(results):
@@ -325,7 +332,7 @@ def test_what_is_no_archive_is_said_in_one_sentence_and_no_cell_is_trained_again
 
 def test_a_member_that_promises_more_than_memory_holds_is_not_unpacked(results, monkeypatch):
     pack.pack(results)
-    monkeypatch.setattr(pack, "LARGEST", 100)
+    monkeypatch.setattr(archive, "LARGEST", 100)
     assert results.read(*PAIRS[0]) is None and "unfold" in results.notes[0]
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lossbench.base.errors import UserError
-from lossbench.store import provenance, record
+from lossbench.store import provenance
+from lossbench.store.schema import Provenance
 
 USERS = {
     "GIT_AUTHOR_NAME": "a",
@@ -134,7 +135,12 @@ def test_a_results_folder_that_refuses_is_the_users_to_mend(checkout):
 
 def test_all_keys_of_the_schema_are_there_but_those_of_the_worker(tmp_path):
     facts = provenance.collect(tmp_path)
-    assert set(facts) == set(record.Provenance.__annotations__) - {"threads", "device"}
+    assert set(facts) == set(Provenance.model_fields) - {
+        "threads",
+        "device",
+        "loss_libraries",
+        "loss_injected",
+    }
     assert facts["packages"]["numpy"] and "cpu" in facts["hardware"] and facts["hardware"]["cores"] >= 1
     assert facts["python"] == platform.python_version()
 

@@ -19,9 +19,10 @@ KEY, FP = "00112233445566ff", "9f8e7d6c5b4a3928"
 YEAR = 366 * 86_400.0
 HOLD = """
 import sys, time
-from lossbench.store import leases, store
+from lossbench.base import process
+from lossbench.store import store
 if sys.argv[2] == "far":
-    leases.host = lambda: "0badcafe"      # as a process of another host looks
+    process.host = lambda: "0badcafe"      # as a process of another host looks
 with store.Store(sys.argv[1], beat=0.2).claim([(sys.argv[3], sys.argv[4])]) as mine:
     print(len(mine), flush=True)
     time.sleep(600)

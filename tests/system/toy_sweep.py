@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from lossbench.base import process
 from lossbench.engine.run import run
 from lossbench.engine.tasks import EngineOptions, Result, Task
 from lossbench.engine.worker import emit
-from lossbench.store import leases
 from lossbench.store.store import Store
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "record_v1.json"
@@ -39,7 +39,7 @@ def train(payload: dict) -> dict:
     """
     folder = Path(payload["folder"])
     if payload["far"]:  # each worker on a host of its own, as far as leases can tell
-        leases.host = lambda: f"{os.getpid():08x}"
+        process.host = lambda: f"{os.getpid():08x}"
     store, pairs = Store(folder / "results"), [(k, FP) for k in payload["cells"]]
     with store.claim(pairs) as mine:
         for k, fp in mine:

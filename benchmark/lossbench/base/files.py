@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError
-from lossbench.store.leases import host, is_dead, owner
+from lossbench.base.process import host, is_dead, owner
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -55,12 +55,13 @@ def flush_folder(path: Path) -> None:
 
 
 def clear_leftover(entry: os.DirEntry, now: float) -> None:
-    """Remove a temporary file whose writer is dead; ``now`` is the time by the clock that dates files there."""
+    """Remove a temporary file whose writer is dead; ``now`` is the time by the clock that dates files
+    there.
+    """
     with contextlib.suppress(OSError, IndexError):
         word = entry.name.rsplit(".", 3)[1]
-        here = (
-            word.split("-")[0] == host()
-        )  # then its process says whether it lives, whatever the clock did to the file's date
+        # A process of this host says whether it lives, whatever the clock did to the file's date.
+        here = word.split("-")[0] == host()
         if is_dead(word) if here else now - entry.stat().st_mtime > _DAY:
             os.unlink(entry.path)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lossbench.base.errors import UserError
-from lossbench.store.leases import owner
+from lossbench.base.process import owner
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -1,5 +1,4 @@
-"""Who trains which cell right now: leases with a heartbeat, so that two sweeps on one folder never train a
-cell twice.
+"""Who trains which cell right now: leases with a heartbeat, so that two sweeps never train a cell twice.
 
 Every claim is a file of its own, ``leases/<key>.<fp8>.<token>``; its name is unique to its owner. To claim a
 cell is to create the file and then to look: whoever sees another live claim takes its own back. Creating
@@ -15,71 +14,17 @@ would be the same bytes."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import platform
 import secrets
-import sys
 import threading
 import time
-from functools import cache
 from pathlib import Path
+
+from lossbench.base.process import is_dead, owner
 
 BEAT = 5.0  # seconds between heartbeats
 
 PATIENCE = 60.0  # seconds without a heartbeat after which an owner counts as dead
-
-
-@cache
-def host() -> str:
-    """An 8-hex pseudonym of this boot of this host and its process namespace; the name itself is stored
-    nowhere.
-    """
-    parts = [platform.node()]
-    for source in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
-        with contextlib.suppress(OSError):
-            parts.append(Path(source).read_text())
-    with contextlib.suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
-def started(pid: int) -> str | None:
-    """When a process of this host started, as an opaque word; None when it is gone (a zombie is gone); "?"
-    unknown.
-    """
-    if sys.platform == "linux":
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return None if fields[0] in "ZX" else fields[19]
-        except OSError:
-            pass  # gone, or another user's where /proc is closed
-    if sys.platform == "win32":  # os.kill(pid, 0) would end the process there
-        import psutil
-
-        return "?" if psutil.pid_exists(pid) else None
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
-    except PermissionError:
-        pass
-    return "?"
-
-
-def owner() -> str:
-    """This process as a word: host pseudonym, pid and start, joined by "-"."""
-    pid = os.getpid()
-    return f"{host()}-{pid}-{started(pid)}"
-
-
-def is_dead(word: str) -> bool:
-    """Whether the owner of that word ran on this host and is gone. False for other hosts: nobody can know."""
-    parts = word.split("-")
-    if len(parts) != 3 or parts[0] != host() or not parts[1].isdigit():
-        return False
-    now = started(int(parts[1]))
-    return now is None or ("?" not in (now, parts[2]) and now != parts[2])
 
 
 class Lease:
@@ -101,7 +46,9 @@ class Lease:
         return self._file >= 0 and self.path.exists()
 
     def beat(self) -> None:
-        """Raise the counter through the open file, so that a paused owner can never write over its successor."""
+        """Raise the counter through the open file, so that a paused owner can never write over its
+        successor.
+        """
         with self._lock:
             if self._file >= 0:
                 self._beats += 1
@@ -126,14 +73,15 @@ class Leases:
     def __init__(self, folder: Path, beat: float = BEAT, patience: float = PATIENCE):
         self.folder, self.beat, self.patience = folder, beat, patience
         self._held: set[Lease] = set()
-        self._seen: dict[
-            str, tuple[str, float]
-        ] = {}  # file name -> (content, monotonic time of its last change)
+        # File name -> its content, and when on this process's monotonic clock that last changed.
+        self._seen: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def take(self, key: str, fp: str) -> Lease | None:
-        """Claim a cell; None when somebody alive has it. Raises OSError where the folder cannot be written."""
+        """Claim a cell; None when somebody alive has it. Raises OSError where the folder cannot be
+        written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.others(key, fp):
             return None
@@ -163,9 +111,8 @@ class Leases:
     def others(self, key: str, fp: str, besides: str = "") -> list[str]:
         """Names of live claims on a cell; stale ones are removed on the way."""
         prefix = f"{key}.{fp[:8]}."
-        return [
-            n for n in self._names() if n.startswith(prefix) and n != besides and not self._clear_if_stale(n)
-        ]
+        names = [name for name in self._names() if name.startswith(prefix) and name != besides]
+        return [name for name in names if not self._clear_if_stale(name)]
 
     def bury(self, word: str) -> None:
         """Remove every claim of an owner that is known to be dead, wherever it ran."""
@@ -179,7 +126,7 @@ class Leases:
         """(key, first 8 of the fingerprint) of all cells under a live claim; stale claims are removed on the
         way.
         """
-        return {tuple(n.split(".")[:2]) for n in self._names() if not self._clear_if_stale(n)}
+        return {tuple(name.split(".")[:2]) for name in self._names() if not self._clear_if_stale(name)}
 
     def _names(self) -> list[str]:
         try:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from lossbench.base import files
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, write_atomically
+from lossbench.store.schema import Facts, Fingerprint, Key, clause
 
 NAME = "experiment.json"
 
@@ -22,66 +23,60 @@ NAME = "experiment.json"
 OWN = Path("results")
 STUDY = OWN / "paper"
 
-Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 CardFile = Annotated[str, Field(pattern=r"^[0-9a-f]{16}\.json$")]
 
 
-class _Facts(BaseModel):
-    """Types are taken as they are written; keys of a later version are left alone."""
-
-    model_config = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-class Part(_Facts):
+class Part(Facts):
     """A part of the experiment: a full cross of its losses, data sets and seeds."""
 
     name: str
+    """By which claims speak of it."""
     title: str = ""
     """The question that the part answers."""
     fixed: bool = False
     """Its cells stay out of the leaderboards and are compared within the part."""
-    seeds: list[int] = []
-    losses: list[str] = []
+    seeds: list[int] = Field(default=[])
+    losses: list[str] = Field(default=[])
     """Canonical specs."""
-    datasets: list[str] = []
+    datasets: list[str] = Field(default=[])
     """Specs; of a path only its last part."""
 
 
-class Term(_Facts):
+class Term(Facts):
     """One summand of a loss, as its source declared it when the sweep ran."""
 
     weight: float = 1.0
     name: str
     """A loss of ours, or ``library:name``."""
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default={})
     """Every parameter, defaults filled in; of another library's loss those that were given."""
     formula: str = ""
     cite: str = ""
     cost: str = ""
     empty: str = ""
     """What it does with an image that lacks the class."""
-    needs: list[str] = []
+    needs: list[str] = Field(default=[])
     """What the training supplies: ``progress``, ``distance_map``, ``class_frequency``."""
     doc: str = ""
     """The first paragraph of its docstring."""
 
 
-class Loss(_Facts):
+class Loss(Facts):
     """What a loss of the experiment is."""
 
     label: str
+    """What figures and tables call it."""
     family: str
-    aliases: list[str] = []
+    aliases: list[str] = Field(default=[])
     """The spec with every parameter written out, under each name of the loss."""
-    terms: list[Term] = []
+    terms: list[Term] = Field(default=[])
 
 
-class Dataset(_Facts):
+class Dataset(Facts):
     """What a data set of the experiment is; its pictures and numbers stand in its card."""
 
     name: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default={})
     family: str = ""
     """``synthetic`` where it is generated, so that its pictures may be shown to anybody."""
     doc: str = ""
@@ -98,28 +93,30 @@ class NotedCell(NamedTuple):
     parts: str = ""  # names of its parts, joined by commas; older notes have none
 
 
-class Note(_Facts):
+class Note(Facts):
     """What a sweep notes of its experiment before it trains anything. Facts that older notes lack are
     optional.
     """
 
     name: str
+    """By which the command line knows the experiment."""
     title: str = ""
     file: str = ""
     """The experiment's file, without its folder."""
-    seeds: list[int] = []
-    skipped: list[str] = []
+    seeds: list[int] = Field(default=[])
+    skipped: list[str] = Field(default=[])
     """Sentences about data sets that were not at hand."""
-    cards: dict[str, CardFile] = {}
+    cards: dict[str, CardFile] = Field(default={})
     """Label of a data set -> its card in the folder ``cards``."""
-    parts: list[Part] = []
-    losses: dict[str, Loss] = {}
+    parts: list[Part] = Field(default=[])
+    losses: dict[str, Loss] = Field(default={})
     """Canonical spec -> what the loss is."""
-    datasets: dict[str, Dataset] = {}
+    datasets: dict[str, Dataset] = Field(default={})
     """Spec, of a path only its last part -> what the data set is."""
-    recipes: dict[str, dict[str, Any]] = {}
+    recipes: dict[str, dict[str, Any]] = Field(default={})
     """Digest -> every field of the recipe."""
     cells: list[NotedCell]
+    """One [key, fingerprint, label of the loss, label of the data set, block, parts] a cell."""
 
 
 def write(folder: str | Path, facts: dict[str, Any]) -> None:
@@ -141,17 +138,11 @@ def read(folder: str | Path) -> Note | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        why = _wrong(error)
+        top = not error.errors(include_url=False)[0]["loc"]
+        why = "it is not the note of a sweep" if top else clause(error)
     except (OSError, ValueError) as error:
         why = f"cannot be read ({error})"
     raise UserError(f"{path}: {why}; the sweep's command writes it again")
-
-
-def _wrong(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    if not first["loc"]:
-        return "it is not the note of a sweep"
-    return f"its '{'.'.join(map(str, first['loc']))[:80]}' is not as it should be ({first['msg']})"
 
 
 def reading(given: Path | None, say: Callable[[str], None] = lambda text: None) -> Path:

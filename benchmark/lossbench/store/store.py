@@ -1,22 +1,22 @@
 """One file a cell: the only place that touches records on disk.
 
     results = Store("results")
-    results.open_for_writing()                     # UserError at once where nothing can be written; sweeps
-    leftovers states = results.state([(key, fp), ...])       # {key: State("done" | "stale" | "failed" |
-    "missing", why)} with results.claim(pairs) as mine: ...         # the pairs without a record that nobody
-    else trains; leased inside results.write(record); results.write_error(key, fp, error="one sentence",
-    kind="error", trace=...) results.read(key, fp); results.read_error(key, fp); for record in
-    results.records(): ... done, free = results.wait(busy)                # pairs that another sweep held:
-    until it holds none of them for note in results.notes: ...                 # what was set aside and why,
-    for the caller to print packs.pack(results)                            # the loose records into one
-    archive, which reads like them
+    results.open_for_writing()                  # UserError at once where nothing can be written
+    states = results.state([(key, fp), ...])    # {key: State("done" | "stale" | "failed" | "missing", why)}
+    with results.claim(pairs) as mine: ...      # leases on the pairs without a record that nobody else trains
+    results.write(record)
+    results.write_error(key, fp, error="one sentence", kind="error", trace=...)
+    results.read(key, fp); results.read_error(key, fp)
+    for record in results.records(): ...
+    done, free = results.wait(busy)             # pairs that another sweep held: until it holds none of them
+    for text in results.notes: ...              # what was set aside and why, for the caller to print
+    pack.pack(results)                          # the loose records into one archive, which reads like them
 
 The folder: ``cells/<key[:2]>/<key>.<fp8>.json`` and ``...<fp8>.error.json``, where ``key`` is 16 hex and
-``fp8`` the first 8 hex of the fingerprint of the loss's source; so the state of every cell follows from names
-alone, and a folder can be mended by hand. ``records.zip`` holds packed records (packs.py); a loose file goes
+``fp8`` the first 8 hex of the fingerprint of the loss; so the state of every cell follows from names alone,
+and a folder can be mended by hand. ``records.zip`` holds packed records (archive.py); a loose file goes
 before them, and an error beside a packed record means that it turned out damaged. ``leases/`` says who trains
-what, ``quarantine/`` holds files that were not what their name promised. The schema of a record is in
-record.py.
+what, ``quarantine/`` holds files that were not what their name promised.
 
 A state says that a record is there, not that it is sound: loose files are checked whole when a sweep opens
 the folder, packed ones when they are read, as tables are made.
@@ -32,33 +32,46 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lossbench.base import files
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, clear_leftover, temporary, write_atomically
-from lossbench.store import leases, pack
-from lossbench.store import record as schema
-from lossbench.store.record import SCHEMA, Damaged
+from lossbench.store import archive, leases, record
+from lossbench.store.record import SCHEMA, DamagedRecord
+from lossbench.store.schema import Record, wrong
 from lossbench.store.states import States
 
-__all__ = ["SCHEMA", "State", "Store"]
+__all__ = ["SCHEMA", "LooseFile", "State", "Store"]
 
 RECORD, ERROR = ".json", ".error.json"
+KINDS = {"json": RECORD, "error.json": ERROR}
 
-Pair = tuple[str, str]  # (key, loss fingerprint)
+Pair = tuple[str, str]  # (key, fingerprint of the loss)
+Facts = dict[str, Any]  # a record or an error record, as schema.py describes it
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a cell stands: "done", "stale", "failed" or "missing"; ``why`` says it in a clause ("" if done)."""
+    """Where a cell stands: "done", "stale", "failed" or "missing"; ``why`` says it in a clause ("" if
+    done).
+    """
 
     status: str
     why: str = ""
 
 
+class LooseFile(NamedTuple):
+    """A loose record that reads well: the CRC-32 and the size of its bytes, and what tells the file from
+    others.
+    """
+
+    content: tuple[int, int]
+    mark: tuple
+
+
 class Store:
-    """A results folder. Making one touches nothing; reading works where nothing is, or where nothing can be
+    """A results folder. Making one touches nothing; reading works where nothing is, or nothing can be
     written.
     """
 
@@ -66,7 +79,7 @@ class Store:
         self.folder = Path(folder)
         self.cells = self.folder / "cells"
         self.quarantine = self.folder / "quarantine"
-        self.pack = pack.Pack(self.folder / pack.NAME)
+        self.pack = archive.Archive(self.folder / archive.NAME)
         self.leases = leases.Leases(self.folder / "leases", beat, patience)
         self.states = States(self.folder)
         self.notes: list[str] = []
@@ -75,7 +88,7 @@ class Store:
 
     def path(self, key: str, fp: str, kind: str = RECORD) -> Path:
         """Where the record (or the error) of a cell lies."""
-        if not schema.KEY.fullmatch(key) or len(fp) < 8 or set(fp) - set("0123456789abcdef"):
+        if not record.KEY.fullmatch(key) or not record.FINGERPRINT.fullmatch(fp):
             raise ValueError(f"not a cell key and a loss fingerprint: {key!r}, {fp!r}")
         return self.cells / key[:2] / f"{key}.{fp[:8]}{kind}"
 
@@ -96,56 +109,52 @@ class Store:
         return len(self._newest())
 
     def state(self, pairs: Iterable[Pair], labels: Mapping[str, str] | None = None) -> dict[str, State]:
-        """Return the state of each cell, from directory listings alone; ``why`` names the loss by
-        ``labels[key]``.
+        """Return the state of each cell, from directory listings alone; ``labels`` names the loss of each
+        key.
         """
         pairs = list(pairs)
         there: dict[str, list[tuple[str, str]]] = {}
         for shard in {key[:2] for key, _ in pairs}:
             for key, fp, kind in self._names(shard):
                 there.setdefault(key, []).append((fp, kind))
-        if self.pack.members():  # after the listings: what is packed meanwhile is found in one of the two
+        if self.pack.members():  # after the listings: what is packed meanwhile stands in one of the two
             for key, _ in pairs:
                 names = there.setdefault(key, [])
                 names += [(fp, RECORD) for fp in self.pack.sources(key) if (fp, ERROR) not in names]
         labels = labels or {}
         return {key: self._state(key, fp[:8], there.get(key), labels.get(key, "")) for key, fp in pairs}
 
-    def read(self, key: str, fp: str) -> schema.Record | None:
+    def read(self, key: str, fp: str) -> Facts | None:
         """Return the record of a cell, or None. A file that is not that record is set aside and its cell is
         missing.
         """
-        found = self._read(self.path(key, fp), key, fp[:8])
-        return found if found is not None or not self.packed(key, fp) else self.read_packed(key, fp)
+        loose = self._read(self.path(key, fp), key, fp[:8])
+        return loose if loose is not None or not self.packed(key, fp) else self.read_packed(key, fp)
 
-    def read_packed(self, key: str, fp: str) -> schema.Record | None:
-        """Return the record that the pack holds of a cell. A damaged one is noted as an error: its cell runs
-        again.
+    def read_packed(self, key: str, fp: str) -> Facts | None:
+        """Return the record that the pack holds of a cell. A damaged one is noted as an error: its cell
+        runs again.
         """
         try:
             data = self.pack.read(key, fp)
-            return None if data is None else schema.decode(data, key, fp[:8], f"{self.pack.path}: {key}")
-        except Damaged as why:
+            return None if data is None else record.decode(data, key, fp[:8], f"{self.pack.path}: {key}")
+        except DamagedRecord as why:
             text = f"the record of cell {key} in {self.pack.path} is damaged: {why}"
             self.notes.append(f"{text}; its cell counts as missing")
             with contextlib.suppress(UserError):  # a folder that cannot be written is read all the same
                 self.write_error(key, fp, error=text, kind="damaged")
             return None
 
-    def read_error(self, key: str, fp: str) -> schema.ErrorRecord | None:
+    def read_error(self, key: str, fp: str) -> Facts | None:
         """Return what is known of the last failure of a cell, or None."""
         return self._read(self.path(key, fp, ERROR), key, fp[:8])
 
-    def records(self, pairs: Iterable[Pair] | None = None) -> Iterator[schema.Record]:
-        """Yield the records of the pairs, in their order; without pairs all of them by key, the newest of
-        each key.
-        """
-        if pairs is None:
-            pairs = self._newest()
-        for key, fp in pairs:
-            found = self.read(key, fp)
-            if found is not None:
-                yield found
+    def records(self, pairs: Iterable[Pair] | None = None) -> Iterator[Facts]:
+        """Yield the records of the pairs, in their order; without pairs the newest of each key, by key."""
+        for key, fp in self._newest() if pairs is None else pairs:
+            facts = self.read(key, fp)
+            if facts is not None:
+                yield facts
 
     # Writing
 
@@ -154,12 +163,7 @@ class Store:
         training.
         """
         try:
-            self.cells.mkdir(parents=True, exist_ok=True)
-            (self.folder / "leases").mkdir(exist_ok=True)
-            probe = temporary(self.cells / "probe")
-            probe.write_bytes(b"lossbench\n")
-            now = probe.stat().st_mtime  # the clock of the file server, which dates its files
-            probe.unlink()
+            now = self._probe()
         except OSError as error:
             raise cannot_write(self.folder, error) from None
         self.leases.live()
@@ -171,36 +175,34 @@ class Store:
                         clear_leftover(entry, now)
                     elif entry.name.endswith(RECORD) and folder in shards:
                         self._check(Path(entry.path))
-        for key, fp, kind in (
-            itertools.chain.from_iterable(self._names(shard.name) for shard in shards)
-            if self.pack.members()
-            else ()
-        ):
-            if kind == ERROR and (key, fp) in self.pack.members() and self.read_packed(key, fp) is not None:
-                self.path(key, fp, ERROR).unlink(missing_ok=True)  # the pack has been mended meanwhile
+        if self.pack.members():
+            self._clear_mended(shards)
         strange = [ascii(name)[:60] for name in self.pack.foreign]
-        self.notes += (
-            [f"{self.pack.path}: the members {', '.join(strange[:3])} are not records and are passed over"]
-            if strange
-            else []
-        )
+        if strange:
+            names = ", ".join(strange[:3])
+            self.notes.append(f"{self.pack.path}: the members {names} are not records and are passed over")
 
-    def write(self, record: schema.Record) -> Path:
+    def write(self, facts: Facts) -> Path:
         """Write a finished cell, atomically; then remove its errors and the records of other sources of its
         loss.
+
+        ValueError where reading would refuse it.
         """
-        lacks = schema.missing_parts(record)
-        if lacks:
-            raise ValueError(f"the record of cell {record.get('key')!r} lacks {', '.join(lacks)}")
-        path = self._put(record, RECORD)
+        facts = record.plain({"schema": SCHEMA, **facts})
+        mistake = wrong(Record, facts)
+        if mistake:
+            raise ValueError(f"this is no record of a cell ({facts.get('key')!r}): {mistake}")
+        path = self._put(facts, RECORD)
         for key, fp, kind in self._names(path.parent.name):
-            if key == record["key"] and (fp, kind) != (record["loss_fingerprint"][:8], RECORD):
+            if key == facts["key"] and (fp, kind) != (facts["loss_fingerprint"][:8], RECORD):
                 with contextlib.suppress(OSError):
                     self.path(key, fp, kind).unlink()
         return path
 
     def write_error(self, key: str, fp: str, *, error: str, kind: str = "error", **facts: Any) -> Path:
-        """Write why a cell has no record (``facts``: trace, attempts, cell, ...); it never blocks a re-run."""
+        """Write why a cell has no record (``facts``: trace, attempts, cell, ...); it never blocks a
+        re-run.
+        """
         return self._put({"key": key, "loss_fingerprint": fp, "kind": kind, "error": error, **facts}, ERROR)
 
     # Leases
@@ -212,16 +214,11 @@ class Store:
         mine: list[Pair] = []
         try:
             for key, fp in pairs:
-                if self.has(key, fp):
-                    continue
-                try:
-                    lease = self.leases.take(key, fp)
-                except OSError as error:
-                    raise cannot_write(self.folder, error) from None
+                lease = None if self.has(key, fp) else self._lease(key, fp)
                 if lease is None:
                     continue
                 held.append(lease)
-                if not self.has(key, fp):  # recorded between the look and the lease
+                if not self.has(key, fp):  # else it was recorded between the look and the lease
                     mine.append((key, fp))
             yield mine
         finally:
@@ -235,20 +232,18 @@ class Store:
             yield bool(mine)
 
     def wait(
-        self, pairs: Iterable[Pair], *, poll=2.0, timeout: float | None = None
+        self, pairs: Iterable[Pair], *, poll: float = 2.0, timeout: float | None = None
     ) -> tuple[list[Pair], list[Pair]]:
         """Wait until no other process holds any of the pairs; return those recorded by then and those free to
-        claim.
-
-        After ``timeout`` seconds some may be in neither list."""
+        claim. After ``timeout`` seconds some may be in neither list.
+        """
         pairs, start = list(pairs), time.monotonic()
         while True:
             live = self.leases.live()
             done = [pair for pair in pairs if self.has(*pair)]
             free = [(key, fp) for key, fp in pairs if (key, fp) not in done and (key, fp[:8]) not in live]
-            if len(done) + len(free) == len(pairs) or (
-                timeout is not None and time.monotonic() - start >= timeout
-            ):
+            late = timeout is not None and time.monotonic() - start >= timeout
+            if late or len(done) + len(free) == len(pairs):
                 return done, free
             time.sleep(poll)
 
@@ -258,14 +253,14 @@ class Store:
         """The cells that have a loose record, and of each the newest source of its loss."""
         return self._newest(packed=False)
 
-    def facts(self, key: str, fp: str) -> tuple[int, int, os.stat_result] | None:
-        """CRC-32, size and state of the file of a loose record that reads well; None where there is none."""
+    def loose_file(self, key: str, fp: str) -> LooseFile | None:
+        """Return what the file of a loose record is, as far as it reads well; None where there is none."""
         path = self.path(key, fp)
         with contextlib.suppress(FileNotFoundError):
-            seen = path.stat()
+            seen = archive.mark(path.stat())
             data = path.read_bytes()
             if self._read(path, key, fp) is not None:
-                return zlib.crc32(data), len(data), seen
+                return LooseFile((zlib.crc32(data), len(data)), seen)
         return None
 
     def older(self, newest: Mapping[str, str]) -> list[tuple[str, str, Path]]:
@@ -282,32 +277,33 @@ class Store:
             names = os.listdir(self.cells / shard)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        parts = (name.split(".", 2) for name in names if name.endswith(RECORD))
-        kinds = {"json": RECORD, "error.json": ERROR}
-        named = ((p[0], p[1], kinds[p[2]]) for p in parts if len(p) == 3 and p[2] in kinds)
-        return [(key, fp, kind) for key, fp, kind in named if _is_name(key, fp, shard)]
+        named = (_split(name, shard) for name in names)
+        return [triple for triple in named if triple is not None]
 
     def _newest(self, packed: bool = True) -> list[Pair]:
-        pairs: dict[str, list[str]] = {}
+        """One pair a recorded cell, by key; of two sources of its loss the one that was written last."""
+        sources: dict[str, list[str]] = {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for shard in sorted(os.listdir(self.cells)):
                 for key, fp, kind in self._names(shard):
                     if kind == RECORD:
-                        pairs.setdefault(key, []).append(fp)
+                        sources.setdefault(key, []).append(fp)
         for key, fp in self.pack.members() if packed else ():
-            if key not in pairs and self.packed(key, fp):
-                pairs[key] = [fp]
+            if key not in sources and self.packed(key, fp):
+                sources[key] = [fp]
+        return [
+            (key, fps[0] if len(fps) == 1 else self._last(key, fps)) for key, fps in sorted(sources.items())
+        ]
 
-        def age(key: str, fp: str) -> tuple[int, str]:
-            if len(pairs[key]) == 1:
-                return 0, fp
+    def _last(self, key: str, fps: list[str]) -> str:
+        def age(fp: str) -> tuple[int, str]:
             with contextlib.suppress(OSError):
                 return self.path(key, fp).stat().st_mtime_ns, fp
             return 0, fp
 
-        return [(key, max(fps, key=lambda fp: age(key, fp))) for key, fps in sorted(pairs.items())]
+        return max(fps, key=age)
 
-    def _read(self, path: Path, key: str, fp: str) -> dict | None:
+    def _read(self, path: Path, key: str, fp: str) -> Facts | None:
         try:
             with open(path, "rb") as file:
                 data, seen = file.read(), os.fstat(file.fileno())
@@ -316,37 +312,60 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot read the record {path}: {error.strerror}") from None
         try:
-            return schema.decode(data, key, fp, str(path), error=path.name.endswith(ERROR))
-        except Damaged as why:
+            return record.decode(data, key, fp, str(path), error=path.name.endswith(ERROR))
+        except DamagedRecord as why:
             self._set_aside(path, str(why), seen)
             return None
+
+    def _probe(self) -> float:
+        """Write and remove a file; return the time by the clock of the file server, which dates its files."""
+        self.cells.mkdir(parents=True, exist_ok=True)
+        (self.folder / "leases").mkdir(exist_ok=True)
+        probe = temporary(self.cells / "probe")
+        probe.write_bytes(b"lossbench\n")
+        now = probe.stat().st_mtime
+        probe.unlink()
+        return now
 
     def _check(self, path: Path) -> None:
         """Set a file aside whose name is foreign, that is cut, or whose check sum does not fit; nothing is
         parsed.
         """
-        key, _, rest = path.name.partition(".")
-        fp, _, kind = rest.partition(".")
-        if kind not in ("json", "error.json") or not _is_name(key, fp, path.parent.name):
+        if _split(path.name, path.parent.name) is None:
             return self._set_aside(path, "its name is not that of a record", path.stat())
         try:
             with open(path, "rb") as file:
-                seen, why = os.fstat(file.fileno()), schema.whole(file.read())
+                seen, why = os.fstat(file.fileno()), record.flaw(file.read())
         except OSError:
             return None
         return self._set_aside(path, why, seen) if why else None
 
+    def _clear_mended(self, shards: list[Path]) -> None:
+        """Remove the errors beside packed records that read well again: the pack has been mended
+        meanwhile.
+        """
+        for key, fp, kind in itertools.chain.from_iterable(self._names(shard.name) for shard in shards):
+            packed = kind == ERROR and (key, fp) in self.pack.members()
+            if packed and self.read_packed(key, fp) is not None:
+                self.path(key, fp, ERROR).unlink(missing_ok=True)
+
     def _set_aside(self, path: Path, why: str, seen: os.stat_result) -> None:
         self.notes += files.set_aside(path, self.quarantine, why, seen)
 
-    def _put(self, record: dict, kind: str) -> Path:
-        data = schema.encode(record)
-        path = self.path(record["key"], record["loss_fingerprint"], kind)
+    def _put(self, facts: Facts, kind: str) -> Path:
+        data = record.encode(facts)
+        path = self.path(facts["key"], facts["loss_fingerprint"], kind)
         try:
             write_atomically(path, data)
         except OSError as error:
             raise cannot_write(self.folder, error) from None
         return path
+
+    def _lease(self, key: str, fp: str) -> leases.Lease | None:
+        try:
+            return self.leases.take(key, fp)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
 
     def _state(self, key: str, fp: str, there: list[tuple[str, str]] | None, label: str) -> State:
         if not there:
@@ -362,5 +381,9 @@ class Store:
         return State("missing", f"never finished; it failed under another source of {loss}")
 
 
-def _is_name(key: str, fp: str, shard: str) -> bool:
-    return len(fp) == 8 and key[:2] == shard and schema.KEY.fullmatch(key) is not None
+def _split(name: str, shard: str) -> tuple[str, str, str] | None:
+    """Return (key, fp8, kind) of a file's name; None where it is no name of a record in that shard."""
+    key, _, rest = name.partition(".")
+    fp, _, ending = rest.partition(".")
+    well_named = len(fp) == 8 and key[:2] == shard and record.KEY.fullmatch(key) is not None
+    return (key, fp, KINDS[ending]) if well_named and ending in KINDS else None

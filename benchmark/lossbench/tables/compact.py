@@ -192,7 +192,7 @@ def _dataset(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the name and the parameters of a cell's data set; of a first record those that its spec
     gives.
     """
-    if "data_params" in cell:
+    if "dataset_name" in cell and "data_params" in cell:
         return cell["dataset_name"], cell["data_params"]
     try:
         term = specs.parse(cell["dataset"], "data set")[0]

@@ -1,0 +1,63 @@
+"""A process as a word, so that whoever meets its files later can tell whether it still lives."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def host() -> str:
+    """An 8-hex pseudonym of this boot of this host and its process namespace; the name itself is stored
+    nowhere.
+    """
+    parts = [platform.node()]
+    for source in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
+        with contextlib.suppress(OSError):
+            parts.append(Path(source).read_text())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def started(pid: int) -> str | None:
+    """When a process of this host started, as an opaque word; None when it is gone (a zombie is gone); "?"
+    unknown.
+    """
+    if sys.platform == "linux":
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return None if fields[0] in "ZX" else fields[19]
+        except OSError:
+            pass  # gone, or another user's where /proc is closed
+    if sys.platform == "win32":  # os.kill(pid, 0) would end the process there
+        import psutil
+
+        return "?" if psutil.pid_exists(pid) else None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    return "?"
+
+
+def owner() -> str:
+    """This process as a word: host pseudonym, pid and start, joined by "-"."""
+    pid = os.getpid()
+    return f"{host()}-{pid}-{started(pid)}"
+
+
+def is_dead(word: str) -> bool:
+    """Whether the owner of that word ran on this host and is gone. False for other hosts: nobody can know."""
+    parts = word.split("-")
+    if len(parts) != 3 or parts[0] != host() or not parts[1].isdigit():
+        return False
+    now = started(int(parts[1]))
+    return now is None or ("?" not in (now, parts[2]) and now != parts[2])
