@@ -2,6 +2,7 @@
 nothing else.
 """
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -69,6 +70,91 @@ def test_the_public_name_of_a_cell_keeps_its_key_and_hides_the_path(write, tmp_p
     cell = Cell.of(f"folder(path={str(tmp_path / 'things')!r})", "dice")
     assert cell.public.key == cell.key and str(tmp_path) not in str(cell.public.to_json())
     assert cell.public.to_json()["cell"]["dataset"] == "folder(path='things')"
+
+
+OWN_NETWORK = """
+from torch import nn
+from lossbench import network
+
+@network("own_net")
+def own_net(in_channels, classes, dims, *, width=4):
+    return nn.Conv2d(in_channels, classes, 1)
+"""
+
+
+def test_our_network_by_name_or_by_widths_is_one_recipe(write):
+    before = [cell.key for cell in read_experiment(write(GOOD)).cells()]
+    for line in ('network = "unet"', 'network = "unet(widths=[8, 16, 32])"', 'head = "default"'):
+        assert [cell.key for cell in read_experiment(write(GOOD + line)).cells()] == before
+    wide = {cell.recipe for cell in read_experiment(write(GOOD + 'network = "unet(widths=[4, 8])"')).cells()}
+    assert {recipe.widths for recipe in wide} == {(4, 8)} and {recipe.network for recipe in wide} == {None}
+
+
+def test_network_and_head_are_in_the_key_the_block_and_the_label(write):
+    other = '{ use = "scenes(foreground=0.05)", recipe = { network = "smp:Unet( encoder_weights=None)" } }'
+    prior = '{ use = "scenes(foreground=0.05)", recipe = { head = "prior" } }'
+    cells = read_experiment(write(GOOD.replace("datasets = [", f"datasets = [{other}, {prior}, "))).cells()
+    assert len({cell.key for cell in cells}) == 16 and len({cell.block for cell in cells}) == 8
+    labels = {cell.data_label for cell in cells}
+    assert {"scenes, network smp:Unet", "scenes, head prior"} <= {
+        label.replace("scenes(foreground=0.05)", "scenes") for label in labels
+    }
+    assert {cell.grouped for cell in cells if cell.recipe.network} == {False}
+
+
+def test_widths_of_a_part_bring_our_network_back(write):
+    text = GOOD.replace("recipe = { steps = 7 }", "recipe = { widths = [4, 8] }")
+    cells = read_experiment(write(text + 'network = "smp:Unet"')).cells()
+    assert {(cell.recipe.network, cell.recipe.widths) for cell in cells} == {
+        ("smp:Unet", (8, 16, 32)),
+        (None, (4, 8)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ('network = "unett"', "did you mean 'unet'"),
+        ("network = \"smp:Unet(encoder_weights='imagenet')\"", "would download trained weights"),
+        ('network = "smp:Unet"\nwidths = [4, 8]', "leave them out beside 'network'"),
+        ('head = "zero"', "'default' or 'prior'"),
+        ('weights = "none.pt"', "none.pt: cannot be read"),
+    ],
+)
+def test_a_wrong_network_gets_one_sentence(write, line, part):
+    with pytest.raises(UserError, match=part) as caught:
+        read_experiment(write(GOOD + line))
+    assert "t.toml:" in str(caught.value)
+
+
+def test_editing_ones_own_network_makes_its_cells_stale_and_keeps_their_keys(write, tmp_path):
+    file, path = tmp_path / "own.py", write(GOOD + 'network = "own_net"')
+    file.write_text(OWN_NETWORK)
+    before = read_experiment(path, (str(file),)).cells()
+    facts = before[0].to_json()
+    assert Cell.from_json(facts, [str(file)]).pair == before[0].pair
+    file.write_text(OWN_NETWORK.replace("classes, 1)", "classes, 3, padding=1)"))
+    after = read_experiment(path, (str(file),)).cells()
+    assert [cell.key for cell in after] == [cell.key for cell in before]
+    assert all(a.pair != b.pair for a, b in zip(after, before, strict=True))
+    with pytest.raises(UserError, match="the source of loss 'ce' or of own_net has changed since"):
+        Cell.from_json(facts, [str(file)])
+
+
+def test_weights_count_by_what_they_hold_and_not_by_where_they_lie(write, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.pt").write_bytes(b"some weights")
+    one, two = (
+        read_experiment(write(GOOD + f'weights = "{folder}/net.pt"')).cells()[0] for folder in ("a", "b")
+    )
+    assert one.key == two.key != read_experiment(write(GOOD)).cells()[0].key
+    assert one.recipe.weights == str(tmp_path / "a" / "net.pt")
+    record = one.public.to_json()
+    assert record["key"] == one.key and str(tmp_path) not in str(record)
+    assert record["cell"]["recipe"]["weights_hash"] == hashlib.sha256(b"some weights").hexdigest()[:16]
+    with pytest.raises(UserError, match="holds other weights"):
+        read_experiment(write(GOOD + f'weights = "a/net.pt"\nweights_hash = "{"0" * 16}"'))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.weights import weights_hash
-from lossbench.training.blocks import batch_order
+from lossbench.training.blocks import batch_order, blocks_of, network_of
 from lossbench.training.job import Job
 from lossbench.training.outcome import collapse_kind, collapse_step, score
 from lossbench.training.train import train
@@ -66,6 +66,59 @@ def test_a_cell_is_bit_identical_beside_cells_of_another_seed(pair):
 
 def test_a_lone_cell_of_a_stacked_recipe_is_the_same_cell(pair):
     assert weights_hash(train([job("dice")])[0].weights) == weights_hash(pair[1].weights)
+
+
+def test_the_cells_of_a_block_start_from_a_head_that_knows_the_class_frequencies():
+    recipe = TINY.model_copy(update={"head": "prior", "steps": 1, "learning_rate": 1e-9})
+    prior, other = train([job("ce", recipe=recipe), job("dice", recipe=recipe)])
+    (default,) = train([job("ce")])
+    data = get_dataset(SPEC, 0)
+    share = float(np.mean(np.asarray(data.masks)[data.split["train"]] == 1))
+    assert prior.weights["head.bias"].softmax(0)[1].item() == pytest.approx(share, rel=1e-4)
+    assert prior.certificate == other.certificate
+    assert prior.certificate["init"] != default.certificate["init"]
+
+
+@pytest.fixture(scope="module")
+def drop(tmp_path_factory):
+    """A small network with batch normalisation and dropout, in a file of one's own."""
+    path = tmp_path_factory.mktemp("own") / "my_net.py"
+    path.write_text(
+        "from torch import nn\nfrom lossbench import network\n@network('drop')\n"
+        "def drop(in_channels, classes, dims):\n"
+        "    first, last = nn.Conv2d(in_channels, 4, 3, padding=1), nn.Conv2d(4, classes, 1)\n"
+        "    return nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), last)\n"
+    )
+    recipe = Recipe(steps=6, batch=4, validations=2, network="drop")
+
+    def make(loss, seed=0):
+        cell = Cell.of(SPEC, loss, seed, recipe, [str(path)])
+        return Job(cell, get_dataset(SPEC, seed), get_loss(cell.loss))
+
+    return make
+
+
+def test_networks_that_cannot_be_grouped_train_one_after_the_other_bit_for_bit_as_alone(drop):
+    together = train([drop("ce"), drop("dice"), drop("ce", 1)])
+    alone = [train([own])[0] for own in (drop("ce"), drop("dice"), drop("ce", 1))]
+    for one, other in zip(together, alone, strict=True):
+        assert one.stack == 1 and one.error is None
+        assert weights_hash(one.weights) == weights_hash(other.weights)
+        assert repr(one.curves) == repr(other.curves)
+        assert all(np.array_equal(one.predictions[k], other.predictions[k]) for k in one.predictions)
+    assert together[0].certificate == together[1].certificate
+    assert int(together[0].weights["1.num_batches_tracked"]) == 6
+    assert together[1].train_loss[-1] < together[1].train_loss[0]
+
+
+def test_training_starts_from_the_weights_of_a_file_and_sets_the_head_after_that(pair):
+    recipe = TINY.model_copy(update={"head": "prior"})
+    given = {**job("ce", recipe=recipe).__dict__, "weights": pair[0].weights}
+    start = network_of(job("ce")).start(0, None, pair[0].weights)
+    assert weights_hash(start) == weights_hash(pair[0].weights)
+    block = blocks_of([Job(**given)], "cpu").popitem()[1]
+    changed = {name for name, value in block.start.items() if not torch.equal(value, pair[0].weights[name])}
+    assert changed == {"head.bias"}
 
 
 def test_training_twice_gives_the_same_bits(pair):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -64,6 +65,14 @@ def clear_leftover(entry: os.DirEntry, now: float) -> None:
         here = word.split("-")[0] == host()
         if is_dead(word) if here else now - entry.stat().st_mtime > _DAY:
             os.unlink(entry.path)
+
+
+def file_hash(path: Path) -> str:
+    """Return sixteen hex digits over the bytes of a user's file; UserError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def cannot_write(folder: Path, error: OSError) -> UserError:

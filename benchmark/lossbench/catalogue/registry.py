@@ -206,6 +206,16 @@ class NetworkSpec:
     params: dict[str, Any] = field(compare=False)
     entry: Entry | None = field(compare=False)
 
+    @property
+    def grouped(self) -> bool:
+        """Whether K cells can be built as one network; any other trains one cell at a time."""
+        return self.entry is not None and "cells" in self.entry.needs
+
+    @property
+    def own(self) -> bool:
+        """Whether it stands in a file of the user's."""
+        return self.entry is not None and PACKAGE not in self.entry.file.resolve().parents
+
     def identity(self) -> list:
         """Return what enters the cell key: the name and all parameters, without source or files."""
         return [f"{self.library}:{self.name}" if self.library else self.name, self.params]

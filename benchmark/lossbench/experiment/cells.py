@@ -9,18 +9,36 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lossbench.base.errors import UserError
 from lossbench.base.protocol import PROTOCOL
-from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec, parse_dataset, parse_loss
+from lossbench.catalogue.registry import (
+    PATHS,
+    DataSpec,
+    LossSpec,
+    NetworkSpec,
+    parse_dataset,
+    parse_loss,
+    parse_network,
+)
 
 # Two lists keep the digests of recipes, and so the keys of all records, as they were when a field comes or
 # goes: a field that came later is left out at its first meaning, one that is gone is kept at its last.
-LATER = {"precision": "float32", "warmup": 50}
+LATER = {
+    "precision": "float32",
+    "warmup": 50,
+    "network": None,
+    "head": "default",
+    "weights": None,
+    "weights_hash": None,
+}
 GONE = {"model": "unet"}
+
+PLACES = ("weights",)  # names a place on this machine, so it is in no digest; the file's hash is
 
 
 class Strict(BaseModel):
@@ -32,9 +50,15 @@ class Strict(BaseModel):
 class Recipe(Strict):
     """Everything that is identical across losses: network, optimiser, schedule, batches, augmentation."""
 
+    # A spec of the catalogue, as tables and labels show it; None: our U-Net with these widths.
+    network: str | None = None
     widths: Annotated[
         tuple[Annotated[int, Field(ge=2, le=1024)], ...], Field(min_length=2, max_length=6, strict=False)
     ] = (8, 16, 32)
+    # What the bias of the last layer starts from: what the network draws, or the classes' log-frequencies.
+    head: Literal["default", "prior"] = "default"
+    weights: str | None = None  # a local file that training starts from, and the hash of what it holds
+    weights_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -59,6 +83,12 @@ class Recipe(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_network(self) -> Recipe:
+        if self.network is not None and self.widths != Recipe.model_fields["widths"].default:
+            raise ValueError("'widths' are those of our U-Net; leave them out beside 'network'")
+        return self
+
     @property
     def decay_begins(self) -> int:
         """Steps after which the rate of the schedule wsd falls: four fifths of them."""
@@ -70,17 +100,23 @@ class Recipe(Strict):
         # Not kept on the instance: ``model_copy`` would carry it over to a changed recipe.
         return _recipe_digest(self)
 
+    @property
+    def public(self) -> Recipe:
+        """The same recipe as records name it: of the path to weights only its last part."""
+        return self.model_copy(update={"weights": self.weights and Path(self.weights).name})
+
 
 @lru_cache(maxsize=4096)
 def _recipe_digest(recipe: Recipe) -> str:
     fields = recipe.model_dump(mode="json")
     first = [key for key, value in LATER.items() if fields[key] == value]
-    kept = {key: value for key, value in fields.items() if key not in first}
+    kept = {key: value for key, value in fields.items() if key not in (*first, *PLACES)}
     return _digest(GONE | kept)[:8]
 
 
 def _without_steps(recipe: Recipe) -> dict[str, Any]:
-    return {name: value for name, value in recipe.model_dump(mode="json").items() if name != "steps"}
+    left_out = ("steps", *PLACES)
+    return {name: value for name, value in recipe.model_dump(mode="json").items() if name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -96,15 +132,25 @@ class Cell:
     seed: int
     recipe: Recipe
     learning_rate: float  # peak of the schedule: the recipe's, or the tuned one
+    network: NetworkSpec
     parts: tuple[str, ...] = ()  # of the experiment that it belongs to; not part of the key
     protocol: int = PROTOCOL
 
     @classmethod
-    def of(cls, data: str, loss: str, seed: int = 0, recipe: Recipe | None = None) -> Cell:
+    def of(
+        cls,
+        data: str,
+        loss: str,
+        seed: int = 0,
+        recipe: Recipe | None = None,
+        extra_files: Iterable[str] = (),
+    ) -> Cell:
         """Return a cell outside of any experiment, from two spec strings."""
-        spec, recipe = parse_dataset(data), recipe or Recipe()
+        spec, recipe = parse_dataset(data, extra_files), recipe or Recipe()
         label = spec.public.text
-        return cls(spec, "", label, parse_loss(loss), seed, recipe, recipe.learning_rate)
+        network = _network_spec(recipe, extra_files)
+        own = _covering(parse_loss(loss, extra_files), network)
+        return cls(spec, "", label, own, seed, recipe, recipe.learning_rate, network)
 
     @cached_property
     def key(self) -> str:
@@ -160,6 +206,11 @@ class Cell:
         return self.key, self.loss.fingerprint
 
     @property
+    def grouped(self) -> bool:
+        """Whether the cell may train beside others in one network."""
+        return self.recipe.stacked and self.network.grouped
+
+    @property
     def kind(self) -> tuple[str, str]:
         """Data set and recipe: cells of one kind take about the same time."""
         return self.data.text, self.recipe.digest
@@ -171,8 +222,8 @@ class Cell:
 
     @property
     def public(self) -> Cell:
-        """The same cell as records name it: of the path to a user's data only its last part."""
-        return replace(self, data=self.data.public)
+        """The same cell as records name it: of the path to a user's data or weights only its last part."""
+        return replace(self, data=self.data.public, recipe=self.recipe.public)
 
     def to_json(self) -> dict[str, Any]:
         """Return the cell in plain JSON values: the part of a record that says what was trained."""
@@ -204,19 +255,22 @@ class Cell:
 
         UserError where its loss or data set is unknown here, or another than it was then."""
         own, extra_files = facts["cell"], tuple(extra_files)
-        recipe = {name: value for name, value in own["recipe"].items() if name not in GONE}
-        today = parse_loss(own["loss"], extra_files, facts["loss_label"])
+        recipe = Recipe.model_validate({name: v for name, v in own["recipe"].items() if name not in GONE})
+        network = _network_spec(recipe, extra_files)
+        today = _covering(parse_loss(own["loss"], extra_files, facts["loss_label"]), network)
         loss = today.as_of(facts["loss_fingerprint"])
         if loss is None:
-            raise UserError(f"the source of loss '{today.label}' has changed since")
+            also = f" or of {recipe.network}" if network.own else ""
+            raise UserError(f"the source of loss '{today.label}'{also} has changed since")
         cell = cls(
             parse_dataset(own["dataset"], extra_files),
             own["data_identity"],
             own["data_label"],
             loss,
             own["seed"],
-            Recipe.model_validate(recipe),
+            recipe,
             own["learning_rate"],
+            network,
             protocol=own["protocol"],
         )
         if cell.key != facts["key"]:
@@ -224,6 +278,20 @@ class Cell:
                 f"'{cell.title}' is another cell by today's defaults ({cell.key}) than it was then"
             )
         return cell
+
+
+def _network_spec(recipe: Recipe, extra_files: Iterable[str] = ()) -> NetworkSpec:
+    """Return the network of a recipe, from ``extra_files`` too."""
+    return parse_network(recipe.network or f"unet(widths={list(recipe.widths)})", extra_files)
+
+
+def _covering(loss: LossSpec, network: NetworkSpec) -> LossSpec:
+    """Return the loss with a fingerprint that covers the source of a user's own network, too.
+
+    Our U-Net changes with the protocol, a library's network with the version in the provenance."""
+    if not network.own:
+        return loss
+    return replace(loss, fingerprint=_digest([loss.fingerprint, network.fingerprint])[:8], former="")
 
 
 class Variant(NamedTuple):
@@ -287,22 +355,26 @@ class Experiment:
         comparisons.
         """
         cells: dict[str, Cell] = {}
+        recipes = {variant.recipe for part in self.parts for variant in part.datasets}
+        networks = {recipe: _network_spec(recipe, self.extra_files) for recipe in recipes}
         # Seeds outermost: after the first turn every comparison of every part has been made once.
         for turn in range(max(len(part.seeds) for part in self.parts)):
             for part in self.parts:
                 if turn >= len(part.seeds):
                     continue
                 for variant in part.datasets:
-                    for cell in self._block(part, variant, part.seeds[turn]):
+                    network = networks[variant.recipe]
+                    for cell in self._block(part, variant, part.seeds[turn], network):
                         known = cells.get(cell.key)
                         cells[cell.key] = replace(known, parts=(*known.parts, part.name)) if known else cell
         return list(cells.values())
 
-    def _block(self, part: Part, variant: Variant, seed: int) -> list[Cell]:
+    def _block(self, part: Part, variant: Variant, seed: int, network: NetworkSpec) -> list[Cell]:
         data, identity, label, recipe = variant
+        rates = [self.rate(data, loss, recipe) for loss in part.losses]
         return [
-            Cell(data, identity, label, loss, seed, recipe, self.rate(data, loss, recipe), (part.name,))
-            for loss in part.losses
+            Cell(data, identity, label, _covering(loss, network), seed, recipe, rate, network, (part.name,))
+            for loss, rate in zip(part.losses, rates, strict=True)
         ]
 
     def rate(self, data: DataSpec, loss: LossSpec, recipe: Recipe) -> float:

@@ -28,7 +28,9 @@ def describe(experiment: Experiment, cells: list[Cell], cards: dict[str, str]) -
         "parts": [_part(part) for part in experiment.parts],
         "losses": {loss.text: _loss(loss) for loss in experiment.losses},
         "datasets": {data.public.text: _dataset(data) for data, *_ in experiment.datasets},
-        "recipes": {recipe.digest: recipe.model_dump(mode="json") for *_, recipe in experiment.datasets},
+        "recipes": {
+            recipe.digest: recipe.public.model_dump(mode="json") for *_, recipe in experiment.datasets
+        },
         "cells": [
             [c.key, c.loss.fingerprint, c.loss.label, c.data_label, c.block, ",".join(c.parts)] for c in cells
         ],

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.catalogue.registry import LossSpec, parse_dataset, parse_loss
+from lossbench.base.files import file_hash
+from lossbench.catalogue.registry import LossSpec, parse_dataset, parse_loss, parse_network
 from lossbench.catalogue.registry import losses as known_losses
 from lossbench.experiment import rates
-from lossbench.experiment.cells import Experiment, Part, Recipe, Strict, Variant
+from lossbench.experiment.cells import PLACES, Experiment, Part, Recipe, Strict, Variant
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = [PACKAGE.parents[1] / "experiments", PACKAGE / "experiments"]  # of a checkout, of a wheel
@@ -285,10 +286,10 @@ class _Reading:
         from lossbench.data.prepare import missing
 
         spec = parse_dataset(item.use, self.extra_files)
-        fields = {**self.parsed.recipe.model_dump(), **part.recipe, **item.recipe}
-        lengths = part.lengths or self.parsed.lengths or (Recipe.model_validate(fields).steps,)
-        _check_lengths(lengths, Recipe.model_validate({**fields, "steps": max(lengths)}))
-        recipes = [Recipe.model_validate({**fields, "steps": steps}) for steps in lengths]
+        usual = self._recipe(part.recipe, item.recipe)
+        lengths = part.lengths or self.parsed.lengths or (usual.steps,)
+        recipes = [Recipe.model_validate({**usual.model_dump(), "steps": steps}) for steps in lengths]
+        _check_lengths(lengths, max(recipes, key=lambda recipe: recipe.steps))
         why = missing(spec)
         if why and not item.optional:
             raise UserError(why)
@@ -297,6 +298,37 @@ class _Reading:
             return []
         mark, label = identity(spec), item.label or spec.public.text
         return [Variant(spec, mark, label, recipe) for recipe in recipes]
+
+    def _recipe(self, *changes: dict[str, Any]) -> Recipe:
+        """Return the file's recipe with the changes of a part and of a data set; its network is resolved, its
+        weights are found.
+        """
+        fields = self.parsed.recipe.model_dump()
+        for change in changes:
+            if "widths" in change and "network" not in change:
+                fields["network"] = None  # our U-Net again
+            if "network" in change and "widths" not in change:
+                del fields["widths"]
+            fields |= change
+        recipe = Recipe.model_validate(fields)
+        if recipe.weights is not None:
+            recipe = recipe.model_copy(update=self._weights(recipe))
+        if recipe.network is None:
+            return recipe
+        spec = parse_network(recipe.network, self.extra_files)
+        # One spelling for one network, whoever asks for our U-Net by its name.
+        own = {"network": None, "widths": tuple(spec.params["widths"])} if spec.name == "unet" else {}
+        return recipe.model_copy(update=own or {"network": spec.text})
+
+    def _weights(self, recipe: Recipe) -> dict[str, str]:
+        """Return path and hash of the file of weights, which stands beside the experiment's unless its path
+        is absolute.
+        """
+        path = (self.path.parent / recipe.weights).resolve()
+        mark = file_hash(path)
+        if recipe.weights_hash not in (None, mark):
+            raise UserError(f"{path}: holds other weights ({mark}) than those of weights_hash")
+        return {"weights": str(path), "weights_hash": mark}
 
     def _labelled(self, parts: list[Part]) -> list[Part]:
         """Return the parts with labels that also tell the recipes of one data set apart, by what each changes
@@ -312,7 +344,8 @@ class _Reading:
             if len(recipes[variant.label]) == 1:
                 return variant
             own = variant.recipe.model_dump()
-            changes = [f"{key} {value}" for key, value in own.items() if value != usual[key]]
+            shown = {key: value for key, value in own.items() if key not in PLACES}
+            changes = [f"{key} {value}" for key, value in shown.items() if value != usual[key]]
             return variant._replace(label=", ".join([variant.label, *changes]))
 
         return [replace(part, datasets=tuple(map(labelled, part.datasets))) for part in parts]

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import NetworkSpec, get_network
 from lossbench.catalogue.modules import PACKAGE
+from lossbench.catalogue.registry import NetworkSpec, get_network
 from lossbench.networks.head import find_heads, set_head
+from lossbench.networks.weights import set_weights
 
 LEAST = {2: 65, 3: 33}  # sides of the smallest images that are tried: many levels need room
 TORCH = Path(torch.__file__).parent
@@ -40,11 +41,6 @@ class Network:
     def __str__(self) -> str:
         return f"network '{self.spec.text}'"
 
-    @property
-    def grouped(self) -> bool:
-        """Whether K cells can be one network; any other trains one cell at a time."""
-        return self.spec.entry is not None and "cells" in self.spec.entry.needs
-
     def build(self, seed: int = 0, cells: int = 1) -> nn.Module:
         """Return the module of ``cells`` cells on the CPU, its weights drawn from ``seed`` alone."""
         try:
@@ -58,11 +54,16 @@ class Network:
             raise UserError(f"{self} must be built as a torch.nn.Module, got a {type(module).__name__}")
         return module
 
-    def start(self, seed: int, bias: Tensor | None = None) -> dict[str, Tensor]:
+    def start(
+        self, seed: int, bias: Tensor | None = None, weights: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Return weights and buffers of one cell at the start, a function of the arguments alone.
 
-        ``bias`` (classes,): what the head's bias is set to instead of being drawn (head = "prior")."""
+        ``bias`` (classes,): what the head's bias is set to (head = "prior"); ``weights``: those of a file,
+        instead of drawn ones."""
         module = self.build(seed)
+        if weights is not None:
+            set_weights(module, weights, "the file of weights")
         if bias is not None:
             set_head(module, bias, heads(self))
         return {name: value.detach().clone() for name, value in module.state_dict().items()}

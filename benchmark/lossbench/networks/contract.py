@@ -93,7 +93,7 @@ def gradients(network: Network) -> Iterator[Row]:
 def cells(network: Network) -> Iterator[Row]:
     """K cells in one network are K networks."""
     name = "K cells in one network are K networks"
-    if not network.grouped:
+    if not network.spec.grouped:
         yield Row(name, None, "does not apply", "it does not take 'cells': trained one cell at a time")
         return
     starts, images = [network.start(seed) for seed in (1, 2, 3)], network.images(2)

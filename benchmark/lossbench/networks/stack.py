@@ -31,7 +31,7 @@ class Stack:
         device: str = "cpu",
         precision: str = "float32",
     ):
-        if len(starts) > 1 and not network.grouped:
+        if len(starts) > 1 and not network.spec.grouped:
             raise ValueError(f"{network} cannot be grouped: one cell at a time")
         self.network, self.count = network, len(starts)
         self.device = torch.device(device)

@@ -28,9 +28,15 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
 def load_weights(module: nn.Module, path: str | Path) -> str:
     """Load a file of weights, as ``torch.save(module.state_dict(), path)`` writes it, and return their hash.
 
-    The file is read as data and nothing in it is run. UserError for a file that cannot be read so, and for
-    weights that are missing, unknown to the module or of another shape."""
-    weights = _read(Path(path))
+    Raises UserError as :func:`read_weights` and :func:`set_weights` do."""
+    set_weights(module, read_weights(path), str(path))
+    return weights_hash(module.state_dict())
+
+
+def set_weights(module: nn.Module, weights: dict[str, Tensor], path: str) -> None:
+    """Give a module the weights that ``path`` holds; UserError for some that are missing, unknown to the
+    module or of another shape.
+    """
     own = module.state_dict()
     missing = [name for name in own if name not in weights]
     unknown = [name for name in weights if name not in own]
@@ -47,10 +53,12 @@ def load_weights(module: nn.Module, path: str | Path) -> str:
                 f"{tuple(value.shape)}"
             )
     module.load_state_dict(weights)
-    return weights_hash(module.state_dict())
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the weights that a file holds; it is read as data and nothing in it is run. UserError for a file
+    that cannot be read so.
+    """
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

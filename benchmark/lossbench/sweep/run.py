@@ -52,7 +52,7 @@ def tasks(
     lone: dict[tuple, list[list[Cell]]] = defaultdict(list)
     for (_, lengths), group in groups.items():
         first = group[0][0]
-        if not first.recipe.stacked:
+        if not first.grouped:
             stacks += [[trunk] for trunk in group]
         elif len(group) == 1:
             lone[first.kind, lengths] += group
@@ -136,6 +136,7 @@ def run(
     options, folder = options or EngineOptions(), Path(results).resolve()
     store = Store(folder)
     check_losses(todo)
+    check_networks(todo)
     tally = Tally({cell.key: cell for cell in todo}, store)
     waiting = todo
     while waiting:
@@ -172,6 +173,23 @@ def check_losses(cells: list[Cell]) -> None:
         complaint = _complaint(function, 2)
         if complaint and _complaint(function, 12):  # it may name classes that only a larger set has
             raise UserError(f"loss '{spec.label}': {complaint}")
+
+
+def check_networks(cells: list[Cell]) -> None:
+    """Build each distinct network once, so that a library that is not there or an impossible parameter stops
+    the sweep before anything starts.
+    """
+    from lossbench.networks.build import Network
+
+    for spec in {cell.network for cell in cells}:
+        complaints = []
+        for shape in ((64, 64), (64, 64, 64)):  # some are for 2-D alone, some for 3-D
+            try:
+                Network(spec, 3, 2, shape).build()
+            except UserError as error:
+                complaints.append(error)
+        if len(complaints) == 2:
+            raise complaints[0]
 
 
 def _complaint(function: Callable, classes: int) -> UserError | None:

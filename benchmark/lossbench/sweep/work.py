@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import LossSpec, get_dataset, get_loss
+from lossbench.base.files import file_hash
+from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.engine.worker import emit
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.store.store import Store
@@ -104,12 +105,14 @@ def alike(cells: Iterable[Cell]) -> dict[tuple, list[list[Cell]]]:
 def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
     import torch
 
+    from lossbench.networks.build import check_shape
+    from lossbench.training.blocks import network_of
     from lossbench.training.train import Training
 
     threads = int(os.environ.get("LOSSBENCH_THREADS", "1"))
     torch.set_num_threads(threads)
     jobs = jobs_of(cells, task["extra_files"])
-    _check_shape(jobs[0].data, cells[0].recipe)
+    check_shape(network_of(jobs[0]), cells[0].recipe.batch)
 
     def on_step(steps: int, step: int, losses: list[float]) -> None:
         for place, loss in zip(training.places[steps], losses, strict=True):
@@ -191,7 +194,8 @@ def jobs_of(cells: list[Cell], extra_files: Iterable[str] = ()) -> list[Job]:
     from lossbench.training.job import Job
 
     files = tuple(extra_files)
-    return [Job(cell, _open(cell, files), get_loss(cell.loss, files)) for cell in cells]
+    weights = _weights(cells[0].recipe)
+    return [Job(cell, _open(cell, files), get_loss(cell.loss, files), weights) for cell in cells]
 
 
 def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
@@ -204,14 +208,15 @@ def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
     return _open_data[name]
 
 
-def _check_shape(data: Any, recipe: Recipe) -> None:
-    levels, shape = len(recipe.widths), data.masks.shape[1:]
-    step = 2 ** (levels - 1)
-    if any(side % step for side in shape):
-        raise UserError(
-            f"images of {'x'.join(map(str, shape))} do not fit a network of {levels} levels: every side must "
-            f"be divisible by {step}"
-        )
+def _weights(recipe: Recipe) -> Any:
+    """Return the weights of the recipe's file, which must be what it was when the sweep was planned."""
+    from lossbench.networks.weights import read_weights
+
+    if recipe.weights is None:
+        return None
+    if file_hash(Path(recipe.weights)) != recipe.weights_hash:
+        raise UserError(f"{recipe.weights}: holds other weights than those of this recipe")
+    return read_weights(recipe.weights)
 
 
 # What a record says
@@ -225,7 +230,7 @@ def _record(job: Job, trained: Trained, provenance: dict) -> dict:
         **job.cell.public.to_json(),
         "certificate": trained.certificate,
         "cost": {"seconds": trained.seconds, "cpu_seconds": trained.cpu_seconds, "stack": trained.stack},
-        "provenance": {**provenance, **_libraries(job.cell.loss)},
+        "provenance": {**provenance, **_libraries(job.cell)},
         **scored,
     }
 
@@ -236,18 +241,20 @@ def _named(cell: Cell) -> dict:
     return {"cell": facts["cell"], "loss_label": facts["loss_label"], "family": facts["family"]}
 
 
-def _libraries(loss: LossSpec) -> dict:
-    """Return the versions of other libraries that a loss came from, and the arguments that the adapter set
-    beside those given.
+def _libraries(cell: Cell) -> dict:
+    """Return the versions of other libraries that loss and network came from, and the arguments that the
+    adapter of the loss set beside those given.
     """
-    terms = [term for term in loss.terms if term.library]
-    if not terms:
-        return {}
     from lossbench.catalogue import adapters
+    from lossbench.networks import adapters as networks
 
-    versions = {term.library: adapters.version(term.library) for term in terms}
+    library, terms = cell.network.library, [term for term in cell.loss.terms if term.library]
+    facts = {"network_libraries": {library: networks.version(library)}} if library else {}
+    if not terms:
+        return facts
     return {
-        "loss_libraries": versions,
+        **facts,
+        "loss_libraries": {term.library: adapters.version(term.library) for term in terms},
         "loss_injected": {f"{t.library}:{t.name}": adapters.injected(t.library, t.name) for t in terms},
     }
 
@@ -263,7 +270,7 @@ def even(items: list[Item], size: int) -> list[list[Item]]:
 
 def _size(trunks: list[list[Cell]], task: dict) -> int:
     """Return how many of these trunks to train together."""
-    if not trunks[0][0].recipe.stacked:
+    if not trunks[0][0].grouped:
         return 1
     if task["size"] or len(trunks) < 3:
         return task["size"] or len(trunks)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from lossbench.base import seeds
-from lossbench.catalogue.registry import parse_network
 from lossbench.data.augment import Draws, augment, draw
 from lossbench.data.container import Data
 from lossbench.metrics.distances import signed_distances
 from lossbench.networks.build import Network
+from lossbench.networks.head import prior_bias
 from lossbench.networks.weights import weights_hash
 from lossbench.training.job import Job
 
@@ -85,8 +85,9 @@ def blocks_of(jobs: list[Job], device: str) -> dict[str, Block]:
 
 def network_of(job: Job) -> Network:
     """Return the network of a job's recipe, for the images of its data."""
-    spec = parse_network(f"unet(widths={list(job.cell.recipe.widths)})")
-    return Network(spec, job.data.images.shape[1], len(job.data.classes), job.data.masks.shape[1:])
+    return Network(
+        job.cell.network, job.data.images.shape[1], len(job.data.classes), job.data.masks.shape[1:]
+    )
 
 
 def _block(job: Job, device: str, mapped: bool) -> Block:
@@ -95,12 +96,14 @@ def _block(job: Job, device: str, mapped: bool) -> Block:
     dims = masks.ndim - 1
     # One stream for each thing that chance decides, none of which knows the loss.
     init_seed, augment_seed = (seeds.integer(what, cell.data.text, cell.seed) for what in ("init", "augment"))
-    start = network_of(job).start(init_seed)
     ordering = seeds.stream("order", cell.data.text, cell.seed)
     order = train[batch_order(len(train), recipe.batch, recipe.steps, ordering)]
     chance = torch.Generator().manual_seed(augment_seed)
     # Void pixels lie beyond the classes and are cut off.
     counts = np.bincount(masks[train].reshape(-1), minlength=classes)[:classes].astype(np.float64)
+    frequency = counts / max(counts.sum(), 1)
+    bias = prior_bias(frequency) if recipe.head == "prior" else None
+    start = network_of(job).start(init_seed, bias, job.weights)
     distances = signed_distances(masks, classes, data.spacing, data.ignore_index) if mapped else None
     return Block(
         images=_shared(data.images).to(device),
@@ -109,7 +112,7 @@ def _block(job: Job, device: str, mapped: bool) -> Block:
         draws=draw(recipe.augment, recipe.steps, recipe.batch, dims, chance, device),
         splits={name: torch.from_numpy(data.split[name]).to(device) for name in ("val", "test")},
         start=start,
-        frequency=torch.from_numpy((counts / max(counts.sum(), 1)).astype(np.float32)).to(device),
+        frequency=torch.from_numpy(frequency.astype(np.float32)).to(device),
         marks=_marks(start, data),
         augment_seed=augment_seed,
         distances=None if distances is None else torch.from_numpy(distances).to(device),

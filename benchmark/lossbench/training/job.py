@@ -21,6 +21,7 @@ class Job:
     cell: Cell
     data: Data
     loss: Callable[..., Tensor]
+    weights: dict[str, Tensor] | None = None  # of a file that training starts from
 
     @property
     def needs(self) -> tuple[str, ...]:

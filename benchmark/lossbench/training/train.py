@@ -34,14 +34,27 @@ State = dict[str, Any]
 def train(
     jobs: list[Job], *, on_step: Callable[[int, list[float]], None] | None = None, device: str = "cpu"
 ) -> list[Trained]:
-    """Train all jobs as one stack and return what each left, in their order.
+    """Train all jobs and return what each left, in their order: as one stack, or one trunk after the other
+    where their network cannot be grouped.
 
-    ``on_step(step, losses)`` is called for each step, on a card some steps later."""
-    training = Training(jobs, device, on_step and (lambda steps, step, losses: on_step(step, losses)))
+    ``on_step(step, losses)`` is called for each step of a stack, on a card some steps later."""
     left: dict[int, Trained] = {}
-    for finished in training.run():
-        left.update(finished)
+    for places in _stacks(jobs):
+        own = [jobs[place] for place in places]
+        training = Training(own, device, on_step and (lambda steps, step, losses: on_step(step, losses)))
+        for finished in training.run():
+            left.update({places[number]: result for number, result in finished.items()})
     return [left[place] for place in range(len(jobs))]
+
+
+def _stacks(jobs: list[Job]) -> list[list[int]]:
+    """Return the places of the jobs that can be trained together."""
+    if jobs[0].cell.network.grouped:
+        return [list(range(len(jobs)))]
+    trunks: dict[str, list[int]] = {}
+    for place, job in enumerate(jobs):
+        trunks.setdefault(job.cell.trunk, []).append(place)
+    return list(trunks.values())
 
 
 class Training:
@@ -56,7 +69,7 @@ class Training:
         self.lengths, self.places = _crossed(jobs)
         self.real = len(self.places[self.lengths[0]])
         longest = [jobs[place] for place in self.places[self.lengths[-1]]]
-        if longest[0].cell.recipe.stacked and self.real == 1:
+        if longest[0].cell.grouped and self.real == 1:
             longest = longest * 2
         self.longest, recipe = longest, longest[0].cell.recipe
         self.recipes = {steps: jobs[self.places[steps][0]].cell.recipe for steps in self.lengths}
