@@ -1,6 +1,9 @@
 # Two commands set everything up: `make sweep` runs the main job, `make test` the tests. Nothing is done twice.
 SHELL := /bin/bash
 PYTHON ?= python3
+# Tests are shared out to as many processes; those that start processes of their own stay in one.
+WORKERS ?= 2
+PYTEST := .venv/bin/pytest -n $(WORKERS) --dist loadgroup
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 # The test set-up and the plain one differ by extras alone; whichever ran last serves both.
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -11,11 +14,11 @@ sweep: .venv/.ready
 	.venv/bin/lossbench sweep
 
 test: .venv/.ready-test
-	.venv/bin/pytest
+	$(PYTEST)
 
 # `make test` and what is slow by nature: killed sweeps, damaged files, a browser, notebooks, the wheel.
 test-all: test
-	.venv/bin/pytest -m "slow and not slurm"
+	$(PYTEST) -m "slow and not slurm"
 
 style: .venv/.ready-test
 	.venv/bin/ruff check .

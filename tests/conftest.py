@@ -15,6 +15,17 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Share the tests out to workers by file; those that start processes stay together and come first.
+
+    Then no more than one of them runs at a time, and fixtures of a module are made once.
+    """
+    for item in items:
+        system = item.get_closest_marker("system")
+        item.add_marker(pytest.mark.xdist_group("system" if system else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Numbers depend on the thread count, so tests use the one that sweeps use."""
