@@ -78,7 +78,8 @@ def test_a_recorded_cell_is_the_same_cell_today(note):
     for record in itertools.islice(records(STUDY, note), 0, None, 97):
         own = Cell.from_json(record).to_json()
         own["cell"]["recipe"] |= GONE
-        record["cell"]["recipe"] = LATER | record["cell"]["recipe"]  # some are older than a field of the recipe
+        # Some are older than a field of the recipe.
+        record["cell"]["recipe"] = LATER | record["cell"]["recipe"]
         named = {"data_label", "block"}  # by the note, where a later sweep of the folder names it otherwise
         assert {k: v for k, v in own["cell"].items() if k not in named} == {
             k: v for k, v in record["cell"].items() if k not in named
