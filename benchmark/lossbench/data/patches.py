@@ -6,6 +6,7 @@ the mask is void there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -105,8 +106,8 @@ class Patches:
 
     def draw(self, seed: int, step: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return images (batch, C, *side) float32 and masks (batch, *side) uint8 of one step."""
-        images, corners = self.where(seed, step, batch)
-        return self.images_at(images, corners), self.masks_at(images, corners)
+        where = self.where(seed, step, batch)
+        return self.images_at(*where), self.masks_at(*where)
 
     def where(self, seed: int, step: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the image (batch,) and the corner (batch, dims) of each patch of one step.
@@ -148,8 +149,7 @@ class Patches:
     def images_at(self, images: np.ndarray, corners: np.ndarray) -> np.ndarray:
         """Return float32 (batch, C, *side), reflected where a patch reaches beyond its image."""
         out = np.empty((len(images), self.data.channels, *self.side), np.float32)
-        for j, (n, corner) in enumerate(zip(images, corners, strict=True)):
-            window, margins = self._window(n, corner)
+        for j, (n, window, margins) in enumerate(self._windows(images, corners)):
             part = self.data.images[(n, slice(None), *window)]
             out[j] = np.pad(part, [(0, 0), *margins], "reflect") if margins else part
         return out
@@ -157,22 +157,19 @@ class Patches:
     def masks_at(self, images: np.ndarray, corners: np.ndarray) -> np.ndarray:
         """Return uint8 (batch, *side), void where a patch reaches beyond its image."""
         out = np.full((len(images), *self.side), VOID, np.uint8)
-        for j, (n, corner) in enumerate(zip(images, corners, strict=True)):
-            window, margins = self._window(n, corner)
+        for j, (n, window, margins) in enumerate(self._windows(images, corners)):
             inside = tuple(slice(low, s - high) for (low, high), s in zip(margins, self.side, strict=False))
             out[(j, *inside)] = self.data.masks[(n, *window)]
         return out
 
-    def _window(self, n: int, corner: np.ndarray) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
-        """Return the part of an image that a patch shows, and how many pixels are added on either side,
-        if any.
-        """
-        first, last = np.maximum(corner, 0), np.minimum(corner + self.side, self.sizes[n])
-        window = tuple(slice(a, b) for a, b in zip(first.tolist(), last.tolist(), strict=True))
-        low, high = first - corner, corner + self.side - last
-        if not low.any() and not high.any():
-            return window, []
-        return window, list(zip(low.tolist(), high.tolist(), strict=True))
+    def _windows(self, images: np.ndarray, corners: np.ndarray) -> Iterator[tuple]:
+        """Yield image, the part of it that a patch shows, and the pixels added on either side, if any are."""
+        first, last = np.maximum(corners, 0), np.minimum(corners + self.side, self.sizes[images])
+        low, high = first - corners, corners + self.side - last
+        padded = (low + high).any(1).tolist()
+        for j, n in enumerate(images.tolist()):
+            window = tuple(map(slice, first[j].tolist(), last[j].tolist()))
+            yield n, window, list(zip(low[j].tolist(), high[j].tolist(), strict=True)) if padded[j] else []
 
     def frequency(self) -> np.ndarray:
         """Return the share of each class in the first 1,000 patches of seed 0, void left out: float64

@@ -44,15 +44,15 @@ class Scaled(Ragged):
 
     def __init__(self, arrays: Stored, mean: np.ndarray, spread: np.ndarray):
         super().__init__(arrays, np.roll(arrays.shapes, 1, axis=1))
-        self.mean, self.spread = mean, spread
+        self.mean, self.spread = mean.astype(np.float32), spread.astype(np.float32)
 
     def __getitem__(self, key):
         i, channels, *window = key if isinstance(key, tuple) else (key, slice(None))
-        part = np.moveaxis(self.arrays[i][(*window, ..., channels)], -1, 0)
+        part = self.arrays[i][(*window, ..., channels)]
+        part = part.transpose(part.ndim - 1, *range(part.ndim - 1))
         each = (-1, *[1] * (part.ndim - 1))
-        mean, spread = (facts[i, channels].astype(np.float32) for facts in (self.mean, self.spread))
-        scored = np.subtract(part, mean.reshape(each), order="C")
-        return np.divide(scored, spread.reshape(each), out=scored)
+        scored = np.subtract(part, self.mean[i, channels].reshape(each), order="C", dtype=np.float32)
+        return np.divide(scored, self.spread[i, channels].reshape(each), out=scored)
 
 
 class Stored(Sequence):
