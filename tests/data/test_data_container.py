@@ -15,9 +15,11 @@ from lossbench.data.windows import common_size, crop_corner, tile_corners, windo
 def parts(**changed):
     """Return the arguments of a sound container of ten images, some replaced."""
     sound = {
-        "name": "toy", "images": np.zeros((10, 1, 8, 8)), "masks": np.zeros((10, 8, 8)),
+        "name": "toy",
+        "images": np.zeros((10, 1, 8, 8)),
+        "masks": np.zeros((10, 8, 8)),
         "split": {"train": [0, 1, 2, 3, 4, 5], "val": [6, 7], "test": [9, 8]},
-    }  # fmt: skip
+    }
     return {**sound, **changed}
 
 

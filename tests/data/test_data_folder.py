@@ -42,9 +42,15 @@ def test_every_format_gives_the_same_data(make_folder, suffix):
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    count=st.integers(3, 8), height=st.integers(8, 40), width=st.integers(8, 40), classes=st.integers(2, 4), channels=st.sampled_from([1, 3]),
-    suffix=st.sampled_from([".png", ".npy", ".tif"]), void=st.booleans(), seed=st.integers(0, 10**6),
-)  # fmt: skip
+    count=st.integers(3, 8),
+    height=st.integers(8, 40),
+    width=st.integers(8, 40),
+    classes=st.integers(2, 4),
+    channels=st.sampled_from([1, 3]),
+    suffix=st.sampled_from([".png", ".npy", ".tif"]),
+    void=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
 def test_what_was_written_is_what_is_read(
     tmp_path_factory, count, height, width, classes, channels, suffix, void, seed
 ):
@@ -109,6 +115,13 @@ def test_a_split_and_groups_are_taken_from_their_tables(make_folder):
         assert all(len(index) % 3 == 0 for index in data.split.values())
 
 
+def test_a_split_without_validation_gets_a_fifth_of_its_training_groups(make_folder):
+    root = make_folder()
+    rows = "".join(f"case{n:02d},{'test' if n > 9 else 'train'}\n" for n in range(12))
+    (root / "split.csv").write_text(f"name,split\n{rows}")
+    assert [len(index) for index in load(root, view="whole").split.values()] == [8, 2, 2]
+
+
 def test_a_split_that_divides_a_group_is_refused(make_folder):
     root = make_folder()
     (root / "split.csv").write_text(
@@ -129,7 +142,7 @@ def test_a_split_that_divides_a_group_is_refused(make_folder):
         (
             "split.csv",
             "name,split\n" + "".join(f"case{n:02d},train\n" for n in range(12)),
-            "no images for test, val",
+            "no images for test",
         ),
         ("split.csv", "name,split\n" + "".join(f"case{n:02d},holdout\n" for n in range(12)), "'holdout'"),
         ("groups.csv", "name,group\ncase00,a\ncase00,b\n", "twice"),
@@ -221,13 +234,23 @@ def not_finite(root):
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
-        (lonely, r"images/case03.png' has no mask"), (rubbish, "case03.png: is not a picture"), (cut, "case03.png: cannot be read"),
-        (other_size, r"case03.png: has the shape \(10, 10\), its mask \(24, 20\)"), (colour_mask, "case03.png: is a colour picture"),
-        (grey_mask, "anti-aliased.*threshold=127"), (odd_values, r"values=\[0, 128, 255\]"), (twins, "same stem"), (colour_image, "3 channels"),
-        (empty, "no pair"), (no_masks, "no folder 'masks'"), (few, "three"), (probabilities, "probability map"), (not_finite, "not finite"),
+        (lonely, r"images/case03.png' has no mask"),
+        (rubbish, "case03.png: is not a picture"),
+        (cut, "case03.png: cannot be read"),
+        (other_size, r"case03.png: has the shape \(10, 10\), its mask \(24, 20\)"),
+        (colour_mask, "case03.png: is a colour picture"),
+        (grey_mask, "anti-aliased.*threshold=127"),
+        (odd_values, r"values=\[0, 128, 255\]"),
+        (twins, "same stem"),
+        (colour_image, "3 channels"),
+        (empty, "no pair"),
+        (no_masks, "no folder 'masks'"),
+        (few, "three"),
+        (probabilities, "probability map"),
+        (not_finite, "not finite"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
-)  # fmt: skip
+)
 def test_bad_folders_are_refused_in_one_sentence(make_folder, damage, word, cache):
     root = make_folder()
     damage(root)
@@ -262,7 +285,6 @@ def test_the_values_of_masks_can_be_declared(make_folder):
 
 
 # --- task folders
-# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -369,7 +391,6 @@ def test_pictures_and_volumes_have_their_own_views(make_folder, make_task):
 
 
 # --- inspect
-# --------------------------------------------------------------------------------------------------------------
 
 
 def seen(root):

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -57,6 +58,16 @@ def test_a_damaged_nifti_is_refused_by_name(tmp_path, content, word):
     with pytest.raises(UserError, match=word) as refused:
         read_nifti(tmp_path / "v.nii.gz")
     assert "v.nii.gz" in str(refused.value)
+
+
+def test_no_more_is_unpacked_than_the_header_promises(tmp_path):
+    """A few kilobytes of gzip can hold gigabytes of zeros."""
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(GOOD + bytes(50_000_000)))
+    tracemalloc.start()
+    array, _ = read_nifti(tmp_path / "v.nii.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(array, VOLUME) and peak < 5_000_000
 
 
 def test_any_single_damaged_header_byte_gives_an_array_or_one_sentence(tmp_path):

@@ -155,7 +155,6 @@ def test_zscore_makes_unit_spread_and_a_constant_image_zero():
 
 
 # --- identity
-# ---------------------------------------------------------------------------------------------------------
 
 
 def ident(text, extra=()):

@@ -22,10 +22,15 @@ GOLDEN, GOLDEN2 = (
     json.loads((Path(__file__).parent / f"golden_stats{number}.json").read_text()) for number in ("", "2")
 )
 VARIANTS = [
-    "msd_hippocampus", "msd_hippocampus(view='volumes', subset=20)", "magnetic_tile",
-    "magnetic_tile(view='tiles', kinds=['Crack'], per_image=2)", "crackforest", "camvid", "sirst",
+    "msd_hippocampus",
+    "msd_hippocampus(view='volumes', subset=20)",
+    "magnetic_tile",
+    "magnetic_tile(view='tiles', kinds=['Crack'], per_image=2)",
+    "crackforest",
+    "camvid",
+    "sirst",
     "sirst(view='padded')",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,12 +27,28 @@ def test_the_realised_foreground_is_the_one_asked_for(foreground, shape):
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"objects": 4}, {"size_ratio": 100.0, "foreground": 0.02}, {"rim": 0.5}, {"rim": 1.0, "rim_probability": 0.2}, {"boundary_shift": 0.4},
-        {"shape": "vessel"}, {"empty": 0.3}, {"distractors": 3}, {"label_noise": 0.2}, {"dims": 3, "size": 32, "n_train": 40},
-        {"size": 128, "objects": 3, "boundary_shift": 0.2, "size_ratio": 4.0, "empty": 0.5, "distractors": 2, "label_noise": 0.1},
+        {"objects": 4},
+        {"size_ratio": 100.0, "foreground": 0.02},
+        {"rim": 0.5},
+        {"rim": 1.0, "rim_probability": 0.2},
+        {"boundary_shift": 0.4},
+        {"shape": "vessel"},
+        {"empty": 0.3},
+        {"distractors": 3},
+        {"label_noise": 0.2},
+        {"dims": 3, "size": 32, "n_train": 40},
+        {
+            "size": 128,
+            "objects": 3,
+            "boundary_shift": 0.2,
+            "size_ratio": 4.0,
+            "empty": 0.5,
+            "distractors": 2,
+            "label_noise": 0.1,
+        },
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_every_factor_keeps_the_expected_fraction(parameters):
     data = scenes(seed=1, **{"foreground": 0.03, "n_train": 300, "n_val": 10, "n_test": 10, **parameters})
     for part in ("train", "test"):
@@ -264,15 +280,24 @@ def test_the_rim_is_labelled_pixel_by_pixel_and_the_shift_as_one():
 @pytest.mark.parametrize(
     ("parameters", "word"),
     [
-        ({"foreground": 0.0}, "foreground"), ({"noise": 0}, "noise"), ({"size": 30}, "divisible"), ({"dims": 4}, "dims"), ({"objects": 0}, "objects"),
-        ({"foreground": 0.0001}, "less than one pixel"), ({"rim": 0.5, "boundary_shift": 0.1}, "one kind"), ({"shape": "star"}, "shape"),
-        ({"shape": "field", "objects": 2}, "objects"), ({"proportions": "varying"}, "field"),
+        ({"foreground": 0.0}, "foreground"),
+        ({"noise": 0}, "noise"),
+        ({"size": 30}, "divisible"),
+        ({"dims": 4}, "dims"),
+        ({"objects": 0}, "objects"),
+        ({"foreground": 0.0001}, "less than one pixel"),
+        ({"rim": 0.5, "boundary_shift": 0.1}, "one kind"),
+        ({"shape": "star"}, "shape"),
+        ({"shape": "field", "objects": 2}, "objects"),
+        ({"proportions": "varying"}, "field"),
         ({"foreground": 0.6, "objects": 64, "softness": 4.0}, "pixels"),
-        ({"foreground": 0.5, "shape": "vessel"}, "vessel"), ({"foreground": 0.5, "boundary_shift": 0.4}, "lower"),
-        ({"foreground": True}, "foreground"), ({"shape": "field", "foreground": 0.5, "size_ratio": 50.0}, "background"),
+        ({"foreground": 0.5, "shape": "vessel"}, "vessel"),
+        ({"foreground": 0.5, "boundary_shift": 0.4}, "lower"),
+        ({"foreground": True}, "foreground"),
+        ({"shape": "field", "foreground": 0.5, "size_ratio": 50.0}, "background"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_impossible_scenes_are_refused_in_one_sentence(parameters, word):
     with pytest.raises(UserError, match=word) as refused:
         scenes(seed=0, **parameters)

@@ -16,43 +16,39 @@ KINDS = ("none", "flips", "full")
 
 DEGREES = 15.0  # largest rotation of "full"
 
-GAIN, OFFSET = (
-    0.15,
-    0.15,
-)  # standard deviations of the intensity change of "full", in units of the image's own spread
+# Standard deviations of the intensity change of "full", in units of the image's own spread.
+GAIN, OFFSET = 0.15, 0.15
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decides of the batches of a training, on the device: a row a step, a column an image of the
-    batch.
+    """What chance decides of the batches of a training, on the device: a row a step, a column an image.
+
+    ``flips`` int64: which axes are flipped, one bit each, and the highest bit whether the first two are
+    swapped; ``angles`` in radians; ``lights`` (steps, batch, 2): gain and offset.
     """
 
-    flips: Tensor | None = (
-        # int64: which axes are flipped, one bit each, and whether the first two are swapped, the highest bit
-        None
-    )
-    angles: Tensor | None = None  # radians
-    lights: Tensor | None = None  # (steps, batch, 2): gain and offset
+    flips: Tensor | None = None
+    angles: Tensor | None = None
+    lights: Tensor | None = None
 
     def at(self, step: Tensor) -> Draws:
         """Return the draws of one step, a tensor of one index."""
-        return Draws(
-            *(
-                None if part is None else part.index_select(0, step)[0]
-                for part in (self.flips, self.angles, self.lights)
-            )
-        )
+        parts = (self.flips, self.angles, self.lights)
+        return Draws(*(None if part is None else part.index_select(0, step)[0] for part in parts))
 
 
 def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, device: str = "cpu") -> Draws:
-    """Return the draws of a whole training; the number of draws depends on the shapes alone, ``generator``
-    lives on the CPU.
+    """Return the draws of a whole training; their number depends on the shapes alone.
 
-    "none" changes nothing; "flips" flips each image along each spatial axis with probability one half and,
-    with probability one half, swaps the first two axes if they have one size (together: all flips and quarter
-    turns); "full" adds a rotation of the last two axes by up to 15 degrees (mirrored at the border, masks by
-    nearest neighbour) and a random gain and offset of the intensity."""
+    - "none" changes nothing;
+    - "flips" flips each image along each spatial axis with probability one half and, with probability one
+      half, swaps the first two axes if they have one size (together: all flips and quarter turns);
+    - "full" adds a rotation of the last two axes by up to 15 degrees (mirrored at the border, masks by
+      nearest neighbour) and a random gain and offset of the intensity.
+
+    ``generator`` lives on the CPU.
+    """
     import torch
 
     if kind == "none":
@@ -75,8 +71,7 @@ def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, dev
 def augment(
     images: Tensor, masks: Tensor, extra: Tensor | None, draws: Draws
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the batch augmented: images (N, C, *S), masks (N, *S), extra (N, K, *S) or None, all by the same
-    transform of each image.
+    """Return images (N, C, *S), masks (N, *S) and extra (N, K, *S) or None, each image by one transform.
 
     Signed distances in ``extra`` are kept by these motions. Nothing here waits for the device.
     """
@@ -117,23 +112,16 @@ def _turn_and_light(
     angles, lights = draws.angles, draws.lights
     height, width = masks.shape[-2:]
     cos, sin, none = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    matrix = (
-        torch.stack([cos, -sin * height / width, none, sin * width / height, cos, none], 1)
-        .reshape(-1, 2, 3)
-        .to(images)
-    )
+    rows = torch.stack([cos, -sin * height / width, none, sin * width / height, cos, none], 1)
+    matrix = rows.reshape(-1, 2, 3).to(images)
     grid = functional.affine_grid(matrix, [len(masks), 1, height, width], align_corners=False)
 
     def turn(batch: Tensor, mode: str) -> Tensor:
         flat = batch.reshape(len(batch), -1, height, width)  # the depth of a volume goes with the channels
-        return functional.grid_sample(flat, grid, mode, "reflection", align_corners=False).reshape(
-            batch.shape
-        )
+        turned = functional.grid_sample(flat, grid, mode, "reflection", align_corners=False)
+        return turned.reshape(batch.shape)
 
     gain, offset = (part.reshape(-1, *[1] * (images.ndim - 1)).to(images) for part in lights.unbind(1))
     labels = turn(masks.to(images.dtype), "nearest").round().to(masks.dtype)
-    return (
-        turn(images, "bilinear") * (1 + gain) + offset,
-        labels,
-        None if extra is None else turn(extra, "bilinear"),
-    )
+    lit = turn(images, "bilinear") * (1 + gain) + offset
+    return lit, labels, None if extra is None else turn(extra, "bilinear")

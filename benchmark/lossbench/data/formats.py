@@ -1,23 +1,33 @@
-"""Reading one file into an array: NIfTI with numpy alone, PNG/JPEG/TIFF through Pillow, NPY, and MATLAB
-through scipy.
-"""
+"""Reading one file into an array: NIfTI with numpy alone, PNG, JPEG and TIFF through Pillow, NPY."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from lossbench.base.errors import UserError
 
+# Codes of the NIfTI-1.1 standard.
 NIFTI_TYPES = {
-    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
-}  # fmt: skip
+    2: "u1",
+    4: "i2",
+    8: "i4",
+    16: "f4",
+    64: "f8",
+    256: "i1",
+    512: "u2",
+    768: "u4",
+    1024: "i8",
+    1280: "u8",
+}
 
 NIFTI = (".nii", ".nii.gz")
 
@@ -25,12 +35,25 @@ PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 
 SUFFIXES = (*NIFTI, *PICTURES, ".npy")
 
-# What numpy raises for an NPY or NPZ file that is damaged: its header is Python text, and may promise more
-# than memory holds.
+HEADER = 352  # bytes of a NIfTI-1 header with its extension flag
+
+MOST_BYTES = 2**33  # of a NIfTI file; a header that promises more is not believed
+
+# What numpy raises for a damaged NPY or NPZ file: its header is Python text, and may promise more than
+# memory.
 UNREADABLE = (
-    OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, OverflowError,
-    MemoryError, zlib.error, zipfile.BadZipFile,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 def suffix_of(path: Path) -> str:
@@ -45,51 +68,56 @@ def stem_of(path: Path) -> str:
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return the scaled array of a NIfTI-1 file, axes (x, y, z[, channels]) as stored, and the voxel size
-    along x, y, z in mm.
+    """Return the scaled array of a NIfTI-1 file and the voxel size along x, y, z in mm.
 
-    scl_slope and scl_inter are applied where they say something; either byte order; gzip or plain. Headers
-    follow the NIfTI-1.1 standard.
+    Axes are (x, y, z[, channels]) as stored. scl_slope and scl_inter are applied where they say something;
+    either byte order; gzip or plain. Headers follow the NIfTI-1.1 standard.
     """
     path = Path(path)
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            return _nifti(file, path)
     except (EOFError, zlib.error):
         raise UserError(f"{path}: is a damaged gzip file") from None
-    if len(raw) < 352 or raw[344:347] not in (b"n+1", b"ni1"):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _nifti(file: BinaryIO, path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    head = file.read(HEADER)
+    if len(head) < HEADER or head[344:347] not in (b"n+1", b"ni1"):
         raise UserError(f"{path}: is not a single-file NIfTI-1 volume")
-    order = "<" if struct.unpack("<i", raw[:4])[0] == 348 else ">"
-    dims = struct.unpack(order + "8h", raw[40:56])
-    code = struct.unpack(order + "h", raw[70:72])[0]
-    steps = struct.unpack(order + "8f", raw[76:108])
-    offset, slope, shift = (
-        int(v) if i == 0 else v for i, v in enumerate(struct.unpack(order + "3f", raw[108:120]))
-    )
+    order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
+    dims = struct.unpack(order + "8h", head[40:56])
+    code = struct.unpack(order + "h", head[70:72])[0]
+    steps = struct.unpack(order + "8f", head[76:108])
+    offset, slope, shift = struct.unpack(order + "3f", head[108:120])
     if code not in NIFTI_TYPES or not 1 <= dims[0] <= 7 or min(dims[1 : dims[0] + 1]) < 1:
-        raise UserError(
-            f"{path}: has a NIfTI header that makes no sense (type code {code}, dimensions {dims})"
-        )
+        header = f"a NIfTI header that makes no sense (type code {code}, dimensions {dims})"
+        raise UserError(f"{path}: has {header}")
     shape = dims[1 : dims[0] + 1]
     kind = np.dtype(NIFTI_TYPES[code]).newbyteorder(order)
-    count = int(np.prod(shape, dtype=np.int64))
-    if offset < 348 or len(raw) < offset + count * kind.itemsize:
+    count = math.prod(shape)
+    # No more is unpacked than the header promises, whatever a file of gzip claims to hold.
+    first = int(offset) if 348 <= offset < MOST_BYTES else MOST_BYTES
+    size = first + count * kind.itemsize
+    raw = head + file.read(size - HEADER) if size <= MOST_BYTES else b""
+    if len(raw) < size:
         raise UserError(f"{path}: is cut short; its header promises {count} voxels")
-    array = np.frombuffer(raw, kind, count, offset).reshape(shape, order="F")
+    array = np.frombuffer(raw, kind, count, first).reshape(shape, order="F")
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    scaled = slope != 0.0 and (slope, shift) != (1.0, 0.0) and np.isfinite([slope, shift]).all()
-    if scaled:
+    if slope != 0.0 and (slope, shift) != (1.0, 0.0) and np.isfinite([slope, shift]).all():
         array = array.astype(np.float64) * slope + shift
     return array.astype(array.dtype.newbyteorder("=")), tuple(abs(float(s)) or 1.0 for s in steps[1:4])
 
 
 def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
-    """Return a picture as (H, W) or (H, W, channels); ``mode`` converts ('L', 'RGB'); palette pictures give
-    their indices.
+    """Return a picture (H, W) or (H, W, channels), converted to ``mode`` ('L', 'RGB') if that is given.
+
+    Pictures with a palette give their indices.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -127,21 +155,19 @@ def read_any(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
 
 
 def labels_of(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return a mask as uint8 class ids; float labels are accepted when they are whole numbers (they occur in
-    the Decathlon).
+    """Return a mask as uint8 class ids; floats that are whole numbers are accepted (the Decathlon has
+    them).
     """
-    if array.dtype == bool:
+    if array.dtype in (bool, np.uint8):
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise UserError(f"{path}: a mask must hold numbers, not {array.dtype}")
     if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 255):
-        raise UserError(
-            f"{path}: a mask must hold class ids from 0 to 255, it holds {array.min()} to {array.max()}"
-        )
+        values = f"{array.min()} to {array.max()}"
+        raise UserError(f"{path}: a mask must hold class ids from 0 to 255, it holds {values}")
     whole = np.rint(array)
     if np.issubdtype(array.dtype, np.floating) and np.abs(array - whole).max(initial=0) > 1e-3:
         worst = array.ravel()[np.abs(array - whole).argmax()]
-        raise UserError(
-            f"{path}: a mask must hold whole class ids, it holds {worst:g}; is it a probability map?"
-        )
+        probably = f"it holds {worst:g}; is it a probability map?"
+        raise UserError(f"{path}: a mask must hold whole class ids, {probably}")
     return whole.astype(np.uint8)
