@@ -213,14 +213,16 @@ def main() -> None:
     )
     body = f"""
 The reference cell ({shape}) needs {flops / 1e9:.2f} GFLOP a step in its
-convolutions; on one core at its peak a step would take {1e3 * flops / statistics.median(tops):.1f} ms. One thread;
+convolutions; on one core at its peak a step would take {1e3 * flops / statistics.median(tops):.1f} ms. One
+thread;
 {2 * rounds} half-rounds, peak and cells in turn.
 
 **Stacked training: {said}.**
 
-*Network alone*: forward and backward with a trivial loss. *Convolutions alone*: each of its convolutions forward and backward, one after the other:
-what a training step would take if all else took no time. *Training step*: all of `training.train` between two steps: batch with flips,
-forward, four different losses in turn, backward, gradient norms, AdamW. Milliseconds are those of one cell.
+*Network alone*: forward and backward with a trivial loss. *Convolutions alone*: each of its convolutions
+forward and backward, one after the other: what a training step would take if all else took no time.
+*Training step*: all of `training.train` between two steps: batch with flips, forward, four different losses
+in turn, backward, gradient norms, AdamW. Milliseconds are those of one cell.
 
 {table(["", "GFLOP/s", "ms a cell and step", "share of the peak"], rows)}
 """

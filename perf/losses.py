@@ -110,9 +110,10 @@ def main() -> None:
     )
     text = f"""# Speed of the losses
 
-Written by `perf/losses.py`; do not edit. Milliseconds, forward and backward, on logits (8, 2, 128, 128), one thread of a CPU; median of
-{rounds} rounds (90 % of them in the range). Native and peers alternate in one run. *Ratio*: median over rounds of native / fastest peer.
-Versions: {versions}.
+Written by `perf/losses.py`; do not edit. Milliseconds, forward and backward, on logits (8, 2, 128, 128), one
+thread of a CPU; median of
+{rounds} rounds (90 % of them in the range). Native and peers alternate in one run. *Ratio*: median over
+rounds of native / fastest peer. Versions: {versions}.
 
 ## Beside the same loss of other libraries
 

@@ -44,7 +44,7 @@ def masks(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(pred: np.ndarray, true: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
-    """HD95, ASSD, NSD at 2 and Dice of a stack, (4, N); HD, MASD, NSD at 1 and boundary IoU come with them."""
+    """HD95, ASSD, NSD at 2 and Dice of a stack, (4, N); HD, MASD, NSD at 1, boundary IoU come with them."""
     worst = np.full(
         len(pred), np.sqrt(sum((n * s) ** 2 for n, s in zip(pred.shape[1:], spacing, strict=True)))
     )
@@ -172,15 +172,17 @@ def main() -> None:
     pairs_of = ", ".join(str(count) for _, count in CASES.values())
     DOCS.write_text(f"""# How fast the metrics are
 
-Written by `perf/metrics.py`, {2 * rounds} calls a side in alternating order, one thread, one run. Median and range.
+Written by `perf/metrics.py`, {2 * rounds} calls a side in alternating order, one thread, one run. Median and
+range.
 {cpu()}; numpy {np.__version__}, scipy {scipy.__version__}, MONAI {peer.__version__}.
 
 ## The same numbers from MONAI's calls
 
-HD95, ASSD, surface Dice at 2 px and Dice of mask pairs with {FOREGROUND:.0%} foreground, milliseconds a pair ({pairs_of}
-pairs). *MONAI*: its four functions on a ready batch of tensors. *Stack*: `surface_scores` and `overlap` on the same
-batch, *single*: the same one pair a call; both give HD, MASD, surface Dice at 1 px and boundary IoU as well. *evaluate*:
-one pair a call, every score, objects included. Faster: MONAI's median over that of stack / single / evaluate.
+HD95, ASSD, surface Dice at 2 px and Dice of mask pairs with {FOREGROUND:.0%} foreground, milliseconds a pair
+({pairs_of} pairs). *MONAI*: its four functions on a ready batch of tensors. *Stack*: `surface_scores` and
+`overlap` on the same batch, *single*: the same one pair a call; both give HD, MASD, surface Dice at 1 px and
+boundary IoU as well. *evaluate*: one pair a call, every score, objects included. Faster: MONAI's median over
+that of stack / single / evaluate.
 
 | masks | MONAI | stack | single | evaluate | faster | largest relative difference |
 |---|---|---|---|---|---|---|
@@ -188,8 +190,8 @@ one pair a call, every score, objects included. Faster: MONAI's median over that
 
 ## What training calls once a cell
 
-`score_images` with two threshold arms (every score of [metrics.md](metrics.md)) and `choose_threshold`, milliseconds for
-the whole test set.
+`score_images` with two threshold arms (every score of [metrics.md](metrics.md)) and `choose_threshold`,
+milliseconds for the whole test set.
 
 | images | classes | foreground | score_images | choose_threshold |
 |---|---|---|---|---|

@@ -51,7 +51,7 @@ def criterion(name: str) -> Any:
 
 
 class InMemory(torch.utils.data.Dataset):
-    """Images and labels as a dictionary each; an index is (image, which axes to flip, whether to swap them)."""
+    """Images and labels, a dictionary each; an index is (image, which axes to flip, whether to swap)."""
 
     def __init__(self, images, masks):
         self.images, self.masks = images, masks
@@ -256,10 +256,19 @@ def lightning_cell(
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     trainer = lightning.Trainer(
-        max_steps=recipe.steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        val_check_interval=math.ceil(recipe.steps / recipe.validations), check_val_every_n_epoch=None,
-    )  # fmt: skip
+        max_steps=recipe.steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        val_check_interval=math.ceil(recipe.steps / recipe.validations),
+        check_val_every_n_epoch=None,
+    )
     cell = Cell()
     trainer.fit(cell, loaders["train"], loaders["val"])
     trainer.test(cell, loaders["test"], verbose=False)

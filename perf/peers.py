@@ -235,10 +235,12 @@ def page(
 One cell: `{data}`,
 {settings["steps"]} steps of {settings["batch"]} images, {settings["validations"]} validations (loss, Dice),
 then all test images by Dice, HD95, ASSD and surface Dice.
-Both sides train lossbench's U-Net {widths}{" (the peers in channels_last)" if channels_last else ""} with AdamW.
-{2 * rounds} pairs in alternating order. lossbench is run as its sweep runs it, records on disk included: two processes of one thread, a stack of
-{len(LOSSES)} losses in each. It also computes what the loops do not: thresholds, calibration, objects, the signals of every validation.
-The loops have their data in memory and keep their best weights there.
+Both sides train lossbench's U-Net {widths}{" (the peers in channels_last)" if channels_last else ""} with
+AdamW.
+{2 * rounds} pairs in alternating order. lossbench is run as its sweep runs it, records on disk included: two
+processes of one thread, a stack of
+{len(LOSSES)} losses in each. It also computes what the loops do not: thresholds, calibration, objects, the
+signals of every validation. The loops have their data in memory and keep their best weights there.
 
 **{"; ".join(goals)}.**
 
@@ -259,10 +261,13 @@ Test Dice of the last weights; a single network and a stack differ in rounding, 
 
 ## Start-up, in none of the above
 
-Seconds until the first cell can start (process, imports, data drawn, a cell of four steps), once a sweep: lossbench worker
-{spread(found["startup"]["lossbench worker"], 1)}; MONAI process {spread(found["startup"]["MONAI process"], 1)},
-of it importing MONAI {found["facts"]["import"]:.1f} and drawing the data of two seeds {found["facts"]["data"]:.1f} (the last process).
-Files were in the cache, code was compiled. The scheduler's cost a task is in [scale.md](scale.md).
+Seconds until the first cell can start (process, imports, data drawn, a cell of four steps), once a sweep:
+lossbench worker
+{spread(found["startup"]["lossbench worker"], 1)}; MONAI process
+{spread(found["startup"]["MONAI process"], 1)}, of it importing MONAI {found["facts"]["import"]:.1f} and
+drawing the data of two seeds
+{found["facts"]["data"]:.1f} (the last process). Files were in the cache, code was compiled. The scheduler's
+cost a task is in [scale.md](scale.md).
 """
 
 

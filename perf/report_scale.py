@@ -77,12 +77,31 @@ def study(count: int):
     n = len(cells)
     dice = np.clip(0.8 + cells["start"] + 0.004 * (cells["place"] % 7) + rng.normal(0, 0.01, n), 0, 1)
     cells = cells.assign(
-        key=[hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(n)], experiment="paper", dataset_name="scenes",
-        data_label=cells["dataset"], loss_label=cells["loss"], family=[FAMILIES[p % 4] for p in cells["place"]],
-        block=cells["hash"].str[:8], outcome="done", collapse="", init_hash=cells["hash"].str[:16], order_hash=cells["hash"].str[16:32],
-        split_hash=cells["hash"].str[32:48], seconds=3.0, cpu_seconds=3.0, device="cpu", n_test=100, foreground_true=cells["data.foreground"],
-        commit="0" * 40, dirty=False, loss_fingerprint="00000000", data_identity="0", protocol=1, n_present=100, n_empty=0,
-    )  # fmt: skip
+        key=[hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(n)],
+        experiment="paper",
+        dataset_name="scenes",
+        data_label=cells["dataset"],
+        loss_label=cells["loss"],
+        family=[FAMILIES[p % 4] for p in cells["place"]],
+        block=cells["hash"].str[:8],
+        outcome="done",
+        collapse="",
+        init_hash=cells["hash"].str[:16],
+        order_hash=cells["hash"].str[16:32],
+        split_hash=cells["hash"].str[32:48],
+        seconds=3.0,
+        cpu_seconds=3.0,
+        device="cpu",
+        n_test=100,
+        foreground_true=cells["data.foreground"],
+        commit="0" * 40,
+        dirty=False,
+        loss_fingerprint="00000000",
+        data_identity="0",
+        protocol=1,
+        n_present=100,
+        n_empty=0,
+    )
     cells["data.boundary_shift"], cells["data.empty"] = 0.0, 0.0
     for name in (
         "dice@0.5",
@@ -111,26 +130,38 @@ def study(count: int):
     score = np.repeat(dice.to_numpy(), STEPS) * rise
     curves = pd.DataFrame(
         {
-            "key": np.repeat(cells["key"].to_numpy(), STEPS), "step": steps, "train_loss": 1 - score, "val_dice": score,
-            "size_ratio_soft": 1.0, "size_ratio_hard": 1.0, "grad_norm": 1.0,
+            "key": np.repeat(cells["key"].to_numpy(), STEPS),
+            "step": steps,
+            "train_loss": 1 - score,
+            "val_dice": score,
+            "size_ratio_soft": 1.0,
+            "size_ratio_hard": 1.0,
+            "grad_norm": 1.0,
         }
-    )  # fmt: skip
+    )
     grid = np.arange(1, 100, dtype=np.float32) / 100
     thresholds = pd.DataFrame(
         {
-            "key": np.repeat(cells["key"].to_numpy(), len(grid)), "threshold": np.tile(grid, n),
+            "key": np.repeat(cells["key"].to_numpy(), len(grid)),
+            "threshold": np.tile(grid, n),
             "val_dice": np.repeat(dice.to_numpy(np.float32), len(grid)) * np.tile(1 - (grid - 0.5) ** 2, n),
         }
-    )  # fmt: skip
+    )
     bins = 15
     edge = np.linspace(0, 1, bins + 1, dtype=np.float32)
     reliability = pd.DataFrame(
         {
-            "key": np.repeat(cells["key"].to_numpy(), bins), "class": "foreground", "region": "all", "bin": np.tile(np.arange(bins), n),
-            "low": np.tile(edge[:-1], n), "high": np.tile(edge[1:], n), "n": 1000, "probability": np.tile((edge[1:] + edge[:-1]) / 2, n),
+            "key": np.repeat(cells["key"].to_numpy(), bins),
+            "class": "foreground",
+            "region": "all",
+            "bin": np.tile(np.arange(bins), n),
+            "low": np.tile(edge[:-1], n),
+            "high": np.tile(edge[1:], n),
+            "n": 1000,
+            "probability": np.tile((edge[1:] + edge[:-1]) / 2, n),
             "frequency": np.tile(((edge[1:] + edge[:-1]) / 2) ** 1.2, n),
         }
-    )  # fmt: skip
+    )
     origins = pd.DataFrame([{"commit": "0" * 40, "dirty": False, "device": "cpu", "cells": n}])
     long = {
         "images": pd.DataFrame({"key": [], "image": []}),
@@ -176,14 +207,17 @@ def measure(count: int) -> dict:
 def page(rows: list[dict]) -> str:
     """Return docs/speed_report.md."""
     lines = [
-        "# Speed of the report", "",
+        "# Speed of the report",
+        "",
         "`python perf/report_scale.py --write`: tables of made-up studies, on one core, nothing "
-            "trained. Written are the derived tables, every",
+        "trained. Written are the derived tables, every",
         "figure and `report.html`. Other processes ran on the machine, so wall-clock times are upper "
-            "bounds; CPU seconds are what the",
-        "report itself took.", "",
-        "| cells | data sets | CPU, s | wall, s | peak memory, GB | page, MB | limit |", "|---:|---:|---:|---:|---:|---:|---|",
-    ]  # fmt: skip
+        "bounds; CPU seconds are what the",
+        "report itself took.",
+        "",
+        "| cells | data sets | CPU, s | wall, s | peak memory, GB | page, MB | limit |",
+        "|---:|---:|---:|---:|---:|---:|---|",
+    ]
     for row in rows:
         limit = min(LIMITS, key=lambda n: abs(n - row["cells"]))
         told = "{} s, {} GB, {} MB".format(*LIMITS[limit])

@@ -126,24 +126,24 @@ def main() -> None:
             max(5, steps // 3) if large else steps,
             settings,
         )
-        parts.append(
-            "## "
-            f"{name}\n\n{table(['cells in the stack', 'cell-steps a second', 'ms a cell and step', 'times single'], found)}"
-        )
+        columns = ["cells in the stack", "cell-steps a second", "ms a cell and step", "times single"]
+        parts.append(f"## {name}\n\n{table(columns, found)}")
     rows, gain = two_against_one(workers, rounds, 2 * steps, NETWORKS["8-16-32, batch 8 (reference cell)"])
     for worker in workers:
         worker.close()
     networks = "\n\n".join(parts)
     body = f"""
-Training steps of `training.train` (batch with flips, forward, losses, backward, gradient norms, AdamW), one thread a process, 64 x 64.
-*Times single*: over the single cell of the same half-round ({2 * rounds} of them, half as many for the large network). One cell alone
-is a network of one group, which a stacked recipe never uses.
+Training steps of `training.train` (batch with flips, forward, losses, backward, gradient norms, AdamW), one
+thread a process, 64 x 64. *Times single*: over the single cell of the same half-round ({2 * rounds} of them,
+half as many for the large network). One cell alone is a network of one group, which a stacked recipe never
+uses.
 
 {networks}
 
 ## Two workers
 
-Reference cells in stacks of 4: one process at work, and two at once. Goal {GOAL}: {"met" if gain >= GOAL else "missed"}, {gain:.2f}.
+Reference cells in stacks of 4: one process at work, and two at once. Goal {GOAL}:
+{"met" if gain >= GOAL else "missed"}, {gain:.2f}.
 
 {table(["workers", "cell-steps a second", "times one"], rows)}
 """

@@ -201,16 +201,17 @@ def main() -> None:
     body = f"""
 ## Whole processes
 
-Seconds from start to exit, from a warm file cache with compiled bytecode. `report` is run on 24 tiny cells (four losses, two data sets, three seeds)
-and writes tables, figures and the page.
+Seconds from start to exit, from a warm file cache with compiled bytecode. `report` is run on 24 tiny cells
+(four losses, two data sets, three seeds) and writes tables, figures and the page.
 
 {table(["", "seconds", "runs"], rows)}
 
 ## Fixed cost of a cell
 
-The reference cell in a stack of four on a warm worker of one thread, milliseconds a cell; 50 validation and 100 test images.
-Goal: under {GOAL_MS} ms. Beyond steps and evaluation {"met" if bare < GOAL_MS else "missed"}, {bare:.0f} ms; with evaluation (one validation,
-predictions, scores) {"met" if fixed < GOAL_MS else "missed"}, {fixed:.0f} ms.
+The reference cell in a stack of four on a warm worker of one thread, milliseconds a cell; 50 validation and
+100 test images. Goal: under {GOAL_MS} ms. Beyond steps and evaluation
+{"met" if bare < GOAL_MS else "missed"}, {bare:.0f} ms; with evaluation (one validation, predictions, scores)
+{"met" if fixed < GOAL_MS else "missed"}, {fixed:.0f} ms.
 
 {table(["", "ms a cell"], costs)}
 """

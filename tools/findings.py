@@ -177,7 +177,7 @@ def _verdicts(results: Results, _: str) -> str:
 
 
 def deciding(tests: pd.DataFrame) -> dict[str, Any]:
-    """Return the primary test that decided about a claim: the surest of those with the claim's own verdict."""
+    """Return the primary test that decided about a claim: the surest with the claim's own verdict."""
     primary = tests[tests["role"] == "primary"]
     own = primary[primary["verdict"] == primary["claim_verdict"]]
     chosen = own if len(own) else primary

@@ -24,50 +24,60 @@ FAMILIES = {
 
 HEAD = """# The losses
 
-Written by `python -m tools.losses_page` from the sources; do not edit. In an experiment or on the command line a loss is named by a spec
-string: `dice`, `tversky(fp_weight=0.3, fn_weight=0.7)`, `0.5*ce + 0.5*dice`, `monai:DiceFocalLoss(gamma=2)`. `lossbench check NAME` tests any of
-them on your machine.
+Written by `python -m tools.losses_page` from the sources; do not edit. In an experiment or on the command
+line a loss is named by a spec string: `dice`, `tversky(fp_weight=0.3, fn_weight=0.7)`, `0.5*ce + 0.5*dice`,
+`monai:DiceFocalLoss(gamma=2)`. `lossbench check NAME` tests any of them on your machine.
 
 ## Words and notation
 
-Pixel i, class c of C, image b; p softmax probability, g one-hot target, y the true class. All sums run over valid pixels: TP = Σ p g, P = Σ p,
-G = Σ g, FP = P - TP, FN = G - TP. Logits come as (N, C, *S) of any float type and are computed in float32; one channel z means [0, z].
+Pixel i, class c of C, image b; p softmax probability, g one-hot target, y the true class. All sums run over
+valid pixels: TP = Σ p g, P = Σ p, G = Σ g, FP = P - TP, FN = G - TP. Logits come as (N, C, *S) of any float
+type and are computed in float32; one channel z means [0, z].
 
 | parameter | meaning |
 |---|---|
-| `over` | `"sample"`: sums over each image, then the mean of the images; `"batch"`: sums over all pixels of the batch |
+| `over` | `"sample"`: sums over each image, then the mean of them; `"batch"`: sums over the whole batch |
 | `classes` | which classes enter: `"fg"` all but class 0, `"all"`, or a list of class ids |
-| `absent` | a class that the image lacks: `"eps"` stays in the mean and the smoothing decides its value, `"skip"` leaves it out |
+| `absent` | a class that is not in the image: `"eps"` keeps it, smoothed, in the mean, `"skip"` does not |
 | `smooth` | added to numerator and denominator; a pair `[numerator, denominator]` sets them apart |
 | `ignore_index` | label of void pixels: no sum, no gradient; the data set supplies it |
-| needs | `progress` (0 to 1), `distance_map` (signed, negative inside) and `class_frequency` are supplied by the trainer |
+| needs | `progress` (0 to 1), `distance_map` (negative inside), `class_frequency`: from the trainer |
 
-Soft Dice has eight switches, and two "Dice losses" differ as soon as one does: linear or squared denominator, sums per sample or per batch, which
-classes, one ratio per class or over all classes, the smoothing and whether it is in the numerator, absent classes, the sign, the mean over the
-batch. Three consequences:
+Soft Dice has eight switches, and two "Dice losses" differ as soon as one does: linear or squared
+denominator, sums per sample or per batch, which classes, one ratio per class or over all classes, the
+smoothing and whether it is in the numerator, absent classes, the sign, the mean over the batch. Three
+consequences:
 
-- On an image without the class the gradient of Dice is s/(P+s)² per pixel: with s = 1e-5 the loss is 1 and the network learns nothing from it.
-- With the background in the mean and two classes, a large background's term is nearly 0 and mostly halves the step; with absent classes it dilutes.
-- A mean over classes or over present classes is another loss: the value falls or rises when classes are missing.
+- On an image without the class the gradient of Dice is s/(P+s)² per pixel: with s = 1e-5 the loss is 1 and
+  the network learns nothing from it.
+- With the background in the mean and two classes, a large background's term is nearly 0 and mostly halves
+  the step; with absent classes it dilutes.
+- A mean over classes or over present classes is another loss: the value falls or rises when classes are
+  missing.
 """
 
 ADAPTERS = """## Losses of other libraries
 
-`monai:NAME(...)`, `smp:NAME(...)`, `kornia:NAME(...)`, `torch:NAME(...)` take the library's own arguments (`pip install 'lossbench[peers]'`). The
-adapter sets activation, target format, mode and reduction, computes in float32, and corrects what would be silently wrong:
+`monai:NAME(...)`, `smp:NAME(...)`, `kornia:NAME(...)`, `torch:NAME(...)` take the library's own arguments
+(`pip install 'lossbench[peers]'`). The adapter sets activation, target format, mode and reduction, computes
+in float32, and corrects what would be silently wrong:
 
 | loss | what the adapter does |
 |---|---|
 | all of MONAI | `softmax=True` and a one-hot target; `ignore_index` only where the class has it |
-| `monai:FocalLoss` | `use_softmax=True`; refuses `include_background=False` (0 for two classes); same value with and without `ignore_index` |
-| `monai:DiceFocalLoss`, `monai:GeneralizedDiceFocalLoss`, `smp:FocalLoss` | allowed, with a warning: their focal part is one sigmoid per class |
+| `monai:FocalLoss` | `use_softmax=True`; refuses `include_background=False`, which is 0 for two classes |
+| | the same value with and without `ignore_index` |
+| `monai:DiceFocalLoss`, `smp:FocalLoss` | allowed, with a warning: the focal part is one sigmoid per class |
+| `monai:GeneralizedDiceFocalLoss` | likewise |
 | `monai:AsymmetricUnifiedFocalLoss` | applies the softmax that the class leaves out; two classes only |
 | `monai:BoundaryLoss` | `include_background=False` unless asked for, or the background dominates |
-| `monai:GeneralizedWassersteinDiceLoss`, `monai:NACLLoss` | class ids as target, `dist_matrix`, `classes` and `dim` filled in |
+| `monai:GeneralizedWassersteinDiceLoss` | class ids as target, `dist_matrix` filled in |
+| `monai:NACLLoss` | class ids as target, `classes` and `dim` filled in |
 | all of SMP | `mode="multiclass"`, class ids as target |
 | `smp:MCCLoss`, `smp:SoftBCEWithLogitsLoss` | foreground probability or margin; two classes only |
 | `smp:SoftCrossEntropyLoss` | `smooth_factor=0.0` (its own default raises TypeError) |
-| kornia | mean reduction, `alpha=None` for the focal losses, softmax for the Hausdorff losses, 2-D only where it says so |
+| kornia | mean reduction, `alpha=None` for focal losses, softmax for Hausdorff losses |
+| | 2-D only where it says so |
 """
 
 

@@ -13,18 +13,56 @@ from tools import findings
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "results" / "paper"
 ROW = {
-    "title": "A beats B", "says": "A scores higher.", "estimand": "dice@0.5 of a minus b; mean; all data sets", "n_blocks": 40, "n_datasets": 4,
-    "mde": 0.004, "margin": 0.005,
-}  # fmt: skip
+    "title": "A beats B",
+    "says": "A scores higher.",
+    "estimand": "dice@0.5 of a minus b; mean; all data sets",
+    "n_blocks": 40,
+    "n_datasets": 4,
+    "mde": 0.004,
+    "margin": 0.005,
+}
 LARGE = {"estimand": "log_size_ratio_soft of a; mean; all data sets", "margin": 0.0488}
 SLOPE = "dice@0.5 of a minus b; change per tenfold foreground; all data sets"
 VERDICTS = [
     ("C1", "supported", "C1.1", "primary", "supported", 0.0851, 0.071, 0.0992, 0.03, {}),
-    ("C1", "supported", "C1.2", "primary", "supported", -0.02, -0.03, -0.01, 0.002, {"estimand": SLOPE, "says": "B falls."}),
-    ("C1", "supported", "C1.3", "beside", "inconclusive", 0.002, -0.001, 0.005, 0.4, {"mde": float("nan"), "where": "scenes"}),
+    (
+        "C1",
+        "supported",
+        "C1.2",
+        "primary",
+        "supported",
+        -0.02,
+        -0.03,
+        -0.01,
+        0.002,
+        {"estimand": SLOPE, "says": "B falls."},
+    ),
+    (
+        "C1",
+        "supported",
+        "C1.3",
+        "beside",
+        "inconclusive",
+        0.002,
+        -0.001,
+        0.005,
+        0.4,
+        {"mde": float("nan"), "where": "scenes"},
+    ),
     ("C2", "contradicted", "C2.1", "primary", "inconclusive", 0.01, -0.1, 0.12, 0.9, {**LARGE, "mde": 0.3}),
-    ("C2", "contradicted", "C2.2", "primary", "contradicted", -0.5, -0.6, -0.4, 0.0004, {**LARGE, "says": "Too small.", "mde": 0.04}),
-]  # fmt: skip
+    (
+        "C2",
+        "contradicted",
+        "C2.2",
+        "primary",
+        "contradicted",
+        -0.5,
+        -0.6,
+        -0.4,
+        0.0004,
+        {**LARGE, "says": "Too small.", "mde": 0.04},
+    ),
+]
 
 
 @pytest.fixture

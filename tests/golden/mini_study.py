@@ -39,9 +39,17 @@ def named(dataset: str) -> dict:
 
 
 def record(
-    dataset: str, foreground: float, loss: str, seed: int, images: int = 6, steps: int = 6, spread: float = 1.0, parts: str = "",
-    rate: float = RECIPE["learning_rate"], shift: float = 0.0,
-) -> dict:  # fmt: skip
+    dataset: str,
+    foreground: float,
+    loss: str,
+    seed: int,
+    images: int = 6,
+    steps: int = 6,
+    spread: float = 1.0,
+    parts: str = "",
+    rate: float = RECIPE["learning_rate"],
+    shift: float = 0.0,
+) -> dict:
     """Return one record; everything in it follows from the arguments."""
     shared = random.Random(_hash(dataset, seed))
     own = random.Random(_hash(dataset, loss, seed))
@@ -78,40 +86,72 @@ def record(
     recipe = RECIPE | {"learning_rate": rate}
     key = _hash(dataset, loss, seed, *([rate] if recipe != RECIPE else []))[:16]
     metrics = {
-        "dice@0.5": at_half, "dice@val": tuned, "iou@0.5": at_half / (2 - at_half), "iou@val": tuned / (2 - tuned),
-        "dice_pooled@0.5": at_half * 0.99, "dice_pooled@val": tuned * 0.99,
-        "hd95@0.5": 40 * (1 - at_half), "hd95@val": 40 * (1 - tuned), "assd@0.5": 9 * (1 - at_half),
+        "dice@0.5": at_half,
+        "dice@val": tuned,
+        "iou@0.5": at_half / (2 - at_half),
+        "iou@val": tuned / (2 - tuned),
+        "dice_pooled@0.5": at_half * 0.99,
+        "dice_pooled@val": tuned * 0.99,
+        "hd95@0.5": 40 * (1 - at_half),
+        "hd95@val": 40 * (1 - tuned),
+        "assd@0.5": 9 * (1 - at_half),
         "assd@val": 9 * (1 - tuned),
-        "nsd_1@0.5": at_half**0.8, "nsd_1@val": tuned**0.8,
-        "log_size_ratio_hard@0.5": size, "log_size_ratio_hard@val": 0.2 * size, "log_size_ratio_soft": soft_size,
-        "size_ratio_hard@0.5": math.exp(size), "size_ratio_hard@val": math.exp(0.2 * size),
+        "nsd_1@0.5": at_half**0.8,
+        "nsd_1@val": tuned**0.8,
+        "log_size_ratio_hard@0.5": size,
+        "log_size_ratio_hard@val": 0.2 * size,
+        "log_size_ratio_soft": soft_size,
+        "size_ratio_hard@0.5": math.exp(size),
+        "size_ratio_hard@val": math.exp(0.2 * size),
         "size_ratio_soft": math.exp(soft_size),
         "nll": 0.1 + 0.2 * (loss == "dice") + own.random() * 0.01,
         "ece": 0.01 + 0.02 * (loss == "dice") + own.random() * 0.001,
         "foreground_true": foreground * (1 + shared.gauss(0, 0.02)),
         "threshold_val": 0.5 if "dice" in loss else round(0.5 - 0.12 * rare, 2),
-        "train_loss_last": 0.1, "val_dice@0.5": at_half + 0.004, "val_dice@val": tuned + 0.005,
-        "val_dice_best": tuned + 0.005, "step_best": 50, "n_present": images, "n_empty": 0,
-        "missed@0.5": 1.0 if collapsed else 0.0, "missed@val": 1.0 if collapsed else 0.0,
-    }  # fmt: skip
+        "train_loss_last": 0.1,
+        "val_dice@0.5": at_half + 0.004,
+        "val_dice@val": tuned + 0.005,
+        "val_dice_best": tuned + 0.005,
+        "step_best": 50,
+        "n_present": images,
+        "n_empty": 0,
+        "missed@0.5": 1.0 if collapsed else 0.0,
+        "missed@val": 1.0 if collapsed else 0.0,
+    }
     at = [10 * (i + 1) for i in range(steps)]
     speed = {"ce": 3.0, "dice": 5.0, "0.5*ce + 0.5*dice": 5.0, "focal": 2.5}[loss]
     rise = [1 - math.exp(-speed * (i + 1) / steps) for i in range(steps)]
     return {
-        "schema": 1, "key": key, "experiment": "mini", "parts": parts or ("ladder" if dataset.startswith("scenes") else "public"),
-        "cell": {**named(dataset), "loss": loss, "seed": seed, "recipe": recipe,
-        "data_identity": _hash(dataset)[:16], "protocol": 1},
-        "loss_label": LABELS.get(loss, loss), "family": LOSSES[loss], "loss_fingerprint": _hash(loss)[:8],
-        "outcome": "collapsed" if collapsed else "done", "collapse": "background" if collapsed else "",
+        "schema": 1,
+        "key": key,
+        "experiment": "mini",
+        "parts": parts or ("ladder" if dataset.startswith("scenes") else "public"),
+        "cell": {
+            **named(dataset),
+            "loss": loss,
+            "seed": seed,
+            "recipe": recipe,
+            "data_identity": _hash(dataset)[:16],
+            "protocol": 1,
+        },
+        "loss_label": LABELS.get(loss, loss),
+        "family": LOSSES[loss],
+        "loss_fingerprint": _hash(loss)[:8],
+        "outcome": "collapsed" if collapsed else "done",
+        "collapse": "background" if collapsed else "",
         "metrics": {name: round(value, 6) for name, value in metrics.items()} | {"n_test": images},
         "images": {
-            "image": list(range(images)), "class": ["object"] * images, "group": list(range(images)),
+            "image": list(range(images)),
+            "class": ["object"] * images,
+            "group": list(range(images)),
             "size": [round(4096 * foreground * (0.5 + shared.random()), 1) for _ in range(images)],
-            "dice@0.5": [round(at_half, 4)] * images, "dice@val": [round(tuned, 4)] * images,
+            "dice@0.5": [round(at_half, 4)] * images,
+            "dice@val": [round(tuned, 4)] * images,
         },
         "curves": {
-            "step": at, "train_loss": [round(1 - 0.8 * r, 4) for r in rise], "val_dice": [round(max(at_half, 0) * r,
-            4) for r in rise],
+            "step": at,
+            "train_loss": [round(1 - 0.8 * r, 4) for r in rise],
+            "val_dice": [round(max(at_half, 0) * r, 4) for r in rise],
             "size_ratio_soft": [round(math.exp(soft_size + 2 * (1 - r)), 4) for r in rise],
             "size_ratio_hard": [round(math.exp(size) * r, 4) for r in rise],
         },
@@ -119,14 +159,24 @@ def record(
             "train_loss": [round(1 - 0.8 * min(i / 30, 1) + own.gauss(0, 0.02), 4) for i in range(60)],
             "grad_norm": [round(math.exp(own.gauss(0, 0.3)), 4) for _ in range(60)],
         },
-        "certificate": {"init": _hash("init", dataset, seed)[:16], "order": _hash("order", dataset, seed)[:16],
-        "split": _hash("split", dataset)[:16]},
+        "certificate": {
+            "init": _hash("init", dataset, seed)[:16],
+            "order": _hash("order", dataset, seed)[:16],
+            "split": _hash("split", dataset)[:16],
+        },
         "cost": {"seconds": 3.0 + len(loss) / 10, "cpu_seconds": 3.0 + len(loss) / 10, "stack": 4},
-        "provenance": {"commit": "0123456789abcdef", "dirty": False, "device": "cpu", "threads": 1,
-        "version": "0.1.0", "python": "3.11", "platform": "Linux x86_64", "hardware": {"cpu": "a processor",
-        "cores": 2},
-        "packages": {"numpy": "2.4", "torch": "2.15"}},
-    }  # fmt: skip
+        "provenance": {
+            "commit": "0123456789abcdef",
+            "dirty": False,
+            "device": "cpu",
+            "threads": 1,
+            "version": "0.1.0",
+            "python": "3.11",
+            "platform": "Linux x86_64",
+            "hardware": {"cpu": "a processor", "cores": 2},
+            "packages": {"numpy": "2.4", "torch": "2.15"},
+        },
+    }
 
 
 def records(

@@ -39,8 +39,22 @@ BOARD = [
     "best_val",
     "size_ratio_hard@0.5",
 ]
-CELLS = ["dataset", "loss", "seed", "recipe.learning_rate", "parts", "block", "outcome", "dice@0.5", "dice@val", "log_size_ratio_hard@0.5",
-         "log_size_ratio_soft", "steps_to_half", "log_loss_noise", "log_grad_noise"]  # fmt: skip
+CELLS = [
+    "dataset",
+    "loss",
+    "seed",
+    "recipe.learning_rate",
+    "parts",
+    "block",
+    "outcome",
+    "dice@0.5",
+    "dice@val",
+    "log_size_ratio_hard@0.5",
+    "log_size_ratio_soft",
+    "steps_to_half",
+    "log_loss_noise",
+    "log_grad_noise",
+]
 PROFILES = ["part", "loss_label", "kind", "value", "low", "high", "n_runs"]
 STABILITY = ["part", "metric", "kind", "against", "tau", "low", "high", "same_first"]
 

@@ -1,4 +1,4 @@
-"""Each loss once more, written slowly from its formula: plain loops over images, classes and pixels in numpy."""
+"""Each loss once more, written slowly from its formula: plain loops over images, classes and pixels."""
 
 from __future__ import annotations
 

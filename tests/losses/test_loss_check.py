@@ -47,12 +47,14 @@ def raises(logits, target):
 @loss("upside_down")
 def upside_down(logits, target, *, progress, class_frequency, distance_map):
     p, g = logits.softmax(1)[:, 1], (target == 1).float()
-    return (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1) + 0 * progress + 0 * class_frequency[0] + 0 * distance_map.sum()
+    unused = 0 * progress + 0 * class_frequency[0] + 0 * distance_map.sum()
+    return (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1) + unused
 
 @loss("overflows")
 def overflows(logits, target):
     p, g = logits.softmax(1)[:, 1], (target == 1).to(logits.dtype)
-    return 1 - (2 * torch.cumsum((p * g).flatten(), 0)[-1] + 1) / (torch.cumsum((p + 0.9).flatten(), 0)[-1] + g.sum() + 1)
+    both, all_p = torch.cumsum((p * g).flatten(), 0)[-1], torch.cumsum((p + 0.9).flatten(), 0)[-1]
+    return 1 - (2 * both + 1) / (all_p + g.sum() + 1)
 
 @loss("writes")
 def writes(logits, target):
@@ -78,7 +80,8 @@ def order_matters(logits, target):
 def two_classes(logits, target):
     if logits.shape[1] != 2:
         raise NotImplementedError("binary only")
-    return torch.nn.functional.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), target)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.nn.functional.cross_entropy(logits, target)
 """
 
 

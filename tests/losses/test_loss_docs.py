@@ -9,8 +9,9 @@ from lossbench.catalogue.registry import losses
 from tools import losses_page
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
-TWENTY_EIGHT = """ce wce balanced_ce focal topk_ce ls_ce dice dice_squared batch_dice log_dice generalized_dice wasserstein_dice jaccard
-tversky focal_tversky lovasz mcc sens_spec cosine ce_l1 ce_kl dice_ce dice_focal dice_topk ce_to_dice unified_focal boundary gen_surface"""
+TWENTY_EIGHT = """ce wce balanced_ce focal topk_ce ls_ce dice dice_squared batch_dice log_dice
+generalized_dice wasserstein_dice jaccard tversky focal_tversky lovasz mcc sens_spec cosine ce_l1 ce_kl
+dice_ce dice_focal dice_topk ce_to_dice unified_focal boundary gen_surface"""
 SECOND = "hausdorff_dt exp_log dsc_pp cldice mbls svls nacl dice_all dice_semimetric ce_db"
 
 

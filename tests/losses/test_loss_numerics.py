@@ -1,4 +1,4 @@
-"""Derivatives, precision, vmap and compile, degenerate inputs, and that descending a loss finds the target."""
+"""Derivatives, precision, vmap, compile, degenerate inputs; and descending a loss finds the target."""
 
 from itertools import product
 

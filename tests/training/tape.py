@@ -13,9 +13,19 @@ from torch.utils._pytree import tree_leaves
 # Operations that make the processor wait for the device, or whose result has as many numbers as the values
 # say.
 WAITS = {
-    "_local_scalar_dense", "bincount", "equal", "histc", "is_nonzero", "lift_fresh", "masked_select", "nonzero",
-    "repeat_interleave", "unique_consecutive", "unique_dim", "_unique2",
-}  # fmt: skip
+    "_local_scalar_dense",
+    "bincount",
+    "equal",
+    "histc",
+    "is_nonzero",
+    "lift_fresh",
+    "masked_select",
+    "nonzero",
+    "repeat_interleave",
+    "unique_consecutive",
+    "unique_dim",
+    "_unique2",
+}
 
 
 class NotReplayable(Exception):
