@@ -177,7 +177,7 @@ def measure(count: int) -> dict:
     since they are most of it.
     """
     from lossbench.report import make
-    from lossbench.store.note import Note, NotedCell
+    from lossbench.store import note
     from lossbench.tables.files import write_tables
 
     with tempfile.TemporaryDirectory(prefix="lossbench-report-") as folder:
@@ -185,12 +185,12 @@ def measure(count: int) -> dict:
         write_tables(tables, Path(folder) / "tables")
         cells, sets = len(tables["cells"]), tables["cells"]["dataset"].nunique()
         del tables
-        cell = NotedCell("0" * 16, "0" * 8, "", "", "")
-        note = Note(name="paper", title="A made-up study", cells=[cell] * cells)
+        cell = ["0" * 16, "0" * 8, "", "", ""]
+        note.write(folder, {"name": "paper", "title": "A made-up study", "cells": [cell] * cells})
         started, cpu = time.perf_counter(), time.process_time()
-        made = make.make(folder, note)
+        made = make.make(folder)
         took = time.perf_counter() - started, time.process_time() - cpu
-        size = made.path.stat().st_size
+        size = made.report.stat().st_size
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         1024**2 if sys.platform != "darwin" else 1024**3
     )

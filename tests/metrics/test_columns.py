@@ -10,7 +10,7 @@ from lossbench.analysis import advice, answers, rankings
 from lossbench.base import columns
 from lossbench.figures import boards
 from lossbench.metrics import score_images
-from lossbench.report import drawing
+from lossbench.report import singles
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -45,7 +45,7 @@ def test_what_the_tables_and_figures_show_is_in_the_list():
         *advice.METRICS,
         *(goal.column for goal in advice.GOALS),
         *boards.METRICS,
-        *drawing.METRICS,
+        *singles.METRICS,
     }
     assert {name.partition("@")[0] for name in shown} <= set(columns.COLUMNS)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lossbench.base import columns
-from lossbench.report import make
+from lossbench.report.page import About, build
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -52,7 +52,7 @@ def facts(study, derived, tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     folder = tmp_path_factory.mktemp("browser")
-    page = make.build(study, derived, [], folder / "report.html", {"experiment": "mini"})
+    page = build(study, derived, [], folder / "report.html", About(experiment="mini"))
     watch = (
         "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m)); "
         "window.alert = (m) => failures.push(m);</script>"

@@ -15,16 +15,17 @@ from lossbench.analysis.answers import answer
 from lossbench.analysis.claims import read_claims
 from lossbench.base.columns import FACTOR, PLAIN, POINTS
 from lossbench.base.errors import UserError
-from lossbench.report import drawing, make, words
-from lossbench.store.note import Note, NotedCell
+from lossbench.report import drawing, make, summary, words
+from lossbench.report.page import About, build
+from lossbench.store import note
 from lossbench.tables.files import write_tables
 
-NOTE = Note(
-    name="mini",
-    title="A made-up study",
-    skipped=["camvid is left out: not at hand"],
-    cells=[NotedCell("0" * 16, "0" * 8, "", "", "")] * 100,
-)
+NOTE = {
+    "name": "mini",
+    "title": "A made-up study",
+    "skipped": ["camvid is left out: not at hand"],
+    "cells": [["0" * 16, "0" * 8, "", "", ""]] * 100,
+}
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
 
 
@@ -64,7 +65,8 @@ class Page(html.parser.HTMLParser):
 def results(tables, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     write_tables(tables, folder / "tables")
-    make.make(folder, NOTE)
+    note.write(folder, NOTE)
+    make.make(folder)
     return folder
 
 
@@ -78,8 +80,8 @@ def page(text):
     return Page(text)
 
 
-def built(tables, tmp_path, meta=None):
-    out = make.build(tables, answer(tables, read_claims()), [], tmp_path / "report.html", meta or {})
+def built(tables, tmp_path, about=None):
+    out = build(tables, answer(tables, read_claims()), [], tmp_path / "report.html", about)
     return out.read_text()
 
 
@@ -112,7 +114,7 @@ def test_the_verdicts_come_first_then_figures_leaderboards_effects_collapses_and
 
 
 def test_the_same_tables_give_the_same_bytes(results, text):
-    make.make(results, NOTE)
+    make.make(results)
     assert (results / "report.html").read_text() == text
 
 
@@ -199,7 +201,7 @@ def test_names_from_users_are_escaped(tables, tmp_path):
     cells = tables["cells"].copy()
     for column in ("loss_label", "data_label"):
         cells[column] = cells[column] + evil
-    page = built({**tables, "cells": cells}, tmp_path, {"title": evil, "skipped": [evil]})
+    page = built({**tables, "cells": cells}, tmp_path, About(title=evil, skipped=(evil,)))
     assert evil not in page and "&lt;script&gt;alert" in page
     assert page.count("<script>") == 1
     for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, flags=re.DOTALL):
@@ -230,7 +232,7 @@ def test_without_tables_it_says_what_to_run(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tables, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the report"):
-        make.build(tables, answer(tables, read_claims()), [], tmp_path / "file" / "report.html", {})
+        build(tables, answer(tables, read_claims()), [], tmp_path / "file" / "report.html")
 
 
 def test_tables_figures_and_report_are_made_where_torch_is_missing(results, without_torch):
@@ -238,7 +240,7 @@ def test_tables_figures_and_report_are_made_where_torch_is_missing(results, with
         without_torch + "from lossbench import load_table\n"
         "from lossbench.figures import drawing\n"
         "from lossbench.report import make\n"
-        f"load_table({str(results)!r}); drawing.entries(); print(make.make({str(results)!r}).path)"
+        f"load_table({str(results)!r}); drawing.entries(); print(make.make({str(results)!r}).report)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -292,14 +294,15 @@ def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
 
 
 def test_the_first_sentences_tell_the_gap_the_sizes_and_who_may_be_best(tables):
-    from lossbench.report.rows import short
 
     derived = answer(tables, read_claims()).tables
-    gap, sizes, best = short(derived["leaderboard"], derived["effects"])
+    gap, sizes, best = summary.short(derived["leaderboard"], derived["effects"])
     assert gap.startswith(
         "Dice minus cross-entropy: on sirst (0.060 % foreground) +29.4 [+28.8, +30.0] points at 0.5"
     )
     assert "the mask of ce covers ×0.428 of the true area" in sizes
     assert best.startswith("May be the best at 0.5, on how many of 6 data set variants: dice 6")
     one = derived["leaderboard"][derived["leaderboard"]["loss"] == "ce"].assign(best=True)
-    assert short(one, derived["effects"].iloc[:0])[-1].startswith("So far no loss is shown to be worse")
+    assert summary.short(one, derived["effects"].iloc[:0])[-1].startswith(
+        "So far no loss is shown to be worse"
+    )

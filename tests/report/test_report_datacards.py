@@ -8,7 +8,7 @@ import numpy as np
 
 from lossbench.catalogue.registry import parse_dataset
 from lossbench.data import cards as cardfile
-from lossbench.report import cards as datacards
+from lossbench.report import data_cards as datacards
 
 SPEC = "scenes(foreground=0.1, size=32, n_train=6, n_val=3, n_test=4, size_ratio=20.0)"
 

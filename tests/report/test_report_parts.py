@@ -13,14 +13,13 @@ import pytest
 from lossbench.analysis.answers import answer, compared, in_part
 from lossbench.analysis.claims import read_claims
 from lossbench.base import columns
-from lossbench.report import cards as losscards
-from lossbench.report import drawing, evidence, make, rows, words
+from lossbench.report import changes, evidence, loss_cards, page, rows, singles, words
 
 
 @pytest.fixture(scope="module")
 def text(study, derived, tmp_path_factory):
     out = tmp_path_factory.mktemp("parts") / "report.html"
-    return make.build(study, derived, [], out, {"experiment": "mini"}).read_text()
+    return page.build(study, derived, [], out, page.About(experiment="mini")).read_text()
 
 
 class Elements(html.parser.HTMLParser):
@@ -102,14 +101,14 @@ def test_a_part_that_trains_fewer_seeds_is_not_called_incomplete(study, derived)
 def test_claims_without_any_cell_are_folded_into_one_line_with_the_command(study, tmp_path):
     cells = study["cells"]
     tables = {**study, "cells": cells[cells["dataset"] == "magnetic_tile"].assign(parts="")}
-    page = make.build(tables, answer(tables, read_claims()), [], tmp_path / "r.html", {}).read_text()
+    html = page.build(tables, answer(tables, read_claims()), [], tmp_path / "r.html").read_text()
     folded = re.search(
         r'<details class="elsewhere"><summary>(\d+) claims need other cells: <code>lossbench sweep '
         r"paper</code></summary>",
-        page,
+        html,
     )
     assert folded and int(folded[1]) >= 12
-    shown = re.findall(r'<tr class="claim" id="(C\d+)">', page)
+    shown = re.findall(r'<tr class="claim" id="(C\d+)">', html)
     assert len(shown) + int(folded[1]) == len(read_claims().claims)
 
 
@@ -187,16 +186,16 @@ def test_numbers_of_the_decision_aid_and_of_single_cells_stand_in_tables(study, 
 def test_single_cells_and_their_curves_are_left_out_of_large_studies_and_that_is_said(study, monkeypatch):
     cells, curves = study["cells"], study["curves"]
     labels = {pair: pair[0] for pair in zip(cells["dataset"], cells["recipe"], strict=True)}
-    ids = drawing.variants(cells, labels)
-    whole = drawing.data(cells, curves, ids)
+    ids = singles.variants(cells, labels)
+    whole = singles.data(cells, curves, ids)
     assert whole["says"] == "" and all(row[-1] for row in whole["rows"])
-    monkeypatch.setattr(drawing, "CURVES_UP_TO", 10)
-    lighter = drawing.data(cells, curves, ids)
+    monkeypatch.setattr(singles, "CURVES_UP_TO", 10)
+    lighter = singles.data(cells, curves, ids)
     assert "Curves are left out" in lighter["says"] and not any(row[-1] for row in lighter["rows"])
-    monkeypatch.setattr(drawing, "CELLS_UP_TO", 10)
+    monkeypatch.setattr(singles, "CELLS_UP_TO", 10)
     assert (
-        drawing.data(cells, curves, ids)["rows"] == []
-        and "tables/cells.csv" in drawing.data(cells, curves, ids)["says"]
+        singles.data(cells, curves, ids)["rows"] == []
+        and "tables/cells.csv" in singles.data(cells, curves, ids)["says"]
     )
 
 
@@ -211,14 +210,14 @@ def test_effects_beyond_what_a_page_can_hold_are_left_out_and_that_is_said(deriv
 
 def test_a_long_curve_is_thinned_and_stays_in_its_box():
     curves = pd.DataFrame({"key": ["a"] * 100, "step": range(1, 101), "val_dice": [1.2] * 100})
-    points = drawing._curves(curves)["a"].split()
-    assert len(points) <= drawing.POINTS and all(
+    points = singles._curves(curves)["a"].split()
+    assert len(points) <= singles.POINTS and all(
         0 <= int(p.split(",")[0]) <= 60 and p.endswith(",0") for p in points
     )
 
 
 def test_loss_cards_say_what_the_sweep_noted_of_a_loss_and_its_spec_where_it_noted_nothing(study):
-    cards = {card["label"]: dict(card["facts"]) for card in losscards.cards(study["cells"], study["losses"])}
+    cards = {card["label"]: dict(card["facts"]) for card in loss_cards.cards(study["cells"], study["losses"])}
     assert cards["dice"] == {
         "spec": "dice",
         "formula": "1 - 2|PG|/(|P|+|G|)",
@@ -232,15 +231,15 @@ def test_changes_are_told_against_the_report_before_and_stay_when_nothing_was_tr
     study, derived, tmp_path
 ):
     cells = study["cells"]
-    assert make.compare(tmp_path, cells, derived) == ["This is the first report from this folder"]
+    assert changes.compare(tmp_path, cells, derived) == ("This is the first report from this folder",)
     fewer = cells[cells["seed"] < 2]
     tables = {**study, "cells": fewer}
     second = answer(tables, read_claims())
-    says = make.compare(tmp_path, fewer, second)
+    says = changes.compare(tmp_path, fewer, second)
     assert says[0] == f"{len(fewer)} cells instead of {len(cells)}"
-    assert make.compare(tmp_path, fewer, second) == says
-    (tmp_path / make.FILE).write_text("{")
-    assert make.compare(tmp_path, fewer, second) == ["This is the first report from this folder"]
+    assert changes.compare(tmp_path, fewer, second) == says
+    (tmp_path / changes.FILE).write_text("{")
+    assert changes.compare(tmp_path, fewer, second) == ("This is the first report from this folder",)
 
 
 def test_a_change_of_verdict_and_of_leader_is_named(tmp_path):
@@ -256,7 +255,7 @@ def test_a_change_of_verdict_and_of_leader_is_named(tmp_path):
         "verdicts": {"C1": "contradicted", "C3": "supported"},
         "leaders": {"x (r)": "dice", "y (r)": "ce"},
     }
-    says = make._differences(old, new)
+    says = changes.differences(old, new)
     assert (
         "C1: contradicted, was supported" in says
         and "C3 is new: supported" in says
@@ -267,7 +266,7 @@ def test_a_change_of_verdict_and_of_leader_is_named(tmp_path):
         and "y (r) is new: ce leads" in says
         and any("sha256 a, now b" in text for text in says)
     )
-    assert make._differences(old, old) == ["No verdict and no leader changed"]
+    assert changes.differences(old, old) == ["No verdict and no leader changed"]
 
 
 def test_every_table_has_a_caption_and_headers_with_a_scope(elements):

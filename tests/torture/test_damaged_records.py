@@ -9,7 +9,7 @@ from random import Random
 import sound
 from damage import damage, refusal, twist
 
-from lossbench.report.make import make_all
+from lossbench.report import make as report
 from lossbench.store import note as notes
 from lossbench.store import pack
 from lossbench.store.store import Store
@@ -69,7 +69,7 @@ def check(folder: Path, records: list[dict], healthy: list[dict], packed: bool, 
         assert states[record["key"]].status == "done"
         assert cells.loc[record["key"], "dice@0.5"] == record["metrics"]["dice@0.5"]
     if reported:
-        make_all(folder)
+        report.make(folder)
 
 
 def test_damaged_notes_are_refused_in_a_sentence_or_read(size, draw, seen, tmp_path):

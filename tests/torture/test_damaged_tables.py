@@ -18,7 +18,7 @@ from damage import damage, refusal, twist
 from command import command
 from lossbench.base.errors import UserError
 from lossbench.figures import drawing
-from lossbench.report.make import make_all
+from lossbench.report import make as report
 from lossbench.tables.files import TABLES, load_table
 from tools import findings
 
@@ -42,7 +42,7 @@ def whole(tmp_path_factory):
     (folder / "verified.json").write_text(json.dumps(says))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "draw_everything", lambda tables: ([], {}))
-        make_all(folder)
+        report.make(folder)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_damaged_tables_are_made_again_from_the_records_or_refused(
         drawn = number % 20 == 19
         monkeypatch.setattr(drawing, "draw_everything", draw_everything if drawn else lambda tables: ([], {}))
         load_all(case, healthy, seen)
-        refused = refusal(lambda: make_all(case))  # noqa: B023
+        refused = refusal(lambda: report.make(case))  # noqa: B023
         seen["reports refused" if refused else "reports made"] += 1
         if records:
             assert not refused and all(load_table(case, name).equals(healthy[name]) for name in TABLES)

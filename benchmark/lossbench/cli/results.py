@@ -39,7 +39,7 @@ def answer(results: Path, images: bool = True) -> Path:
     """Write tables, figures and report of a results folder, print where they are and the verdicts."""
     from lossbench.report import make
 
-    made = make.make_all(Path(results), images)
+    made = make.make(Path(results), images=images)
     for line in made.lines:
         say(line)
     return made.report

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import claims as estimands
 from lossbench.base import columns
-from lossbench.report import cards, drawing, evidence, rows, words
-from lossbench.report.rows import short
+from lossbench.report import drawing, evidence, loss_cards, rows, singles, summary, words
 from lossbench.tables.compact import NOTHING as NO_NOTE
 from lossbench.tables.compact import noted as noted_tables
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from lossbench.analysis.answers import Answers
     from lossbench.figures.drawing import Drawn
+    from lossbench.report.page import About
 
 NOTHING = noted_tables(NO_NOTE)  # tables for an older folder, whose note says nothing of parts and losses
 
@@ -28,23 +28,23 @@ MARKS = {"supported": "✓", "contradicted": "✕", "equivalent": "≈", "inconc
 
 
 def gather(
-    tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[Drawn], meta: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame], answers: Answers, figures: list[Drawn], about: About
 ) -> dict[str, Any]:
     """Return everything the template names."""
     cells = tables["cells"]
     derived = answers.tables
     shown = [_figure(item) for item in figures]
     labels = _labels(cells)
-    ids = drawing.variants(cells, labels)
+    ids = singles.variants(cells, labels)
     claims = _claims(derived["verdicts"], answers)
     noted = {name: tables.get(name, NOTHING[name]) for name in NOTHING}
     order = list(noted["parts"]["part"])
     shown_effects, left_out = rows.fitting(rows.by_foreground(derived["effects"], derived["leaderboard"]))
     return {
-        "title": meta.get("title") or "Which segmentation loss, and why?",
-        "experiment": meta.get("experiment") or "",
-        "facts": _facts(cells, meta),
-        "short": short(derived["leaderboard"], derived["effects"]),
+        "title": about.title or "Which segmentation loss, and why?",
+        "experiment": about.experiment,
+        "facts": _facts(cells, about.planned),
+        "short": summary.short(derived["leaderboard"], derived["effects"]),
         "claims": [claim for claim in claims if claim["tested"]],
         "elsewhere": _elsewhere([claim for claim in claims if not claim["tested"]]),
         "claims_file": answers.claims.file,
@@ -67,45 +67,37 @@ def gather(
         "sensitivity": evidence.sensitivity(derived["sensitivity"]),
         "collapses": rows.collapses(derived["collapses"], labels),
         "missing": _missing(
-            derived, cells, labels, meta, {claim["id"] for claim in claims if not claim["tested"]}
+            derived, cells, labels, about, {claim["id"] for claim in claims if not claim["tested"]}
         ),
-        "changes": meta.get("changes", []),
-        "cards": meta.get("cards", []),
-        "losses": cards.cards(cells, noted["losses"]),
-        "verified": meta.get("verified", ""),
+        "changes": about.changes,
+        "cards": about.cards,
+        "losses": loss_cards.cards(cells, noted["losses"]),
+        "verified": about.verified,
         "cost": rows.cost(derived["cost"]),
         "origins": _plain_rows(tables.get("origins")),
         "recipes": _plain_rows(tables.get("recipes")),
-        "single": drawing.data(cells, tables.get("curves"), ids),
+        "single": singles.data(cells, tables.get("curves"), ids),
         "place": lambda key, loss: f"{ids['variants'][key]},{ids['losses'][loss]}",
-        "json": drawing.block,
         "light": drawing.family_colours(False),
         "dark": drawing.family_colours(True),
     }
 
 
-def _facts(cells: pd.DataFrame, meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
     if not len(cells):
         return [("cells", "0")]
     seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
-    collapsed = int((cells["outcome"] == "collapsed").sum())
-    facts = [
-        (
-            "cells",
-            f"{len(cells)}"
-            + (f" of {meta['planned']}" if meta.get("planned", len(cells)) != len(cells) else ""),
-        ),
+    of = f" of {planned}" if planned not in (None, len(cells)) else ""
+    return [
+        ("cells", f"{len(cells)}{of}"),
         ("blocks", str(cells["block"].nunique())),
         ("losses", str(cells["loss"].nunique())),
         ("data set variants", str(cells["dataset"].nunique())),
         ("seeds each", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"),
-        ("collapsed", str(collapsed)),
-        (
-            "processor time",
-            words.duration(float(cells["cpu_seconds"].astype(float).sum())),
-        ),  # wall time tells what else ran on the machine
+        ("collapsed", str(int((cells["outcome"] == "collapsed").sum()))),
+        # Not wall time, which says what else ran on the machine.
+        ("processor time", words.duration(float(cells["cpu_seconds"].astype(float).sum()))),
     ]
-    return facts
 
 
 def _counts(claims: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
@@ -192,7 +184,7 @@ def _missing(
     derived: Mapping[str, pd.DataFrame],
     cells: pd.DataFrame,
     labels: Mapping[tuple[str, str], str],
-    meta: Mapping[str, Any],
+    about: About,
     elsewhere: set[str],
 ) -> list[str]:
     """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run (but
@@ -200,13 +192,10 @@ def _missing(
     """
     import pandas as pd
 
-    says = [str(sentence) for sentence in meta.get("skipped", ())]
-    planned = meta.get("planned")
-    if planned is not None and planned > len(cells):
-        says.append(
-            f"{planned - len(cells)} of {planned} planned cells have no record; "
-            f"`{meta.get('command', 'lossbench sweep')}` trains them"
-        )
+    says = list(about.skipped)
+    if about.planned is not None and about.planned > len(cells):
+        absent = f"{about.planned - len(cells)} of {about.planned} planned cells have no record"
+        says.append(f"{absent}; `lossbench sweep {about.experiment}` trains them")
     for row in derived["missing"].to_dict("records"):
         where = labels[row["dataset"], row["recipe"]]
         seeds = f"seed{'s' * (row['missing'] > 1)} {row['seeds']}"
@@ -225,7 +214,7 @@ def _missing(
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not testable: {why}"
         for why, names in reasons.items()
     ]
-    says += [f"figure {name} is not drawn: it {reason}" for name, reason in meta.get("not_drawn", {}).items()]
+    says += [f"figure {name} is not drawn: it {reason}" for name, reason in about.not_drawn.items()]
     return says
 
 

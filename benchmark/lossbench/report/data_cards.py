@@ -1,0 +1,96 @@
+"""Data cards: facts and pictures as a sweep stored them, and histograms of how much foreground there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from lossbench.base import files
+
+BINS = 12
+SAMPLES = 4  # of those that a sweep stored: a study of many data sets stays one page
+
+Card = dict[str, Any]
+
+
+def read(
+    results: str | Path, cards: dict[str, str], generated: Container[str] = (), images: bool = True
+) -> list[Card]:
+    """Return one ready card for each file that is there and readable, under its shortest label: recipes share
+    it.
+
+    ``cards`` names the file of each label. ``images=False`` leaves out the pictures of all data but those
+    ``generated``: not every licence allows to pass them on.
+    """
+    labels: dict[str, list[str]] = {}
+    for label, file in cards.items():
+        labels.setdefault(Path(file).name, []).append(label)
+    ready = []
+    for file, called in labels.items():
+        try:
+            facts = files.read(Path(results) / "cards" / file)
+            ready.append(_card(min(called, key=len), facts, images or facts["name"] in generated))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+            continue  # a report without a card is still a report; the next sweep writes it again
+    return ready
+
+
+def _card(label: str, facts: Card, images: bool) -> Card:
+    histograms = []
+    for kind in facts["classes"][1:]:
+        shares = [100 * share for share in facts["image_fractions"][kind] if share > 0]
+        histograms.append(_histogram(f"{kind}: share of an image", shares, "%"))
+        sizes = [float(size) for size in facts["object_sizes"][kind]]
+        histograms.append(_histogram(f"{kind}: object size", sizes, "px"))
+    return {
+        "label": label,
+        "rows": [(name, fact) for name, fact in _rows(facts).items() if fact],
+        "histograms": [histogram for histogram in histograms if histogram],
+        "samples": _samples(facts["samples"][:SAMPLES]) if images else [],
+        "withheld": not images and bool(facts["samples"]),
+    }
+
+
+def _rows(facts: Card) -> dict[str, str]:
+    counts = ", ".join(f"{split} {count}" for split, count in facts["images"].items())
+    size = " × ".join(map(str, facts["shape"]))
+    channels = f", {facts['channels']} channels" if facts["channels"] > 1 else ""
+    spacing = " × ".join(f"{step:g}" for step in facts["spacing"])
+    shares = ", ".join(f"{kind} {facts['fractions'][kind]:.3g}" for kind in facts["classes"][1:])
+    return {
+        "spec": facts["name"],
+        "images": f"{counts}; {size}{channels}, {spacing} {facts['unit']} a pixel",
+        "foreground": f"{shares} (share of pixels)",
+        "without foreground": ", ".join(f"{split} {share:.0%}" for split, share in facts["empty"].items()),
+        "licence": facts["licence"],
+        "cite": facts["citation"],
+        "fingerprint": f"{facts['fingerprint']} (seed {facts['seed']})",
+    }
+
+
+def _samples(samples: list[Card]) -> list[Card]:
+    """Return pictures as the page embeds them, without those that are no base64 and could end the attribute."""
+    kept = [s for s in samples if all(character.isalnum() or character in "+/=" for character in s["png"])]
+    return [
+        {"src": f"data:image/png;base64,{s['png']}", "width": int(s["width"]), "height": int(s["height"])}
+        for s in kept
+    ]
+
+
+def _histogram(title: str, values: list[float], unit: str) -> Card | None:
+    """Return the bars of a histogram on a log axis, the ends of the axis and the count; None where there is
+    nothing to see: no value, or all the same.
+    """
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    if low == high:
+        return None
+    width = math.log(high) - math.log(low)
+    counts = [0] * BINS
+    for value in values:
+        counts[min(BINS - 1, int((math.log(value) - math.log(low)) / width * BINS))] += 1
+    top = max(counts)
+    bars = [{"x": 10 * i, "height": round(40 * n / top, 1), "count": n} for i, n in enumerate(counts)]
+    ends = {"low": f"{low:.3g} {unit}", "high": f"{high:.3g} {unit}"}
+    return {"title": title, "bars": bars, "n": len(values), **ends}

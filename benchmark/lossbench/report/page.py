@@ -1,0 +1,82 @@
+"""The single offline HTML file that answers: verdicts first, then figures, leaderboards, effects, collapses,
+what is missing, provenance.
+
+Nothing is computed here: every number comes from a table of ``lossbench.analysis`` and is only put into words
+and shapes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lossbench.base.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lossbench.analysis.answers import Answers
+    from lossbench.figures.drawing import Drawn
+
+TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("script.js", "tables.js")
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says that no table holds; all of it may be missing."""
+
+    title: str = ""
+    experiment: str = ""  # its name
+    skipped: tuple[str, ...] = ()  # sentences about data sets that were left out
+    planned: int | None = None  # cells of the experiment
+    verified: str = ""  # what `lossbench verify` says
+    cards: tuple[dict[str, Any], ...] = ()  # of the data
+    changes: tuple[str, ...] = ()  # sentences about what differs from the report before
+    not_drawn: Mapping[str, str] = field(default_factory=dict)  # name of a figure -> why
+
+
+def script_json(value: Any) -> str:
+    """Return a value as JSON that is safe inside a script element: no character can end the element or begin
+    another.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "&<>\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def build(
+    tables: Mapping[str, pd.DataFrame],
+    answers: Answers,
+    figures: Iterable[Drawn],
+    out: str | Path,
+    about: About | None = None,
+) -> Path:
+    """Write the report to ``out`` and return its path; equal input gives equal bytes."""
+    import jinja2
+
+    from lossbench.report import context
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    facts = context.gather(tables, answers, list(figures), about or About())
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    template = environment.get_template("report.html.j2")
+    text = template.render(**facts, json=script_json, style=style, script=script)
+    out = Path(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report to {out}: {error.strerror or error}") from None
+    return out
