@@ -5,6 +5,7 @@ else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import claims as estimands
@@ -18,13 +19,26 @@ if TYPE_CHECKING:
 
     from lossbench.analysis.answers import Answers
     from lossbench.figures.drawing import Drawn
-    from lossbench.report.page import About
 
 NOTHING = noted_tables(NO_NOTE)  # tables for an older folder, whose note says nothing of parts and losses
 
 HEADLINE = ("dice_gap", "size_ratio")
 
 MARKS = {"supported": "✓", "contradicted": "✕", "equivalent": "≈", "inconclusive": "?", "not testable": "–"}
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says that no table holds; all of it may be missing."""
+
+    title: str = ""
+    experiment: str = ""  # its name
+    skipped: tuple[str, ...] = ()  # sentences about data sets that were left out
+    planned: int | None = None  # cells of the experiment
+    verified: str = ""  # what `lossbench verify` says
+    cards: tuple[dict[str, Any], ...] = ()  # of the data
+    changes: tuple[str, ...] = ()  # sentences about what differs from the report before
+    not_drawn: Mapping[str, str] = field(default_factory=dict)  # name of a figure -> why
 
 
 def gather(

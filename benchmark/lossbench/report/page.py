@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossbench.base.errors import UserError
+from lossbench.report import context
+from lossbench.report.context import About
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("script.js", "tables.js")
-
-
-@dataclass(frozen=True)
-class About:
-    """What the page says that no table holds; all of it may be missing."""
-
-    title: str = ""
-    experiment: str = ""  # its name
-    skipped: tuple[str, ...] = ()  # sentences about data sets that were left out
-    planned: int | None = None  # cells of the experiment
-    verified: str = ""  # what `lossbench verify` says
-    cards: tuple[dict[str, Any], ...] = ()  # of the data
-    changes: tuple[str, ...] = ()  # sentences about what differs from the report before
-    not_drawn: Mapping[str, str] = field(default_factory=dict)  # name of a figure -> why
 
 
 def script_json(value: Any) -> str:
@@ -58,8 +45,6 @@ def build(
 ) -> Path:
     """Write the report to ``out`` and return its path; equal input gives equal bytes."""
     import jinja2
-
-    from lossbench.report import context
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
