@@ -125,12 +125,13 @@ def compare(rounds: int) -> list[str]:
 
 
 def whole_test_set(rounds: int) -> list[str]:
-    """Return the rows for what training calls once a cell: all scores of 100 images, two threshold arms."""
+    """Return the rows for what training calls once a cell: all scores of a test set, two threshold arms."""
     rows = []
-    for size, classes in ((64, 2), (64, 3), (128, 2)):
+    for images, size, classes in ((100, 64, 2), (100, 64, 3), (100, 128, 2), (1, 512, 2)):
         rng = np.random.default_rng(1)
         field = (
-            gaussian_filter(rng.normal(size=(100, classes, size, size)), (0, 0, size / 16, size / 16)) * size
+            gaussian_filter(rng.normal(size=(images, classes, size, size)), (0, 0, size / 16, size / 16))
+            * size
         )
         field[:, 0] += 1.5 * field.std()
         truth = field.argmax(axis=1).astype(np.uint8)
@@ -149,7 +150,7 @@ def whole_test_set(rounds: int) -> list[str]:
         )
         share = (truth > 0).mean()
         cells = [spread(times[side], 1e3) for side in ("score", "choose")]
-        rows.append(f"| 100 of {size} x {size} | {classes} | {share:.0%} | {' | '.join(cells)} |")
+        rows.append(f"| {images} of {size} x {size} | {classes} | {share:.0%} | {' | '.join(cells)} |")
         print(rows[-1], flush=True)
     return rows
 

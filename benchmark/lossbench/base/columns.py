@@ -16,6 +16,7 @@ HIGHER, LOWER, NONE = "higher", "lower", "none"
 # and a factor of 1.60; anything else as it is, distances with one decimal.
 POINTS, FACTOR, PLAIN, DISTANCE, COUNT = "points", "factor", "plain", "distance", "count"
 
+# How the arm is called after the title of its column.
 ARMS = {"0.5": "at 0.5", "val": "at val. threshold"}
 
 
@@ -66,6 +67,7 @@ def _sizes(kind: str, title: str, what: str) -> tuple[Column, ...]:
     )
 
 
+# The order is that of the documentation: overlap, surface, size, misses, objects, calibration.
 SCORES = (
     Column("dice", "Dice", "2 TP / (2 TP + FP + FN) per image that holds the class; 0 for a miss"),
     Column(
@@ -87,6 +89,7 @@ SCORES = (
     Column("iou_pooled", "Pooled IoU", "IoU of the pixel counts summed over all images"),
     Column("precision_pooled", "Pooled precision", "precision of the pixel counts summed over all images"),
     Column("recall_pooled", "Pooled recall", "recall of the pixel counts summed over all images"),
+    # Surfaces.
     Column(
         "hd", "Hausdorff distance", "largest distance from a border pixel to the other border", *_DISTANCE
     ),
@@ -101,11 +104,13 @@ SCORES = (
     Column("nsd_1", "Surface Dice (1)", "share of border pixels within 1 px (mm) of the other border"),
     Column("nsd_2", "Surface Dice (2)", "share of border pixels within 2 px (mm) of the other border"),
     Column("boundary_iou", "Boundary IoU", "IoU of the inner bands, 2 % of the image diagonal wide"),
+    # Region size.
     *_sizes("hard", "Size", "predicted pixels"),
     *_sizes("soft", "Soft size", "probabilities"),
     Column(
         "missed", "Missed images", "share of images with the class where none of it is predicted", *_SHARE
     ),
+    # Objects.
     Column("lesion_precision", "Object precision", "share of predicted components that touch a true one"),
     Column("lesion_recall", "Object recall", "share of true components that are touched"),
     Column("lesion_f1", "Object F1", "harmonic mean of object precision and recall"),
@@ -117,6 +122,7 @@ SCORES = (
         )
         for q, which in enumerate(("smallest", "second", "third", "fourth", "largest"), start=1)
     ),
+    # Probabilities.
     Column("nll", "NLL", "mean over pixels of -ln p(true class)", LOWER, PLAIN, "nats"),
     Column("brier", "Brier score", "mean over pixels of sum_k (p_k - y_k)^2", *_ERROR),
     Column(
@@ -215,6 +221,7 @@ OLD = {"fp_rate": "false_alarms", "fp": "false_alarms"}
 
 def describe(column: str) -> Column:
     """Return what a column such as `dice@val` is; one that is not in the list is called by its own name."""
+    # A column is a name, perhaps of one class, perhaps of one arm: name:class@arm.
     name = column.partition("@")[0].partition(":")[0]
     return COLUMNS.get(OLD.get(name, name)) or Column(name, name, "", NONE, PLAIN)
 
@@ -222,6 +229,7 @@ def describe(column: str) -> Column:
 def spelled(column: str, there: Container[str]) -> str:
     """Return a column as it is spelled in a table or record, which may be older or newer than the name."""
     name, at, arm = column.partition("@")
+    # Both ways: an old claim on a new table, and a new one on an old table.
     others = (OLD.get(name, name), *(old for old, new in OLD.items() if new == name))
     known = [f"{other}{at}{arm}" for other in (name, *others) if f"{other}{at}{arm}" in there]
     return known[0] if known else column
@@ -239,6 +247,7 @@ def title(column: str) -> str:
 
 def form(estimand: str) -> str:
     """Return the format of a column or of what is made of columns: `|log_size_ratio_soft|` is a factor."""
+    # The first column decides: a difference of Dice minus another Dice is one of Dice.
     names = re.findall(r"\b[a-z][\w.]*(?:@[\w.]+)?", estimand)
     return describe(names[0]).format if names else PLAIN
 
@@ -257,6 +266,7 @@ def markdown(columns: Iterable[Column] = SCORES) -> str:
     """Return columns as a table of docs/metrics.md."""
     lines = ["| name | title | unit | better | definition |", "|---|---|---|---|---|"]
     for column in columns:
+        # A bar would end the cell of a table.
         definition = column.definition.replace("|", "\\|")
         lines.append(
             f"| `{column.name}` | {column.title} | {column.unit or '-'} | {column.direction} | {definition} |"

@@ -36,6 +36,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     # The data sets with most cells, in the order of their foreground.
     wanted = facts.sort_values(["n", "foreground"], ascending=[False, True], kind="stable").head(MOST)
     wanted = wanted.sort_index()
+    # A recipe is named only where it is needed to tell two panels apart.
     several = wanted["recipe"].nunique() > 1 and wanted["label"].duplicated().any()
     drawing, panels = _panels(wanted, data.groupby(points.VARIANT, observed=True)["loss"].nunique())
     for axis, variant in panels:
@@ -43,6 +44,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
         _panel(axis, own.reset_index(drop=True), points.of_variant(cells, variant))
         name = f"{variant.label} · {variant.recipe}" if several else variant.label
         axis.set_title(style.fitting(name))
+    # Marks in grey: colours say the family.
     soft = {"color": style.SOFT, "linestyle": ""}
     tuned_mark = {**soft, "marker": "D", "markersize": 4.5, "markerfacecolor": style.PAPER}
     marks = [
@@ -60,6 +62,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
         "batches. Every panel has its own scale. "
         + (f"{left} more data set variants stand in the tables. " if left else "")
     ) + style.evidence(cells)
+    # Place 1 is the highest mean; it need not be the only one that may be best.
     tops = data[data["place"] == 1].merge(facts, on=points.VARIANT)
     leaders = "; ".join(f"{row.label}: {row.loss_label} {row.mean:.3f}" for row in tops.itertuples())
     return drawing, data, says, f"Highest mean Dice at 0.5: {leaders}."
@@ -73,11 +76,13 @@ def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
     counted = [(int(losses.loc[row.dataset, row.recipe]), row) for row in wanted.itertuples()]
     groups: list[list] = []
     for count, variant in sorted(counted, key=lambda pair: -pair[0]):
+        # A panel of five losses beside one of thirty would be mostly empty.
         if not groups or count < ALIKE * groups[-1][0][0]:
             groups.append([])
         groups[-1].append((count, variant))
     rows = []
     for group in groups:
+        # Within a row by foreground again.
         group.sort(key=lambda pair: pair[1].Index)
         lines = style.shape(len(group), WIDEST)[0]
         rows += [group[len(group) * i // lines : len(group) * (i + 1) // lines] for i in range(lines)]
@@ -85,6 +90,7 @@ def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
     drawing, grid = style.grid(len(rows), COLUMNS, 0.6 + sum(heights), height_ratios=heights)
     panels = []
     for place, row in enumerate(rows):
+        # One, two or three panels fill the grid of six.
         span = COLUMNS // len(row)
         for i, (_, variant) in enumerate(row):
             panels.append((drawing.add_subplot(grid[place, span * i : span * (i + 1)]), variant))
@@ -94,6 +100,7 @@ def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
 def _panel(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
     for y, row in enumerate(part.itertuples()):
         color = style.colour(row.family)
+        # Every seed is shown, since intervals of few seeds hide an outlier.
         seeds = own.loc[own["loss"] == row.loss, HALF]
         axis.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=6, zorder=2)
         style.whiskers(axis, y, row, color)
@@ -136,6 +143,7 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
         )
     rows = []
     for metric, table in ranks.items():
+        # NaN below ten data sets, where its approximation is not to be trusted.
         difference = orders.critical_difference(table.shape[1], len(table))
         rows.append(orders.bootstrap(table).assign(metric=metric, critical_difference=difference))
     data = pd.concat(rows, ignore_index=True)
@@ -143,6 +151,7 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
     losses = style.ordered(used)
     data = data.merge(losses, on="loss")
     first = data[data["metric"] == data["metric"].iloc[0]].sort_values(["mean", "loss_label"])
+    # The first panel orders all panels, so that a change of rank is seen as a shift.
     order = list(dict.fromkeys([*first["loss"], *losses["loss"]]))
     lines, wide = style.shape(len(ranks), 4)
     height = 0.5 + lines * (0.55 + 0.23 * len(order))
@@ -170,6 +179,7 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
 
 def _ranks(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return metric -> mean rank of each loss (columns) on each data set; at least three losses, two sets."""
+    # A ranking of two losses, or on one data set, says nothing that the leaderboard does not.
     shown = [metric for metric in METRICS if len(cells) and metric in cells and cells[metric].notna().any()]
     tables = {m: orders.rank_table(cells, m, absolute=columns.nearer_is_better(m)) for m in shown}
     return {metric: table for metric, table in tables.items() if table.shape[1] > 2 and len(table) > 1}
@@ -188,6 +198,7 @@ def _bars(differences: pd.Series) -> str:
 
 
 def _rank_panel(axis, part: pd.DataFrame, ranks: pd.DataFrame, order: list[str]) -> None:
+    # Half to either side: bars that do not overlap differ by the critical difference.
     half = part["critical_difference"] / 2
     low, high = (part["mean"] - half).fillna(part["low"]), (part["mean"] + half).fillna(part["high"])
     for row in part.assign(low=low, high=high).itertuples():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TABLES = ("cells", "curves", "thresholds", "reliability")
 
+# What is written of each figure: to look at, to print, to compute with, to read.
 ENDINGS = (".svg", ".png", ".csv", ".txt")
 
 
@@ -54,6 +55,7 @@ class Entry:
     draw: Callable[..., tuple[Figure, pd.DataFrame, str, str]]
 
 
+# Filled while modules are imported; read only through entries(), which imports them all.
 _entries: dict[str, Entry] = {}
 
 
@@ -72,6 +74,7 @@ def figure(name: str, *, number: int, title: str, theory: bool = False) -> Calla
 
 def entries() -> dict[str, Entry]:
     """Return every figure of this folder by name, in the order of their numbers."""
+    # Importing a module registers its figures, so that a new file is all that a new figure takes.
     for module in pkgutil.iter_modules(figures.__path__):
         importlib.import_module(f"{figures.__name__}.{module.name}")
     return dict(sorted(_entries.items(), key=lambda item: item[1].number))
@@ -85,12 +88,14 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
     if name not in known:
         raise UserError(f"there is no figure '{name}'{nearest(name, known)}")
     entry = known[name]
+    # The name is the salt: ids inside the SVG stay the same from run to run, and differ between figures.
     with style.applied(name):
         drawing, data, caption, alt = entry.draw() if entry.theory else entry.draw(tables)
         # Laid out once and then fixed: each further layout would cost time and move things by a hair.
         drawing.draw_without_rendering()
         drawing.set_layout_engine("none")
         buffer = io.BytesIO()
+        # No date and no program: the same tables give the same bytes.
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().decode()
     return Drawn(name, entry.number, entry.title, caption, alt, drawing, data, svg)
@@ -105,6 +110,7 @@ def save(drawn: Drawn, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         svg.write_text(drawn.svg, encoding="utf-8")
+        # Fonts are looked up while the PNG is written, so the style applies here too.
         with style.applied(drawn.name):
             drawn.figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
         write_csv(drawn.data, csv)
@@ -119,6 +125,7 @@ def draw_everything(
 ) -> tuple[list[Drawn], dict[str, str]]:
     """Return the figures that the tables allow, and for each of the others why it was not drawn."""
     drawn, skipped = [], {}
+    # A figure without cells is no error: the report says what it needs.
     for name in names or entries():
         try:
             drawn.append(draw(name, tables))

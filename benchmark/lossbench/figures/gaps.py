@@ -26,9 +26,11 @@ PANELS, LOSSES = 4, 6  # of the threshold curves
 )
 def dice_gap(tables: Mapping[str, pd.DataFrame]):
     """One panel a loss: paired difference of Dice to CE, in points, over the foreground fraction."""
+    # The ladder alone: other parts vary something else than the foreground.
     cells = points.of_parts(tables["cells"], "ladder")
     if "dice@0.5" not in cells or "dice@val" not in cells or "ce" not in set(cells.get("loss", ())):
         raise NothingToDraw("needs cells of ce and of another loss")
+    # Where each variant stands on the foreground axis.
     place = points.places(cells)
     losses = style.ordered(cells[cells["loss"] != "ce"])
     gaps = pd.concat([points.gaps(cells, "ce", column).assign(arm=arm) for arm, column, _, _ in ARMS])
@@ -37,9 +39,11 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
         raise NothingToDraw("needs blocks that hold ce and another loss")
     data = points.mapped(data, lambda values: 100 * values)
     limits = _limits(data["mean"].dropna())
+    # One scale for all panels, so that they can be compared by eye.
     rows, columns = style.shape(len(losses), 5)
     drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
     for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
+        # Zero is the point of the figure: no difference to CE.
         axis.axhline(0, color=style.SOFT, linewidth=0.9, zorder=1)
         color = style.colour(loss.family)
         for arm, _, filled, shift in ARMS:
@@ -49,6 +53,7 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
         _scale(axis, limits)
         style.foreground_axis(axis, points.levels(place))
     style.hide_rest(axes, len(losses))
+    # Soft grey: the legend speaks of the arms, colours of the families.
     dot = {"color": style.SOFT, "marker": "o", "markersize": 5}
     open_dot = {**dot, "linestyle": style.BROKEN, "markerfacecolor": style.PAPER}
     arms = [style.key("at 0.5", **dot), style.key("at the validation threshold", **open_dot)]
@@ -79,6 +84,7 @@ def _scale(axis, limits: tuple[float, float]) -> None:
 
 
 def _gap_alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
+    # The text says what the left end of each panel shows, where the gaps are largest.
     rarest = data["x"].min()
     at = data[data["x"] == rarest].pivot_table(index="loss", columns="arm", values="mean")
     parts = []
@@ -95,6 +101,7 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
     cells, curves = points.of_parts(tables["cells"], "ladder"), tables.get("thresholds")
     if curves is None or not len(cells) or "val_dice" not in curves:
         raise NothingToDraw("needs cells with threshold curves")
+    # More lines could not be told apart.
     losses, left = points.first_losses(cells, LOSSES)
     wanted = points.spread_evenly(points.rarest_first(cells), PANELS)
     cells = points.of_variants(cells[cells["loss"].isin(losses["loss"])], wanted)
@@ -105,6 +112,7 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
     grouped = joined.groupby([*keys, "threshold"], observed=True, sort=True)["val_dice"]
     data = grouped.agg(["mean", "min", "max", "count"]).reset_index().rename(columns={"count": "n"})
     drawing, axes = style.canvas(1, len(wanted), 3.4, sharex=True)
+    # Dash and marker differ between neighbours: many of these lines lie on each other.
     looks = style.lines(losses)
     best = []
     for axis, variant in zip(axes[0], wanted.itertuples(), strict=True):
@@ -138,6 +146,7 @@ def _curves(axis, own: pd.DataFrame, losses: pd.DataFrame, looks: dict) -> pd.Se
             continue
         color, dash = looks[loss]["color"], looks[loss]["linestyle"]
         axis.plot(part["threshold"], part["mean"], color=color, linestyle=dash, linewidth=1.5, zorder=3)
+        # Pale, since six bands overlap.
         axis.fill_between(part["threshold"], part["min"], part["max"], color=color, alpha=0.08, linewidth=0)
         best[loss] = top = part.loc[part["mean"].idxmax()]
         mark = looks[loss]["marker"]

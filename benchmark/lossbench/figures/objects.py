@@ -34,17 +34,20 @@ def object_sizes(tables: Mapping[str, pd.DataFrame]):
     cells = points.of_variants(cells, wanted)
     losses, left = points.first_losses(cells, LOSSES)
     cells = cells[cells["loss"].isin(losses["loss"])]
+    # Where no test image falls into a fifth there is no column of it.
     fifths = [(q, arm) for arm in arms for q in FIFTHS if f"dice_q{q}@{arm}" in cells]
     means = [points.means(cells, f"dice_q{q}@{arm}").assign(fifth=q, arm=arm) for q, arm in fifths]
     data = pd.concat(means).merge(wanted[[*points.VARIANT, "label"]], on=points.VARIANT)
     data = data.merge(losses, on="loss")
     drawing, axes = style.canvas(len(wanted), len(arms), 0.8 + 2.7 * len(wanted), sharex=True, sharey="row")
+    # One look a loss in all panels.
     looks = style.lines(losses)
     for row, variant in enumerate(wanted.itertuples()):
         own = points.of_variant(data, variant)
         for axis, arm in zip(axes[row], arms, strict=True):
             _fifths(axis, own[own["arm"] == arm], looks)
             axis.set_title(f"{style.fitting(variant.label, 28)}, {columns.ARMS[arm]}")
+        # Rows are scaled apart: another data set has another range.
         low, high = own["mean"].min(), own["mean"].max()
         # A little below all means; intervals of few seeds may leave the axis.
         axes[row][0].set_ylim(max(low - 0.35 * max(high - low, 0.05), -0.02), None)
@@ -64,6 +67,7 @@ def object_sizes(tables: Mapping[str, pd.DataFrame]):
 def _fifths(axis, own: pd.DataFrame, looks: dict) -> None:
     for place, (loss, look) in enumerate(looks.items()):
         part = own[own["loss"] == loss].sort_values("fifth")
+        # Side by side, in the order of the legend.
         x = part["fifth"] + 0.07 * (place - (len(looks) - 1) / 2)
         axis.vlines(x, part["low"], part["high"], color=look["color"], linewidth=1.1, zorder=2)
         axis.plot(x, part["mean"], **look, markersize=5, zorder=3)
@@ -89,6 +93,7 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
     shown = [column for column in shown if column in cells]
     losses = style.ordered(cells)
     grouped = cells.groupby(["loss", EMPTY], observed=True)
+    # Means are shown; the range over seeds stands in the numbers behind the figure.
     data = grouped[shown].agg(["mean", "min", "max"])
     data.columns = [f"{column} {what}" for column, what in data.columns]
     data = data.assign(n=grouped.size()).reset_index().rename(columns={EMPTY: "empty"})
@@ -99,7 +104,9 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
         axis = axes[0][place]
         wide = data.pivot(index="loss_label", columns="empty", values=f"{column} mean").sort_index(axis=1)
         values = wide.reindex(labels)
+        # Small shares keep a digit: 0.4 % is not 0.
         texts = (100 * values).map(lambda v: f"{v:.0f} %" if abs(v) >= 9.95 or v == 0 else f"{v:.1f} %")
+        # Orange where little is good, blue where much is.
         alarms = columns.lower_is_better(column)
         scale = ("Oranges", 0.0) if alarms else ("Blues", min(0.5, float(values.min(axis=None))))
         style.heat(axis, values, texts, *scale, 1.0)
@@ -113,6 +120,7 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
         "from its reduction and smoothing: the gradient of Dice of each image with almost no smoothing "
         "vanishes there, so nothing teaches the network to mark nothing. "
     ) + style.evidence(cells)
+    # The most empty training set is the one where losses differ most.
     most = data["empty"].max()
     worst = data[data["empty"] == most]
     rates = zip(worst["loss_label"], worst[f"{alarm} mean"], strict=True)

@@ -15,12 +15,14 @@ from lossbench.analysis.pairs import DOSE, by_loss, ladder_parameters
 from lossbench.analysis.selection import numbers
 from lossbench.figures import style
 
+# What makes a data set variant, what says which loss it was, and what a mean over seeds consists of.
 VARIANT = ["dataset", "recipe"]
 LOSS = ["loss", "loss_label", "family"]
 SUMMARY = ["mean", "low", "high", "n"]
 
 ORDER = ["recipe.batch", "recipe.learning_rate", "recipe.steps"]  # of the variants of one data set
 
+# Real sets are told apart by their markers, since colour says the family of the loss.
 REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
 
 
@@ -34,6 +36,7 @@ def of_parts(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
     """
     if "parts" not in cells:
         return cells
+    # A cell may belong to several parts, written "ladder,board".
     texts = cells["parts"].fillna("").astype(str)
     wanted = texts.map(lambda text: not set(names).isdisjoint(text.split(","))).to_numpy(bool)
     return cells[wanted] if wanted.any() else cells
@@ -43,6 +46,7 @@ def first_of(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
     """Return the cells of the first of these parts that the experiment has; all cells where it has none."""
     for name in names:
         own = of_parts(cells, name)
+        # Fewer cells than all: the part is there.
         if len(own) < len(cells):
             return own
     return cells
@@ -60,6 +64,7 @@ def of_variants(table: pd.DataFrame, variants: pd.DataFrame) -> pd.DataFrame:
 
 def rarest_first(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a data set variant (dataset, recipe, label, foreground, n), by foreground fraction."""
+    # Seeds draw other test images; the order of the panels should not depend on them.
     true = numbers(cells, "foreground_true").groupby(cells["dataset"], observed=True).transform("mean")
     table = cells.assign(foreground=true)
     for column in ORDER:
@@ -76,6 +81,7 @@ def rarest_first(cells: pd.DataFrame) -> pd.DataFrame:
 
 def spread_evenly(facts: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return at most so many rows, evenly spread from the first to the last."""
+    # Both ends are kept: they are what a ladder is about.
     picks = np.unique(np.linspace(0, len(facts) - 1, min(most, len(facts))).round().astype(int))
     return facts.iloc[picks].reset_index(drop=True)
 
@@ -90,6 +96,7 @@ def first_losses(cells: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
 def without_common(labels: list[str]) -> list[str]:
     """Return labels without the clauses that all of them share: ("a, long", "b, long") become ("a", "b")."""
     clauses = [label.split(", ") for label in labels]
+    # One label has nothing to share with.
     common = set(clauses[0]).intersection(*clauses[1:]) if len(labels) > 1 else set()
     kept = [", ".join(c for c in own if c not in common) for own in clauses]
     return [short or label for short, label in zip(kept, labels, strict=True)]
@@ -113,6 +120,7 @@ def gaps(cells: pd.DataFrame, against: str, column: str) -> pd.DataFrame:
     for (dataset, recipe), part in cells.groupby(VARIANT, sort=True, observed=True):
         if against not in set(part["loss"]):
             continue
+        # Only analysis pairs cells; a figure takes what it gives.
         for loss, (differences, _) in by_loss(part, against, column).items():
             # A refused pair has no place among paired differences; the report names it.
             if loss != against and differences is not None:
@@ -151,11 +159,13 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
         VARIANT, sort=True, observed=True
     ):
         first = part.iloc[0]
+        # A fraction that was set is exact; one that was measured differs a little from seed to seed.
         is_set = bool(np.isfinite(first["dose"])) and first["dose"] > 0
         ladder = repr([first["dataset_name"], recipe, *(str(first[c]) for c in others)]) if is_set else ""
         x = first["dose"] if is_set else part["measured"].mean()
         rows.append((dataset, recipe, first["data_label"], x, ladder))
     table = pd.DataFrame(rows, columns=[*VARIANT, "label", "x", "ladder"])
+    # A ladder needs two rungs.
     levels = table.groupby("ladder")["x"].transform("nunique")
     return real_marks(table.assign(ladder=table["ladder"].where(levels > 1, "")))
 
@@ -163,6 +173,7 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
 def real_marks(table: pd.DataFrame) -> pd.DataFrame:
     """Add the marker of each real data set, one a label, in alphabetical order."""
     labels = sorted(table.loc[table["ladder"] == "", "label"].unique())
+    # More sets than markers: they repeat, and the labels still tell.
     mark = {name: REAL_MARKERS[i % len(REAL_MARKERS)] for i, name in enumerate(labels)}
     return table.assign(mark=[mark.get(label, "o") for label in table["label"]])
 
@@ -192,11 +203,13 @@ def draw(
     ladders = rows[rows["ladder"] != ""]
     for _, part in ladders.groupby("ladder", sort=True):
         part = part.sort_values("x")
+        # The line is drawn through the clipped values, so that it leads to the arrow heads.
         y, _ = style.clipped(part["mean"].to_numpy(), *limits)
         dash = "-" if filled else style.BROKEN
         axis.plot(part["x"] * shift, y, color=color, linestyle=dash, zorder=3)
     for row in rows.itertuples():
         x, y = row.x * shift, float(np.clip(row.mean, *limits))
+        # An interval is cut where the axis ends; the arrow head says that it goes on.
         axis.vlines(x, *np.clip([row.low, row.high], *limits), color=color, linewidth=1.1, zorder=2)
         if y == row.mean:
             axis.plot([x], [y], row.mark if row.ladder == "" else "o", markersize=5.2, **look)

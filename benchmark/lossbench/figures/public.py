@@ -22,6 +22,7 @@ FAMILIES = ("distribution", "overlap", "compound", "compound", "size")
 
 LEAST = 6.0  # points that a panel spans at least, so that hair's breadths do not look like differences
 
+# What the numbers behind the figure hold.
 SETS = ["source", "label", "loss", *points.SUMMARY]
 
 
@@ -32,6 +33,7 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
     if not len(cells) or "dice@0.5" not in cells:
         some = ", ".join(LOSSES)
         raise NothingToDraw(f"needs cells of public data sets and of at least two of the losses {some}")
+    # The order and the labels of the panels.
     sets = points.rarest_first(cells)[[*points.VARIANT, "label"]]
     measured = points.means(cells, "dice@0.5").merge(sets, on=points.VARIANT)
     measured = points.mapped(measured, lambda values: 100 * values).assign(source="measured")
@@ -40,6 +42,7 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
     data = pd.concat([measured, theirs], ignore_index=True)
     drawing, axes = style.canvas(2, max(map(len, labels.values())), 4.6)
     looks = style.lines(pd.DataFrame({"loss": list(LOSSES), "family": FAMILIES}))
+    # Marks without lines: between losses there is nothing to connect.
     looks = {loss: look | {"linestyle": "", "markersize": 6} for loss, look in looks.items()}
     for row, (source, names) in enumerate(labels.items()):
         for axis, label in zip(axes[row], names, strict=False):
@@ -75,6 +78,7 @@ def published() -> pd.DataFrame:
 def _real(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the cells of the five losses on real data sets that at least two of them were trained on."""
     unknown = pd.Series(np.nan, index=cells.index)
+    # Generated sets have a noise; records of early versions only have the name.
     made = cells.get("data.noise", unknown).notna() | (cells["dataset_name"] == "scenes")
     kept = cells[~made & cells["loss"].isin(LOSSES)]
     return kept[kept.groupby(points.VARIANT, observed=True)["loss"].transform("nunique") > 1]
@@ -83,6 +87,7 @@ def _real(cells: pd.DataFrame) -> pd.DataFrame:
 def _panel(axis, part: pd.DataFrame, looks: dict) -> None:
     for x, (loss, look) in enumerate(looks.items()):
         for row in part[part["loss"] == loss].itertuples():
+            # Published values come without interval: NaN draws nothing.
             axis.vlines(x, row.low, row.high, color=look["color"], linewidth=1.4, zorder=2)
             axis.plot([x], [row.mean], **look, zorder=3)
     axis.set_xlim(-0.6, len(looks) - 0.4)
@@ -110,6 +115,7 @@ def panel(tables: Mapping[str, pd.DataFrame]):
         raise NothingToDraw(
             "needs the table 'panel', which `python -m tools.panel` makes by training a few cells again"
         )
+    # In the order in which the pictures were made.
     sets = list(dict.fromkeys(rows["data_label"]))
     shown = list(dict.fromkeys(rows["shows"]))
     drawing, axes = style.canvas(len(sets), len(shown), 0.5 + 1.45 * len(sets))
@@ -144,15 +150,18 @@ def _pictures(axes: np.ndarray, part: pd.DataFrame, shown: list[str]) -> None:
     grey, truth = picture(part.loc["image"]), picture(part.loc["truth"])
     void = truth == VOID
     truth = np.where(void, 0, truth)
+    # A rare object would be a few pixels in the whole picture.
     window = crop(truth)
     for axis, name in zip(axes, shown, strict=True):
         style.bare(axis)
+        # A loss that was not trained on this set.
         if name not in part.index:
             continue
         axis.imshow(grey[window], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         if name != "image":
             # What lies on void pixels is scored nowhere, and not shown.
             mask = np.where(void, 0, picture(part.loc[name]))[window]
+            # One clear layer a class, so that the image stays visible below.
             for kind in range(1, int(mask.max()) + 1):
                 axis.imshow(_tinted(mask == kind, TINTS[(kind - 1) % len(TINTS)]), interpolation="nearest")
         value = part.loc[name, "dice"]

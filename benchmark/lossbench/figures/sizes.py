@@ -14,6 +14,7 @@ from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 from lossbench.theory.penalties import size_error_bound
 
+# kind, column, filled mark, shift of the marks along the axis
 SIZES = (("hard", "log_size_ratio_hard@0.5", True, 0.97), ("soft", "log_size_ratio_soft", False, 1.03))
 
 RATIO = [*points.LOSS, "dataset", "label", "recipe", "foreground", "size", *points.SUMMARY]
@@ -29,19 +30,23 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
         raise NothingToDraw("needs cells with region sizes")
     place = points.places(cells)
     losses = style.ordered(cells)
+    # Means of logarithms: half and double are equally wrong.
     logs = pd.concat([points.means(cells, column).assign(size=size) for size, column, _, _ in SIZES])
     data = points.mapped(logs, np.exp).merge(place, on=points.VARIANT).merge(losses, on="loss")
+    # A loss that collapsed would stretch the axis until nothing else is seen.
     limits = _limits(data["mean"])
     rows, columns = style.shape(len(losses), 4)
     drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
     first = losses.iloc[0]
+    # The first loss, usually CE, is repeated in every panel to compare with.
     grey = data[(data["loss"] == first["loss"]) & (data["size"] == "hard") & (data["ladder"] != "")]
+    reference = [part.sort_values("x") for _, part in grey.groupby("ladder")]
     faint = {"color": style.SOFT, "linewidth": 1, "alpha": 0.55}
     for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
+        # Within the band a size is as good as right.
         axis.axhspan(1 / (1 + BAND), 1 + BAND, color=style.RULE, alpha=0.6, linewidth=0, zorder=1)
         axis.axhline(1, color=style.SOFT, linewidth=0.9, zorder=1)
-        for _, part in grey.groupby("ladder") if loss.Index else ():
-            part = part.sort_values("x")
+        for part in reference:
             axis.plot(part["x"], part["mean"].clip(*limits), **faint, zorder=1)
         color = style.colour(loss.family)
         for size, _, filled, shift in SIZES:
@@ -51,8 +56,8 @@ def size_ratio(tables: Mapping[str, pd.DataFrame]):
         style.ratio_axis(axis, limits[0] / 1.06, limits[1] * 1.06)
         style.foreground_axis(axis, points.levels(place))
     style.hide_rest(axes, len(losses))
-    reference = [style.key(f"{first['loss_label']}, hard", **faint)] if len(losses) > 1 else []
-    style.sizes_legend(drawing, [*reference, *points.real_legend(place)])
+    entry = style.key(f"{first['loss_label']}, hard", **faint)
+    style.sizes_legend(drawing, [entry, *points.real_legend(place)])
     drawing.supxlabel("foreground fraction, %", fontsize=9)
     drawing.supylabel("predicted / true region size", fontsize=9)
     says = (
@@ -101,6 +106,7 @@ def setting(loss: str, spellings: str) -> dict | None:
     except UserError:  # a name of another kind
         return None
     if (
+        # A sum of losses, or any further parameter, has no place on the grid.
         len(terms) > 1
         or terms[0].name not in TERMS
         or set(terms[0].arguments) - SETTING
@@ -123,6 +129,7 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     """One column a size term and data set; top: Dice minus that of CE, in points; below: |log size ratio|."""
     cells = points.of_parts(tables["cells"], "terms")
     data = _grid(cells)
+    # Only variants on which a size term was trained, the rarest first.
     variants = points.of_variants(points.rarest_first(cells), data.drop_duplicates(points.VARIANT))
     columns = [(term, v) for v in variants.itertuples() for term in TERMS]
     shown = [
@@ -168,11 +175,13 @@ def _grid(cells: pd.DataFrame) -> pd.DataFrame:
     several = len(settings) and settings["term"].value_counts().max() > 1
     if "ce" not in set(cells["loss"]) or not several:
         raise NothingToDraw(GRID_NEEDS)
+    # |log ratio|: too small is as wrong as too large.
     cells = cells[cells["loss"].isin(["ce", *settings["loss"]])].assign(size=cells[hard].abs())
     keys = [*points.VARIANT, "loss"]
     grouped = cells.groupby(keys, observed=True)
     data = grouped.agg(dice=("dice@0.5", "mean"), size=("size", "mean")).reset_index()
     ce = data[data["loss"] == "ce"].rename(columns={"dice": "dice_ce", "size": "size_ce"})
+    # The gain is paired, block by block; the means beside it are not.
     gains = points.mapped(points.gaps(cells, "ce", "dice@0.5"), lambda values: 100 * values)
     gains = gains.rename(columns={"mean": "gain", "low": "gain_low", "high": "gain_high"})
     data = data.merge(settings, on="loss").merge(ce.drop(columns="loss"), on=points.VARIANT)
@@ -184,6 +193,7 @@ def _grid(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _field(axis, own: pd.DataFrame, column: str, scale: tuple[str, float, float], named: bool) -> None:
     values = own.pivot(index="temperature", columns="weight", values=column).sort_index()
+    # A leading zero would only take room.
     texts = values.map(lambda v: style.signed(v, 1) if column == "gain" else f"{v:.2f}".removeprefix("0"))
     style.heat(axis, values, texts, *scale)
     axis.set_yticklabels([f"T {t:g}" for t in values.index] if named else [])
@@ -204,6 +214,7 @@ BOUND_NEEDS = "needs two-class cells of scenes whose curves hold the terms of th
 def size_bound(tables: Mapping[str, pd.DataFrame]):
     """One panel a data set: error of the predicted proportions over cross-entropy, on validation images."""
     cells, curves = points.of_parts(tables["cells"], "ladder"), tables.get("curves")
+    # The bound is drawn for two classes; records of other sets do not say how many they have.
     two = cells[numbers(cells, "data.classes").fillna(2) == 2] if len(cells) else cells
     two = two[two["dataset_name"] == "scenes"] if len(two) else two
     if curves is None or not len(two) or not set(curves.columns) >= TERM_CURVES:
@@ -212,6 +223,7 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
     data = _proportions(curves, points.of_variants(two, wanted))
     two = two[two["key"].isin(data["key"])]
     drawing, axes = style.canvas(1, len(wanted), 3.3, sharex=True, sharey=True)
+    # The line reaches a little beyond the marks on both sides.
     span = np.array([data["ce"].min() / 1.5, data["ce"].max() * 1.5])
     bottom = max(FLOOR, data["error"].min() / 1.5)
     data = data.assign(shown=data["error"].clip(lower=bottom))
@@ -220,6 +232,7 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
         for family, part in points.of_variant(data, variant).groupby("family", observed=True, sort=False):
             color = style.colour(family)
             early, late = part[~part["last"]], part[part["last"]]
+            # Many steps of one seed: faint, so that the last steps stand out.
             dot = {"alpha": 0.3, "markersize": 3, "markeredgewidth": 0}
             axis.plot(early["ce"], early["shown"], ".", color=color, **dot, zorder=2)
             ring = {"markerfacecolor": "none", "markersize": 4}
@@ -237,6 +250,7 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
         style.key("bound √(2 CE)", color=style.INK, linewidth=1.3),
     ]
     style.family_legend(drawing, style.ordered(two), marks)
+    # Records hold six digits; the last of them is no violation.
     bounds = np.array([size_error_bound(ce) for ce in data["ce"].clip(lower=0)])
     below = 100 * float((data["error"] <= bounds * (1 + 1e-4)).mean())
     says = (

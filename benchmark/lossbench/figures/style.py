@@ -60,9 +60,11 @@ FIRST = (
     "generalized_dice",
 )
 
+# Every figure has the width of the page, so that letters are equally large in all of them.
 WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
 
 
+# Settings of matplotlib; nothing global is changed, see applied().
 RULES = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -124,6 +126,7 @@ def grid(rows: int, columns: int, height: float, width: float = WIDTH, **options
 
 
 def _blank(width: float, height: float):
+    # Imported late: the command line lists figures without matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -136,6 +139,7 @@ def shape(panels: int, widest: int) -> tuple[int, int]:
     """Return rows and columns for so many panels, at most ``widest`` in a row, with as few empty places as
     can be.
     """
+    # As many rows as needed, then as few columns as these allow.
     rows = -(-panels // widest)
     return rows, -(-panels // rows)
 
@@ -157,6 +161,7 @@ def colour(family: str) -> str:
 def ordered(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a loss (loss, loss_label, family), in the order in which losses are shown everywhere."""
     losses = cells[["loss", "loss_label", "family"]].drop_duplicates("loss")
+    # A label wins over a spec: "batch dice" is how people call it.
     place = {name: i for i, name in enumerate(FIRST)}
     rank = losses["loss_label"].map(place).fillna(losses["loss"].map(place)).fillna(len(place))
     return (
@@ -172,6 +177,7 @@ def lines(losses: pd.DataFrame) -> dict[str, dict]:
     neighbours, so that lines which lie on each other are both seen.
     """
     looks = {}
+    # Markers and dashes repeat with different periods, so that no two losses share both.
     for place, row in enumerate(losses.itertuples()):
         look = {
             "color": colour(row.family),
@@ -245,6 +251,7 @@ def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: flo
 
     colormap = matplotlib.colormaps[colours]
     rows, columns = values.shape
+    # Beyond the ends of the scale the colour stays; the number in the field does not.
     scaled = np.clip((values.to_numpy(float) - low) / (high - low), 0, 1)
     axis.pcolormesh(
         np.ma.masked_invalid(scaled), cmap=colormap, vmin=0, vmax=1, edgecolors=PAPER, linewidth=1.5
@@ -252,6 +259,7 @@ def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: flo
     for i in range(rows):
         for j in range(columns):
             if np.isfinite(scaled[i, j]):
+                # Perceived lightness decides between dark and light letters.
                 red, green, blue, _ = colormap(scaled[i, j])
                 ink = ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK
                 axis.text(
@@ -293,6 +301,7 @@ def foreground_axis(axis, levels: Sequence[float]) -> None:
     """
     axis.set_xscale("log")
     levels = sorted({x for x in levels if x > 0}) or [1.0]
+    # Labels of near levels would overlap.
     apart = all(b / a > 1.5 for a, b in itertools.pairwise(levels))
     if len(levels) > 6 or not apart:
         round_ones = [m * 10.0**k for k in range(-6, 0) for m in (1, 2, 5)]
@@ -314,10 +323,12 @@ def log_axis(axis, values: Sequence[float], which: str) -> None:
     seen = np.asarray(values, dtype=float)
     seen = seen[np.isfinite(seen) & (seen > 0)]
     low, high = (seen.min(), seen.max()) if len(seen) else (0.1, 1.0)
+    # At least a factor of two is shown, or noise would look like an effect.
     pad = max((high / low) ** 0.12, np.sqrt(2 / min(high / low, 2)), 1.15)
     low, high = low / pad, high * pad
     ticks = [m * 10.0**k for k in range(-8, 6) for m in (1, 2, 5)]
     ticks = [t for t in ticks if low <= t <= high]
+    # Over many decades only powers of ten, else every second or third tick.
     if len(ticks) > 5:
         ticks = (
             [t for t in ticks if np.isclose(np.log10(t) % 1, (0, 1)).any()]
@@ -341,6 +352,7 @@ def unit_ticks(axis, which: str) -> None:
 def ratio_axis(axis, low: float, high: float, step: int = 2) -> None:
     """Make the y axis one of size ratios, logarithmic and ticked at powers of ``step``: 1/4, 1/2, 1, 2, 4."""
     ticks = [float(step) ** k for k in range(-8, 9)]
+    # A hair of tolerance keeps the ticks at the very ends.
     ticks = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
     axis.set_yscale("log")
     axis.set_yticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
@@ -358,6 +370,7 @@ def evidence(cells: pd.DataFrame) -> str:
     """Return the sentence every caption ends with: cells, blocks, collapses, commit, device."""
     collapsed = int((cells["outcome"] == "collapsed").sum())
     seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
+    # Variants may have been trained with different numbers of seeds.
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     each = f"{span} seed{'s' * int(seeds.max() > 1)} each"
     variants = f"{len(seeds)} data set variant{'s' * int(len(seeds) > 1)}"

@@ -9,10 +9,12 @@ from lossbench.figures import style
 from lossbench.figures.drawing import figure
 from lossbench.theory import constants, gradients, penalties
 
+# Rare, usual and common, as on the ladder.
 LEVELS = (0.01, 0.05, 0.2)  # foreground fractions
 
 WIDE = {"linewidth": 1.7}
 
+# Formulas have the colours of the losses that they belong to.
 _CE, _DICE, _SIZE, _BOTH = (
     {"color": style.FAMILIES[name][0]} for name in ("distribution", "overlap", "size", "compound")
 )
@@ -35,6 +37,7 @@ def size_penalties():
         for row, what in enumerate(("value", "slope")):
             axis = axes[row][column]
             axis.axhline(0, color=style.SOFT, linewidth=0.8, zorder=1)
+            # The cross hairs mark the true size and no penalty.
             axis.axvline(1, color=style.SOFT, linewidth=0.8, zorder=1)
             for name, look in PENALTIES.items():
                 part = data[(data["foreground"] == yh) & (data["penalty"] == name)]
@@ -63,6 +66,7 @@ def size_penalties():
 def _penalties(yh: float) -> pd.DataFrame:
     """Return every penalty and its slope at a true foreground fraction, over relative sizes 1/16 to 16."""
     r = np.geomspace(1 / 16, 16, 129)
+    # More than all pixels cannot be predicted.
     r = np.where(r * yh < 0.999, r, np.nan)
     predicted, truth = penalties.binary(r * yh), penalties.binary(yh)
     values = {
@@ -85,17 +89,22 @@ def dice_simplex():
     """Every point is a triple of predicted proportions; the truth is .80, .15, .05."""
     yh = np.array([0.80, 0.15, 0.05])
     steps = 60
+    # All triples of multiples of 1/60.
     grid = np.array([(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]) / steps
+    # KL is infinite where a class is predicted nowhere; the corner is cut at one in a thousand.
     dice, ce = penalties.dice_size(grid, yh), penalties.kl_size(np.clip(grid, 1e-3, None), yh)
+    # An equilateral triangle: every class is treated alike.
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
     drawing, axes = style.canvas(1, 2, 4.0, width=8.2)
     names = ("Dice: sum of log(ph + yh)", "CE: KL(yh || ph)")
     for axis, name, value, look in zip(axes[0], names, (dice, ce), (_DICE, _CE), strict=True):
+        # Quantiles, since equal steps would crowd at the steep corners.
         levels = np.unique(np.quantile(value, np.linspace(0, 1, 13)))[1:-1]
         lines = {"colors": look["color"], "linewidths": 1, "linestyles": "solid"}
         axis.tricontour(*(grid @ corners).T, value, levels=levels, **lines)
         axis.plot(*np.vstack([corners, corners[:1]]).T, color=style.SOFT, linewidth=1)
         axis.plot(*(yh @ corners), "o", color=style.INK, markersize=6, zorder=4)
+        # The answer of the figure: where the penalty alone would lead.
         least = grid[value.argmin()] @ corners
         open_mark = {"color": style.INK, "markerfacecolor": style.PAPER, "markersize": 9, "clip_on": False}
         axis.plot(*least, "v", **open_mark, zorder=5)
@@ -135,6 +144,7 @@ def gradient_mass():
     rows = []
     sizes = np.unique(np.geomspace(8, 8192, 31).round().astype(int))
     for name, (over, front, back, look) in PULLS.items():
+        # 16384 pixels: an image of 128 x 128.
         mass = np.array([gradients.object_mass(n, 16384, front, back, over) for n in sizes])
         left.plot(sizes, mass / mass[-1], **look, **WIDE, label=name)
         rows.append(pd.DataFrame({"panel": "object", "case": name, "x": sizes, "y": mass / mass[-1]}))
@@ -196,6 +206,7 @@ def constant_prediction():
         for name, loss in constants.LOSSES.items():
             value = loss(p0, yh)
             span = value.max() - value.min()
+            # Generalised Dice does not depend on p0: no least value to mark.
             flat = span < 1e-9
             scaled = np.zeros_like(value) if flat else (value - value.min()) / span
             axis.plot(p0, scaled, **CONSTANTS[name], **WIDE)

@@ -28,6 +28,7 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
     cells, curves = points.first_of(tables["cells"], "curves", "ladder"), tables.get("curves")
     if curves is None or not len(cells) or DICE not in curves:
         raise NothingToDraw("needs cells with training curves")
+    # More lines could not be told apart.
     losses, left = points.first_losses(cells, LOSSES)
     wanted = points.spread_evenly(points.rarest_first(cells), PANELS)
     cells = points.of_variants(cells[cells["loss"].isin(losses["loss"])], wanted)
@@ -36,6 +37,7 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
     shown = [name for name in (DICE, SIZE) if name in joined and joined[name].notna().any()]
     if not shown:
         raise NothingToDraw("needs cells with training curves")
+    # The range says how far seeds differ, which a mean hides.
     data = joined.groupby([*keys, "step"], observed=True, sort=True)[shown]
     data = data.agg(["mean", "min", "max", "count"])
     data.columns = [f"{column} {what}" for column, what in data.columns]
@@ -44,6 +46,7 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
     rows = len(shown) + (noise is not None)
     drawing, axes = style.canvas(rows, len(wanted), 0.75 + 2.1 * rows, sharey="row")
     looks = style.lines(losses)
+    # "batch 4, 20 validations" and "batch 16, 20 validations" become "batch 4" and "batch 16".
     titles = points.without_common(list(wanted["label"]))
     for column, variant in enumerate(wanted.itertuples()):
         own = points.of_variant(data, variant)
@@ -78,6 +81,7 @@ NOISE_SAYS = (
 
 
 def _lines(axis, own: pd.DataFrame, name: str, looks: dict) -> None:
+    # Markers on every step would hide the lines.
     every = 4 if own["step"].nunique() > 8 else 1
     for loss, look in looks.items():
         part = own[own["loss"] == loss]
@@ -89,6 +93,7 @@ def _lines(axis, own: pd.DataFrame, name: str, looks: dict) -> None:
 
 def _size_axis(axes: np.ndarray, values: pd.Series) -> None:
     """Show at least half to double, and at most a factor 64 either way."""
+    # Zero is a collapse: it has no place on a logarithmic axis.
     logs = np.log(values.where(values > 0).dropna())
     low = np.clip(logs.min() - 0.15 if len(logs) else 0, -np.log(REACH), -np.log(2))
     high = np.clip(logs.max() + 0.15 if len(logs) else 0, np.log(2), np.log(REACH))
@@ -129,6 +134,7 @@ DRAWS = 4000
 
 RATIO = 100  # largest over smallest object of the right panel
 
+# The colours of the families, as everywhere.
 _DICE, _CE, _BATCH = (style.FAMILIES[name][0] for name in ("overlap", "distribution", "size"))
 
 LOOKS = {
@@ -154,6 +160,7 @@ def loss_noise():
     left, right = axes[0]
     for case, look in LOOKS.items():
         line, marks = formula[formula["case"] == case], drawn[drawn["case"] == case]
+        # Lines for formulas, marks for simulations: where they agree the marks sit on the lines.
         left.plot(line["x"], line["y"], **look | {"marker": ""}, linewidth=1.7, zorder=2)
         left.plot(marks["x"], marks["y"], **look | {"linestyle": ""}, markersize=5, zorder=3)
     for case, look in BATCH_LOOKS.items():
@@ -176,6 +183,7 @@ def loss_noise():
         drawn.assign(panel="size", kind="simulated"),
         batches.assign(panel="batch", kind="simulated"),
     ]
+    # The exponents in the caption are measured on the marks, not copied from theory.
     area, rim, ce = (style.signed(slope(drawn[drawn["case"] == case]), 2) for case in LOOKS)
     four = batches[batches["x"] == 4].set_index("case")["y"]
     relative = ", ".join(f"{case} {four[case]:.2f}" for case in BATCH_LOOKS)
@@ -208,10 +216,12 @@ def by_formula(sizes: np.ndarray) -> pd.DataFrame:
 
 def by_size(sizes: np.ndarray) -> pd.DataFrame:
     """Return the standard deviation of the loss over simulated images of one object size (pixels) each."""
+    # A fixed seed: the figure is the same every time.
     rng = np.random.default_rng(0)
     rows = []
     for size in sizes:
         n = np.full(DRAWS, size)
+        # Errors anywhere in the object, or in a ring around its outline.
         area, rim = _errors(rng, n, n), _errors(rng, n, _rim(n))
         values = (_dice(n, *area), _dice(n, *rim), sum(rim) / PIXELS)
         rows += [(case, size, loss.std(ddof=1)) for case, loss in zip(LOOKS, values, strict=True)]
@@ -223,6 +233,7 @@ def by_batch(batches: np.ndarray) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     rows = []
     for images in batches:
+        # Log-uniform: as many small objects as large ones.
         n = np.exp(rng.uniform(np.log(32), np.log(32 * RATIO), (DRAWS, images))).round().astype(int)
         missed, added = _errors(rng, n, _rim(n))
         values = (

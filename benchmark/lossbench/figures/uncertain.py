@@ -36,6 +36,7 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
         raise NothingToDraw("needs cells of scenes at two or more boundary shifts")
     cells = cells[cells[SHIFT].notna()]
     losses = style.ordered(cells)
+    # Losses with a theory, if any was trained; else the first three without one.
     known = losses[losses["loss"].isin(THEORY)].reset_index(drop=True)
     losses = known if len(known) else losses.head(3)
     cells = cells[cells["loss"].isin(losses["loss"])]
@@ -45,7 +46,9 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
     last = data["shift"].max()
     at = last + 0.1 if rims else np.nan  # a rim has no spread: it stands to the right
     data["x"] = np.where(data["rim"] > 0, at, data["shift"])
+    # One scale for all panels; what lies beyond becomes an arrow head.
     reach = min(1.2 * max(data["mean"].abs().max(), LINEAR), MOST)
+    # Ticks at the spreads that were trained, not at those of the theory lines.
     shifts = sorted(data.loc[(data["rim"] == 0) & (data["kind"] != "theory"), "shift"].unique())
     ticks = {x: f"{x:g}".removeprefix("0") or "0" for x in shifts} | ({at: "rim"} if rims else {})
     drawing, axes = style.canvas(1, len(losses), 3.6, sharex=True, sharey=True)
@@ -74,6 +77,7 @@ def _percent(logs: pd.Series) -> pd.Series:
 
 def measured(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the bias in percent of each data set variant and loss, hard and soft, with what theory needs."""
+    # Pixels expected to be foreground: what the theory of a ring is stated for.
     facts = cells.assign(
         shift=cells[SHIFT],
         rim=numbers(cells, RIM) if RIM in cells else 0.0,
@@ -89,6 +93,7 @@ def measured(cells: pd.DataFrame) -> pd.DataFrame:
 def theory(losses, data: pd.DataFrame) -> pd.DataFrame:
     """Return the bias in percent of each loss's optimum: along the shift, and for each rim of the data."""
     last = max(data["shift"].max(), 0.02)
+    # Twenty points make a smooth line; a spread of zero has no integral.
     spreads = {float(s): boundaries.shifted_boundary(float(s)) for s in np.linspace(0.02, last, 20)}
     rims = data.loc[(data["rim"] > 0) & data["pixels"].notna(), RING].drop_duplicates()
     rings = {rim.rim: _ring(rim) for rim in rims.itertuples()}
@@ -117,6 +122,7 @@ def _panel(axis, part: pd.DataFrame, color: str, reach: float) -> None:
     for kind, _, filled, aside in SIZES:
         expected = part[(part["kind"] == "theory") & (part["of"] == kind)]
         line = expected[expected["rim"] == 0].sort_values("shift")
+        # Full and dashed as filled and open: hard and soft.
         dash = "-" if filled else style.DASHES[1]
         axis.plot(line["x"], line["mean"], color=style.SOFT, linestyle=dash, linewidth=1.2, zorder=2)
         ring = expected[expected["rim"] > 0]
@@ -168,6 +174,7 @@ ERROR = "ece"
 def reliability(tables: Mapping[str, pd.DataFrame]):
     """Columns are data sets; top: frequency by predicted probability; below: calibration error by loss."""
     cells, bins = points.of_parts(tables["cells"], "ladder"), tables.get("reliability")
+    # Records of failed or early cells have no diagram.
     there = bins is not None and len(cells) and ERROR in cells and "frequency" in bins
     if not there or not bins["key"].isin(cells["key"]).any():
         raise NothingToDraw("needs cells with reliability diagrams")
@@ -176,8 +183,10 @@ def reliability(tables: Mapping[str, pd.DataFrame]):
     wanted = points.spread_evenly(points.rarest_first(cells), PANELS)
     cells = points.of_variants(cells, wanted)
     data = pooled(bins[bins["region"] == "all"], cells[cells["loss"].isin(first["loss"])])
+    # Errors differ by factors, so means and intervals are taken of logarithms.
     logs = np.log(cells[ERROR].where(cells[ERROR] > 0))
     errors = points.mapped(points.means(cells.assign(log=logs), "log"), np.exp)
+    # The lower row is as high as its list of losses.
     heights = [2.6, 0.45 + 0.19 * len(losses)]
     drawing, grid = style.grid(2, len(wanted), 0.6 + sum(heights), height_ratios=heights)
     looks = style.lines(first)
@@ -213,6 +222,7 @@ def pooled(bins: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     keys = [*points.VARIANT, "data_label", "loss", "bin"]
     held = bins[bins["n"] > 0].merge(cells[["key", *keys[:-1]]], on="key")
     n = held["n"].astype(float)
+    # Weighted by pixels: the mean of a pooled bin, not a mean of means.
     sums = {"pixels": n, "probability": n * held["probability"], "frequency": n * held["frequency"]}
     grouped = held.assign(**sums).groupby(keys, observed=True, sort=True)[list(sums)].sum().reset_index()
     grouped = grouped[grouped["pixels"] >= FEWEST]
@@ -221,6 +231,7 @@ def pooled(bins: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _diagram(axis, own: pd.DataFrame, looks: dict) -> None:
+    # The diagonal: a probability that is what it says.
     axis.plot([0, 1], [0, 1], color=style.SOFT, linewidth=0.9, zorder=1)
     for loss, look in looks.items():
         part = own[own["loss"] == loss].sort_values("bin")

@@ -19,12 +19,14 @@ SUM = 0.01  # how far the probabilities of a pixel may be from one: more than th
 
 def as_array(name: str, value: Any) -> np.ndarray:
     """Return `value`, an array, tensor or list of numbers, as a numpy array; ValueError for anything else."""
+    # Memory maps too: nothing is copied.
     if isinstance(value, np.ndarray):
         return value
     try:
         array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except (TypeError, ValueError) as error:  # bfloat16, ragged lists
         raise ValueError(f"{name} must be an array of numbers: {error}") from None
+    # Bool, signed and unsigned integers, floats.
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be an array of numbers, got {type(value).__name__}")
     return array
@@ -36,12 +38,14 @@ def check_masks(masks: np.ndarray, classes: int, ignore_index: int | None, name:
         raise ValueError(f"{name} must hold integer class ids, got dtype {masks.dtype}")
     if masks.size == 0:
         raise ValueError(f"there is no pixel in {name}: shape {masks.shape}")
+    # Void may have any number, also one that is no class.
     seen = masks if ignore_index is None else masks[masks != ignore_index]
     if not seen.size:
         return
     low, high = seen.min(), seen.max()
     if low < 0 or high >= classes:
         wrong = high if high >= classes else low
+        # The two numbers by which data sets mark what nobody has labelled.
         hint = f"; ignore_index={wrong} if it marks unlabelled pixels" if wrong in (255, -1) else ""
         raise ValueError(
             f"class id {wrong} in {name}: with {classes} classes the last is {classes - 1}{hint}"
@@ -59,17 +63,20 @@ def check_prob(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) ->
     if prob.dtype.kind != "f":
         raise ValueError(f"prob must hold probabilities, got dtype {prob.dtype}")
     check_masks(masks, prob.shape[1], ignore_index)
+    # The sums are needed anyway.
     total = prob.sum(axis=1)
     # One look at the sums finds NaN and infinity too, and costs a tenth of isfinite over the array.
     if not np.isfinite(total.sum(dtype=np.float64)):
         raise ValueError(
             "prob holds values that are not finite; score such a network as collapsed, not by its numbers"
         )
+    # Logits are the commonest mistake; a rounding below 0 is none.
     low, high = prob.min(), prob.max()
     if low < -1e-4 or high > 1 + 1e-4:
         raise ValueError(
             f"prob must hold probabilities in 0..1 (apply the softmax first), got {low:.4g} to {high:.4g}"
         )
+    # Under void anything may stand, zeros of a padding for instance.
     wrong = np.abs(total - 1) > SUM
     if wrong.any() and (wrong if ignore_index is None else wrong & (masks != ignore_index)).any():
         worst = total[wrong][0]
@@ -81,6 +88,7 @@ def check_prob(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) ->
 
 def check_tau(tau: float | None) -> None:
     """Raise ValueError unless a threshold is None (argmax) or a number in 0..1."""
+    # Written so that NaN is refused too.
     if tau is not None and not 0 <= tau <= 1:
         raise ValueError(f"a threshold must lie in 0..1, got {tau}")
 
@@ -99,9 +107,11 @@ def check_spacing(spacing: Sequence[float] | float | None, axes: int) -> tuple[f
 
 def class_names(classes: Iterable[str] | None, count: int) -> tuple[str, ...]:
     """Return `count` different names; None gives the class ids as text."""
+    # A class without a name is called by its number.
     names = tuple(str(c) for c in range(count)) if classes is None else tuple(map(str, classes))
     if len(names) != count:
         raise ValueError(f"{len(names)} class names for {count} classes: {names}")
+    # Scores go by name: of two that are called alike one would be lost.
     doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if doubled:
         raise ValueError(f"two classes are called '{doubled[0]}'; give each its own name")
@@ -118,6 +128,7 @@ def valid_pixels(masks: np.ndarray, ignore_index: int | None) -> np.ndarray | No
     if ignore_index is None:
         return None
     valid = masks != ignore_index
+    # Most images have no void; None spares them a pass over every mask.
     return None if valid.all() else valid
 
 
@@ -133,6 +144,7 @@ def diagonals(masks: np.ndarray, valid: np.ndarray | None, spacing: tuple[float,
     axes = range(1, masks.ndim)
     squares = np.zeros(len(masks))
     for axis, step in zip(axes, spacing, strict=True):
+        # First and last valid pixel along each axis.
         hit = valid.any(axis=tuple(a for a in axes if a != axis))
         first, last = hit.argmax(axis=1), hit.shape[1] - 1 - hit[:, ::-1].argmax(axis=1)
         squares += ((last - first + 1) * step) ** 2
@@ -145,6 +157,7 @@ def box_of(masks: Iterable[np.ndarray]) -> tuple[slice, ...]:
     It takes in all images; a box without any pixel has one pixel a side. What is background around an object
     changes none of its scores, so that each class is scored in its box.
     """
+    # One box for all arms and images, so that arrays stay whole.
     hit = np.logical_or.reduce(list(masks))
     axes = range(1, hit.ndim)
     box = [slice(None)]
@@ -161,6 +174,7 @@ def count(masks: np.ndarray) -> np.ndarray:
 
 def mean(values: np.ndarray) -> float:
     """Return the mean, or NaN (no warning) when there is nothing to average; the n stands beside it."""
+    # np.mean of nothing warns; here it is a result like any other.
     values = np.asarray(values, dtype=float)
     return float(values.mean()) if values.size else float("nan")
 
@@ -185,6 +199,7 @@ def stacks(prob: Any, masks: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """
     if isinstance(prob, np.ndarray) or hasattr(prob, "detach"):
         prob, masks = as_array("prob", prob), as_array("masks", masks)
+        # As many whole images as the bound allows, but at least one.
         step = max(1, CHUNK // max(int(np.prod(masks.shape[1:])), 1))
         for start in range(0, max(len(masks), 1), step):
             yield prob[start : start + step], masks[start : start + step]

@@ -18,6 +18,7 @@ from lossbench.metrics.arrays import mean, valid_pixels
 
 BINS = 15
 
+# A multiple of BINS, so that every bin is a whole number of cells.
 CELLS = 4000 * BINS
 
 MARGIN = 4
@@ -77,14 +78,18 @@ def tally(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None = None) 
     """Sum up a stack: `prob` (N, K, *S) float, `masks` (N, *S) class ids; void pixels are left out."""
     valid = valid_pixels(masks, ignore_index)
     keep = (lambda a: a.reshape(-1)) if valid is None else (lambda a: a[valid])
+    # Flat from here on: calibration does not ask where a pixel lies.
     labels = keep(masks)
     near = np.flatnonzero(keep(_near_objects(masks, valid)))
+    # The probability of the true class, gathered class by class: no one-hot copy of the masks.
     chosen = np.zeros(labels.shape, dtype=np.float32)
     brier, everywhere, nearby = 0.0, [], []
     for c in range(prob.shape[1]):
         p, true = keep(prob[:, c]), labels == c
         np.copyto(chosen, p, where=true)
+        # Differences in float32, sums in float64: a million pixels keep their digits.
         brier += float(np.square(p - true, dtype=np.float32).sum(dtype=np.float64))
+        # The background is well calibrated by its size alone.
         if c > 0:
             everywhere.append(_histogram(p, true))
             nearby.append(_histogram(p[near], true[near]))
@@ -112,6 +117,7 @@ def scores(tallies: Sequence[Tally], names: Sequence[str]) -> dict[str, float]:
     out = {"nll": t.nll, "brier": t.brier}
     out = {name: value / t.pixels if t.pixels else float("nan") for name, value in out.items()}
     out |= {name: mean(values) for name, values in each.items()}
+    # With a single foreground class its score is the score.
     if len(names) > 2:
         for name, values in each.items():
             out |= {f"{name}:{kind}": value for kind, value in zip(names[1:], values, strict=True)}
@@ -132,6 +138,7 @@ def reliability_rows(tallies: Sequence[Tally], names: Sequence[str]) -> list[dic
     """
     rows = []
     t = reduce(add, tallies)
+    # Both regions, since in the whole image the background outweighs everything.
     for region, histograms in (("all", t.everywhere), ("fg", t.near)):
         for name, histogram in zip(names[1:], histograms, strict=True):
             for b, (n, true, summed) in enumerate(histogram.equal_width().T.tolist()):
@@ -151,6 +158,7 @@ def _histogram(p: np.ndarray, true: np.ndarray) -> Histogram:
 
 def _near_objects(masks: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """Return which pixels lie in the square of MARGIN pixels around a true object, (N, *S) bool."""
+    # Only the truth decides, so that all networks are judged on the same pixels.
     near = masks > 0 if valid is None else (masks > 0) & valid
     for axis in range(1, masks.ndim):
         # Shifted copies, joined: a sixth of the time of a maximum filter.

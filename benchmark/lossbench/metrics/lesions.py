@@ -48,8 +48,10 @@ class Matches:
 
 def components(masks: np.ndarray) -> Components:
     """Label boolean masks (N, *S) in one call; images do not touch each other."""
+    # Neighbours within an image, none across the stack.
     structure = generate_binary_structure(masks.ndim, masks.ndim)
     structure[0] = structure[2] = False
+    # Label 0 is the background: sizes start at 1.
     labels, number = label(masks, structure)
     return Components(labels, np.bincount(labels.ravel(), minlength=number + 1)[1:])
 
@@ -60,8 +62,10 @@ def match(predicted: Components, true: Components) -> Matches:
     A component is matched when the intersection over union exceeds one half, which at most one partner can do
     (Kirillov et al. 2019); it is hit when it shares at least one pixel with any component of the other side.
     """
+    # Only pixels in both masks can pair components.
     shared = np.flatnonzero((predicted.labels > 0) & (true.labels > 0))
     width = len(predicted.size) + 1
+    # A pair of labels as one number.
     codes = true.labels.ravel()[shared].astype(np.int64) * width + predicted.labels.ravel()[shared]
     pairs, number = _counted(codes, (len(true.size) + 1) * width)
     t, p = pairs // width - 1, pairs % width - 1
@@ -75,6 +79,7 @@ def match(predicted: Components, true: Components) -> Matches:
 
 def _counted(codes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the different codes below `limit`, and how often each occurs; what is cheaper, no difference."""
+    # Counting needs an array as long as the largest number; sorting does not.
     if limit > 4 * len(codes) + 1000:
         return np.unique(codes, return_counts=True)
     number = np.bincount(codes)
@@ -95,6 +100,8 @@ def lesion_scores(m: Matches) -> dict[str, float]:
         return dict.fromkeys(LESIONS, float("nan"))
     recall = float(m.hit.mean())
     precision = float(m.real.mean()) if len(m.real) else 0.0
+    # The denominator of panoptic quality.
+    # TP + FN true objects and TP + FP predicted ones add up to twice of it.
     half = 0.5 * (len(m.size) + len(m.real))  # TP + FP/2 + FN/2
     fifth = np.searchsorted(np.quantile(m.size, (0.2, 0.4, 0.6, 0.8)), m.size, side="left")
     return {

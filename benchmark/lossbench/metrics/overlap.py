@@ -20,6 +20,7 @@ def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict
     better. A missed object (P = 0) scores 0 in each, precision included. Where the class is absent (T = 0)
     there is nothing to overlap with: NaN.
     """
+    # Counts beyond 2^53 do not occur, so floats hold them exactly.
     shared, predicted, size = (np.asarray(a, dtype=float) for a in (shared, predicted, size))
     scores = {
         "dice": ratio(2 * shared, predicted + size, 0.0),
@@ -27,11 +28,13 @@ def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict
         "precision": ratio(shared, predicted, 0.0),
         "recall": ratio(shared, size, 0.0),
     }
+    # Absent from the truth: not 0, not 1, but undefined.
     return {name: np.where(size == 0, np.nan, values) for name, values in scores.items()}
 
 
 def pooled(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
     """Return the same four scores of the counts summed over all images, those without the class included."""
+    # The same formulas, on one image that is all images.
     scores = overlap(*(np.sum(a, keepdims=True) for a in (shared, predicted, size)))
     return {name: float(values[0]) for name, values in scores.items()}
 
@@ -46,6 +49,7 @@ def empty_images(
     their pixels that is marked; NaN where every image holds the class. An image that is void everywhere is
     in none of them.
     """
+    # Void everywhere: neither holds the class nor is known to be without it.
     present, empty = size > 0, (size == 0) & (pixels > 0)
     alarm = predicted[empty] > 0
     return {
@@ -80,6 +84,7 @@ def size_aggregate(predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
     """
     predicted, size = np.asarray(predicted, dtype=float), np.asarray(size, dtype=float)
     present = size > 0
+    # Over all images: false marks on empty ones are part of the bias.
     total, truth = predicted.sum(), size.sum()
     quotient = total / truth if present.any() else float("nan")
     images = size_per_image(predicted[present], size[present])

@@ -70,9 +70,11 @@ def score_images(
     probabilities that are none, and for shapes, labels or thresholds that do not fit.
     """
     arms = {"0.5": None} if thresholds is None else dict(thresholds)
+    # Before anything is computed.
     for tau in arms.values():
         check_tau(tau)
     tallies, parts, names = [], [], ()
+    # One stack after the other; what is kept of each are counts, not pixels.
     for p, m in stacks(prob, masks):
         check_prob(p, m, ignore_index)
         names = class_names(classes, p.shape[1])
@@ -85,6 +87,7 @@ def score_images(
         tallies.append(cal.tally(p, m, ignore_index))
     if not parts:
         raise ValueError("there is no image to score")
+    # Scores of images simply stand one after the other, whatever their stack.
     columns = {c: _joined([part[c] for part in parts]) for c in range(1, len(names))}
     n_test = len(columns[1]["size"])
     summary = {"n_test": n_test, **_summary(columns, arms, names), **cal.scores(tallies, names)}
@@ -115,6 +118,7 @@ def evaluate(
     clDice, which needs scikit-image.
     """
     pred, target = as_array("pred", pred), as_array("target", target)
+    # One axis more than the truth: that of the classes.
     soft = pred.ndim == target.ndim + 1
     if pred.shape[soft:] != target.shape:
         raise ValueError(f"pred {pred.shape} and target {target.shape} differ in shape")
@@ -131,22 +135,27 @@ def evaluate(
         {"": labels}, target[None], valid, check_spacing(spacing, target.ndim), kinds, wanted, cldice
     )
     each = {}
+    # The mean over one image is its own value, so names and rules are those of the tables.
     for c, column in columns.items():
         if soft:
             column["soft_size"] = _summed(pred[None, c], valid)
-        each[names[c]] = _summary_of_class(column, [""], wanted.names)
+        own = _summary_of_class(column, [""], wanted.names)
+        # There is only one arm, which has no name.
+        each[names[c]] = {name.removesuffix("@"): value for name, value in own.items()}
     out = {name: _over_classes(name, each) for name in next(iter(each.values()))}
+    # One foreground class needs no second name.
     if len(each) > 1:
         out |= {f"{name}:{kind}": value for kind, own in each.items() for name, value in own.items()}
     if soft:
         out |= cal.scores([cal.tally(pred[None], target[None], ignore_index)], names)
-    return {name.replace("@", ""): value for name, value in out.items()}
+    return out
 
 
 def _classes_of(
     pred: np.ndarray, target: np.ndarray, classes: Sequence[str] | None, ignore_index: int | None
 ) -> tuple[np.ndarray, Sequence[str] | Mapping[int, str], Iterable[int]]:
     """Return the predicted labels without void pixels, the names of all classes, and the foreground ids."""
+    # What is marked on void pixels is no class that occurs.
     valid = valid_pixels(target[None], ignore_index)
     if valid is not None:
         pred = np.where(valid, pred, 0)
@@ -159,6 +168,7 @@ def _classes_of(
         check_masks(labels, np.iinfo(np.int64).max, void, name)
     # Only labels that occur: a look at every number up to the largest would take minutes.
     here = np.union1d(np.unique(pred), np.unique(target if valid is None else target[valid[0]]))
+    # Nothing in either image: still one foreground class, which both leave out.
     kinds = [int(label) for label in here if label] or [1]
     if len(kinds) > MOST_LABELS:
         raise ValueError(
@@ -170,6 +180,7 @@ def _classes_of(
 
 def _more(usual: tuple[float, ...], more: float | Sequence[float], largest: float) -> tuple[float, ...]:
     values = [float(v) for v in np.atleast_1d(more)]
+    # Written so that NaN is wrong too.
     wrong = [v for v in values if not 0 <= v <= largest or v == np.inf]
     if wrong:
         what = "a percentile must lie in 0..100" if largest == 100 else "a tolerance must be 0 or more"
@@ -199,6 +210,7 @@ def _score_stack(
         # What is background in all of them changes no score, and is not looked at again.
         box = box_of([true, *marked.values()])
         true = true[box]
+        # The truth is looked at once, for all arms.
         size, borders, objects = count(true), Borders(true, spacing, worst), components(true)
         column = {"size": size, "pixels": pixels, "objects": objects.per_image()}
         earlier: list[tuple[np.ndarray, dict]] = []
@@ -218,6 +230,7 @@ def _score_arm(mask, true, size, borders, objects, earlier, wanted: Wanted) -> d
     predicted, shared = count(mask), count(mask & true)
     surface = {name: np.empty(len(mask)) for name in wanted.names}
     todo, lesions = np.ones(len(mask), dtype=bool), None
+    # Thresholds often agree on most images, and distances are the dear part.
     for other, known in earlier:
         same = todo & (count(mask != other) == 0)
         for name, values in surface.items():
@@ -225,6 +238,7 @@ def _score_arm(mask, true, size, borders, objects, earlier, wanted: Wanted) -> d
         todo &= ~same
         lesions = known["lesions"] if same.all() else lesions
     images = np.flatnonzero(todo)
+    # Only images that no earlier arm has settled.
     if len(images):
         fresh = Borders(mask[images], borders.spacing, borders.worst[images])
         for name, values in borders.score(fresh, wanted, images).items():
@@ -252,7 +266,9 @@ def _cldice(mask: np.ndarray, true: np.ndarray) -> np.ndarray:
         raise ValueError("clDice needs scikit-image: pip install scikit-image") from None
     values = []
     for p, t in zip(mask, true, strict=True):
+        # Thin lines in the middle of the objects.
         lines, truth = skeletonize(p), skeletonize(t)
+        # What is predicted runs inside the truth; what is true runs inside the prediction.
         precise = (lines & t).sum() / max(lines.sum(), 1)
         sensitive = (truth & p).sum() / max(truth.sum(), 1)
         both = precise + sensitive
@@ -280,8 +296,10 @@ def _summary(columns: dict[int, dict], arms: Iterable[str], names: Sequence[str]
     """Return the means over images of each class, then over classes; those of EACH also by class."""
     each = {names[c]: _summary_of_class(column, arms, USUAL.names) for c, column in columns.items()}
     out = {name: _over_classes(name, each) for name in next(iter(each.values()))}
-    for kind, own in each.items() if len(each) > 1 else ():
-        out |= {f"{name}:{kind}@{arm}": own[f"{name}@{arm}"] for name in EACH for arm in arms}
+    # The overlaps of each class travel in the record; the others can be had from the images.
+    if len(each) > 1:
+        for kind, own in each.items():
+            out |= {f"{name}:{kind}@{arm}": own[f"{name}@{arm}"] for name in EACH for arm in arms}
     size = np.stack([column["size"] for column in columns.values()])
     pixels = next(iter(columns.values()))["pixels"]
     return out | {
@@ -297,6 +315,7 @@ def _over_classes(name: str, each: Mapping[str, Mapping[str, float]]) -> float:
     values = [own[name] for own in each.values()]
     if len(values) == 1:
         return values[0]
+    # Counts add up over classes; scores are averaged.
     return sum(values) if name.startswith("n_") else mean_over_classes(values)
 
 
@@ -306,6 +325,7 @@ def _summary_of_class(column: dict, arms: Iterable[str], surface: Sequence[str])
         predicted, shared = column[f"predicted@{arm}"], column[f"shared@{arm}"]
         more = ("cldice",) if f"cldice@{arm}" in column else ()
         scores = {name: mean(column[f"{name}@{arm}"][size > 0]) for name in (*PRESENT, *surface, *more)}
+        # Images without the class, which the means above leave out.
         scores |= empty_images(column[f"dice@{arm}"], predicted, size, pixels)
         totals = pooled(shared, predicted, size)
         scores |= {f"{name}_pooled": value for name, value in totals.items()}
@@ -321,6 +341,7 @@ def _rows(columns: dict[int, dict], names: Sequence[str], arms: Iterable[str]) -
     """Return one row an image and foreground class."""
     rows = []
     for c, column in columns.items():
+        # Objects are counted over the split, and have no row.
         shown = {k: v for k, v in column.items() if not k.startswith("lesions@") and k != "pixels"}
         for arm in arms:
             sizes = size_per_image(column[f"predicted@{arm}"], column["size"])

@@ -71,12 +71,14 @@ class Borders:
 
     def __init__(self, masks: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray):
         self.spacing, self.worst = spacing, worst
+        # Ascending, so that the points of an image are a slice.
         image, *place = np.unravel_index(np.flatnonzero(edge(masks)), masks.shape)
         cuts = np.searchsorted(image, np.arange(len(masks) + 1))
         points = np.stack(place, axis=1)
         self.points = [points[a:b] for a, b in itertools.pairwise(cuts)]
         self.present = np.diff(cuts) > 0
         # Images of one data set share their diagonal unless void was padded; one width is one pass.
+        # At least one pixel, along the coarsest axis.
         width = np.maximum(BAND * worst, max(spacing))
         self.band = np.zeros_like(masks)
         for radius in np.unique(width):
@@ -91,12 +93,14 @@ class Borders:
         `images` (M,) says which image each prediction belongs to; None: all of them, in order.
         """
         images = np.arange(len(self.points)) if images is None else images
+        # A truth without the class keeps NaN; a miss the worst value; the rest is measured below.
         here = self.present[images]
         out = {name: np.full(len(images), np.nan) for name in wanted.names}
         for name, values in out.items():
             values[here] = self.worst[images][here] if name in wanted.distances else 0.0
         both = np.flatnonzero(here & other.present)
         for m in both:
+            # Never an empty union: every border pixel lies in its band.
             mine, theirs = self.band[images[m]], other.band[m]
             union = np.count_nonzero(mine | theirs)
             out["boundary_iou"][m] = np.count_nonzero(mine & theirs) / union
@@ -108,6 +112,7 @@ class Borders:
 
 def summarise(there: np.ndarray, back: np.ndarray, wanted: Wanted = USUAL) -> dict[str, float]:
     """Turn directed distances, prediction to truth and back, into the scores without boundary IoU."""
+    # Sorted once: percentiles and tolerances are then read off.
     there, back = np.sort(there), np.sort(back)
     number = len(there) + len(back)
     scores = {"hd": float(max(there[-1], back[-1]))}
@@ -134,6 +139,7 @@ def _percentile(ordered: np.ndarray, p: float) -> float:
 
 def edge(masks: np.ndarray) -> np.ndarray:
     """Return the pixels of masks (N, *S) with a background pixel among their face neighbours."""
+    # A pixel is inside while all its neighbours are in the mask; the image ends in background.
     inside = masks.copy()
     for axis in range(1, masks.ndim):
         source, target = np.moveaxis(masks, axis, 0), np.moveaxis(inside, axis, 0)
@@ -149,13 +155,16 @@ def rim(masks: np.ndarray, radius: float, spacing: tuple[float, ...]) -> np.ndar
     A pixel is near the background when one of the rows around it holds a background pixel that is near
     enough. Rows are looked at by their reach along the last axis, which grows from step to step.
     """
+    # Offsets across the rows, each with its reach along the row.
     rows = ball(radius, spacing)
     margin = [max(abs(offset[axis]) for offset, _ in rows) for axis in range(len(spacing) - 1)]
     last = max(reach for _, reach in rows)
+    # Beyond the image all is background.
     outside = np.pad(~masks, ((0, 0), *((m, m) for m in (*margin, last))), constant_values=True)
     width = masks.shape[-1]
     near, out = outside[..., last : last + width].copy(), np.zeros_like(masks)
     for reach in range(last + 1):
+        # One step farther to both sides: `near` grows to the reach of the next rows.
         if reach:
             near |= outside[..., last - reach : last - reach + width]
             near |= outside[..., last + reach : last + reach + width]
@@ -190,6 +199,7 @@ def nearest(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> tuple[n
     in what they cost.
     """
     if len(a) * len(b) <= _ALL_PAIRS:
+        # Both directions from one matrix.
         squares = cdist(a * spacing, b * spacing, "sqeuclidean")
         return np.sqrt(squares.min(axis=1)), np.sqrt(squares.min(axis=0))
     return _directed(a, b, spacing), _directed(b, a, spacing)
@@ -201,20 +211,24 @@ def _directed(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> np.nd
     Most borders lie close to each other, so that a few rows settle nearly all points; a KD-tree does the
     rest.
     """
+    # The box of both sets, so that coordinates start at 0.
     low, high = np.minimum(a.min(axis=0), b.min(axis=0)), np.maximum(a.max(axis=0), b.max(axis=0))
     reach, extent = _ROWS[len(spacing) - 1], high - low + 1
     # Positions along one line, on which rows stand so far apart that no step from one lands in another.
     sides = np.append(extent[:-1] + reach, 3 * extent[-1])
     strides = np.append(np.cumprod(sides[:0:-1])[::-1], 1)
+    # Sentinels at both ends spare the question whether there is a neighbour.
     line = np.concatenate([[-(2**62)], (b - low) @ strides, [2**62]])
     start = (a - low) @ strides
     squares, left = np.full(len(a), np.inf), np.arange(len(a))
     for offset, away in _around(spacing[:-1], reach):
+        # Rows so far away cannot improve on what is known of the others.
         left = left[squares[left] > away]
         if not len(left):
             return np.sqrt(squares)
         at = start[left] + int(np.dot(offset, strides[:-1]))
         after = np.searchsorted(line, at)
+        # The nearest point of a row is the last before or the first after.
         step = np.minimum(at - line[after - 1], line[after] - at)
         there = np.where(step < extent[-1], (step * spacing[-1]) ** 2 + away, np.inf)
         squares[left] = np.minimum(squares[left], there)

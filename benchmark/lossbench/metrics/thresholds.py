@@ -19,6 +19,7 @@ def labels_at(prob: np.ndarray, tau: float | None) -> np.ndarray:
     the most probable foreground class. ValueError for a tau outside 0..1.
     """
     check_tau(tau)
+    # float32, as the probabilities are: the comparison decides as in training code.
     if tau is not None:
         return np.where(1 - prob[:, 0] > np.float32(tau), winners(prob), 0).astype(label_type(prob.shape[1]))
     if prob.shape[1] == 2:  # the same as argmax, ten times as fast
@@ -50,6 +51,7 @@ def choose_threshold(
     """
     if by not in ("dice", "dice_all"):
         raise ValueError(f"by must be 'dice' or 'dice_all', got {by!r}")
+    # Sums, so that images can come one by one.
     total, pairs = np.zeros(len(GRID)), 0
     for p, m in stacks(prob, masks):
         check_prob(p, m, ignore_index)
@@ -58,6 +60,7 @@ def choose_threshold(
         pairs += int(counted.sum())
     if not pairs:
         return 0.5, np.full(len(GRID), np.nan)
+    # Equal up to rounding counts as equal: the order of the images must not choose.
     curve = total / pairs
     best = np.flatnonzero(curve >= curve.max() - 1e-12)
     return round(float(GRID[best[np.abs(GRID[best] - 0.5).argmin()]]), 2), curve
@@ -69,14 +72,17 @@ def _dice_at(
     """Return Dice (N, K - 1, 99) at each threshold, and which pairs (N, K - 1) of image and class count."""
     images, classes = prob.shape[:2]
     valid, winner = valid_pixels(masks, ignore_index), winners(prob)
+    # One slot an image, class and number of thresholds passed.
     owner = np.arange(images).reshape(-1, *(1,) * (masks.ndim - 1)) * classes
     slot = (owner + winner) * (len(GRID) + 1) + _passed(1 - prob[:, 0])
+    # A pixel is shared at every threshold that it passes, if its winner is right.
     agree = masks == winner
     seen = np.ones_like(agree) if valid is None else valid
     predicted = _above(slot[seen], images, classes)
     shared = _above(slot[agree & seen], images, classes)
     size = np.stack([count((masks == c) & seen) for c in range(1, classes)], axis=1)[..., None]
     dice = np.where(size > 0, 2 * shared / np.maximum(predicted + size, 1), predicted == 0)
+    # Void everywhere is no image without the class.
     present, scored = size[..., 0] > 0, seen.reshape(images, -1).any(axis=1)
     return dice, present | (scored[:, None] & empty)
 
@@ -94,6 +100,7 @@ def _passed(q: np.ndarray) -> np.ndarray:
 def _above(slot: np.ndarray, images: int, classes: int) -> np.ndarray:
     """Return (images, foreground classes, thresholds) counts of the pixels that exceed each threshold."""
     steps = len(GRID) + 1
+    # Summed from the top: what passes 50 thresholds passes the 49 below too.
     counts = np.bincount(slot, minlength=images * classes * steps).reshape(images, classes, steps)
     return counts[:, 1:, ::-1].cumsum(axis=2)[:, :, -2::-1]
 
@@ -119,6 +126,7 @@ def bayes_dice(posterior: np.ndarray, *, over: str = "image") -> tuple[np.ndarra
     if over not in ("image", "batch"):
         raise ValueError(f"over must be 'image' or 'batch', got {over!r}")
     q = (1 - posterior[:, 0].astype(np.float64)).reshape(len(posterior), -1)
+    # All images as one, or each by itself.
     pools = q.reshape(1, -1) if over == "batch" else q
     ordered = -np.sort(-pools, axis=1)
     size = np.arange(1, pools.shape[1] + 1)
