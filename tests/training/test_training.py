@@ -80,19 +80,11 @@ def test_the_cells_of_a_block_start_from_a_head_that_knows_the_class_frequencies
 
 
 @pytest.fixture(scope="module")
-def drop(tmp_path_factory):
-    """A small network with batch normalisation and dropout, in a file of one's own."""
-    path = tmp_path_factory.mktemp("own") / "my_net.py"
-    path.write_text(
-        "from torch import nn\nfrom lossbench import network\n@network('drop')\n"
-        "def drop(in_channels, classes, dims):\n"
-        "    first, last = nn.Conv2d(in_channels, 4, 3, padding=1), nn.Conv2d(4, classes, 1)\n"
-        "    return nn.Sequential(first, nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), last)\n"
-    )
+def drop(own_network):
     recipe = Recipe(steps=6, batch=4, validations=2, network="drop")
 
     def make(loss, seed=0):
-        cell = Cell.of(SPEC, loss, seed, recipe, [str(path)])
+        cell = Cell.of(SPEC, loss, seed, recipe, [own_network])
         return Job(cell, get_dataset(SPEC, seed), get_loss(cell.loss))
 
     return make

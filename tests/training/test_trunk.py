@@ -107,6 +107,27 @@ def test_a_training_goes_on_from_the_state_of_any_step_bit_for_bit(alone):
             assert_same(result, alone[place])
 
 
+def test_running_means_and_dropout_share_a_trunk_and_go_on_bit_for_bit(own_network):
+    def jobs(*lengths):
+        fields = {"network": "drop", "batch": 4, "validations": 1, "schedule": "wsd", "warmup": 2}
+        recipes = [Recipe.model_validate({**fields, "steps": steps}) for steps in lengths]
+        cells = [Cell.of(SPEC, "ce", 0, recipe, [own_network]) for recipe in recipes]
+        return [Job(cell, get_dataset(SPEC, 0), get_loss(cell.loss)) for cell in cells]
+
+    short, long = train(jobs(5)), train(jobs(10))
+    for one, other in zip(train(jobs(5, 10)), short + long, strict=True):
+        assert_same(one, other)
+    states = []
+    for _ in Training(jobs(5, 10)).run(lambda: True, states.append):
+        pass
+    for state in states:
+        again = Training(jobs(5, 10))
+        again.go_on(state)
+        for finished in again.run():
+            for place, result in finished.items():
+                assert_same(result, (short + long)[place])
+
+
 def test_where_a_length_has_been_recorded_since_the_state_was_kept_only_the_trunk_goes_on(alone):
     states = []
     for _ in Training(cross()).run(lambda: True, states.append):
