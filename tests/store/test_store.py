@@ -398,9 +398,9 @@ def test_a_claimed_cell_is_refused_to_others_and_free_again_afterwards(results):
         assert mine == [(KEY, FP), ("ff" * 8, FP)]
         with other.claim([(KEY, FP), ("ee" * 8, FP)]) as theirs:
             assert theirs == [("ee" * 8, FP)]
-        with other.lease(KEY, FP) as held:
+        with other.claim([(KEY, FP)]) as held:
             assert not held
-    with other.lease(KEY, FP) as held:
+    with other.claim([(KEY, FP)]) as held:
         assert held
     assert not list((results.folder / "leases").iterdir())
 
@@ -429,7 +429,7 @@ def test_the_lease_of_a_killed_process_of_this_host_is_taken_over_at_once(result
     child.start()
     child.join()
     assert len(list((results.folder / "leases").iterdir())) == 1
-    with results.lease(KEY, FP) as held:
+    with results.claim([(KEY, FP)]) as held:
         assert held
         assert len(list((results.folder / "leases").iterdir())) == 1
 
@@ -479,7 +479,7 @@ def test_a_foreign_lease_is_stale_only_after_its_counter_stood_still_whatever_it
 def test_a_paused_owner_finds_its_lease_gone_and_does_not_overwrite_its_successors(results):
     mine = results.leases.take(KEY, FP)
     mine.path.unlink()  # another sweep took over while we were paused
-    with Store(results.folder).lease(KEY, FP) as held:
+    with Store(results.folder).claim([(KEY, FP)]) as held:
         assert held and not mine.held
         mine.beat()
         assert len(list((results.folder / "leases").iterdir())) == 1
@@ -488,7 +488,7 @@ def test_a_paused_owner_finds_its_lease_gone_and_does_not_overwrite_its_successo
 
 def test_a_held_lease_beats(tmp_path):
     store = Store(tmp_path, beat=0.05)
-    with store.lease(KEY, FP):
+    with store.claim([(KEY, FP)]):
         path = next((tmp_path / "leases").iterdir())
         first = int(path.read_text().split()[1])
         deadline = time.monotonic() + 60  # a busy machine may beat late
@@ -498,7 +498,7 @@ def test_a_held_lease_beats(tmp_path):
 
 
 def test_a_lease_names_no_host(results):
-    with results.lease(KEY, FP):
+    with results.claim([(KEY, FP)]):
         path = next((results.folder / "leases").iterdir())
         assert os.uname().nodename not in path.read_text() + path.name
 
@@ -508,7 +508,7 @@ def race(folder, keys, log, start):
     start.wait()
     for key in keys:
         for _ in range(20):
-            with store.lease(key, FP) as held:
+            with store.claim([(key, FP)]) as held:
                 if held:
                     with open(log, "a") as f:
                         f.write(f"+{key}\n")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from lossbench.base import files
 
+BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 BINS = 12
 SAMPLES = 4  # of those that a sweep stored: a study of many data sets stays one page
 
@@ -72,7 +74,7 @@ def _rows(facts: Card) -> dict[str, str]:
 
 def _samples(samples: list[Card]) -> list[Card]:
     """Return pictures as the page embeds them, without those that are no base64 and could end the attribute."""
-    kept = [s for s in samples if all(character.isalnum() or character in "+/=" for character in s["png"])]
+    kept = [s for s in samples if BASE64.fullmatch(s["png"])]
     return [
         {"src": f"data:image/png;base64,{s['png']}", "width": int(s["width"]), "height": int(s["height"])}
         for s in kept

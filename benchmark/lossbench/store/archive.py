@@ -45,7 +45,7 @@ class Archive:
     def __init__(self, path: Path):
         self.path = path
         self.foreign: list[str] = []  # names of members that are no records; nothing is done with them
-        self._mark: tuple | None = None
+        self._mark: tuple | None = None  # of the file that the rest was read from
         self._zip: zipfile.ZipFile | None = None
         self._members: dict[Pair, zipfile.ZipInfo] = {}
         self._sources: dict[str, list[str]] = {}
@@ -89,6 +89,7 @@ class Archive:
     def _open(self) -> None:
         try:
             self._zip = zipfile.ZipFile(self.path)
+            # Of the file that was opened, which may no longer be the one that was looked at.
             facts = os.fstat(self._zip.fp.fileno())
             self._probe()
         except BROKEN as error:
@@ -108,6 +109,8 @@ class Archive:
         """Raise when the directory is damaged: it fits neither the first nor the last member, or names fewer
         than it counts.
         """
+        # zipfile trusts the directory; a damaged one would hide records, and their cells would be trained
+        # again.
         infos = sorted(self._zip.infolist(), key=lambda info: info.header_offset)
         self._zip.fp.seek(-22, os.SEEK_END)
         end = self._zip.fp.read(22)

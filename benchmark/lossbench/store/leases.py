@@ -9,7 +9,8 @@ listing, which network file systems have.
 A claim is stale when its owner's process on *this* host is gone, or when its heartbeat counter has stood
 still for ``patience`` seconds of the observer's own monotonic clock: no clock of another machine and no file
 time is compared. An owner that was paused that long finds its file gone (``held`` is then False); its record
-would be the same bytes."""
+would be the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ class Lease:
         self.path = path
         self._lock = threading.Lock()
         self._beats = 0
+        # Exclusive: two processes can never hold one file, not even by chance of their tokens.
         self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o644)
         try:
             self.beat()
@@ -53,7 +55,8 @@ class Lease:
             if self._file >= 0:
                 self._beats += 1
                 os.lseek(self._file, 0, os.SEEK_SET)
-                os.write(self._file, f"{owner()} {self._beats:012d}\n".encode())  # same length each time
+                # Always of the same length, so that a reader never sees the end of an older one.
+                os.write(self._file, f"{owner()} {self._beats:012d}\n".encode())
                 os.fsync(self._file)
 
     def release(self) -> None:
@@ -83,6 +86,7 @@ class Leases:
         written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        # A look before is cheap and spares the claimants of a busy folder most files; the one after decides.
         if self.others(key, fp):
             return None
         lease = Lease(self.folder / f"{key}.{fp[:8]}.{secrets.token_hex(8)}")
@@ -95,6 +99,7 @@ class Leases:
             raise
         with self._lock:
             self._held.add(lease)
+            # One thread for all leases of this process, and none while it holds none.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._keep_beating, name="lease heartbeat", daemon=True
@@ -144,6 +149,8 @@ class Leases:
             return True
         except OSError:
             return False
+        # What is compared is this process's own clock with itself: the content of the file only has to
+        # change.
         now = time.monotonic()
         before, since = self._seen.get(name, (None, now))
         if before != content:

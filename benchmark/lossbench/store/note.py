@@ -121,6 +121,7 @@ class Note(Facts):
 
 def write(folder: str | Path, facts: dict[str, Any]) -> None:
     """Write the note of a folder; ``facts`` are the fields of ``Note`` as JSON."""
+    # What would be refused when it is read is refused now, before anything is trained.
     text = Note.model_validate_json(json.dumps(facts)).model_dump_json(indent=1)
     try:
         write_atomically(Path(folder) / NAME, f"{text}\n".encode())
@@ -133,7 +134,8 @@ def read(folder: str | Path) -> Note | None:
     path = Path(folder) / NAME
     try:
         data = path.read_bytes()
-        files.parse(data)  # stricter than pydantic: no NaN, no half of a pair of surrogates
+        # Stricter than pydantic: no NaN, and no half of a pair of surrogates, which no file can hold.
+        files.parse(data)
         return Note.model_validate_json(data)
     except FileNotFoundError:
         return None

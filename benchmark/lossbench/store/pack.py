@@ -37,6 +37,7 @@ def pack(store: Store) -> str:
     path, draft = store.folder / NAME, temporary(store.folder / NAME)
     try:
         loose = {pair: file for pair in store.loose() if (file := store.loose_file(*pair)) is not None}
+        # In this order: until the new pack is in place every record is still where it was.
         new = _replace(store, path, draft, loose)
         _remove(store, loose)
     except OSError as error:
@@ -125,6 +126,7 @@ def _keep_aside(store: Store) -> None:
 def _remove(store: Store, loose: dict[Pair, LooseFile]) -> None:
     """Remove what the pack holds now, each file only if it is still the one that was read."""
     members = store.pack.members()
+    # Listed once for all keys: a listing for each would be quadratic in the folder.
     superseded: dict[Pair, list[Path]] = {}
     for key, fp, older in store.older(dict(list(loose))):
         superseded.setdefault((key, fp), []).append(older)
@@ -132,6 +134,7 @@ def _remove(store: Store, loose: dict[Pair, LooseFile]) -> None:
         if pair not in members or _content(members[pair]) != file.content:
             continue
         with contextlib.suppress(FileNotFoundError):
+            # A sweep may have written it anew meanwhile.
             if mark(store.path(*pair).stat()) != file.mark:
                 continue
             # First the error: beside a packed record it would say that the record is damaged.

@@ -26,6 +26,7 @@ from typing import Any
 from lossbench.base.files import cannot_write, write_atomically
 from lossbench.base.machine import usable_cores
 
+# Those that results can depend on: a list of all would say less.
 PACKAGES = (
     "torch",
     "torchvision",
@@ -39,6 +40,9 @@ PACKAGES = (
 )
 
 CODE = Path(__file__).resolve().parents[1]
+
+# A difference that reads the same whatever the user's own settings are.
+PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
 
 LARGEST = 2_000_000  # bytes of a difference that are stored; its hash covers all of it
 
@@ -79,7 +83,7 @@ def typed(words: Sequence[str]) -> str:
     for word in words[1:]:
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
         shown.append(option + equals + ("..." if hide else _bare(value)))
-        hide = word == "--scheduler"
+        hide = word == "--scheduler"  # its value is an address, or a file that holds one
     return " ".join(shown)
 
 
@@ -98,37 +102,39 @@ def _bare(word: str) -> str:
 def _code(code: Path, results: Path) -> tuple[bytes, dict[str, Any]]:
     """Return (difference to the commit, {"commit", "dirty", "diff"}) of the checkout that holds ``code``."""
     unknown = {"commit": None, "dirty": False, "diff": None}
-    top = _git(code, "rev-parse", "--show-toplevel")
-    if not top or not _git(code, "ls-files", "--error-unmatch", "--", str(code / "__init__.py")):
-        return b"", unknown  # no git, or a package that was installed below somebody's other checkout
-    root, commit = Path(top.decode().strip()), _git(code, "rev-parse", "HEAD")
-    if not commit:
+    root, commit = _git(code, "rev-parse", "--show-toplevel").strip(), _git(code, "rev-parse", "HEAD").strip()
+    # A package may have been installed below somebody's other checkout, whose commit says nothing about it.
+    tracked = _git(code, "ls-files", "--error-unmatch", "--", str(code / "__init__.py"))
+    if not root or not commit or not tracked:
         return b"", unknown
-    besides = [":(top)", ":(top,exclude)results"]
+    difference = scrub(_git(Path(root), "diff", *PLAIN, "HEAD", "--", *_paths(results, Path(root))))
+    # Of files that git does not know only those of the code count, and of these only the hash: they may be
+    # anything.
+    new = _git(Path(root), "ls-files", "--others", "--exclude-standard", "-z", "--", str(code))
+    for name in sorted(filter(None, new.split("\0"))):
+        with contextlib.suppress(OSError):
+            digest = hashlib.sha256((Path(root) / name).read_bytes()).hexdigest()
+            difference += f"new file {name} sha256 {digest}\n"
+    return difference.encode(), {"commit": commit, "dirty": bool(difference), "diff": None}
+
+
+def _paths(results: Path, root: Path) -> list[str]:
+    """Return what of the checkout counts as code: all but its results, also where they lie elsewhere in
+    it.
+    """
+    paths = [":(top)", ":(top,exclude)results"]
     with contextlib.suppress(ValueError, OSError):
         inside = results.resolve().relative_to(root.resolve()).as_posix()
         if inside not in (".", "results"):
-            besides.append(f":(top,exclude){inside}")
-    options = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"]
-    difference = scrub(
-        (_git(root, "diff", *options, "HEAD", "--", *besides) or b"").decode(errors="replace")
-    ).encode()
-    # Of files that git does not know only those of the code count, and of these only the hash: they may be
-    # anything.
-    new = (_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", str(code)) or b"").decode(
-        errors="replace"
-    )
-    for name in sorted(filter(None, new.split("\0"))):
-        with contextlib.suppress(OSError):
-            digest = hashlib.sha256((root / name).read_bytes()).hexdigest()
-            difference += f"new file {name} sha256 {digest}\n".encode()
-    return difference, {"commit": commit.decode().strip(), "dirty": bool(difference), "diff": None}
+            paths.append(f":(top,exclude){inside}")
+    return paths
 
 
 def _store(difference: bytes, results: Path) -> str:
     """Write a difference under its hash, unless it is there; return the hash (16 hex)."""
     name = hashlib.sha256(difference).hexdigest()[:16]
     path = results / "provenance" / f"{name}.diff"
+    # Once for all records of a sweep: they name it by its hash.
     if not path.exists():
         kept = difference[:LARGEST]
         cut = f"\n[cut: {len(difference)} bytes in all]\n".encode() if len(difference) > LARGEST else b""
@@ -139,15 +145,16 @@ def _store(difference: bytes, results: Path) -> str:
     return name
 
 
-def _git(folder: Path, *words: str) -> bytes | None:
-    """What git says, or None where there is no git, no checkout, or it refuses."""
+def _git(folder: Path, *words: str) -> str:
+    """What git says; nothing where there is no git, no checkout, or it refuses."""
+    # Without locks, since several sweeps may ask at once; in English and without quotes, whoever asks.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     command = ["git", "-c", "core.quotepath=off", "-C", str(folder), *words]
     try:
         done = subprocess.run(command, capture_output=True, timeout=60, env=environment, check=False)
     except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout if done.returncode == 0 else None
+        return ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
 def _version(name: str) -> str | None:
@@ -177,13 +184,10 @@ def _memory_gb() -> float | None:
 
 
 def _gpus() -> list[str]:
-    """Names of NVIDIA GPUs as the driver tells them, without loading torch."""
+    """Names of NVIDIA GPUs as the driver says them, without loading torch."""
     names = []
     for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         with contextlib.suppress(OSError):
-            names += [
-                line.partition(":")[2].strip()
-                for line in file.read_text().splitlines()
-                if line.startswith("Model")
-            ]
+            lines = [line.partition(":") for line in file.read_text().splitlines()]
+            names += [value.strip() for name, _, value in lines if name == "Model"]
     return names

@@ -59,6 +59,7 @@ def encode(record: dict[str, Any]) -> bytes:
         raise ValueError(f"a record needs a key of 16 hex digits, not {key!r}")
     if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint):
         raise ValueError(f"a record needs a loss fingerprint of 8 or more hex digits, not {fingerprint!r}")
+    # The schema comes first, so that a reader knows a record by its first bytes.
     facts = {name: value for name, value in record.items() if name not in ("schema", "check")}
     ordered = rounded(plain({"schema": SCHEMA, **facts}))
     text = json.dumps(ordered, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
@@ -87,6 +88,7 @@ def flaw(data: bytes) -> str:
     """
     if not data.strip():
         return "it is empty"
+    # Records of earlier versions have no check sum; of them only the ends can be looked at.
     check = _CHECK.fullmatch(data[-_CHECK_SIZE:])
     if check and int(check[1], 16) != zlib.crc32(data[:-_CHECK_SIZE]):
         return "its check sum does not fit its bytes"
@@ -104,6 +106,7 @@ def decode(data: bytes, key: str, fp: str, where: str = "the record", error: boo
         newer = f"{where} has schema {record['schema']}, newer than this lossbench knows ({SCHEMA})"
         raise UserError(f"{newer}; update lossbench")
     record = _upgraded(record)
+    # A file that was renamed by hand must not be taken for another cell's.
     own, fingerprint = record.get("key"), record.get("loss_fingerprint")
     if own != key:
         raise DamagedRecord(f"it holds the cell {_short(own)}")
@@ -122,6 +125,7 @@ def _parse(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         why = f"it is not valid JSON ({type(error).__name__})"
         raise DamagedRecord(why if data.strip() else "it is empty") from None
+    # Exactly an integer: True is one, too, as far as Python is concerned.
     if not isinstance(record, dict) or type(record.get("schema")) is not int:
         raise DamagedRecord("it is not a lossbench record")
     if "check" in record and (flaw(data) or not _CHECK.fullmatch(data[-_CHECK_SIZE:])):

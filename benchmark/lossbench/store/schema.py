@@ -33,6 +33,7 @@ def _fits(value: Any, depth: int = DEPTH) -> bool:
 
 def _are_numbers(values: Iterable[Any]) -> bool:
     """Whether all are None or numbers whose squares are finite, and whole ones fit 64 bits."""
+    # By types and extremes, not value by value: a record holds ten thousand of them.
     known = [value for value in values if value is not None]
     if not set(map(type, known)) <= {int, float, bool}:
         return False
@@ -94,6 +95,9 @@ class Facts(BaseModel):
     """Types are taken as they are written; keys of a later version are left alone."""
 
     model_config = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+# Facts that came after the first records are optional, so that those still read.
 
 
 class Recipe(Facts):
@@ -271,7 +275,8 @@ def wrong(kind: type[Facts], facts: dict[str, Any]) -> str:
 
 
 def clause(error: ValidationError) -> str:
-    """Return the first mistake that a model found as a clause that begins with "it" or "its"."""
+    """Return the first mistake that a model met as a clause that begins with "it" or "its"."""
+    # One is enough to set a file aside; all of them would fill a screen.
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))[:80]
     if first["type"] == "missing":

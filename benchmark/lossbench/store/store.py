@@ -166,7 +166,7 @@ class Store:
             now = self._probe()
         except OSError as error:
             raise cannot_write(self.folder, error) from None
-        self.leases.live()
+        self.leases.live()  # which removes those of dead owners
         shards = list(self.cells.glob("[0-9a-f][0-9a-f]"))
         for folder in (self.folder, self.cells, *shards):
             with os.scandir(folder) as entries:
@@ -193,6 +193,8 @@ class Store:
         if mistake:
             raise ValueError(f"this is no record of a cell ({facts.get('key')!r}): {mistake}")
         path = self._put(facts, RECORD)
+        # Only now that the new record is there: a kill in between leaves two sources, of which the newer
+        # counts.
         for key, fp, kind in self._names(path.parent.name):
             if key == facts["key"] and (fp, kind) != (facts["loss_fingerprint"][:8], RECORD):
                 with contextlib.suppress(OSError):
@@ -222,14 +224,9 @@ class Store:
                     mine.append((key, fp))
             yield mine
         finally:
+            # Also those of a task that was interrupted: nobody should wait for them.
             for lease in held:
                 self.leases.give(lease)
-
-    @contextlib.contextmanager
-    def lease(self, key: str, fp: str) -> Iterator[bool]:
-        """Hold the lease of one cell; yields False when it has a record or another process trains it."""
-        with self.claim([(key, fp)]) as mine:
-            yield bool(mine)
 
     def wait(
         self, pairs: Iterable[Pair], *, poll: float = 2.0, timeout: float | None = None
@@ -239,6 +236,7 @@ class Store:
         """
         pairs, start = list(pairs), time.monotonic()
         while True:
+            # Leases first: a cell whose lease goes while we look has its record by then, or is free.
             live = self.leases.live()
             done = [pair for pair in pairs if self.has(*pair)]
             free = [(key, fp) for key, fp in pairs if (key, fp) not in done and (key, fp[:8]) not in live]
@@ -288,6 +286,7 @@ class Store:
                 for key, fp, kind in self._names(shard):
                     if kind == RECORD:
                         sources.setdefault(key, []).append(fp)
+        # Loose files go before packed ones: they are newer, or equal.
         for key, fp in self.pack.members() if packed else ():
             if key not in sources and self.packed(key, fp):
                 sources[key] = [fp]
@@ -306,6 +305,7 @@ class Store:
     def _read(self, path: Path, key: str, fp: str) -> Facts | None:
         try:
             with open(path, "rb") as file:
+                # Of the file that was read: a good one may take its place before this one is set aside.
                 data, seen = file.read(), os.fstat(file.fileno())
         except FileNotFoundError:
             return None

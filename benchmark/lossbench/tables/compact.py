@@ -27,50 +27,22 @@ from lossbench.tables.derived import derived
 if TYPE_CHECKING:
     import pandas as pd
 
-LEADING = (
-    "key",
-    "experiment",
-    "parts",
-    "dataset",
-    "dataset_name",
-    "data_label",
-    "loss",
-    "loss_spellings",
-    "loss_label",
-    "family",
-    "seed",
-    "recipe",
-    "block",
-    "outcome",
-    "collapse",
-    "init_hash",
-    "order_hash",
-    "split_hash",
-    "seconds",
-    "device",
-    "n_test",
-)
+# The order of the columns of `cells`: what a person looks for first, then parameters and scores by name, then
+# what only a machine asks.
+WHAT = ("key", "experiment", "parts", "dataset", "dataset_name", "data_label")
+LOSS = ("loss", "loss_spellings", "loss_label", "family", "seed", "recipe", "block")
+ENDED = ("outcome", "collapse", "init_hash", "order_hash", "split_hash", "seconds", "device", "n_test")
+LEADING = (*WHAT, *LOSS, *ENDED)
 TRAILING = ("commit", "dirty", "loss_fingerprint", "data_identity", "protocol", "cpu_seconds")
 SORT = ["dataset", "recipe", "loss", "seed", "key"]
 
 # Columns of the tables that are made from the note alone, so that they stand there also without any row.
 PARTS = ("experiment", "part", "title", "fixed", "seeds", "losses", "datasets")
-LOSSES = (
-    "loss",
-    "loss_label",
-    "family",
-    "weight",
-    "name",
-    "params",
-    "formula",
-    "cite",
-    "cost",
-    "empty",
-    "needs",
-    "doc",
-)
+TERM = ("weight", "name", "params", "formula", "cite", "cost", "empty", "needs", "doc")
+LOSSES = ("loss", "loss_label", "family", *TERM)
 DATASETS = ("dataset", "dataset_name", "params", "family", "doc")
 
+# Of records that come without a note.
 NOTHING = Note(name="", cells=[])
 
 
@@ -91,6 +63,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         row = _cell_row(record, recipe, note)
         rows.append(row)
         recipes[row["recipe"]] = {"recipe": row["recipe"], **recipe}
+        # Cells of one sweep share their origin; a study has a handful.
         origin = _origin(record.get("provenance", {}))
         origins.setdefault(json.dumps(origin, sort_keys=True), {**origin, "cells": 0})["cells"] += 1
         images.add(row["key"], record.get("images") or {})
@@ -99,6 +72,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         reliability.add(row["key"], record.get("reliability") or {})
     cells = pd.DataFrame(rows, columns=_columns(rows))
     _refuse_doubled(cells)
+    # Sorted by what a cell is, so that neither the order of the records nor that of the note shows in a byte.
     cells = cells.sort_values(SORT, ignore_index=True) if rows else cells
     rank = {key: place for place, key in enumerate(cells["key"])}
     return {
@@ -203,6 +177,7 @@ def _dataset(cell: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _spellings(cell: dict[str, Any], note: Note) -> str:
     """Return the loss with every parameter written out, under each of its names, joined by "|"."""
+    # The note knows other names of the loss, too; the record knows what it was trained with.
     known = note.losses.get(cell["loss"])
     if known and known.aliases:
         return " | ".join(known.aliases)
@@ -212,6 +187,7 @@ def _spellings(cell: dict[str, Any], note: Note) -> str:
 
 def _origin(provenance: dict[str, Any]) -> dict[str, Any]:
     """Return what the report shows of a provenance: flat, without what differs from cell to cell."""
+    # Records of other versions may have less, or other packages.
     hardware = provenance.get("hardware") or {}
     packages = provenance.get("packages") or {}
     return {
@@ -232,6 +208,7 @@ def _columns(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _refuse_doubled(cells: pd.DataFrame) -> None:
+    # One of them comes from an older source of its loss: a mean over both would mean nothing.
     doubled = cells[cells["key"].duplicated()]
     if len(doubled):
         row = doubled.iloc[0]
@@ -273,6 +250,7 @@ class _Long:
         lengths = [len(next(iter(columns.values()))) for _, columns in cells]
         joined: dict[str, Any] = {"key": np.repeat([key for key, _ in cells], lengths) if cells else []}
         leading = [name for name in order if name in self.columns]
+        # Column by column, since all cells at once as rows would take many times the memory.
         for name in [*leading, *sorted(self.columns.keys() - set(leading))]:
             pieces = [
                 np.asarray(columns[name]) if name in columns else np.full(length, np.nan)

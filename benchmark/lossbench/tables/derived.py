@@ -58,6 +58,7 @@ def training(steps: Mapping[str, list], curves: Mapping[str, list]) -> dict[str,
       half;
     - ``log_loss_noise``, ``log_grad_noise``: natural logarithms of both noises.
     """
+    # A cell without curves, or with values that are not finite, has nan in every column that needs them.
     loss, norm = _numbers(steps.get("train_loss")), _numbers(steps.get("grad_norm"))
     at, dice = _numbers(curves.get("step")), _numbers(curves.get("val_dice"))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -87,6 +88,7 @@ def by_size(images: Mapping[str, list]) -> dict[str, float]:
     present = size > 0
     if not present.any():
         return columns
+    # Fifths of the objects, not of the range of sizes, which one large object would stretch.
     place = rankdata(size[present])
     fifth = np.floor(QUINTILES * (place - 0.5) / len(place)).astype(int)
     kinds = np.asarray(images.get("class") or [0] * len(size))[present]
@@ -110,6 +112,7 @@ def recipe(whole: Mapping[str, Any], rate: float | None = None) -> dict[str, Any
     columns = {f"recipe.{name}": whole.get(name) for name in RECIPE}
     if isinstance(columns["recipe.learning_rate"], str):
         columns["recipe.learning_rate"] = rate
+    # Cells that differ in nothing but the rate are one loss at several rates.
     rest = {name: value for name, value in whole.items() if name != "learning_rate"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
     return {**columns, "recipe.family": digest}
@@ -130,6 +133,7 @@ def _roughness(values: np.ndarray) -> float:
     """Return the sd (ddof = 1) of a curve about its running median, over its second half."""
     if len(values) < 2 * WINDOW or not np.isfinite(values).all():
         return NAN
+    # The median follows a fall and ignores single jumps, which are what is to be measured.
     rest = values - median_filter(values, WINDOW, mode="mirror")
     return float(rest[len(rest) // 2 :].std(ddof=1))
 

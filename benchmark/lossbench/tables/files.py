@@ -64,6 +64,7 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
         makes = f"`lossbench {BESIDE.get(name, 'sweep')} --results {results}`"
         raise UserError(f"{path} does not exist; {makes} trains the cells and writes it")
     again = f"`lossbench {BESIDE.get(name, 'report')} --results {results}` rebuilds it from the records"
+    # A flipped bit in a number would pass every reader.
     if is_changed(path):
         raise UserError(f"{path} is damaged: it is not what was written there; {again}")
     try:
@@ -106,6 +107,7 @@ def _one_kind(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _atomically(path: Path, write: Callable[[Path], object]) -> Path:
+    # Beside the file, for a rename is atomic only within one file system.
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(partial)

@@ -17,6 +17,7 @@ from lossbench.store.store import Store
 
 STAMP = "made_from.json"
 
+# Whose change may change a table.
 PACKAGE = Path(__file__).parents[1]
 CODE = (PACKAGE / "base", PACKAGE / "store", PACKAGE / "tables")
 FACTS = {
@@ -37,6 +38,7 @@ def digest(store: Store, note: Note) -> str:
     for source in sorted(file for folder in CODE for file in folder.glob("*.py")):
         total.update(f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()} ".encode())
     packed = store.pack.members()
+    # Versions instead of contents: a hundred thousand records would take minutes to read.
     for cell in note.cells:
         total.update(json.dumps([cell, _version(store, packed, cell.key, cell.fingerprint)]).encode())
     return total.hexdigest()
@@ -78,6 +80,7 @@ def cells(folder: Path) -> int:
     """Return the number of cells in tables that are fresh."""
     from pyarrow import parquet
 
+    # From the footer of the file, without reading it.
     return parquet.read_metadata(folder / "cells.parquet").num_rows
 
 
@@ -92,6 +95,7 @@ def _noted(folder: Path) -> dict[str, Any]:
 def _mark(file: Path) -> str:
     """The size and the CRC-32 of a file."""
     with open(file, "rb") as opened:
+        # In blocks, since a table of images may be larger than the memory that is left.
         size = crc = 0
         while block := opened.read(1 << 20):
             size, crc = size + len(block), zlib.crc32(block, crc)

@@ -36,6 +36,7 @@ def _compact(store: Store, note: Note, folder: Path, digest: str) -> int:
         damaged = f"; {len(store.notes)} were damaged: {store.notes[0]}" if store.notes else ""
         cells = f"none of the {len(note.cells)} cells of '{note.name}' has a record yet"
         raise UserError(f"{store.folder}: {cells}{damaged}")
+    # A kill between two files must not leave new tables under an old stamp.
     freshness.unstamp(folder)
     paths = files.write_tables(frames, folder)
     if not store.notes:  # else the digest counts records that turned out damaged
@@ -48,6 +49,7 @@ def records(results: Path, note: Note, store: Store | None = None) -> Iterator[d
     ``store`` gathers what is said of damaged ones.
     """
     store = store or Store(results)
+    # The same cell may belong to several experiments; what it is called is the matter of the one noted last.
     for cell in note.cells:
         record = store.read(cell.key, cell.fingerprint)
         if record is not None:
