@@ -73,7 +73,9 @@ def _rows(facts: Card) -> dict[str, str]:
 
 
 def _samples(samples: list[Card]) -> list[Card]:
-    """Return pictures as the page embeds them, without those that are no base64 and could end the attribute."""
+    """Return pictures as the page embeds them, without those that are no base64 and could end the
+    attribute.
+    """
     kept = [s for s in samples if BASE64.fullmatch(s["png"])]
     return [
         {"src": f"data:image/png;base64,{s['png']}", "width": int(s["width"]), "height": int(s["height"])}
