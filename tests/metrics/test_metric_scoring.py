@@ -333,6 +333,15 @@ def test_the_four_overlaps_stand_for_each_class_and_for_their_mean():
     )
 
 
+def test_iou_by_image_averages_classes_first():
+    masks, pred = np.zeros((3, 1, 4), np.uint8), np.zeros((3, 1, 4), int)
+    masks[0], pred[0] = [[1, 1, 2, 2]], [[1, 0, 2, 2]]  # 1/2 and 1
+    masks[1], pred[1] = [[1, 0, 0, 0]], [[0, 0, 0, 0]]  # 0
+    _, got = run(np.moveaxis(np.eye(3, dtype=np.float32)[pred], -1, 1), masks)
+    assert got["iou_image@0.5"] == pytest.approx((3 / 4 + 0) / 2)
+    assert got["iou@0.5"] == pytest.approx(((1 / 2 + 0) / 2 + 1) / 2)
+
+
 def test_an_image_that_is_void_everywhere_counts_nowhere():
     masks, marks = np.zeros((3, 2, 2), np.uint8), np.zeros((3, 2, 2))
     masks[2] = 255

@@ -86,6 +86,9 @@ SCORES = (
     Column("iou", "IoU", "TP / (TP + FP + FN) per image that holds the class; 0 for a miss"),
     Column("precision", "Precision", "TP / (TP + FP) per image that holds the class; 0 for a miss"),
     Column("recall", "Recall", "TP / (TP + FN) per image that holds the class"),
+    Column(
+        "iou_image", "IoU by image", "mean over images of the mean IoU of the classes that the image holds"
+    ),
     Column("iou_pooled", "Pooled IoU", "IoU of the pixel counts summed over all images"),
     Column("precision_pooled", "Pooled precision", "precision of the pixel counts summed over all images"),
     Column("recall_pooled", "Pooled recall", "recall of the pixel counts summed over all images"),
@@ -146,6 +149,15 @@ ON_REQUEST = (
 )
 """Scores that `evaluate` gives when it is asked for them."""
 
+
+IMAGES = (
+    Column("size", "True pixels", "pixels of the class in the truth (T)", *_COUNT),
+    Column("predicted", "Predicted pixels", "pixels of the class in the mask (P)", *_COUNT),
+    Column("shared", "Shared pixels", "pixels of the class in both (TP)", *_COUNT),
+    Column("soft_size", "Soft pixels", "sum of the probabilities of the class", *_COUNT),
+    Column("objects", "True components", "connected components of the class in the truth", *_COUNT),
+)
+"""What `images` holds of each image and foreground class, beside its scores."""
 
 COUNTS = (
     Column("n_test", "Test images", "number of test images", *_COUNT),
@@ -213,7 +225,7 @@ COURSE = (
 )
 """How a cell got there: columns of `cells` that follow from its curves, its posterior and its cost."""
 
-COLUMNS = {column.name: column for column in (*SCORES, *ON_REQUEST, *COUNTS, *COURSE)}
+COLUMNS = {column.name: column for column in (*SCORES, *ON_REQUEST, *IMAGES, *COUNTS, *COURSE)}
 
 # How records of protocol 1 spell a column: in `cells`, and in `images`.
 OLD = {"fp_rate": "false_alarms", "fp": "false_alarms"}

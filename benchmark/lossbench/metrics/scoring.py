@@ -300,6 +300,10 @@ def _summary(columns: dict[int, dict], arms: Iterable[str], names: Sequence[str]
     if len(each) > 1:
         for kind, own in each.items():
             out |= {f"{name}:{kind}@{arm}": own[f"{name}@{arm}"] for name in EACH for arm in arms}
+    for arm in arms:
+        # Classes first, then images, as in the means of others (mIoU^I of Wang et al. 2023).
+        iou = np.stack([column[f"iou@{arm}"] for column in columns.values()], axis=1)
+        out[f"iou_image@{arm}"] = mean([mean_over_classes(own) for own in iou if not np.isnan(own).all()])
     size = np.stack([column["size"] for column in columns.values()])
     pixels = next(iter(columns.values()))["pixels"]
     return out | {
