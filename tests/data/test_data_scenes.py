@@ -293,6 +293,10 @@ def test_the_rim_is_labelled_pixel_by_pixel_and_the_shift_as_one():
         ({"foreground": 0.6, "objects": 64, "softness": 4.0}, "pixels"),
         ({"foreground": 0.5, "shape": "vessel"}, "vessel"),
         ({"foreground": 0.5, "boundary_shift": 0.4}, "lower"),
+        (
+            {"size": 36, "objects": 17, "softness": 0, "foreground": 0.02},
+            "8x4 tiles; 'size' must be divisible by 8",
+        ),
         ({"foreground": True}, "foreground"),
         ({"shape": "field", "foreground": 0.5, "size_ratio": 50.0}, "background"),
     ],

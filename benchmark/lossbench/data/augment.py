@@ -61,6 +61,7 @@ def draw(kind: str, steps: int, batch: int, dims: int, generator: Generator, dev
         if kind == "full":
             angles.append(torch.rand(batch, generator=generator))
             lights.append(torch.randn(batch, 2, generator=generator))
+    # One bit an axis: a step then needs one look-up for each image, whatever is flipped.
     codes = ((torch.stack(flips) < 0.5) * 2 ** torch.arange(dims + 1)).sum(2).to(device)
     if kind == "flips":
         return Draws(codes)

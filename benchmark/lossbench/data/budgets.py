@@ -28,6 +28,7 @@ def within(data: Data, part: str, pixels: int, name: str = "") -> np.ndarray:
     taken: list[int] = []
     for stratum, members in (("empty", index[empty]), ("foreground", index[~empty])):
         rng = stream("budget", f"{name or data.name}/{part}/{stratum}", 0)
+        # By pixels, not by images: empty images may be larger or smaller than the others.
         share = pixels * area[members].sum() / area[index].sum()
         order = _in_turns(members, data.groups, rng)
         fits = np.cumsum(area[order]) <= share

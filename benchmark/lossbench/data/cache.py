@@ -13,6 +13,7 @@ from pathlib import Path
 
 def cache_root() -> Path:
     """Return LOSSBENCH_CACHE or the user's cache folder of this platform."""
+    # Read on each call, so that a test, or a worker that is told another place, is followed at once.
     if os.environ.get("LOSSBENCH_CACHE"):
         return Path(os.environ["LOSSBENCH_CACHE"]).expanduser()
     import platformdirs
@@ -24,6 +25,7 @@ def cache_root() -> Path:
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``target`` when the block ends well and is removed otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    # On the same disk, so that a rename suffices, and hidden, so that nobody takes it for the real one.
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         yield work
@@ -44,10 +46,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         import fcntl
-    except ImportError:
+    except ImportError:  # Windows
         yield
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # The lock lies beside the folder, which may not exist yet or be about to be removed.
     with (folder.parent / f".{folder.name}.lock").open("a") as file:
         # Some network file systems have no locks: then two processes may do the same work, and one wins.
         with contextlib.suppress(OSError):

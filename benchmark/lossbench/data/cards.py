@@ -44,8 +44,9 @@ def card(data: Data, *, samples: int = 6) -> dict[str, Any]:
     - ``object_sizes``: pixels of connected regions of each foreground class, from at most 300 images;
     - ``samples``: (image (H, W[, 3]) uint8, mask (H, W) uint8) of test images spread over foreground sizes.
     """
-    foreground = data.counts[:, 1:]
+    foreground = data.counts[:, 1:]  # counted when the set was prepared: no mask is read for it
     valid = np.maximum(data.counts.sum(1), 1)
+    # Spread over the whole set, so that no volume or sequence speaks for all.
     chosen = np.unique(np.linspace(0, len(data) - 1, min(OBJECTS_FROM, len(data))).astype(int))
     shares = foreground / valid[:, None]
     empty = foreground.sum(1) == 0
@@ -76,7 +77,7 @@ def _object_sizes(data: Data, chosen: np.ndarray) -> dict[str, list[int]]:
     sizes: dict[str, list[int]] = {name: [] for name in data.classes[1:]}
     for n in chosen:
         mask = np.asarray(data.masks[n])
-        for k in np.flatnonzero(data.counts[n, 1:]) + 1:
+        for k in np.flatnonzero(data.counts[n, 1:]) + 1:  # classes that the image has
             labelled, _ = ndimage.label(mask == k, np.ones((3,) * data.dims))
             sizes[data.classes[k]] += np.bincount(labelled.ravel())[1:].tolist()
     return sizes
@@ -84,6 +85,7 @@ def _object_sizes(data: Data, chosen: np.ndarray) -> dict[str, list[int]]:
 
 def _spread(sizes: np.ndarray, index: np.ndarray, count: int) -> list[int]:
     """Return test images from the smallest to the largest foreground, those with foreground first."""
+    # An empty image shows nothing of a class; it is taken only where there is nothing else.
     with_foreground = index[sizes[index] > 0] if (sizes[index] > 0).any() else index
     ordered = with_foreground[np.argsort(sizes[with_foreground], kind="stable")]
     return ordered[np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).astype(int))].tolist()
@@ -99,7 +101,8 @@ def _picture(data: Data, n: int) -> tuple[np.ndarray, np.ndarray]:
         slices = ((mask > 0) & (mask != (data.ignore_index or -1))).sum((0, 1))
         z = int(slices.argmax()) if slices.any() else mask.shape[2] // 2
         image, mask = image[..., z], mask[..., z]
-    image = image if len(image) == 3 else image[:1]
+    image = image if len(image) == 3 else image[:1]  # colour, else the first of other channels
+    # Percentiles rather than extremes: one bright pixel would leave all others black.
     low, high = np.percentile(image, (1, 99))
     scaled = (np.clip((image - low) / max(high - low, LEAST_GAP), 0, 1) * 255).astype(np.uint8)
     return (scaled[0] if len(scaled) == 1 else scaled.transpose(1, 2, 0)), mask.copy()
@@ -119,7 +122,7 @@ def store(
     folder = Path(results) / "cards"
     files = {}
     for spec, identity, label in variants:
-        file = folder / name(spec, identity)
+        file = folder / name(spec, identity)  # another version of the data gets another card
         files[label] = file.name
         if file.is_file():
             continue
@@ -142,7 +145,7 @@ def picture(image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     for kind in np.setdiff1d(np.unique(mask), (0, VOID)):
         tint = np.array(COLOURS[(kind - 1) % len(COLOURS)])
         marked[mask == kind] = (0.45 * marked[mask == kind] + 0.55 * tint).astype(np.uint8)
-    marked[mask == VOID] = 128
+    marked[mask == VOID] = 128  # grey: nobody asks what is there
     gap = np.full((colour.shape[0], max(2, colour.shape[1] // 32), 3), 255, np.uint8)
     both = Image.fromarray(np.concatenate([colour, gap, marked], 1))
     if max(colour.shape[:2]) > SIDE:

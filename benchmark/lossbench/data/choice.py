@@ -16,4 +16,5 @@ def rng_of(text: str) -> np.random.Generator:
     """Return a generator that depends on a name alone, so that prepared images are the same for every
     seed.
     """
+    # 64 of the 256 bits are plenty to keep names apart.
     return np.random.default_rng(int(shuffle_key(text)[:16], 16))

@@ -13,7 +13,7 @@ from lossbench.base.errors import UserError
 from lossbench.data.places import Places
 from lossbench.data.ragged import Ragged
 
-VOID = 255
+VOID = 255  # of masks that were prepared here, whatever value stood for void before
 
 SPLITS = ("train", "val", "test")
 
@@ -98,6 +98,7 @@ def container(*, split, groups=None, spacing=None, digests=None, counts=None, **
     ``counts`` are known of sets that were checked when they were prepared, and are not computed again. A
     broken promise raises UserError naming the data set and the fault.
     """
+    # Prepared sets come with digests: to check gigabytes again would cost what memory-mapping saves.
     images, masks, name = facts.pop("images"), facts.pop("masks"), facts["name"]
     if digests is None:
         images, masks = _as_type(images, np.float32), _as_type(masks, np.uint8)
@@ -120,6 +121,7 @@ def container(*, split, groups=None, spacing=None, digests=None, counts=None, **
 
 def _as_type(arrays, kind) -> np.ndarray | Ragged:
     if not isinstance(arrays, np.ndarray):
+        # A list of one size becomes an array where a network can take it as it is.
         shapes = {np.shape(array) for array in arrays}
         if len(shapes) > 1 or any(side % 4 for side in min(shapes)[-2:]):
             return Ragged([np.ascontiguousarray(array, kind) for array in arrays])
@@ -130,7 +132,9 @@ def digest(arrays: np.ndarray | Ragged) -> str:
     """Return the sha256 over type, shape and bytes."""
     if isinstance(arrays, Ragged):
         return hashlib.sha256(" ".join(map(digest, arrays)).encode()).hexdigest()
-    array = np.ascontiguousarray(arrays)
+    array = np.ascontiguousarray(
+        arrays
+    )  # the hash is over values in the order of the axes, not of the memory
     hashed = hashlib.sha256(f"{array.dtype.str} {array.shape};".encode())
     hashed.update(array.data)
     return hashed.hexdigest()
@@ -141,6 +145,7 @@ def fingerprint(images: str, masks: str, split: dict[str, np.ndarray], groups: n
 
     ``images`` and ``masks`` are digests; the split and the groups are hashed here.
     """
+    # Names, classes and spacing are no part of it: they change what is printed, not what is learned.
     parts = [images, masks, digest(groups), *(digest(split[part]) for part in SPLITS)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
@@ -158,12 +163,14 @@ def validate(data: Data) -> np.ndarray:
             fail(sentence)
     if any(not np.isfinite(image).all() for image in data.images):
         fail("an image holds values that are not finite")
+    # One pass gives the class counts and shows every value that was not declared.
     counts = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in data.masks])
     allowed = {*range(len(data.classes)), data.ignore_index} - {None}
     present = set(np.flatnonzero(counts.sum(0)).tolist())
     if present - allowed:
         undeclared = f"the masks hold the undeclared values {sorted(present - allowed)}"
         fail(f"{undeclared}; declared are {sorted(allowed)}")
+    # Only scenes have a posterior, and all scenes have one size.
     expected = (len(data), len(data.classes), *(data.shape or ()))
     if data.posterior is not None and data.posterior.shape != expected:
         fail(f"the posterior has shape {data.posterior.shape}, expected {expected}")
@@ -182,6 +189,7 @@ def _misfit(images, masks) -> str:
 
 
 def _odd_size(data: Data) -> str:
+    # Four is what the reference network halves twice; whole images are cut into patches first.
     if isinstance(data.masks, Ragged) or not any(side % 4 for side in data.masks.shape[1:]):
         return ""
     return f"the image size {data.masks.shape[1:]} is not divisible by 4"
@@ -195,7 +203,7 @@ def _odd_spacing(data: Data) -> str:
 
 def validate_split(split: dict[str, np.ndarray], groups: np.ndarray, count: int, name: str) -> None:
     """Raise UserError unless the parts are not empty, in range, disjoint and share no group."""
-    seen: dict[int, str] = {}
+    seen: dict[int, str] = {}  # group -> the part that has it
     for part in SPLITS:
         index = split[part]
         if len(index) == 0:

@@ -58,6 +58,7 @@ def fetch(name: str, *, progress: Progress = lambda what, done, total: None) -> 
     source = get_source(name)
     folder = fetched_folder(name)
     try:
+        # Two fetches at once would write the same files; the second finds them complete.
         with locked(folder):
             return _complete(source, folder, progress)
     except OSError as error:
@@ -69,6 +70,7 @@ def _complete(source: Source, folder: Path, progress: Progress) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     needed = [path for path in source.files if not _is_intact(folder / path, source.files[path])]
     _check_room(source, folder, len(needed))
+    # One archive where the repository is small: hundreds of single requests are held against us (429).
     ways = (_from_archive, _from_singles) if source.archive else (_from_singles, _from_archive)
     reasons = []
     for way in ways:
@@ -95,6 +97,7 @@ def _is_intact(file: Path, expected: str) -> bool:
 
 
 def _check_room(source: Source, folder: Path, count: int) -> None:
+    # A fifth more than the files: an archive lies beside them until it is unpacked.
     needed = 1.2 * source.size * count / len(source.files)
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -155,7 +158,7 @@ def _from_singles(source: Source, folder: Path, needed: list[str], progress: Pro
     base = f"{SINGLES}/{source.repository}/{source.commit}/{urllib.parse.quote(source.prefix)}"
     registry = {path: f"sha256:{source.files[path]}" for path in needed}
     downloads = _Downloads(registry, {path: base + urllib.parse.quote(path) for path in needed}, folder)
-    foreign = []
+    foreign = []  # kept for the end: one wrong file is no reason to leave out the others
     for done, path in enumerate(needed):
         progress(f"downloading {source.name}", done, len(needed))
         try:
@@ -182,6 +185,7 @@ class _Downloads:
         self.seen: Callable[[int, int], None] = lambda done, total: None  # bytes of the file that is coming
         self.errors = requests.exceptions
         self.files = pooch.create(folder, "", registry=registry, urls=urls, retry_if_failed=2)
+        # One session keeps its connection; without it each of thousands of files would greet the server anew.
         self.session = requests.Session()
         again = Retry(
             TRIES,

@@ -62,6 +62,7 @@ def folder(
     if not path:
         raise UserError("folder: say where the data are, as in folder(path='my_folder')")
     root = Path(path).expanduser()
+    # Checked here, so that a bad option is named before any file is read.
     options = Options(threshold, ignore_index, tuple(values))
 
     def build() -> Pairs | Arrays:
@@ -78,14 +79,17 @@ def prepare(layout: layouts.Layout, options: Options, cut: Cut) -> Pairs | Array
 
     Masks are read twice, first to learn which values occur at all.
     """
+    # A value that one mask alone holds changes the meaning of all, so all are seen first.
     seen = survey(layout)
     coding = understand(seen.counts, options, len(layout.classes or ()) or None, str(layout.root))
     files = {pair.name: pair for pair in layout.pairs}
 
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+        # The mask first: its shape says which axis of the image holds the channels.
         values, _ = read_mask(files[name].mask)
         return read_image(files[name], values.shape), coding.apply(values, files[name].mask)
 
+    # Names of a task file are of no use where the user declares other classes than it does.
     fits = layout.classes and len(layout.classes) == coding.classes
     pairs = Pairs(
         _items(layout),
@@ -103,6 +107,7 @@ def prepare(layout: layouts.Layout, options: Options, cut: Cut) -> Pairs | Array
 def _items(layout: layouts.Layout) -> list[Item]:
     """Return an item for each pair; one without a group is a group of its own."""
     unit_of = {pair.name: pair.group or f"image {pair.name}" for pair in layout.pairs}
+    # By name, not by order of files: a pair that is added later moves no number before it.
     numbers = {unit: number for number, unit in enumerate(sorted(set(unit_of.values())))}
     return [Item(pair.name, numbers[unit_of[pair.name]], part=pair.part) for pair in layout.pairs]
 
@@ -132,7 +137,7 @@ def survey(layout: layouts.Layout) -> Survey:
         mask, spacing = read_mask(pair.mask)
         seen.counts += np.bincount(mask.ravel(), minlength=256)
         seen.shapes.append(mask.shape)
-        seen.spacing = seen.spacing or spacing
+        seen.spacing = seen.spacing or spacing  # files without one, such as NPY, may stand beside others
         if spacing is not None and not np.allclose(seen.spacing, spacing, rtol=0.01):
             other = f"has the voxel size {spacing}, other masks {seen.spacing}; resample them to one"
             raise UserError(f"{pair.mask}: {other}")
@@ -150,6 +155,7 @@ def _pictures(layout: layouts.Layout, pairs: Pairs, seen: Survey, cut: Cut) -> A
     if view == "auto":
         view = "padded" if max(map(max, seen.shapes)) <= SMALL else "crop"
     check_view(view, cut.size, cut.per_image)
+    # What would be held in memory while it is prepared: windows are arrays, unlike whole images.
     if view == "padded":
         pixels = len(seen.shapes) * int(np.prod(common_size(seen.shapes)))
     elif view == "tiles" and cut.per_image is None:
@@ -171,7 +177,7 @@ def _volumes(layout: layouts.Layout, pairs: Pairs, seen: Survey, cut: Cut) -> Pa
         views = "'whole', 'whole_slices', 'slices' or 'volumes'"
         raise UserError(f"{layout.root}: holds volumes; choose view={views}, not '{view}'")
     check_size(cut.size)
-    axes = 2 if view == "slices" else 3
+    axes = 2 if view == "slices" else 3  # slices lie across the last axis
     size = tuple(min(side, cut.size) for side in common_size([shape[:axes] for shape in seen.shapes]))
     number = len(seen.shapes) * (cut.per_image or 1)
     if view == "slices":
@@ -195,6 +201,7 @@ def _volumes(layout: layouts.Layout, pairs: Pairs, seen: Survey, cut: Cut) -> Pa
 
 def _cuts(image, mask, name: str, view: str, size, per_image: int | None) -> Iterator[tuple[Any, Any, Any]]:
     """Yield (label, image, mask) of each window of one volume."""
+    # By name and size alone: every seed sees the same windows, so they are prepared once.
     rng = rng_of(f"crop {name} {size}")
     if view == "volumes":
         for _ in range(per_image or 1):

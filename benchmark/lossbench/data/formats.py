@@ -89,6 +89,7 @@ def _nifti(file: BinaryIO, path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     head = file.read(HEADER)
     if len(head) < HEADER or head[344:347] not in (b"n+1", b"ni1"):
         raise UserError(f"{path}: is not a single-file NIfTI-1 volume")
+    # The first field is always 348, so it tells the byte order.
     order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
     dims = struct.unpack(order + "8h", head[40:56])
     code = struct.unpack(order + "h", head[70:72])[0]
@@ -107,6 +108,7 @@ def _nifti(file: BinaryIO, path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     if len(raw) < size:
         raise UserError(f"{path}: is cut short; its header promises {count} voxels")
     array = np.frombuffer(raw, kind, count, first).reshape(shape, order="F")
+    # Tools write volumes with a fourth axis of one: they are volumes all the same.
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if slope != 0.0 and (slope, shift) != (1.0, 0.0) and np.isfinite([slope, shift]).all():
@@ -125,7 +127,7 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
         with Image.open(path) as picture:
             if mode is not None:
                 picture = picture.convert(mode)
-            elif picture.mode == "1":
+            elif picture.mode == "1":  # 1-bit: True would become 1, and cutting at 127 would find nothing
                 picture = picture.convert("L")
             return np.asarray(picture)
     except UnidentifiedImageError:
@@ -165,6 +167,7 @@ def labels_of(array: np.ndarray, path: Path) -> np.ndarray:
     if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 255):
         values = f"{array.min()} to {array.max()}"
         raise UserError(f"{path}: a mask must hold class ids from 0 to 255, it holds {values}")
+    # A resampled label map may be off by rounding; a probability map is off by much more.
     whole = np.rint(array)
     if np.issubdtype(array.dtype, np.floating) and np.abs(array - whole).max(initial=0) > 1e-3:
         worst = array.ravel()[np.abs(array - whole).argmax()]

@@ -36,6 +36,7 @@ def check(
     memory = _Memory(name, forget=again)
     for path in source.files if paths is None else paths:
         expected = source.files[path]
+        # A local copy may hold the same pixels in another file, which has a hash of its own.
         if path in source.copies and not (folder / path).is_file():
             path, expected = source.copies[path]
         try:
@@ -43,6 +44,7 @@ def check(
         except OSError as error:
             mend = f"run 'lossbench data fetch {name}' to complete the set"
             raise UserError(f"{folder / path}: {_reason(error)}; {mend}") from None
+        # Never "mended" in silence: the user may have put another version there on purpose.
         if got != expected:
             raise UserError(
                 f"{folder / path}: is damaged or not the registered file (sha256 {got[:12]}..., "
@@ -86,6 +88,7 @@ class _Memory:
     def __init__(self, name: str, forget: bool = False):
         self.file = cache_root() / "verified" / f"{name}.json"
         self.changed = False
+        # To forget is to hash everything again and remember the new results.
         self.known = {} if forget else self._read()
 
     def _read(self) -> dict:
@@ -101,6 +104,7 @@ class _Memory:
         key, mark = str(path.absolute()), [stat.st_size, stat.st_mtime_ns]
         known = self.known.get(key)
         if not isinstance(known, list) or len(known) != 3 or known[:2] != mark:
+            # Size and time of change decide, as in make and git: reading all again would cost seconds.
             known = self.known[key] = [*mark, sha256_of(path)]
             self.changed = True
         return known[2]
@@ -114,9 +118,9 @@ class _Memory:
 
 def _tree_mark(root: Path) -> str:
     """Return a hash over the names, sizes and times of change of everything below a folder."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # over facts, not contents: so it is quick for thousands of files
     todo = [str(root)]
-    while todo:
+    while todo:  # by hand rather than os.walk, which passes over folders that cannot be read
         place = todo.pop()
         try:
             stat = os.stat(place)

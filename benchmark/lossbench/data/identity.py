@@ -19,6 +19,7 @@ def identity(spec: Any) -> str:
     in are the name, the declared version and all parameters; for a public set the hashes of its files; for a
     user's folder its contents; for a builder in a user's file its source. Paths, dates and machines are not.
     """
+    # Built-in loaders declare a version; a user's builder is known by its source alone.
     content, params = content_of(spec.name, spec.params)
     if content is None and spec.entry.family == "user":
         content = spec.entry.fingerprint
@@ -38,7 +39,7 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
         from lossbench.data.layouts import content_hash
 
         return f"{FORMAT} {content_hash(params.pop('path'))}", params
-    if name == "torchvision":
+    if name == "torchvision":  # its files are not hashed: they are the user's, and very many
         params.pop("root")
         return str(FORMAT), params
     return None, params

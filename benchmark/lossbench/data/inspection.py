@@ -29,6 +29,7 @@ TINY = 10  # pixels of an object that is mentioned
 
 PATCH = 64  # pixels of the usual patch; smaller images are padded to it
 
+# What the suggested experiment compares: the two sides of the debate, their sum, and the usual third.
 LOSSES = ("ce", "dice", "dice_ce", "focal")
 
 
@@ -71,6 +72,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         split, count = _split(layout, suspicious), len(layout.pairs)
     if len({len(size) for size in seen.sizes}) > 1:
         raise UserError(f"{path}: holds both pictures and volumes; keep them in two folders")
+    # Nothing can be said of a folder of which nothing can be read.
     if not seen.names:
         raise UserError(f"{path}: none of its pairs can be read; {suspicious[0]}")
     options, coding = _coding(layout, seen.values, suspicious)
@@ -95,6 +97,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
 
 def _look_into_folder(layout: layouts.Layout, suspicious: list[str]) -> Seen:
+    # A fixed choice that is spread over the names, so that two looks at a folder say the same.
     chosen = sorted(layout.pairs, key=lambda pair: shuffle_key(pair.name))[:LOOKED_AT]
     if len(chosen) < len(layout.pairs):
         suspicious.append(f"only {len(chosen)} of {len(layout.pairs)} pairs were looked into")
@@ -119,6 +122,7 @@ def _look_into_file(path: Path, suspicious: list[str]) -> Seen:
     try:
         parts = medsegbench.read(path)
     except UserError as error:
+        # A file of several categories names them when it refuses; look at the first.
         match = re.search(r"the categories are '(\w+)'", str(error))
         if not match:
             raise
@@ -161,6 +165,7 @@ def _coding(
             classes = f"dataset.json declares the classes 0 to {declared - 1}"
             suspicious.append(f"the masks hold {strange}, but {classes}")
     except UserError as error:
+        # The sweep would refuse these masks; here the likely meaning is tried and said to be a guess.
         if len(values) < 2:
             raise UserError(f"{layout.root}: every mask holds the one value {values}; {error}") from None
         options = {"threshold": 127} if len(values) > MANY else {"values": values}
@@ -174,7 +179,7 @@ def _coding(
     if coding.ids[VOID] == VOID and counts[VOID]:
         share = f"the value 255 covers {counts[VOID] / counts.sum():.2%} of the pixels"
         suspicious.append(f"{share} and is read as void (left out of losses and scores)")
-    coding.ids[coding.ids < 0] = VOID
+    coding.ids[coding.ids < 0] = VOID  # so that the rest of the masks can still be counted
     return options, coding
 
 
@@ -185,12 +190,13 @@ def _classes(seen: Seen, coding: Coding, names: tuple[str, ...] | None) -> tuple
     count = coding.classes
     pixels, present, empty = np.zeros(count, np.int64), np.zeros(count), 0
     objects: list[list[int]] = [[] for _ in range(count)]
+    # Read again one by one: all masks of a large set would not fit in memory.
     for read in seen.masks:
         mask = coding.ids[read()]
         inside = np.bincount(mask.ravel(), minlength=256)[:count]
         pixels += inside
         present += inside > 0
-        empty += not inside[1:].any()
+        empty += not inside[1:].any()  # void is not foreground
         for k in np.flatnonzero(inside[1:]) + 1:
             labelled, _ = ndimage.label(mask == k, np.ones((3,) * mask.ndim))
             objects[k] += np.bincount(labelled.ravel())[1:].tolist()
@@ -236,9 +242,11 @@ def _doubts(seen: Seen, rows: list[dict], empty: float, count: int) -> list[str]
 
 def _look_alikes(seen: Seen, layout: layouts.Layout) -> list[str]:
     """Return a warning where images are so alike that a random split would leak, unless groups were given."""
+    # With groups the user has said what belongs together.
     if len(seen.names) < 2 or any(pair.group for pair in layout.pairs):
         return []
     thumbs = np.stack(seen.thumbnails)
+    # Products of unit vectors are correlations; the upper triangle names each pair once.
     alike = np.argwhere(np.triu(thumbs @ thumbs.T > ALIKE, 1))
     flat = sum(not thumb.any() for thumb in thumbs)
     doubts = [f"{flat} images are constant"] if flat else []
@@ -255,6 +263,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     plane = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2]
     plane = plane.astype(np.float32)
     for axis in (0, 1):
+        # Means over blocks: fast, and no library has to be imported for a thumbnail.
         edges = np.linspace(0, plane.shape[axis], THUMB + 1).astype(int)
         widths = np.maximum(np.diff(edges), 1)
         plane = np.add.reduceat(plane, edges[:-1], axis=axis) / np.expand_dims(widths, 1 - axis)
@@ -269,6 +278,7 @@ def _sizes(seen: Seen) -> str:
 
 
 def _experiment(path: Path, spec: str, count: int) -> str:
+    # The folder's name, as far as an experiment may be called so.
     own = path.expanduser().absolute().name.removesuffix(".npz")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
     losses = ", ".join(json.dumps(loss) for loss in LOSSES)

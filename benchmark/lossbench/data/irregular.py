@@ -25,6 +25,7 @@ def draw(scene, part: str, count: int, streams):
     if areas[-1] > 0.95 * scene.pixels:
         region = f"a region of {areas[-1]} of {scene.pixels} pixels leaves no background"
         raise UserError(f"scenes: {region}; lower 'foreground' or 'size_ratio'")
+    # An empty image draws its area all the same, so that emptiness moves no other draw.
     area = geometry.choice(areas, count, p=chances) * ~is_empty
     shares, weights = np.tile(scene.shares(), (count, 1)), scene.shares()
     if scene.proportions == "varying":
@@ -34,6 +35,7 @@ def draw(scene, part: str, count: int, streams):
     other = np.full((count, scene.distractors), max(1, round(mean / (scene.classes - 1))))
 
     clean, masks = _regions(scene, np.hstack([wanted, other]), geometry)
+    # A ramp as wide as ``softness`` pixels, about: two standard deviations.
     images = _smooth(clean, scene.softness / 2) if scene.softness else clean
     images = images + np.float32(scene.noise) * noise.standard_normal(images.shape, np.float32)
     expected = np.zeros(scene.classes)
@@ -46,6 +48,7 @@ def draw(scene, part: str, count: int, streams):
 
 def _whole_parts(shares: np.ndarray, area: np.ndarray) -> np.ndarray:
     """Return pixels (images, classes) that sum to each image's area exactly."""
+    # Rounding bounds rather than parts: the parts then sum to the whole.
     bounds = np.cumsum(np.c_[np.zeros(len(area)), shares], axis=1) * area[:, None]
     return np.diff(np.round(bounds).astype(int), axis=1)
 
@@ -57,9 +60,10 @@ def _regions(scene, wanted: np.ndarray, geometry: np.random.Generator) -> tuple[
     clean = np.zeros((count, scene.pixels), np.float32)
     masks = np.zeros((count, scene.pixels), np.uint8)
     for k, level in enumerate([*scene.levels(), *[0.5 * scene.contrast] * scene.distractors]):
+        # A tenth of the image is the size of a bump; its level set is a region with a natural outline.
         field = geometry.standard_normal((count, *space), np.float32)
         height = _smooth(field, scene.size / 10).reshape(count, -1)
-        height[clean != 0] = -np.inf
+        height[clean != 0] = -np.inf  # taken by an earlier class
         order = np.argsort(-height, axis=1, kind="stable")
         for n in range(count):
             region = order[n, : wanted[n, k]]

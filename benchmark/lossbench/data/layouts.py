@@ -23,6 +23,7 @@ MASK_FOLDERS = ("masks", "labelsTr", "labels", "mask", "annotations")
 
 MASK_ENDINGS = ("_mask", "_seg", "_label", "_gt", "-mask", "_segmentation")
 
+# How the parts of a split are called in tables and folders.
 PARTS = {
     "train": "train",
     "training": "train",
@@ -76,6 +77,7 @@ def find(path: str | Path, *, strict: bool = True) -> Layout:
             return Layout("a MedSegBench file", root, [], extra_files=(root,))
         kinds = "a folder with images/ and masks/, a task folder with dataset.json, or a MedSegBench .npz"
         raise UserError(f"{path}: expected {kinds}")
+    # A task file says more than folder names do, so it goes first.
     layout = _task(root) if (root / "dataset.json").is_file() else _plain(root)
     if strict and layout.unmatched:
         more = f" and {len(layout.unmatched) - 1} more" if len(layout.unmatched) > 1 else ""
@@ -92,6 +94,7 @@ def content_hash(path: str) -> str:
 
     def compute() -> str:
         files = find(path).files()
+        # Names relative to the folder: the same data elsewhere is the same data.
         base = root if root.is_dir() else root.parent
         names = [file.relative_to(base).as_posix() for file in files]
         content = list(zip(names, hashes(files, root), strict=True))
@@ -110,6 +113,7 @@ def _plain(root: Path) -> Layout:
     if image_folder is None or mask_folder is None:
         missing = "images" if image_folder is None else "masks"
         raise UserError(f"{root}: has no folder '{missing}'; expected images/ and masks/, or a dataset.json")
+    # Only masks carry endings: an image called x_mask.png would be one of a mask.
     images, masks = _by_stem(image_folder), _by_stem(mask_folder, MASK_ENDINGS)
     pairs = [Pair(stem, (images[stem],), masks[stem]) for stem in sorted(images.keys() & masks.keys())]
     unmatched = [f"'{_relative(images[s], root)}' has no mask" for s in sorted(images.keys() - masks.keys())]
@@ -164,6 +168,7 @@ def _nnunet(root: Path, file: Path, described: dict[str, Any], classes) -> Layou
     pairs, unmatched, used = [], [], set()
     for stem, mask in sorted(labels.items()):
         wanted = [f"{stem}_{int(key):04d}" for key in sorted(channels, key=int)]
+        # Tasks of one channel are also seen without the number of the channel.
         wanted = wanted if wanted[0] in images else [stem]
         if any(name not in images for name in wanted):
             unmatched.append(f"'{_relative(mask, root)}' has no image for every channel")
@@ -181,6 +186,7 @@ def _decathlon(root: Path, file: Path, listed: list, classes) -> Layout:
             image, mask = ((root / str(entry[key])) for key in ("image", "label"))
         except (KeyError, TypeError):
             raise UserError(f"{file}: a training entry has no 'image' or no 'label': {entry!r}") from None
+        # Entries are relative paths from a file that anybody may have written.
         for path in (image, mask):
             if root.resolve() not in path.resolve().parents:
                 raise UserError(f"{file}: '{path}' lies outside the task's folder")
@@ -206,6 +212,7 @@ def _class_names(labels: Any, file: Path) -> tuple[str, ...] | None:
     except (AttributeError, TypeError, ValueError):
         regions = "'labels' must map class ids to names; regions of several labels are not read"
         raise UserError(f"{file}: {regions}") from None
+    # nnU-Net names the void label so; it is no class.
     names = {number: name for number, name in names.items() if name.lower() != "ignore"}
     if sorted(names) != list(range(len(names))) or len(names) < 2:
         given = f"'labels' must name the ids 0, 1, 2, ... without gaps, it has {sorted(names)}"
@@ -238,6 +245,7 @@ def _check_parts(file: Path, parts: dict[str, str]) -> None:
         if part.lower() not in PARTS:
             raise UserError(f"{file}: '{name}' is in '{part}'; the parts are {_list(SPLITS)}")
     present = {PARTS[part.lower()] for part in parts.values()}
+    # Validation may be missing: it is then dealt from the training groups.
     if parts and not {"train", "test"} <= present:
         raise UserError(f"{file}: has no images for {_list(sorted({'train', 'test'} - present))}")
 
@@ -250,6 +258,7 @@ def _read_table(file: Path, column: str, names: set[str]) -> dict[str, str]:
     if not file.is_file():
         return {}
     try:
+        # Spreadsheets put a byte order mark in front, which would become part of the first column's name.
         with file.open(newline="", encoding="utf-8-sig") as opened:
             rows = list(csv.DictReader(opened))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -262,6 +271,7 @@ def _read_table(file: Path, column: str, names: set[str]) -> dict[str, str]:
         name = stem_of(Path(name)) if suffix_of(Path(name)) in SUFFIXES and "/" not in name else name
         if not name or not value:
             raise UserError(f"{file}: has a row without name or {column}")
+        # A name that stands twice with one value does no harm.
         if values.setdefault(name, value) != value:
             raise UserError(f"{file}: names '{name}' twice, with different values")
     if values.keys() - names:

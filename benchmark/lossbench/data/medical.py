@@ -51,6 +51,7 @@ def msd_hippocampus(
     if subset is not None and not 3 <= subset <= len(names):
         count = f"'subset' must lie between 3 and {len(names)}, or be None for all, got {subset}"
         raise UserError(f"msd_hippocampus: {count}")
+    # By hash rather than by name: neighbours in name may be alike.
     names = sorted(sorted(names, key=shuffle_key)[:subset])
 
     def build() -> Pairs | Arrays:
@@ -86,7 +87,7 @@ def _padded(pairs: Pairs, view: str) -> Arrays:
     cuts, kept, names = [], [], []
     for item in pairs.items:
         image, mask = pairs.read(item.name)
-        image = zscore(image)
+        image = zscore(image)  # before cutting: slices of one volume keep their brightness
         if view == "volumes":
             cuts.append(window(image, mask, (0, 0, 0), PADDED))
             kept.append(item)
@@ -120,6 +121,7 @@ def acdc(
 
     def build() -> Pairs:
         root = check("acdc")
+        # The challenge orders its 100 patients in five blocks of 20 by diagnosis; these are every fourth.
         paths = {Path(path).stem: path for path in sorted(get_source("acdc").files)}
         numbers = {name: int(name.removeprefix("patient")[:3]) for name in paths}
         items = [Item(name, number, stratum=(number - 1) // 20) for name, number in numbers.items()]
@@ -137,6 +139,7 @@ def read_heart(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import h5py
 
     with h5py.File(path) as file:
+        # Slices last, as everywhere here.
         image, label = (np.moveaxis(file[key][:], 0, -1) for key in ("image", "label"))
     return image[None], label
 
@@ -162,6 +165,7 @@ def lgg_mri(
     def build() -> Pairs:
         root = check("lgg_mri")
         slices = [PurePosixPath(path) for path in get_source("lgg_mri").files if path.endswith(".tif")]
+        # Folders are named TCGA_<institution>_<patient>_<date>.
         cases: dict[str, list[PurePosixPath]] = {}
         for path in slices:
             if not path.stem.endswith("_mask"):
@@ -178,6 +182,7 @@ def read_brain(root: Path, slices: list[PurePosixPath]) -> tuple[np.ndarray, np.
     """Return one brain (3, 256, 256, 20) and its mask, slices in the order of their numbers (10 after 9)."""
     slices = sorted(slices, key=lambda path: int(path.stem.rpartition("_")[2]))
     images = [read_picture(as_it_came(root / path), "RGB") for path in slices]
+    # Exactly 0 and 255; the cut guards against a copy that is not.
     masks = [
         read_picture(as_it_came(root / path.with_stem(f"{path.stem}_mask")), "L") > 127 for path in slices
     ]
@@ -228,6 +233,7 @@ def chase_db1(*, seed, observer: Literal["first", "second"] = "first") -> Data:
     def build() -> Pairs:
         root = check("chase_db1")
         names = sorted(Path(path).stem for path in get_source("chase_db1").files if path.endswith(".jpg"))
+        # Image_01L and Image_01R are the two eyes of child 1.
         children = {name: int(name[-3:-1]) for name in names}
         items = [
             Item(name, child, part="test" if child > 10 else "train") for name, child in children.items()
@@ -273,7 +279,7 @@ def drosophila_vnc(*, seed) -> Data:
 
     def build() -> Pairs:
         root = check("drosophila_vnc")
-        parts = enumerate(SECTIONS.items())
+        parts = enumerate(SECTIONS.items())  # each part a group: sections of one part are not independent
         items = [Item(f"{z:02d}", group, part=part) for group, (part, zs) in parts for z in zs]
         notes = {"unit_of_independence": "none: one animal, stretches of its sections"}
         return Pairs(items, lambda name: read_section(root, name), tuple(NEURONS), notes=notes)
@@ -283,7 +289,7 @@ def drosophila_vnc(*, seed) -> Data:
 
 def read_section(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return one section (1, 1024, 1024) and its class ids."""
-    ids = np.full(256, len(NEURONS), np.uint8)
+    ids = np.full(256, len(NEURONS), np.uint8)  # a code that is not listed is refused as no class
     for number, codes in enumerate(NEURONS.values()):
         ids[list(codes)] = number
     labels = read_picture(root / "stack1" / "labels" / f"labels000000{name}.png", "L")

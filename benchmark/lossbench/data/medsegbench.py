@@ -34,6 +34,7 @@ def read(path: Path, category: str = "") -> dict[str, tuple[np.ndarray, np.ndarr
             parts = {}
             for part in SPLITS:
                 label, image = f"{part}_label{suffix}", f"{part}_images{suffix}"
+                # Lesions of one picture: the categories have labels of their own and share the images.
                 image = image if image in keys else f"{part}_images"
                 if image not in keys or label not in keys:
                     raise UserError(f"{path}: has no images or no labels of the part '{part}'")
@@ -54,6 +55,7 @@ def _why_not(keys: set[str], category: str) -> str:
 
 
 def _pair(images: np.ndarray, labels: np.ndarray, path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    # Some files keep an axis for the one channel.
     labels = labels[..., 0] if labels.ndim == 4 and labels.shape[-1] == 1 else labels
     if labels.ndim != 3 or images.shape[:3] != labels.shape or images.ndim not in (3, 4) or not len(labels):
         shapes = f"images {images.shape} and labels {labels.shape}"
@@ -65,6 +67,7 @@ def prepare(path: Path, category: str, cut: Cut) -> Pairs | Arrays:
     """Return the pairs of a file, or their windows; its parts are kept, each picture is its own group."""
     parts = read(path, category)
     values = sorted({int(value) for _, labels in parts.values() for value in np.unique(labels)})
+    # Binary sets hold 0 and 1, or 0 and 255 where they were saved as pictures.
     top = 1 if values in ([0, 255], [255]) else max(values)
     names = [(part, n) for part in SPLITS for n in range(len(parts[part][1]))]
 

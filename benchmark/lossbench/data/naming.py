@@ -11,11 +11,13 @@ from lossbench.base import specs
 
 def without_seed(variables: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of a builder from its ``locals()``, taken in its first line."""
+    # The seed is no part of what a data set is called or prepared from.
     return {key: _plain(value) for key, value in variables.items() if key != "seed"}
 
 
 def canonical(function: Callable, given: dict[str, Any]) -> str:
     """Return the spec string of a builder's call: only what differs from its defaults, sorted."""
+    # Lists stand in spec strings, tuples in signatures: both are compared as lists.
     defaults = {key: _plain(p.default) for key, p in inspect.signature(function).parameters.items()}
     changed = {key: value for key, value in given.items() if _plain(value) != defaults[key]}
     return specs.render(function.__name__, changed)

@@ -33,7 +33,7 @@ class Pairs:
     spacing: tuple[float, ...] | None = None
     unit: str = "px"
     notes: dict[str, Any] = field(default_factory=dict)
-    pixels: int | None = None
+    pixels: int | None = None  # lets a full disk be noticed before anything is written
 
 
 @dataclass
@@ -51,5 +51,6 @@ class Arrays:
 
     @classmethod
     def of(cls, pairs: Pairs, images, masks, items: list[Item], names: list[str]) -> Arrays:
+        # Slices of volumes keep the spacing of the two axes that they have.
         spacing = pairs.spacing and pairs.spacing[: masks.ndim - 1]
         return cls(images, masks, items, names, pairs.classes, spacing, pairs.unit, pairs.notes)

@@ -74,6 +74,7 @@ class Patches:
         where, sizes = f"data set '{self.data.name}'", self.sizes[self.index]
         if len(self.side) != self.data.dims or self.side.min() < 1:
             raise UserError(f"{where}: a patch of {self.side.tolist()} does not fit {self.data.dims} axes")
+        # Below half a patch most of what training shows would be reflection and void.
         if (2 * sizes.max(0) < self.side).any():
             largest = "x".join(map(str, sizes.max(0)))
             patch = "x".join(map(str, self.side))
@@ -88,6 +89,7 @@ class Patches:
         """What marks void in the masks of patches: the data set's own value, or 255 where patches are
         padded.
         """
+        # Scenes have no void of their own; 255 is no class of theirs either.
         padded = (self.sizes[self.index] < self.side).any()
         return VOID if self.data.ignore_index is None and padded else self.data.ignore_index
 
@@ -114,7 +116,11 @@ class Patches:
 
         A corner is negative along an axis where the patch is larger than the image: it begins in the padding.
         """
+        # All chance of a step is drawn here, in one order, whatever becomes of it: so two samplers that
+        # differ in their share still agree on where the other patches lie.
         rng = stream("patches", f"{self.name}/{step}", seed)
+        # The image of each patch follows from its number since the first step: no state is carried along, and
+        # a training that goes on from any step sees what it would have seen.
         turns = range(step * batch, (step + 1) * batch)
         images = np.array(
             [self.index[self._round(seed, turn // len(self.index))[turn % len(self.index)]] for turn in turns]
@@ -124,7 +130,7 @@ class Patches:
         centred = int(self.sampler.share * batch + rng.random())  # its mean is the share, whatever the batch
         corners = np.empty(anywhere.shape, np.int64)
         for j in range(batch):
-            if j < batch - centred:
+            if j < batch - centred:  # as in nnU-Net, the last of a batch are the centred ones
                 room = self.sizes[images[j]] - self.side
                 corners[j] = np.where(room >= 0, anywhere[j] * (room + 1), -(-room // 2))
             else:
@@ -143,6 +149,7 @@ class Patches:
         pixel = _pick(self.places.of(image, kind), chosen[2])
         size = self.sizes[image]
         room = size - self.side
+        # Near a border the patch is moved inside, so its pixel is then not in the middle.
         corner = np.array(np.unravel_index(pixel, size)) - self.side // 2
         return image, np.where(room >= 0, np.clip(corner, 0, np.maximum(room, 0)), -(-room // 2))
 

@@ -64,7 +64,7 @@ def magnetic_tile(
     """
     given = without_seed(locals())
     given["kinds"] = kinds = [str(kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
-    for kind in kinds:
+    for kind in kinds:  # "Free" is chosen by ``free``
         if kind not in KINDS[:-1]:
             raise UserError(f"magnetic_tile: there is no kind '{kind}'{nearest(kind, KINDS[:-1])}")
     if not kinds or free < 0:
@@ -89,11 +89,13 @@ def tile_items(kinds: list[str], free: float) -> list[Item]:
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
     chosen = [row for row in rows if row["defect"] in {f"MT_{kind}" for kind in kinds}]
+    # Whole groups in a fixed order: a larger ``free`` adds tiles and takes none away.
     budget = round(free * len(chosen))
     for name in sorted(groups, key=lambda group: shuffle_key(f"tile {group}")):
         plain = sorted(row["path"] for row in groups[name] if row["defect"] == "MT_Free")[:budget]
         chosen += [row for row in groups[name] if row["path"] in plain]
         budget -= len(plain)
+    # A tile may show several kinds; it counts for the one of which there are fewest.
     rank = {f"MT_{kind}": at for at, kind in enumerate(RAREST) if kind in (*kinds, "Free")}
     stratum = {
         name: min((rank[row["defect"]] for row in members if row["defect"] in rank), default=0)
@@ -139,7 +141,7 @@ def crackforest(
 
     def build() -> Pairs:
         folder = check("crackforest")
-        items = [Item(f"{n:03d}", n) for n in range(1, 119)]
+        items = [Item(f"{n:03d}", n) for n in range(1, 119)]  # later pictures have no ground truth
         return Pairs(items, lambda name: read_crack(folder, name), notes={"unit_of_independence": "picture"})
 
     return open_public(crackforest, given, seed, build)
@@ -192,6 +194,7 @@ def camvid_binary(*, seed, target: str = "Pedestrian", frames: Literal["third", 
         raise UserError(f"camvid_binary: there is no class '{target}'{nearest(target, STREETS)}")
 
     def build() -> Pairs:
+        # The same pairs as all classes have; only the masks are read otherwise.
         pairs = _street_pairs(frames, ("rest", target))
         whole, wanted = pairs.read, STREETS.index(target)
 
@@ -228,6 +231,7 @@ def street_items(source: str) -> list[Item]:
     if not any(part == "val" for part, _ in sequences):
         for part, sequence in [key for key in sequences if key[0] == "train"]:
             members = sequences[part, sequence]
+            # The end rather than frames in between, which neighbour training frames.
             cut = len(members) - max(1, round(len(members) / 5))
             sequences["train", sequence], sequences["val", sequence] = members[:cut], members[cut:]
     return [
@@ -270,7 +274,7 @@ def sirst(
         for part in ("train", "val", "test"):
             stems = (folder / "idx_427" / f"{part}.txt").read_text(encoding="utf-8").split()
             items += [Item(stem, int(stem.removeprefix("Misc_")), part=part) for stem in stems]
-        items.sort(key=lambda item: item.group)
+        items.sort(key=lambda item: item.group)  # by number, so that the order is not that of the split
         notes = {
             "unit_of_independence": "picture",
             "notes": "some frames may come from one sequence; which, is not documented",
@@ -282,9 +286,11 @@ def sirst(
 
 def read_target(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return one frame (1, H, W) as grey values, whatever its mode, and its target mask (> 0) at its size."""
+    # Four modes occur, some with a tint; the frames are grey by nature.
     image = read_picture(folder / "images" / f"{name}.png", "L")
     mask = read_picture(folder / "masks" / f"{name}_pixels0.png", "L") > 0
     if mask.shape != image.shape:
+        # The pixel of the mask under the middle of each pixel of the frame.
         sides = zip(image.shape, mask.shape, strict=True)
         mask = mask[np.ix_(*(((np.arange(n) + 0.5) * m / n).astype(int) for n, m in sides))]
     return image[None], mask.astype(np.uint8)
@@ -318,10 +324,12 @@ def read_leaf(folder: Path, path: str, scale: str = "full") -> tuple[np.ndarray,
     for lesion.
     """
     image = read_picture(folder / path, "RGB")
+    # Three exact colours in all files, so one channel each is enough to tell them.
     mask_path = path.replace("/images/", "/annotations/").replace(".jpg", "_mask.png")
     colours = read_picture(folder / mask_path, "RGB")
     mask = np.where(colours[..., 0] == 255, np.uint8(2), (colours[..., 1] == 176).astype(np.uint8))
     if scale == "half":
+        # Integers throughout: the sum of four bytes fits 16 bits, and 2 rounds to the nearest.
         rows = image[::2].astype(np.uint16) + image[1::2]
         image, mask = ((rows[:, ::2] + rows[:, 1::2] + 2) // 4).astype(np.uint8), mask[::2, ::2]
     return channels_first(image), mask
@@ -387,6 +395,7 @@ def hyta_sky(*, seed, val_fraction: float = 0.2, test_fraction: float = 0.2) -> 
         stems = sorted(Path(path).stem for path in get_source("hyta_sky").files if path.startswith("images/"))
         items = [Item(stem, number) for stem, number in numbered(stems).items()]
         notes = {"unit_of_independence": "picture"}
+        # Sky stands where binary tasks have their background.
         classes = ("sky", "thin cloud", "thick cloud")
         return Pairs(items, lambda stem: read_sky(folder, stem), classes, notes=notes)
 

@@ -26,6 +26,7 @@ class Places:
 
     def of(self, n: int, k: int) -> np.ndarray:
         """Return the kept pixels of class ``k`` in image ``n``."""
+        # One flat array and its bounds, rather than lists: it can lie in a file and be mapped.
         at = n * (self.classes - 1) + k - 1
         return self.flat[self.starts[at] : self.starts[at + 1]]
 
@@ -34,6 +35,7 @@ def places_of(mask: np.ndarray, classes: int, name: str) -> list[np.ndarray]:
     """Return the kept pixels of each foreground class of one mask; which, depends on the image's name
     alone.
     """
+    # A thousand is enough: neighbouring pixels centre nearly the same patch.
     flat, rng = mask.ravel(), rng_of(f"places {name}")
     kept = []
     for k in range(1, classes):

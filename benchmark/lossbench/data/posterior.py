@@ -68,6 +68,7 @@ def assignment(logs: np.ndarray, counts: tuple[int, ...]) -> tuple[np.ndarray, n
     forward = [{(0,) * kinds: np.zeros(batch)}]
     for j in range(tiles):
         forward.append(_step(forward[-1], logs[:, j], counts))
+    # Only states from which the end can be reached get an entry.
     backward: list[dict] = [{} for _ in range(tiles)] + [{tuple(counts): np.zeros(batch)}]
     for j in reversed(range(tiles)):
         for state in forward[j]:

@@ -60,6 +60,7 @@ def open_prepared(
     interrupted or failed build stays behind.
     """
     folder = prepared_path(name, params, version)
+    # Most calls end here, without a lock.
     opened = _open(folder)
     if opened is None:
         try:
@@ -88,6 +89,7 @@ def open_prepared(
 
 def prepared_path(name: str, params: dict, version: int) -> Path:
     """Return the folder of a variant's prepared images, named by what they are made from."""
+    # Variants that differ in their split alone share their images.
     kept = {key: value for key, value in params.items() if key not in SPLIT_ONLY}
     content, kept = content_of(name, kept)
     text = json.dumps([name, version, kept, content], sort_keys=True)
@@ -116,6 +118,7 @@ def _split(name: str, spec: str, params: dict, seed: int, opened: Opened) -> dic
         fractions = tuple(params[key] for key in SPLIT_ONLY)
         return splitting.deal(groups, fractions, rng, opened.index["strata"], spec)
     parts = np.asarray(parts)
+    # Many official splits have train and test alone.
     if "val" not in parts:
         parts = splitting.validation_from_train(groups, parts, rng)
     return {part: np.flatnonzero(parts == part) for part in SPLITS}
@@ -123,6 +126,7 @@ def _split(name: str, spec: str, params: dict, seed: int, opened: Opened) -> dic
 
 def _open(folder: Path) -> Opened | None:
     """Return what lies in a folder, or None where it is not there or not as it was written."""
+    # Whatever a damaged file raises means "not there": it is prepared again.
     try:
         described = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         facts = described["facts"]
@@ -132,6 +136,7 @@ def _open(folder: Path) -> Opened | None:
             return None
         with np.load(folder / "index.npz") as index:
             index = dict(index)
+        # Everything is opened by mapping; no image is read.
         if facts["kind"] == "whole":
             return Opened(*whole.open_written(folder, index, len(facts["classes"])), index, facts)
         images, masks = (np.load(folder / f"{key}.npy", mmap_mode="r") for key in ("images", "masks"))
@@ -143,6 +148,7 @@ def _open(folder: Path) -> Opened | None:
 def _is_sound(path: Path, size: int, time: int, sha256: str) -> bool:
     """Whether a file is as it was written: by size and time of change, else by its hash, once a process."""
     stat = path.stat()
+    # A copied or restored cache has other times; its contents are then compared once.
     if [stat.st_size, stat.st_mtime_ns] == [size, time]:
         return True
     seen = (path, stat.st_size, stat.st_mtime_ns, sha256)
@@ -153,10 +159,11 @@ def _is_sound(path: Path, size: int, time: int, sha256: str) -> bool:
 
 def _build(folder: Path, build: Callable[[], Pairs | Arrays], params: dict, spec: str) -> Opened:
     """Prepare what ``build`` hands over, as the parameter ``view`` says."""
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what is there was found damaged
     made, view = build(), params.get("view", "whole")
     if isinstance(made, Pairs) and view in windows.VIEWS:
         made = windows.cut(made, view=view, size=params["size"], per_image=params["per_image"])
+    # Before the work, not after it.
     if not made.items[0].part:
         splitting.check_units(len({item.group for item in made.items}), spec)
     with whole_folder(folder) as work:
@@ -172,6 +179,7 @@ def _build(folder: Path, build: Callable[[], Pairs | Arrays], params: dict, spec
 
 
 def _write_arrays(work: Path, made: Arrays, spec: str) -> Written:
+    # The same checks as for a user's own arrays.
     groups = np.array([item.group for item in made.items])
     spacing = made.spacing or (1.0,) * (made.masks.ndim - 1)
     data = Data(spec, made.images, made.masks, {}, groups, spacing, None, "", "px", made.classes, VOID)
@@ -207,6 +215,7 @@ def _write_facts(work: Path, made: Pairs | Arrays, written: Written, spec: str) 
             for file in sorted(work.iterdir())
         },
     }
+    # Written last: a folder without it is not complete.
     described = {"sha256": _hash_of(facts), "facts": facts}
     write_atomically(work / "meta.json", json.dumps(described).encode())
 

@@ -28,6 +28,7 @@ def open_public(
     ``function`` is the registered builder, ``given`` its parameters; ``version`` as in its decorator.
     """
     name = function.__name__
+    # Where it comes from travels with the data, so that a report needs no look at this file.
     card = get_source(source_of(name, given)).card()
     return open_prepared(name, canonical(function, given), given, version, seed, build, card)
 

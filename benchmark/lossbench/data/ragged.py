@@ -22,6 +22,7 @@ class Ragged(Sequence):
 
     def __init__(self, arrays: Sequence[np.ndarray], shapes: np.ndarray | None = None):
         self.arrays = arrays
+        # Of a file the shapes are known; asking thousands of arrays for theirs would cost more than opening.
         self.shapes = np.array([array.shape for array in arrays], np.int64) if shapes is None else shapes
 
     def __len__(self) -> int:
@@ -49,6 +50,7 @@ class Scaled(Ragged):
     def __getitem__(self, key):
         i, channels, *window = key if isinstance(key, tuple) else (key, slice(None))
         part = self.arrays[i][(*window, ..., channels)]
+        # Channels first again, by a view; the subtraction then writes them one behind the other.
         part = part.transpose(part.ndim - 1, *range(part.ndim - 1))
         each = (-1, *[1] * (part.ndim - 1))
         scored = np.subtract(part, self.mean[i, channels].reshape(each), order="C", dtype=np.float32)
@@ -61,6 +63,7 @@ class Stored(Sequence):
     """
 
     def __init__(self, path: Path, index: dict[str, np.ndarray]):
+        # A plain array over the same memory: slices of a memmap object take longer.
         self.memory = np.asarray(np.memmap(path, np.uint8, "r"))
         self.shapes, self.offsets, self.kinds = (index[key] for key in ("shapes", "offsets", "kinds"))
 

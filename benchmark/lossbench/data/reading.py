@@ -67,9 +67,11 @@ def read_mask(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
     """
     array, spacing = read_any(path)
     if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 4 and array.dtype == np.uint8:
+        # Grey masks saved as RGB are common; real colours would need a palette, which is not guessed.
         if (array[..., :1] != array[..., 1:3]).any():
             raise UserError(f"{path}: is a colour picture; save the mask as one channel of class ids")
         array = array[..., 0]
+    # Volumes of one slice and pictures with one channel are masks of two axes.
     while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim not in (2, 3):
@@ -91,6 +93,7 @@ def read_image(pair: Pair, shape: tuple[int, ...]) -> np.ndarray:
 def _channels_first(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
         raise UserError(f"{path}: an image must hold numbers, not {array.dtype}")
+    # Small integers keep their type: they take a half or a quarter of the room, and z-scoring loses nothing.
     if array.dtype not in (np.uint8, np.uint16, np.int16):
         array = array.astype(np.float32)
     if array.shape == shape or array.squeeze().shape == shape:
@@ -124,6 +127,7 @@ def understand(counts: np.ndarray, options: Options, declared: int | None, where
         coding = Coding(ids, declared, f"the task declares the classes 0 to {declared - 1}")
     else:
         coding = _guess(counts, options.ignore_index, where)
+    # Last, so that it wins over every other reading of that value.
     if options.ignore_index is not None:
         coding.ids[options.ignore_index] = VOID
     return coding
@@ -133,12 +137,14 @@ def _guess(counts: np.ndarray, void: int | None, where: str) -> Coding:
     """Return the coding of values that speak for themselves."""
     ids = np.full(256, -1, np.int16)
     values = [value for value in np.flatnonzero(counts).tolist() if value != void]
+    # Anti-aliased edges: many values, nearly all of them rare.
     if len(values) > MANY and counts[values].max() > 0.3 * counts.sum():
         edges = f"the masks hold {len(values)} different values and look anti-aliased"
         raise UserError(f"{where}: {edges}; say where to cut, as in folder(path='...', threshold=127)")
     if len(values) <= 2 and 0 in values:
         ids[values] = range(len(values))
         return Coding(ids, 2, f"the values are {values}")
+    # Gaps are allowed: a class may be rare enough to be missing from these masks.
     known = [value for value in values if value != VOID]
     if len(known) >= 2 and known[-1] < MANY:
         count = known[-1] + 1

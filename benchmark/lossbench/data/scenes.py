@@ -20,6 +20,7 @@ from lossbench.data.naming import canonical, class_names, without_seed
 from lossbench.data.posterior import assignment, disturb, evidence
 from lossbench.data.templates import Family, Outline, family
 
+# What each number may be. Bounds are wide: they keep out mistakes, not experiments.
 RANGES = {
     "foreground": (1e-6, 0.6),
     "noise": (1e-3, 1e3),
@@ -158,6 +159,7 @@ def scenes(
     """
     given = without_seed(locals())
     scene, spec = _checked(given), canonical(scenes, given)
+    # Both return the same four things of one part of the split.
     draw = irregular.draw if scene.shape == "field" else _draw
     parts = [
         draw(scene, part, count, _streams(spec, part, seed))
@@ -196,6 +198,7 @@ def _streams(spec: str, part: str, seed: int) -> list[np.random.Generator]:
 
 def _checked(given: dict[str, Any]) -> Scene:
     """Return the scene, or raise UserError for the first parameter out of range or at odds with another."""
+    # None stands for "as in training"; from here on there is a number.
     given = {**given, "empty_test": given["empty"] if given["empty_test"] is None else given["empty_test"]}
     for key, (low, high) in RANGES.items():
         value = given[key]
@@ -232,10 +235,13 @@ class Kind:
 def _draw(scene: Scene, part: str, count: int, streams):
     """Return images (n, *S), masks (n, *S) uint8, posterior (n, K, *S), expected class fractions (K,)."""
     geometry, labels, noise = streams
+    # What can be drawn, then what is drawn where, then the drawing itself.
     kinds, grid, tile = _kinds(scene, part)
     full, bare = _contents(scene, int(np.prod(grid)))
+    # Exact rather than drawn for each image: the share of empty images is a factor of the study.
     empties = round(scene.empty_share(part) * count)
     is_empty = geometry.permutation(count) < empties
+    # A random arrangement: sorting random numbers shuffles the tiles of every image at once.
     slots = geometry.random((count, sum(full))).argsort(axis=1)
     with_objects, without = (np.repeat(np.arange(len(numbers)), numbers)[slots] for numbers in (full, bare))
     kind_of = np.where(is_empty[:, None], without, with_objects)
@@ -246,21 +252,24 @@ def _draw(scene: Scene, part: str, count: int, streams):
     masks = np.zeros(images.shape, np.uint8)
     # Views: writing to a tile fills its image.
     image_tiles, mask_tiles = (_tiled(array, grid, tile) for array in (images, masks))
+    # kind_of counts "nothing" as one more kind, the last.
     for n, j in np.argwhere(kind_of < len(kinds)):
         kind = kinds[kind_of[n, j]]
         t = int(np.searchsorted(np.cumsum(kind.objects.weight)[:-1], which[n, j], side="right"))
+        # Every place at which the template lies inside its tile is equally likely.
         corner = (places[n, j] * kind.objects.room(t)).astype(int)
         extent = kind.objects.appearance[t].shape
         box = tuple(slice(c, c + s) for c, s in zip(corner, extent, strict=True))
         at = (n, *np.unravel_index(j, grid))
         image_tiles[at][box] += np.float32(kind.level) * kind.objects.appearance[t]
         label = kind.objects.draw_label(t, shifts[n, j], labels)
-        if kind.class_id:
+        if kind.class_id:  # a distractor is seen and not labelled
             mask_tiles[at][box][label] = kind.class_id
 
     tiles = image_tiles.reshape(-1, *tile)
     posterior = _posterior(scene, tiles, kinds, full, bare, empties / count, grid, count)
     expected = _expected(scene, kinds, empties / count)
+    # Test labels are clean: a network is judged by the truth, however it was taught.
     if scene.label_noise and part != "test":
         masks, posterior = disturb(masks, posterior, expected, scene.label_noise, labels)
     return images, masks, posterior, expected
@@ -282,11 +291,18 @@ def _stratified(kind_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _kinds(scene: Scene, part: str) -> tuple[list[Kind], tuple[int, ...], tuple[int, ...]]:
     """Return every kind of object, the grid of tiles (powers of two) and the tile's shape."""
     needed = scene.objects * (scene.classes - 1) + scene.distractors
-    grid = [1] * scene.dims
+    grid = [1] * scene.dims  # powers of two, by which most image sizes can be divided
     while np.prod(grid) < needed:
         grid[int(np.argmin(grid))] *= 2
+    if scene.size % max(grid):
+        tiles = "x".join(map(str, grid))
+        raise UserError(
+            f"scenes: {needed} objects need {tiles} tiles; 'size' must be divisible by {max(grid)}"
+        )
     tile = tuple(scene.size // g for g in grid)
+    # All kinds share one outline, so that classes differ in level and size alone.
     outline = Outline(scene.rim, scene.rim_probability, scene.boundary_shift, scene.softness)
+    # Only the test moves: the posterior of its images knows the shift, a network does not.
     scale = scene.size_shift if part == "test" else 1.0
     areas = scene.foreground * scene.pixels / scene.objects * scene.shares() * scale
     # Classes of one area share their templates.
@@ -294,6 +310,7 @@ def _kinds(scene: Scene, part: str) -> tuple[list[Kind], tuple[int, ...], tuple[
     levels = zip(scene.levels(), areas, strict=True)
     kinds = [Kind(k, level, make(area)) for k, (level, area) in enumerate(levels, 1)]
     if scene.distractors:
+        # As large as the first class and half as bright: to be told apart by brightness only.
         kinds.append(Kind(0, 0.5 * scene.contrast, make(areas[0])))
     return kinds, tuple(grid), tile
 
@@ -332,6 +349,7 @@ def _posterior(scene: Scene, tiles, kinds, full, bare, empty: float, grid, count
             view = _tiled(posterior[:, kind.class_id], grid, tiles.shape[1:])
             held = holds[:, :, t].reshape(-1, *[1] * scene.dims)
             view[...] = (held * shown[t][1]).reshape(view.shape)
+    # Rounding may take the sum of the others a little above one.
     posterior[:, 0] = np.clip(1 - posterior[:, 1:].sum(1), 0, 1)
     return posterior
 

@@ -52,6 +52,7 @@ class Source:
         PNG.
         """
         file = REGISTRY / f"{self.name}.copies.txt"
+        # Where PNG came from TIFF the pixels are equal, and the hashes cannot be.
         copies = read_registry(file) if file.is_file() else {}
         return {str(PurePosixPath(path).with_suffix(".tif")): (path, mark) for path, mark in copies.items()}
 
@@ -76,6 +77,7 @@ class Source:
 
 
 def _read_sources() -> dict[str, Source]:
+    # Read once at import: about ten kilobytes.
     described = tomllib.loads((REGISTRY / "sources.toml").read_text(encoding="utf-8"))
     return {name: Source(name, **facts) for name, facts in described.items()}
 
@@ -104,6 +106,7 @@ def read_registry(path: Path) -> dict[str, str]:
 def _is_inside(path: str) -> bool:
     """Return whether a relative path stays inside its folder on every system."""
     parts = PurePosixPath(path).parts
+    # Backslashes and drive letters are folders on Windows, and '~' is one to some tools.
     climbs = not parts or ".." in parts or path.startswith(("/", "~"))
     return not climbs and "\\" not in path and ":" not in path
 
@@ -111,7 +114,7 @@ def _is_inside(path: str) -> bool:
 @lru_cache(maxsize=32)
 def registry_hash(name: str) -> str:
     """Return 16 hexadecimal digits over the set's registry files: what identifies the raw data."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # part of every cell key of the set: these files never change their bytes
     for file in sorted(REGISTRY.glob(f"{name}.*")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -130,6 +133,7 @@ def raw_folder(name: str) -> Path | None:
     """
     places = [fetched_folder(name)]
     if os.environ.get("LOSSBENCH_DATA"):
+        # The user's own copy goes before what was downloaded.
         places.insert(0, Path(os.environ["LOSSBENCH_DATA"]).expanduser() / get_source(name).folder)
     places = [place for place in places if place.is_dir()]
     complete = [place for place in places if not absent(name, place)]
@@ -144,6 +148,7 @@ def fetched_folder(name: str) -> Path:
 def absent(name: str, folder: Path) -> list[str]:
     """Return the registered paths that a folder does not hold, nor a copy in their place."""
     copies = get_source(name).copies
+    # Looked for, not hashed: this is asked for every list and plan.
     gaps = [path for path in get_source(name).files if not (folder / path).is_file()]
     return [path for path in gaps if path not in copies or not (folder / copies[path][0]).is_file()]
 

@@ -21,6 +21,7 @@ def deal(
         raise UserError(f"data set '{name}': {given} must be above 0 and sum to less than 1")
     groups = np.asarray(groups)
     strata = np.zeros(len(groups), int) if strata is None else np.asarray(strata)
+    # The stratum of a group is that of its first member.
     unique, first = np.unique(groups, return_index=True)
     check_units(len(unique), name)
     parts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
@@ -38,6 +39,7 @@ def deal(
 
 def _shares(count: int, fractions: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
     """Return how many of ``count`` groups go to val and test; what is left of a group is drawn."""
+    # Rounding by chance keeps the fractions right on average, over strata of any size.
     least = 1 if count >= 3 else 0
     n_val, n_test = (max(least, int(np.floor(f * count + rng.random()))) for f in fractions)
     n_val = min(n_val, count - 1 - least) if count > 1 else 0

@@ -73,7 +73,7 @@ class Family:
             normal = ndtri(ndtr(-CUT) + uniform * (1 - 2 * ndtr(-CUT)))
             scale = max(0.0, 1 + self.outline.boundary_shift * normal)
             return rank + 0.5 <= area * scale**self.growth
-        if self.outline.rim:
+        if self.outline.rim:  # each pixel by itself
             return rng.random(rank.shape) < self.probability[t]
         return rank < area
 
@@ -81,6 +81,7 @@ class Family:
 def family(shape: str, tile: tuple[int, ...], mean: float, ratio: float, outline: Outline) -> Family:
     """Return the templates of one kind of object of mean area ``mean``; UserError if they do not fit."""
     distances = {"blob": _blob_distances, "vessel": _vessel_distances}[shape]
+    # Every size comes in every shape, and all shapes of a size are equally likely.
     areas, chances = sizes(mean, ratio)
     templates, weights = [], []
     for area, chance in zip(areas, chances, strict=True):
@@ -130,6 +131,7 @@ def sizes(mean: float, ratio: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _template(distance, radius, area: int, outline: Outline, growth: int, shape: str, tile):
     """Return appearance, rank, p(label), nominal and expected area of one template in its bounding box."""
+    # Rank rather than distance decides the label, so that the area is exact to the pixel.
     order = np.argsort(distance, axis=None, kind="stable")
     rank = np.empty(distance.size, np.int32)
     rank[order] = np.arange(distance.size, dtype=np.int32)
@@ -156,6 +158,7 @@ def _template(distance, radius, area: int, outline: Outline, growth: int, shape:
     else:
         probability = (rank < area).astype(float)
         appearance = ramp(area)
+    # Beyond the box the template shows nothing and labels nothing; the posterior sums only over it.
     box = _bounding_box((appearance > 0) | (probability > 0))
     cut = [side.stop - side.start for side in box]
     if any(c > t for c, t in zip(cut, tile, strict=True)) or probability.sum() < area * 0.97:
@@ -183,6 +186,7 @@ def shift_probability(rank: np.ndarray, nominal: float, sigma: float, growth: in
 
 def _unbiased_area(ranks: np.ndarray, area: float, sigma: float, growth: int) -> float:
     """Return the nominal area whose expected area after the shift is ``area``, by bisection."""
+    # The expectation grows with the nominal area, so thirty halvings fix it to a billionth.
     low, high = area * 0.3, area * 1.2
     for _ in range(30):
         middle = (low + high) / 2
@@ -204,6 +208,7 @@ def _blob_distances(tile, area: float, spread: float, few: bool):
     """Return (distance, radius) of a ball and of ellipsoids of its volume, rounder where room is scarce."""
     dims = len(tile)
     radius = (area / np.pi) ** 0.5 if dims == 2 else (0.75 * area / np.pi) ** (1 / 3)
+    # Two and a half pixels are left for the ramp at the edge.
     room = (min(tile) / 2 - 2.5) / spread
     long = float(np.clip(room / radius, 1.0, 1.3))  # half-axis along the direction, in radii
     wide = long ** (-1 / (dims - 1))
@@ -254,6 +259,7 @@ def _directions(dims: int, few: bool) -> list[tuple]:
         count, bends = (4, (1,)) if few else (8, (-1, 1))
         angles = np.arange(count) * np.pi / count
         return [((np.cos(a), np.sin(a)), bend) for a in angles for bend in bends]
+    # The 13 directions between neighbouring voxels, each once.
     steps = [step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
     return [(tuple(np.array(step) / np.linalg.norm(step)), 0) for step in steps]
 

@@ -57,6 +57,7 @@ class Tiling:
             if joined is None:
                 padded = [e + sum(m) for e, m in zip(self.extent, self.margins, strict=True)]
                 joined, total = np.zeros((len(tile), *padded), np.float32), np.zeros(padded, np.float32)
+            # Sums and weights apart, divided once: the same as averaging, tile by tile.
             joined[(slice(None), *place)] += weights * tile
             total[place] += weights
         inside = tuple(slice(low, low + e) for (low, _), e in zip(self.margins, self.extent, strict=True))
@@ -68,7 +69,7 @@ def tile(extent: tuple[int, ...], side: int | tuple[int, ...], overlap: float = 
     image.
     """
     sides = (side,) * len(extent) if isinstance(side, int) else tuple(side)
-    margins, starts = [], []
+    margins, starts = [], []  # of each axis by itself: the tiles are their product
     for length, wanted in zip(extent, sides, strict=True):
         missing = max(wanted - length, 0)
         margins.append((missing // 2, missing - missing // 2))
@@ -95,5 +96,5 @@ def tile_weights(side: tuple[int, ...]) -> np.ndarray:
         x = np.arange(length, dtype=np.float32) - np.float32((length - 1) / 2)
         weights = weights[..., None] * np.exp(-(x**2) / np.float32(2 * (SIGMA * length) ** 2))
     weights = np.maximum(weights, max(float(weights.min()), LEAST))
-    weights.flags.writeable = False
+    weights.flags.writeable = False  # it is handed out again and again
     return weights

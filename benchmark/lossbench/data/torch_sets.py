@@ -22,6 +22,7 @@ from lossbench.data.splitting import deal
 
 PETS = ("background", "pet")
 
+# In the order of their ids.
 VOC = (
     "background",
     "aeroplane",
@@ -79,6 +80,7 @@ def torchvision(
 
     def build() -> Pairs:
         train, test, label_map, classes = _open(name, root)
+        # By hash of the number: a larger limit adds images and takes none away.
         order = sorted(range(len(train)), key=lambda n: shuffle_key(f"{name} {n}"))[:limit]
         validation = set(order[: max(1, len(order) // 5)])
         tested = sorted(range(len(test)), key=lambda n: shuffle_key(f"{name} test {n}"))[:limit]
@@ -107,9 +109,10 @@ def _open(name: str, root: str) -> tuple[Any, Any, dict[int, int] | None, tuple[
         if name == "OxfordIIITPet":
             parts = ("trainval", "test")
             sets = [datasets.OxfordIIITPet(root, part, target_types="segmentation") for part in parts]
-            return *sets, {1: 1, 2: 0, 3: VOID}, PETS
+            return *sets, {1: 1, 2: 0, 3: VOID}, PETS  # 3 is the border between pet and background
         if name == "VOCSegmentation":
             return *(datasets.VOCSegmentation(root, image_set=part) for part in ("train", "val")), None, VOC
+        # Its test masks are not public; validation stands for the test.
         sets = [datasets.Cityscapes(root, part, target_type="semantic") for part in ("train", "val")]
         known = {c.train_id: c.name for c in datasets.Cityscapes.classes if 0 <= c.train_id < 19}
         ids = {c.id: c.train_id for c in datasets.Cityscapes.classes if c.id >= 0}
@@ -151,6 +154,7 @@ def from_torchvision(
     places = [(part, n) for part, source in parts.items() for n in range(len(source))]
     if not places:
         raise UserError(f"{name}: the object is empty")
+    # Without groups each item is one: right only where no two show the same thing.
     units = groups if groups is not None else range(len(places))
     items = [Item(f"{part}/{n}", int(unit), part=part) for (part, n), unit in zip(places, units, strict=True)]
 
@@ -159,6 +163,7 @@ def from_torchvision(
         return pair_of(parts[part][int(at)], label_map, ignore_index, num_classes, f"{name} {item}")
 
     names = tuple(classes or _names(num_classes))
+    # Objects cannot be hashed, so nothing of them is kept on disk.
     pairs = Pairs(items, read, names)
     made = _whole(pairs) if view == "whole" else windows.cut(pairs, view=view, size=size, per_image=per_image)
     kept_groups, kept_parts = (
@@ -195,6 +200,7 @@ def pair_of(
     pair: Any, label_map, ignore_index: int | None, num_classes: int, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return image (C, H, W) and mask (H, W) of class ids with 255 for void, from one item of an object."""
+    # Items may hold more than two things, such as a file name.
     try:
         image, mask = pair[0], pair[1]
     except (TypeError, IndexError, KeyError):
@@ -207,12 +213,13 @@ def pair_of(
     array = np.asarray(image)
     if array.ndim == 2:
         array = array[None]
-    elif array.shape[:2] == mask.shape:
+    elif array.shape[:2] == mask.shape:  # a picture or an array; tensors have their channels first already
         array = np.moveaxis(array, -1, 0)
     if array.shape[1:] != mask.shape:
         shapes = f"the image {np.asarray(image).shape} and the mask {mask.shape}"
         raise UserError(f"{where}: {shapes} differ in size")
     ids, void = _mapped(mask, label_map, ignore_index)
+    # The user's own values are named, not those after the mapping.
     strange = np.unique(mask[~void & ((ids < 0) | (ids >= num_classes))])
     if len(strange):
         value = f"the mask holds {strange[0]}, which is no class below {num_classes}"
@@ -222,6 +229,7 @@ def pair_of(
 
 def _mapped(mask: np.ndarray, label_map, ignore_index: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return class ids (-1 for what a dictionary does not name) and where the mask is void."""
+    # Void is looked for before the mapping, which may give its value to a class.
     void = np.zeros(mask.shape, bool) if ignore_index is None else mask == ignore_index
     if callable(label_map):
         return np.asarray(label_map(mask)), void

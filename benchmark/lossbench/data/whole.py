@@ -66,6 +66,7 @@ def write(folder: Path, pairs: Pairs, slices: bool, spec: str) -> Written:
     files = [folder / f"{name}.bin" for name in ("images", "masks", "places")]
     with Writer(files[0]) as images, Writer(files[1]) as masks, files[2].open("wb") as places:
         for number, ready in enumerate(_all(pairs, slices, spec)):
+            # Only the first image says how many bytes a pixel takes.
             if number == 0:
                 _check_room(folder, pairs, ready.image, spec)
             elif ready.image.shape[-1] != rows[0].mean.size:
@@ -81,6 +82,7 @@ def write(folder: Path, pairs: Pairs, slices: bool, spec: str) -> Written:
     index = {f"image_{key}": value for key, value in images.index().items()}
     index |= {f"mask_{key}": value for key, value in masks.index().items()}
     index |= {key: np.stack([getattr(row, key) for row in rows]) for key in ("mean", "spread", "counts")}
+    # The bytes alone are not what is learned: shapes, types and scaling belong to them.
     read_with = [index[key] for key in ("image_shapes", "image_kinds", "mean", "spread")]
     digests = {
         "images": _digest(images.hash.hexdigest(), *read_with),
@@ -123,6 +125,7 @@ def _all(pairs: Pairs, slices: bool, spec: str) -> Iterator[Ready]:
 
 def _ahead(work: Callable, items: Iterable, threads: int) -> Iterator:
     """Yield ``work(item)`` in the order of the items; never more than ``threads`` results wait."""
+    # Threads suffice: decoding, hashing and numpy let each other run.
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
         for item in items:
@@ -135,10 +138,12 @@ def _ahead(work: Callable, items: Iterable, threads: int) -> Iterator:
 
 def _ready(item: Item, image, mask, classes: int, slices: bool, where: str) -> Iterator[Ready]:
     """Yield one image, or the slices of a volume: these are scaled alike."""
+    # Channels last: a row of a patch then lies in one place of the file.
     stored = np.ascontiguousarray(np.moveaxis(_compact(image), 0, -1))
     mask = np.ascontiguousarray(mask, np.uint8)
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise UserError(f"{where}: the image holds values that are not finite")
+    # Of the whole volume: slices scaled one by one would lose how bright they are beside each other.
     mean, spread = moments(stored)
     cuts = [(f"{item.name}:{z}", (..., z, slice(None)), (..., z)) for z in range(mask.shape[-1])]
     for name, of_image, of_mask in cuts if slices else [(item.name, ..., ...)]:

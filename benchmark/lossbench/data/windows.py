@@ -39,6 +39,7 @@ def cut(pairs: Pairs, *, view: str, size: int, per_image: int | None = None) -> 
     Random choices depend on the picture's name alone.
     """
     check_view(view, size, per_image)
+    # Read one by one, but for 'padded', which must see all sizes first.
     loaded = ((item, *pairs.read(item.name)) for item in pairs.items)
     extent = (size, size)
     if view == "padded":
@@ -78,10 +79,12 @@ def _corners(item: Item, mask: np.ndarray, view: str, size, per_image: int | Non
     if view == "padded":
         return [((0, 0), None)]
     if view == "tiles":
+        # Chosen by hash and then put in their order: more tiles add to fewer.
         order = sorted(
             tile_corners(mask.shape, size), key=lambda corner: shuffle_key(f"{item.name} {corner}")
         )
         return sorted(order[:per_image])
+    # By name and size alone, so that every seed sees the same windows.
     rng = rng_of(f"crop {item.name} {size[0]}")
     return [(crop_corner(mask, size, rng), None) for _ in range(per_image or 1)]
 
@@ -90,10 +93,12 @@ def crop_corner(mask: np.ndarray, size: tuple[int, ...], rng: np.random.Generato
     """Return the corner of a window that holds one whole object, as far as it fits, or of any window."""
     from scipy import ndimage
 
+    # Corners touch: thin diagonal objects would fall into pieces otherwise.
     labelled, count = ndimage.label((mask != 0) & (mask != VOID), np.ones((3,) * mask.ndim))
     box = ndimage.find_objects(labelled)[int(rng.integers(count))] if count else None
     corner = []
     for axis, (extent, wanted) in enumerate(zip(mask.shape, size, strict=True)):
+        # All starts that lie inside, then those that hold the object, then one of them.
         low, high = 0, max(extent - wanted, 0)
         if box is not None:
             first, last = sorted((box[axis].stop - wanted, box[axis].start))
@@ -136,10 +141,12 @@ def window(image: np.ndarray, mask: np.ndarray, corner, size, margin=None) -> tu
     place = tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
     part, labels = image[(slice(None), *place)], mask[place]
     filled = tuple(slice(0, s) for s in labels.shape)
+    # 0 is the mean of a z-scored image: the padding looks like nothing in particular.
     out = np.zeros((len(image), *size), np.float32)
     out[(slice(None), *filled)] = part
     out_mask = np.full(size, VOID, np.uint8)
     out_mask[filled] = labels
+    # Scored in the neighbour already; the network still sees it.
     for axis, covered in enumerate(margin or ()):
         out_mask[(slice(None),) * axis + (slice(0, covered),)] = VOID
     return out, out_mask
@@ -154,7 +161,8 @@ def zscore(image: np.ndarray) -> np.ndarray:
     """Return the image (C, *S) with mean 0 and standard deviation 1 in each channel; a constant one becomes
     0.
     """
-    axes = tuple(range(1, image.ndim))
+    axes = tuple(range(1, image.ndim))  # each channel by itself
+    # In float64: the values of one set run from 112 to 1.7 million.
     image = image.astype(np.float64)
     spread = image.std(axis=axes, keepdims=True)
     scored = (image - image.mean(axis=axes, keepdims=True)) / np.where(spread > 1e-8, spread, 1)
