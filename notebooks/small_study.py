@@ -13,8 +13,8 @@ name = "small"
 seeds = 3
 losses = ["ce", "dice", "dice_ce"]
 datasets = [
-  { use = "scenes(foreground=0.02, noise=0.5, size=32, n_train=24, n_val=10, n_test=10)", label = "scenes 2 %" },
-  { use = "scenes(foreground=0.1, noise=0.5, size=32, n_train=24, n_val=10, n_test=10)", label = "scenes 10 %" },
+{ use = "scenes(foreground=0.02, noise=0.5, size=32, n_train=24, n_val=10, n_test=10)",label="scenes 2 %" },
+{ use = "scenes(foreground=0.1, noise=0.5, size=32, n_train=24, n_val=10, n_test=10)",label="scenes 10 %" },
 ]
 [recipe]
 widths = [8, 16]

@@ -63,7 +63,7 @@ class Subject:
 def evaluate(
     subject: Subject, logits: Tensor, target: Tensor, void: int | None = None, **more
 ) -> tuple[Tensor, Tensor]:
-    """Return value and gradient; raises TypeError when the result is not a scalar that depends on the logits."""
+    """Return value and gradient; TypeError if it is no scalar that depends on the logits."""
     z = logits.detach().clone().requires_grad_()
     value = subject.call(z, target.clone(), void, **more)
     if not isinstance(value, Tensor) or value.numel() != 1:
@@ -422,6 +422,6 @@ def noise(target: Tensor, classes: int = 2, scale: float = 1.0, dtype: torch.dty
 
 
 def certain(target: Tensor, classes: int = 2, scale: float = 50.0) -> Tensor:
-    """Logits of ``scale`` for the class that the target names and 0 for the others; void counts as class 0."""
+    """Logits of ``scale`` for the class that the target names, else 0; void counts as class 0."""
     target = torch.where(target < classes, target, 0)
     return torch.zeros(target.shape[0], classes, *target.shape[1:]).scatter_(1, target.unsqueeze(1), scale)
