@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.files import cannot_write, write_atomically
+from lossbench.data.budgets import TEST, VALIDATION, within
 from lossbench.data.container import VOID, Data, fractions, size_text
 
 LEAST_GAP = 1e-6
@@ -38,6 +39,7 @@ def card(data: Data, *, samples: int = 6) -> dict[str, Any]:
     - ``name, fingerprint, licence, citation, url, source, notes, published, channels, spacing, unit,
       classes``;
     - ``shape``: of every image, or None, and then ``sizes`` says from what to what;
+    - ``scored``: share of the images of val and test that the budgets of pixels allow;
     - ``images``: their number in each part; ``fractions``: pooled pixel fraction of each class;
     - ``image_fractions``: for each foreground class its fraction in every image; ``empty``: share of images
       without foreground in each part;
@@ -62,6 +64,10 @@ def card(data: Data, *, samples: int = 6) -> dict[str, Any]:
         "spacing": list(data.spacing),
         "unit": data.unit,
         "classes": list(data.classes),
+        "scored": {
+            part: len(within(data, part, pixels)) / len(data.split[part])
+            for part, pixels in (("val", VALIDATION), ("test", TEST))
+        },
         "images": {part: len(index) for part, index in data.split.items()},
         "fractions": fractions(data),
         "image_fractions": {name: shares[:, k].tolist() for k, name in enumerate(data.classes[1:])},

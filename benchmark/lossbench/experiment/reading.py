@@ -283,14 +283,14 @@ class _Reading:
     def _variants(self, part: PartItem, item: DataItem) -> list[Variant]:
         """Return a data set under its recipe, at each length; none where it is optional and not at hand."""
         from lossbench.data.identity import identity
-        from lossbench.data.prepare import missing
+        from lossbench.data.prepare import missing, untrainable
 
         spec = parse_dataset(item.use, self.extra_files)
         usual = self._recipe(part.recipe, item.recipe)
         lengths = part.lengths or self.parsed.lengths or (usual.steps,)
         recipes = [Recipe.model_validate({**usual.model_dump(), "steps": steps}) for steps in lengths]
         _check_lengths(lengths, max(recipes, key=lambda recipe: recipe.steps))
-        why = missing(spec)
+        why = untrainable(spec) or missing(spec)
         if why and not item.optional:
             raise UserError(why)
         if why:
