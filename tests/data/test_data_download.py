@@ -402,4 +402,5 @@ def test_the_list_shows_every_set_in_eighty_columns(no_data):
     console.print(datasets.render_list(datasets.list_sets()))
     text = console.export_text()
     assert all(name in text for name in sources.SOURCES) and text.count("absent") == len(sources.SOURCES)
+    assert "│ 186.8 │" in text and "│ no licence file   │" in text
     assert len(text.splitlines()) < 25

@@ -202,11 +202,13 @@ def render_list(sets: list[Status]) -> Any:
     from rich.table import Table
 
     by_name = "* fetched by name only: no open licence"
-    table = Table(title="Public data sets", title_justify="left", caption=by_name, caption_justify="left")
+    table = Table(
+        title="Public data sets", title_justify="left", caption=by_name, caption_justify="left", expand=True
+    )
     # One line a set in 80 columns: what does not fit is cut, the data page has it in full.
-    for column, width in (("name", 15), ("what", 12), ("MB", 5), ("state", 10), ("licence", 12)):
-        justify = "right" if column == "MB" else "left"
-        table.add_column(column, no_wrap=True, min_width=width, justify=justify)
+    for column, width in (("name", 15), ("what", None), ("MB", 5), ("state", 10), ("licence", None)):
+        justify, ratio = ("right" if column == "MB" else "left"), (None if width else 1)
+        table.add_column(column, no_wrap=True, width=width, ratio=ratio, justify=justify)
     colours = {"ready": "green", "incomplete": "yellow", "absent": "dim"}
     for item in sets:
         licence = re.split(r" \(|[;,]| according", item.licence)[0]

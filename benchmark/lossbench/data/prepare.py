@@ -112,8 +112,8 @@ def untrainable(spec: Any) -> str:
     whole_only = spec.entry.family == "public" and "view" not in spec.params
     if is_since(2) or not (whole_only or str(spec.params.get("view")).startswith("whole")):
         return ""
-    views = "" if whole_only else "; choose another view, such as 'crop' or 'slices'"
-    return f"data set '{spec.text}' holds whole images, which are not trained on before protocol 2{views}"
+    views = "views of one size ('crop', 'tiles', 'padded', 'slices') are, where a set has them"
+    return f"data set '{spec.text}' holds whole images, which are not trained on before protocol 2; {views}"
 
 
 def _split(name: str, spec: str, params: dict, seed: int, opened: Opened) -> dict[str, np.ndarray]:
