@@ -88,3 +88,43 @@ def test_a_worker_that_tries_sizes_is_handed_the_cells_of_all_seeds_of_a_data_se
 def test_only_missing_cells_are_planned_and_costs_add_up(planned):
     assert planned.counts() == {"missing": 50} and len(planned.missing) == 50
     assert planned.cost() == pytest.approx(sum(planned.cell_cost(c) for c in planned.cells))
+
+
+OWN = """
+from torch import nn
+from lossbench import network
+
+@network("plain")
+def plain(in_channels, classes, dims):
+    return nn.Conv2d(in_channels, classes, 1, bias=False)
+
+@network("missing")
+def missing(in_channels, classes, dims):
+    raise ValueError("a layer is missing")
+"""
+
+
+def test_cells_of_a_network_that_cannot_be_grouped_are_a_task_each(tmp_path):
+    own, path = tmp_path / "own.py", tmp_path / "grid.toml"
+    own.write_text(OWN)
+    path.write_text(TEXT + '[recipe]\nnetwork = "plain"\n')
+    planned = plan.plan(read_experiment(path, (str(own),)), tmp_path / "results")
+    assert {len(task.cells) for task in stacks(planned, planned.cells)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "part"),
+    [
+        ('network = "missing"', r"cannot be built for .*ValueError: a layer is missing \(own.py:11\)"),
+        ('network = "plain"\nhead = "prior"', "network 'plain' has no bias that shifts its logits"),
+        pytest.param('network = "smp:Unett"', "did you mean 'Unet'", marks=pytest.mark.peers),
+    ],
+)
+def test_a_network_that_cannot_be_built_or_has_no_head_stops_the_sweep_before_it_starts(
+    tmp_path, recipe, part
+):
+    own, path = tmp_path / "own.py", tmp_path / "grid.toml"
+    own.write_text(OWN)
+    path.write_text(f"{TEXT}[recipe]\n{recipe}\n")
+    with pytest.raises(UserError, match=part):
+        run.check_networks(read_experiment(path, (str(own),)).cells())

@@ -55,15 +55,19 @@ class Network:
         return module
 
     def start(
-        self, seed: int, bias: Tensor | None = None, weights: dict[str, Tensor] | None = None
+        self,
+        seed: int,
+        bias: Tensor | None = None,
+        weights: dict[str, Tensor] | None = None,
+        path: str = "the file of weights",
     ) -> dict[str, Tensor]:
         """Return weights and buffers of one cell at the start, a function of the arguments alone.
 
-        ``bias`` (classes,): what the head's bias is set to (head = "prior"); ``weights``: those of a file,
-        instead of drawn ones."""
+        ``bias`` (classes,): what the head's bias is set to (head = "prior"); ``weights``: those of a file
+        ``path``, instead of drawn ones."""
         module = self.build(seed)
         if weights is not None:
-            set_weights(module, weights, "the file of weights")
+            set_weights(module, weights, path)
         if bias is not None:
             set_head(module, bias, heads(self))
         return {name: value.detach().clone() for name, value in module.state_dict().items()}

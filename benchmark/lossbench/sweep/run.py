@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -176,18 +177,24 @@ def check_losses(cells: list[Cell]) -> None:
 
 
 def check_networks(cells: list[Cell]) -> None:
-    """Build each distinct network once, so that a library that is not there or an impossible parameter stops
-    the sweep before anything starts.
+    """Build each distinct network once, so that a library that is not there, an impossible parameter or a
+    head without bias stops the sweep before anything starts.
     """
-    from lossbench.networks.build import Network
+    from lossbench.networks.build import Network, heads
 
-    for spec in {cell.network for cell in cells}:
+    for spec, head in {(cell.network, cell.recipe.head) for cell in cells}:
         complaints = []
-        for shape in ((64, 64), (64, 64, 64)):  # some are for 2-D alone, some for 3-D
+        for shape in ((64, 64), (32, 32, 32)):  # some are for 2-D alone, some for 3-D
+            network = Network(spec, 3, 2, shape)
             try:
-                Network(spec, 3, 2, shape).build()
+                network.build()
             except UserError as error:
                 complaints.append(error)
+                continue
+            with suppress(RuntimeError, ValueError):  # a network may not suit this shape
+                if head == "prior":
+                    heads(network)
+            break
         if len(complaints) == 2:
             raise complaints[0]
 

@@ -103,7 +103,7 @@ def _block(job: Job, device: str, mapped: bool) -> Block:
     counts = np.bincount(masks[train].reshape(-1), minlength=classes)[:classes].astype(np.float64)
     frequency = counts / max(counts.sum(), 1)
     bias = prior_bias(frequency) if recipe.head == "prior" else None
-    start = network_of(job).start(init_seed, bias, job.weights)
+    start = network_of(job).start(init_seed, bias, job.weights, str(recipe.weights))
     distances = signed_distances(masks, classes, data.spacing, data.ignore_index) if mapped else None
     return Block(
         images=_shared(data.images).to(device),
