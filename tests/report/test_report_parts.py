@@ -13,7 +13,7 @@ import pytest
 from lossbench.analysis.answers import answer, compared, in_part
 from lossbench.analysis.claims import read_claims
 from lossbench.base import columns
-from lossbench.report import changes, evidence, loss_cards, page, rows, singles, words
+from lossbench.report import advice, changes, effects, loss_cards, page, singles, words
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +201,9 @@ def test_single_cells_and_their_curves_are_left_out_of_large_studies_and_that_is
 
 def test_effects_beyond_what_a_page_can_hold_are_left_out_and_that_is_said(derived, monkeypatch):
     table = derived.tables["effects"]
-    assert rows.fitting(table)[0] is table and rows.fitting(table)[1] == ""
-    monkeypatch.setattr(rows, "EFFECTS_UP_TO", 20)
-    kept, says = rows.fitting(table)
+    assert effects.fitting(table)[0] is table and effects.fitting(table)[1] == ""
+    monkeypatch.setattr(effects, "EFFECTS_UP_TO", 20)
+    kept, says = effects.fitting(table)
     assert set(kept["metric"]) <= {"dice@0.5", "dice@val"}
     assert says == f"20 of {len(table)} rows are shown, Dice only; all stand in tables/effects.csv."
 
@@ -300,5 +300,5 @@ def test_focus_is_visible_and_dark_mode_follows_the_system(text):
 
 
 def test_questions_offer_what_the_table_knows():
-    assert evidence.QUESTIONS["boundaries"][1][0] == "any"
-    assert [len(choices) for _, choices in evidence.QUESTIONS.values()] == [5, 3, 4]
+    assert advice.QUESTIONS["boundaries"][1][0] == "any"
+    assert [len(choices) for _, choices in advice.QUESTIONS.values()] == [5, 3, 4]

@@ -48,6 +48,7 @@ def _state(cells: pd.DataFrame, answers: Answers) -> dict[str, Any]:
     board = answers.tables["leaderboard"]
     first = board[board["place"] == 1] if len(board) else board
     leaders = first.reindex(columns=["data_label", "recipe", "loss_label"]).itertuples(index=False, name=None)
+    # A report made again from the same cells and claims is the same report, whenever it is made.
     sources = sorted(cells["key"].astype(str) + cells["loss_fingerprint"].astype(str))
     return {
         "mark": hashlib.sha256("\n".join([answers.claims.digest, *sources]).encode()).hexdigest()[:16],

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import claims as estimands
 from lossbench.base import columns
-from lossbench.report import drawing, evidence, loss_cards, rows, singles, summary, words
+from lossbench.report import (
+    advice,
+    boards,
+    drawing,
+    effects,
+    loss_cards,
+    parts,
+    runs,
+    singles,
+    stability,
+    summary,
+    words,
+)
 from lossbench.tables.compact import NOTHING as NO_NOTE
 from lossbench.tables.compact import noted as noted_tables
 
@@ -20,10 +32,12 @@ if TYPE_CHECKING:
     from lossbench.analysis.answers import Answers
     from lossbench.figures.drawing import Drawn
 
-NOTHING = noted_tables(NO_NOTE)  # tables for an older folder, whose note says nothing of parts and losses
+NOTHING = noted_tables(NO_NOTE)
 
+# Figures that stand before the others: what a reader came for.
 HEADLINE = ("dice_gap", "size_ratio")
 
+# Beside every verdict, so that it does not rest on colour alone.
 MARKS = {"supported": "✓", "contradicted": "✕", "equivalent": "≈", "inconclusive": "?", "not testable": "–"}
 
 
@@ -48,12 +62,15 @@ def gather(
     cells = tables["cells"]
     derived = answers.tables
     shown = [_figure(item) for item in figures]
+    # A link to single cells names data set and loss by their numbers, which keeps the page short.
     labels = _labels(cells)
     ids = singles.variants(cells, labels)
     claims = _claims(derived["verdicts"], answers)
+    # An older folder has none of these tables; its page then says less.
     noted = {name: tables.get(name, NOTHING[name]) for name in NOTHING}
     order = list(noted["parts"]["part"])
-    shown_effects, left_out = rows.fitting(rows.by_foreground(derived["effects"], derived["leaderboard"]))
+    ordered = effects.by_foreground(derived["effects"], derived["leaderboard"])
+    shown_effects, left_out = effects.fitting(ordered)
     return {
         "title": about.title or "Which segmentation loss, and why?",
         "experiment": about.experiment,
@@ -67,19 +84,19 @@ def gather(
         "headline": [item for name in HEADLINE for item in shown if item["name"] == name],
         "others": [item for item in shown if item["name"] not in HEADLINE and not item["theory"]],
         "theory": [item for item in shown if item["theory"]],
-        "aid": evidence.aid(derived),
-        "likeness": evidence.likeness(derived["advice_data"]),
-        "boards": rows.boards(derived["leaderboard"]),
-        "board_filters": rows.board_filters(derived["leaderboard"]),
-        "firmness": evidence.firmness(derived["profiles"], derived["stability"], order),
-        "effects": rows.effects(shown_effects, labels),
-        "effect_columns": rows.filters(shown_effects, labels),
+        "aid": advice.aid(derived),
+        "likeness": advice.likeness(derived["advice_data"]),
+        "boards": boards.boards(derived["leaderboard"]),
+        "board_filters": boards.filters(derived["leaderboard"]),
+        "firmness": stability.firmness(derived["profiles"], derived["stability"], order),
+        "effects": effects.effects(shown_effects, labels),
+        "effect_columns": effects.filters(shown_effects, labels),
         "effects_left_out": left_out,
-        "unreachable": rows.unreachable(derived["effects"]),
-        "pooled": rows.pooled(derived["pooled"]),
-        "parts": evidence.part_sections(noted["parts"], derived["part_effects"], labels, ids),
-        "sensitivity": evidence.sensitivity(derived["sensitivity"]),
-        "collapses": rows.collapses(derived["collapses"], labels),
+        "unreachable": effects.unreachable(derived["effects"]),
+        "pooled": effects.pooled(derived["pooled"]),
+        "parts": parts.sections(noted["parts"], derived["part_effects"], labels, ids),
+        "sensitivity": advice.sensitivity(derived["sensitivity"]),
+        "collapses": runs.collapses(derived["collapses"], labels),
         "missing": _missing(
             derived, cells, labels, about, {claim["id"] for claim in claims if not claim["tested"]}
         ),
@@ -87,7 +104,7 @@ def gather(
         "cards": about.cards,
         "losses": loss_cards.cards(cells, noted["losses"]),
         "verified": about.verified,
-        "cost": rows.cost(derived["cost"]),
+        "cost": runs.cost(derived["cost"]),
         "origins": _plain_rows(tables.get("origins")),
         "recipes": _plain_rows(tables.get("recipes")),
         "single": singles.data(cells, tables.get("curves"), ids),
@@ -115,8 +132,8 @@ def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
 
 
 def _counts(claims: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
-    found = [claim["verdict"] for claim in claims if claim["tested"]]
-    return [(name, mark, found.count(name)) for name, mark in MARKS.items() if name in found]
+    verdicts = [claim["verdict"] for claim in claims if claim["tested"]]
+    return [(name, mark, verdicts.count(name)) for name, mark in MARKS.items() if name in verdicts]
 
 
 def _elsewhere(claims: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -125,9 +142,8 @@ def _elsewhere(claims: list[dict[str, Any]]) -> dict[str, Any] | None:
     """
     if not claims:
         return None
-    commands = " and ".join(
-        f"`lossbench sweep {name}`" for name in dict.fromkeys(claim["experiment"] for claim in claims)
-    )
+    experiments = dict.fromkeys(claim["experiment"] for claim in claims)
+    commands = " and ".join(f"`lossbench sweep {name}`" for name in experiments)
     need = "claims need" if len(claims) > 1 else "claim needs"
     return {"says": f"{len(claims)} {need} other cells: {commands}", "claims": claims}
 
@@ -202,34 +218,35 @@ def _missing(
     elsewhere: set[str],
 ) -> list[str]:
     """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run (but
-    not of the claims that are told ``elsewhere``), figures not drawn.
+    not of the claims that are listed ``elsewhere``), figures not drawn.
     """
-    import pandas as pd
-
     says = list(about.skipped)
     if about.planned is not None and about.planned > len(cells):
         absent = f"{about.planned - len(cells)} of {about.planned} planned cells have no record"
         says.append(f"{absent}; `lossbench sweep {about.experiment}` trains them")
     for row in derived["missing"].to_dict("records"):
-        where = labels[row["dataset"], row["recipe"]]
+        where = f"{row['loss_label']} on {labels[row['dataset'], row['recipe']]}"
         seeds = f"seed{'s' * (row['missing'] > 1)} {row['seeds']}"
-        says.append(
-            f"{row['loss_label']} on {where}: {row['missing']} of {row['of']} blocks are missing "
-            f"({seeds}), so they are left out of its pairs"
-        )
-    refused = pd.concat([derived[name]["note"] for name in ("effects", "part_effects")]).dropna()
-    says += sorted({note for note in refused if "not paired" in note})
-    tests = derived["verdicts"]
-    tests = tests[~tests["claim"].isin(elsewhere)] if len(tests) else tests
+        blocks = f"{row['missing']} of {row['of']} blocks are missing ({seeds})"
+        says.append(f"{where}: {blocks}, so they are left out of its pairs")
+    notes = [note for name in ("effects", "part_effects") for note in derived[name]["note"].dropna()]
+    says += sorted({note for note in notes if "not paired" in note})
+    says += _not_testable(derived["verdicts"], elsewhere)
+    return says + [f"figure {name} is not drawn: it {why}" for name, why in about.not_drawn.items()]
+
+
+def _not_testable(tests: pd.DataFrame, elsewhere: set[str]) -> list[str]:
+    """Return one sentence a reason with the tests that it stops."""
+    if not len(tests):
+        return []
+    stopped = tests[(tests["verdict"] == "not testable") & ~tests["claim"].isin(elsewhere)]
     reasons: dict[str, list[str]] = {}
-    for row in tests[tests["verdict"] == "not testable"].to_dict("records") if len(tests) else []:
-        reasons.setdefault(row["why"][0].lower() + row["why"][1:], []).append(row["test"])
-    says += [
+    for why, test in zip(stopped["why"], stopped["test"], strict=True):
+        reasons.setdefault(why[0].lower() + why[1:], []).append(test)
+    return [
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not testable: {why}"
         for why, names in reasons.items()
     ]
-    says += [f"figure {name} is not drawn: it {reason}" for name, reason in about.not_drawn.items()]
-    return says
 
 
 def _labels(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -238,19 +255,16 @@ def _labels(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
     """
     facts = cells.drop_duplicates(["dataset", "recipe"])
     doubled = facts["data_label"].duplicated(keep=False)
-    return {
-        (d, r): f"{label} · {r}" if two else label
-        for d, r, label, two in zip(
-            facts["dataset"], facts["recipe"], facts["data_label"], doubled, strict=True
-        )
-    }
+    names = facts["data_label"].where(~doubled, facts["data_label"] + " · " + facts["recipe"])
+    return dict(zip(zip(facts["dataset"], facts["recipe"], strict=True), names, strict=True))
 
 
 def _plain_rows(table: pd.DataFrame | None) -> dict[str, Any]:
-    if table is None or not len(table):
+    """Return a table as text, as it is; for those that only a few readers unfold."""
+    if table is None:
         return {"columns": [], "rows": []}
-    columns = list(table.columns)
-    told = [
-        ["" if words.missing(v) else str(v) for v in row] for row in table.itertuples(index=False, name=None)
+    rows = [
+        ["" if words.missing(value) else str(value) for value in row]
+        for row in table.itertuples(index=False, name=None)
     ]
-    return {"columns": columns, "rows": told}
+    return {"columns": list(table.columns), "rows": rows}

@@ -26,6 +26,7 @@ def read(
     ``cards`` names the file of each label. ``images=False`` leaves out the pictures of all data but those
     ``generated``: not every licence allows to pass them on.
     """
+    # Recipes of one data set share its card.
     labels: dict[str, list[str]] = {}
     for label, file in cards.items():
         labels.setdefault(Path(file).name, []).append(label)
@@ -90,6 +91,7 @@ def _histogram(title: str, values: list[float], unit: str) -> Card | None:
     low, high = min(values, default=0.0), max(values, default=0.0)
     if low == high:
         return None
+    # Sizes span orders of magnitude: on a plain axis all but the largest would be one bar.
     width = math.log(high) - math.log(low)
     counts = [0] * BINS
     for value in values:

@@ -6,12 +6,8 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING
 
 from lossbench.figures import style
-
-if TYPE_CHECKING:
-    pass
 
 
 def inline(svg: str, name: str, alt: str) -> str:
@@ -20,12 +16,14 @@ def inline(svg: str, name: str, alt: str) -> str:
     """
     from markupsafe import Markup, escape
 
+    # Several figures stand on one page, so that each needs ids of its own.
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
     body = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', body)
     body = re.sub(r' (xmlns:xlink|version)="[^"]*"', "", body)
+    # Colours by name: a reader may prefer dark pages, and print is light.
     for value, variable in _variables().items():
         body = body.replace(value, f"var(--{variable})")
     body = re.sub(r'<svg\b[^>]*viewBox="([^"]+)"[^>]*>', lambda m: _opening(m, escape(alt)), body, count=1)
@@ -39,11 +37,8 @@ def _opening(match: re.Match, alt: str) -> str:
 
 def _variables() -> dict[str, str]:
     fixed = {style.INK: "ink", style.SOFT: "soft", style.RULE: "rule", style.PAPER: "paper"}
-    return (
-        fixed
-        | {pair[0]: f"family-{name}" for name, pair in style.FAMILIES.items()}
-        | {style.OTHER[0]: "family-other"}
-    )
+    families = {**style.FAMILIES, "other": style.OTHER}
+    return fixed | {light: f"family-{name}" for name, (light, _) in families.items()}
 
 
 def family_colours(dark: bool) -> str:

@@ -29,9 +29,10 @@ def _term(term: dict[str, Any], in_sum: bool) -> list[Fact]:
     """Return what is known of one summand, each fact under its name; in a sum every fact names its
     summand.
     """
+    # What the data decide is no parameter of the loss to a reader.
     params = {key: value for key, value in json.loads(term["params"]).items() if key != "ignore_index"}
     facts = {
-        "what it does": term["doc"],
+        "what it does": term["doc"].replace("``", ""),
         "formula": term["formula"],
         "source": term["cite"],
         "cost": term["cost"],

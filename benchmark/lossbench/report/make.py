@@ -47,6 +47,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     # The table of images is the largest by far, and no answer is made from it.
     tables = stored(results, [name for name in TABLES if name != "images"])
     answers = answer(tables, read_claims(claims))
+    # Every number of the page also stands in a file.
     _write_answers(results / "tables", answers)
     drawn, skipped = drawing.draw_everything(tables)
     for item in drawn:
@@ -65,6 +66,7 @@ def _tables(results: Path, note: Note | None) -> list[str]:
     from lossbench.tables.make import write_tables
 
     recorded = Store(results).exists()
+    # A study is passed on with its tables, with or without its records.
     if note is not None and recorded:
         return [write_tables(results, note)]
     if (results / "tables" / "cells.parquet").is_file():

@@ -46,6 +46,9 @@ def build(
     """Write the report to ``out`` and return its path; equal input gives equal bytes."""
     import jinja2
 
+    # Everything is escaped that does not say otherwise: labels come from users' files. A name that the
+    # templates
+    # use and nobody gives is a mistake here, not an empty place on the page.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -54,6 +57,7 @@ def build(
         undefined=jinja2.StrictUndefined,
     )
     facts = context.gather(tables, answers, list(figures), about or About())
+    # Inside the page, which has to work offline and alone.
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     template = environment.get_template("report.html.j2")

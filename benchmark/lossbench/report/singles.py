@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from lossbench.base import columns
 from lossbench.report import words
+from lossbench.report.words import Labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lossbench.report.rows import Labels
 
 # A page stays below 10 MB: a cell takes some 100 bytes, its curve some 60.
 CURVES_UP_TO, CELLS_UP_TO = 6_000, 30_000
@@ -71,6 +71,7 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
                 at.get(row.key, ""),
             ]
         )
+    # A page of 10 MB opens at once; a larger study is for tables.
     left_out = f"Curves are left out of a study of {len(cells)} cells; they stand in tables/curves.parquet."
     return {
         "metrics": [columns.title(name) for name in metrics],
@@ -95,6 +96,7 @@ def _curves(curves: pd.DataFrame | None) -> dict[str, str]:
 
 def _points(steps: list[tuple[float, float]]) -> str:
     """Return at most ``POINTS`` of (step, Dice), the first among them."""
+    # In equal steps of the time axis: a few points show how a curve runs.
     last = float(steps[-1][0]) or 1.0
     chosen = steps[:: max(1, -(-len(steps) // POINTS))]
     return " ".join(f"{60 * step / last:.0f},{20 - 20 * min(max(dice, 0), 1):.0f}" for step, dice in chosen)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from lossbench.base.columns import DISTANCE, FACTOR, POINTS, describe
 
 MINUS = "−"
+
+Labels = Mapping[tuple[str, str], str]  # (data set, recipe) -> how the variant is called
 
 
 def effect(value: float, kind: str) -> str:
     """Return a difference in words of its kind: +8.5 (points), ×1.60 (factor), +0.012 (plain)."""
     if missing(value):
         return "–"
+    # A ratio of sizes that is beyond all bounds is said to be so, not written out.
     if kind == FACTOR:
         return f"×{_factor(math.exp(min(value, 99)))}"
     if kind == POINTS:
@@ -25,6 +29,7 @@ def interval(low: float, high: float, kind: str) -> str:
     if missing(low) or missing(high):
         return "no interval"
     if kind == POINTS:
+        # Both ends with the same digits, or they could not be compared.
         digits = 1 if max(abs(low), abs(high)) >= 0.01 else 2
         return f"[{signed(100 * low, digits)}, {signed(100 * high, digits)}]"
     return f"[{effect(low, kind).lstrip('×')}, {effect(high, kind).lstrip('×')}]"
@@ -53,6 +58,21 @@ def signed(value: float, digits: int) -> str:
 def number(value: float, digits: int = 3) -> str:
     """Return a number with a fixed count of decimals, or a dash."""
     return "–" if missing(value) else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def bounds(low: float, high: float) -> str:
+    """Return the interval of a mean; one seed has none."""
+    return "one seed" if missing(low) else f"[{number(low)}, {number(high)}]"
+
+
+def count(value: float) -> str:
+    """Return a whole number, or a dash; a table with gaps holds counts as floats."""
+    return "–" if missing(value) else f"{value:.0f}"
+
+
+def resolved(low: float, high: float) -> bool:
+    """Return whether an interval excludes zero."""
+    return not missing(low) and (low > 0 or high < 0)
 
 
 def value(amount: float, column: str) -> str:

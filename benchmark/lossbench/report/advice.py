@@ -1,0 +1,107 @@
+"""The decision aid, and how sensitive results are to the setting, in ready words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lossbench.analysis import advice
+from lossbench.base import columns
+from lossbench.report import words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUESTIONS = {
+    "foreground": ("Foreground, share of all pixels", (advice.ANY, *(name for name, _ in advice.FOREGROUND))),
+    "boundaries": ("Boundaries", (advice.ANY, *advice.BOUNDARIES)),
+    "empty": ("Images without foreground", (advice.ANY, *(name for name, _ in advice.EMPTY))),
+}
+
+
+def aid(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return what the decision aid shows: its questions, what every triple of answers rests on, and the rows
+    of each group and goal.
+    """
+    groups, rows = tables["advice_groups"], tables["advice"]
+    by_group: dict[str, dict[str, list]] = {}
+    # Many rows rest on the same data sets, so these are listed once and named by their number.
+    number = {sets: place for place, sets in enumerate(dict.fromkeys(rows["datasets"]))}
+    for row in rows.to_dict("records"):
+        kind = columns.form(row["metric"])
+        shown = [
+            row["loss_label"],
+            row["family"],
+            row["verdict"],
+            f"{words.effect(row['estimate'], kind)} {words.unit(kind)}".strip(),
+            words.interval(row["low"], row["high"], kind),
+        ]
+        by_group.setdefault(str(row["group"]), {}).setdefault(row["goal"], []).append(
+            [*shown, int(row["n_blocks"]), int(row["n_datasets"]), number[row["datasets"]]]
+        )
+    answers = {
+        "|".join((group["foreground"], group["boundaries"], group["empty"])): [
+            group["group"],
+            group["datasets"],
+        ]
+        for group in groups.to_dict("records")
+    }
+    return {
+        "questions": QUESTIONS,
+        "goals": [{"name": goal.name, "lower": goal.good < 0} for goal in advice.GOALS],
+        "data": {"answers": answers, "rows": by_group, "sets": list(number)},
+        "there": bool(by_group),
+    }
+
+
+def likeness(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row a data set: what it is like, which says to whose data its results speak."""
+    return [
+        {
+            "label": row["data_label"],
+            "foreground": words.percent(row["foreground_true"], 2),
+            "foreground_raw": row["foreground_true"],
+            "empty": words.percent(row["empty_share"], 2),
+            "empty_raw": row["empty_share"],
+            "boundaries": row["boundaries"],
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def sensitivity(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one entry an axis with its rows; a usual setting is a row of its own, since it is what the
+    others are compared with.
+    """
+    # As objects: a column of truths with gaps would turn them into numbers.
+    return [
+        {"axis": axis, "rows": [_setting(row) for row in own.astype(object).to_dict("records")]}
+        for axis, own in table.groupby("axis", sort=False)
+    ]
+
+
+def _setting(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "label": row["data_label"],
+        "loss": row["loss_label"],
+        "family": row["family"],
+        "metric": columns.title(row["metric"]),
+        "setting": row["setting"],
+        "usual": row["usual"] is True,
+        "chosen": row["chosen"] is True,
+        "mean": words.number(row["mean"]),
+        "mean_raw": row["mean"],
+        "n": words.count(row["n"]),
+        **_difference(row, ""),
+        **_difference(row, "ce_"),
+    }
+
+
+def _difference(row: dict[str, Any], prefix: str) -> dict[str, Any]:
+    estimate, low, high = (row[f"{prefix}{name}"] for name in ("estimate", "low", "high"))
+    return {
+        f"{prefix}effect": words.effect(estimate, words.POINTS),
+        f"{prefix}raw": estimate,
+        f"{prefix}interval": "" if words.missing(estimate) else words.interval(low, high, words.POINTS),
+        f"{prefix}resolved": words.resolved(low, high),
+    }

@@ -1,0 +1,56 @@
+"""How trainings went, in ready words: which collapsed, and what they cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lossbench.report import words
+from lossbench.report.words import Labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = {"background": "all background", "foreground": "all foreground", "not_finite": "not finite"}
+
+
+def collapses(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
+    """Return one group a part of the experiment, the leaderboards first, with one row a (data set, loss) that
+    collapsed.
+    """
+    groups = []
+    for part, own in table.groupby("part", sort=False):
+        rows = [_collapsed(row, labels) for row in own.to_dict("records")]
+        losses = list(dict.fromkeys(row["loss"] for row in rows))
+        groups.append({"part": part, "rows": rows, "losses": losses})
+    return groups
+
+
+def _collapsed(row: dict[str, Any], labels: Labels) -> dict[str, Any]:
+    variant = row["dataset"], row["recipe"]
+    return {
+        "label": labels[variant],
+        "loss": row["loss_label"],
+        "spec": row["loss"],
+        "key": variant,
+        "family": row["family"],
+        "collapsed": f"{row['collapsed']} of {row['n']}",
+        "share": row["share"],
+        "kinds": ", ".join(f"{row[kind]} {word}" for kind, word in KINDS.items() if row[kind]),
+        "seeds": row["seeds"],
+    }
+
+
+def cost(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row a (data set, recipe)."""
+    return [
+        {
+            "label": row["data_label"],
+            "recipe": row["recipe"],
+            "cells": row["cells"],
+            "median": words.duration(row["seconds_median"]),
+            "median_raw": row["seconds_median"],
+            "total": words.duration(row["seconds_total"]),
+            "total_raw": row["seconds_total"],
+        }
+        for row in table.to_dict("records")
+    ]
