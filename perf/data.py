@@ -45,7 +45,7 @@ WHOLE = (
     "fuseg",
     "chase_db1",
     "drosophila_vnc",
-    "coffee_leaf",
+    "coffee_leaf(scale='half')",
     "neu_seg",
     "epfl_roads",
     "hyta_sky",

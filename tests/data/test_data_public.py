@@ -229,7 +229,7 @@ GOLDEN_WHOLE = {
     "fuseg": "fuseg",
     "chase_db1": "chase_1st",
     "chase_db1(observer='second')": "chase_2nd",
-    "coffee_leaf(scale='full')": "coffee",
+    "coffee_leaf": "coffee",
     "neu_seg": "neu_seg",
     "epfl_roads": "roads127",
     "hyta_sky": "hyta_sky",
@@ -266,7 +266,7 @@ def test_a_leaf_at_half_size_is_the_mean_of_four_pixels_and_named_so():
     (full, mask), (half, small) = (photographs.read_leaf(folder, path, scale) for scale in ("full", "half"))
     assert half.shape == (3, 512, 1024) and np.array_equal(small, mask[::2, ::2])
     assert half[0, 100, 7] == int(full[0, 200:202, 14:16].mean() + 0.5)
-    assert get_dataset("coffee_leaf").card["notes"] == "half size"
+    assert get_dataset("coffee_leaf(scale='half')").card["notes"] == "half size"
 
 
 def test_one_class_of_the_streets_stands_against_the_rest():

@@ -300,7 +300,7 @@ def read_target(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataset("coffee_leaf", version=1, family="public", cite="Esgario 2022")
-def coffee_leaf(*, seed, scale: Literal["half", "full"] = "half") -> Data:
+def coffee_leaf(*, seed, scale: Literal["full", "half"] = "full") -> Data:
     """Return photographs of coffee leaves (RGB) with leaf (32 %) and lesions of biotic stress (1.1 %).
 
     Official split 40/17/25. ``scale``: 'full' is 1024 x 2048; 'half' halves both sides, images by the mean of
