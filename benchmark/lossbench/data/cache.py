@@ -13,7 +13,7 @@ from pathlib import Path
 
 def cache_root() -> Path:
     """Return LOSSBENCH_CACHE or the user's cache folder of this platform."""
-    # Read on each call, so that a test, or a worker that is told another place, is followed at once.
+    # Read on each call, so that a test, or a worker that is given another place, is followed at once.
     if os.environ.get("LOSSBENCH_CACHE"):
         return Path(os.environ["LOSSBENCH_CACHE"]).expanduser()
     import platformdirs

@@ -310,7 +310,7 @@ def _kinds(scene: Scene, part: str) -> tuple[list[Kind], tuple[int, ...], tuple[
     levels = zip(scene.levels(), areas, strict=True)
     kinds = [Kind(k, level, make(area)) for k, (level, area) in enumerate(levels, 1)]
     if scene.distractors:
-        # As large as the first class and half as bright: to be told apart by brightness only.
+        # As large as the first class and half as bright: only brightness sets it apart.
         kinds.append(Kind(0, 0.5 * scene.contrast, make(areas[0])))
     return kinds, tuple(grid), tile
 
