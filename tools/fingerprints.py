@@ -21,5 +21,10 @@ def fingerprints(package: Path = PACKAGE) -> dict[str, str]:
     return {entry.name: entry.fingerprint for entry in sorted(entries, key=lambda entry: entry.name)}
 
 
+def write(file: Path = GOLDEN) -> None:
+    """Write the file."""
+    file.write_text(json.dumps(fingerprints(), indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(fingerprints(), indent=1) + "\n", encoding="utf-8")
+    write()

@@ -21,7 +21,7 @@ from lossbench.metrics.overlap import log_ratio, overlap, pooled, size_aggregate
 def test_a_2x2_image_by_hand(shared, predicted, size, dice, iou, precision, recall):
     got = overlap([shared], [predicted], [size])
     expected = {"dice": dice, "iou": iou, "precision": precision, "recall": recall}
-    assert {k: v[0] for k, v in got.items()} == pytest.approx(expected)
+    assert {name: got[name][0] for name in expected} == pytest.approx(expected)
 
 
 def test_an_absent_class_has_no_overlap_to_score():

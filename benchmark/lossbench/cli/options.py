@@ -158,6 +158,9 @@ class Engine:
         float | None,
         typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up."),
     ] = None
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="Another way to run tasks, by its name in engine/run.py.")
+    ] = None
     logs: Annotated[Path | None, typer.Option("--logs", help="Folder for what workers and jobs print.")] = (
         None
     )
@@ -178,6 +181,7 @@ class Engine:
             device=device,
             stack=_stack(self.stack or (str(STACK) if device == "cpu" else "auto")),
             time_limit=self.time_limit,
+            engine=self.engine,
             logs=self.logs,
         )
 
@@ -187,6 +191,7 @@ class Engine:
             "--cluster": self.cluster,
             "--scheduler": self.scheduler,
             "--gpus": self.gpus,
+            "--engine": self.engine,
         }
         given = [name for name, value in places.items() if value]
         if len(given) > 1:
@@ -197,6 +202,7 @@ class Engine:
                 "--gpus": "--per-gpu sets how many share a card",
                 "--cluster": "the file's 'jobs' and 'cores' set it",
                 "--scheduler": "the scheduler has its own",
+                "--engine": "that engine has its own",
             }
             what = f"--workers counts processes of this machine; with {given[0]}"
             raise UserError(f"{what}, {instead[given[0]]}")

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, nearest
 from lossbench.engine import worker
 from lossbench.engine.tasks import Calls, EngineOptions, Result, Summary, Task
 
@@ -50,6 +50,8 @@ def run(
         on_result(result)
 
     stopped = False
+    if options.launcher not in LAUNCHERS:
+        raise UserError(f"there is no engine '{options.launcher}'{nearest(options.launcher, LAUNCHERS)}")
     if tasks:
         stopped = LAUNCHERS[options.launcher](tasks, function, Calls(on_event, keep), options)
     ok, left = sum(result.ok for result in results), len(tasks) - len(results)

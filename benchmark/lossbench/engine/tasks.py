@@ -31,11 +31,14 @@ class EngineOptions:
     device: str = "cpu"
     stack: int | None = STACK  # cells trained together; None: as many as are worth it
     time_limit: float | None = None  # seconds after which a task is stopped with its worker
+    engine: str | None = None  # a name of ``run.LAUNCHERS``; None: what the options above say
     logs: Path | None = None  # folder for what workers and jobs print; None: theirs is lost at the end
 
     @property
     def launcher(self) -> str:
         """Which way the tasks run: a name of ``run.LAUNCHERS``."""
+        if self.engine:
+            return self.engine
         if self.serial:
             return "serial"
         return "scheduler" if self.scheduler else "cluster" if self.cluster else "local"

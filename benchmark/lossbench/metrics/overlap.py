@@ -32,6 +32,10 @@ def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict
     return {name: np.where(size == 0, np.nan, values) for name, values in scores.items()}
 
 
+OVERLAPS = tuple(overlap(*np.ones((3, 1))))
+"""The names of these scores."""
+
+
 def pooled(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
     """Return the same four scores of the counts summed over all images, those without the class included."""
     # The same formulas, on one image that is all images.

@@ -24,11 +24,11 @@ from lossbench.metrics.arrays import (
     valid_pixels,
 )
 from lossbench.metrics.lesions import Matches, components, lesion_scores, match
-from lossbench.metrics.overlap import empty_images, overlap, pooled, size_aggregate, size_per_image
+from lossbench.metrics.overlap import OVERLAPS, empty_images, overlap, pooled, size_aggregate, size_per_image
 from lossbench.metrics.surface import USUAL, Borders, Wanted
 from lossbench.metrics.thresholds import labels_at
 
-PRESENT = ("dice", "iou", "precision", "recall", "missed")
+PRESENT = (*OVERLAPS, "missed")
 """Scores of a present object that, as those of its surface, are averaged over images, then over classes."""
 
 EACH = ("dice", "dice_all", "dice_pooled", "false_alarms")
