@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.errors import UserError
+from lossbench.base.protocol import is_since
 from lossbench.data import layouts, medsegbench
 from lossbench.data.choice import shuffle_key
 from lossbench.data.container import SPLITS, VOID, size_text
@@ -231,7 +232,7 @@ def _doubts(seen: Seen, rows: list[dict], empty: float, count: int) -> list[str]
     if smallest < TINY:
         doubts.append(f"objects as small as {smallest} px occur; images are cropped, never shrunk")
     small = sum(min(size) < PATCH for size in seen.sizes if len(size) == 2)
-    if small:
+    if small and is_since(2):  # before, training takes no patches
         doubts.append(
             f"{small} of {len(seen.sizes)} images are smaller than a patch of {PATCH} px and are padded"
         )
