@@ -13,10 +13,23 @@ from lossbench.analysis import rankings
 def study(scores, parts="all"):
     """scores: loss -> (data sets, seeds)."""
     rows = [
-        {"dataset": f"d{d}", "data_label": f"set {d}", "recipe": "r", "block": f"{d}/{s}", "seed": s, "loss": loss, "loss_label": loss.upper(),
-         "parts": parts, "dice@0.5": value, "hd95@0.5": 10 * (1 - value), "nll": value}
-        for loss, table in scores.items() for d, seeds in enumerate(table) for s, value in enumerate(seeds)
-    ]  # fmt: skip
+        {
+            "dataset": f"d{d}",
+            "data_label": f"set {d}",
+            "recipe": "r",
+            "block": f"{d}/{s}",
+            "seed": s,
+            "loss": loss,
+            "loss_label": loss.upper(),
+            "parts": parts,
+            "dice@0.5": value,
+            "hd95@0.5": 10 * (1 - value),
+            "nll": value,
+        }
+        for loss, table in scores.items()
+        for d, seeds in enumerate(table)
+        for s, value in enumerate(seeds)
+    ]
     return pd.DataFrame(rows)
 
 

@@ -153,10 +153,24 @@ def test_the_interval_of_a_plain_mean_is_its_t_interval():
 
 def cells():
     rows = [
-        {"dataset": d, "dataset_name": d, "recipe": "r", "block": f"{d}{s}", "seed": s, "loss": loss, "loss_label": loss,
-         "dice@0.5": value + 0.001 * s, "hd95@0.5": 10 - value, "init_hash": "i", "order_hash": "o", "split_hash": "s"}
-        for d in ("x", "y") for s in range(4) for loss, value in (("a", 0.9), ("b", 0.8), ("c", 0.7))
-    ]  # fmt: skip
+        {
+            "dataset": d,
+            "dataset_name": d,
+            "recipe": "r",
+            "block": f"{d}{s}",
+            "seed": s,
+            "loss": loss,
+            "loss_label": loss,
+            "dice@0.5": value + 0.001 * s,
+            "hd95@0.5": 10 - value,
+            "init_hash": "i",
+            "order_hash": "o",
+            "split_hash": "s",
+        }
+        for d in ("x", "y")
+        for s in range(4)
+        for loss, value in (("a", 0.9), ("b", 0.8), ("c", 0.7))
+    ]
     return pd.DataFrame(rows)
 
 

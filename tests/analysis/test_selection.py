@@ -32,13 +32,28 @@ def study():
         dataset = f"scenes(boundary_shift={shift})"
         rows.append(
             {
-                "key": f"{loss}{recipe}{seed}{shift}", "dataset": dataset, "dataset_name": "scenes", "data_label": dataset, "loss": loss,
-                "loss_label": loss, "seed": seed, "recipe": recipe, "block": f"{dataset}{recipe}{seed}", "parts": "rates,more",
-                "init_hash": f"i{dataset}{seed}", "order_hash": f"o{dataset}{seed}", "split_hash": f"s{dataset}",
-                "data.foreground": 0.01, "data.boundary_shift": shift, "recipe.family": "family", "recipe.learning_rate": RATES[recipe],
-                "dice@0.5": test + 0.01 * seed + shift, "val_dice@0.5": val + 0.01 * seed, "val_dice@val": 1 - val,
+                "key": f"{loss}{recipe}{seed}{shift}",
+                "dataset": dataset,
+                "dataset_name": "scenes",
+                "data_label": dataset,
+                "loss": loss,
+                "loss_label": loss,
+                "seed": seed,
+                "recipe": recipe,
+                "block": f"{dataset}{recipe}{seed}",
+                "parts": "rates,more",
+                "init_hash": f"i{dataset}{seed}",
+                "order_hash": f"o{dataset}{seed}",
+                "split_hash": f"s{dataset}",
+                "data.foreground": 0.01,
+                "data.boundary_shift": shift,
+                "recipe.family": "family",
+                "recipe.learning_rate": RATES[recipe],
+                "dice@0.5": test + 0.01 * seed + shift,
+                "val_dice@0.5": val + 0.01 * seed,
+                "val_dice@val": 1 - val,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 

@@ -53,9 +53,23 @@ GOALS = (
 )
 
 ROWS = (
-    "group", "goal", "metric", "place", "loss", "loss_label", "family", "verdict", "estimate", "low", "high", "p", "p_holm", "n_blocks",
-    "n_datasets", "datasets",
-)  # fmt: skip
+    "group",
+    "goal",
+    "metric",
+    "place",
+    "loss",
+    "loss_label",
+    "family",
+    "verdict",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "n_blocks",
+    "n_datasets",
+    "datasets",
+)
 
 GROUPS = ("foreground", "boundaries", "empty", "group", "n_datasets", "datasets")
 
@@ -112,10 +126,16 @@ def describe(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> pd.Dat
         empty = _empty(part, first)
         rows.append(
             {
-                "dataset": dataset, "recipe": recipe, "data_label": first["data_label"], "foreground_true": share, "empty_share": empty,
-                "foreground": _bin(share, FOREGROUND), "boundaries": _boundaries(first), "empty": _bin(empty, EMPTY),
+                "dataset": dataset,
+                "recipe": recipe,
+                "data_label": first["data_label"],
+                "foreground_true": share,
+                "empty_share": empty,
+                "foreground": _bin(share, FOREGROUND),
+                "boundaries": _boundaries(first),
+                "empty": _bin(empty, EMPTY),
             }
-        )  # fmt: skip
+        )
     table = pd.DataFrame(rows).reindex(columns=list(FACTS))
     return table.sort_values(["foreground_true", "dataset"], ignore_index=True)
 
@@ -212,11 +232,21 @@ def _rows(
         low, high = told.interval()
         rows.append(
             {
-                "group": number, "goal": goal.name, "metric": goal.estimand, "loss": loss, **next(iter(here.values()))[1],
-                "estimate": told.value, "low": low, "high": high, "p": stats.t_test(told), "p_equal": stats.tost(told, goal.margin),
-                "n_blocks": sum(map(len, groups)), "n_datasets": len(here), "datasets": "; ".join(labels[dataset] for dataset in here),
+                "group": number,
+                "goal": goal.name,
+                "metric": goal.estimand,
+                "loss": loss,
+                **next(iter(here.values()))[1],
+                "estimate": told.value,
+                "low": low,
+                "high": high,
+                "p": stats.t_test(told),
+                "p_equal": stats.tost(told, goal.margin),
+                "n_blocks": sum(map(len, groups)),
+                "n_datasets": len(here),
+                "datasets": "; ".join(labels[dataset] for dataset in here),
             }
-        )  # fmt: skip
+        )
     for row, adjusted in zip(rows, stats.holm([row["p"] for row in rows]), strict=True):
         row["p_holm"], row["verdict"] = adjusted, _verdict(row, adjusted, goal)
     order = {"better": 0, "open": 1, "equal": 2, "worse": 3}
@@ -255,9 +285,28 @@ VARIANT = "form of the loss"
 CHOSEN = "chosen on validation"
 
 COLUMNS = (
-    "axis", "dataset", "data_label", "loss", "loss_label", "family", "metric", "setting", "recipe", "usual", "chosen", "n", "mean",
-    "estimate", "low", "high", "n_pairs", "ce_estimate", "ce_low", "ce_high", "ce_pairs",
-)  # fmt: skip
+    "axis",
+    "dataset",
+    "data_label",
+    "loss",
+    "loss_label",
+    "family",
+    "metric",
+    "setting",
+    "recipe",
+    "usual",
+    "chosen",
+    "n",
+    "mean",
+    "estimate",
+    "low",
+    "high",
+    "n_pairs",
+    "ce_estimate",
+    "ce_low",
+    "ce_high",
+    "ce_pairs",
+)
 
 
 def usual_recipes(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> dict[str, str]:
@@ -315,12 +364,30 @@ def variants(effects: pd.DataFrame, labels: Mapping[tuple[str, str], str]) -> pd
     """
     rows = [
         {
-            **{name: row[name] for name in ("dataset", "recipe", "loss", "loss_label", "family", "metric", "estimate", "low", "high")},
-            "axis": VARIANT, "data_label": labels[row["dataset"], row["recipe"]], "setting": f"against {row['against']}", "usual": False,
-            "chosen": False, "n_pairs": row["n_blocks"],
+            **{
+                name: row[name]
+                for name in (
+                    "dataset",
+                    "recipe",
+                    "loss",
+                    "loss_label",
+                    "family",
+                    "metric",
+                    "estimate",
+                    "low",
+                    "high",
+                )
+            },
+            "axis": VARIANT,
+            "data_label": labels[row["dataset"], row["recipe"]],
+            "setting": f"against {row['against']}",
+            "usual": False,
+            "chosen": False,
+            "n_pairs": row["n_blocks"],
         }
-        for row in effects.to_dict("records") if row["metric"] in METRICS and row["against"] != "ce"
-    ]  # fmt: skip
+        for row in effects.to_dict("records")
+        if row["metric"] in METRICS and row["against"] != "ce"
+    ]
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS)) if rows else pd.DataFrame(columns=list(COLUMNS))
 
 

@@ -176,7 +176,7 @@ def _effect(
 
 
 def one_per_block(cells: pd.DataFrame) -> None:
-    """Raise UserError when a block holds two cells of the same loss, since then one of the records is stale."""
+    """Raise UserError when a block holds two cells of one loss, since then one of the records is stale."""
     doubled = cells.loc[cells[["block", "loss"]].duplicated(), ["block", "loss"]]
     if len(doubled):
         block, loss = doubled.iloc[0]

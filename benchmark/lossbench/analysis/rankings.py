@@ -224,9 +224,24 @@ def ranked(cells: pd.DataFrame, test: Any) -> Ranked:
     told = _agreement(groups, test.null) if test.shape == "agreement" else _regret(groups, test, cells, names)
     independent = pd.concat([row for row, _ in rows])["dataset_name"].nunique()
     effect = Effect(
-        told.value, NAN, NAN, *told.interval, *told.percentiles, told.p, told.smallest_p, NAN, NAN,
-        sum(map(len, groups)), len(groups), NAN, NAN, NAN, NAN, NAN, independent,
-    )  # fmt: skip
+        told.value,
+        NAN,
+        NAN,
+        *told.interval,
+        *told.percentiles,
+        told.p,
+        told.smallest_p,
+        NAN,
+        NAN,
+        sum(map(len, groups)),
+        len(groups),
+        NAN,
+        NAN,
+        NAN,
+        NAN,
+        NAN,
+        independent,
+    )
     return Ranked(effect, told.p_equal, lost)
 
 
@@ -354,7 +369,7 @@ def rank_table(cells: pd.DataFrame, metric: str, absolute: bool = False) -> pd.D
 
 
 def bootstrap(ranks: pd.DataFrame, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> pd.DataFrame:
-    """Return mean, low and high of each loss's rank: the percentile interval when data sets are drawn anew."""
+    """Return mean, low and high of each loss's rank: the percentile interval over redrawn data sets."""
     values = ranks.to_numpy(float)
     rng = np.random.default_rng(seed)
     drawn = values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
@@ -542,7 +557,7 @@ def _tau(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def parts_of(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the name and the cells of every part; the whole, under an empty name, where there are no parts."""
+    """Yield name and cells of every part; the whole, under an empty name, where there are no parts."""
     texts = [str(text) for text in cells["parts"].dropna().unique()] if "parts" in cells else []
     for name in sorted({name for text in texts for name in text.split(",") if name}) or [""]:
         yield (

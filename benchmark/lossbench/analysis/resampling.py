@@ -1,4 +1,4 @@
-"""Exact tests that need no distribution: sign flips of paired differences, and of differences between doses."""
+"""Exact tests without a distribution: sign flips of paired differences, and of differences between doses."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def hierarchical_interval(
 
 
 def superiority(differences: np.ndarray) -> float:
-    """Return P(A > B): the share of blocks in which A is ahead, ties counted half (Bouthillier et al. 2021)."""
+    """Return P(A > B): the share of blocks where A is ahead, ties half (Bouthillier et al. 2021)."""
     d = np.asarray(differences)
     return float(np.mean(d > 0) + 0.5 * np.mean(d == 0))
 
@@ -212,7 +212,7 @@ def t_test(found: Estimate) -> float:
 
 
 def minimum_detectable(found: Estimate, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the smallest true effect that a two-sided t test with this se and df finds with the given power."""
+    """Return the smallest true effect that a two-sided t test with this se and df finds with this power."""
     if not found.df > 0:
         return float("nan")
     return found.se * _detectable_in_se(round(found.df, 2), alpha, power)
