@@ -18,7 +18,7 @@ from lossbench.base.errors import UserError
 from lossbench.report import drawing, make, summary, words
 from lossbench.report.page import About, build
 from lossbench.store import note
-from lossbench.tables.files import write_tables
+from lossbench.tables.files import NOTED, write_tables
 
 NOTE = {
     "name": "mini",
@@ -222,6 +222,12 @@ def test_little_data_still_gives_a_page(keep, tables, tmp_path):
     cells = tables["cells"]
     page = Page(built({**tables, "cells": cells[keep(cells)]}, tmp_path))
     assert not page.wrong and "verdicts" in page.ids
+
+
+def test_a_folder_of_before_parts_and_losses_were_noted_shows_less(tables, tmp_path):
+    text = built({name: table for name, table in tables.items() if name not in NOTED}, tmp_path)
+    cards = text[text.index('<section id="losses"') : text.index('<section id="provenance"')]
+    assert "<dt>spec</dt><dd>dice</dd>" in cards and "formula" not in cards
 
 
 def test_without_tables_it_says_what_to_run(tmp_path):

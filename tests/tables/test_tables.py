@@ -105,6 +105,12 @@ def test_a_table_that_changed_since_it_was_written_is_not_loaded(mini_tables, tm
         files.stored(tmp_path, ["cells"])
 
 
+def test_tables_of_before_losses_were_spelled_out_know_each_loss_by_its_spec_alone(mini_tables, tmp_path):
+    files.write_tables({"cells": mini_tables["cells"].drop(columns="loss_spellings")}, tmp_path / "tables")
+    cells = files.stored(tmp_path, ["cells"])["cells"]
+    assert (cells["loss_spellings"] == cells["loss"]).all()
+
+
 def test_a_parameter_that_is_a_number_for_one_data_set_and_a_word_for_another_is_read_as_numbers():
     from lossbench.analysis.selection import numbers
 

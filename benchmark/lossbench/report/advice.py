@@ -12,6 +12,7 @@ from lossbench.report import words
 if TYPE_CHECKING:
     import pandas as pd
 
+# What a person knows of their own data before they train; "any" stands for not knowing.
 QUESTIONS = {
     "foreground": ("Foreground, share of all pixels", (advice.ANY, *(name for name, _ in advice.FOREGROUND))),
     "boundaries": ("Boundaries", (advice.ANY, *advice.BOUNDARIES)),
@@ -39,6 +40,7 @@ def aid(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         by_group.setdefault(str(row["group"]), {}).setdefault(row["goal"], []).append(
             [*shown, int(row["n_blocks"]), int(row["n_datasets"]), number[row["datasets"]]]
         )
+    # Every triple of answers leads to a group; several triples may share one.
     answers = {
         "|".join((group["foreground"], group["boundaries"], group["empty"])): [
             group["group"],
@@ -98,6 +100,7 @@ def _setting(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(row: dict[str, Any], prefix: str) -> dict[str, Any]:
+    # Of the change against the usual setting, and of the effect against cross-entropy at this one.
     estimate, low, high = (row[f"{prefix}{name}"] for name in ("estimate", "low", "high"))
     return {
         f"{prefix}effect": words.effect(estimate, words.POINTS),

@@ -20,6 +20,7 @@ def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
     data set has several.
     """
     several = len(table) > 0 and table.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
+    # Older records know fewer scores.
     present = [column for column in BOARD if column in table and column != FIRST]
     return [
         _board(own.sort_values("place").to_dict("records"), present, several)

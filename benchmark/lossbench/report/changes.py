@@ -45,6 +45,7 @@ def compare(folder: Path, cells: pd.DataFrame, answers: Answers) -> tuple[str, .
 
 
 def _state(cells: pd.DataFrame, answers: Answers) -> dict[str, Any]:
+    # Of each data set the first loss alone: places below it change with every seed.
     board = answers.tables["leaderboard"]
     first = board[board["place"] == 1] if len(board) else board
     leaders = first.reindex(columns=["data_label", "recipe", "loss_label"]).itertuples(index=False, name=None)

@@ -149,6 +149,7 @@ def _elsewhere(claims: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
+    # A claim without any cell here is one line, not a table of dashes.
     tests = table.to_dict("records")
     claims = []
     for verdict in answers.verdicts:
@@ -229,6 +230,7 @@ def _missing(
         seeds = f"seed{'s' * (row['missing'] > 1)} {row['seeds']}"
         blocks = f"{row['missing']} of {row['of']} blocks are missing ({seeds})"
         says.append(f"{where}: {blocks}, so they are left out of its pairs")
+    # Pairs whose certificates differ are refused where pairs are made; here it is said.
     notes = [note for name in ("effects", "part_effects") for note in derived[name]["note"].dropna()]
     says += sorted({note for note in notes if "not paired" in note})
     says += _not_testable(derived["verdicts"], elsewhere)
@@ -253,6 +255,7 @@ def _labels(cells: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Return how a data set variant is called; its recipe is named only where one data set was run with
     several.
     """
+    # Recipes are named by hex digits, which help nobody where there is only one.
     facts = cells.drop_duplicates(["dataset", "recipe"])
     doubled = facts["data_label"].duplicated(keep=False)
     names = facts["data_label"].where(~doubled, facts["data_label"] + " · " + facts["recipe"])

@@ -59,6 +59,7 @@ def by_foreground(effects: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
 
 def unreachable(effects: pd.DataFrame) -> str:
     """Return the sentence that says where so few blocks cannot reach .05, whatever they show."""
+    # So that an absent star is not read as an absent effect.
     few = effects[effects["smallest_p"] >= 0.05]
     if not len(few):
         return ""
@@ -77,6 +78,7 @@ def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for row in table.to_dict("records"):
         kind = columns.form(row["metric"])
+        # A study of one data set, or of one ladder, says nothing about others.
         new = "one independent data set" if row["n_units"] == 1 else "–"
         if row["n_units"] > 1:
             new = (
@@ -93,9 +95,6 @@ def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "datasets": "–" if words.missing(row["n_datasets"]) else f"{row['n_datasets']:.0f}",
                 "units": "–" if words.missing(row["n_units"]) else f"{row['n_units']:.0f}",
                 "new": new,
-                "new_boot": words.interval(row["new_boot_low"], row["new_boot_high"], kind)
-                if row["n_units"] > 1
-                else "–",
             }
         )
     return rows

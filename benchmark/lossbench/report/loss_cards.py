@@ -13,6 +13,7 @@ Fact = tuple[str, str]
 
 def cards(cells: pd.DataFrame, losses: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one card a loss of the cells, in the order of their families; sums name their terms."""
+    # A loss that is in the cells has a card, also where the note is older than its facts.
     order = cells.drop_duplicates("loss").sort_values(["family", "loss_label"])
     return [
         {"label": label, "family": family, "facts": _facts(loss, losses[losses["loss"] == loss])}

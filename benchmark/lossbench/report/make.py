@@ -36,6 +36,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     Without records the stored tables are used as they are. ``images=False`` leaves out pictures of data that
     are not generated. UserError where there is neither, and where something cannot be written.
     """
+    # Late: pandas and matplotlib take a second that a refusal should not.
     from lossbench.analysis.answers import answer
     from lossbench.analysis.claims import read_claims
     from lossbench.figures import drawing
@@ -92,6 +93,7 @@ def _about(results: Path, note: Note | None, tables: dict[str, pd.DataFrame], im
     if note is None:
         return About()
     sets = tables.get("datasets")
+    # Whoever generated a scene may show it; a picture of a patient may not be passed on.
     generated = () if sets is None else set(sets.loc[sets["family"] == "synthetic", "dataset"])
     return About(
         title=note.title,
@@ -114,6 +116,7 @@ def _verified(results: Path) -> str:
 
 def _verdicts(answers: Answers) -> list[str]:
     """Return one line a claim that these cells say something about, and one for all others."""
+    # A folder speaks of a few claims; the others would fill the screen with "not testable".
     tested = [v for v in answers.verdicts if any(result.effect is not None for result in v.results)]
     lines = [f"{v.claim.id:4} {v.verdict:13} {v.claim.title}" for v in tested]
     others = [v.claim for v in answers.verdicts if v not in tested]

@@ -21,7 +21,7 @@ def sections(
     entries = []
     for part in parts.to_dict("records"):
         own = effects[effects["part"] == part["part"]]
-        if not len(own):
+        if not len(own):  # open parts are compared in the leaderboards
             continue
         # A data set that two recipes share is told apart by its label, in the order of the labels' first row.
         variants = list(dict.fromkeys(zip(own["dataset"], own["recipe"], strict=True)))
@@ -43,6 +43,7 @@ def _table(metric: str, effects: pd.DataFrame, variants: list[tuple[str, str]]) 
     kind = columns.form(metric)
     losses = effects.drop_duplicates("loss")[["loss", "loss_label", "family"]].to_dict("records")
     own = effects[effects["metric"] == metric].to_dict("records")
+    # The table is dense, the effects are a list; a gap stays a dash.
     at = {(row["loss"], row["dataset"], row["recipe"]): row for row in own}
     rows = [
         {**loss, "cells": [_cell(at.get((loss["loss"], *variant)), kind) for variant in variants]}
@@ -52,6 +53,7 @@ def _table(metric: str, effects: pd.DataFrame, variants: list[tuple[str, str]]) 
 
 
 def _cell(row: dict[str, Any] | None, kind: str) -> dict[str, Any] | None:
+    # Not every loss of a part is trained on each of its data sets at once: a sweep may have been cut short.
     if row is None or words.missing(row["estimate"]):
         return None
     return {

@@ -10,6 +10,7 @@ from lossbench.report.words import Labels
 if TYPE_CHECKING:
     import pandas as pd
 
+# All of the prediction was that; a collapse is a result and stays in every mean.
 KINDS = {"background": "all background", "foreground": "all foreground", "not_finite": "not finite"}
 
 
@@ -20,6 +21,7 @@ def collapses(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
     groups = []
     for part, own in table.groupby("part", sort=False):
         rows = [_collapsed(row, labels) for row in own.to_dict("records")]
+        # For the line that is seen while the table is folded.
         losses = list(dict.fromkeys(row["loss"] for row in rows))
         groups.append({"part": part, "rows": rows, "losses": losses})
     return groups
@@ -42,6 +44,7 @@ def _collapsed(row: dict[str, Any], labels: Labels) -> dict[str, Any]:
 
 def cost(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row a (data set, recipe)."""
+    # Wall time here, processor time at the head of the page: what a reader will wait, and what it took.
     return [
         {
             "label": row["data_label"],

@@ -30,6 +30,7 @@ def variants(cells: pd.DataFrame, labels: Labels) -> dict[str, Any]:
     """Return the number of each (data set, recipe) and of each loss, by which links name them, with their
     labels.
     """
+    # In the order of the table, so that the numbers are the same in every report of the same cells.
     pairs = list(dict.fromkeys(zip(cells["dataset"], cells["recipe"], strict=True)))
     losses = cells.drop_duplicates("loss").sort_values("loss_label", kind="stable")
     return {
@@ -56,6 +57,7 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
     origins: dict[tuple, int] = {}
     rows = []
     for row, values in zip(cells[list(SHOWN)].itertuples(index=False), scores, strict=True):
+        # Ten digits of a commit are enough to find it, and a study has few origins.
         origin = (str(row.commit)[:10] or "none", bool(row.dirty), row.device)
         ended = f"{row.outcome}: {row.collapse}" if row.collapse else str(row.outcome)
         rows.append(

@@ -24,6 +24,7 @@ def firmness(
     means = profiles[profiles["kind"] == "iqm"]
     entries = []
     for part in _ordered(means["part"], order):
+        # By the middle half of all runs: neither a collapse nor an easy data set decides.
         own = means[means["part"] == part].sort_values("value", ascending=False, kind="stable")
         entries.append(
             {
@@ -52,6 +53,7 @@ def _agreement(table: pd.DataFrame) -> list[dict[str, Any]]:
     for metric in dict.fromkeys(table["metric"]):
         own = table[table["metric"] == metric]
         seeds = next(iter(own[own["kind"] == "seeds"].to_dict("records")), None)
+        # The data set that holds the ranking together is the one without which it changes most.
         left = (
             own[own["kind"] == "data sets"]
             .dropna(subset="tau")

@@ -28,11 +28,12 @@ def _gap(board: pd.DataFrame, effects: pd.DataFrame) -> str:
     own = effects[(effects["loss"] == "dice") & effects["estimate"].notna()]
     known = set(zip(own["dataset"], own["recipe"], strict=True))
     tested = [variant in known for variant in zip(board["dataset"], board["recipe"], strict=True)]
+    # The two ends of the ladder, for in the middle little differs.
     gains = []
     for end in _ends(board[tested]):
         here = _of(own, end).set_index("metric")
         if not {HALF, TUNED} <= set(here.index):
-            return ""
+            return ""  # one threshold alone would suggest the wrong reason
         half, tuned = _points(here.loc[HALF]), _points(here.loc[TUNED])
         gains.append(f"on {_called(end)} {half} points at 0.5 and {tuned} at the validation threshold")
     return f"Dice minus cross-entropy: {'; '.join(gains)}." if gains else ""
@@ -62,6 +63,7 @@ def _best(board: pd.DataFrame) -> str:
     """Return which losses may be the best on how many data sets."""
     sets = len(board.drop_duplicates(["dataset", "recipe"]))
     times = board[board["best"]].groupby("loss_label").size().sort_values(ascending=False, kind="stable")
+    # Few seeds exclude nobody; to list all losses would read like a result.
     if len(times) == board["loss_label"].nunique() and times.min() == sets:
         return f"So far no loss is shown to be worse than another, on any of {sets} data set variants."
     first = ", ".join(f"{label} {count}" for label, count in times.head(NAMED).items())
@@ -72,6 +74,7 @@ def _best(board: pd.DataFrame) -> str:
 def _called(row: dict[str, Any]) -> str:
     """Return a data set's label, and how much foreground it holds where the label does not say so."""
     label = row["data_label"]
+    # The experiment's labels often say it already.
     if "%" in label or "foreground" in label:
         return label
     return f"{label} ({words.percent(row['foreground'], 2)} foreground)"

@@ -49,6 +49,7 @@ def unit(kind: str) -> str:
 
 def signed(value: float, digits: int) -> str:
     """Return a number with its sign, a true minus, and no sign on a zero."""
+    # A hyphen is no minus, and −0.0 is a zero.
     text = f"{abs(value):.{digits}f}"
     if float(text) == 0:
         return text
@@ -86,6 +87,7 @@ def significant(value: float, digits: int = 3) -> str:
         return "–"
     if value == 0:
         return "0"
+    # Powers of ten are hard to read beside plain numbers, but better than rows of zeros.
     if not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}".replace("-", MINUS)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
@@ -96,7 +98,7 @@ def p_value(value: float) -> str:
     """Return a p-value as it is printed: <.001, .012, 1."""
     if missing(value):
         return "–"
-    if value < 0.001:
+    if value < 0.001:  # how much smaller is a matter of the number of seeds
         return "<.001"
     return "1" if value > 0.9995 else f"{value:.3f}".lstrip("0")
 
@@ -119,4 +121,5 @@ def duration(seconds: float) -> str:
 
 def missing(value: float | None) -> bool:
     """Return whether there is no number here."""
+    # Tables from disk hold None in columns of words and nan in columns of numbers.
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -83,6 +83,9 @@ def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]
         if absent and len(frame):
             again = f"`lossbench report --results {results}` rebuilds it from the records"
             raise UserError(f"{_path(results, name)} has no column '{absent[0]}'; {again}")
+    cells = frames.get("cells")
+    if cells is not None and "loss_spellings" not in cells:  # of a version that did not know them
+        frames["cells"] = cells.assign(loss_spellings=cells["loss"])
     return frames
 
 
