@@ -114,7 +114,7 @@ def test_every_link_leads_to_something_that_is_there(facts):
 
 
 def test_following_a_loss_shows_its_cells_with_the_command_that_trains_each_again(facts, study):
-    cells = study[0]["cells"]
+    cells = study["cells"]
     for wanted, rows, caption, focused in facts[1200]["drilled"]:
         own = cells[(cells["data_label"] == wanted[0]) & (cells["loss_label"] == wanted[1])]
         assert len(own) and len(rows) == len(own) and focused
