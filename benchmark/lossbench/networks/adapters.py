@@ -75,6 +75,7 @@ def build(
         _first(CLASSES, parameters): classes,
         _first(DIMS, parameters): dims,
     }
+    # A library's own defaults would download weights.
     fixed = {**LIBRARIES[library].fixed, **dict.fromkeys(PRETRAINED), **sizes}
     fixed = {key: value for key, value in fixed.items() if key in parameters}
     if "pretrained" in fixed:
@@ -84,7 +85,7 @@ def build(
         raise UserError(f"{where} is for 2-D images, the data set is {dims}-D")
     try:
         network = constructor(**arguments, **fixed)
-    except Exception as error:
+    except Exception as error:  # a wrong value, or a package that this network alone needs
         shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise UserError(f"{where}({shown}) is refused by the library: {said}") from None
@@ -111,6 +112,7 @@ def _replace_first_convolution(network: nn.Module, in_channels: int, where: str)
     is for three.
     """
     for name, layer in network.named_modules():
+        # The first in the order of definition, which is that of the forward pass in torchvision.
         if isinstance(layer, nn.Conv2d) and layer.in_channels == 3 and layer.groups == 1:
             parent, _, child = name.rpartition(".")
             new = nn.Conv2d(

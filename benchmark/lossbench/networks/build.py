@@ -22,9 +22,14 @@ from lossbench.catalogue.registry import NetworkSpec, get_network
 from lossbench.networks.head import find_heads, set_head
 from lossbench.networks.weights import set_weights
 
-LEAST = {2: 65, 3: 33}  # sides of the smallest images that are tried: many levels need room
 TORCH = Path(torch.__file__).parent
-STEPS = {2: 7, 3: 5}  # powers of two that are tried: in 2-D up to 128, in 3-D up to 32
+
+# By the number of axes. Sides of the smallest images that are tried: instance normalisation, for one, refuses
+# a deepest level of a single pixel, and that says nothing of what divides.
+LEAST = {2: 65, 3: 33}
+
+# Powers of two that are tried: up to 128, in 3-D up to 32, beyond which an image would fill the memory.
+STEPS = {2: 7, 3: 5}
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Network:
         module = self.build(seed)
         if weights is not None:
             set_weights(module, weights, path)
+        # After the weights, since a file holds a bias of its own.
         if bias is not None:
             set_head(module, bias, heads(self))
         return {name: value.detach().clone() for name, value in module.state_dict().items()}
@@ -90,7 +96,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         # Not torch.manual_seed, which would also seed the cards that are not restored here.
         torch.default_generator.manual_seed(seed)
         for card in devices:
-            torch.cuda.default_generators[card.index or 0].manual_seed(seed)
+            index = torch.cuda.current_device() if card.index is None else card.index
+            torch.cuda.default_generators[index].manual_seed(seed)
         yield
 
 
@@ -108,6 +115,7 @@ def check_shape(network: Network, batch: int = 2) -> None:
     networks give more than logits there."""
     images = network.images(min(batch, 2))
     for training in (True, False):
+        # A new module each time: the first pass moves running means.
         said = _refusal(network.build().train(training), images, network)
         if said:
             raise UserError(_why(network, said, "training" if training else "evaluation"))
@@ -115,9 +123,10 @@ def check_shape(network: Network, batch: int = 2) -> None:
 
 def _why(network: Network, said: str, mode: str) -> str:
     sides = "x".join(map(str, network.shape))
+    # What the sides must be says more than what a layer deep within raised.
     try:
         step = divisor(network)
-    except UserError:
+    except UserError:  # it keeps no shape at all
         step = 1
     if any(side % step for side in network.shape):
         return f"images of {sides} do not fit {network}: every side must be divisible by {step}"
@@ -154,7 +163,7 @@ def _refusal(module: nn.Module, images: Tensor, network: Network) -> str:
     """Return what is wrong with a network's answer to images, or nothing."""
     wanted = (images.shape[0], network.classes, *images.shape[2:])
     try:
-        with seeded(0):
+        with seeded(0):  # for dropout
             logits = module(images)
     except Exception as error:  # whatever a network raises on images that do not fit
         return _said(error)

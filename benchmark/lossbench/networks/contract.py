@@ -21,7 +21,7 @@ from lossbench.networks.head import prior_bias
 from lossbench.networks.stack import Stack
 from lossbench.networks.weights import weights_hash
 
-BATCH = 4
+BATCH = 4  # images
 FREQUENCIES = (0.99, 0.01)  # of the classes, for the prior head
 TIMED = 7  # steps
 
@@ -60,6 +60,7 @@ def start(network: Network) -> Iterator[Row]:
 
 def training(network: Network) -> Iterator[Row]:
     """training twice gives the same bits."""
+    # Two steps, so that what the first draws or counts shows in the second.
     one, again = (_trained(network) for _ in range(2))
     same = weights_hash(one.weights(0)) == weights_hash(again.weights(0))
     drawn = "draws random numbers (dropout)" if one.draws else "draws nothing"
@@ -72,6 +73,7 @@ def evaluation(network: Network) -> Iterator[Row]:
     stack, images = _trained(network), network.images(BATCH)
     together, again = stack.infer(images), stack.infer(images)
     alone = torch.cat([stack.infer(image[None]) for image in images])
+    # Other kernels are chosen for another batch, which rounds otherwise.
     apart = float((together - alone).abs().max() / together.abs().max().clamp_min(1))
     note = "" if apart <= 1e-3 else "evaluation uses statistics of the batch: keep running ones"
     note = note if torch.equal(together, again) else "two calls in evaluation mode differ"
@@ -115,6 +117,7 @@ def head(network: Network) -> Iterator[Row]:
         except UserError as error:
             yield dataclasses.replace(found, measured="none", note=str(error))
             return
+        # In training mode, as the first step sees it: running means are far off at the start.
         logits = Stack(network, [begin])(network.images(BATCH)).detach()
         shown = logits.softmax(2).transpose(0, 2).flatten(1).mean(1)
         wanted = f"wanted is {FREQUENCIES[1]:.3f}" if kind == "prior" else ""
@@ -185,5 +188,6 @@ def _trained(network: Network) -> Stack:
     for step in range(2):
         stack.slopes.zero_()
         _differentiate(stack, seed=step)
+        # By the direction alone: a deep network without normalisation may have any length of gradient.
         stack.values -= 1e-3 * stack.slopes / stack.norms(stack.slopes).clamp_min(1e-12)
     return stack

@@ -32,10 +32,12 @@ def find_heads(module: nn.Module, images: Tensor, classes: int, name: str = "the
     A network that sums several heads has several. Raises UserError, naming what was tried, when none has."""
     training = module.training
     module.eval()
+    # Another number for each class, so that no sum or mean of them is mistaken for the shift.
     shift = torch.randn(classes, generator=torch.Generator().manual_seed(1))
     before = module(images)
     wanted = before + shift.view(1, -1, *[1] * (before.ndim - 2))
     allowed = CLOSE * max(1.0, float(wanted.abs().max()))
+    # A bias has one number a class; no weight of a convolution is a vector.
     tried = [key for key, value in module.named_parameters() if tuple(value.shape) == (classes,)]
     found = [key for key in tried if _apart(module, key, shift, images, wanted) <= allowed]
     module.train(training)
@@ -52,7 +54,7 @@ def _apart(module: nn.Module, key: str, shift: Tensor, images: Tensor, wanted: T
     """Return how far the logits are from ``wanted`` while a parameter is shifted."""
     parameter = module.get_parameter(key)
     kept = parameter.detach().clone()
-    parameter.add_(shift)
+    parameter.add_(shift)  # and taken back by copying, since subtracting would round
     apart = float((module(images) - wanted).abs().max())
     parameter.copy_(kept)
     return apart

@@ -36,13 +36,14 @@ class Stack:
         self.network, self.count = network, len(starts)
         self.device = torch.device(device)
         self.precision = torch.bfloat16 if precision == "bfloat16" else None
-        self.draws: bool | None = None  # whether training draws random numbers; known after the first step
+        # Whether training draws random numbers, as dropout does; the first step shows it.
+        self.draws: bool | None = None
         self.module = network.build(cells=self.count)
         trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         if not trained:
             raise UserError(f"{network} has no weights to train")
         lengths = [-(-value.numel() // ALIGN) * ALIGN for value in trained.values()]
-        dtype = starts[0][next(iter(trained))].dtype
+        dtype = starts[0][next(iter(trained))].dtype  # float64 in tests
         self.values = torch.zeros(sum(lengths), dtype=dtype, device=self.device)
         self.slopes = torch.zeros_like(self.values)
         self.owner = torch.zeros(len(self.values), dtype=torch.int64, device=self.device)
@@ -52,6 +53,8 @@ class Stack:
             for begin, (name, value) in zip(begins, trained.items(), strict=False)
         }
         cells = torch.arange(self.count, device=self.device)
+        # The module computes on views of the two vectors: autograd adds into ``slopes``, an update changes
+        # ``values``, and nothing is copied in between.
         placed = {}
         for name, value in trained.items():
             part = self.parts[name]
@@ -86,7 +89,7 @@ class Stack:
         return self._forward(images, training=False)
 
     def _forward(self, images: Tensor, training: bool) -> Tensor:
-        if self.module.training is not training:
+        if self.module.training is not training:  # setting it walks through all layers
             self.module.train(training)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is not None):
             logits = self.module(images)
@@ -139,6 +142,7 @@ def _place(module: nn.Module, placed: dict[nn.Parameter, nn.Parameter], device: 
     """
     for layer in module.modules():
         for name, value in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
+            # What does not ask for a gradient stays as it starts.
             kept = nn.Parameter(value.detach().to(device), requires_grad=False)
             setattr(layer, name, placed.get(value, kept))
         for name, value in list(layer.named_buffers(recurse=False, remove_duplicate=False)):

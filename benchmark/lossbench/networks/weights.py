@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def set_weights(module: nn.Module, weights: dict[str, Tensor], path: str) -> Non
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UserError(f"{path}: holds '{unknown[0]}'{more}, which the network does not have")
+    # Names first: a shape is only worth a sentence where all of them are there.
     for name, value in own.items():
         if weights[name].shape != value.shape:
             raise UserError(
@@ -60,7 +62,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     that cannot be read so.
     """
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of torch, about files that it refuses anyway
+            warnings.simplefilter("ignore")
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except pickle.UnpicklingError:
@@ -72,6 +76,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: is no file of weights that torch.save wrote ({type(error).__name__})"
         ) from None
+    # Some scripts wrap twice.
     for key in WRAPPERS:
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]
