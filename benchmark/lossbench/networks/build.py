@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,13 @@ class Network:
         return f"{len(self.shape)}-D images with {channels} and {self.classes} classes"
 
 
+class Refusal(NamedTuple):
+    """What is wrong with a network's answer, and whether images of other sides may do."""
+
+    said: str
+    may_be_sides: bool
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Draw from ``seed`` within, and leave PyTorch's global generators as they were."""
@@ -116,21 +124,20 @@ def check_shape(network: Network, batch: int = 2) -> None:
     images = network.images(min(batch, 2))
     for training in (True, False):
         # A new module each time: the first pass moves running means.
-        said = _refusal(network.build().train(training), images, network)
-        if said:
-            raise UserError(_why(network, said, "training" if training else "evaluation"))
+        refusal = _refusal(network.build().train(training), images, network)
+        if refusal:
+            raise UserError(_why(network, refusal, "training" if training else "evaluation"))
 
 
-def _why(network: Network, said: str, mode: str) -> str:
-    sides = "x".join(map(str, network.shape))
-    # What the sides must be says more than what a layer deep within raised.
-    try:
-        step = divisor(network)
-    except UserError:  # it keeps no shape at all
-        step = 1
+def _why(network: Network, refusal: Refusal, mode: str) -> str:
+    sides, step = "x".join(map(str, network.shape)), 1
+    if refusal.may_be_sides:
+        # What the sides must be says more than what a layer deep within raised.
+        with suppress(UserError):
+            step = divisor(network)
     if any(side % step for side in network.shape):
         return f"images of {sides} do not fit {network}: every side must be divisible by {step}"
-    return f"images of {sides} do not fit {network} in {mode}: {said}"
+    return f"images of {sides} do not fit {network} in {mode}: {refusal.said}"
 
 
 @lru_cache(maxsize=64)
@@ -139,15 +146,14 @@ def divisor(network: Network) -> int:
 
     Found by trying: each power on an image whose sides are odd multiples of it, so that no larger power
     divides them. UserError when no image keeps its shape."""
-    module, dims, said = network.build().eval(), len(network.shape), ""
+    module, dims = network.build().eval(), len(network.shape)
     for step in (2**power for power in range(STEPS[dims] + 1)):
         sides = _sides(step, dims)
-        said = _refusal(module, network.images(1, sides), network)
-        if not said:
+        refusal = _refusal(module, network.images(1, sides), network)
+        if refusal is None:
             return step
-    raise UserError(
-        f"{network} keeps the shape of no image that was tried; {'x'.join(map(str, sides))}: {said}"
-    )
+    shown = "x".join(map(str, sides))
+    raise UserError(f"{network} keeps the shape of no image that was tried; {shown}: {refusal.said}")
 
 
 def _sides(step: int, dims: int) -> tuple[int, ...]:
@@ -159,19 +165,20 @@ def _sides(step: int, dims: int) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _refusal(module: nn.Module, images: Tensor, network: Network) -> str:
-    """Return what is wrong with a network's answer to images, or nothing."""
+def _refusal(module: nn.Module, images: Tensor, network: Network) -> Refusal | None:
+    """Return what is wrong with a network's answer to images, None where nothing is."""
     wanted = (images.shape[0], network.classes, *images.shape[2:])
     try:
         with seeded(0):  # for dropout
             logits = module(images)
     except Exception as error:  # whatever a network raises on images that do not fit
-        return _said(error)
+        return Refusal(_said(error), True)
     if not isinstance(logits, Tensor):
-        return f"it returns a {type(logits).__name__} instead of logits {wanted}"
+        return Refusal(f"it returns a {type(logits).__name__} instead of logits {wanted}", False)
     if tuple(logits.shape) != wanted:
-        return f"it returns {tuple(logits.shape)} instead of logits {wanted}"
-    return ""
+        said = f"it returns {tuple(logits.shape)} instead of logits {wanted}"
+        return Refusal(said, logits.ndim == images.ndim)
+    return None
 
 
 def _said(error: Exception) -> str:
