@@ -38,7 +38,7 @@ MOST_LABELS = 256  # that `evaluate` takes for classes without being told so
 
 
 class Scores(NamedTuple):
-    """What `score_images` found."""
+    """What `score_images` returns."""
 
     images: list[dict]
     """one row an image and foreground class"""
@@ -69,29 +69,59 @@ def score_images(
     over the foreground classes that any image holds; NaN with n = 0 where none does. Raises ValueError for
     probabilities that are none, and for shapes, labels or thresholds that do not fit.
     """
-    arms = {"0.5": None} if thresholds is None else dict(thresholds)
-    # Before anything is computed.
-    for tau in arms.values():
-        check_tau(tau)
-    tallies, parts, names = [], [], ()
+    scoring = Scoring(spacing=spacing, classes=classes, ignore_index=ignore_index, thresholds=thresholds)
     # One stack after the other; what is kept of each are counts, not pixels.
     for p, m in stacks(prob, masks):
-        check_prob(p, m, ignore_index)
-        names = class_names(classes, p.shape[1])
-        labels = {arm: labels_at(p, tau) for arm, tau in arms.items()}
-        valid = valid_pixels(m, ignore_index)
-        columns = _score_stack(labels, m, valid, check_spacing(spacing, m.ndim - 1), range(1, len(names)))
+        scoring.add(p, m)
+    return scoring.result()
+
+
+class Scoring:
+    """Scores of images that come a few at a time, as `score_images` gives them; options as there."""
+
+    def __init__(
+        self,
+        *,
+        spacing: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+        ignore_index: int | None = None,
+        thresholds: Mapping[str, float | None] | None = None,
+    ):
+        self.arms = {"0.5": None} if thresholds is None else dict(thresholds)
+        # Before anything is computed.
+        for tau in self.arms.values():
+            check_tau(tau)
+        self.spacing, self.classes, self.ignore_index = spacing, classes, ignore_index
+        self.parts: list[dict[int, dict]] = []
+        self.names: Sequence[str] = ()
+        self.tally: cal.Tally | None = None
+
+    def add(self, prob: np.ndarray, masks: np.ndarray) -> None:
+        """Score some images of one size: `prob` (n, K, *S), `masks` (n, *S)."""
+        check_prob(prob, masks, self.ignore_index)
+        self.names = class_names(self.classes, prob.shape[1])
+        labels = {arm: labels_at(prob, tau) for arm, tau in self.arms.items()}
+        valid = valid_pixels(masks, self.ignore_index)
+        spacing, kinds = check_spacing(self.spacing, masks.ndim - 1), range(1, len(self.names))
+        columns = _score_stack(labels, masks, valid, spacing, kinds)
         for c, column in columns.items():
-            column["soft_size"] = _summed(p[:, c], valid)
-        parts.append(columns)
-        tallies.append(cal.tally(p, m, ignore_index))
-    if not parts:
-        raise ValueError("there is no image to score")
-    # Scores of images simply stand one after the other, whatever their stack.
-    columns = {c: _joined([part[c] for part in parts]) for c in range(1, len(names))}
-    n_test = len(columns[1]["size"])
-    summary = {"n_test": n_test, **_summary(columns, arms, names), **cal.scores(tallies, names)}
-    return Scores(_rows(columns, names, arms), summary, cal.reliability_rows(tallies, names))
+            column["soft_size"] = _summed(prob[:, c], valid)
+        self.parts.append(columns)
+        # Summed at once: a tally takes megabytes, and there may be thousands of images.
+        tally = cal.tally(prob, masks, self.ignore_index)
+        self.tally = tally if self.tally is None else self.tally + tally
+
+    def result(self) -> Scores:
+        """Return the scores of all images that were added, in their order."""
+        if self.tally is None:
+            raise ValueError("there is no image to score")
+        # Scores of images simply stand one after the other, whatever their stack.
+        columns = {c: _joined([part[c] for part in self.parts]) for c in range(1, len(self.names))}
+        n_test = len(columns[1]["size"])
+        means = _summary(columns, self.arms, self.names)
+        summary = {"n_test": n_test, **means, **cal.scores([self.tally], self.names)}
+        rows = _rows(columns, self.names, self.arms)
+        return Scores(rows, summary, cal.reliability_rows([self.tally], self.names))
 
 
 def evaluate(

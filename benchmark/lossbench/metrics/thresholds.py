@@ -49,21 +49,37 @@ def choose_threshold(
 
     Cost: one histogram over (image, class, threshold) instead of 99 thresholded copies.
     """
-    if by not in ("dice", "dice_all"):
-        raise ValueError(f"by must be 'dice' or 'dice_all', got {by!r}")
-    # Sums, so that images can come one by one.
-    total, pairs = np.zeros(len(GRID)), 0
+    search = ThresholdSearch(by=by, ignore_index=ignore_index)
     for p, m in stacks(prob, masks):
-        check_prob(p, m, ignore_index)
-        dice, counted = _dice_at(p, m, ignore_index, by == "dice_all")
-        total += dice[counted].sum(axis=0)
-        pairs += int(counted.sum())
-    if not pairs:
-        return 0.5, np.full(len(GRID), np.nan)
-    # Equal up to rounding counts as equal: the order of the images must not choose.
-    curve = total / pairs
-    best = np.flatnonzero(curve >= curve.max() - 1e-12)
-    return round(float(GRID[best[np.abs(GRID[best] - 0.5).argmin()]]), 2), curve
+        search.add(p, m)
+    return search.best()
+
+
+class ThresholdSearch:
+    """`choose_threshold` for images that come a few at a time; options as there."""
+
+    def __init__(self, *, by: str = "dice", ignore_index: int | None = None):
+        if by not in ("dice", "dice_all"):
+            raise ValueError(f"by must be 'dice' or 'dice_all', got {by!r}")
+        self.by, self.ignore_index = by, ignore_index
+        self.total, self.pairs = np.zeros(len(GRID)), 0
+
+    def add(self, prob: np.ndarray, masks: np.ndarray) -> None:
+        """Take some images of one size: `prob` (n, K, *S), `masks` (n, *S)."""
+        check_prob(prob, masks, self.ignore_index)
+        dice, counted = _dice_at(prob, masks, self.ignore_index, self.by == "dice_all")
+        # Sums, so that no image need be kept.
+        self.total += dice[counted].sum(axis=0)
+        self.pairs += int(counted.sum())
+
+    def best(self) -> tuple[float, np.ndarray]:
+        """Return (tau, curve) over all images that were added."""
+        if not self.pairs:
+            return 0.5, np.full(len(GRID), np.nan)
+        # Equal up to rounding counts as equal: the order of the images must not choose.
+        curve = self.total / self.pairs
+        best = np.flatnonzero(curve >= curve.max() - 1e-12)
+        return round(float(GRID[best[np.abs(GRID[best] - 0.5).argmin()]]), 2), curve
 
 
 def _dice_at(
