@@ -71,3 +71,13 @@ def mini_tables(mini_records):
 @pytest.fixture
 def cells(mini_tables):
     return mini_tables["cells"].copy()
+
+
+@pytest.fixture(scope="session")
+def ten_seeds():
+    """Return the cells of the mini study's ladder with as many seeds as a primary test needs."""
+    import mini_study
+
+    from lossbench.tables.compact import compact
+
+    return compact(mini_study.records(seeds=10))["cells"]

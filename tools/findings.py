@@ -4,18 +4,19 @@ here, never by hand.
 A marker is a comment that names what it shows, ``<!-- effect C9.1 -->``; what it shows ends at ``<!-- /
 -->``. There are
 
-study                        cells, blocks, collapses, losses, seeds, core-hours, commit
-hours                        core-hours alone, and the processor
-verdicts                     one row a claim: its verdict and the test that decided
-tally                        how many claims got which verdict
-power                        how many primary tests could detect the smallest effect of interest
-verdict CLAIM                the verdict in one word
-tests CLAIM                  one row a test of the claim: verdict, effect, interval, adjusted p, blocks,
-minimum detectable effect effect TEST                  effect and interval
-sure TEST                    adjusted p, blocks, minimum detectable effect and smallest effect of interest
-mean COLUMN | LOSS | DATA    mean of a column of `cells` over the seeds of one loss on one data set, both by
-their labels published                    the values of ``experiments/published.csv`` beside ours
-figure NAME, caption NAME    a figure of the results folder, and its caption
+- study: cells, blocks, collapses, losses, seeds, core-hours, commit
+- hours: core-hours alone, and the processor
+- verdicts: one row a claim: its verdict and the test that decided
+- tally: how many claims got which verdict
+- power: how many primary tests could detect the smallest effect of interest
+- verdict CLAIM: the verdict in one word
+- tests CLAIM: one row a test of the claim: verdict, effect, interval, adjusted p, seeds, minimum detectable
+  effect; below it why each primary test was decided so, and the effect of each level
+- effect TEST: effect and interval
+- sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
+- mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
+- published: the values of ``experiments/published.csv`` beside ours
+- figure NAME, caption NAME: a figure of the results folder, and its caption
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class Results:
     @cached_property
     def verdicts(self) -> pd.DataFrame:
         return self._csv("verdicts")
+
+    @cached_property
+    def levels(self) -> pd.DataFrame:
+        return self._csv("levels")
 
     @cached_property
     def board(self) -> pd.DataFrame:
@@ -197,7 +202,7 @@ def _power(results: Results, _: str) -> str:
     decided = int(primary["verdict"].isin(["supported", "contradicted", "equivalent"]).sum())
     more = (
         known["mde"] / known["margin"]
-    ).median() ** 2  # the detectable effect falls with the root of the number of blocks
+    ).median() ** 2  # the detectable effect falls with the root of the number of seeds
     return (
         (
             f"{enough} of {len(primary)} primary tests have a minimum detectable effect (80 % power) no "
@@ -205,7 +210,7 @@ def _power(results: Results, _: str) -> str:
         )
         + (f"; {len(primary) - len(known)} have none" if len(known) < len(primary) else "")
         + (
-            f"; the median test would need {words.significant(more, 2)} times as many blocks"
+            f"; the median test would need {words.significant(more, 2)} times as many seeds"
             if more > 1
             else ""
         )
@@ -219,18 +224,36 @@ def _verdict(results: Results, claim: str) -> str:
 
 def _tests(results: Results, claim: str) -> str:
     lines = [
-        "| test | says | verdict | effect [95 % interval] | p | blocks | detectable | of interest |",
+        "| test | says | verdict | effect [95 % interval] | adjusted p | seeds | detectable | of interest |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in _of(results, "claim", claim).to_dict("records"):
         name = f"**{row['test']}**" if row["role"] == "primary" else row["test"]
         kind = columns.form(row["estimand"])
         lines.append(
-            f"| {name} | {row['says']} | {SIGNS[row['verdict']]} {row['verdict']} | {_measured(row)} "
+            f"| {name} | {row['says']} | {_marked(row['verdict'])} | {_measured(row)} "
             f"| {words.p_value(row['p_adjusted'])} "
-            f"| {_count(row['n_blocks'])} | {_size(row['mde'], kind)} | {_size(row['margin'], kind)} |"
+            f"| {_count(row['n_seeds'])} | {_size(row['mde'], kind)} | {_size(row['margin'], kind)} |"
         )
+    lines.append("")
+    for row in _of(results, "claim", claim).to_dict("records"):
+        if row["role"] == "primary":
+            lines.append(f"- **{row['test']}**: {row['why']}.{_levels(results, row)}")
     return _block(lines)
+
+
+def _levels(results: Results, row: dict[str, Any]) -> str:
+    """Return the effect of each level that a mean or slope is made of, in one sentence."""
+    own = results.levels[results.levels["test"] == row["test"]]
+    if len(own) < 2:
+        return ""
+    kind = columns.form(row["estimand"])
+    told = [f"{level['level']} {words.effect(level['estimate'], kind)}" for level in own.to_dict("records")]
+    return f" Level by level: {'; '.join(told)}."
+
+
+def _marked(verdict: str) -> str:
+    return f"{SIGNS[verdict]} {verdict}" if verdict in SIGNS else verdict
 
 
 def _effect(results: Results, test: str) -> str:
@@ -243,8 +266,8 @@ def _sure(results: Results, test: str) -> str:
     adjusted = "adjusted p" if row["role"] == "primary" else "p"
     p = words.p_value(row["p_adjusted"])
     return (
-        f"{adjusted} {p if p.startswith('<') else '= ' + p}, {_count(row['n_blocks'])} blocks on "
-        f"{_count(row['n_datasets'])} data set variants, "
+        f"{adjusted} {p if p.startswith('<') else '= ' + p}, {_count(row['n_seeds'])} seeds on "
+        f"{_count(row['n_variants'])} data set variants, "
         f"minimum detectable effect {_size(row['mde'], kind)}, smallest of interest "
         f"{_size(row['margin'], kind)}"
     )
@@ -357,6 +380,8 @@ def _measured(row: dict[str, Any]) -> str:
         else ""
     )
     where = f" ({row['where']})" if isinstance(row.get("where"), str) else ""
+    if not words.missing(row.get("agreement", float("nan"))):
+        where = f" (tau {words.number(row['agreement'], 2)}, noise allows {words.number(row['ceiling'], 2)})"
     parts = [
         words.effect(row["estimate"], kind),
         words.unit(kind),

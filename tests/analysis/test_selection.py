@@ -4,11 +4,11 @@ images only.
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from lossbench.analysis import pairs as effects
-from lossbench.analysis import selection
+from lossbench.analysis import pairs, selection
 from lossbench.analysis.claims import Test
 from lossbench.base.errors import UserError
 
@@ -132,9 +132,7 @@ def test_each_loss_is_taken_at_the_rate_that_its_validation_score_prefers_and_pa
         "wce": 0.001,
         "dice": 0.01,
     }
-    pairs, lost = effects.differences(chosen, "dice", "ce", "dice@0.5")
-    assert (len(pairs), lost) == (6, 0)
-    assert pairs["difference"].to_numpy() == pytest.approx(0.2)
+    assert pairs.losses(chosen, ["dice@0.5"]).difference("dice", "ce") == pytest.approx(np.full((2, 3), 0.2))
 
 
 def test_a_rate_is_chosen_on_the_seeds_at_which_all_rates_are_trained(study):
@@ -147,24 +145,8 @@ def test_a_rate_is_chosen_on_the_seeds_at_which_all_rates_are_trained(study):
 
 def test_tuned_cells_that_did_not_start_alike_are_not_paired(study):
     study.loc[study["recipe"] == "recipe-high", "init_hash"] = "other"
-    with pytest.raises(effects.NotPaired):
-        effects.differences(selection.tuned(study, "dice@0.5"), "dice", "ce", "dice@0.5")
-
-
-def test_a_slope_on_a_dose_is_per_unit_of_it_with_everything_else_equal(study):
-    pairs, _ = effects.differences(study, "dice", None, "dice@0.5", dose="data.boundary_shift")
-    assert effects.effect(pairs, "slope").estimate == pytest.approx(1.0)
-    assert pairs["ladder"].nunique() == 2  # one a recipe
-    apart = study.assign(**{"data.foreground": study["data.boundary_shift"] + 0.01})
-    with pytest.raises(UserError, match="two or more"):
-        effects.effect(
-            effects.differences(apart, "dice", None, "dice@0.5", dose="data.boundary_shift")[0], "slope"
-        )
-
-
-def test_a_slope_on_the_recipe_joins_recipes_that_differ_in_nothing_else(study):
-    pairs, _ = effects.differences(study, "ce", None, "dice@0.5", dose="recipe.learning_rate")
-    assert effects.effect(pairs, "slope").estimate == pytest.approx(0.4 / 0.009)
+    with pytest.raises(pairs.NotPaired):
+        pairs.losses(selection.tuned(study, "dice@0.5"), ["dice@0.5"]).difference("dice", "ce")
 
 
 def test_without_a_validation_score_nothing_can_be_chosen_and_the_message_says_so(study):

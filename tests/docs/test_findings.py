@@ -16,8 +16,9 @@ ROW = {
     "title": "A beats B",
     "says": "A scores higher.",
     "estimand": "dice@0.5 of a minus b; mean; all data sets",
-    "n_blocks": 40,
-    "n_datasets": 4,
+    "n_seeds": 10,
+    "n_variants": 4,
+    "why": "It is so",
     "mde": 0.004,
     "margin": 0.005,
 }
@@ -41,8 +42,8 @@ VERDICTS = [
         "C1",
         "supported",
         "C1.3",
-        "beside",
-        "inconclusive",
+        "exploratory",
+        "exploratory",
         0.002,
         -0.001,
         0.005,
@@ -74,6 +75,10 @@ def study(tmp_path):
     names = ["claim", "claim_verdict", "test", "role", "verdict", "estimate", "low", "high", "p_adjusted"]
     rows = [{**ROW, **dict(zip(names, row, strict=False)), **row[-1]} for row in VERDICTS]
     pd.DataFrame(rows).to_csv(tables / "verdicts.csv", index=False)
+    levels = [
+        {"test": "C1.1", "level": name, "estimate": x} for name, x in (("rare", 0.16), ("common", 0.01))
+    ]
+    pd.DataFrame(levels).to_csv(tables / "levels.csv", index=False)
     shared = {
         "dataset": "scenes()",
         "data_label": "scenes",
@@ -131,12 +136,12 @@ def test_only_what_stands_between_markers_is_written(study):
         ("effect C2.2", "×0.607 [0.549, 0.670]"),
         (
             "sure C1.2",
-            "adjusted p = .002, 40 blocks on 4 data set variants, minimum detectable effect 0.40, "
+            "adjusted p = .002, 10 seeds on 4 data set variants, minimum detectable effect 0.40, "
             "smallest of interest 0.50",
         ),
         (
             "sure C1.3",
-            "p = .400, 40 blocks on 4 data set variants, minimum detectable effect –, smallest of "
+            "p = .400, 10 seeds on 4 data set variants, minimum detectable effect –, smallest of "
             "interest 0.50",
         ),
         ("tally", "1 supported · 1 contradicted"),
@@ -173,8 +178,11 @@ def test_the_table_of_verdicts_shows_the_test_that_decided(study):
 
 def test_the_tests_of_a_claim_mark_the_primary_ones(study):
     lines = findings.show("tests C1", study).strip().splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| **C1.1**", "| **C1.2**", "| C1.3"]
-    assert lines[2].endswith("| ✓ supported | +8.5 points [+7.1, +9.9] | .030 | 40 | 0.40 | 0.50 |")
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| **C1.1**", "| **C1.2**", "| C1.3"]
+    assert lines[2].endswith("| ✓ supported | +8.5 points [+7.1, +9.9] | .030 | 10 | 0.40 | 0.50 |")
+    assert "| exploratory |" in lines[4]
+    assert lines[6] == "- **C1.1**: It is so. Level by level: rare +16.0; common +1.0."
+    assert lines[7:] == ["- **C1.2**: It is so."]
 
 
 def test_published_values_stand_beside_those_of_real_images(study):
@@ -221,7 +229,7 @@ def test_the_command_writes_the_pages_and_says_which(study, monkeypatch, capsys)
 
 @pytest.mark.parametrize("name", findings.FILES)
 def test_every_marker_of_the_repository_is_known_and_names_a_claim_or_test_that_exists(name):
-    claims = read_claims().claims
+    claims = read_claims(STUDY / "claims.toml").claims
     known = {claim.id for claim in claims} | {test.id for claim in claims for test in claim.tests}
     asked = findings.calls((ROOT / name).read_text(encoding="utf-8"))
     assert asked
@@ -234,7 +242,7 @@ def test_every_marker_of_the_repository_is_known_and_names_a_claim_or_test_that_
 
 def test_every_claim_has_its_chapter_with_all_of_its_tests():
     text = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
-    for claim in read_claims().claims:
+    for claim in read_claims(STUDY / "claims.toml").claims:
         assert f'<a id="{claim.id.lower()}"></a>\n\n## {claim.id}. {claim.title}\n' in text, claim.id
         assert f"<!-- tests {claim.id} -->" in text, claim.id
 

@@ -48,13 +48,15 @@ def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
 
 def test_the_tables_give_the_verdicts_byte_for_byte(frames, tmp_path):
     from lossbench.analysis.claims import read_claims
-    from lossbench.analysis.verdicts import evaluate, verdict_table
+    from lossbench.analysis.groups import ByGroup
+    from lossbench.analysis.verdicts import evaluate, level_table, verdict_table
     from lossbench.tables.files import write_csv
 
-    fresh = write_csv(
-        verdict_table(evaluate(read_claims().claims, frames["cells"])), tmp_path / "verdicts.csv"
-    )
-    assert fresh.read_bytes() == (STUDY / "tables" / "verdicts.csv").read_bytes()
+    claims = read_claims(STUDY / "claims.toml").claims
+    verdicts = evaluate(claims, frames["cells"], frames["parts"], ByGroup(frames["groups"]))
+    for name, table in (("verdicts", verdict_table(verdicts)), ("levels", level_table(verdicts))):
+        fresh = write_csv(table, tmp_path / f"{name}.csv")
+        assert fresh.read_bytes() == (STUDY / "tables" / fresh.name).read_bytes(), name
 
 
 def test_nothing_of_the_machine_that_trained_it_is_told(frames):

@@ -32,7 +32,7 @@ def study():
     from lossbench.store.note import Loss, Note, Part, Term
     from lossbench.tables.compact import compact
 
-    records = [{**r, "parts": "ladder"} for r in mini_study.records(real=True)]
+    records = [{**r, "parts": "ladder"} for r in mini_study.records(real=True, seeds=8)]
     for record in list(records):
         if record["cell"]["dataset"] == "scenes(foreground=0.01)" and record["cell"]["loss"] in (
             "ce",
@@ -41,9 +41,9 @@ def study():
             record["parts"] = "ladder,rates"
             for factor, gain in ((0.3, -0.05), (3.0, 0.02)):
                 records.append(_changed(record, factor, gain))
-    shifted = mini_study.records(foreground=(0.05,), losses=("ce", "dice", "focal"))
+    shifted = mini_study.records(8, foreground=(0.05,), losses=("ce", "dice", "focal"))
     records += [_renamed(r, "scenes(foreground=0.05, boundary_shift=0.2)", "uncertain") for r in shifted]
-    forms = mini_study.records(foreground=(0.01,), losses=("dice", "0.5*ce + 0.5*dice"))
+    forms = mini_study.records(8, foreground=(0.01,), losses=("dice", "0.5*ce + 0.5*dice"))
     records += [_renamed(r, "scenes(foreground=0.01, noise=2.0)", "variants") for r in forms]
     for record in records:
         record["loss_label"] += EVIL if record["cell"]["loss"] == "focal" else ""

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lossbench.analysis import advice, rankings
+from lossbench.analysis import advice, boards, rankings, sensitivity
 from lossbench.analysis.claims import ClaimSet
-from lossbench.analysis.pairs import effects_table, pooled_effects
-from lossbench.analysis.selection import numbers
-from lossbench.analysis.verdicts import NO_PARTS, Verdict, evaluate, verdict_table
+from lossbench.analysis.effects import effects_table, pooled_effects
+from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.seeds import numbers
+from lossbench.analysis.selection import in_parts
+from lossbench.analysis.verdicts import NO_PARTS, Verdict, evaluate, level_table, verdict_table
 
 METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
 
@@ -47,7 +49,7 @@ class Answers:
 
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
-    # verdicts, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity, advice,
+    # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity, advice,
     # advice_groups, advice_data, collapses, missing, cost
     tables: dict[str, pd.DataFrame]
 
@@ -58,21 +60,22 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     Parts that are ``fixed`` answer a question of their own: their cells stay out of leaderboards and effects,
     and are compared within the part.
     """
-    cells, recipes = tables["cells"], tables.get("recipes")
+    cells, recipes, by_group = tables["cells"], tables.get("recipes"), tables.get("groups")
+    by_group = ByGroup(by_group) if by_group is not None and len(by_group) else None
     parts = tables.get("parts", NO_PARTS)
     fixed = tuple(parts.loc[parts["fixed"].astype(bool), "part"]) if len(parts) else ()
-    verdicts = evaluate(claims.claims, cells, parts)
+    verdicts = evaluate(claims.claims, cells, parts, by_group)
     common = compared(cells, fixed)
     ranked = without(common, fixed)
     within = part_effects(cells, fixed)
-    labels = cells.drop_duplicates(["dataset", "recipe"])
-    labels = dict(
-        zip(zip(labels["dataset"], labels["recipe"], strict=True), labels["data_label"], strict=True)
+    labels = (
+        cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"].to_dict()
     )
-    changes = [advice.sensitivity(cells, recipes, REFERENCE), advice.variants(within, labels)]
+    changes = [sensitivity.sensitivity(cells, recipes, REFERENCE), sensitivity.variants(within, labels)]
     derived = {
         "verdicts": verdict_table(verdicts),
-        "effects": effects_table(common, REFERENCE, METRICS),
+        "levels": level_table(verdicts),
+        "effects": effects_table(common, REFERENCE, METRICS, by_group),
         "pooled": pooled_effects(common, REFERENCE, METRICS[:2]),
         "leaderboard": board(common),
         "profiles": rankings.profiles(ranked),
@@ -85,11 +88,6 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "cost": cost(cells),
     }
     return Answers(claims, verdicts, derived)
-
-
-def in_part(cells: pd.DataFrame, part: str) -> pd.Series:
-    """Return which cells belong to a part of the experiment."""
-    return ("," + cells["parts"].fillna("").astype(str) + ",").str.contains(f",{part},", regex=False)
 
 
 def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
@@ -118,7 +116,7 @@ def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
     """
     found = []
     for part in fixed:
-        own = cells[in_part(cells, part)]
+        own = cells[in_parts(cells, (part,))]
         reference = next((name for name in (REFERENCE, "dice") if (own["loss"] == name).any()), None)
         if reference:
             found.append(effects_table(own, reference, PART_METRICS).assign(part=part))
@@ -135,10 +133,10 @@ def collapses_by_part(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame
     that were not yet counted.
     """
     own = compared(cells, fixed)
-    found, seen = [rankings.collapses(own).assign(part="")], set(own["key"])
+    found, seen = [boards.collapses(own).assign(part="")], set(own["key"])
     for part in fixed:
-        own = cells[in_part(cells, part) & ~cells["key"].isin(seen)]
-        found.append(rankings.collapses(own).assign(part=part))
+        own = cells[in_parts(cells, (part,)) & ~cells["key"].isin(seen)]
+        found.append(boards.collapses(own).assign(part=part))
         seen |= set(own["key"])
     return _joined(found)
 
@@ -150,8 +148,8 @@ def missing_by_part(cells: pd.DataFrame) -> pd.DataFrame:
     names = list(
         dict.fromkeys(name for text in cells["parts"].fillna("").unique() for name in str(text).split(","))
     )
-    found = [rankings.missing_blocks(cells[in_part(cells, name)]).assign(part=name) for name in names] or [
-        rankings.missing_blocks(cells).assign(part="")
+    found = [boards.missing_blocks(cells[in_parts(cells, (name,))]).assign(part=name) for name in names] or [
+        boards.missing_blocks(cells).assign(part="")
     ]
     return _joined(found).drop_duplicates(["dataset", "recipe", "loss", "seeds"], ignore_index=True)
 
@@ -166,11 +164,11 @@ def board(cells: pd.DataFrame) -> pd.DataFrame:
     beside it.
     """
     if "dice@0.5" not in cells or not len(cells):
-        return rankings.leaderboard(cells.iloc[:0])
-    table = rankings.leaderboard(cells, "dice@0.5").drop(columns="metric")
+        return boards.leaderboard(cells.iloc[:0])
+    table = boards.leaderboard(cells, "dice@0.5").drop(columns="metric")
     keys = ["dataset", "recipe", "loss"]
     if "dice@val" in cells:
-        tuned = rankings.leaderboard(cells, "dice@val")[[*keys, "best"]].rename(columns={"best": "best_val"})
+        tuned = boards.leaderboard(cells, "dice@val")[[*keys, "best"]].rename(columns={"best": "best_val"})
         table = table.merge(tuned, on=keys, how="left")
     present = [column for column in BOARD if column in cells]
     means = cells.groupby(keys, observed=True)[present].mean().reset_index()

@@ -1,49 +1,120 @@
-"""The claims as data: read strictly from `experiments/claims.toml`, with the hash that shows whether a
-criterion was moved.
+"""The claims as data: read strictly from a claims file, with the hash that shows whether a criterion moved.
+
+What the keys mean stands at the top of ``experiments/claims.toml``; what they may hold, here, as types.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+)
+from pydantic import model_validator as validated
 
 from lossbench.base.errors import UserError, nearest
 
 
-@dataclass(frozen=True)
-class Test:
-    """One contrast with its criterion; what the keys mean stands at the top of claims.toml."""
+class Shape(NamedTuple):
+    """What a shape of test is called in an estimand, what it may expect, and the keys that only it knows."""
 
-    __test__ = False  # not a test of pytest's
+    how: str
+    expects: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+SHAPES = {
+    "mean": Shape("mean", ("greater", "less", "equal"), ("minus",)),
+    "slope": Shape("change per tenfold foreground", ("greater", "less"), ("dose",)),
+    "each": Shape("in every data set", ("equal",)),
+    "agreement": Shape("mean over data sets", ("greater", "less"), ("with",), ("with",)),
+    "regret": Shape("worst data set", ("greater", "less"), ("among",), ("among",)),
+}
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError(f"must be [smallest, largest], not {list(ends)}")
+    return ends
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Range = Annotated[tuple[Number, Number], Field(strict=False), AfterValidator(_ordered)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Losses = str | Annotated[Names, Field(min_length=2)]  # a list: the one that scores best on validation
+Value = str | Annotated[dict[str, Number], Field(min_length=1)]
+Condition = StrictBool | Number | str | Range
+Length = Literal["longest", "shortest"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Minus(_Strict):
+    """A second difference that is taken off the first within each seed; what it does not name is the same."""
+
+    times: Number = 1.0
+    of: Losses | None = None
+    against: Losses | None = None
+    where: dict[str, Condition] = {}
+    length: Length | None = None
+
+
+class Test(_Strict):
+    """One contrast with its criterion."""
+
+    __test__: ClassVar[bool] = False  # not a test of pytest's
 
     id: str
     says: str
-    value: str | Mapping[str, float]
-    of: str | tuple[str, ...]
-    expect: str
-    margin: float
-    against: str | tuple[str, ...] | None = None
-    shape: str = "mean"
-    part: tuple[str, ...] = ()
-    where: Mapping[str, Any] = field(default_factory=dict)
-    data: tuple[str, ...] = ()
-    foreground: tuple[float, float] | None = None
-    absolute: bool = False
-    tuned: bool = False
-    with_: str | None = None
-    among: tuple[str, ...] = ()
+    value: Value
+    of: Losses
+    expect: Literal["greater", "less", "equal"]
+    margin: Annotated[Number, Field(gt=0)]
+    against: Losses | None = None
+    shape: Literal["mean", "slope", "each", "agreement", "regret"] = "mean"
+    part: Annotated[Names, BeforeValidator(lambda given: [given] if isinstance(given, str) else given)] = ()
+    where: dict[str, Condition] = {}
+    data: Names = ()
+    foreground: Range | None = None
+    length: Length | None = None
+    absolute: StrictBool = False
+    tuned: StrictBool = False
+    with_: Annotated[str | None, Field(alias="with")] = None
+    among: Names = ()
     dose: str | None = None
-    null: float = 0.0
-    role: str = "primary"
+    minus: Minus | None = None
+    null: Number = 0.0
+    # Files of protocol 1 call what is exploratory "beside".
+    role: Annotated[
+        Literal["primary", "exploratory"],
+        BeforeValidator(lambda given: "exploratory" if given == "beside" else given),
+    ] = "primary"
+
+    @validated(mode="after")
+    def _makes_sense(self) -> Test:
+        for problem in (*_of_shape(self), *_of_null(self)):
+            raise ValueError(problem)
+        return self
 
     @property
     def losses(self) -> tuple[str, ...]:
         """All losses that the test names, each once."""
         named = [self.of, self.against, self.among]
+        if self.minus:
+            named += [self.minus.of, self.minus.against]
         flat = [name for item in named if item for name in ((item,) if isinstance(item, str) else item)]
         return tuple(dict.fromkeys(name for name in flat if name != "any"))
 
@@ -53,8 +124,15 @@ class Test:
         return sentence(self)
 
 
-@dataclass(frozen=True)
-class Claim:
+class Paper(_Strict):
+    """Where a claim comes from: a title, its year, and a link to a DOI or to arXiv."""
+
+    title: str
+    year: int
+    link: str
+
+
+class Claim(_Strict):
     """A published statement with the tests that decide about it."""
 
     id: str
@@ -63,8 +141,17 @@ class Claim:
     source: str
     family: str
     experiment: str
-    tests: tuple[Test, ...]
+    tests: Annotated[tuple[Test, ...], Field(alias="test", strict=False)] = ()
     note: str = ""
+    prediction: str = ""
+    papers: Annotated[tuple[Paper, ...], Field(strict=False)] = ()
+    seen: Literal["trial"] | None = None  # the claim was suggested by trainings, not by theory
+
+    @validated(mode="after")
+    def _can_be_decided(self) -> Claim:
+        if not any(test.role == "primary" for test in self.tests):
+            raise ValueError("there is no primary test, so nothing could decide about it")
+        return self
 
 
 @dataclass(frozen=True)
@@ -73,13 +160,11 @@ class ClaimSet:
 
     claims: tuple[Claim, ...]
     file: str
-    digest: str = field(default="")
+    digest: str = ""
 
 
 def default_file() -> Path:
-    """Return the claims that ship with lossbench: beside the experiments of a checkout, or inside the
-    installed package.
-    """
+    """Return the claims that ship with lossbench: of a checkout, or inside the installed package."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package.parents[1] / "experiments", package / "experiments"):
         if (folder / "claims.toml").is_file():
@@ -88,7 +173,7 @@ def default_file() -> Path:
 
 
 def read_claims(path: str | Path | None = None) -> ClaimSet:
-    """Read a claims file; UserError names the claim, the key and the nearest valid one."""
+    """Read a claims file; UserError names the claim or test, the key and the nearest valid one."""
     path = Path(path) if path is not None else default_file()
     try:
         raw = path.read_bytes()
@@ -97,7 +182,9 @@ def read_claims(path: str | Path | None = None) -> ClaimSet:
         raise UserError(f"{path} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
-    _only(content, ["claim"], str(path))
+    for key in content:
+        if key != "claim":
+            raise UserError(f"{path}: unknown key '{key}'; there is: claim")
     claims = tuple(_claim(item, path) for item in content.get("claim", []))
     ids = [c.id for c in claims] + [t.id for c in claims for t in c.tests]
     for name in ids:
@@ -107,207 +194,98 @@ def read_claims(path: str | Path | None = None) -> ClaimSet:
 
 
 def _claim(item: dict[str, Any], path: Path) -> Claim:
-    where = f"{path}: claim {item.get('id', '(without id)')}"
-    tests = tuple(_test(test, path) for test in item.get("test", []))
-    if not any(test.role == "primary" for test in tests):
-        raise UserError(f"{where} has no primary test, so nothing could decide about it")
-    return Claim(
-        tests=tests, **_filled(Claim, {k: v for k, v in item.items() if k != "test"}, where, skip=("tests",))
-    )
+    try:
+        return Claim.model_validate(item)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error, item)}") from None
 
 
-def _test(item: dict[str, Any], path: Path) -> Test:
-    where = f"{path}: test {item.get('id', '(without id)')}"
-    if isinstance(item.get("part"), str):
-        item = item | {"part": [item["part"]]}
-    test = Test(**_filled(Test, item, where))
-    check(test, where)
-    return test
+def _first(error: ValidationError, item: dict[str, Any]) -> str:
+    """Return the first mistake of a claim in one sentence: of which test, at which key, what is wrong."""
+    # A misspelt key is also a missing one; what was written says more.
+    found = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    place = list(found["loc"])
+    kind, model, given = "claim", Claim, item
+    if place[:1] in (["test"], ["tests"]) and len(place) > 1:
+        kind, model, given = "test", Test, item["test"][place[1]]
+        place = place[2:]
+    where = f"{kind} {given.get('id', '(without id)')}"
+    # Of a choice between types pydantic names each; the key is what the file holds.
+    key = next((str(name) for name in place if isinstance(name, str)), "")
+    if found["type"] == "extra_forbidden":
+        known = [f.alias or name for name, f in model.model_fields.items()]
+        return f"{where}: unknown key '{place[-1]}'{nearest(str(place[-1]), known)}"
+    if found["type"] == "missing":
+        return f"{where}: the key '{key}' is missing"
+    if found["type"] == "value_error":
+        says = str(found["ctx"]["error"])
+        return f"{where}: {key} {says}" if key else f"{where}: {says}"
+    if found["type"] == "literal_error":
+        return f"{where}: {key} must be {found['ctx']['expected']}, not {found['input']!r}"
+    return f"{where}: {key} = {given.get(key)!r} is not possible: {found['msg'][0].lower()}{found['msg'][1:]}"
 
 
-def _filled(kind: type, item: dict[str, Any], where: str, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    known = {
-        f.name.rstrip("_"): f for f in fields(kind) if f.name not in skip
-    }  # 'with' is a word of Python's own
-    _only(item, list(known), where)
-    for key, f in known.items():
-        if f.default is MISSING and f.default_factory is MISSING and key not in item:
-            raise UserError(f"{where}: the key '{key}' is missing")
-    return {known[key].name: _frozen(value) for key, value in item.items()}
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _frozen(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _only(item: dict[str, Any], known: list[str], where: str) -> None:
-    for key in item:
-        if key not in known:
-            raise UserError(f"{where}: unknown key '{key}'{nearest(key, known)}")
-
-
-# --- Which tests make sense: every key of a test of claims.toml is checked here, and each mistake gets
-# one sentence.
-
-EXPECT = ("greater", "less", "equal")
-
-SHAPES = ("mean", "slope", "each", "agreement", "regret")
-
-ROLES = ("primary", "beside")
-
-ONLY_WITH = {"dose": "slope", "with": "agreement", "among": "regret"}  # key -> the one shape that knows it
-
-
-def check(test: Any, where: str) -> None:
-    """Raise UserError for the first key of a ``claims.Test`` that is not as the head of claims.toml says."""
-    for problem in (*_types(test), *_shape(test), *_null(test)):
-        raise UserError(f"{where}: {problem}")
-
-
-def _types(test: Any):
-    for name, choices in (("expect", EXPECT), ("shape", SHAPES), ("role", ROLES)):
-        if getattr(test, name) not in choices:
-            yield f"{name} '{getattr(test, name)}'{nearest(str(getattr(test, name)), choices)}"
-    for name in ("id", "says"):
-        if not isinstance(getattr(test, name), str):
-            yield f"{name} must be a text, not {getattr(test, name)!r}"
-    for name in ("absolute", "tuned"):
-        if not isinstance(getattr(test, name), bool):
-            yield f"{name} must be true or false, not {getattr(test, name)!r}"
-    if not _number(test.margin) or not test.margin > 0:
-        yield f"margin must be a number above 0, not {test.margin!r}"
-    if not _number(test.null):
-        yield f"null must be a number, not {test.null!r}"
-    if not isinstance(test.value, str) and not (
-        isinstance(test.value, Mapping) and test.value and all(map(_number, test.value.values()))
-    ):
-        yield (
-            f'value must be a column or columns with weights, such as {{ "dice@0.5" = 1 }}, not '
-            f"{test.value!r}"
-        )
-    for name in ("of", "against"):
-        given = getattr(test, name)
-        if not (
-            isinstance(given, str)
-            or (name == "against" and given is None)
-            or (_texts(given) and len(given) > 1)
-        ):
-            yield f"{name} must be a loss or a list of two or more losses, not {given!r}"
-    for name in ("part", "data", "among"):
-        if not _texts(getattr(test, name)):
-            yield f"{name} must be a list of names, not {getattr(test, name)!r}"
-    for name in ("with_", "dose"):
-        if not isinstance(getattr(test, name), str | None):
-            yield f"{name.rstrip('_')} must be a column, not {getattr(test, name)!r}"
-    if test.foreground is not None and not _range(test.foreground):
-        yield f"foreground must be [smallest, largest], not {_shown(test.foreground)}"
-    if not isinstance(test.where, Mapping):
-        yield f'where must be a table of columns, such as {{ "data.rim" = 0 }}, not {test.where!r}'
-    else:
-        for column, wanted in test.where.items():
-            if not (isinstance(wanted, str | bool) or _number(wanted) or _range(wanted)):
-                yield f"where: '{column}' must be a value or [smallest, largest], not {_shown(wanted)}"
-
-
-def _shape(test: Any):
-    for key, shape in ONLY_WITH.items():
-        if getattr(test, "with_" if key == "with" else key) and test.shape != shape:
-            yield f"the key '{key}' goes with shape '{shape}' only"
-    if test.shape == "each" and test.expect != "equal":
-        yield "shape 'each' goes with expect 'equal' only"
-    if test.expect == "equal" and test.shape not in ("mean", "each"):
-        yield (
-            "expect 'equal' is not offered for "
-            f"{'a slope' if test.shape == 'slope' else f'shape {test.shape!r}'}"
-        )
+def _of_shape(test: Test):
+    """Yield what does not go together with the shape of a test."""
+    shape = SHAPES[test.shape]
+    keys = {"minus": test.minus, "dose": test.dose, "with": test.with_, "among": test.among}
+    for key, given in keys.items():
+        if given and key not in shape.keys:
+            owner = next(name for name, other in SHAPES.items() if key in other.keys)
+            yield f"the key '{key}' goes with shape '{owner}' only"
+        if key in shape.needs and not given:
+            yield f"shape '{test.shape}' needs the key '{key}'"
+    if test.expect not in shape.expects:
+        yield f"shape '{test.shape}' goes with expect {' or '.join(map(repr, shape.expects))} only"
     if test.shape not in ("agreement", "regret"):
         if "any" in (test.of, test.against):
             yield "of = 'any' goes with shape 'agreement' or 'regret' only"
         return
     if not isinstance(test.value, str) or test.absolute:
-        yield (
-            f"shape '{test.shape}' ranks losses by a column as it is; give one column as value, without "
-            "absolute"
-        )
+        yield f"shape '{test.shape}' ranks losses by one column as it is, without absolute"
     if test.shape == "agreement":
         if test.of != "any" or test.against:
             yield "shape 'agreement' is about all losses: of = 'any', without against"
-        if not test.with_:
-            yield "shape 'agreement' needs the key 'with', the column that ranks the losses a second time"
         return
-    if len(test.among) < 2:
-        yield "shape 'regret' needs the key 'among', the two or more losses that are compared"
     for name, allowed in (("of", [*test.among, "any"]), ("against", [*test.among, None])):
         if getattr(test, name) not in allowed:
-            yield f"{name} '{_shown(getattr(test, name))}' is not one of the losses of among"
+            yield f"{name} '{getattr(test, name)}' is not one of the losses of among"
     if test.of == "any" and test.against:
         yield "of = 'any' has no regret of its own to compare; leave out against"
 
 
-def _null(test: Any):
+def _of_null(test: Test):
     if test.null and test.expect == "equal":
         yield "expect 'equal' is to zero; leave out null"
     if test.null and test.shape == "slope":
         yield "a slope is tested against zero; leave out null"
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def sentence(test: Test) -> str:
+    """Return the estimand of a test: what, how it is summarised, on which data sets, against which null.
 
-
-def _range(value: Any) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(map(_number, value))
-        and value[0] < value[1]
-    )
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-
-
-def _shown(value: Any) -> str:
-    return repr(list(value)) if isinstance(value, tuple) else f"{value}"
-
-
-# --- What a test estimates, in one line that names columns and losses: the same words for the report, the
-# tables and the messages.
-
-
-def sentence(test: Any) -> str:
-    """Return the estimand of a ``claims.Test``: what, how it is summarised, on which data sets, against which
-    null.
-    """
-    how = {
-        "mean": "mean",
-        "slope": f"slope on {test.dose}, all else equal" if test.dose else "change per tenfold foreground",
-        "each": "in every data set",
-        "agreement": "mean over data sets",
-        "regret": "worst data set",
-    }[test.shape]
+    These are the words of the report, of the tables and of the messages."""
+    how = f"slope on {test.dose}, all else equal" if test.dose else SHAPES[test.shape].how
     parts = [_what(test), how, _where(test)]
+    if test.minus:
+        parts.append(_taken_off(test.minus))
     if test.tuned:
         parts.append("each loss at the learning rate that its validation score prefers")
     if test.null:
-        parts.append(f"tested against {test.null:g}")
+        of = " times the noise ceiling" if test.shape == "agreement" else ""
+        parts.append(f"tested against {test.null:g}{of}")
     return "; ".join(parts)
 
 
-def per(test: Any) -> str:
-    """Return what the effect of a test is counted per: "a decade" of foreground, "per unit of" a dose; empty
-    where it is no slope.
-    """
+def per(test: Test) -> str:
+    """Return what an effect is counted per: "a decade" of foreground, "per unit of" a dose, else nothing."""
     if test.shape != "slope":
         return ""
     return f"per unit of {test.dose.split('.')[-1].replace('_', ' ')}" if test.dose else "a decade"
 
 
-def value(of: str | Mapping[str, float], absolute: bool = False) -> str:
-    """Return a tested value in the way it would be written down: dice@0.5, (dice@0.5 - dice@val),
+def value(of: Value, absolute: bool = False) -> str:
+    """Return a tested value as it would be written: dice@0.5, (dice@0.5 - dice@val),
     |log_size_ratio_soft|.
     """
     if isinstance(of, str):
@@ -319,15 +297,15 @@ def value(of: str | Mapping[str, float], absolute: bool = False) -> str:
     return f"|{text}|" if absolute else text
 
 
-def loss(name: str | tuple[str, ...]) -> str:
+def loss(name: Losses) -> str:
     """Return a loss, or what a list of losses stands for."""
     return name if isinstance(name, str) else f"the best on validation of {', '.join(name)}"
 
 
-def _what(test: Any) -> str:
+def _what(test: Test) -> str:
     tested = value(test.value, test.absolute)
     if test.shape == "agreement":
-        return f"rank agreement (Kendall's tau) of the losses by {tested} and by {test.with_}"
+        return f"rank agreement (Kendall's tau-b) of the losses by {tested} and by {test.with_}"
     if test.shape == "regret":
         whom = "the loss for which it is smallest" if test.of == "any" else test.of
         than = f" minus that of {test.against}" if test.against else ""
@@ -335,18 +313,32 @@ def _what(test: Any) -> str:
     return f"{tested} of {loss(test.of)}" + (f" minus {loss(test.against)}" if test.against else "")
 
 
-def _where(test: Any) -> str:
-    places = " and ".join(test.data) or (
-        f"part{'s' * (len(test.part) > 1)} {', '.join(test.part)}" if test.part else "all data sets"
-    )
-    if test.data and test.part:
-        places += f" of {', '.join(test.part)}"
+def _where(test: Test) -> str:
+    places = " and ".join(test.data)
+    if test.part:
+        parts = f"part{'s' * (len(test.part) > 1)} {', '.join(test.part)}"
+        places = f"{places} of {', '.join(test.part)}" if places else parts
+    places = places or "all data sets"
     if test.foreground:
         low, high = test.foreground
         places += f", foreground {f'{low:g} to ' if low else 'up to '}{high:g}"
-    for column, wanted in test.where.items():
+    return places + _conditions(test.where, test.length)
+
+
+def _conditions(where: dict[str, Condition], length: Length | None) -> str:
+    text = f", {length} training" if length else ""
+    for column, wanted in where.items():
         name = column.split(".")[-1].replace("_", " ")
-        places += f", {name} " + (
-            f"{wanted[0]:g} to {wanted[1]:g}" if isinstance(wanted, tuple) else f"{wanted}"
-        )
-    return places
+        if isinstance(wanted, tuple):
+            text += f", {name} {wanted[0]:g} to {wanted[1]:g}"
+        else:
+            text += f", {name} {wanted:g}" if type(wanted) is float else f", {name} {wanted}"
+    return text
+
+
+def _taken_off(minus: Minus) -> str:
+    times = "" if minus.times == 1 else f"{minus.times:g} times "
+    what = "the same"
+    if minus.of:
+        what = f"that of {loss(minus.of)}" + (f" minus {loss(minus.against)}" if minus.against else "")
+    return f"minus {times}{what}{_conditions(minus.where, minus.length).replace(', ', ' with ', 1)}"

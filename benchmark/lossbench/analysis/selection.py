@@ -1,32 +1,26 @@
-"""Which cells a test is about: parts, data sets and conditions first, then the arm of each loss, of a list of
-losses, and of tuned rates.
+"""Which cells a test is about: parts, data sets and conditions first, then the arm of each loss.
 
 Whatever is chosen (the best loss of a list, the best rate of a loss) is chosen by validation scores and
-judged on test images, so the choice does not flatter the value that is tested. A choice is made among
-alternatives that were all trained on the same seeds."""
+judged on test images, so that the choice does not flatter the value that is tested. A choice is made among
+alternatives that were all trained on the same seeds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from lossbench.analysis.claims import Condition, Length, Losses, Test, Value
+from lossbench.analysis.seeds import FAMILY, FOREGROUND, numbers
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
 
-FOREGROUND = "data.foreground"
-
-FAMILY, RATE = "recipe.family", "recipe.learning_rate"
-
-Names = str | tuple[str, ...]
+RATE, STEPS = "recipe.learning_rate", "recipe.steps"
 
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the cells of a loss, named by its spec, by another spelling of it or, failing that, by its
-    label.
-    """
+    """Return the cells of a loss, named by its spec, another spelling of it or, failing that, its label."""
     same = cells[cells["loss"] == name]
     if not len(same):
         same = cells[cells["loss"].isin(_spelled(cells, name))]
@@ -34,8 +28,8 @@ def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _spelled(cells: pd.DataFrame, name: str) -> list[str]:
-    """Return the losses of the cells that ``name`` is another spelling of: with defaults written out, or
-    under another of their names. What the defaults are the cells say, not today's catalogue.
+    """Return the losses of the cells that ``name`` is another spelling of, with defaults written out or under
+    another name. What the defaults are the cells say, not today's catalogue.
     """
     if "loss_spellings" not in cells:
         return []
@@ -43,44 +37,60 @@ def _spelled(cells: pd.DataFrame, name: str) -> list[str]:
     return [loss for loss, spellings in known if specs.means(name, loss, spellings.split(" | "))]
 
 
-def select(cells: pd.DataFrame, test: Any) -> pd.DataFrame:
-    """Return the cells of the parts, data sets and conditions that a ``claims.Test`` names; UserError for a
-    column that is not there.
-    """
+def select(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
+    """Return the cells of the parts, data sets and conditions of a test; UserError for an unknown column."""
+    return meeting(_of_parts(cells, test), test.where, test.length)
+
+
+def select_minus(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
+    """Return the cells of what a test takes off: its conditions, but those that ``minus`` names otherwise."""
+    where = {**test.where, **test.minus.where}
+    return meeting(_of_parts(cells, test), where, test.minus.length or test.length)
+
+
+def _of_parts(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
     if test.part:
-        wanted = set(test.part)
-        apart = {text: bool(wanted & set(str(text).split(","))) for text in cells["parts"].unique()}
-        cells = cells[cells["parts"].map(apart).astype(bool)]
+        cells = cells[in_parts(cells, test.part)]
     if test.data:
         cells = cells[cells["dataset_name"].isin(test.data)]
     if test.foreground is not None:
-        cells = cells[_meets(cells, FOREGROUND, test.foreground)] if FOREGROUND in cells else cells.iloc[:0]
-    for column, wanted in test.where.items():
-        if column not in cells:
-            raise UserError(f"the table 'cells' has no column '{column}'{nearest(column, cells.columns)}")
-        cells = cells[_meets(cells, column, wanted)]
+        cells = meeting(cells, {FOREGROUND: test.foreground}) if FOREGROUND in cells else cells.iloc[:0]
     return cells
 
 
-def _meets(cells: pd.DataFrame, column: str, wanted: Any) -> pd.Series:
+def in_parts(cells: pd.DataFrame, parts: tuple[str, ...]) -> pd.Series:
+    """Return which cells belong to one of these parts of their experiment."""
+    texts = cells["parts"].fillna("").astype(str)
+    wanted = {text: not set(parts).isdisjoint(text.split(",")) for text in texts.unique()}
+    return texts.map(wanted).astype(bool)
+
+
+def meeting(
+    cells: pd.DataFrame, where: Mapping[str, Condition], length: Length | None = None
+) -> pd.DataFrame:
+    """Return the cells that meet conditions, of these those of each data set's longest or shortest
+    training.
+    """
+    for column, wanted in where.items():
+        if column not in cells:
+            raise UserError(f"the table 'cells' has no column '{column}'{nearest(column, cells.columns)}")
+        cells = cells[_meets(cells, column, wanted)]
+    if length and len(cells):
+        steps = numbers(cells, STEPS)
+        end = "max" if length == "longest" else "min"
+        cells = cells[steps == steps.groupby(cells["dataset"], observed=True).transform(end)]
+    return cells
+
+
+def _meets(cells: pd.DataFrame, column: str, wanted: Condition) -> pd.Series:
     if isinstance(wanted, str):
         return (cells[column].astype(str) == wanted).astype(bool)
-    found = numbers(cells, column)
-    return found.between(*wanted) if isinstance(wanted, tuple) else found == float(wanted)
+    values = numbers(cells, column)
+    return values.between(*wanted) if isinstance(wanted, tuple) else values == float(wanted)
 
 
-def numbers(cells: pd.DataFrame, column: str) -> pd.Series:
-    """Return a column as numbers: nan where it holds words, since data sets may mean different things by one
-    parameter, or is not there.
-    """
-    return pd.to_numeric(cells.get(column, pd.Series(np.nan, index=cells.index)), errors="coerce").astype(
-        float
-    )
-
-
-def arm(cells: pd.DataFrame, names: Names, value: str | Mapping[str, float]) -> pd.DataFrame:
-    """Return one cell a block: of the loss ``names``, or of the one of these losses that scores best on the
-    validation images.
+def arm(cells: pd.DataFrame, names: Losses, value: Value) -> pd.DataFrame:
+    """Return one cell a block: of the loss ``names``, or of the one of a list that is best on validation.
 
     The choice is made per data set and recipe, by the mean validation score over the blocks that hold all of
     them; other blocks are left out."""
@@ -93,12 +103,12 @@ def arm(cells: pd.DataFrame, names: Names, value: str | Mapping[str, float]) -> 
     return _best(listed[whole], ["dataset", "recipe"], ["loss"]).drop(columns="score")
 
 
-def tuned(cells: pd.DataFrame, value: str | Mapping[str, float]) -> pd.DataFrame:
-    """Return each loss at the learning rate that its own mean validation score prefers, data set by data set.
+def tuned(cells: pd.DataFrame, value: Value) -> pd.DataFrame:
+    """Return each loss at the learning rate that its own mean validation score prefers, by data set.
 
     Recipes of one data set that differ only in their learning rate are one family, which takes the place of
-    the recipe; what shares data set, family and seed is a block, since start, order and split follow from
-    data set and seed (the certificates are still compared)."""
+    the recipe, since start, order and split follow from data set and seed (certificates are still
+    compared)."""
     for column in (FAMILY, RATE):
         if column not in cells:
             raise UserError(
@@ -111,19 +121,14 @@ def tuned(cells: pd.DataFrame, value: str | Mapping[str, float]) -> pd.DataFrame
     rates = cells.groupby(group, observed=True)[RATE].transform("nunique")
     whole = cells.groupby([*group, "loss", "seed"], observed=True)[RATE].transform("nunique") == rates
     chosen = _best(cells[whole], [*group, "loss"], [RATE]).drop(columns="score")
-    return chosen.assign(
-        block=chosen["dataset"].astype(str)
-        + " / "
-        + chosen["recipe"].astype(str)
-        + " / "
-        + chosen["seed"].astype(str)
-    )
+    names = [chosen[column].astype(str) for column in (*group, "seed")]
+    return chosen.assign(block=names[0] + " / " + names[1] + " / " + names[2])
 
 
-def validation_score(cells: pd.DataFrame, value: str | Mapping[str, float]) -> str:
-    """Return the validation column that chooses for a tested value: at the validation threshold if that is
-    where it is tested, else at 0.5.
-    """
+def validation_score(cells: pd.DataFrame, value: Value) -> str:
+    """Return the validation column that chooses for a tested value.
+
+    It is that at the validation threshold if this is where the value is tested, else that at 0.5."""
     columns = [value] if isinstance(value, str) else list(value)
     first = "val_dice@val" if all(column.endswith("@val") for column in columns) else "val_dice@0.5"
     for name in (first, "val_dice_best"):
@@ -136,38 +141,9 @@ def validation_score(cells: pd.DataFrame, value: str | Mapping[str, float]) -> s
 
 
 def _best(cells: pd.DataFrame, group: list[str], alternatives: list[str]) -> pd.DataFrame:
-    """Return the cells of the alternative with the largest mean score in each group; of equals the first in
-    sorted order.
-    """
+    """Return the cells of the alternative with the largest mean score in each group; of equals the first."""
     if not len(cells):
         return cells
     means = cells.groupby([*group, *alternatives], observed=True, sort=True)["score"].mean().reset_index()
-    keep = means.loc[
-        means.groupby(group, observed=True, sort=False)["score"].idxmax(), [*group, *alternatives]
-    ]
-    return cells.merge(keep, on=[*group, *alternatives], how="inner")
-
-
-def complete(
-    cells: pd.DataFrame, losses: list[str], columns: list[str]
-) -> tuple[list[tuple[pd.DataFrame, np.ndarray]], int]:
-    """Return, for every data set and recipe, (its facts, values) of the blocks that hold all losses, and how
-    many blocks do not.
-
-    values: (blocks, losses, columns). A block counts only where every value is there; a data set and recipe
-    without such a block is left out."""
-    found, lost = [], 0
-    for _, part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
-        wide = part.pivot(index="block", columns="loss", values=columns).astype(float)
-        wanted = pd.MultiIndex.from_tuples([(column, loss) for column in columns for loss in losses])
-        values = (
-            wide.reindex(columns=wanted)
-            .to_numpy()
-            .reshape(len(wide), len(columns), len(losses))
-            .transpose(0, 2, 1)
-        )
-        whole = ~np.isnan(values).any(axis=(1, 2))
-        lost += int((~whole).sum())
-        if whole.any():
-            found.append((part.iloc[:1], values[whole]))
-    return found, lost
+    top = means.groupby(group, observed=True, sort=False)["score"].idxmax()
+    return cells.merge(means.loc[top, [*group, *alternatives]], on=[*group, *alternatives], how="inner")

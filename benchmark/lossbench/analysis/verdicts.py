@@ -1,39 +1,49 @@
 """From claims and cells to verdicts: supported, contradicted, equivalent, inconclusive or not testable.
 
 A directional test ("greater", "less") is
-  equivalent     if the effect is shown to lie within the margin (TOST, Holm-adjusted): too small to matter,
-                 whatever its sign; never where the test has a null of its own, since that already is the
-                 smallest effect that matters;
-  supported      if its two-sided p (Holm-adjusted within the family) is below .05 and the effect lies on the
-  claimed side of the null; contradicted   if it is below .05 and the effect lies on the other side;
-  not testable   if no number of agreeing blocks could bring p below .05, or cells are missing;
-  inconclusive   otherwise. A large p is never "no difference".
-An equality test is supported if TOST is passed (shape "each": in every data set), contradicted if some data
-set is shown to lie beyond the margin, else inconclusive. Holm counts the tests that were declared, also those
-that could not be run. A claim is contradicted if one of its primary tests is, supported if all are; else not
-testable, equivalent or inconclusive, in this order, if one of its tests is.
+
+- equivalent if the effect is shown to lie within the margin: too small to matter, whatever its sign; never
+  where the test has a null of its own, which already is the smallest effect that matters;
+- supported if its two-sided p is below .05 and the effect lies on the claimed side of the null;
+- contradicted if its two-sided p is below .05 and the effect lies on the other side;
+- inconclusive otherwise. A large p is never "no difference".
+
+An equality test is supported if the effect is shown to lie within the margin (shape "each": on every data set
+variant), contradicted if it is shown to lie beyond it, else inconclusive. A test is not testable where cells
+are missing, or where so few seeds could not bring its p below .05 whatever they show.
+
+One p decides each test: of equality or of difference, whichever it shows. Holm adjusts these over the primary
+tests of a family, also over those that could not be run. Tests that are not primary are exploratory: effect
+and interval, no verdict. A claim is contradicted if one of its primary tests is, supported if all are; else
+not testable, equivalent or inconclusive, in this order, if one of its tests is.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import resampling, selection, stats
+from lossbench.analysis import flips, lengths, selection
 from lossbench.analysis.claims import Claim, Test
-from lossbench.analysis.pairs import Effect, NotPaired, differences, effect
-from lossbench.analysis.rankings import ranked
+from lossbench.analysis.flips import ALPHA
+from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.measure import Evidence, Measured, measure
+from lossbench.analysis.pairs import CERTIFICATE, NotPaired
+from lossbench.analysis.sets import Pooled
+from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 
-ALPHA = 0.05
+VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive", "not testable", "exploratory")
 
-VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive", "not testable")
+NO_PARTS = pd.DataFrame(columns=["experiment", "part", "losses", "seeds"])
+
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,11 @@ class Result:
 
     test: Test
     verdict: str
-    why: str  # one sentence
-    effect: Effect | None = None
-    p: float = float("nan")  # of the deciding test, unadjusted
-    p_adjusted: float = float("nan")
-    incomplete: int = 0  # blocks that lack one of the two cells
-    where: str = ""  # shape "each": the data set furthest from equality
+    why: str  # one sentence or two
+    measured: Measured | None = None
+    p: float = NAN  # of the deciding test, unadjusted
+    p_adjusted: float = NAN  # nan for an exploratory test, which nothing is adjusted for
+    mde: float = NAN  # minimum detectable effect with 80 % power, after Holm
     command: str = ""  # what fills the missing cells
 
 
@@ -57,254 +66,202 @@ class Verdict:
 
     claim: Claim
     verdict: str
-    results: tuple[Result, ...] = field(default=())
+    results: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Raw:
-    """A test before it is adjusted: the p-values for a difference, for equality, and for lying beyond the
-    margin.
-    """
+    """A test before it is adjusted: what it measured, or why it could not, and what it may say."""
 
-    effect: Effect | None = None
-    p: float = float("nan")
-    p_equal: float = float("nan")
-    p_beyond: float = float("nan")
-    incomplete: int = 0
-    where: str = ""
+    measured: Measured | None = None
+    says: str = ""  # what it shows if its p holds: "equal", "beyond", "differs"
+    p: float = NAN
+    smallest_p: float = 1.0
     problem: str = ""
     fills: bool = False  # more cells would solve the problem
-
-
-NO_PARTS = pd.DataFrame(columns=["experiment", "part", "losses", "seeds"])
+    speed: str = ""  # what had not converged
 
 
 def evaluate(
-    claims: Iterable[Claim], cells: pd.DataFrame, parts: pd.DataFrame = NO_PARTS
+    claims: Iterable[Claim],
+    cells: pd.DataFrame,
+    parts: pd.DataFrame = NO_PARTS,
+    by_group: ByGroup | None = None,
 ) -> tuple[Verdict, ...]:
-    """Return the verdict on every claim; p-values are Holm-adjusted over the primary tests of each family of
-    claims. ``parts`` is the table of that name: what the experiment plans, for the commands that fill gaps.
-    """
+    """Return the verdict on every claim.
+
+    ``parts`` is the table of that name: what the experiment plans, for the commands that fill gaps;
+    ``by_group`` is the table 'groups' by key, for what other test images would have shown."""
     claims = tuple(claims)
-    raw = {test.id: _measure(test, cells) for claim in claims for test in claim.tests}
+    cells = cells.assign(trunk=lengths.trunks(cells)) if len(cells) else cells
+    raw = {
+        test.id: _measured(test, _narrow(cells, test), by_group) for claim in claims for test in claim.tests
+    }
     results: dict[str, Result] = {}
     for family in dict.fromkeys(claim.family for claim in claims):
-        members = [(claim, test) for claim in claims if claim.family == family for test in claim.tests]
-        primary = [test for _, test in members if test.role == "primary"]
-        adjusted = _adjust(primary, raw)
-        for claim, test in members:
-            # What is reported beside the verdict carries its own, unadjusted p-values.
-            own = adjusted[test.id] if test.role == "primary" else raw[test.id]
+        members = [claim for claim in claims if claim.family == family]
+        primary = [test.id for claim in members for test in claim.tests if test.role == "primary"]
+        adjusted = dict(zip(primary, flips.holm([raw[name].p for name in primary]), strict=True))
+        reach = dict(zip(primary, flips.holm([raw[name].smallest_p for name in primary]), strict=True))
+        for claim in members:
             planned = parts[parts["experiment"] == claim.experiment]
-            results[test.id] = _judge(test, raw[test.id], own, claim.experiment, planned)
+            for test in claim.tests:
+                commands = _Commands(test, claim.experiment, planned, len(primary))
+                results[test.id] = _judged(
+                    test, raw[test.id], adjusted.get(test.id), reach.get(test.id), commands
+                )
     return tuple(
         Verdict(
             claim,
-            _combine([results[t.id].verdict for t in claim.tests if t.role == "primary"]),
-            tuple(results[t.id] for t in claim.tests),
+            _combine([results[test.id].verdict for test in claim.tests if test.role == "primary"]),
+            tuple(results[test.id] for test in claim.tests),
         )
         for claim in claims
     )
 
 
-def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """Return one row a test, with the claim's own verdict in every row: the table behind the report's first
-    page.
-    """
-    rows: list[dict[str, Any]] = []
-    for verdict in verdicts:
-        for result in verdict.results:
-            measured = result.effect
-            rows.append(
-                {
-                    "claim": verdict.claim.id,
-                    "title": verdict.claim.title,
-                    "claim_verdict": verdict.verdict,
-                    "test": result.test.id,
-                    "role": result.test.role,
-                    "says": result.test.says,
-                    "estimand": result.test.estimand,
-                    "verdict": result.verdict,
-                    **{name: getattr(measured, name, np.nan) for name in Effect.__annotations__},
-                    "p": result.p,
-                    "p_adjusted": result.p_adjusted,
-                    "margin": result.test.margin,
-                    "null": result.test.null,
-                    "incomplete": result.incomplete,
-                    "where": result.where,
-                    "why": result.why,
-                    "command": result.command,
-                }
-            )
-    return pd.DataFrame(rows)
+def _narrow(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
+    """Return the columns that a test may ask for: a table of two hundred metrics is slow to choose from."""
+    facts = ("key", "parts", "dataset", "dataset_name", "data_label", "recipe", "block", "seed", "trunk")
+    facts += (
+        "loss",
+        "loss_label",
+        "loss_spellings",
+        *CERTIFICATE,
+        "val_dice@0.5",
+        "val_dice@val",
+        "val_dice_best",
+    )
+    asked = [test.value] if isinstance(test.value, str) else list(test.value)
+    asked += [*test.where, *(test.minus.where if test.minus else ()), *filter(None, (test.with_, test.dose))]
+    asked = [spelled(name, cells) for name in asked]
+    return cells[
+        [name for name in cells if name in facts or name in asked or name.startswith(("data.", "recipe."))]
+    ]
 
 
-def _measure(test: Test, cells: pd.DataFrame) -> _Raw:
+def _measured(test: Test, cells: pd.DataFrame, by_group: ByGroup | None) -> _Raw:
     try:
-        part = selection.select(cells, test)
-        absent = [loss for loss in test.losses if not len(selection.select_loss(part, loss))]
-        if absent or not len(part):
-            what = " and ".join(absent) if absent else "this kind"
-            return _Raw(problem=f"there are no cells of {what}{_place(test)}", fills=True)
-        if test.tuned:
-            part = selection.tuned(part, test.value)
-        if test.shape in ("agreement", "regret"):
-            found = ranked(part, test)
-            # A null of one's own is the smallest effect that matters: nothing is equivalent to it.
-            return _Raw(found.effect, found.effect.p, found.p_equal, incomplete=found.incomplete)
-        pairs, lost = differences(part, test.of, test.against, test.value, test.absolute, test.dose)
-        if not len(pairs):
-            what = (
-                "both losses"
-                if isinstance(test.of, str) and isinstance(test.against, str)
-                else "all losses with a value"
-            )
-            return _Raw(problem=f"no block holds {what}{_place(test)}", incomplete=lost, fills=True)
-        measured = effect(pairs, "slope" if test.shape == "slope" else "mean", null=test.null)
+        found = measure(test, cells, by_group)
+        changes = lengths.unconverged(test, cells, selection.select(cells, test))
+        speed = lengths.sentence(changes, test.against is not None)
     except NotPaired as error:
         return _Raw(problem=str(error))
     except UserError as error:
         return _Raw(problem=str(error), fills=True)
-    if test.shape == "each":
-        labels = (
-            part.drop_duplicates(["dataset", "recipe"])
-            .set_index(["dataset", "recipe"])["data_label"]
-            .to_dict()
-        )
-        return _each(test, pairs, lost, labels)
-    found = stats.Estimate(measured.estimate, measured.se, measured.df)
-    p_equal = float("nan") if test.null else stats.tost(found, test.margin)
-    return _Raw(measured, measured.p, p_equal, stats.beyond(found, test.margin), lost)
+    says, p = _deciding(test, found.evidence)
+    # Each half of an equality test is one-sided.
+    smallest = found.evidence.smallest_p / (2 if test.expect == "equal" else 1)
+    return _Raw(found, says, p, smallest, speed=speed)
 
 
-def _place(test: Test) -> str:
-    return (
-        f" in {test.estimand.split('; ')[2]}"
-        if test.part or test.where
-        else f" on {' or '.join(test.data)}"
-        if test.data
-        else ""
-    )
+def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
+    """Return what a test shows if anything, and the p-value of that."""
+    if test.expect == "equal":
+        equal, beyond = evidence.equal(test.margin), evidence.beyond(test.margin)
+        return ("beyond", beyond) if beyond < ALPHA <= equal else ("equal", equal)
+    p = evidence.p(0.0 if test.shape == "agreement" else test.null)
+    if test.shape in ("mean", "slope") and not test.null:
+        equal = evidence.equal(test.margin)
+        if equal < ALPHA:
+            return "equal", equal
+    return "differs", p
 
 
-def _each(test: Test, pairs: pd.DataFrame, lost: int, labels: dict[tuple[str, str], str]) -> _Raw:
-    """Return the data set furthest from equality; equal only if all are (intersection-union), beyond if one
-    of them is (Bonferroni).
-    """
-    found = [
-        (labels[place], effect(own))
-        for place, own in pairs.groupby(["dataset", "recipe"], sort=True, observed=True)
-    ]
-    estimates = [stats.Estimate(own.estimate, own.se, own.df) for _, own in found]
-    equal = [stats.tost(e, test.margin) for e in estimates]
-    beyond = [stats.beyond(e, test.margin) for e in estimates]
-    where, furthest = max(found, key=lambda item: abs(item[1].estimate))
-    p_beyond = float(np.nanmin(beyond)) * len(found) if not np.all(np.isnan(beyond)) else float("nan")
-    # One data set without an interval leaves "all are equal" open.
-    return _Raw(furthest, furthest.p, float(np.max(equal)), min(p_beyond, 1.0), lost, where)
-
-
-@dataclass(frozen=True)
-class _Adjusted:
-    p: float
-    p_equal: float
-    p_beyond: float
-
-
-def _adjust(primary: list[Test], raw: dict[str, _Raw]) -> dict[str, _Adjusted]:
-    columns = []
-    for name in ("p", "p_equal", "p_beyond"):
-        columns.append(stats.holm([getattr(raw[test.id], name) for test in primary]))
-    return {
-        test.id: _Adjusted(*map(float, row))
-        for test, row in zip(primary, zip(*columns, strict=True), strict=True)
-    }
-
-
-def _judge(test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str, parts: pd.DataFrame) -> Result:
-    equality = test.expect == "equal"
-    verdict, why, command = (
-        _decide_equality(test, raw, own, experiment, parts)
-        if equality
-        else _decide_direction(test, raw, own, experiment, parts)
-    )
+def _judged(
+    test: Test, raw: _Raw, adjusted: float | None, reach: float | None, commands: _Commands
+) -> Result:
     if raw.problem:
-        command = fill(test, experiment, parts) if raw.fills else ""
-        verdict, why = (
-            "not testable",
-            raw.problem[0].upper() + raw.problem[1:] + (f"; `{command}` trains them" if command else ""),
-        )
-    deciding = ("p_beyond" if verdict == "contradicted" else "p_equal") if equality else "p"
-    return Result(
-        test,
-        verdict,
-        why,
-        raw.effect,
-        p=getattr(raw, deciding),
-        p_adjusted=getattr(own, deciding),
-        incomplete=raw.incomplete,
-        where=raw.where,
-        command=command,
-    )
+        command = commands.fill() if raw.fills else ""
+        why = raw.problem[0].upper() + raw.problem[1:] + (f"; `{command}` trains them" if command else "")
+        return Result(test, "not testable" if test.role == "primary" else "exploratory", why, command=command)
+    found = raw.measured
+    if test.role != "primary":
+        why = _join(_levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed)
+        return Result(test, "exploratory", why, found, raw.p, mde=_mde(found, 1))
+    mde = _mde(found, commands.family)
+    if reach >= ALPHA:
+        command = commands.more_seeds()
+        why = f"Exploratory: no outcome of {found.n_seeds} seeds could bring p below {ALPHA:g}"
+        why += f" after adjustment for {commands.family} tests; `{command}` trains enough of them"
+        return Result(test, "not testable", why, found, raw.p, adjusted, mde, command)
+    verdict, why = _decided(test, raw, adjusted)
+    return Result(test, verdict, why, found, raw.p, adjusted, mde)
 
 
-def _decide_equality(
-    test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str, parts: pd.DataFrame
-) -> tuple[str, str, str]:
-    where = f" in {raw.where}" if raw.where else ""
-    if own.p_equal < ALPHA:
-        return "supported", "Equal within the margin" + (" in every data set" if where else ""), ""
-    if own.p_beyond < ALPHA:
-        return "contradicted", f"Shown to lie beyond the margin{where}", ""
-    if np.isnan(own.p_beyond):
-        command = more_seeds(test, experiment, raw.effect, ALPHA, parts) if raw.effect else ""
-        return (
-            "not testable",
-            f"So few seeds show no spread, so nothing can be shown{where}; `{command}` trains more",
-            command,
-        )
-    return (
-        "inconclusive",
-        "Neither equality nor a difference beyond the margin is shown"
-        + (f"; furthest{where}" if where else ""),
-        "",
-    )
-
-
-def _decide_direction(
-    test: Test, raw: _Raw, own: _Adjusted | _Raw, experiment: str, parts: pd.DataFrame
-) -> tuple[str, str, str]:
-    if own.p_equal < ALPHA:
-        return "equivalent", "Any difference is shown to be smaller than the smallest effect of interest", ""
-    if own.p < ALPHA and not raw.effect.low <= test.null <= raw.effect.high:
-        if (raw.effect.estimate > test.null) == (test.expect == "greater"):
+def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
+    """Return the verdict on a primary test that can be decided, and why."""
+    found = raw.measured
+    if adjusted >= ALPHA:
+        if raw.p < ALPHA:
             return (
-                "supported",
-                "The difference has the claimed direction"
-                if not test.null
-                else f"On the claimed side of {test.null:g}",
-                "",
+                "inconclusive",
+                "Significant by itself, not after adjustment for the other tests of the family",
             )
-        return (
-            "contradicted",
-            "The difference has the opposite direction"
-            if not test.null
-            else f"On the other side of {test.null:g}",
-            "",
+        what = (
+            "equality nor a difference beyond the margin"
+            if test.expect == "equal"
+            else "a difference nor its absence"
         )
-    if raw.effect is not None and raw.effect.smallest_p >= ALPHA:
-        command = more_seeds(test, experiment, raw.effect, ALPHA, parts)
-        why = f"No outcome of so few blocks could bring p below {ALPHA:g}; `{command}` trains enough of them"
-        return "not testable", why, command
-    if own.p < ALPHA:
-        return "inconclusive", "The blocks agree on the sign, but outlying ones leave its size open", ""
-    if raw.p < ALPHA:
-        return (
-            "inconclusive",
-            "Significant by itself, not after adjustment for the other tests of the family",
-            "",
+        return "inconclusive", f"Neither {what} is shown" + (
+            f"; furthest in {found.where}" if found.where else ""
         )
-    return "inconclusive", "Neither a difference nor its absence is shown", ""
+    where = " in every data set" if found.where and raw.says == "equal" else ""
+    if raw.says == "equal":
+        verdict = "supported" if test.expect == "equal" else "equivalent"
+        return verdict, f"Shown to lie within the smallest effect of interest{where}"
+    if raw.says == "beyond":
+        return "contradicted", _join(
+            f"Shown to lie beyond the margin{f' in {found.where}' if found.where else ''}", raw.speed
+        )
+    null = 0.0 if test.shape == "agreement" else test.null
+    side = 1 if found.evidence.estimate > null else -1
+    if found.images and found.images.side(null) != side:
+        low, high = found.images.low, found.images.high
+        why = (
+            f"Holds for other trainings on this split, but not for other test images [{low:.3g}, {high:.3g}]"
+        )
+        return "inconclusive", why
+    claimed = (side > 0) == (test.expect == "greater")
+    says = "claimed" if claimed else "opposite"
+    why = f"The difference has the {says} direction"
+    if test.null:
+        why = f"On the {'claimed' if claimed else 'other'} side of {test.null:g}"
+    if found.agreement:
+        tau, ceiling = found.agreement
+        why = f"Tau is {tau:.2f} where noise allows {ceiling:.2f}: {'' if claimed else 'not '}as claimed"
+    return "supported" if claimed else "contradicted", _join(
+        why, _levels_say(test, found, raw.says, True), raw.speed
+    )
+
+
+def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
+    """Return the sentence that names the level or data set on which sign or significance hangs, or
+    nothing.
+    """
+    if says != "differs" or not decided:
+        return ""
+    side = np.sign(found.evidence.estimate - test.null)
+    alone = []
+    for level in found.levels:
+        rest = level.without
+        if rest is not None and (rest.p(test.null) >= ALPHA or np.sign(rest.estimate - test.null) != side):
+            alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {rest.p(test.null):.2g})")
+    if not alone:
+        return ""
+    return f"It hangs on {alone[0]}" if len(alone) == 1 else f"It hangs on each of {', '.join(alone)}"
+
+
+def _join(*sentences: str) -> str:
+    return ". ".join(text[0].upper() + text[1:] for text in sentences if text)
+
+
+def _mde(found: Measured, tests: int) -> float:
+    """Return the smallest true effect that would be found with 80 % power, after Holm; nan where unknown."""
+    if isinstance(found.evidence, Pooled) or not np.isfinite(found.sd):
+        return NAN
+    effect = flips.detectable(found.n_seeds, tests) * found.sd
+    return effect if np.isfinite(effect) else NAN
 
 
 def _combine(verdicts: list[str]) -> str:
@@ -315,38 +272,119 @@ def _combine(verdicts: list[str]) -> str:
     return next(name for name in ("not testable", "equivalent", "inconclusive") if name in verdicts)
 
 
-# --- The command that trains what a test lacks: its experiment, losses that no part of it holds, or more
-# seeds.
+@dataclass(frozen=True)
+class _Commands:
+    """The commands that train what a test misses: its experiment, losses that no part holds, more seeds."""
+
+    test: Test
+    experiment: str
+    parts: pd.DataFrame  # those of the experiment; of another one than was swept here nothing is known
+    family: int  # how many primary tests Holm adjusts over
+
+    def fill(self) -> str:
+        """Return the command that trains the missing cells."""
+        planned = {loss for losses in self.parts["losses"] for loss in json.loads(losses)}
+        added = [name for name in self.test.losses if planned and name not in planned]
+        return " ".join(
+            ["lossbench sweep", self.experiment, *(f"--loss {shlex.quote(name)}" for name in added)]
+        )
+
+    def more_seeds(self) -> str:
+        """Return the command that trains enough seeds: the experiment itself where it plans that many."""
+        needed = flips.seeds_needed(self.family)
+        own = self.parts[self.parts["part"].isin(self.test.part)]
+        own = own if len(own) else self.parts
+        planned = min((len(json.loads(seeds)) for seeds in own["seeds"]), default=0)
+        return self.fill() if planned >= needed else f"{self.fill()} --seeds {needed}"
 
 
-def fill(test: Test, experiment: str, parts: pd.DataFrame) -> str:
-    """Return the command that trains the missing cells of a test."""
-    # Of another experiment than the one that was swept here nothing is known, but that its file holds the
-    # test.
-    planned = {loss for losses in parts["losses"] for loss in json.loads(losses)}
-    added = [name for name in test.losses if planned and name not in planned]
-    return " ".join(["lossbench sweep", experiment, *(f"--loss {shlex.quote(name)}" for name in added)])
+EFFECT = ("estimate", "low", "high", "smallest_p", "n_seeds", "n_variants", "n_sets")
+
+BESIDE = (
+    "tau",
+    "predict_low",
+    "predict_high",
+    "images_low",
+    "images_high",
+    "n_groups",
+    "agreement",
+    "ceiling",
+)
 
 
-def more_seeds(test: Test, experiment: str, measured: Effect, alpha: float, parts: pd.DataFrame) -> str:
-    """Return the command that trains enough seeds: the experiment as it is where it plans that many, else
-    with more of them.
-    """
-    needed = _needed(test, measured, alpha)
-    command = fill(test, experiment, parts)
-    own = parts[parts["part"].isin(test.part)] if parts["part"].isin(test.part).any() else parts
-    planned = min((len(json.loads(seeds)) for seeds in own["seeds"]), default=needed)
-    return command if planned >= needed else f"{command} --seeds {needed}"
+def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """Return one row a test, with the claim's own verdict in every row: the report's first table."""
+    rows: list[dict[str, Any]] = []
+    for verdict in verdicts:
+        for result in verdict.results:
+            test, found = result.test, result.measured
+            rows.append(
+                {
+                    "claim": verdict.claim.id,
+                    "title": verdict.claim.title,
+                    "claim_verdict": verdict.verdict,
+                    "test": test.id,
+                    "role": test.role,
+                    "says": test.says,
+                    "estimand": test.estimand,
+                    "verdict": result.verdict,
+                    **numbers_of(found),
+                    "mde": result.mde,
+                    "p": result.p,
+                    "p_adjusted": result.p_adjusted,
+                    "margin": test.margin,
+                    "null": test.null,
+                    "incomplete": found.lost if found else 0,
+                    "where": found.where if found else "",
+                    "why": result.why,
+                    "command": result.command,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
-def _needed(test: Test, measured: Effect, alpha: float) -> int:
-    """Return the seeds a data set that let the test reach ``alpha``; for sign flips, when it has as many
-    pairs a seed as now.
-    """
-    if test.shape in ("agreement", "regret"):
-        return resampling.FEWEST
-    if test.expect == "equal":  # a spread needs two
-        return 2
-    pairs = 1 - np.log2(measured.smallest_p)
-    seeds = measured.n_blocks / measured.n_datasets
-    return int(np.ceil(resampling.blocks_needed(alpha) * seeds / pairs))
+def numbers_of(found: Measured | None) -> Mapping[str, float]:
+    """Return the numbers of a measured test as columns, nan where there are none."""
+    row = dict.fromkeys((*EFFECT, *BESIDE), NAN)
+    if found is None:
+        return row
+    evidence = found.evidence
+    row["low"], row["high"] = evidence.interval()
+    row |= {"estimate": evidence.estimate, "smallest_p": evidence.smallest_p}
+    row |= {name: getattr(found, name) for name in ("n_seeds", "n_variants", "n_sets")}
+    if isinstance(evidence, Pooled):
+        row["tau"] = evidence.tau
+        row["predict_low"], row["predict_high"] = evidence.prediction()
+    if found.images:
+        row |= {
+            "images_low": found.images.low,
+            "images_high": found.images.high,
+            "n_groups": found.images.n_groups,
+        }
+    if found.agreement:
+        row |= {"agreement": found.agreement.tau, "ceiling": found.agreement.ceiling}
+    return row
+
+
+def level_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """Return one row a (test, data set variant): the effect of each level that a mean or slope is made of."""
+    rows = []
+    for verdict in verdicts:
+        for result in verdict.results:
+            for level in result.measured.levels if result.measured else ():
+                low, high = level.effect.interval()
+                own = {"claim": verdict.claim.id, "test": result.test.id, "level": level.label}
+                own |= {
+                    "estimate": level.effect.estimate,
+                    "low": low,
+                    "high": high,
+                    "n_seeds": level.effect.n,
+                }
+                rest = level.without
+                own |= {
+                    "without": rest.estimate if rest else NAN,
+                    "p_without": rest.p(result.test.null) if rest else NAN,
+                }
+                rows.append(own)
+    names = ["claim", "test", "level", "estimate", "low", "high", "n_seeds", "without", "p_without"]
+    return pd.DataFrame(rows, columns=names)

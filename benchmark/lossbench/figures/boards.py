@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from lossbench.analysis import boards as scores
 from lossbench.analysis import rankings as orders
 from lossbench.base import columns
 from lossbench.figures import points, style
@@ -28,7 +29,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     cells = points.of_parts(tables["cells"], "ladder", "board", "public")
     if HALF not in cells or not len(cells):
         raise NothingToDraw("needs cells with a Dice score")
-    data = orders.leaderboard(cells, HALF)
+    data = scores.leaderboard(cells, HALF)
     keys = [*points.VARIANT, "loss"]
     tuned = cells.assign(mean_val=cells.get(TUNED, np.nan))
     data = data.merge(tuned.groupby(keys, observed=True)["mean_val"].mean().reset_index(), on=keys)
@@ -57,7 +58,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     left = len(facts) - len(wanted)
     says = (
         "Bold with a dot: may be the best, that is, no other loss is shown to beat it on the same blocks "
-        "(one-sided paired t tests; the best is among them with 95 % confidence). Bars are 95 % t intervals "
+        "(one-sided sign flips; the best is among them with 95 % confidence). Bars are 95 % t intervals "
         "over seeds of one loss and must not be compared by eye, since the losses of a seed share start and "
         "batches. Every panel has its own scale. "
         + (f"{left} more data set variants stand in the tables. " if left else "")
@@ -181,7 +182,7 @@ def _ranks(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return metric -> mean rank of each loss (columns) on each data set; at least three losses, two sets."""
     # A ranking of two losses, or on one data set, says nothing that the leaderboard does not.
     shown = [metric for metric in METRICS if len(cells) and metric in cells and cells[metric].notna().any()]
-    tables = {m: orders.rank_table(cells, m, absolute=columns.nearer_is_better(m)) for m in shown}
+    tables = {m: orders.rank_table(cells, m) for m in shown}
     return {metric: table for metric, table in tables.items() if table.shape[1] > 2 and len(table) > 1}
 
 

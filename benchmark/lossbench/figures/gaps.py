@@ -63,8 +63,9 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
     says = (
         "Above zero a loss scores higher than cross-entropy on the same blocks. Filled: masks at 0.5; open: "
         "each loss at the threshold that validation chose for it. What the open marks lose against the "
-        "filled ones was the threshold (C10). Means of paired differences over seeds, bars 95 % t "
-        "intervals, cut at the axis, which is linear within one point of zero and logarithmic beyond. "
+        "filled ones was the threshold (C10). Means of paired differences over seeds, bars 95 % "
+        "intervals by sign flips (of six seeds or more), cut at the axis, which is linear within one point "
+        "of zero and logarithmic beyond. "
     ) + style.evidence(cells)
     return drawing, data.rename(columns={"x": "foreground"})[GAP], says, _gap_alt(data, losses)
 

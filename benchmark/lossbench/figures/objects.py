@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from lossbench.analysis.selection import numbers
+from lossbench.analysis.seeds import numbers
 from lossbench.base import columns
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import stats
-from lossbench.analysis.pairs import DOSE, by_loss, ladder_parameters
-from lossbench.analysis.selection import numbers
+from lossbench.analysis import boards, pairs
+from lossbench.analysis.flips import flips
+from lossbench.analysis.seeds import FOREGROUND as DOSE
+from lossbench.analysis.seeds import ladder_parameters, numbers
 from lossbench.figures import style
 
 # What makes a data set variant, what says which loss it was, and what a mean over seeds consists of.
@@ -102,7 +103,7 @@ def without_common(labels: list[str]) -> list[str]:
     return [short or label for short, label in zip(kept, labels, strict=True)]
 
 
-# Means with 95 % t intervals over seeds.
+# Means over seeds with 95 % intervals: t of the scores of a loss, sign flips of paired differences.
 
 
 def means(cells: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -110,7 +111,7 @@ def means(cells: pd.DataFrame, column: str) -> pd.DataFrame:
     keys = [*VARIANT, "loss"]
     rows = []
     for values, part in cells.groupby(keys, sort=True, observed=True):
-        rows.append({**dict(zip(keys, values, strict=True)), **_summary(part[column])})
+        rows.append({**dict(zip(keys, values, strict=True)), **_summary(part[column], column)})
     return pd.DataFrame(rows)
 
 
@@ -121,11 +122,12 @@ def gaps(cells: pd.DataFrame, against: str, column: str) -> pd.DataFrame:
         if against not in set(part["loss"]):
             continue
         # Only analysis pairs cells; a figure takes what it gives.
-        for loss, (differences, _) in by_loss(part, against, column).items():
+        found = pairs.losses(part, [column])
+        for loss in found.arms:
             # A refused pair has no place among paired differences; the report names it.
-            if loss != against and differences is not None:
+            if loss != against and not found.refusal(loss, against):
                 facts = {"dataset": dataset, "recipe": recipe, "loss": loss}
-                rows.append({**facts, **_summary(pd.Series(differences))})
+                rows.append({**facts, **_paired(found.difference(loss, against)[0])})
     return pd.DataFrame(rows, columns=[*VARIANT, "loss", *SUMMARY])
 
 
@@ -134,12 +136,22 @@ def mapped(summary: pd.DataFrame, function: Callable[[pd.Series], pd.Series]) ->
     return summary.assign(**{name: function(summary[name]) for name in ("mean", "low", "high")})
 
 
-def _summary(values: pd.Series) -> dict:
+def _summary(values: pd.Series, column: str) -> dict:
     kept = values.dropna().to_numpy(float)
     if not len(kept):
         return {"mean": np.nan, "low": np.nan, "high": np.nan, "n": 0}
-    low, high = stats.estimate([kept], [1.0]).interval()
-    return {"mean": kept.mean(), "low": low, "high": high, "n": len(kept)}
+    score = boards.score(kept, column)
+    return {name: score[name] for name in SUMMARY}
+
+
+def _paired(differences: np.ndarray) -> dict:
+    """Return the mean of paired differences; with five seeds or fewer they have no interval to draw."""
+    kept = differences[~np.isnan(differences)]
+    if not len(kept):
+        return {"mean": np.nan, "low": np.nan, "high": np.nan, "n": 0}
+    own = flips(kept)
+    low, high = (end if np.isfinite(end) else np.nan for end in own.interval())
+    return {"mean": own.estimate, "low": low, "high": high, "n": own.n}
 
 
 # Ladders and real sets over the foreground fraction.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis.selection import numbers
+from lossbench.analysis.seeds import numbers
 from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.figures import points, style

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis.selection import numbers
+from lossbench.analysis.seeds import numbers
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 from lossbench.theory import boundaries

@@ -38,7 +38,7 @@ def aid(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
             words.interval(row["low"], row["high"], kind),
         ]
         by_group.setdefault(str(row["group"]), {}).setdefault(row["goal"], []).append(
-            [*shown, int(row["n_blocks"]), int(row["n_datasets"]), number[row["datasets"]]]
+            [*shown, int(row["n_seeds"]), int(row["n_datasets"]), number[row["datasets"]]]
         )
     # Every triple of answers leads to a group; several triples may share one.
     answers = {

@@ -40,6 +40,8 @@ HEADLINE = ("dice_gap", "size_ratio")
 # Beside every verdict, so that it does not rest on colour alone.
 MARKS = {"supported": "✓", "contradicted": "✕", "equivalent": "≈", "inconclusive": "?", "not testable": "–"}
 
+NO_MARK = {"exploratory": ""}
+
 
 @dataclass(frozen=True)
 class About:
@@ -151,10 +153,16 @@ def _elsewhere(claims: list[dict[str, Any]]) -> dict[str, Any] | None:
 def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
     # A claim without any cell here is one line, not a table of dashes.
     tests = table.to_dict("records")
+    levels = answers.tables["levels"]
+    by_test = {name: own.to_dict("records") for name, own in levels.groupby("test") if len(own) > 1}
     claims = []
     for verdict in answers.verdicts:
         per = {test.id: estimands.per(test) for test in verdict.claim.tests}
-        own = [_test(row, per[row["test"]]) for row in tests if row["claim"] == verdict.claim.id]
+        own = [
+            _test(row, per[row["test"]], by_test.get(row["test"], []))
+            for row in tests
+            if row["claim"] == verdict.claim.id
+        ]
         claims.append(
             {
                 "id": verdict.claim.id,
@@ -173,7 +181,7 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
     return claims
 
 
-def _test(row: dict[str, Any], per: str) -> dict[str, Any]:
+def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[str, Any]:
     kind = columns.form(row["estimand"])
     return {
         "id": row["test"],
@@ -181,19 +189,23 @@ def _test(row: dict[str, Any], per: str) -> dict[str, Any]:
         "says": row["says"],
         "estimand": row["estimand"],
         "verdict": row["verdict"],
-        "mark": MARKS[row["verdict"]],
+        "mark": {**MARKS, **NO_MARK}[row["verdict"]],
         "effect": words.effect(row["estimate"], kind),
         "interval": "" if words.missing(row["estimate"]) else words.interval(row["low"], row["high"], kind),
         "unit": f"{words.unit(kind)} {per}".strip(),
         "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"]),
         "p": words.p_value(row["p_adjusted"]),
         "adjusted": row["role"] == "primary",
-        "blocks": "–" if words.missing(row["n_blocks"]) else f"{row['n_blocks']:.0f}",
+        "seeds": "–" if words.missing(row["n_seeds"]) else f"{row['n_seeds']:.0f}",
         "mde": "–" if words.missing(row["mde"]) else words.effect(row["mde"], kind).lstrip("+"),
         "margin": words.effect(row["margin"], kind).lstrip("+"),
         "why": row["why"],
         "incomplete": row["incomplete"],
         "where": row["where"],
+        "levels": [f"{level['level']} {words.effect(level['estimate'], kind)}" for level in levels],
+        "new": ""
+        if words.missing(row["predict_low"])
+        else words.interval(row["predict_low"], row["predict_high"], kind),
     }
 
 

@@ -5,6 +5,7 @@ glyphs of the tables.
 from __future__ import annotations
 
 import base64
+import math
 import re
 
 from lossbench.figures import style
@@ -56,12 +57,12 @@ def glyph(estimate: float, low: float, high: float, margin: float, width: int = 
     """Return the places (in pixels) of an interval, its estimate and the zone that is too small to matter,
     zero in the middle.
     """
-    values = [v for v in (estimate, low, high) if v == v]
+    known = math.isfinite(low) and math.isfinite(high)
+    values = (estimate, low, high) if known else (estimate,)
     if estimate != estimate:
         return None
     reach = max([abs(v) for v in values] + [1.6 * margin]) * 1.06
     at = lambda v: round(width / 2 * (1 + v / reach), 1)  # noqa: E731
-    known = low == low and high == high
     return {
         "width": width,
         "zero": at(0),

@@ -58,14 +58,14 @@ def by_foreground(effects: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
 
 
 def unreachable(effects: pd.DataFrame) -> str:
-    """Return the sentence that says where so few blocks cannot reach .05, whatever they show."""
+    """Return the sentence that says where so few seeds cannot reach .05, whatever they show."""
     # So that an absent star is not read as an absent effect.
     few = effects[effects["smallest_p"] >= 0.05]
     if not len(few):
         return ""
-    blocks, reach = few["n_blocks"].max(), few["smallest_p"].min()
+    seeds, reach = few["n_seeds"].max(), few["smallest_p"].min()
     return (
-        f"With {blocks:.0f} blocks or fewer a data set the smallest possible p is "
+        f"With {seeds:.0f} seeds or fewer a data set the smallest possible p is "
         f"{words.p_value(reach)}: here p cannot fall below .05, whatever "
         "the cells show; read the intervals, or train more seeds."
     )
@@ -79,12 +79,9 @@ def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
     for row in table.to_dict("records"):
         kind = columns.form(row["metric"])
         # A study of one data set, or of one ladder, says nothing about others.
-        new = "one independent data set" if row["n_units"] == 1 else "–"
-        if row["n_units"] > 1:
-            new = (
-                f"{words.effect(row['new_estimate'], kind)} "
-                f"{words.interval(row['new_low'], row['new_high'], kind)}"
-            )
+        new = "one independent data set" if row["n_sets"] == 1 else "–"
+        if row["n_sets"] > 1:
+            new = words.interval(row["predict_low"], row["predict_high"], kind)
         rows.append(
             {
                 "metric": columns.title(row["metric"]),
@@ -92,8 +89,8 @@ def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "family": row["family"],
                 "recipe": row["recipe"],
                 **_numbers(row, kind),
-                "datasets": "–" if words.missing(row["n_datasets"]) else f"{row['n_datasets']:.0f}",
-                "units": "–" if words.missing(row["n_units"]) else f"{row['n_units']:.0f}",
+                "datasets": _count(row["n_variants"]),
+                "units": _count(row["n_sets"]),
                 "new": new,
             }
         )
@@ -105,22 +102,26 @@ def _numbers(row: dict[str, Any], kind: str) -> dict[str, Any]:
         "effect": words.effect(row["estimate"], kind),
         "effect_raw": row["estimate"],
         "interval": "–" if words.missing(row["estimate"]) else words.interval(row["low"], row["high"], kind),
-        "boot": words.interval(row["boot_low"], row["boot_high"], kind)
-        if not words.missing(row["boot_low"])
-        else "–",
+        "images": "–" if words.missing(row.get("images_low")) else _other_images(row, kind),
         "unit": words.unit(kind),
         "resolved": words.resolved(row["low"], row["high"]),
         "p": words.p_value(row["p"]),
         "p_raw": row["p"],
         "p_holm": words.p_value(row["p_holm"]),
         "p_holm_raw": row["p_holm"],
-        "ahead": words.number(row["superiority"], 2),
-        "ahead_raw": row["superiority"],
-        "blocks": "–" if words.missing(row["n_blocks"]) else f"{row['n_blocks']:.0f}",
+        "seeds": _count(row["n_seeds"]),
         "mde": "–" if words.missing(row["mde"]) else words.effect(row["mde"], kind).lstrip("+"),
         "mde_raw": row["mde"],
         "note": row["note"] if isinstance(row["note"], str) else "",
     }
+
+
+def _other_images(row: dict[str, Any], kind: str) -> str:
+    return f"{words.interval(row['images_low'], row['images_high'], kind)}, {row['n_groups']:.0f} groups"
+
+
+def _count(value: float) -> str:
+    return "–" if words.missing(value) else f"{value:.0f}"
 
 
 def filters(table: pd.DataFrame, labels: Labels) -> list[tuple[str, list[str]]]:

@@ -47,7 +47,9 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     lines = _tables(results, note)
     # The table of images is the largest by far, and no answer is made from it.
     tables = stored(results, [name for name in TABLES if name != "images"])
-    answers = answer(tables, read_claims(claims))
+    # A study keeps the claims that it was made to test.
+    own = results / "claims.toml"
+    answers = answer(tables, read_claims(claims or (own if own.is_file() else None)))
     # Every number of the page also stands in a file.
     _write_answers(results / "tables", answers)
     drawn, skipped = drawing.draw_everything(tables)
@@ -117,7 +119,7 @@ def _verified(results: Path) -> str:
 def _verdicts(answers: Answers) -> list[str]:
     """Return one line a claim that these cells say something about, and one for all others."""
     # A folder speaks of a few claims; the others would fill the screen with "not testable".
-    tested = [v for v in answers.verdicts if any(result.effect is not None for result in v.results)]
+    tested = [v for v in answers.verdicts if any(result.measured is not None for result in v.results)]
     lines = [f"{v.claim.id:4} {v.verdict:13} {v.claim.title}" for v in tested]
     others = [v.claim for v in answers.verdicts if v not in tested]
     if others:

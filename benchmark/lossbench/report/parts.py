@@ -61,7 +61,7 @@ def _cell(row: dict[str, Any] | None, kind: str) -> dict[str, Any] | None:
         "raw": row["estimate"],
         "interval": "" if words.missing(row["low"]) else f"{words.interval(row['low'], row['high'], kind)}, ",
         "resolved": words.resolved(row["low"], row["high"]),
-        "blocks": f"{row['n_blocks']:.0f}",
+        "seeds": f"{row['n_seeds']:.0f}",
         "dataset": row["dataset"],
         "recipe": row["recipe"],
     }

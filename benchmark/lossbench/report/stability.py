@@ -67,14 +67,15 @@ def _agreement(table: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "metric": columns.title(metric),
                 "seeds": "–" if seeds is None else words.number(seeds["tau"], 2),
-                "range": ""
-                if seeds is None
-                else f"[{words.number(seeds['low'], 2)}, {words.number(seeds['high'], 2)}]",
                 "first": "–" if seeds is None else words.percent(seeds["same_first"], 2),
                 "lowest": words.number(left[0]["tau"], 2) if left else "–",
                 "without": left[0]["against"] if left and left[0]["tau"] < 1 else "",
                 "unseated": [row["against"] for row in left if not row["same_first"]],
                 "dice": words.number(pair[0]["tau"], 2) if pair else "–",
+                # Two metrics cannot agree better than each does with itself.
+                "ceiling": words.number(pair[0]["ceiling"], 2)
+                if pair and not words.missing(pair[0]["ceiling"])
+                else "",
             }
         )
     return rows

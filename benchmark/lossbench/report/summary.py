@@ -4,6 +4,7 @@ the tables.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from lossbench.report import words
@@ -42,7 +43,8 @@ def _gap(board: pd.DataFrame, effects: pd.DataFrame) -> str:
 def _points(row: pd.Series) -> str:
     effect = words.effect(row["estimate"], words.POINTS)
     low, high = row["low"], row["high"]
-    return effect if words.missing(low) else f"{effect} {words.interval(low, high, words.POINTS)}"
+    bounded = math.isfinite(low) and math.isfinite(high)
+    return f"{effect} {words.interval(low, high, words.POINTS)}" if bounded else effect
 
 
 def _sizes(board: pd.DataFrame) -> str:

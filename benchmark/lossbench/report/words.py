@@ -28,6 +28,8 @@ def interval(low: float, high: float, kind: str) -> str:
     """Return [low, high] in words of its kind, without the signs that the estimate carries."""
     if missing(low) or missing(high):
         return "no interval"
+    if math.isinf(low) and math.isinf(high):
+        return "unbounded"  # so few seeds that no outcome rules any value out
     if kind == POINTS:
         # Both ends with the same digits, or they could not be compared.
         digits = 1 if max(abs(low), abs(high)) >= 0.01 else 2
@@ -50,8 +52,8 @@ def unit(kind: str) -> str:
 def signed(value: float, digits: int) -> str:
     """Return a number with its sign, a true minus, and no sign on a zero."""
     # A hyphen is no minus, and −0.0 is a zero.
-    text = f"{abs(value):.{digits}f}"
-    if float(text) == 0:
+    text = "∞" if math.isinf(value) else f"{abs(value):.{digits}f}"
+    if text != "∞" and float(text) == 0:
         return text
     return ("+" if value > 0 else MINUS) + text
 

@@ -1,13 +1,16 @@
 """Records become tidy tables here, the only input of analysis, figures and report.
 
-cells        one row a cell: what was run (data set, loss, seed, recipe, block), how it ended, cost and
-metrics images       one row a cell x test image x foreground class curves       one row a cell x logged step
-thresholds   one row a cell x threshold: Dice on the validation images, from which the threshold is chosen
-reliability  one row a cell x foreground class x region x bin of predicted probability, on the test images
-recipes      one row a recipe: its eight hex digits and every parameter origins      one row a distinct
-provenance (commit, versions, hardware, device), with its number of cells parts        one row a part of the
-experiment: its question, and what it crosses losses       one row a loss and summand: formula, paper,
-parameters datasets     one row a data set: name, parameters, whether it is generated
+- cells: one row a cell: what was run (data set, loss, seed, recipe, block), how it ended, cost and metrics
+- images: one row a cell x test image x foreground class
+- groups: one row a cell x test group x foreground class, of real data
+- curves: one row a cell x logged step
+- thresholds: one row a cell x threshold: Dice on the validation images, from which the threshold is chosen
+- reliability: one row a cell x foreground class x region x bin of predicted probability, on the test images
+- recipes: one row a recipe: its eight hex digits and every parameter
+- origins: one row a distinct provenance (commit, versions, hardware, device), with its number of cells
+- parts: one row a part of the experiment: its question, and what it crosses
+- losses: one row a loss and summand: formula, paper, parameters
+- datasets: one row a data set: name, parameters, whether it is generated
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.store.note import Note
 from lossbench.tables.derived import derived
+from lossbench.tables.groups import by_group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +59,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    images, curves, thresholds, reliability = _Long(), _Long(), _Long(), _Long()
+    images, groups, curves, thresholds, reliability = (_Long() for _ in range(5))
     recipes: dict[str, dict[str, Any]] = {}
     origins: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -67,6 +71,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         origin = _origin(record.get("provenance", {}))
         origins.setdefault(json.dumps(origin, sort_keys=True), {**origin, "cells": 0})["cells"] += 1
         images.add(row["key"], record.get("images") or {})
+        groups.add(row["key"], by_group(record))
         curves.add(row["key"], record.get("curves") or {})
         thresholds.add(row["key"], _thresholds(record.get("threshold_curve") or []))
         reliability.add(row["key"], record.get("reliability") or {})
@@ -78,6 +83,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
     return {
         "cells": cells,
         "images": images.frame(rank, ["image", "class"]),
+        "groups": groups.frame(rank, ["group", "class"]),
         "curves": curves.frame(rank, ["step"]),
         "thresholds": thresholds.frame(rank, ["threshold"]),
         "reliability": reliability.frame(rank, ["class", "region", "bin"]),

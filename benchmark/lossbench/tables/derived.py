@@ -26,7 +26,7 @@ HALF = 0.5  # validation Dice that counts as having learnt
 
 QUINTILES = 5
 
-RECIPE = ("learning_rate", "steps", "batch", "optimizer", "augment")
+RECIPE = ("network", "head", "sampler", "learning_rate", "steps", "batch", "optimizer", "augment")
 
 ARMS = ("0.5", "val")
 
@@ -110,6 +110,8 @@ def recipe(whole: Mapping[str, Any], rate: float | None = None) -> dict[str, Any
     it but the learning rate. ``rate`` is what the cell was given where the recipe says "tuned".
     """
     columns = {f"recipe.{name}": whole.get(name) for name in RECIPE}
+    if columns["recipe.network"] is None and "widths" in whole:  # our U-Net, by the spec that names it
+        columns["recipe.network"] = f"unet(widths={list(whole['widths'])})"
     if isinstance(columns["recipe.learning_rate"], str):
         columns["recipe.learning_rate"] = rate
     # Cells that differ in nothing but the rate are one loss at several rates.

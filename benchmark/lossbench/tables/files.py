@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "origins")
-# What the note says of the experiment; older folders without records have none.
+# What the note says of the experiment, and scores by test group; older folders without records have none.
 NOTED = ("parts", "losses", "datasets")
+LATER = ("groups", *NOTED)
 # Tables that no record holds, and the command that makes each.
 BESIDE = {"panel": "python -m tools.panel"}
 
@@ -56,7 +57,7 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     """Return one table of a results folder; UserError with what to run when it is not there or not whole."""
     import pandas as pd
 
-    known = (*TABLES, *NOTED, *BESIDE)
+    known = (*TABLES, *LATER, *BESIDE)
     if name not in known:
         raise UserError(f"there is no table '{name}'{nearest(name, known)}")
     path = _path(results, name)
@@ -76,7 +77,7 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
 
 def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     """Return the named tables, and of those that no record holds the ones that have been made."""
-    extra = [name for name in (*NOTED, *BESIDE) if _path(results, name).is_file()]
+    extra = [name for name in (*LATER, *BESIDE) if _path(results, name).is_file()]
     frames = {name: load_table(results, name) for name in (*names, *extra)}
     for name, frame in frames.items():
         absent = [column for column in COLUMNS.get(name, ()) if column not in frame]

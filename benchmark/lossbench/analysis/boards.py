@@ -1,0 +1,119 @@
+"""Leaderboards that mark ties: which losses may be the best, given how little a few seeds can tell; and which
+collapsed, and which blocks are missing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from lossbench.analysis import pairs
+from lossbench.analysis.flips import ALPHA, flips, holm
+from lossbench.analysis.pairs import Blocks
+from lossbench.base import columns as known
+
+BOARD = ("dataset", "recipe", "metric", "place", "loss", "loss_label", "family")
+
+SCORE = ("mean", "low", "high", "sd", "n", "collapsed", "best")
+
+COLLAPSES = ("dataset", "recipe", "loss", "loss_label", "family", "collapsed", "n", "share")
+
+KINDS = ("background", "foreground", "not_finite")
+
+MISSING = ("dataset", "recipe", "loss", "loss_label", "missing", "of", "seeds")
+
+
+def leaderboard(cells: pd.DataFrame, metric: str = "dice@0.5") -> pd.DataFrame:
+    """Return one row a (data set, recipe, loss): mean over seeds, its t interval, place, may it be the best?
+
+    ``best`` marks the losses that no other loss is shown to beat on the same blocks (``possibly_best``). With
+    few seeds all are marked, which is what few seeds can tell."""
+    rows = []
+    for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        found = pairs.losses(part, [metric])
+        facts = part.drop_duplicates("loss").set_index("loss")
+        collapsed = part[part["outcome"] == "collapsed"].groupby("loss", observed=True).size()
+        marked = possibly_best(found, known.lower_is_better(metric))
+        board = []
+        for place, loss in enumerate(found.arms):
+            scores = found.values[0, :, place, 0]
+            scores = scores[~np.isnan(scores)]
+            if len(scores):
+                names = {"dataset": dataset, "recipe": recipe, "metric": metric, "loss": loss}
+                names |= {name: facts.loc[loss, name] for name in ("loss_label", "family")}
+                own = {**score(scores, metric), "collapsed": int(collapsed.get(loss, 0))}
+                board.append({**names, **own, "best": loss in marked})
+        sign = 1 if known.lower_is_better(metric) else -1
+        board.sort(key=lambda row, sign=sign: (sign * row["mean"], row["loss"]))
+        rows += [{**row, "place": place} for place, row in enumerate(board, 1)]
+    return pd.DataFrame(rows).reindex(columns=[*BOARD, *SCORE])
+
+
+def score(values: np.ndarray, metric: str = "") -> dict[str, float]:
+    """Return mean, 95 % t interval and spread over seeds of the scores of one loss.
+
+    It describes how one loss scatters; losses are compared by their paired differences, never by these. Of a
+    score between 0 and 1 the interval stays between 0 and 1."""
+    n = len(values)
+    mean, sd = float(values.mean()), float(values.std(ddof=1)) if n > 1 else float("nan")
+    half = float(stdtrit(n - 1, 0.975)) * sd / np.sqrt(n) if n > 1 else float("nan")
+    low, high = mean - half, mean + half
+    if known.describe(metric).format == known.POINTS:
+        low, high = max(low, min(0.0, mean)), min(high, max(1.0, mean))
+    return {"mean": mean, "low": low, "high": high, "sd": sd, "n": n}
+
+
+def possibly_best(found: Blocks, lower: bool = False) -> set[str]:
+    """Return the losses of one data set that no other is shown to beat.
+
+    Each loss is compared with every other by a one-sided sign-flip test of their paired differences, adjusted
+    over the others (Holm), so that the true best is marked with 95 % confidence (subset selection, Gupta
+    1965). Pairs that did not start alike are not compared."""
+    sign = -1.0 if lower else 1.0
+    marked = set()
+    for loss in found.arms:
+        beaten = []
+        for other in found.arms:
+            if other != loss and not found.refusal(other, loss):
+                ahead = sign * found.difference(other, loss)[0]
+                ahead = ahead[~np.isnan(ahead)]
+                beaten += [flips(ahead).above()] if len(ahead) else []
+        if not beaten or holm(beaten).min() >= ALPHA:
+            marked.add(loss)
+    return marked
+
+
+def collapses(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (data set, recipe, loss) that collapsed at least once: how often and in which way."""
+    rows = []
+    for names, part in cells.groupby(["dataset", "recipe", "loss"], sort=True, observed=True):
+        bad = part[part["outcome"] == "collapsed"]
+        if not len(bad):
+            continue
+        kinds = bad["collapse"].value_counts()
+        row = dict(zip(("dataset", "recipe", "loss"), names, strict=True))
+        row |= {name: part[name].iloc[0] for name in ("loss_label", "family")}
+        row |= {"collapsed": len(bad), "n": len(part), "share": len(bad) / len(part)}
+        row |= {kind: int(kinds.get(kind, 0)) for kind in KINDS}
+        rows.append({**row, "seeds": ", ".join(str(seed) for seed in sorted(bad["seed"]))})
+    return pd.DataFrame(rows).reindex(columns=[*COLLAPSES, *KINDS, "seeds"])
+
+
+def missing_blocks(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (data set, recipe, loss) without blocks that another loss of the same has."""
+    rows = []
+    for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        blocks = part.drop_duplicates("block").set_index("block")["seed"]
+        for loss, own in part.groupby("loss", observed=True):
+            absent = blocks.drop(own["block"].unique())
+            if len(absent):
+                row = {
+                    "dataset": dataset,
+                    "recipe": recipe,
+                    "loss": loss,
+                    "loss_label": own["loss_label"].iloc[0],
+                }
+                row |= {"missing": len(absent), "of": len(blocks)}
+                rows.append({**row, "seeds": ", ".join(str(seed) for seed in sorted(absent))})
+    return pd.DataFrame(rows).reindex(columns=list(MISSING))

@@ -1,0 +1,134 @@
+"""Tables of paired effects: every loss against the reference, data set by data set, and over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lossbench.analysis import flips, groups, pairs, seeds
+from lossbench.analysis.flips import Flips
+from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.pairs import Blocks
+from lossbench.analysis.selection import select_loss
+from lossbench.analysis.sets import Pooled, pooled
+
+NAN = float("nan")
+
+NAMES = ("metric", "loss", "loss_label", "family", "against")
+
+EFFECT = ("estimate", "low", "high", "p", "smallest_p", "mde", "n_seeds", "n_variants", "n_sets")
+
+OVER_SETS = ("tau", "predict_low", "predict_high")
+
+OTHER_IMAGES = ("images_low", "images_high", "n_groups")
+
+
+def effects_table(
+    cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = (), by_group: ByGroup | None = None
+) -> pd.DataFrame:
+    """Return one row a (data set, recipe, metric, loss): its paired effect against ``against`` over seeds.
+
+    Holm adjusts over the losses of a data set, recipe and metric. Where a pair is refused the numbers are nan
+    and ``note`` says why; on real data the interval over test groups stands beside."""
+    rows = []
+    for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        for row in _rows(part, against, columns):
+            row |= {"dataset": dataset, "recipe": recipe}
+            if by_group is not None and row["n_seeds"] == row["n_seeds"]:
+                row |= _other_images(part, row, by_group)
+            rows.append(row)
+    return _frame(rows, ["dataset", "recipe"], [*EFFECT, *OTHER_IMAGES])
+
+
+def pooled_effects(cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = ()) -> pd.DataFrame:
+    """Return one row a (metric, loss): its paired effect over all data sets that hold it.
+
+    With two independent data sets or more they are the unit (random effects), else seeds are. Where a data
+    set was run with several recipes these are kept apart, since a mean over them would answer no question."""
+    apart = len(cells) and cells.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
+    rows = []
+    for recipe, part in cells.groupby("recipe", sort=True, observed=True) if apart else [("", cells)]:
+        rows += [{**row, "recipe": recipe} for row in _rows(part, against, columns)]
+    return _frame(rows, ["recipe"], [*EFFECT, *OVER_SETS])
+
+
+def _rows(part: pd.DataFrame, against: str, columns: Iterable[str]) -> list[dict]:
+    columns = [column for column in columns if column in part]
+    reference = select_loss(part, against) if len(part) else part
+    if not len(reference) or not columns:
+        return []
+    reference = reference["loss"].iloc[0]
+    names = part.drop_duplicates("loss").sort_values("loss_label")[["loss", "loss_label", "family"]]
+    found = pairs.losses(part, columns)
+    rows = []
+    for place, column in enumerate(columns):
+        own = []
+        for name in names.to_dict("records"):
+            if name["loss"] != reference:
+                facts = {"metric": column, **name, "against": reference}
+                own.append({**facts, **_effect(found, name["loss"], reference, place)})
+        adjusted = flips.holm([row["p"] for row in own])
+        rows += [{**row, "p_holm": p} for row, p in zip(own, adjusted, strict=True)]
+    return rows
+
+
+def _effect(found: Blocks, loss: str, reference: str, column: int) -> dict:
+    """Return the effect of a loss as columns, or the note that says why there is none."""
+    empty = dict.fromkeys(("estimate", "low", "high", "p", "smallest_p", "mde", "n_seeds"), NAN)
+    refused = found.refusal(loss, reference)
+    if refused:
+        return {**empty, "note": refused}
+    d = found.difference(loss, reference, column)
+    there = ~np.isnan(d).all(axis=1)
+    lost = int(
+        (np.isnan(d) & found.held[:, :, [found.arms.index(a) for a in (loss, reference)]].any(axis=2)).sum()
+    )
+    note = f"{lost} block{'s' * (lost != 1)} incomplete" if lost else ""
+    if not there.any():
+        return {**empty, "note": note}
+    unit = seeds.units(found.variants).to_numpy()[there]
+    return {**summary(*over_sets(d[there], unit)), "n_variants": int(there.sum()), "note": note}
+
+
+def over_sets(d: np.ndarray, unit: np.ndarray) -> tuple[Flips | Pooled, list[np.ndarray]]:
+    """Return the evidence on differences (variants, seeds), and the numbers of each independent data set.
+
+    ``unit`` says which data set each variant is of (``seeds.units``). One data set: one number a seed.
+    Several: a random-effects mean of those that two seeds or more hold."""
+    numbers = []
+    for name in dict.fromkeys(unit):
+        own = d[unit == name]
+        numbers.append(seeds.within(own, np.full(len(own), 1 / len(own))).numbers)
+    numbers = [own for own in numbers if len(own)]
+    several = [own for own in numbers if len(own) > 1]
+    if len(several) > 1:
+        means, variances = [own.mean() for own in several], [own.var(ddof=1) / len(own) for own in several]
+        return pooled(means, variances), several
+    best = max(numbers, key=len, default=np.empty(0))
+    return (flips.flips(best), [best]) if len(best) else (Pooled(NAN, 0, NAN, NAN), [])
+
+
+def summary(evidence: Flips | Pooled, numbers: Sequence[np.ndarray]) -> dict:
+    """Return an effect as columns of a table."""
+    low, high = evidence.interval()
+    row = {"estimate": evidence.estimate, "low": low, "high": high, "p": evidence.p()}
+    row |= {"smallest_p": evidence.smallest_p, "n_sets": len(numbers), "mde": NAN}
+    row["n_seeds"] = min(map(len, numbers), default=0)
+    if isinstance(evidence, Pooled):
+        row["tau"] = evidence.tau
+        row["predict_low"], row["predict_high"] = evidence.prediction()
+    elif np.isfinite(evidence.sd) and np.isfinite(flips.detectable(evidence.n)):
+        row["mde"] = flips.detectable(evidence.n) * evidence.sd
+    return row
+
+
+def _other_images(part: pd.DataFrame, row: dict, by_group: ByGroup) -> dict:
+    of, against = (part[part["loss"] == name] for name in (row["loss"], row["against"]))
+    images = groups.on_other_images(of, against, by_group, row["metric"], absolute=False)
+    return dict(zip(OTHER_IMAGES, (images.low, images.high, images.n_groups), strict=True)) if images else {}
+
+
+def _frame(rows: list[dict], keys: list[str], effect: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows).reindex(columns=[*keys, *NAMES, *effect, "p_holm", "note"])

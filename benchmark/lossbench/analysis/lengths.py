@@ -1,0 +1,108 @@
+"""Longer trainings beside a test: had the losses converged, or does the test say which learns sooner?
+
+A loss is converged on a data set variant when a step up in length changes its score by less than the smallest
+effect of interest, paired over seeds. A verdict that rests on losses that had not converged is one of speed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lossbench.analysis import selection
+from lossbench.analysis.claims import Test
+from lossbench.analysis.seeds import FAMILY
+from lossbench.analysis.selection import STEPS
+from lossbench.base.columns import spelled
+
+# The smallest effects of interest: a point of Dice, 5 % of region size, .01 of calibration error, 5 points of
+# false alarms. What is not named here has none, and so never "not converged".
+INTEREST = {
+    "dice": 0.01,
+    "dice_all": 0.01,
+    "dice_pooled": 0.01,
+    "iou": 0.01,
+    "log_size_ratio_hard": 0.0488,
+    "log_size_ratio_soft": 0.0488,
+    "ece": 0.01,
+    "false_alarms": 0.05,
+}
+
+
+class Change(NamedTuple):
+    """How a score changes with a longer training: of which loss, on which data, by how many times as long."""
+
+    loss: str
+    label: str
+    times: float
+    change: float
+
+
+def trunks(cells: pd.DataFrame) -> pd.Series:
+    """Return what two cells share that differ in nothing but their length: data set, loss, seed, recipe."""
+    recipe = [name for name in cells if name.startswith("recipe.") and name not in (STEPS, FAMILY)]
+    rows = cells[["dataset", "loss", "seed", *recipe]].itertuples(index=False, name=None)
+    return pd.Series(["/".join(map(str, row)) for row in rows], index=cells.index, dtype=object)
+
+
+def unconverged(test: Test, cells: pd.DataFrame, part: pd.DataFrame) -> list[Change]:
+    """Return the losses of a test that a longer training changes by more than the smallest effect of
+    interest.
+
+    ``part`` is what the test is about, ``cells`` all there is, with a column "trunk" (``trunks``); losses
+    that are chosen from a list are not looked at."""
+    column = test.value if isinstance(test.value, str) else next(iter(test.value))
+    margin = INTEREST.get(column.partition("@")[0])
+    column = spelled(column, cells)
+    if margin is None or STEPS not in cells or test.shape in ("agreement", "regret"):
+        return []
+    facts = [
+        "loss",
+        "loss_label",
+        "loss_spellings",
+        "dataset",
+        "recipe",
+        "data_label",
+        "trunk",
+        STEPS,
+        column,
+    ]
+    cells, part = (table[[name for name in facts if name in table]] for table in (cells, part))
+    found = []
+    for loss in (test.of, test.against):
+        if isinstance(loss, str):
+            own = selection.select_loss(part, loss)
+            found += _changes(own, cells[cells["loss"].isin(own["loss"].unique())], column)
+    return [change for change in found if abs(change.change) >= margin]
+
+
+def _changes(own: pd.DataFrame, everywhere: pd.DataFrame, column: str) -> list[Change]:
+    """Return the change of each data set variant up to its next length, mean over the seeds that hold
+    both.
+    """
+    both = own.merge(everywhere[["trunk", STEPS, column]], on="trunk", suffixes=("", " later"))
+    both = both[both[f"{STEPS} later"] > both[STEPS]]
+    found = []
+    for _, longer in both.groupby(["dataset", "recipe"], sort=False, observed=True):
+        later = longer[longer[f"{STEPS} later"] == longer[f"{STEPS} later"].min()]
+        gain = (later[f"{column} later"] - later[column]).astype(float).mean()
+        first = later.iloc[0]
+        if np.isfinite(gain):
+            times = float(first[f"{STEPS} later"]) / float(first[STEPS])
+            found.append(Change(first["loss_label"], first["data_label"], times, gain))
+    return found
+
+
+def sentence(changes: list[Change], compared: bool) -> str:
+    """Return the sentence that names what had not converged, or nothing; ``compared``: two losses are."""
+    by_loss: dict[str, list[str]] = {}
+    for own in changes:
+        more = f"{own.label} ({own.change:+.3f} with {own.times:g} times the steps)"
+        by_loss.setdefault(own.loss, []).append(more)
+    if not by_loss:
+        return ""
+    losses = "; ".join(f"{loss} on {' and '.join(where)}" for loss, where in by_loss.items())
+    means = "so this says which learns sooner" if compared else "so this is about short training"
+    return f"Not converged: {losses}; {means}"

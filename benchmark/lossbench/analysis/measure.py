@@ -1,0 +1,348 @@
+"""What the cells say about one test: its evidence over seeds or data sets, and what each level says alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from lossbench.analysis import groups, pairs, ranks, seeds, selection
+from lossbench.analysis.claims import Losses, Test
+from lossbench.analysis.flips import Flips, flips
+from lossbench.analysis.groups import ByGroup, Images
+from lossbench.analysis.sets import pooled
+from lossbench.base import columns as known
+from lossbench.base.errors import UserError
+
+
+class Evidence(Protocol):
+    """An estimate, its interval and its p-values; all of them count the same outcomes."""
+
+    estimate: float
+
+    def above(self, null: float = 0.0) -> float: ...
+    def below(self, null: float = 0.0) -> float: ...
+    def p(self, null: float = 0.0) -> float: ...
+    def interval(self, level: float = 0.95) -> tuple[float, float]: ...
+    @property
+    def smallest_p(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Each:
+    """Several data set variants, each by itself: all must be equal, one may be shown not to be."""
+
+    labels: tuple[str, ...]
+    single: tuple[Flips, ...]
+
+    @property
+    def furthest(self) -> int:
+        return int(np.argmax([abs(own.estimate) for own in self.single]))
+
+    @property
+    def estimate(self) -> float:
+        return self.single[self.furthest].estimate
+
+    def above(self, null: float = 0.0) -> float:
+        return self.single[self.furthest].above(null)
+
+    def below(self, null: float = 0.0) -> float:
+        return self.single[self.furthest].below(null)
+
+    def p(self, null: float = 0.0) -> float:
+        return self.single[self.furthest].p(null)
+
+    def equal(self, margin: float) -> float:
+        """Return the p-value that all are within the margin (intersection-union)."""
+        return max(own.equal(margin) for own in self.single)
+
+    def beyond(self, margin: float) -> float:
+        """Return the p-value that one of them lies beyond it (Bonferroni)."""
+        return min(1.0, len(self.single) * min(own.beyond(margin) for own in self.single))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        return self.single[self.furthest].interval(level)
+
+    @property
+    def smallest_p(self) -> float:
+        return max(own.smallest_p for own in self.single)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One data set variant of a test: its effect, and the evidence that is left without it (None:
+    nothing).
+    """
+
+    label: str
+    effect: Flips
+    without: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The evidence on a test, with what it rests on."""
+
+    evidence: Evidence
+    n_seeds: int
+    lost: int = 0  # seeds that miss a variant, or blocks that miss a loss
+    n_variants: int = 0
+    n_sets: int = 0
+    sd: float = float("nan")  # of the numbers, one a seed
+    levels: tuple[Level, ...] = field(default=())
+    where: str = ""  # shape "each": the variant furthest from equality
+    images: Images | None = None  # of other test images, where the test is about one set of real ones
+    agreement: ranks.Agreement | None = None
+
+
+def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) -> Measured:
+    """Return what the cells say; ``by_group`` is the table 'groups': scores by test group.
+
+    Raises UserError where cells are missing, NotPaired where those of a block did not start alike."""
+    part = selection.select(cells, test)
+    absent = [loss for loss in test.losses if not len(selection.select_loss(cells, loss))]
+    here = [test.of, test.against, test.among]
+    absent += [
+        loss for loss in _flat(here) if loss not in absent and not len(selection.select_loss(part, loss))
+    ]
+    if absent or not len(part):
+        what = " and ".join(dict.fromkeys(absent)) if absent else "this kind"
+        raise UserError(f"there are no cells of {what}{_place(test)}")
+    if test.tuned:
+        part = selection.tuned(part, test.value)
+    if test.shape == "agreement":
+        return _agreement(test, part)
+    if test.shape == "regret":
+        return _regret(test, part)
+    return _contrast(test, part, cells, by_group)
+
+
+def _flat(named: Sequence[Losses | None]) -> list[str]:
+    return [
+        name
+        for item in named
+        if item
+        for name in ((item,) if isinstance(item, str) else item)
+        if name != "any"
+    ]
+
+
+def _place(test: Test) -> str:
+    if test.part or test.where:
+        return f" in {test.estimand.split('; ')[2]}"
+    return f" on {' or '.join(test.data)}" if test.data else ""
+
+
+def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByGroup | None) -> Measured:
+    arms = _arms(test, part, test.of, test.against)
+    d, variants, numbered = _differences(test, arms)
+    if test.minus:
+        d, variants, numbered = _minus(test, cells, d, variants, numbered)
+    labels = list(variants["data_label"])
+    if test.shape == "each":
+        single = tuple(flips(own[~np.isnan(own)]) for own in d if not np.isnan(own).all())
+        if len(single) < len(d):
+            raise UserError(f"no seed holds a value{_place(test)}")
+        each = Each(tuple(labels), single)
+        least = min(single, key=lambda own: own.n)
+        levels = tuple(Level(label, own) for label, own in zip(labels, single, strict=True))
+        return Measured(each, least.n, 0, len(d), _count(variants), least.sd, levels, labels[each.furthest])
+    if test.shape == "slope":
+        weigh = lambda kept: seeds.slope_weights(kept, test.dose)  # noqa: E731
+        return _over_seeds(d, variants, labels, weigh, test)
+    if _count(variants) > 1:
+        return _over_sets(d, variants, labels, arms, by_group, test)
+    found = _over_seeds(d, variants, labels, seeds.mean_weights, test)
+    images = None
+    if len(variants) == 1 and not test.minus:
+        images = groups.on_other_images(arms["of"], arms.get("against"), by_group, test.value, test.absolute)
+    return Measured(**{**vars(found), "images": images})
+
+
+def _arms(test: Test, part: pd.DataFrame, of: Losses, against: Losses | None) -> dict[str, pd.DataFrame]:
+    arms = {"of": selection.arm(part, of, test.value)}
+    if against is not None:
+        arms["against"] = selection.arm(part, against, test.value)
+    return arms
+
+
+def _differences(test: Test, arms: dict[str, pd.DataFrame]) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
+    """Return the differences (variants, seeds), their variants and their seeds."""
+    found = pairs.blocks(arms, [test.value], test.absolute)
+    return found.difference("of", "against" if "against" in arms else None), found.variants, found.seeds
+
+
+def _minus(test: Test, cells: pd.DataFrame, d: np.ndarray, variants: pd.DataFrame, numbered: np.ndarray):
+    """Take a second difference off the first, data set by data set and seed by seed."""
+    taken = test.minus
+    part = selection.select_minus(cells, test)
+    of, against = (taken.of, taken.against) if taken.of else (test.of, test.against)
+    if not len(part):
+        raise UserError(f"there are no cells to take off{_place(test)}")
+    other, theirs, others = _differences(test, _arms(test, part, of, against))
+    shared = np.intersect1d(numbered, others)
+    names = sorted(set(variants["dataset"]) & set(theirs["dataset"]))
+    if not names or not len(shared):
+        raise UserError(f"no data set and seed holds both differences{_place(test)}")
+    ours = _by_dataset(d[:, np.isin(numbered, shared)], variants, names)
+    less = _by_dataset(other[:, np.isin(others, shared)], theirs, names)
+    first = variants.drop_duplicates("dataset").set_index("dataset", drop=False).loc[names]
+    return ours - taken.times * less, first.reset_index(drop=True), shared
+
+
+def _by_dataset(d: np.ndarray, variants: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Return the mean over the recipes of each data set."""
+    return np.stack([d[(variants["dataset"] == name).to_numpy()].mean(axis=0) for name in names])
+
+
+def _over_seeds(
+    d: np.ndarray,
+    variants: pd.DataFrame,
+    labels: list[str],
+    weigh: Callable[[pd.DataFrame], np.ndarray],
+    test: Test,
+) -> Measured:
+    """Return the evidence of a weighted sum over variants, one number a seed."""
+    whole = seeds.within(d, weigh(variants))
+    if not len(whole.numbers):
+        raise UserError(f"no seed holds {'all variants' if len(d) > 1 else 'both losses'}{_place(test)}")
+    levels = []
+    for place in _rarest_first(variants):
+        own = d[place][~np.isnan(d[place])]
+        if len(own):
+            levels.append(Level(labels[place], flips(own), _without(d, variants, place, weigh)))
+    evidence = flips(whole.numbers)
+    return Measured(
+        evidence, len(whole.numbers), whole.lost, len(d), _count(variants), evidence.sd, tuple(levels)
+    )
+
+
+def _rarest_first(variants: pd.DataFrame) -> np.ndarray:
+    """Return the places of variants by their foreground fraction, as far as it was set."""
+    return seeds.numbers(variants, seeds.FOREGROUND).fillna(np.inf).argsort(kind="stable").to_numpy()
+
+
+def _without(d: np.ndarray, variants: pd.DataFrame, place: int, weigh) -> Flips | None:
+    """Return the evidence that is left without one variant, if there is any."""
+    if len(d) < 2:
+        return None
+    kept = np.arange(len(d)) != place
+    try:
+        rest = seeds.within(d[kept], weigh(variants[kept].reset_index(drop=True))).numbers
+    except UserError:  # of a slope too few doses are left
+        return None
+    return flips(rest) if len(rest) else None
+
+
+def _over_sets(
+    d: np.ndarray,
+    variants: pd.DataFrame,
+    labels: list[str],
+    arms: dict[str, pd.DataFrame],
+    by_group: ByGroup | None,
+    test: Test,
+) -> Measured:
+    """Return the evidence of a random-effects mean over independent data sets."""
+    unit = seeds.units(variants).to_numpy()
+    effects, variances, numbers, lost = [], [], [], 0
+    for name in dict.fromkeys(unit):
+        own = unit == name
+        within = seeds.within(d[own], seeds.mean_weights(variants[own]))
+        lost += within.lost
+        if len(within.numbers) < 2:
+            continue
+        spread = within.numbers.var(ddof=1) / len(within.numbers)
+        if own.sum() == 1 and not test.minus:
+            here = {
+                arm: cells[cells["dataset"] == variants["dataset"][own].iloc[0]]
+                for arm, cells in arms.items()
+            }
+            images = groups.on_other_images(
+                here["of"], here.get("against"), by_group, test.value, test.absolute
+            )
+            spread = max(spread, images.variance if images else 0.0)
+        effects.append(within.numbers.mean())
+        variances.append(spread)
+        numbers.append(len(within.numbers))
+    if len(effects) < 2:
+        raise UserError(f"fewer than two data sets hold two seeds{_place(test)}")
+    levels = []
+    for place, label in enumerate(labels):
+        own = d[place][~np.isnan(d[place])]
+        if len(own):
+            levels.append(Level(label, flips(own)))
+    if len(levels) == len(effects) > 2:  # one variant a set
+        rest = [pooled(np.delete(effects, k), np.delete(variances, k)) for k in range(len(effects))]
+        levels = [Level(own.label, own.effect, left) for own, left in zip(levels, rest, strict=True)]
+    evidence = pooled(effects, variances)
+    return Measured(
+        evidence, min(numbers), lost, len(d), len(effects), evidence.se * np.sqrt(len(effects)), tuple(levels)
+    )
+
+
+def _count(variants: pd.DataFrame) -> int:
+    return seeds.units(variants).nunique()
+
+
+def _agreement(test: Test, part: pd.DataFrame) -> Measured:
+    columns = [test.value, test.with_]
+    found = pairs.losses(part, columns)
+    everywhere = ~np.isnan(found.values).all(axis=1).any(axis=(0, 2))
+    arms = [name for name, there in zip(found.arms, everywhere, strict=True) if there]
+    if len(arms) < 3:
+        raise UserError(f"there are fewer than three losses to rank{_place(test)}")
+    _refuse(found, arms)
+    values = found.values[:, :, everywhere] * _signs(columns)
+    whole = ~np.isnan(values).any(axis=(0, 2, 3))
+    if whole.sum() < 3:
+        raise UserError(f"fewer than three seeds hold all {len(arms)} losses{_place(test)}")
+    scores = values[:, whole].swapaxes(0, 1)
+    evidence = flips(ranks.agreement_by_seed(scores, test.null))
+    return Measured(
+        evidence,
+        int(whole.sum()),
+        int((~whole).sum()),
+        len(found.variants),
+        _count(found.variants),
+        evidence.sd,
+        agreement=ranks.split_halves(scores),
+    )
+
+
+def _regret(test: Test, part: pd.DataFrame) -> Measured:
+    """Return the evidence on a largest regret, or on the difference of two."""
+    own = {name: selection.select_loss(part, name) for name in test.among}
+    found = pairs.blocks(own, [test.value])
+    _refuse(found, list(test.among))
+    values = (found.values * _signs([test.value]))[..., 0].swapaxes(0, 1)  # seeds, variants, losses
+    held = ~np.isnan(values).any(axis=2)
+    if not held.any():
+        raise UserError(f"no block holds all {len(test.among)} losses that are compared")
+    count = (len(found.variants), _count(found.variants))
+    if test.against is None:
+        at = range(len(test.among)) if test.of == "any" else [test.among.index(test.of)]
+        values[~held] = np.nan
+        some = held.any(axis=1)
+        evidence = ranks.Regrets(values[some], tuple(at))
+        return Measured(evidence, int(some.sum()), int((~held).sum()), *count)
+    whole = held.all(axis=1)
+    if not whole.any():
+        raise UserError(f"no seed holds all {len(test.among)} losses on all variants{_place(test)}")
+    of, against = (
+        ranks.regret_by_seed(values[whole], test.among.index(name)) for name in (test.of, test.against)
+    )
+    evidence = flips(of - against)
+    return Measured(evidence, int(whole.sum()), int((~whole).sum()), *count, evidence.sd)
+
+
+def _refuse(found: pairs.Blocks, arms: Sequence[str]) -> None:
+    refused = found.refusal(*arms)
+    if refused:
+        raise pairs.NotPaired(refused)
+
+
+def _signs(columns: Sequence[str]) -> np.ndarray:
+    return np.array([-1.0 if known.lower_is_better(column) else 1.0 for column in columns])

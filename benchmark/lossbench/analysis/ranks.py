@@ -1,0 +1,187 @@
+"""All losses at once: do two metrics rank them alike, and how far below the best does a loss fall at worst?
+
+A metric of few seeds does not even agree with itself. So the agreement of two metrics is judged against that
+of each with itself, both between different seeds, and a regret against regrets of the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from lossbench.analysis import flips
+
+SPLITS = 500  # halves of the seeds, drawn where there are more of them
+
+
+class Agreement(NamedTuple):
+    """Rank agreement of two metrics, and the most that noise leaves of it."""
+
+    tau: float
+    ceiling: float
+
+
+def pair_orders(scores: np.ndarray) -> np.ndarray:
+    """Return the order of each pair of losses, scaled; scores: (..., losses) -> (..., pairs).
+
+    The product of two of them, summed over pairs, is Kendall's tau-b = sum sign(a_i - a_j) sign(b_i - b_j) /
+    sqrt(untied pairs of a * untied pairs of b) (Kendall 1945). All zero where all losses tie."""
+    i, j = np.triu_indices(scores.shape[-1], 1)
+    order = np.sign(scores[..., i] - scores[..., j])
+    untied = np.abs(order).sum(axis=-1, keepdims=True)
+    return order / np.sqrt(np.maximum(untied, 1))
+
+
+def tau_b(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Kendall's tau-b of two scores of the same losses, (..., losses) -> (...)."""
+    return (pair_orders(a) * pair_orders(b)).sum(axis=-1)
+
+
+def split_halves(scores: np.ndarray) -> Agreement:
+    """Return the agreement of two metrics between halves of the seeds, mean over data sets and splits.
+
+    scores: (seeds, variants, losses, 2), larger is better. tau is that of one metric on one half with the
+    other on the other half; the ceiling is the geometric mean of each metric's agreement with itself, which
+    tau has in expectation where both rank by the same truth (as a correlation that noise attenuates, Spearman
+    1904)."""
+    both, first, second = [], [], []
+    for half in halves(len(scores)):
+        one, other = (
+            pair_orders(_by_metric(scores[half].mean(axis=0))),
+            pair_orders(_by_metric(scores[~half].mean(axis=0))),
+        )
+        first.append((one[0] * other[0]).sum(axis=-1).mean())
+        second.append((one[1] * other[1]).sum(axis=-1).mean())
+        crossed = (one[0] * other[1] + one[1] * other[0]) / 2
+        both.append(crossed.sum(axis=-1).mean())
+    ceiling = np.sqrt(max(np.mean(first), 0.0) * max(np.mean(second), 0.0))
+    return Agreement(float(np.mean(both)), float(ceiling))
+
+
+def agreement_by_seed(scores: np.ndarray, share: float) -> np.ndarray:
+    """Return n numbers, one a seed, whose mean is tau - share * ceiling; scores as in ``split_halves``.
+
+    Here the halves are single seeds: tau-b of one metric on a seed with the other on another seed, mean over
+    all pairs of seeds. What a seed contributes are the jackknife's pseudo-values (Tukey 1958), n * whole -
+    (n - 1) * without. Of single seeds, a smooth mean over pairs, their sign-flip test keeps its level in
+    simulation; of halves, whose means jump from one order to another, it does not."""
+    n = len(scores)
+    a, b = pair_orders(_by_metric(scores))  # (seeds, variants, pairs) each
+    inner = [_between(a, b), _between(a, a), _between(b, b)]
+    everyone = np.arange(n)
+    whole = _excess(inner, everyone, share)
+    without = [_excess(inner, np.delete(everyone, seed), share) for seed in range(n)]
+    return n * whole - (n - 1) * np.array(without)
+
+
+def _by_metric(scores: np.ndarray) -> np.ndarray:
+    return np.moveaxis(scores, -1, 0)
+
+
+def _between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return tau-b of a on one seed with b on another, mean over variants, shape (seeds, seeds)."""
+    return np.einsum("svp,tvp->st", a, b) / a.shape[1]
+
+
+def _excess(inner: list[np.ndarray], seeds: np.ndarray, share: float) -> float:
+    both, first, second = (_off_diagonal(matrix[np.ix_(seeds, seeds)]) for matrix in inner)
+    return both - share * float(np.sqrt(max(first, 0.0) * max(second, 0.0)))
+
+
+def _off_diagonal(matrix: np.ndarray) -> float:
+    n = len(matrix)
+    return float((matrix.sum() - np.trace(matrix)) / max(n * (n - 1), 1))
+
+
+def halves(n: int) -> Iterator[np.ndarray]:
+    """Yield every way to deal n seeds into two halves, or ``SPLITS`` random ones, as masks of the first."""
+    count = n // 2
+    dealt = list(combinations(range(n), count)) if n <= 12 else []
+    if 2 * count == n:  # each split else comes twice, once from either side
+        dealt = dealt[: len(dealt) // 2]
+    if not dealt:
+        rng = np.random.default_rng(0)
+        dealt = [rng.permutation(n)[:count] for _ in range(SPLITS)]
+    for chosen in dealt:
+        mask = np.zeros(n, dtype=bool)
+        mask[list(chosen)] = True
+        yield mask
+
+
+def regret_by_seed(scores: np.ndarray, loss: int) -> np.ndarray:
+    """Return how far a loss falls below the best of all, at worst over the variants, within each seed.
+
+    scores: (seeds, variants, losses), larger is better. Noise alone makes it larger than zero, alike for two
+    losses that are alike; so it is compared between losses and never with zero."""
+    return (scores.max(axis=2) - scores[:, :, loss]).max(axis=1)
+
+
+class Regrets:
+    """Is each of some losses shown to fall more than a null below some rival, on some variant?
+
+    scores: (seeds, variants, losses), larger is better, nan where missing. Every contrast of a loss with a
+    rival on a variant is a mean over seeds. The largest of their t values is judged by flipping the signs of
+    whole seeds, all contrasts at once (max-T, Westfall and Young 1993), so that the number of contrasts costs
+    no power and their dependence no validity. Answers the questions that ``flips.Flips`` answers.
+    """
+
+    def __init__(self, scores: np.ndarray, losses: tuple[int, ...]):
+        self.contrasts = []  # one array (seeds, variants * rivals) a loss
+        for loss in losses:
+            behind = np.delete(scores, loss, axis=2) - scores[:, :, [loss]]
+            self.contrasts.append(behind.reshape(len(scores), -1))
+        self.n = len(scores)
+        self.signs = 1 - 2 * flips.all_flips(self.n)  # the observed signs come first
+        worst = [max(0.0, float(np.nanmean(behind, axis=0).max())) for behind in self.contrasts]
+        self.estimate = min(worst)
+
+    def above(self, null: float = 0.0) -> float:
+        """Return the p-value against a regret of at most ``null`` of some of the losses."""
+        return max(self._above(behind, null) for behind in self.contrasts)
+
+    def below(self, null: float = 0.0) -> float:
+        """Return the p-value against regrets of at least ``null`` of all of the losses."""
+        shown = [
+            max(flips.flips(own[~np.isnan(own)]).below(null) for own in behind.T) for behind in self.contrasts
+        ]
+        return min(1.0, len(shown) * min(shown))
+
+    def p(self, null: float = 0.0) -> float:
+        """Return the two-sided p-value against ``null``."""
+        return min(1.0, 2 * min(self.above(null), self.below(null)))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the nulls that are not rejected, by halving: of both ends the one that keeps more."""
+        spread = max(float(np.nanmax(np.abs(behind))) for behind in self.contrasts) + 1e-12
+        low = _edge(lambda null: self.above(null) > (1 - level) / 2, spread)
+        high = -_edge(lambda null: self.below(-null) > (1 - level) / 2, spread)
+        return max(0.0, low), max(0.0, high)
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest two-sided p-value that so many seeds can give."""
+        return flips.smallest_p(self.n)
+
+    def _above(self, behind: np.ndarray, null: float) -> float:
+        there = ~np.isnan(behind)
+        d = np.where(there, behind - null, 0.0)
+        count = there.sum(axis=0)
+        mean = self.signs @ d / count
+        # The mean square does not change with the signs, the variance about the mean does.
+        variance = np.maximum((d**2).sum(axis=0) / count - mean**2, 1e-18)
+        t = (mean * np.sqrt(count / variance)).max(axis=1)
+        return float(np.mean(t >= t[0] * (1 - 1e-9 * np.sign(t[0]))))
+
+
+def _edge(kept, spread: float) -> float:
+    """Return the smallest null in +-spread that is kept, where all larger ones are; -inf if all are."""
+    low, high = -spread, spread
+    if kept(low):
+        return -np.inf
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if kept(middle) else (middle, high)
+    return high

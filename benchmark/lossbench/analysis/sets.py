@@ -1,0 +1,92 @@
+"""Data sets as a sample of data sets: a random-effects mean, and what a new data set would show.
+
+The unit is the data set. Each has an effect and a variance, that of other seeds or of other test groups,
+whichever is larger. Their mean is that of a random-effects model (DerSimonian and Laird 1986) with the
+interval of Hartung and Knapp (2001) and Sidik and Jonkman (2002), on t with k - 1 degrees of freedom. Its
+scale is never taken below one, since a chance agreement of few sets would else show too much (Roever, Knapp
+and Friede 2015). A new data set lies, with 95 %, within mean +- t(k - 2) sqrt(tau^2 + se^2) (Higgins,
+Thompson and Spiegelhalter 2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The mean effect over k data sets; answers the same questions as ``flips.Flips``."""
+
+    estimate: float
+    k: int
+    se: float
+    tau: float  # standard deviation of the true effects of data sets
+
+    def above(self, null: float = 0.0) -> float:
+        """Return the one-sided p-value: small means that the mean is shown to be above ``null``."""
+        return self._tail(null - self.estimate)
+
+    def below(self, null: float = 0.0) -> float:
+        """Return the one-sided p-value: small means that the mean is shown to be below ``null``."""
+        return self._tail(self.estimate - null)
+
+    def p(self, null: float = 0.0) -> float:
+        """Return the two-sided p-value against ``null``."""
+        return min(1.0, 2 * min(self.above(null), self.below(null)))
+
+    def equal(self, margin: float) -> float:
+        """Return the p-value of two one-sided tests: small means |mean| < margin."""
+        return max(self.above(-margin), self.below(margin))
+
+    def beyond(self, margin: float) -> float:
+        """Return the two-sided p-value against |mean| <= margin."""
+        return min(1.0, 2 * min(self.above(margin), self.below(-margin)))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval of the mean; unbounded for fewer than two data sets."""
+        return _around(self.estimate, self.se, self.k - 1, level)
+
+    def prediction(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval of the effect on a new data set; unbounded for fewer than three."""
+        return _around(self.estimate, float(np.hypot(self.tau, self.se)), self.k - 2, level)
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p-value that the test can give: a t test of two data sets or more has no floor."""
+        return 0.0 if self.k > 1 else 1.0
+
+    def _tail(self, below: float) -> float:
+        """Return P(t <= below / se) on k - 1 degrees of freedom."""
+        if self.k < 2:
+            return 1.0
+        if self.se == 0:
+            return 0.0 if below < 0 else 1.0
+        return float(stdtr(self.k - 1, below / self.se))
+
+
+def _around(centre: float, se: float, df: int, level: float) -> tuple[float, float]:
+    if df < 1:
+        return -np.inf, np.inf
+    half = float(stdtrit(df, 0.5 + level / 2)) * se
+    return centre - half, centre + half
+
+
+def pooled(effects: Sequence[float], variances: Sequence[float]) -> Pooled:
+    """Return the random-effects mean of data sets; effects and variances: shape (k,)."""
+    y = np.asarray(effects, dtype=float)
+    # A set whose seeds agree exactly would else carry all the weight.
+    v = np.maximum(np.asarray(variances, dtype=float), 1e-12 * max(1.0, float(np.max(np.square(y)))))
+    if len(y) < 2:
+        return Pooled(float(y[0]), len(y), float(np.sqrt(v[0])), 0.0)
+    from statsmodels.stats.meta_analysis import combine_effects  # slow to import
+
+    # statsmodels lets a negative tau^2 through; with tau^2 known the model is a weighted mean.
+    with np.errstate(invalid="ignore"):
+        tau2 = max(0.0, float(combine_effects(y, v, method_re="chi2").tau2))
+        found = combine_effects(y, v + tau2, method_re="chi2")
+    se = float(found.sd_eff_w_fe) * np.sqrt(max(1.0, float(found.scale_hksj_fe)))
+    return Pooled(float(found.mean_effect_fe), len(y), float(se), float(np.sqrt(tau2)))

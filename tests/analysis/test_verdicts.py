@@ -1,0 +1,210 @@
+"""A verdict follows from the cells by rules that can be checked one by one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossbench.analysis import claims, verdicts
+
+CLAIM = """
+[[claim]]
+id = "X"
+title = "t"
+statement = "s"
+source = "o"
+family = "f"
+experiment = "quick"
+[[claim.test]]
+id = "X.1"
+says = "says"
+value = "dice@0.5"
+of = "dice"
+against = "ce"
+expect = "greater"
+margin = 0.005
+"""
+ALONE = CLAIM.replace('against = "ce"\n', "")
+SAME = {
+    "value": '"log_size_ratio_soft"',
+    "of": '"ce"',
+    "shape": '"each"',
+    "expect": '"equal"',
+    "margin": 0.0488,
+}
+PLANNED = pd.DataFrame(
+    [{"experiment": "quick", "part": "ladder", "losses": '["ce", "dice"]', "seeds": "[0, 1, 2, 3]"}]
+)
+
+
+def another(number):
+    """Return one more test of the claim, the same as the first."""
+    return CLAIM[CLAIM.index("[[claim.test]]") :].replace("X.1", f"X.{number}")
+
+
+def evaluated(cells, text, tmp_path, **options):
+    path = tmp_path / "claims.toml"
+    path.write_text(text)
+    (verdict,) = verdicts.evaluate(claims.read_claims(path).claims, cells, **options)
+    return verdict
+
+
+def judged(cells, tmp_path, claim=CLAIM, parts=PLANNED, by_group=None, **changes):
+    """Return the result of the only test of a claim, with some of its keys changed."""
+    text = claim
+    for key, value in changes.items():
+        lines = [line for line in text.splitlines() if not line.startswith(f"{key} =")]
+        text = "\n".join([*lines, f"{key} = {value}"])
+    return evaluated(cells, text, tmp_path, parts=parts, by_group=by_group).results[0]
+
+
+def test_a_clear_difference_in_the_claimed_direction_supports(ten_seeds, tmp_path):
+    result = judged(ten_seeds, tmp_path)
+    assert result.verdict == "supported" and result.p == result.p_adjusted == 2 / 2**10
+    assert result.measured.evidence.interval()[0] > 0
+
+
+def test_the_same_difference_contradicts_the_opposite_claim(ten_seeds, tmp_path):
+    assert judged(ten_seeds, tmp_path, expect='"less"').verdict == "contradicted"
+
+
+def test_a_difference_smaller_than_what_matters_is_equivalent_whatever_its_sign(ten_seeds, tmp_path):
+    for expect in ('"greater"', '"less"'):
+        assert judged(ten_seeds, tmp_path, margin=0.5, expect=expect).verdict == "equivalent"
+
+
+def test_a_null_of_ones_own_is_the_smallest_effect_that_matters(ten_seeds, tmp_path):
+    assert judged(ten_seeds, tmp_path, margin=0.5, null=0.01).verdict == "supported"
+
+
+def test_a_difference_that_the_seeds_do_not_show_is_inconclusive_not_refuted(ten_seeds, tmp_path):
+    blurred = ten_seeds.assign(**{"dice@0.5": np.random.default_rng(0).normal(0, 0.2, len(ten_seeds))})
+    result = judged(blurred, tmp_path)
+    assert result.verdict == "inconclusive" and result.why == "Neither a difference nor its absence is shown"
+
+
+def test_too_few_seeds_for_any_outcome_are_exploratory_and_the_command_says_how_many_it_takes(
+    cells, tmp_path
+):
+    result = judged(cells, tmp_path)
+    assert result.verdict == "not testable" and result.why.startswith("Exploratory: no outcome of 4 seeds")
+    assert result.command == "lossbench sweep quick --seeds 6"
+    assert result.measured.evidence.estimate > 0 and np.isinf(result.measured.evidence.interval()).all()
+    enough = PLANNED.assign(seeds="[0, 1, 2, 3, 4, 5]")
+    assert judged(cells, tmp_path, parts=enough).command == "lossbench sweep quick"
+
+
+def test_eight_seeds_are_enough_for_six_tests_of_a_family_and_too_few_for_seven(ten_seeds, tmp_path):
+    cells = ten_seeds[ten_seeds["seed"] < 8]
+    six = CLAIM + "".join(map(another, range(2, 7)))
+    assert {r.verdict for r in evaluated(cells, six, tmp_path).results} == {"supported"}
+    seven = evaluated(cells, six + another(7), tmp_path)
+    assert {r.verdict for r in seven.results} == {"not testable"}
+    assert seven.results[0].command.endswith("--seeds 9")
+
+
+def test_missing_cells_are_named_with_the_command_that_trains_them(cells, tmp_path):
+    result = judged(cells, tmp_path, of='"tversky(fp_weight=0.3)"')
+    assert result.verdict == "not testable"
+    assert result.why.startswith("There are no cells of tversky(fp_weight=0.3)")
+    assert result.command == "lossbench sweep quick --loss 'tversky(fp_weight=0.3)'"
+
+
+def test_of_an_experiment_that_was_not_swept_here_the_command_names_the_file_alone(cells, tmp_path):
+    elsewhere = PLANNED.assign(experiment="another")
+    assert judged(cells, tmp_path, parts=elsewhere, of='"nowhere"').command == "lossbench sweep quick"
+
+
+def test_no_cells_at_all_make_every_claim_not_testable(cells):
+    found = verdicts.evaluate(claims.read_claims().claims, cells.iloc[:0])
+    assert {v.verdict for v in found} == {"not testable"}
+
+
+def test_unpaired_cells_are_not_testable_and_the_reason_is_given(cells, tmp_path):
+    cells.loc[cells["loss"] == "dice", "init_hash"] = "other"
+    result = judged(cells, tmp_path)
+    assert result.verdict == "not testable" and "are not paired" in result.why
+
+
+def test_equality_in_every_data_set_needs_each_of_them(ten_seeds, tmp_path):
+    assert judged(ten_seeds, tmp_path, ALONE, **SAME).verdict == "supported"
+    rare, common = (ten_seeds["data.foreground"] == f for f in (0.002, 0.2))
+    spoilt = ten_seeds.copy()
+    spoilt.loc[rare, "log_size_ratio_soft"] += 0.2
+    result = judged(spoilt, tmp_path, ALONE, **SAME)
+    assert result.verdict == "contradicted" and result.measured.where == "scenes(foreground=0.002)"
+    spoilt.loc[common, "log_size_ratio_soft"] -= 0.2  # equal on average, and that must not count
+    assert judged(spoilt, tmp_path, ALONE, **SAME).verdict == "contradicted"
+
+
+def test_a_verdict_that_hangs_on_one_level_names_it(ten_seeds, tmp_path):
+    rare = ten_seeds["data.foreground"] == 0.002
+    score = np.where(rare & (ten_seeds["loss"] == "dice"), 0.9, 0.5)
+    noise = np.random.default_rng(0).normal(0, 0.01, len(ten_seeds))
+    result = judged(ten_seeds.assign(**{"dice@0.5": score + noise}), tmp_path)
+    assert result.verdict == "supported" and "It hangs on scenes(foreground=0.002) (without it" in result.why
+    assert "hangs" not in judged(ten_seeds, tmp_path).why
+
+
+def test_a_mean_over_levels_is_shown_with_its_levels(ten_seeds, tmp_path):
+    levels = verdicts.level_table([evaluated(ten_seeds, CLAIM, tmp_path)])
+    assert sorted(levels["level"]) == sorted(ten_seeds["data_label"].unique())
+    whole = judged(ten_seeds, tmp_path).measured.evidence.estimate
+    assert levels["estimate"].mean() == pytest.approx(whole) and levels["p_without"].notna().all()
+
+
+def test_a_comparison_that_had_not_converged_is_worded_as_one_of_speed(ten_seeds, tmp_path):
+    better = ten_seeds["dice@0.5"] + 0.02 * (ten_seeds["loss"] == "ce")
+    longer = ten_seeds.assign(**{"recipe.steps": 240, "dice@0.5": better}, recipe="long", parts="long")
+    both = pd.concat([ten_seeds, longer], ignore_index=True)
+    result = judged(both, tmp_path, part='"ladder"')
+    assert "Not converged: ce on scenes(foreground=0.002) (+0.020 with 4 times the steps)" in result.why
+    assert result.why.endswith("so this says which learns sooner") and "dice on" not in result.why
+    assert "onverged" not in judged(both, tmp_path, part='"long"').why
+
+
+def test_a_verdict_on_one_real_set_needs_other_trainings_and_other_images(ten_seeds, tmp_path):
+    from lossbench.analysis.groups import ByGroup
+
+    one = ten_seeds[ten_seeds["data.foreground"] == 0.01]
+    rows = []
+    for cell in one.itertuples():  # Dice is ahead on four groups and behind on four others
+        for group in range(8):
+            score = 0.5 + (0.3, -0.2)[group % 2] * (cell.loss == "dice")
+            row = {"key": cell.key, "group": str(group), "class": "a", "dice@0.5": score, "n dice@0.5": 1}
+            rows.append(row)
+    result = judged(one, tmp_path, by_group=ByGroup(pd.DataFrame(rows)))
+    assert result.verdict == "inconclusive" and "but not for other test images" in result.why
+    assert judged(one, tmp_path).verdict == "supported"
+
+
+def test_holm_counts_every_declared_test_of_a_family_also_those_without_cells(ten_seeds, tmp_path):
+    verdict = evaluated(ten_seeds, CLAIM + another(2).replace('"dice"', '"nowhere"'), tmp_path)
+    assert verdict.results[0].p_adjusted == pytest.approx(2 * verdict.results[0].p)
+    assert verdict.verdict == "not testable"
+
+
+def test_what_is_exploratory_has_effect_and_interval_and_no_verdict(ten_seeds, tmp_path):
+    verdict = evaluated(ten_seeds, CLAIM + another(2) + 'role = "exploratory"\n', tmp_path)
+    assert [r.verdict for r in verdict.results] == ["supported", "exploratory"]
+    row = verdicts.verdict_table([verdict]).iloc[1]
+    assert row["low"] > 0 and np.isnan(row["p_adjusted"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (["supported", "supported"], "supported"),
+        (["supported", "contradicted", "not testable"], "contradicted"),
+        (["supported", "not testable", "inconclusive"], "not testable"),
+        (["supported", "equivalent", "inconclusive"], "equivalent"),
+        (["supported", "inconclusive"], "inconclusive"),
+    ],
+)
+def test_a_claim_stands_or_falls_with_its_primary_tests(parts, whole):
+    assert verdicts._combine(parts) == whole
+
+
+def test_the_verdict_table_holds_every_test_with_its_numbers(ten_seeds, tmp_path):
+    row = verdicts.verdict_table([evaluated(ten_seeds, CLAIM, tmp_path)]).set_index("test").loc["X.1"]
+    assert (row["n_seeds"], row["n_variants"], row["n_sets"], row["verdict"]) == (10, 4, 1, "supported")
+    assert row["mde"] < row["estimate"] and row["smallest_p"] == 2 / 2**10
