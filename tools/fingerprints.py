@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lossbench.catalogue.modules import PACKAGE
-from lossbench.catalogue.source import read_entries
+from lossbench.catalogue.entries import read_entries
+from lossbench.catalogue.source import PACKAGE
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "fingerprints.json"
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lossbench.catalogue.modules import PACKAGE
+from lossbench.catalogue.entries import Entry
 from lossbench.catalogue.registry import losses
-from lossbench.catalogue.source import Entry
+from lossbench.catalogue.source import PACKAGE
 
 PAGE = PACKAGE.parents[1] / "docs" / "losses.md"
 
@@ -54,6 +54,23 @@ consequences:
   the step; with absent classes it dilutes.
 - A mean over classes or over present classes is another loss: the value falls or rises when classes are
   missing.
+
+## In a training loop of your own
+
+```python
+from lossbench import get_loss
+
+loss = get_loss("dice_ce")  # a torch.nn.Module: repr, pickle, deepcopy and torch.compile work
+value = loss(logits, target, ignore_index=255)  # logits (N, C, *S), target (N, *S) of class ids
+```
+
+A wrong call gets one sentence (`UserError`): labels that are neither a class nor `ignore_index` ("label 255
+with 2 classes: a 0/255 mask? divide by 255, or ignore_index=255"), targets of floats, shapes that do not
+belong together, numpy arrays, an empty batch, unknown keywords. Types, shapes and keywords are looked at in
+each eager call. Labels are read in each eager call on a CPU; on a CUDA device an assertion is queued, which
+fails when the device comes to it. Nothing is looked at under `torch.compile`, and no label while a CUDA graph
+is captured. `get_loss(..., check=False)` leaves the look out, as the suite's own training does: its data
+container checks each mask once. What the logits hold under void pixels enters nothing, NaN included.
 """
 
 ADAPTERS = """## Losses of other libraries

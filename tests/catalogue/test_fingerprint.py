@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from lossbench.catalogue import modules
+from lossbench.catalogue import source
 from lossbench.catalogue.fingerprint import fingerprint
 from tools.fingerprints import GOLDEN, fingerprints
 
@@ -120,9 +120,9 @@ def package(tmp_path, monkeypatch):
     """A copy of what losses are made of, to be edited."""
     copy = tmp_path / "lossbench"
     for room in ("base", "catalogue", "losses"):
-        shutil.copytree(modules.PACKAGE / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(modules.PACKAGE / "__init__.py", copy)
-    monkeypatch.setattr(modules, "PACKAGE", copy)
+        shutil.copytree(source.PACKAGE / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source.PACKAGE / "__init__.py", copy)
+    monkeypatch.setattr(source, "PACKAGE", copy)
     return copy
 
 

@@ -176,6 +176,16 @@ def test_a_peer_is_checked_and_says_what_it_is_not_made_for():
     assert "is for two classes" in row.note
 
 
+def test_a_function_that_takes_wrong_calls_fails_the_row_that_lists_them():
+    def careless(logits, target, ignore_index=None, progress=None):
+        return logits.softmax(1)[:, 1].mean()
+
+    (row,) = contract.refusals(contract.Subject("careless", careless, (), True, None))
+    assert row.passed is False
+    assert row.measured == "0 of 10"
+    assert {"a 0/255 mask", "numpy arrays", "an unknown keyword"} <= set(row.note.split(", "))
+
+
 def test_an_unreadable_spec_is_the_users_mistake():
     with pytest.raises(UserError, match="unknown loss 'dise'; did you mean 'dice'"):
         contract.run("dise")
@@ -185,5 +195,5 @@ def test_checking_leaves_the_random_state_alone():
     import torch
 
     before = torch.get_rng_state()
-    contract.check("dice")
+    contract.run("dice")
     assert torch.equal(before, torch.get_rng_state())

@@ -18,7 +18,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from lossbench.catalogue.modules import KINDS, Module, Place, decorator_name, read_module
+from lossbench.catalogue.source import KINDS, Place, Source, decorator_name, read_source
 
 # Where names are bound that the function around does not see.
 INNER = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.comprehension
@@ -29,40 +29,40 @@ def fingerprint(path: Path, function: str) -> str:
     places: list[Place] = [(Path(path), function)]
     parts = []
     for file, name in places:  # grows while it is walked
-        code, uses = _bare(read_module(file), name)
+        code, uses = _bare(read_source(file), name)
         places += [place for place in dict.fromkeys(uses.values()) if place not in places]
         parts.append([code, {word: places.index(place) for word, place in uses.items()}])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _bare(module: Module, name: str) -> tuple[str, dict[str, Place]]:
+def _bare(source: Source, name: str) -> tuple[str, dict[str, Place]]:
     """Return the code behind a definition that computes, and the definitions that its words lead to."""
-    code, uses, judged = module.bare.get(name, ("", {}, None))
+    code, uses, judged = source.bare.get(name, ("", {}, None))
     # What was left out depends on the files of the functions called there: they may have changed since.
-    if judged is None or any(read_module(other.path) is not other for other in judged):
+    if judged is None or any(read_source(other.path) is not other for other in judged):
         judged = []
-        tree = _computing(module, name, frozenset(), judged)
-        code, uses = ast.unparse(tree), _uses(module, tree)
-        module.bare[name] = code, uses, judged
+        tree = _computing(source, name, frozenset(), judged)
+        code, uses = ast.unparse(tree), _uses(source, tree)
+        source.bare[name] = code, uses, judged
     return code, uses
 
 
-def _uses(module: Module, tree: ast.AST) -> dict[str, Place]:
+def _uses(source: Source, tree: ast.AST) -> dict[str, Place]:
     """Return the words of a piece of code that lead to definitions of ours, in a fixed order."""
     bound = _bound(tree)
     uses = {}
     for node in ast.walk(tree):
-        place = module.place(node)
+        place = source.place(node)
         word = ast.unparse(node) if place else ""
         if place and word.split(".")[0] not in bound:
             uses[word] = place
     return uses
 
 
-def _computing(module: Module, name: str, within: frozenset[Place], judged: list[Module]) -> ast.AST:
+def _computing(source: Source, name: str, within: frozenset[Place], judged: list[Source]) -> ast.AST:
     # The parsed file is shared by all its readers: a fresh copy is changed in its place.
-    copy = ast.parse(ast.unparse(module.definitions[name])).body[0]
-    return _Computing(module, within | {(module.path, name)}, judged).visit(copy)
+    copy = ast.parse(ast.unparse(source.definitions[name])).body[0]
+    return _Computing(source, within | {(source.path, name)}, judged).visit(copy)
 
 
 class _Computing(ast.NodeTransformer):
@@ -70,8 +70,8 @@ class _Computing(ast.NodeTransformer):
     ``judged`` gathers the files of the functions that were taken for checks or not.
     """
 
-    def __init__(self, module: Module, within: frozenset[Place], judged: list[Module]):
-        self.module, self.within, self.judged = module, within, judged
+    def __init__(self, source: Source, within: frozenset[Place], judged: list[Source]):
+        self.source, self.within, self.judged = source, within, judged
 
     def visit_FunctionDef(self, node):
         node.decorator_list = [d for d in node.decorator_list if decorator_name(d) not in KINDS]
@@ -107,15 +107,15 @@ class _Computing(ast.NodeTransformer):
         return ast.Raise() if _refuses(node) else self.generic_visit(node)
 
     def visit_Expr(self, node):
-        place = self.module.place(node.value.func) if isinstance(node.value, ast.Call) else None
+        place = self.source.place(node.value.func) if isinstance(node.value, ast.Call) else None
         return None if place and self._is_check(place) else self.generic_visit(node)
 
     def _is_check(self, place: Place) -> bool:
-        module, name = read_module(place[0]), place[1]
-        self.judged.append(module)
-        if place in self.within or not isinstance(module.definitions[name], ast.FunctionDef):
+        source, name = read_source(place[0]), place[1]
+        self.judged.append(source)
+        if place in self.within or not isinstance(source.definitions[name], ast.FunctionDef):
             return False
-        return not _computing(module, name, self.within, self.judged).body
+        return not _computing(source, name, self.within, self.judged).body
 
 
 def _refuses(statement: ast.stmt) -> bool:

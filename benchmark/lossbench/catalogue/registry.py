@@ -7,19 +7,20 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
-from lossbench.catalogue.modules import KINDS, PACKAGE
-from lossbench.catalogue.source import Entry, read_entries
+from lossbench.catalogue.entries import Entry, read_entries
+from lossbench.catalogue.source import KINDS, PACKAGE
 
 PATHS = ("path", "root")  # parameters of data sets that name a place on this machine
 
@@ -28,9 +29,11 @@ PRETRAINED = ("weights", "weights_backbone", "encoder_weights", "pretrained")
 
 FOLDERS = {"loss": "losses", "dataset": "data", "network": "networks"}
 
-_live: dict[
-    tuple[str, str], Callable
-] = {}  # functions registered by running code, for those without a file (notebooks)
+# What builds the losses and networks of other libraries; by name, for both import torch, late.
+ADAPTERS = {"loss": "lossbench.catalogue.adapters", "network": "lossbench.networks.adapters"}
+
+# Functions that running code has registered, for those that stand in no file (notebooks).
+_live: dict[tuple[str, str], Callable] = {}
 
 
 def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable], Callable]:
@@ -70,10 +73,6 @@ def _register(kind: str, name: str) -> Callable[[Callable], Callable]:
         return function
 
     return keep
-
-
-# --- the catalogue
-# -------------------------------------------------------------------------------------------------------
 
 
 def losses(extra_files: Iterable[str | Path] = ()) -> dict[str, Entry]:
@@ -128,10 +127,6 @@ def aliases(extra_files: Iterable[str | Path] = ()) -> dict[str, str]:
     return {
         alias: entry.name for entry in losses(extra_files).values() for alias in entry.meta.get("aliases", ())
     }
-
-
-# --- resolved specs
-# ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -311,7 +306,9 @@ def _term_text(term: LossTerm, count: int) -> str:
     shown = {k: v for k, v in term.given.items() if term.entry is None or v != term.entry.params[k]}
     name = f"{term.library}:{term.name}" if term.library else term.name
     text = specs.render(name, shown)
-    return text if term.weight == 1 else f"{term.weight:g}*{text}"
+    short = f"{term.weight:g}"
+    weight = short if float(short) == term.weight else repr(term.weight)
+    return text if term.weight == 1 else f"{weight}*{text}"
 
 
 def _checked(arguments: dict[str, Any], entry: Entry, text: str) -> dict[str, Any]:
@@ -356,16 +353,12 @@ def _kind(default: Any) -> str:
     return names.get(type(default), "a list")
 
 
-# --- from a spec to the thing itself
-# ---------------------------------------------------------------------------------------
-
-
 def load_function(entry: Entry) -> Callable:
     """Import the file of an entry and return its function (this is the only place where a user's file is
     run).
     """
     path = entry.file.resolve()
-    if PACKAGE in path.parents:
+    if _ours(entry):
         module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
     else:
         name = f"lossbench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
@@ -373,6 +366,10 @@ def load_function(entry: Entry) -> Callable:
         if module is None or getattr(module, "__lossbench_fingerprint__", None) != _file_mark(path):
             module = _run_file(name, path)
     return getattr(module, entry.function)
+
+
+def _ours(entry: Entry) -> bool:
+    return PACKAGE in entry.file.resolve().parents
 
 
 def _run_file(name: str, path: Path):
@@ -395,45 +392,34 @@ def _file_mark(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = ()) -> Callable:
-    """Return ``function(logits, target, *, ignore_index=None, progress=None, distance_map=None,
-    class_frequency=None)`` for a spec.
+def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = (), *, check: bool = True):
+    """Return the loss that a spec names as an ``nn.Module``: ``loss(logits, target, *, ignore_index=None,
+    progress=None, distance_map=None, class_frequency=None) -> scalar``; see ``loss_module.Loss``.
 
-    Each summand is called with its own parameters and with those of the four that it asks for; the result is
-    a scalar tensor."""
+    ``check=False`` leaves out the look at every input, where masks have been checked once."""
+    from lossbench.catalogue.loss_module import Loss, Part
+
     if isinstance(spec, str):
         live = _live.get(("loss", spec))
         if live is not None and spec not in losses(extra_files):
-            return live
+            takes = inspect.signature(live).parameters.keys() & {"ignore_index", *KINDS["loss"].needs}
+            return Loss(spec, (Part(1.0, live, {}, frozenset(takes), guest=True),), check)
         spec = parse_loss(spec, extra_files)
-    parts = []
-    for term in spec.terms:
-        if term.entry is None:
-            adapters = importlib.import_module("lossbench.catalogue.adapters")
-            function, params, takes = (
-                adapters.build(term.library, term.name, dict(term.params)),
-                {},
-                {"ignore_index"},
-            )
-        else:
-            function, params = load_function(term.entry), dict(term.params)
-            takes = set(term.entry.needs) | ({"ignore_index"} & set(params))
-            if params.get("ignore_index", 0) is None:
-                del params["ignore_index"]
-        parts.append((term.weight, function, params, takes))
+    files = {str(term.entry.file) for term in spec.terms if term.entry and not _ours(term.entry)}
+    again = partial(get_loss, spec.text, tuple(files), check=check)
+    return Loss(spec.text, tuple(Part(*_part(term)) for term in spec.terms), check, again)
 
-    def compute(logits, target, **supplied):
-        total = None
-        for weight, function, params, takes in parts:
-            extra = {
-                key: supplied[key] for key in takes if supplied.get(key) is not None and key not in params
-            }
-            value = function(logits, target, **params, **extra)
-            value = value if weight == 1 else weight * value
-            total = value if total is None else total + value
-        return total
 
-    return compute
+def _part(term: LossTerm) -> tuple:
+    """Return the fields of a ``loss_module.Part``."""
+    if term.entry is None:
+        function = importlib.import_module(ADAPTERS["loss"]).build(term.library, term.name, dict(term.params))
+        return term.weight, function, {}, frozenset({"ignore_index"}), True
+    params = dict(term.params)
+    takes = {*term.entry.needs} | ({"ignore_index"} & params.keys())
+    if params.get("ignore_index", 0) is None:  # not given in the spec: the caller's is taken
+        del params["ignore_index"]
+    return term.weight, load_function(term.entry), params, frozenset(takes), not _ours(term.entry)
 
 
 def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str | Path] = ()):
@@ -464,7 +450,7 @@ def get_network(
             return live(in_channels, classes, dims)
         spec = parse_network(spec, extra_files)
     if spec.entry is None:
-        adapters = importlib.import_module("lossbench.networks.adapters")
+        adapters = importlib.import_module(ADAPTERS["network"])
         return adapters.build(spec.library, spec.name, spec.params, in_channels, classes, dims)
     supplied = {"cells": cells} if "cells" in spec.entry.needs else {}
     return load_function(spec.entry)(in_channels, classes, dims, **spec.params, **supplied)

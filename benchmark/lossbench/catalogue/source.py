@@ -1,117 +1,161 @@
-"""Losses and data sets as their source declares them, read without running it."""
+"""A Python file as its text says it: parsed and never run, so that nothing is executed just to be listed."""
 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.fingerprint import fingerprint
-from lossbench.catalogue.modules import KINDS, Module, decorator_name, read_module
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class Kind(NamedTuple):
+    """What a decorator registers: its name in a sentence, the arguments that come by position, and the
+    keywords that lossbench supplies to a function that names them.
+    """
+
+    word: str
+    takes: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+# By the name of the decorator.
+KINDS = {
+    "loss": Kind("loss", ("logits", "target"), ("progress", "distance_map", "class_frequency")),
+    "dataset": Kind("data set", (), ("seed",)),
+    "network": Kind("network", ("in_channels", "classes", "dims"), ("cells",)),
+}
+
+
+Place = tuple[Path, str]  # a definition: its file and its name there
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One registered loss or data set, as its source declares it.
+class Source:
+    """A parsed file: its top-level definitions, and what it imports from other files of ours."""
 
-    ``params`` maps each keyword-only parameter to its default, ``choices`` those annotated with
-    ``Literal[...]`` to what they may be, ``needs`` lists the parameters without default that the trainer
-    supplies (``progress``, ``distance_map``, ...)."""
+    path: Path
+    tree: ast.Module
+    definitions: dict[str, ast.AST]
+    imports: dict[str, tuple[Path, str | None]]  # local name -> (file, name there; None for the file itself)
+    bare: dict[str, tuple] = field(default_factory=dict, compare=False)  # what fingerprints remember of it
 
-    kind: str
-    name: str
-    family: str
-    params: dict[str, Any]
-    choices: dict[str, tuple]
-    needs: tuple[str, ...]
-    meta: dict[str, Any]
-    file: Path
-    function: str
-    line: int
-    doc: str = ""
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The hash of the function's code and of all of ours that it uses; computed for what is named, which
-        most entries are not.
-        """
-        return fingerprint(self.file, self.function)
+    def place(self, node: ast.AST) -> Place | None:
+        """Return the definition of ours that a name, or an attribute of an imported module, leads to."""
+        if isinstance(node, ast.Name):
+            return resolve(self, node.id)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            file, inner = self.imports.get(node.value.id, (None, None))
+            if file and inner is None:
+                return resolve(read_source(file), node.attr)
+        return None
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """Return every function of a file that is decorated with ``@loss``, ``@dataset`` or ``@network``."""
-    module = read_module(path)
-    found = []
-    for node in module.tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        for decorator in node.decorator_list:
-            kind = decorator_name(decorator)
-            if kind in KINDS:
-                found.append(_entry(module, node, decorator, kind))
-    return found
+def decorator_name(decorator: ast.expr) -> str:
+    """Return ``loss`` of ``@loss(...)`` and of ``@lossbench.loss(...)``; "" where it is not a call."""
+    return ast.unparse(decorator.func).split(".")[-1] if isinstance(decorator, ast.Call) else ""
 
 
-def _entry(module: Module, node: ast.FunctionDef, decorator: ast.Call, kind: str) -> Entry:
-    where = f"{module.path}:{node.lineno}"
-    meta = {}
-    if not decorator.args:
-        raise UserError(f"{where}: @{kind} needs a name, as in @{kind}('{node.name}')")
-    name = _literal(decorator.args[0], f"{where}: the name of @{kind}")
-    if not isinstance(name, str) or not name.isidentifier():
-        raise UserError(
-            f"{where}: the name of @{kind} must be a plain word such as '{node.name}', got {name!r}"
-        )
-    for keyword in decorator.keywords:
-        if keyword.arg is None:
-            raise UserError(f"{where}: the arguments of @{kind} must be written out, '**' is not read")
-        meta[keyword.arg] = _literal(keyword.value, f"{where}: '{keyword.arg}' of @{kind}({name!r})")
-    params, choices, needs = {}, {}, []
-    for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        if default is None or (kind == "network" and arg.arg == "cells"):
-            if arg.arg not in KINDS[kind].needs:
-                raise UserError(
-                    f"{where}: parameter '{arg.arg}' of {kind} '{name}' has no default; give it one "
-                    f"(lossbench supplies only {', '.join(KINDS[kind].needs)})"
-                )
-            needs.append(arg.arg)
-        else:
-            params[arg.arg] = _literal(default, f"{where}: the default of '{arg.arg}' of {kind} '{name}'")
-            allowed = _literal_choices(module, arg.annotation)
-            if allowed:
-                choices[arg.arg] = allowed
-    extra = [a.arg for a in node.args.posonlyargs + node.args.args]
-    if len(extra) != len(KINDS[kind].takes):
-        wanted = ", ".join([*KINDS[kind].takes, "*", "parameters..."])
-        raise UserError(
-            f"{where}: {KINDS[kind].word} '{name}' must take ({wanted}), it takes ({', '.join(extra)})"
-        )
-    family = meta.pop("family", "user")
-    return Entry(
-        kind, name, family, params, choices, tuple(needs), meta, module.path, node.name, node.lineno,
-        ast.get_docstring(node) or "",
-    )  # fmt: skip
+def resolve(source: Source, name: str) -> Place | None:
+    """Follow a name from file to file to where it is defined; None where that is not in a file of ours."""
+    seen = set()
+    while name not in source.definitions:
+        file, inner = source.imports.get(name, (None, None))
+        if inner is None or (file, inner) in seen:
+            return None
+        seen.add((file, inner))
+        source, name = read_source(file), inner
+    return source.path, name
 
 
-def _literal(node: ast.expr, what: str) -> Any:
+def read_source(path: Path) -> Source:
+    """Return the parsed file; UserError where it cannot be read or is not Python."""
+    path = Path(path)
     try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise UserError(
-            f"{what} must be a plain number, string, list or None, got '{ast.unparse(node)}'"
-        ) from None
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return _read_source(path, stat.st_mtime_ns, stat.st_size)
 
 
-def _literal_choices(module: Module, annotation: ast.expr | None) -> tuple:
-    """Return the values of a ``Literal[...]`` annotation, spelled out or by the name of one of ours."""
-    place = module.place(annotation)
-    if place:
-        module = read_module(place[0])
-        annotation = getattr(module.definitions[place[1]], "value", None)
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).split(".")[-1] == "Literal":
-        values = ast.literal_eval(annotation.slice)
-        return values if isinstance(values, tuple) else (values,)
-    return ()
+@lru_cache(maxsize=256)
+def _read_source(path: Path, _mtime: int, _size: int) -> Source:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserError(f"{path}:{line}: not valid Python ({getattr(error, 'msg', error)})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    source = Source(path, tree, {}, {})
+    for node in tree.body:
+        source.definitions.update(dict.fromkeys(_defined(node), node))
+        source.imports.update(_imported(path, node))
+    return source
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+
+
+def _imported(path: Path, node: ast.stmt) -> dict[str, tuple[Path, str | None]]:
+    if isinstance(node, ast.ImportFrom):
+        return _imported_from(path, node)
+    if isinstance(node, ast.Import):
+        files = {alias.asname: _own_file(path, alias.name) for alias in node.names if alias.asname}
+        return {name: (file, None) for name, file in files.items() if file}
+    return {}
+
+
+def _imported_from(path: Path, node: ast.ImportFrom) -> dict[str, tuple[Path, str | None]]:
+    base = _folder(path, node)
+    if base is None:
+        return {}
+    imports: dict[str, tuple[Path, str | None]] = {}
+    for alias in node.names:
+        local = alias.asname or alias.name
+        if _is_file(base / f"{alias.name}.py"):
+            imports[local] = (base / f"{alias.name}.py", None)
+        elif _is_file(base.with_suffix(".py")):
+            imports[local] = (base.with_suffix(".py"), alias.name)
+        elif _is_file(base / "__init__.py"):
+            imports[local] = (base / "__init__.py", alias.name)
+    return imports
+
+
+def _folder(path: Path, node: ast.ImportFrom) -> Path | None:
+    """Return the folder, or the file without its ending, that a ``from ... import`` takes names from."""
+    if node.level:
+        base = path.parents[node.level - 1] if node.level <= len(path.parents) else None
+        return base and base.joinpath(*(node.module or "").split(".")) if node.module else base
+    file = _own_file(path, node.module or "")
+    if file is None:
+        return None
+    return file.parent if file.name == "__init__.py" else file.with_suffix("")
+
+
+def _own_file(path: Path, dotted: str) -> Path | None:
+    """Return the file behind an absolute import: in the package, or beside the importing file; else None."""
+    parts = dotted.split(".")
+    root = PACKAGE.parent if parts[0] == PACKAGE.name else path.parent
+    base = root.joinpath(*parts)
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
+        if _is_file(file):
+            return file
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

@@ -52,7 +52,9 @@ def svls(logits, target, *, sigma=1.0, ignore_index=None):
     soft = _share_with_neighbours(r.image(r.truth(px, tuple(range(px.n_classes))), px), side)
     if px.valid is not None:
         soft = soft / _share_with_neighbours(r.image(px.valid.unsqueeze(1), px), side).clamp_min(r.TINY)
-    cost = -(soft.flatten(2) * r.log_probabilities(px)).sum(1)
+    soft = soft.flatten(2)
+    # A class without a share costs nothing, even where its logit is -inf.
+    cost = -torch.where(soft > 0, soft * r.log_probabilities(px), 0).sum(1)
     return r.pixel_mean(cost if px.valid is None else cost * px.valid, px)
 
 
@@ -89,6 +91,7 @@ def nacl(logits, target, *, prior_weight=0.1, width=3, ignore_index=None):
     px = r.see(logits, target, ignore_index)
     share = r.image(r.truth(px, tuple(range(px.n_classes))), px)
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(px.space)]
-    share = pool(share, width, stride=1, padding=width // 2)
+    # Padded by hand: torch refuses volumes with an axis below the width otherwise.
+    share = pool(F.pad(share, (width // 2,) * 2 * len(px.space)), width, stride=1)
     distance = r.mask((px.z - share.flatten(2)).abs(), px).sum() / (r.total(px) * px.n_classes)
     return ce(logits, target, ignore_index=ignore_index) + prior_weight * distance

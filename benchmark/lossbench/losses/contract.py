@@ -1,8 +1,8 @@
-"""What every loss must satisfy, as tests that measure: finiteness, precision, derivatives, void pixels,
-signs, cost.
+"""What every loss must keep, as tests that measure it: what ``lossbench check`` runs on a spec or a file.
 
-Each test takes a :class:`Subject` and yields rows; its docstring is the name of its row when the loss raises
-instead."""
+A test takes a :class:`Subject` and yields rows; its docstring is the name of its row when the loss raises
+instead. Whatever a loss does, exceptions and NaN included, becomes a row: only a spec that cannot be read
+raises UserError."""
 
 from __future__ import annotations
 
@@ -19,9 +19,35 @@ from torch import Tensor
 from lossbench.base.check import Report, Row
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss, parse_loss
+from lossbench.catalogue.source import PACKAGE
 from lossbench.metrics.distances import signed_distances
 
 VOID = 255
+
+
+def disc(size: int = 16, images: int = 2, axes: int = 2) -> Tensor:
+    """Class ids (images, size, ...): one disc of class 1, of another radius in each image."""
+    grid = torch.stack(torch.meshgrid(*[torch.arange(size) - size / 2 + 0.5] * axes, indexing="ij"))
+    radius = torch.linspace(0.2, 0.35, images) * size
+    return (grid.square().sum(0).sqrt() < radius.view(-1, *[1] * axes)).long()
+
+
+def three_classes(size: int = 16, images: int = 2) -> Tensor:
+    """As :func:`disc`, with class 2 in the lower half of the disc of the first image only."""
+    target = disc(size, images)
+    target[0, size // 2 :] *= 2
+    return target
+
+
+def noise(target: Tensor, classes: int = 2, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Random logits (N, classes, *S) for a target (N, *S)."""
+    return (torch.randn(target.shape[0], classes, *target.shape[1:], dtype=torch.float64) * scale).to(dtype)
+
+
+def certain(target: Tensor, classes: int = 2, scale: float = 50.0) -> Tensor:
+    """Logits of ``scale`` for the class that the target names and 0 for the others; void is class 0."""
+    target = torch.where(target < classes, target, 0)
+    return torch.zeros(target.shape[0], classes, *target.shape[1:]).scatter_(1, target.unsqueeze(1), scale)
 
 
 class Unsuitable(Exception):
@@ -63,7 +89,7 @@ class Subject:
 def evaluate(
     subject: Subject, logits: Tensor, target: Tensor, void: int | None = None, **more
 ) -> tuple[Tensor, Tensor]:
-    """Return value and gradient; TypeError if it is no scalar that depends on the logits."""
+    """Return value and gradient; TypeError when the result is not a scalar that depends on the logits."""
     z = logits.detach().clone().requires_grad_()
     value = subject.call(z, target.clone(), void, **more)
     if not isinstance(value, Tensor) or value.numel() != 1:
@@ -84,10 +110,9 @@ def evaluate(
 def sentence(error: Exception) -> str:
     """The message of an exception, with the place in the user's file where it arose."""
     place, trace = "", error.__traceback__
-    ours = [Path(__file__)]
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
-        if "torch" not in file.parts and file not in ours and file.name != "registry.py":
+        if "torch" not in file.parts and PACKAGE not in file.parents:
             place = f" ({file.name}:{trace.tb_lineno})"
         trace = trace.tb_next
     text = str(error).strip()
@@ -119,10 +144,6 @@ def optional(row: Row, why: str) -> Row:
     return Row(row.test, None, "does not apply", f"{why}: {row.note}") if raised else row
 
 
-# --- the tests
-# --------------------------------------------------------------------------------------------------------
-
-
 def scalar(subject):
     """is a scalar that depends on the logits."""
     target = disc()
@@ -148,8 +169,9 @@ def finite(subject):
     }
     for name, (logits, labels) in cases.items():
         yield attempt(f"finite: {name}", subject, logits, labels)
-    for name, progress in {"start": 0.0, "end": 1.0}.items() if "progress" in subject.needs else ():
-        yield attempt(f"finite: {name} of training", subject, noise(target), target, progress=progress)
+    if "progress" in subject.needs:
+        yield attempt("finite: start of training", subject, noise(target), target, progress=0.0)
+        yield attempt("finite: end of training", subject, noise(target), target, progress=1.0)
     present = optional(
         attempt("finite: three classes", subject, noise(target, 3), three_classes()), "two classes only"
     )
@@ -158,6 +180,45 @@ def finite(subject):
         yield attempt("finite: one of three classes absent", subject, noise(target, 3), disc() * 2)
     if subject.takes_void:
         yield attempt("finite: fully ignored", subject, noise(target), torch.full_like(target, VOID), VOID)
+
+
+def refusals(subject):
+    """wrong calls are refused."""
+    target = disc()
+    z, given = noise(target), subject.supply(target, 2)
+    stray = target.clone()
+    stray[0, 0, 0] = 2
+    calls = {
+        "label 2 of two classes": (z, stray, {}),
+        "label -1": (z, -target, {}),
+        "a 0/255 mask": (z, target * 255, {}),
+        "a float target": (z, target.float(), {}),
+        "a complex target": (z, target.to(torch.complex64), {}),
+        "a one-hot target": (z, torch.stack([1 - target, target], 1), {}),
+        "a target of another size": (z, target[:, 1:], {}),
+        "numpy arrays": (z.numpy(), target.numpy(), {}),
+        "an empty batch": (z[:0], target[:0], {}),
+        "an unknown keyword": (z, target, {"ignore_indx": VOID}),
+    }
+    taken = [
+        name
+        for name, (logits, labels, more) in calls.items()
+        if not _refused(subject, logits, labels, given | more)
+    ]
+    yield Row(
+        "wrong calls are refused", not taken, f"{len(calls) - len(taken)} of {len(calls)}", ", ".join(taken)
+    )
+
+
+def _refused(subject, logits, labels, given) -> bool:
+    """Whether a call gets the one sentence of a UserError."""
+    try:
+        subject.function(logits, labels, **given)
+    except UserError:
+        return True
+    except Exception:  # a traceback is no answer to a user's mistake
+        return False
+    return False
 
 
 def three_axes(subject):
@@ -269,6 +330,11 @@ def void_pixels(subject):
         else f"largest gradient there {leak:.1e}; the value moves by {gap:.1e} with the logits there"
     )
     yield Row(name, good, f"{max(leak, gap):.1e}", note)
+    broken, gradient = evaluate(subject, torch.where(void.unsqueeze(1), torch.nan, z), labels, VOID)
+    good = bool(gradient.isfinite().all()) and abs(float(broken - value)) <= 1e-6 * max(1, abs(float(value)))
+    yield Row(
+        "NaN under void pixels enters nothing", good, f"{broken:.4g}", "" if good else f"not {value:.4g}"
+    )
     without, _ = evaluate(subject, z, target)
     unused, _ = evaluate(subject, z, target, VOID)
     gap = abs(float(without - unused))
@@ -348,13 +414,9 @@ def cost(subject):
 
 
 TESTS = (
-    *(scalar, finite, three_axes, one_channel, half_precision, derivative, permutation, pure),
+    *(scalar, finite, refusals, three_axes, one_channel, half_precision, derivative, permutation, pure),
     *(void_pixels, false_positives, reduction, learning, cost),
 )
-
-# --- The contract of a loss on the user's machine: what ``lossbench check`` runs on a spec, a preset or a
-# file. Whatever a loss does, exceptions and NaN included, becomes a row; only a spec that cannot be read
-# raises UserError.
 
 
 def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
@@ -362,9 +424,8 @@ def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
     extra_files = tuple(extra_files)
     spec = parse_loss(spec_text, extra_files)
     native = [term.entry for term in spec.terms if term.entry is not None]
-    claims = [
-        None if t.given else t.entry.meta.get("penalises_empty") for t in spec.terms if t.entry
-    ]  # made for the defaults
+    # What a loss claims of itself is said of its defaults.
+    claims = [None if t.given else t.entry.meta.get("penalises_empty") for t in spec.terms if t.entry]
     subject = Subject(
         spec.text,
         get_loss(spec, extra_files),
@@ -383,11 +444,6 @@ def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
     return Report(spec.text, tuple(rows))
 
 
-def check(spec_text: str, extra_files: Iterable[str | Path] = ()) -> list[Row]:
-    """Return the rows of :func:`run`."""
-    return list(run(spec_text, extra_files).rows)
-
-
 def _guarded(test: Callable[[Subject], Iterable[Row]], subject: Subject) -> list[Row]:
     """Run one test; an exception of the loss becomes a row."""
     name = (test.__doc__ or test.__name__).split("\n")[0].rstrip(".")
@@ -397,31 +453,3 @@ def _guarded(test: Callable[[Subject], Iterable[Row]], subject: Subject) -> list
         return [Row(name, None, "does not apply", str(error))]
     except Exception as error:  # a user's loss may raise anything
         return [Row(name, False, type(error).__name__, sentence(error))]
-
-
-# --- Small targets and logits that losses are tested and timed on.
-
-
-def disc(size: int = 16, images: int = 2, axes: int = 2) -> Tensor:
-    """Class ids (images, size, ...): one disc of class 1, of another radius in each image."""
-    grid = torch.stack(torch.meshgrid(*[torch.arange(size) - size / 2 + 0.5] * axes, indexing="ij"))
-    radius = torch.linspace(0.2, 0.35, images) * size
-    return (grid.square().sum(0).sqrt() < radius.view(-1, *[1] * axes)).long()
-
-
-def three_classes(size: int = 16, images: int = 2) -> Tensor:
-    """As :func:`disc`, with class 2 in the lower half of the disc of the first image only."""
-    target = disc(size, images)
-    target[0, size // 2 :] *= 2
-    return target
-
-
-def noise(target: Tensor, classes: int = 2, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random logits (N, classes, *S) for a target (N, *S)."""
-    return (torch.randn(target.shape[0], classes, *target.shape[1:], dtype=torch.float64) * scale).to(dtype)
-
-
-def certain(target: Tensor, classes: int = 2, scale: float = 50.0) -> Tensor:
-    """Logits of ``scale`` for the class that the target names, else 0; void counts as class 0."""
-    target = torch.where(target < classes, target, 0)
-    return torch.zeros(target.shape[0], classes, *target.shape[1:]).scatter_(1, target.unsqueeze(1), scale)

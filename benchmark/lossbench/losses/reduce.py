@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.base.errors import UserError, nearest
+from lossbench.catalogue.inputs import check_tensors
 
 Over = Literal["sample", "batch"]
 Absent = Literal["eps", "skip"]
@@ -57,20 +58,17 @@ def see(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Pixe
 
     One channel z means the two classes [0, z] (softmax then is the sigmoid, exactly). float16 and bfloat16
     are computed in float32, float64 stays. Pixels equal to ``ignore_index`` are void: they enter no sum and
-    get no gradient. Raises UserError when the shapes do not belong together.
+    get no gradient. Raises UserError for wrong shapes and types.
     """
-    if logits.ndim < 3 or target.shape != logits.shape[:1] + logits.shape[2:]:
-        raise UserError(
-            f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)} do not "
-            "belong together; "
-            "a loss takes logits (N, C, *S) and a target (N, *S) of class ids"
-        )
+    check_tensors(logits, target)
     z = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-    z = z.flatten(2)
+    z, y, valid = z.flatten(2), target.flatten(1), None
+    if ignore_index is not None:
+        void = y == ignore_index
+        # Zeroed first, so that what a network says of void pixels, NaN included, reaches no sum.
+        z, valid = z.masked_fill(void.unsqueeze(1), 0), (~void).to(z.dtype)
     if z.shape[1] == 1:
         z = torch.cat([torch.zeros_like(z), z], 1)
-    y = target.flatten(1)
-    valid = None if ignore_index is None else (y != ignore_index).to(z.dtype)
     return Pixels(z, y, valid, tuple(target.shape[1:]))
 
 

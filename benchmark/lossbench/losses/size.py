@@ -82,7 +82,8 @@ def ce_kl(
     px = r.see(logits, target, ignore_index)
     n = torch.as_tensor(r.count(px, over), dtype=px.z.dtype, device=px.z.device).clamp_min(1)
     true = r.pool(r.truth(px, tuple(range(px.n_classes))), over) / n
-    log_p = r.log_probabilities(px, temperature)
+    # Finite, so that a class whose logits are -inf everywhere costs nothing where the target lacks it.
+    log_p = r.log_probabilities(px, temperature).clamp_min(-1e30)
     if px.valid is not None:
         log_p = torch.where(px.valid.unsqueeze(1) > 0, log_p, -1e30)
     log_share = (log_p.logsumexp(2) if over == "sample" else log_p.logsumexp((0, 2)).unsqueeze(0)) - n.log()

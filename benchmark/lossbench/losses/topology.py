@@ -13,7 +13,10 @@ from lossbench.losses import reduce as r
     "cldice",
     family="topology",
     cite="Shit 2021",
-    formula="(1-a) Dice + a [1 - 2 T_p T_s / (T_p + T_s)], T_p = Σ S(p) g / Σ S(p), T_s = Σ S(g) p / Σ S(g)",
+    formula=(
+        "(1-a) Dice + a [1 - 2 T_p T_s / (T_p + T_s + 1e-4)], T_p = Σ S(p) g / Σ S(p), "
+        "T_s = Σ S(g) p / Σ S(g)"
+    ),
     tune={"skeleton_weight": (0.1, 0.9)},
     penalises_empty=True,
     empty="smoothing of 1 pixel gives false positives a slope of 1/(P+1)²",
@@ -34,7 +37,8 @@ def cldice(
 ):
     """Dice plus clDice, the overlap of each region with the other's soft skeleton S, for tubular structures.
 
-    ``iterations`` of soft thinning must reach half the width of the structures, in pixels.
+    ``iterations`` of soft thinning must reach half the width of the structures, in pixels. The 1e-4 in the
+    harmonic mean keeps it finite where both parts are 0, which only ``smooth=0`` allows.
     """
     r.between(0, 1, skeleton_weight=skeleton_weight)
     r.at_least(0, iterations=iterations)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.modules import PACKAGE
 from lossbench.catalogue.registry import NetworkSpec, get_network
+from lossbench.catalogue.source import PACKAGE
 from lossbench.networks.head import find_heads, set_head
 from lossbench.networks.weights import set_weights
 

@@ -195,7 +195,7 @@ def jobs_of(cells: list[Cell], extra_files: Iterable[str] = ()) -> list[Job]:
 
     files = tuple(extra_files)
     weights = _weights(cells[0].recipe)
-    return [Job(cell, _open(cell, files), get_loss(cell.loss, files), weights) for cell in cells]
+    return [Job(cell, _open(cell, files), get_loss(cell.loss, files, check=False), weights) for cell in cells]
 
 
 def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:

@@ -1,0 +1,117 @@
+"""Losses and data sets as their source declares them, read without running it."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lossbench.base.errors import UserError
+from lossbench.catalogue.fingerprint import fingerprint
+from lossbench.catalogue.source import KINDS, Source, decorator_name, read_source
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered loss or data set, as its source declares it.
+
+    ``params`` maps each keyword-only parameter to its default, ``choices`` those annotated with
+    ``Literal[...]`` to what they may be, ``needs`` lists the parameters without default that the trainer
+    supplies (``progress``, ``distance_map``, ...)."""
+
+    kind: str
+    name: str
+    family: str
+    params: dict[str, Any]
+    choices: dict[str, tuple]
+    needs: tuple[str, ...]
+    meta: dict[str, Any]
+    file: Path
+    function: str
+    line: int
+    doc: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of the function's code and of all of ours that it uses; computed for what is named, which
+        most entries are not.
+        """
+        return fingerprint(self.file, self.function)
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Return every function of a file that is decorated with ``@loss``, ``@dataset`` or ``@network``."""
+    source = read_source(path)
+    found = []
+    for node in source.tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for decorator in node.decorator_list:
+            kind = decorator_name(decorator)
+            if kind in KINDS:
+                found.append(_entry(source, node, decorator, kind))
+    return found
+
+
+def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str) -> Entry:
+    where = f"{source.path}:{node.lineno}"
+    meta = {}
+    if not decorator.args:
+        raise UserError(f"{where}: @{kind} needs a name, as in @{kind}('{node.name}')")
+    name = _literal(decorator.args[0], f"{where}: the name of @{kind}")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise UserError(
+            f"{where}: the name of @{kind} must be a plain word such as '{node.name}', got {name!r}"
+        )
+    for keyword in decorator.keywords:
+        if keyword.arg is None:
+            raise UserError(f"{where}: the arguments of @{kind} must be written out, '**' is not read")
+        meta[keyword.arg] = _literal(keyword.value, f"{where}: '{keyword.arg}' of @{kind}({name!r})")
+    params, choices, needs = {}, {}, []
+    for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        if default is None or (kind == "network" and arg.arg == "cells"):
+            if arg.arg not in KINDS[kind].needs:
+                raise UserError(
+                    f"{where}: parameter '{arg.arg}' of {kind} '{name}' has no default; give it one "
+                    f"(lossbench supplies only {', '.join(KINDS[kind].needs)})"
+                )
+            needs.append(arg.arg)
+        else:
+            params[arg.arg] = _literal(default, f"{where}: the default of '{arg.arg}' of {kind} '{name}'")
+            allowed = _literal_choices(source, arg.annotation)
+            if allowed:
+                choices[arg.arg] = allowed
+    extra = [a.arg for a in node.args.posonlyargs + node.args.args]
+    if len(extra) != len(KINDS[kind].takes):
+        wanted = ", ".join([*KINDS[kind].takes, "*", "parameters..."])
+        raise UserError(
+            f"{where}: {KINDS[kind].word} '{name}' must take ({wanted}), it takes ({', '.join(extra)})"
+        )
+    family = meta.pop("family", "user")
+    return Entry(
+        kind, name, family, params, choices, tuple(needs), meta, source.path, node.name, node.lineno,
+        ast.get_docstring(node) or "",
+    )  # fmt: skip
+
+
+def _literal(node: ast.expr, what: str) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise UserError(
+            f"{what} must be a plain number, string, list or None, got '{ast.unparse(node)}'"
+        ) from None
+
+
+def _literal_choices(source: Source, annotation: ast.expr | None) -> tuple:
+    """Return the values of a ``Literal[...]`` annotation, spelled out or by the name of one of ours."""
+    place = source.place(annotation)
+    if place:
+        source = read_source(place[0])
+        annotation = getattr(source.definitions[place[1]], "value", None)
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).split(".")[-1] == "Literal":
+        values = ast.literal_eval(annotation.slice)
+        return values if isinstance(values, tuple) else (values,)
+    return ()

@@ -1,0 +1,134 @@
+"""One look at what a loss is called with: a mistake gets one sentence, with its likely cause.
+
+The shapes and types of tensors are looked at wherever a loss is called. The labels are read only where that
+neither waits for a device nor breaks a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossbench.base.errors import UserError, nearest
+
+WHOLE = (torch.int64, torch.uint8, torch.bool, torch.int32, torch.int16, torch.int8)
+
+# What a loss may need beside logits and target.
+MEANING = {
+    "progress": "how far training is, from 0 to 1",
+    "distance_map": "the signed distance (N, C, *S) of each pixel to the boundary of each class",
+    "class_frequency": "the share (C,) of each class among the pixels of the training images",
+}
+
+KEYWORDS = (*MEANING, "ignore_index")
+
+TAKES = "a loss takes logits (N, C, *S) of floats and a target (N, *S) of class ids"
+
+
+def check_tensors(logits: Tensor, target: Tensor) -> None:
+    """Raise UserError unless logits (N, C, *S) of floats and a target (N, *S) of integers belong together."""
+    if (
+        not isinstance(logits, Tensor)
+        or not isinstance(target, Tensor)
+        or not logits.is_floating_point()
+        or target.dtype not in WHOLE
+        or logits.ndim < 3
+        or target.shape != logits.shape[:1] + logits.shape[2:]
+        or not target.numel()
+    ):
+        raise UserError(_mismatch(logits, target))
+
+
+def _mismatch(logits: Any, target: Any) -> str:
+    for what, value in (("logits are", logits), ("target is", target)):
+        if not isinstance(value, Tensor):
+            kind = "numpy array" if isinstance(value, np.ndarray) else type(value).__name__
+            return f"the {what} a {kind}; {TAKES}; torch.as_tensor() makes a tensor"
+    if not logits.is_floating_point():
+        swapped = "; are logits and target swapped?" if target.is_floating_point() else ""
+        return f"the logits are of {_dtype(logits)}; {TAKES}{swapped}"
+    if target.shape == logits.shape and logits.shape[1] > 1:
+        return f"the target has the shape of the logits; {TAKES}; of one-hot or soft labels, target.argmax(1)"
+    if target.dtype not in WHOLE:
+        hint = "" if target.is_complex() else "; where they are whole numbers, target.long()"
+        return f"the target is of {_dtype(target)}; {TAKES}{hint}"
+    both = f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)}"
+    if logits.ndim < 3 or target.shape != logits.shape[:1] + logits.shape[2:]:
+        return f"{both} do not belong together; {TAKES}{_hint(logits, target)}"
+    return f"{both} hold no pixel; an empty batch has no loss"
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _hint(logits: Tensor, target: Tensor) -> str:
+    if target.shape == (logits.shape[0], 1, *logits.shape[2:]):
+        return "; target.squeeze(1) drops the axis of one channel"
+    if logits.ndim < 5 and target.shape == logits.shape[1:]:
+        return "; of one image, logits.unsqueeze(0) and target.unsqueeze(0)"
+    return ""
+
+
+def check_supplied(supplied: Collection[str], needs: Collection[str]) -> None:
+    """Raise UserError for a keyword that no loss takes, and for one that this loss needs and did not get."""
+    for name in supplied:
+        if name not in KEYWORDS:
+            raise UserError(f"a loss takes no '{name}'{nearest(name, KEYWORDS)}")
+    for name in needs:
+        if name not in supplied:
+            raise UserError(f"this loss needs {name}=... at each call: {MEANING[name]}")
+
+
+def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = ()) -> None:
+    """Raise UserError where a label is neither a class of the logits nor one of ``void``.
+
+    On a CPU the labels are read at each call; on a CUDA device an assertion is queued, which fails when the
+    device comes to it. Nothing is read while a graph is captured, nor under ``torch.func``."""
+    classes = max(2, logits.shape[1])  # one channel z stands for the two classes [0, z]
+    if target.is_cpu:
+        try:
+            low, high = target.aminmax()
+            low, high = low.item(), high.item()
+        except RuntimeError:  # under torch.func, or of a fake tensor, there is nothing to read
+            return
+        if (low < 0 or high >= classes) and not _only_void(target.numpy(), low, high, classes, void):
+            raise UserError(_stray(target, classes, void))
+    elif target.is_cuda and not torch.cuda.is_current_stream_capturing():
+        _assert_later(target, classes, void)
+
+
+def _assert_later(target: Tensor, classes: int, void: Collection[int | None]) -> None:
+    known = (target >= 0) & (target < classes)
+    for label in _outside(void, classes):
+        known = known | (target == label)
+    torch._assert_async(known.all(), f"lossbench: a label is not one of {classes} classes or ignore_index")
+
+
+def _only_void(labels: np.ndarray, low: int, high: int, classes: int, void: Collection[int]) -> bool:
+    """Whether as many labels are void as are no class; counting in numpy is several times as fast here."""
+    outside = np.count_nonzero(labels < 0) if low < 0 else 0
+    outside += np.count_nonzero(labels >= classes) if high >= classes else 0
+    return outside == sum(np.count_nonzero(labels == label) for label in _outside(void, classes))
+
+
+def _outside(void: Collection[int | None], classes: int) -> set[int]:
+    return {label for label in void if label is not None and not 0 <= label < classes}
+
+
+def _stray(target: Tensor, classes: int, void: Collection[int]) -> str:
+    values = target.unique().tolist()
+    strays = [value for value in values if value not in (*range(classes), *void)]
+    named = ", ".join(map(str, strays[:3])) + (", ..." if len(strays) > 3 else "")
+    if set(values) <= {0, 255}:
+        cause = "a 0/255 mask? divide by 255, or ignore_index=255"
+    elif values[0] == 1 and strays == [classes]:
+        cause = "do the labels begin at 1? subtract 1"
+    elif len(strays) == 1:
+        cause = f"void pixels? ignore_index={strays[0]}"
+    else:
+        cause = "are they class ids, and have the logits a channel for each class?"
+    return f"label{'s' * (len(strays) > 1)} {named} with {classes} classes: {cause}"
