@@ -149,7 +149,7 @@ def step_seconds(cells: int, data, recipe, steps: int) -> float:
 
     settings = recipe.model_copy(update={"steps": steps, "validations": 1, "stacked": cells > 1})
     members = [Cell.of(REFERENCE, LOSSES[n % len(LOSSES)], recipe=settings) for n in range(cells)]
-    jobs = [Job(cell, data, get_loss(cell.loss)) for cell in members]
+    jobs = [Job(cell, data, get_loss(cell.loss, check=False)) for cell in members]
     marks: list[float] = []
     train(jobs, on_step=lambda step, values: marks.append(time.perf_counter()))
     gaps = [b - a for a, b in pairwise(marks)]

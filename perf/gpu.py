@@ -155,7 +155,7 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
     from lossbench.training.job import Job
 
     cells = [Cell.of(REFERENCE, name, recipe=recipe) for name in LOSSES]
-    jobs = [Job(cell, data, get_loss(cell.loss)) for cell in cells]
+    jobs = [Job(cell, data, get_loss(cell.loss, check=False)) for cell in cells]
     replay = graphs.replay
     arms: list[tuple] = [
         ("plain loop", 1),

@@ -89,7 +89,7 @@ def wasserstein_dice(
         m = torch.tensor(distances).to(px.z)
         m = m / m.max().clamp_min(r.TINY)
         w = sum(r.per_pixel(m[:, c], px) * p[:, c] for c in range(px.n_classes))
-    fg = r.mask((px.y != 0).to(w.dtype).unsqueeze(1), px)
+    fg = r.mask(r.numbers(px.y != 0, w.dtype).unsqueeze(1), px)
     tp = r.pool(fg * (1 - w.unsqueeze(1)), over)
     return (1 - r.ratio(2 * tp, 2 * tp + r.pool(w.unsqueeze(1), over), smooth)).mean()
 
