@@ -125,7 +125,7 @@ def test_an_absent_class_that_the_network_rules_out_costs_nothing(name):
     ruled_out = torch.cat([logits, torch.full_like(logits[:, :1], -torch.inf)], 1).requires_grad_()
     value = get_loss(name)(ruled_out, target)
     (gradient,) = torch.autograd.grad(value, ruled_out)
-    assert float(value) == pytest.approx(float(get_loss(name)(logits, target)))
+    assert value.item() == pytest.approx(get_loss(name)(logits, target).item())
     assert gradient.isfinite().all() and not gradient[:, 2].any()
 
 
