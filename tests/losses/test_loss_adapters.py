@@ -8,6 +8,7 @@ import torch
 from loss_cases import VOID, case, evaluate
 
 from lossbench.base.errors import UserError
+from lossbench.base.specs import LIBRARIES
 from lossbench.catalogue import adapters
 from lossbench.catalogue.registry import get_loss
 
@@ -140,6 +141,10 @@ def test_a_missing_library_says_what_to_install(monkeypatch):
         with pytest.raises(UserError, match=r"pip install 'lossbench\[peers\]'") as caught:
             adapters.build(library, "DiceLoss", {})
         assert package in str(caught.value)
+
+
+def test_every_library_that_a_spec_may_name_has_its_adapters():
+    assert set(LIBRARIES["loss"]) == set(adapters.MODULES) == set(adapters.PEERS)
 
 
 def test_an_unknown_library_is_named():

@@ -39,9 +39,8 @@ class Peer:
     target: Callable[[Tensor, Tensor], Tensor]
     fixed: dict[str, Any] = field(default_factory=dict)  # set by the adapter; a user may not give them
     default: dict[str, Any] = field(default_factory=dict)  # set unless the user gives them
-    shape: Callable[[int, int], dict[str, Any]] | None = (
-        None  # arguments that depend on (classes, spatial axes)
-    )
+    # Arguments that depend on the number of classes and of spatial axes.
+    shape: Callable[[int, int], dict[str, Any]] | None = None
     two_classes: bool = False
     axes: tuple[int, ...] = (2, 3)
     note: str = ""
@@ -72,6 +71,7 @@ def _ids_channel(z, y):
 
 
 def _one_hot(z, y):
+    # By comparison: void labels have no class, and their pixels are zero in every channel.
     classes = torch.arange(z.shape[1], device=y.device).view(-1, *[1] * (y.ndim - 1))
     return (y.unsqueeze(1) == classes).to(z.dtype)
 
@@ -181,6 +181,7 @@ def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tens
             arguments = {
                 k: v for k, v in (peer.default | shape | peer.fixed).items() if k in allowed
             } | kwargs
+            # Classes of MONAI that know void pixels make the one-hot target themselves.
             if ignore_index is not None:
                 arguments["ignore_index"] = ignore_index
                 arguments |= {"to_onehot_y": True} if "to_onehot_y" in allowed else {}
@@ -197,11 +198,13 @@ def build(library: str, name: str, kwargs: dict[str, Any]) -> Callable[..., Tens
                 f"{where} has no ignore_index, and the data set has void pixels ({ignore_index}); "
                 "leave it out"
             )
+        # Some constructors ask for the number of classes or axes: one module for each, made when first met.
         loss = module(classes, axes, ignore_index).to(z.device)
         by_class_id = ignore_index is not None and peer.target in (_one_hot, _binary)
         truth = _ids_channel(z, target) if by_class_id else peer.target(z, target)
         if by_class_id and peer.target is _binary:
             truth = truth.to(z.dtype)
+        # Under autocast these libraries would compute in half precision, and be wrong for large images.
         with torch.autocast(z.device.type, enabled=False):
             value = loss(peer.logits(z), truth)
         # MONAI's focal loss divides by pixels with ignore_index and by pixels x classes without it
@@ -215,6 +218,7 @@ def _try_out(where, compute, peer, given):
     """Call the loss once on a tiny image, so that values which the library refuses are named before any
     training.
     """
+    # A list may hold one number per class, so its length is tried as their number, too.
     lengths = {len(value) for value in given.values() if isinstance(value, list | tuple)}
     refusal = None
     for classes in (
@@ -225,6 +229,7 @@ def _try_out(where, compute, peer, given):
         try:
             compute(torch.zeros(2, classes, *target.shape[1:]), target)
             return
+        # A library may raise anything for a value that it does not like.
         except Exception as error:
             refusal = refusal or error
     shown = ", ".join(f"{key}={value!r}" for key, value in given.items())
@@ -232,10 +237,6 @@ def _try_out(where, compute, peer, given):
         f"{where}({shown}) is refused by the library: "
         f"{(str(refusal) or type(refusal).__name__).splitlines()[0]}"
     )
-
-
-# --- what may be asked for
-# -------------------------------------------------------------------------------------------
 
 
 def _known(library: str) -> str:

@@ -57,6 +57,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str) -> Entry:
     where = f"{source.path}:{node.lineno}"
+    # The facts must be literals, for they are read and not run.
     meta = {}
     if not decorator.args:
         raise UserError(f"{where}: @{kind} needs a name, as in @{kind}('{node.name}')")
@@ -83,6 +84,7 @@ def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str
             allowed = _literal_choices(source, arg.annotation)
             if allowed:
                 choices[arg.arg] = allowed
+    # By position come the tensors alone: a parameter goes by its name, in specs as in calls.
     extra = [a.arg for a in node.args.posonlyargs + node.args.args]
     if len(extra) != len(KINDS[kind].takes):
         wanted = ", ".join([*KINDS[kind].takes, "*", "parameters..."])
@@ -107,6 +109,7 @@ def _literal(node: ast.expr, what: str) -> Any:
 
 def _literal_choices(source: Source, annotation: ast.expr | None) -> tuple:
     """Return the values of a ``Literal[...]`` annotation, spelled out or by the name of one of ours."""
+    # ``over: r.Over`` is as good as ``over: Literal["sample", "batch"]``.
     place = source.place(annotation)
     if place:
         source = read_source(place[0])

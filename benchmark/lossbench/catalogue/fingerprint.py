@@ -26,6 +26,7 @@ INNER = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast
 
 def fingerprint(path: Path, function: str) -> str:
     """Return the fingerprint (16 hex) of a function in a file."""
+    # Each definition once, in the order in which it is met: a circle ends by itself.
     places: list[Place] = [(Path(path), function)]
     parts = []
     for file, name in places:  # grows while it is walked
@@ -74,6 +75,7 @@ class _Computing(ast.NodeTransformer):
         self.source, self.within, self.judged = source, within, judged
 
     def visit_FunctionDef(self, node):
+        # Other decorators may compute: they stay.
         node.decorator_list = [d for d in node.decorator_list if decorator_name(d) not in KINDS]
         node.returns = None
         return self.visit_ClassDef(node)
@@ -86,10 +88,12 @@ class _Computing(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_arg(self, node):
+        # Types change no number.
         node.annotation = None
         return node
 
     def visit_If(self, node):
+        # Before the children are visited: they take the message out of the raise.
         refuses = _refuses(node.body[-1])
         self.generic_visit(node)
         if refuses or not node.body:  # what is left is the ``else``, and without one nothing
@@ -104,6 +108,7 @@ class _Computing(ast.NodeTransformer):
         return None
 
     def visit_Raise(self, node):
+        # That a function refuses here counts, in which words does not.
         return ast.Raise() if _refuses(node) else self.generic_visit(node)
 
     def visit_Expr(self, node):
@@ -113,6 +118,7 @@ class _Computing(ast.NodeTransformer):
     def _is_check(self, place: Place) -> bool:
         source, name = read_source(place[0]), place[1]
         self.judged.append(source)
+        # A function that is being looked at calls itself: nobody can say that nothing remains of it.
         if place in self.within or not isinstance(source.definitions[name], ast.FunctionDef):
             return False
         return not _computing(source, name, self.within, self.judged).body

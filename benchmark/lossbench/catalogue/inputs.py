@@ -30,6 +30,7 @@ TAKES = "a loss takes logits (N, C, *S) of floats and a target (N, *S) of class 
 
 def check_tensors(logits: Tensor, target: Tensor) -> None:
     """Raise UserError unless logits (N, C, *S) of floats and a target (N, *S) of integers belong together."""
+    # One condition for all sound calls: this runs in every step of somebody's training.
     if (
         not isinstance(logits, Tensor)
         or not isinstance(target, Tensor)
@@ -48,6 +49,7 @@ def _mismatch(logits: Any, target: Any) -> str:
             kind = "numpy array" if isinstance(value, np.ndarray) else type(value).__name__
             return f"the {what} a {kind}; {TAKES}; torch.as_tensor() makes a tensor"
     if not logits.is_floating_point():
+        # The commonest reason: other libraries take the target first.
         swapped = "; are logits and target swapped?" if target.is_floating_point() else ""
         return f"the logits are of {_dtype(logits)}; {TAKES}{swapped}"
     if target.shape == logits.shape and logits.shape[1] > 1:
@@ -91,6 +93,7 @@ def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = 
     classes = max(2, logits.shape[1])  # one channel z stands for the two classes [0, z]
     if target.is_cpu:
         try:
+            # One pass over the labels; most masks are done with here.
             low, high = target.aminmax()
             low, high = low.item(), high.item()
         except RuntimeError:  # under torch.func, or of a fake tensor, there is nothing to read
@@ -123,6 +126,7 @@ def _stray(target: Tensor, classes: int, void: Collection[int]) -> str:
     values = target.unique().tolist()
     strays = [value for value in values if value not in (*range(classes), *void)]
     named = ", ".join(map(str, strays[:3])) + (", ..." if len(strays) > 3 else "")
+    # The causes by how often they are met: masks saved as pictures, labels from 1, void pixels.
     if set(values) <= {0, 255}:
         cause = "a 0/255 mask? divide by 255, or ignore_index=255"
     elif values[0] == 1 and strays == [classes]:

@@ -46,6 +46,7 @@ class Loss(nn.Module):
         self._again = again or partial(Loss, text, parts, check)
 
     def forward(self, logits: Tensor, target: Tensor, **supplied: Any) -> Tensor:
+        # None is what a trainer passes for what its data do not have.
         supplied = {name: value for name, value in supplied.items() if value is not None}
         # Reading labels would break a graph; a compiled step has been tried in eager mode before.
         if self.check and not torch.compiler.is_compiling():
@@ -55,6 +56,7 @@ class Loss(nn.Module):
         total = None
         for part in self.parts:
             value = _call(part, logits, target, supplied)
+            # Without the product where it would change nothing, for speed and to the last bit.
             value = value if part.weight == 1 else part.weight * value
             total = value if total is None else total + value
         return total

@@ -93,6 +93,7 @@ def networks(extra_files: Iterable[str | Path] = ()) -> dict[str, Entry]:
 def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]:
     found = dict(_installed(kind))
     for file in extra_files:
+        # Read, never run: what is listed may be anybody's file.
         entries = read_entries(Path(file))
         if not entries:
             raise UserError(
@@ -102,6 +103,7 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
         for entry in entries:
             if entry.kind != kind:
                 continue
+            # The same file may be given twice, also as a plug-in; two losses of one name may not.
             if entry.name in found and found[entry.name].file.resolve() != entry.file.resolve():
                 there = found[entry.name].file
                 raise UserError(
@@ -115,6 +117,7 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
 @lru_cache(maxsize=len(KINDS))
 def _installed(kind: str) -> dict[str, Entry]:
     files = sorted((PACKAGE / FOLDERS[kind]).glob("*.py"))
+    # A plug-in is found by its entry point, and read like any other file.
     for point in entry_points(group="lossbench"):
         located = importlib.util.find_spec(point.value)
         if located and located.origin:
@@ -180,6 +183,7 @@ class DataSpec:
         """The same variant as records and reports name it: of a path only its last part, for it may hold a
         user's name.
         """
+        # Only the last part of a path: what lies above it may hold a user's name.
         hidden = {key: Path(str(self.params[key])).name for key in PATHS if self.params.get(key)}
         given = {**self.given, **hidden}
         shown = {k: v for k, v in given.items() if v != self.entry.params[k]}
@@ -225,6 +229,7 @@ def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "
     other = aliases(extra_files)
     terms = []
     for term in specs.parse(text, "loss"):
+        # A library is imported when one of its losses is built; until then any name may be right.
         if term.library:
             terms.append(LossTerm(term.weight, term.library, term.name, term.arguments, term.arguments, None))
             continue
@@ -237,6 +242,7 @@ def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "
     needs = tuple(sorted({need for t in terms if t.entry for need in t.entry.needs}))
     families = {t.entry.family if t.entry else t.library for t in terms}
     canonical = " + ".join(_term_text(t, len(terms)) for t in terms)
+    # Of a library's loss the mark is its name: its version stands in the record.
     marks = [term.entry.fingerprint if term.entry else f"{term.library}:{term.name}" for term in terms]
     before = [
         _former().get(mark, "") if term.entry else mark for mark, term in zip(marks, terms, strict=True)
@@ -266,6 +272,7 @@ def parse_dataset(text: str, extra_files: Iterable[str | Path] = ()) -> DataSpec
     if term.name not in known:
         raise UserError(f"unknown data set '{term.name}'{nearest(term.name, known)}")
     entry = known[term.name]
+    # What equals its default is left out, so that one variant has one text.
     given = _checked(term.arguments, entry, text)
     shown = {k: v for k, v in given.items() if v != entry.params[k]}
     return DataSpec(specs.render(term.name, shown), term.name, entry.params | given, given, entry)
@@ -306,6 +313,7 @@ def _term_text(term: LossTerm, count: int) -> str:
     shown = {k: v for k, v in term.given.items() if term.entry is None or v != term.entry.params[k]}
     name = f"{term.library}:{term.name}" if term.library else term.name
     text = specs.render(name, shown)
+    # Six digits as a rule; all of them where the text would name another weight.
     short = f"{term.weight:g}"
     weight = short if float(short) == term.weight else repr(term.weight)
     return text if term.weight == 1 else f"{weight}*{text}"
@@ -339,6 +347,7 @@ def _checked(arguments: dict[str, Any], entry: Entry, text: str) -> dict[str, An
 def _fits(value: Any, default: Any) -> bool:
     if default is None or value is None:
         return True
+    # True is an int to Python, and a mistake here.
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, int):
@@ -362,6 +371,7 @@ def load_function(entry: Entry) -> Callable:
         module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
     else:
         name = f"lossbench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        # Loaded once; again when the file has changed, as it does in a notebook.
         module = sys.modules.get(name)
         if module is None or getattr(module, "__lossbench_fingerprint__", None) != _file_mark(path):
             module = _run_file(name, path)
@@ -376,6 +386,7 @@ def _run_file(name: str, path: Path):
     located = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(located)
     sys.modules[name] = module
+    # For helpers that lie beside it.
     sys.path.insert(0, str(path.parent))
     try:
         located.loader.exec_module(module)
@@ -400,11 +411,13 @@ def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = (), *, ch
     from lossbench.catalogue.loss_module import Loss, Part
 
     if isinstance(spec, str):
+        # A function that a notebook has registered stands in no file.
         live = _live.get(("loss", spec))
         if live is not None and spec not in losses(extra_files):
             takes = inspect.signature(live).parameters.keys() & {"ignore_index", *KINDS["loss"].needs}
             return Loss(spec, (Part(1.0, live, {}, frozenset(takes), guest=True),), check)
         spec = parse_loss(spec, extra_files)
+    # A copy in another process is made from these again.
     files = {str(term.entry.file) for term in spec.terms if term.entry and not _ours(term.entry)}
     again = partial(get_loss, spec.text, tuple(files), check=check)
     return Loss(spec.text, tuple(Part(*_part(term)) for term in spec.terms), check, again)
@@ -413,6 +426,7 @@ def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = (), *, ch
 def _part(term: LossTerm) -> tuple:
     """Return the fields of a ``loss_module.Part``."""
     if term.entry is None:
+        # Its parameters are checked against the library's own signature, and bound.
         function = importlib.import_module(ADAPTERS["loss"]).build(term.library, term.name, dict(term.params))
         return term.weight, function, {}, frozenset({"ignore_index"}), True
     params = dict(term.params)

@@ -49,6 +49,7 @@ class Source:
         if isinstance(node, ast.Name):
             return resolve(self, node.id)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            # Of an imported module the attribute is the name there.
             file, inner = self.imports.get(node.value.id, (None, None))
             if file and inner is None:
                 return resolve(read_source(file), node.attr)
@@ -63,6 +64,7 @@ def decorator_name(decorator: ast.expr) -> str:
 def resolve(source: Source, name: str) -> Place | None:
     """Follow a name from file to file to where it is defined; None where that is not in a file of ours."""
     seen = set()
+    # A file may hand a name on that it has imported, in a circle even.
     while name not in source.definitions:
         file, inner = source.imports.get(name, (None, None))
         if inner is None or (file, inner) in seen:
@@ -76,6 +78,7 @@ def read_source(path: Path) -> Source:
     """Return the parsed file; UserError where it cannot be read or is not Python."""
     path = Path(path)
     try:
+        # The time and size of a file say whether it has to be parsed again.
         stat = path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -86,6 +89,7 @@ def read_source(path: Path) -> Source:
 def _read_source(path: Path, _mtime: int, _size: int) -> Source:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    # Null bytes give ValueError, deep nesting RecursionError or MemoryError.
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         raise UserError(f"{path}:{line}: not valid Python ({getattr(error, 'msg', error)})") from None
@@ -123,6 +127,7 @@ def _imported_from(path: Path, node: ast.ImportFrom) -> dict[str, tuple[Path, st
     imports: dict[str, tuple[Path, str | None]] = {}
     for alias in node.names:
         local = alias.asname or alias.name
+        # ``from package import module``, ``from module import name``, or from a package's ``__init__``.
         if _is_file(base / f"{alias.name}.py"):
             imports[local] = (base / f"{alias.name}.py", None)
         elif _is_file(base.with_suffix(".py")):
@@ -145,6 +150,7 @@ def _folder(path: Path, node: ast.ImportFrom) -> Path | None:
 
 def _own_file(path: Path, dotted: str) -> Path | None:
     """Return the file behind an absolute import: in the package, or beside the importing file; else None."""
+    # Anything else is a library, whose version stands in the record.
     parts = dotted.split(".")
     root = PACKAGE.parent if parts[0] == PACKAGE.name else path.parent
     base = root.joinpath(*parts)

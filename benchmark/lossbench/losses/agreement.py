@@ -44,12 +44,14 @@ def generalized_dice(
     """
     r.one_of(POWERS, weighting=weighting)
     r.one_of(r.ABSENT, absent=absent)
+    # One ratio over all classes, each with a weight: not the mean of ratios of the others.
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     present = s.g > 0
     w = present.to(s.g.dtype) / s.g.clamp_min(1) ** POWERS[weighting]
     largest = w.amax(1, keepdim=True)
     if absent == "eps":
         w = torch.where(present, w, largest)
+    # Without this the weights are of the order of 1/G², and s = 1e-5 would outweigh a large object.
     w = w / largest.clamp_min(torch.finfo(w.dtype).tiny)
     return (1 - r.ratio(2 * (w * s.tp).sum(1), (w * (s.p + s.g)).sum(1), smooth)).mean()
 
@@ -80,6 +82,7 @@ def wasserstein_dice(
     """
     px = r.see(logits, target, ignore_index)
     p = r.probabilities(px, tuple(range(px.n_classes)))
+    # All classes equally far: W is one minus the probability of the true class.
     if distances is None:
         y = px.y.long() if px.valid is None else torch.where(px.valid > 0, px.y.long(), 0)
         w = 1 - p.gather(1, y.unsqueeze(1)).squeeze(1)
@@ -89,6 +92,7 @@ def wasserstein_dice(
         m = torch.tensor(distances).to(px.z)
         m = m / m.max().clamp_min(r.TINY)
         w = sum(r.per_pixel(m[:, c], px) * p[:, c] for c in range(px.n_classes))
+    # Background pixels are no true positives, but their errors count in W.
     fg = r.mask(r.numbers(px.y != 0, w.dtype).unsqueeze(1), px)
     tp = r.pool(fg * (1 - w.unsqueeze(1)), over)
     return (1 - r.ratio(2 * tp, 2 * tp + r.pool(w.unsqueeze(1), over), smooth)).mean()
@@ -129,8 +133,11 @@ def lovasz(
     # With two classes |g_0 - p_0| = |g_1 - p_1|: one sort serves both.
     sorted_ids = ids[-1:] if px.n_classes == 2 else ids
     errors = (g[:, -len(sorted_ids) :] - r.probabilities(px, sorted_ids)).abs()
+    # Pixels of all images in one row per class, as if they were one image.
     if over == "batch":
         g, errors = (x.transpose(0, 1).flatten(1).unsqueeze(0) for x in (g, errors))
+    # The sort finds the order in which pixels would be lost, worst first; each gets the step of the Jaccard
+    # loss at its place as its weight, which is the gradient of the Lovász extension.
     errors, order = errors.sort(dim=2, descending=True)
     g = g.gather(2, order.expand_as(g))
     size = g.sum(2, keepdim=True)
@@ -139,6 +146,7 @@ def lovasz(
     # The union before a background pixel entered; 0 only for the first pixel of an absent class.
     before = union - 1
     step = torch.where(before > 0, missed / (union * before.clamp_min(1)), 1.0)
+    # A true pixel that is missed takes 1 / union; the steps of a present class sum up to 1.
     step = torch.where(g > 0, 1 / union.clamp_min(1), step)
     return r.average((errors * step).sum(2), size.squeeze(2), absent)
 
@@ -168,6 +176,7 @@ def mcc(
     # TP TN - FP FN = n TP - P G, exactly 0 in theory and not in float32 where a class is absent or everywhere
     defined = ((s.g > 0) & (s.g < s.n)).to(s.p.dtype)
     top = (s.tp * s.n - s.p * s.g) * defined
+    # n - P can fall below 0 by rounding, and a negative product would have no root.
     bottom = s.p * s.g * (s.n - s.g) * (s.n - s.p).clamp_min(0)
     return r.average(1 - top * (bottom + max(smooth, r.TINY)).rsqrt(), s.g, absent)
 
@@ -200,6 +209,7 @@ def sens_spec(
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
     squared = (g - p) ** 2
+    # Two means of their own, so that a small object is not outvoted by a large background.
     inside, size = r.pool(squared * g, over), r.pool(g, over)
     outside = r.pool(squared, over) - inside
     sensitivity = r.ratio(inside, size, smooth)
@@ -232,5 +242,6 @@ def cosine(
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
     tp, size = r.pool(p * g, over), r.pool(g, over)
+    # The floor of 1e-8 keeps the angle to an empty prediction defined.
     length = (r.pool(p * p, over) * size + max(smooth, 1e-8) ** 2).rsqrt()
     return r.average(1 - tp * length, size, absent)

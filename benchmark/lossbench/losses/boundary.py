@@ -63,12 +63,15 @@ def boundary(
     r.between(0, 1, floor=floor)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
+    # φ is negative inside: mass inside the object lowers the value, mass far outside raises it most.
     flux = r.probabilities(px, ids) * distances_of(px, distance_map, ids)
     border = boundary_weight * flux.sum() / (r.total(px) * len(ids))
     if schedule == "alone":
         return border
+    # Where little is predicted the term and its slope are close to 0: it needs a region loss beside it.
     region = dice_ce(logits, target, over=over, classes=classes, smooth=smooth, ignore_index=ignore_index)
     a = max(1 - progress, floor)
+    # The shares are those of the paper; progress replaces its count of epochs.
     a, b = {"rebalance": (a, 1 - a), "increase": (1, progress), "constant": (1, 1)}[schedule]
     return a * region + b * border
 
@@ -105,10 +108,12 @@ def gen_surface(
     ids = r.class_ids(classes, px.n_classes)
     d = distances_of(px, distance_map, ids)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
+    # Large classes weigh less, as in generalized Dice; the 1 is for absent ones.
     w = 1 / (r.pool(g, over) ** 2 + 1)
     top = w * r.pool((d * (1 - g - p)) ** 2, over)
     bottom = w * r.pool(d * d, over)
     scale = bottom.amax(1, keepdim=True).clamp_min(1e-20)  # smoothing is relative to the largest class
+    # No smoothing of the numerator: it would reward an image without any boundary.
     s_n, s_d = r.smoothing(smooth)
     surface = (1 - r.ratio((top / scale).sum(1), (bottom / scale).sum(1), (0 * s_n, s_d))).mean()
     if schedule == "alone":
@@ -137,6 +142,7 @@ def hausdorff_dt(logits, target, *, alpha=2.0, classes="fg", ignore_index=None):
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
+    # The distances are no part of the gradient: thresholding has none.
     weight = sum(_unsigned_distance(r.image(x.detach(), px)) ** alpha for x in (p, g)).reshape(p.shape)
     return ((p - g) ** 2 * weight).sum() / (r.total(px) * len(ids))
 
@@ -146,6 +152,7 @@ def _unsigned_distance(region):
     from scipy.ndimage import distance_transform_edt
 
     field = np.zeros(region.shape, np.float32)
+    # scipy transforms one region at a time; on a card this waits for the device, hence the price.
     for index in np.ndindex(*region.shape[:2]):
         inside = (region[index] > 0.5).cpu().numpy()
         if inside.any() and not inside.all():

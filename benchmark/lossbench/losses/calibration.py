@@ -26,6 +26,7 @@ def mbls(logits, target, *, margin=10.0, margin_weight=0.1, ignore_index=None):
     """Margin-based label smoothing: logits may differ by ``margin`` for free, and pay linearly beyond."""
     r.at_least(0, margin=margin, margin_weight=margin_weight)
     px = r.see(logits, target, ignore_index)
+    # On logits, not probabilities: the margin is a difference of log-odds.
     excess = (px.z.amax(1, keepdim=True) - px.z - margin).relu()
     excess = margin_weight * r.mask(excess, px).sum() / r.total(px)
     return ce(logits, target, ignore_index=ignore_index) + excess
@@ -49,6 +50,7 @@ def svls(logits, target, *, sigma=1.0, ignore_index=None):
     r.at_least(1e-3, sigma=sigma)
     side = math.exp(-0.5 / sigma**2)
     px = r.see(logits, target, ignore_index)
+    # The smoothed label is data: it needs no gradient and could be computed with the mask.
     soft = _share_with_neighbours(r.image(r.truth(px, tuple(range(px.n_classes))), px), side)
     if px.valid is not None:
         soft = soft / _share_with_neighbours(r.image(px.valid.unsqueeze(1), px), side).clamp_min(r.TINY)
@@ -60,6 +62,7 @@ def svls(logits, target, *, sigma=1.0, ignore_index=None):
 
 def _share_with_neighbours(x, side):
     """½ x + ½ weighted mean of the 3^d - 1 neighbours; the kernel without its centre is separable."""
+    # Axis by axis, two shifted sums each: a convolution would leave float32 under autocast.
     blurred, axes = x, range(2, x.ndim)
     for axis in axes:
         first, last = blurred.narrow(axis, 0, 1), blurred.narrow(axis, -1, 1)
@@ -91,7 +94,8 @@ def nacl(logits, target, *, prior_weight=0.1, width=3, ignore_index=None):
     px = r.see(logits, target, ignore_index)
     share = r.image(r.truth(px, tuple(range(px.n_classes))), px)
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(px.space)]
-    # Padded by hand: torch refuses volumes with an axis below the width otherwise.
+    # Zeros beyond the border, as in the authors' code; torch itself would refuse thin volumes.
     share = pool(F.pad(share, (width // 2,) * 2 * len(px.space)), width, stride=1)
+    # Logits are compared with proportions in [0, 1] by design; it draws them together.
     distance = r.mask((px.z - share.flatten(2)).abs(), px).sum() / (r.total(px) * px.n_classes)
     return ce(logits, target, ignore_index=ignore_index) + prior_weight * distance

@@ -10,6 +10,7 @@ from lossbench.losses.overlap import dice
 from lossbench.losses.pixel import ce, focal, topk_ce
 
 
+# The weights are named after their terms: α and 1 - α mean opposite things in different papers.
 @loss(
     "dice_ce",
     family="compound",
@@ -70,6 +71,7 @@ def dice_focal(
     overlap = dice(
         logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
     )
+    # The focal part is a softmax focal loss; in some libraries it is one sigmoid per class.
     pixels = focal(logits, target, gamma=gamma, alpha=alpha, ignore_index=ignore_index)
     return dice_weight * overlap + focal_weight * pixels
 
@@ -102,6 +104,7 @@ def dice_topk(
     overlap = dice(
         logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
     )
+    # The hardest pixels are sought in the whole batch, whatever ``over`` says of Dice.
     pixels = topk_ce(logits, target, percent=percent, ignore_index=ignore_index)
     return dice_weight * overlap + topk_weight * pixels
 
@@ -134,6 +137,7 @@ def ce_to_dice(
     """From cross-entropy to Dice as training proceeds; ``progress`` t runs from 0 to 1."""
     r.one_of(("linear", "combo", "finetune"), schedule=schedule)
     r.between(0, 1, switch=switch)
+    # Of progress alone: no schedule follows a loss value, or runs would not be comparable.
     a = {"linear": 1 - progress, "combo": 0.5, "finetune": float(progress <= switch)}[schedule]
     overlap = dice(
         logits, target, over=over, classes=classes, absent=absent, smooth=smooth, ignore_index=ignore_index
@@ -175,13 +179,17 @@ def unified_focal(
     r.between(0, 0.999, gamma=gamma)
     px = r.see(logits, target, ignore_index)
     rare = r.class_ids(rare, px.n_classes)
+    # Rare classes keep their full cost; common ones are suppressed where they are already right.
     is_rare = px.z.new_tensor([float(c in rare) for c in range(px.n_classes)])
     cost = r.nll(px)
+    # Per pixel 1 where its true class is a common one, and 0 on void pixels.
     common = r.per_pixel(1 - is_rare, px)
     suppressed = r.bounded_power(1 - (-cost).exp(), gamma) if gamma else 1.0
     focal_part = r.pixel_mean(cost * ((1 - delta) * suppressed * common + delta * (1 - common)), px)
     s = r.region_sums(px, "all", over)
+    # The modified Tversky index has δ for false negatives and 1 - δ for false positives.
     miss = 1 - r.ratio(s.tp, delta * s.g + (1 - delta) * s.p, smooth)
+    # An exponent below 1 steepens what is nearly right, for rare classes alone.
     enhanced = is_rare * r.bounded_power(miss, 1 - gamma) + (1 - is_rare) * miss
     return weight * focal_part + (1 - weight) * enhanced.sum(1).mean()
 
@@ -221,9 +229,12 @@ def exp_log(
     r.at_least(r.TINY, smooth=min(s_n, s_d))
     px = r.see(logits, target, ignore_index)
     r.one_per_class(px, class_frequency=class_frequency)
+    # A class that never occurs in training would get an infinite weight.
     f = r.class_vector(class_frequency, px).clamp_min(1e-6)
     s = r.region_sums(px, classes, over)
+    # The logarithm of Dice as a difference, as in log_dice.
     log_dice = (s.p + s.g + s_d).log() - (2 * s.tp + s_n).log()
     overlap = r.average(r.bounded_power(log_dice, gamma), s.g, absent)
+    # γ < 1 has an infinite slope at a perfect pixel, which bounded_power cuts off.
     pixels = r.bounded_power(r.nll(px), gamma) * r.per_pixel((f.sum() / f).sqrt(), px)
     return dice_weight * overlap + ce_weight * r.pixel_mean(pixels, px)

@@ -109,6 +109,7 @@ def evaluate(
 
 def sentence(error: Exception) -> str:
     """The message of an exception, with the place in the user's file where it arose."""
+    # The last frame outside torch and this package is where the user's own code went wrong.
     place, trace = "", error.__traceback__
     while trace is not None:
         file = Path(trace.tb_frame.f_code.co_filename)
@@ -265,6 +266,7 @@ def derivative(subject):
     z = noise(target, dtype=torch.float64)
     value, gradient = evaluate(subject, z, target)
     double = value.dtype == torch.float64
+    # Central differences lose half of the digits: a float32 loss cannot be held to more.
     step, allowed = (1e-6, 1e-5) if double else (2e-2, 2e-2)
     worst = 0.0
     for _ in range(8):
@@ -330,6 +332,7 @@ def void_pixels(subject):
         else f"largest gradient there {leak:.1e}; the value moves by {gap:.1e} with the logits there"
     )
     yield Row(name, good, f"{max(leak, gap):.1e}", note)
+    # A network may say anything outside of the image, even NaN.
     broken, gradient = evaluate(subject, torch.where(void.unsqueeze(1), torch.nan, z), labels, VOID)
     good = bool(gradient.isfinite().all()) and abs(float(broken - value)) <= 1e-6 * max(1, abs(float(value)))
     yield Row(
@@ -345,10 +348,12 @@ def void_pixels(subject):
 def false_positives(subject):
     """pushes false positives down on empty images."""
     blob, empty = disc(), torch.zeros(2, 16, 16, dtype=torch.long)
+    # One confident false object on an empty image; what a step would do to it is the gradient there.
     margin = torch.where(blob > 0, 1.0, -4.0)
     _, gradient = evaluate(subject, torch.stack([torch.zeros_like(margin), margin], 1), empty)
     pressure = float((gradient[:, 1] - gradient[:, 0])[blob > 0].sum()) / 2
-    relative = pressure / float(margin.sigmoid()[blob > 0].sum() / empty.numel())  # beside cross-entropy's
+    # Beside the pressure of cross-entropy, so that the scale of the loss does not matter.
+    relative = pressure / float(margin.sigmoid()[blob > 0].sum() / empty.numel())
     name, measured = "pushes false positives down on empty images", f"{relative:.2g} × cross-entropy's"
     if subject.claims_empty:
         yield Row(
@@ -361,8 +366,10 @@ def false_positives(subject):
 def reduction(subject):
     """what is averaged over what."""
     target = disc(16, 2)
+    # Images with unequal amounts of the class tell the two reductions apart.
     target[0, :, :5] = 0
     z = noise(target)
+    # If the value of the batch is the mean of its images' values, images are reduced one by one.
     both = float(subject.call(z, target))
     alone = [float(subject.call(z[i : i + 1], target[i : i + 1])) for i in range(2)]
     gap = abs(both - sum(alone) / 2)
@@ -378,6 +385,7 @@ def reduction(subject):
 def learning(subject):
     """descending it finds the target."""
     target = disc(16, 2)
+    # Free logits can fit any mask: what stays wrong after that is the loss.
     z = (noise(target) * 0.1).requires_grad_()
     optimizer = torch.optim.Adam([z], lr=0.2)
     steps = 60
@@ -396,7 +404,8 @@ def cost(subject):
     """cost, forward and backward."""
     target = disc(128, 4)
     z = noise(target).requires_grad_()
-    given = subject.supply(target, 2)  # maps and frequencies are data, computed once
+    # Maps and frequencies are data, computed once: no part of the loss's cost.
+    given = subject.supply(target, 2)
     runs = {"own": (subject.function, given), "ce": (get_loss("ce"), {})}
     seconds: dict[str, list[float]] = {"own": [], "ce": []}
     for _ in range(7):
@@ -433,6 +442,7 @@ def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
         takes_void=all("ignore_index" in entry.params for entry in native),
         claims_empty=any(claims) if claims and None not in claims else None,
     )
+    # Every test draws the same numbers, whatever ran before it and on whichever machine.
     state = torch.get_rng_state()
     rows: list[Row] = []
     for test in TESTS:

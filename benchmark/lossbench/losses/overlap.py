@@ -8,6 +8,8 @@ from lossbench.catalogue.registry import loss
 from lossbench.losses import reduce as r
 
 
+# The ratio is taken once per image and class, never per pixel. An empty image has TP = G = 0, so the loss
+# is P / (P + s) there: near 1, with a slope of s / (P + s)² that only a large s makes visible.
 @loss(
     "dice",
     family="overlap",
@@ -41,6 +43,8 @@ def dice(
     return r.average(1 - r.ratio(2 * s.tp, s.p + s.g, smooth), s.g, absent)
 
 
+# A loss of its own although dice(classes="all") is the same: it is the default of other libraries, and
+# published results that say "Dice" mean it.
 @loss(
     "dice_all",
     family="overlap",
@@ -66,6 +70,7 @@ def dice_all(
     return r.average(1 - r.ratio(2 * s.tp, s.p + s.g, smooth), s.g, absent)
 
 
+# One ratio for the whole batch: images without the class are then judged beside those that have it.
 @loss(
     "batch_dice",
     family="overlap",
@@ -111,6 +116,7 @@ def dice_squared(
     ignore_index=None,
 ):
     """Soft Dice loss with squared denominator (V-Net); without smoothing Σ (p-g)² / (Σ p² + Σ g²)."""
+    # Σ g² = Σ g for hard labels, so only the prediction is squared.
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
@@ -138,6 +144,7 @@ def log_dice(
     ignore_index=None,
 ):
     """Negative log of the soft Dice: the gradient of Dice divided by Dice; ``smooth`` must be positive."""
+    # Two logarithms instead of that of a ratio: both stay finite as long as each is smoothed.
     s_n, s_d = r.smoothing(smooth)
     r.at_least(r.TINY, smooth=min(s_n, s_d))
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
@@ -165,6 +172,7 @@ def jaccard(
     ignore_index=None,
 ):
     """Soft Jaccard (IoU) loss; without smoothing J = D / (2 - D)."""
+    # P + G - TP is the union, counted once.
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.average(1 - r.ratio(s.tp, s.p + s.g - s.tp, smooth), s.g, absent)
 
@@ -175,6 +183,7 @@ def tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, i
     """
     r.at_least(0, fp_weight=fp_weight, fn_weight=fn_weight)
     a, b = fp_weight, fn_weight
+    # FP = P - TP and FN = G - TP: the denominator needs no sums beyond the three.
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     return r.ratio(s.tp, (1 - a - b) * s.tp + a * s.p + b * s.g, smooth), s.g
 
@@ -202,6 +211,7 @@ def tversky(
     ignore_index=None,
 ):
     """Tversky loss; (.5, .5) is Dice, (1, 1) is Jaccard; the defaults, for recall, are the paper's."""
+    # The parameters say what is weighed, for libraries disagree on which letter is which.
     index, g = tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, ignore_index)
     return r.average(1 - index, g, absent)
 
@@ -231,6 +241,7 @@ def focal_tversky(
 ):
     """Tversky loss of each class raised to 1/γ (not the mean raised); γ = 1 is Tversky."""
     r.at_least(1e-3, gamma=gamma)
+    # The power is taken class by class: of the mean, as some libraries do, it is another loss.
     index, g = tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, ignore_index)
     return r.average(r.bounded_power(1 - index, 1 / gamma), g, absent)
 
@@ -265,6 +276,7 @@ def dsc_pp(
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
     error = (g - p) ** 2 if gamma == 2 else (g - p).abs() ** gamma  # FN_i and FP_i never meet in one pixel
+    # TP enters numerator and denominator alike; only the errors are raised to γ.
     tp = r.pool(p * g, over)
     return r.average(1 - r.ratio(2 * tp, 2 * tp + r.pool(error, over), smooth), r.pool(g, over), absent)
 
@@ -298,7 +310,9 @@ def dice_semimetric(
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, hard = r.probabilities(px, ids), r.truth(px, ids)
+    # Void pixels get no share of the smoothed label either.
     g = r.mask((1 - epsilon) * hard + epsilon / px.n_classes, px)
     total = r.pool(p, over) + r.pool(g, over)
+    # (|p| + |g| - |p - g|) / 2 = Σ min(p, g): TP for hard labels, and for soft ones |g| exactly where p = g.
     score = r.ratio(total - r.pool((p - g).abs(), over), total, smooth)
     return r.average(1 - score, r.pool(hard, over), absent)

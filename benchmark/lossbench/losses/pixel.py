@@ -15,6 +15,8 @@ SCHEMES = ("inverse", "inverse_sqrt", "median", "log", "effective")
 NORMS = ("weights", "pixels")
 
 
+# Everything else in this room is measured against it: its mean runs over valid pixels, not over all, as
+# some libraries have it.
 @loss(
     "ce",
     family="distribution",
@@ -43,6 +45,7 @@ def ce(
         # the fused kernel is the fastest way on a CPU; it already skips void pixels
         void = -100 if ignore_index is None else ignore_index
         return F.cross_entropy(px.z, px.y.long(), reduction="sum", ignore_index=void) / r.total(px)
+    # No weights: the mean of each image first, or images with many void pixels would count less.
     if weights is None:
         return r.pixel_mean(r.nll(px), px, over)
     r.one_per_class(px, weights=weights)
@@ -53,16 +56,20 @@ def weighted_mean(px, vector, norm, over):
     """Mean of w_{y_i} (-log p_{i,y_i}); ``vector (c,)`` holds w."""
     r.one_of(NORMS, norm=norm)
     w = r.per_pixel(vector, px)
+    # Two norms in use: torch divides by the sum of the weights that occur, others by the number of pixels.
     weighted = r.nll(px) * w
     if norm == "pixels":
         return r.pixel_mean(weighted, px, over)
     if over == "batch":
         return weighted.sum() / w.sum().clamp_min(r.TINY)
     r.one_of(r.OVER, over=over)
+    # An image that is void altogether has weight 0 and leaves the mean of the images.
     total = w.sum(1)
     return (weighted.sum(1) / total.clamp_min(r.TINY)).sum() / (total > 0).sum().clamp_min(1)
 
 
+# The weights come from the training split, once: taken from each batch they would follow its accidents,
+# see balanced_ce for that.
 @loss(
     "wce",
     family="distribution",
@@ -111,6 +118,7 @@ def class_weights(f, scheme="inverse", power=1.0, beta=0.9999, pixels=1000000):
     r.at_least(0, power=power)
     r.at_least(1, pixels=pixels)
     r.between(0, 1 - 1e-9, beta=beta)
+    # In double precision: 1 - β^n is a difference of nearly equal numbers for rare classes.
     f = f.double().clamp_min(1 / pixels)
     if scheme == "inverse":
         w = 1 / f
@@ -122,6 +130,7 @@ def class_weights(f, scheme="inverse", power=1.0, beta=0.9999, pixels=1000000):
         w = 1 / torch.log(1.02 + f)
     else:
         w = (1 - beta) / (1 - beta ** (f * pixels))
+    # Mean 1, so that the learning rate means the same under every scheme.
     w = w**power
     return (w / w.mean()).to(torch.get_default_dtype())
 
@@ -151,12 +160,14 @@ def balanced_ce(
     """
     r.one_of(NORMS, norm=norm)
     px = r.see(logits, target, ignore_index)
+    # With two classes 1 - f_c is the share of the other one, as in the paper.
     ids = tuple(range(px.n_classes))
     g = r.truth(px, ids)
     n = r.pool(g, over)  # pixels per class, (n|1, c)
     w = 1 - n / n.sum(1, keepdim=True).clamp_min(1)
     by_class = r.pool(g * r.nll(px).unsqueeze(1), over)
     total = (w * by_class).sum(1)
+    # Over pixels, as in the paper, or over the sum of the weights; a batch of one class has neither.
     scale = n.sum(1) if norm == "pixels" else (w * n).sum(1)
     return (total / scale.clamp_min(r.TINY)).sum() / (scale > 0).sum().clamp_min(1)
 
@@ -181,6 +192,7 @@ def focal(logits, target, *, gamma=2.0, alpha=None, over: r.Over = "batch", igno
     px = r.see(logits, target, ignore_index)
     cost = r.nll(px)
     if gamma:
+        # 1 - p of the true class, from the cost at hand instead of another softmax.
         miss = 1 - torch.exp(-cost)
         cost = cost * (miss * miss if gamma == 2 else r.bounded_power(miss, gamma))
     if alpha is not None:
@@ -219,10 +231,12 @@ def topk_ce(logits, target, *, percent=10.0, over: r.Over = "batch", ignore_inde
         cost = cost - (1 - px.valid)  # void pixels sort behind every valid one
     cost = cost.reshape(1, -1) if over == "batch" else cost
     k = max(1, int(cost.shape[1] * percent / 100))  # from the shape alone: a static size
+    # Unsorted where all pixels are valid, which is faster; the mean does not ask for the order.
     hardest = cost.topk(k, dim=1, sorted=px.valid is not None).values
     if px.valid is None:
         return hardest.mean()
     valid = px.valid.reshape(cost.shape).sum(1, keepdim=True)
+    # The share is one of the valid pixels, which only the data know: k is the most that it can be.
     wanted = torch.floor(valid * (percent / 100) + 1e-6).clamp_min(1)
     rank = torch.arange(k, device=cost.device)
     kept = ((rank < wanted) & (valid > 0)).to(cost.dtype)
@@ -246,6 +260,7 @@ def ls_ce(logits, target, *, epsilon=0.1, over: r.Over = "batch", ignore_index=N
     r.between(0, 1, epsilon=epsilon)
     px = r.see(logits, target, ignore_index)
     log_p = r.log_probabilities(px)
+    # The part of the label that every class gets alike.
     uniform = -log_p.mean(1)
     uniform = uniform if px.valid is None else uniform * px.valid
     return r.pixel_mean((1 - epsilon) * r.nll(px, log_p) + epsilon * uniform, px, over)

@@ -66,6 +66,7 @@ def see(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Pixe
     if ignore_index is not None:
         void = y == ignore_index
         z, valid = Shield.apply(z, void.unsqueeze(1)), numbers(~void, z.dtype)
+    # After the shield, for [0, z] has nothing to hide in its first channel.
     if z.shape[1] == 1:
         z = torch.cat([torch.zeros_like(z), z], 1)
     return Pixels(z, y, valid, tuple(target.shape[1:]))
@@ -120,6 +121,7 @@ def truth(px: Pixels, ids: Sequence[int]) -> Tensor:
     """One-hot target of the chosen classes by comparison, (n, k, m): any rank, any label, void pixels all
     zero.
     """
+    # A comparison instead of one_hot: void labels and any rank just work, also under vmap.
     wanted = ids[0] if len(ids) == 1 else torch.as_tensor(ids, device=px.y.device).view(-1, 1)
     return mask(numbers(px.y.unsqueeze(1) == wanted, px.z.dtype), px)
 
@@ -132,6 +134,7 @@ def log_probabilities(px: Pixels, temperature: float = 1.0) -> Tensor:
 def nll(px: Pixels, log_p: Tensor | None = None) -> Tensor:
     """-log p of the true class, (n, m), zero on void pixels."""
     log_p = log_probabilities(px) if log_p is None else log_p
+    # gather needs an index that exists; what it finds at void pixels is multiplied away.
     y = px.y.long()
     y = y if px.valid is None else torch.where(px.valid > 0, y, 0)
     loss = -log_p.gather(1, y.unsqueeze(1)).squeeze(1)
@@ -213,7 +216,9 @@ def average(loss: Tensor, g: Tensor, absent: str = "eps") -> Tensor:
     any; 0 when there is none."""
     one_of(ABSENT, absent=absent)
     if absent == "eps":
+        # The smoothing alone decides what an absent class is worth: near 1, or 0 where nothing is predicted.
         return loss.mean()
+    # Weights instead of indexing: shapes must not depend on the data.
     present = (g > 0).to(loss.dtype)
     classes = present.sum(1)
     return ((loss * present).sum(1) / classes.clamp_min(1)).sum() / (classes > 0).sum().clamp_min(1)
@@ -226,6 +231,7 @@ def pixel_mean(loss: Tensor, px: Pixels, over: str = "batch") -> Tensor:
     one_of(OVER, over=over)
     if over == "batch" or px.valid is None:
         return loss.sum() / total(px)
+    # An image that is void altogether has no mean and leaves that of the images.
     n = px.valid.sum(1)
     return (loss.sum(1) / n.clamp_min(1)).sum() / (n > 0).sum().clamp_min(1)
 

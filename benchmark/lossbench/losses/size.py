@@ -14,6 +14,7 @@ EPS = 1e-10  # the authors' constant in numerator and denominator of a proportio
 def proportions(px, ids, over, temperature):
     """Predicted and true share of each chosen class among the valid pixels, both (n|1, k)."""
     r.at_least(1e-6, temperature=temperature)
+    # T sharpens the softmax, so that the sum counts pixels as a threshold would.
     n = r.count(px, over) + EPS
     predicted = r.pool(r.probabilities(px, ids, temperature), over)
     return (predicted + EPS) / n, (r.pool(r.truth(px, ids), over) + EPS) / n
@@ -47,6 +48,7 @@ def ce_l1(
     r.at_least(0, size_weight=size_weight)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
+    # The paper's mean over both classes is the distance of either.
     if px.n_classes == 2:
         ids = ids[-1:]  # with two classes |p̂_0 - ĝ_0| = |p̂_1 - ĝ_1|: either one is their mean
     predicted, true = proportions(px, ids, over, temperature)
@@ -81,12 +83,15 @@ def ce_kl(
     r.at_least(1e-6, temperature=temperature)
     px = r.see(logits, target, ignore_index)
     n = torch.as_tensor(r.count(px, over), dtype=px.z.dtype, device=px.z.device).clamp_min(1)
+    # Shares, not counts: images of other sizes weigh the same.
     true = r.pool(r.truth(px, tuple(range(px.n_classes))), over) / n
     # Finite, so that a class whose logits are -inf everywhere costs nothing where the target lacks it.
     log_p = r.log_probabilities(px, temperature).clamp_min(-1e30)
     if px.valid is not None:
         log_p = torch.where(px.valid.unsqueeze(1) > 0, log_p, -1e30)
+    # log Σ_i p_i as a logsumexp of log p: a share of e-40 still has a slope.
     log_share = (log_p.logsumexp(2) if over == "sample" else log_p.logsumexp((0, 2)).unsqueeze(0)) - n.log()
+    # 0 log 0 = 0: an absent class adds nothing, whatever its predicted share.
     kl = torch.xlogy(true, true) - true * log_share
     return ce(logits, target, ignore_index=ignore_index) + size_weight * kl.sum(1).mean()
 
@@ -116,5 +121,6 @@ def ce_db(
     """
     r.at_least(0, size_weight=size_weight)
     px = r.see(logits, target, ignore_index)
+    # Negative where regions are small: it is the part of log-Dice that rewards small predictions.
     predicted, true = proportions(px, r.class_ids(classes, px.n_classes), over, temperature)
     return ce(logits, target, ignore_index=ignore_index) + size_weight * (predicted + true + EPS).log().mean()

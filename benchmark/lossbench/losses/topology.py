@@ -45,10 +45,13 @@ def cldice(
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
+    # Both skeletons are soft; that of the mask is the usual one up to its ends.
     skeleton_p = soft_skeleton(r.image(p, px), iterations).flatten(2)
     skeleton_g = soft_skeleton(r.image(g, px), iterations).flatten(2)
+    # How much of the predicted lines lies in the object, and how much of its lines is covered.
     precision = r.ratio(r.pool(skeleton_p * g, over), r.pool(skeleton_p, over), smooth)
     sensitivity = r.ratio(r.pool(skeleton_g * p, over), r.pool(skeleton_g, over), smooth)
+    # The harmonic mean of both, as F1 is of precision and recall.
     lines = 1 - 2 * precision * sensitivity / (precision + sensitivity + 1e-4)
     size = r.pool(g, over)
     overlap = 1 - r.ratio(2 * r.pool(p * g, over), r.pool(p, over) + size, smooth)
@@ -58,9 +61,11 @@ def cldice(
 def soft_skeleton(x, iterations):
     """Differentiable thinning of ``x (n, k, *s)``: what an opening removes, over repeated erosions."""
     skeleton = (x - _open(x)).relu()
+    # Each erosion removes a layer; what an opening cannot give back was the ridge of that layer.
     for _ in range(int(iterations)):
         x = _erode(x)
         ridge = (x - _open(x)).relu()
+        # The product keeps a pixel that was collected before from being counted twice.
         skeleton = skeleton + (ridge - skeleton * ridge).relu()
     return skeleton
 
@@ -73,6 +78,7 @@ def _max_pool(x, kernel):
 def _erode(x):
     """Minimum over the pixel and its neighbours along the axes."""
     d = x.ndim - 2
+    # A minimum is a maximum of negatives, and pooling is what all backends are fast at.
     lines = [-_max_pool(-x, tuple(3 if axis == a else 1 for a in range(d))) for axis in range(d)]
     return torch.stack(lines).amin(0) if d > 2 else torch.minimum(*lines)
 
