@@ -140,6 +140,17 @@ def test_a_value_without_a_rival_is_tested_by_itself():
     assert found.evidence.estimate == pytest.approx(0.5 + 0.2)
 
 
+def test_a_trend_is_the_slope_along_a_list_of_losses_within_each_seed():
+    doses = {"none": 0.9, "some": 0.8, "all": 0.4}
+    rows = [
+        cell("x", loss, s, value - SEED[s] * (loss == "all")) for loss, value in doses.items() for s in SEEDS
+    ]
+    found = measure(wanted(of="any", against=None, shape="trend", among=list(doses)), pd.DataFrame(rows))
+    # Of three values the slope is half the difference of the outer two: (.4 - seed - .9) / 2.
+    assert found.evidence.estimate == pytest.approx(-0.25 - 0.05 / 2)
+    assert found.evidence.interval() == pytest.approx((-0.3, -0.25))
+
+
 def test_a_second_difference_is_taken_off_seed_by_seed():
     cells = pd.concat([study({"scenes()": 0.1}, head="prior"), study({"scenes()": 0.4}, head="default")])
     minus = {"times": 0.2, "where": {"recipe.head": "default"}}

@@ -40,6 +40,16 @@ def test_cells_come_in_complete_blocks(write):
     assert [cell.recipe.steps for cell in cells[:4]] == [5, 5, 7, 7]
 
 
+def test_every_cell_is_trained_from_each_head(write):
+    cells = read_experiment(
+        write(GOOD.replace("seeds = 2", 'seeds = 2\nheads = ["default", "prior"]'))
+    ).cells()
+    assert [cell.recipe.head for cell in cells[:4]] == ["default", "default", "prior", "prior"]
+    assert len(cells) == 16 and len({cell.block for cell in cells}) == 8
+    with pytest.raises(UserError, match="heads"):
+        read_experiment(write(GOOD.replace("seeds = 2", 'heads = ["random"]')))
+
+
 def test_the_key_does_not_depend_on_label_file_or_spelling(write):
     first = read_experiment(write(GOOD)).cells()
     other = (

@@ -37,6 +37,7 @@ class Shape(NamedTuple):
 SHAPES = {
     "mean": Shape("mean", ("greater", "less", "equal"), ("minus",)),
     "slope": Shape("change per tenfold foreground", ("greater", "less"), ("dose",)),
+    "trend": Shape("change per step of the list", ("greater", "less"), ("among",), ("among",)),
     "each": Shape("in every data set", ("equal",)),
     "agreement": Shape("mean over data sets", ("greater", "less"), ("with",), ("with",)),
     "regret": Shape("worst data set", ("greater", "less"), ("among",), ("among",)),
@@ -84,7 +85,7 @@ class Test(_Strict):
     expect: Literal["greater", "less", "equal"]
     margin: Annotated[Number, Field(gt=0)]
     against: Losses | None = None
-    shape: Literal["mean", "slope", "each", "agreement", "regret"] = "mean"
+    shape: Literal["mean", "slope", "trend", "each", "agreement", "regret"] = "mean"
     part: Annotated[Names, BeforeValidator(lambda given: [given] if isinstance(given, str) else given)] = ()
     where: dict[str, Condition] = {}
     data: Names = ()
@@ -231,15 +232,19 @@ def _of_shape(test: Test):
     keys = {"minus": test.minus, "dose": test.dose, "with": test.with_, "among": test.among}
     for key, given in keys.items():
         if given and key not in shape.keys:
-            owner = next(name for name, other in SHAPES.items() if key in other.keys)
-            yield f"the key '{key}' goes with shape '{owner}' only"
+            owners = " or ".join(repr(name) for name, other in SHAPES.items() if key in other.keys)
+            yield f"the key '{key}' goes with shape {owners} only"
         if key in shape.needs and not given:
             yield f"shape '{test.shape}' needs the key '{key}'"
     if test.expect not in shape.expects:
         yield f"shape '{test.shape}' goes with expect {' or '.join(map(repr, shape.expects))} only"
+    if test.shape == "trend":
+        if test.of != "any" or test.against:
+            yield "shape 'trend' is about the losses of among, in their order: of = 'any', without against"
+        return
     if test.shape not in ("agreement", "regret"):
         if "any" in (test.of, test.against):
-            yield "of = 'any' goes with shape 'agreement' or 'regret' only"
+            yield "of = 'any' goes with shape 'agreement', 'regret' or 'trend' only"
         return
     if not isinstance(test.value, str) or test.absolute:
         yield f"shape '{test.shape}' ranks losses by one column as it is, without absolute"
@@ -257,8 +262,8 @@ def _of_shape(test: Test):
 def _of_null(test: Test):
     if test.null and test.expect == "equal":
         yield "expect 'equal' is to zero; leave out null"
-    if test.null and test.shape == "slope":
-        yield "a slope is tested against zero; leave out null"
+    if test.null and test.shape in ("slope", "trend"):
+        yield f"a {test.shape} is tested against zero; leave out null"
 
 
 def sentence(test: Test) -> str:
@@ -278,7 +283,11 @@ def sentence(test: Test) -> str:
 
 
 def per(test: Test) -> str:
-    """Return what an effect is counted per: "a decade" of foreground, "per unit of" a dose, else nothing."""
+    """Return what an effect is counted per: "a decade" of foreground, "per unit of" a dose, "a step" of a list,
+    else nothing.
+    """
+    if test.shape == "trend":
+        return "a step"
     if test.shape != "slope":
         return ""
     return f"per unit of {test.dose.split('.')[-1].replace('_', ' ')}" if test.dose else "a decade"
@@ -310,6 +319,8 @@ def _what(test: Test) -> str:
         whom = "the loss for which it is smallest" if test.of == "any" else test.of
         than = f" minus that of {test.against}" if test.against else ""
         return f"{tested}: largest regret of {whom}{than}, among {', '.join(test.among)}"
+    if test.shape == "trend":
+        return f"{tested} of {', '.join(test.among)}, in this order"
     return f"{tested} of {loss(test.of)}" + (f" minus {loss(test.against)}" if test.against else "")
 
 

@@ -71,8 +71,8 @@ def unconverged(test: Test, cells: pd.DataFrame, part: pd.DataFrame) -> list[Cha
     ]
     cells, part = (table[[name for name in facts if name in table]] for table in (cells, part))
     found = []
-    for loss in (test.of, test.against):
-        if isinstance(loss, str):
+    for loss in (*test.among, test.of, test.against):
+        if isinstance(loss, str) and loss != "any":
             own = selection.select_loss(part, loss)
             found += _changes(own, cells[cells["loss"].isin(own["loss"].unique())], column)
     return [change for change in found if abs(change.change) >= margin]

@@ -117,6 +117,8 @@ def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) ->
         return _agreement(test, part)
     if test.shape == "regret":
         return _regret(test, part)
+    if test.shape == "trend":
+        return _trend(test, part)
     return _contrast(test, part, cells, by_group)
 
 
@@ -208,7 +210,7 @@ def _over_seeds(
     """Return the evidence of a weighted sum over variants, one number a seed."""
     whole = seeds.within(d, weigh(variants))
     if not len(whole.numbers):
-        raise UserError(f"no seed holds {'all variants' if len(d) > 1 else 'both losses'}{_place(test)}")
+        raise UserError(f"no seed holds {'all variants' if len(d) > 1 else 'all losses'}{_place(test)}")
     levels = []
     for place in _rarest_first(variants):
         own = d[place][~np.isnan(d[place])]
@@ -310,6 +312,16 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
         evidence.sd,
         agreement=ranks.split_halves(scores),
     )
+
+
+def _trend(test: Test, part: pd.DataFrame) -> Measured:
+    """Return the evidence on the least-squares slope of a value along a list of losses, per step of the list."""
+    own = {name: selection.select_loss(part, name) for name in test.among}
+    found = pairs.blocks(own, [test.value], test.absolute)
+    _refuse(found, list(test.among))
+    place = np.arange(len(test.among)) - (len(test.among) - 1) / 2
+    slopes = found.values[..., 0] @ (place / (place @ place))  # nan where a block misses a loss
+    return _over_seeds(slopes, found.variants, list(found.variants["data_label"]), seeds.mean_weights, test)
 
 
 def _regret(test: Test, part: pd.DataFrame) -> Measured:

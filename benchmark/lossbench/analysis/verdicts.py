@@ -161,7 +161,7 @@ def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
         equal, beyond = evidence.equal(test.margin), evidence.beyond(test.margin)
         return ("beyond", beyond) if beyond < ALPHA <= equal else ("equal", equal)
     p = evidence.p(0.0 if test.shape == "agreement" else test.null)
-    if test.shape in ("mean", "slope") and not test.null:
+    if test.shape in ("mean", "slope", "trend") and not test.null:
         equal = evidence.equal(test.margin)
         if equal < ALPHA:
             return "equal", equal

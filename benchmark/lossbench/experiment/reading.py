@@ -9,7 +9,7 @@ import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -36,6 +36,10 @@ Seeds = (
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], Field(min_length=1, max_length=8, strict=False)
 ]
+
+
+# What the last layer's bias starts from: each cell is trained from each of them.
+Heads = Annotated[tuple[Literal["default", "prior"], ...], Field(min_length=1, strict=False)]
 
 
 class LossItem(Strict):
@@ -73,6 +77,7 @@ class PartItem(_Crossed):
     title: str = ""  # the question that it answers, for the report
     seeds: Seeds | None = None
     lengths: Lengths | None = None
+    heads: Heads | None = None
     recipe: dict[str, Any] = Field(default={})
     fixed: bool = False  # losses that are added on the command line do not join
 
@@ -84,6 +89,7 @@ class ExperimentFile(_Crossed):
     title: str = ""
     seeds: Seeds = 3
     lengths: Lengths | None = None
+    heads: Heads | None = None
     tuned: str | None = None  # file that `lossbench tune` wrote; default: NAME.tuned.toml beside this one
     recipe: Recipe = Recipe()
     part: Annotated[tuple[PartItem, ...], Field(strict=False)] = ()
@@ -281,14 +287,21 @@ class _Reading:
         return tuple(variants.values())
 
     def _variants(self, part: PartItem, item: DataItem) -> list[Variant]:
-        """Return a data set under its recipe, at each length; none where it is optional and not at hand."""
+        """Return a data set under its recipe, from each head and at each length; none where it is optional and
+        not at hand.
+        """
         from lossbench.data.identity import identity
         from lossbench.data.prepare import missing, untrainable
 
         spec = parse_dataset(item.use, self.extra_files)
         usual = self._recipe(part.recipe, item.recipe)
         lengths = part.lengths or self.parsed.lengths or (usual.steps,)
-        recipes = [Recipe.model_validate({**usual.model_dump(), "steps": steps}) for steps in lengths]
+        fields = usual.model_dump()
+        recipes = [
+            Recipe.model_validate({**fields, "head": head, "steps": steps})
+            for head in part.heads or self.parsed.heads or (usual.head,)
+            for steps in lengths
+        ]
         _check_lengths(lengths, max(recipes, key=lambda recipe: recipe.steps))
         why = untrainable(spec) or missing(spec)
         if why and not item.optional:
