@@ -315,7 +315,7 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
 
 
 def _trend(test: Test, part: pd.DataFrame) -> Measured:
-    """Return the evidence on the least-squares slope of a value along a list of losses, per step of the list."""
+    """Return the evidence on the slope (least squares) of a value along a list of losses, per step of it."""
     own = {name: selection.select_loss(part, name) for name in test.among}
     found = pairs.blocks(own, [test.value], test.absolute)
     _refuse(found, list(test.among))

@@ -287,7 +287,7 @@ class _Reading:
         return tuple(variants.values())
 
     def _variants(self, part: PartItem, item: DataItem) -> list[Variant]:
-        """Return a data set under its recipe, from each head and at each length; none where it is optional and
+        """Return a data set under its recipe, from each head, at each length; none where it is optional and
         not at hand.
         """
         from lossbench.data.identity import identity
