@@ -1,8 +1,8 @@
 """Numbers in README and docs come from tables: what stands between two markers of a Markdown file is written
 here, never by hand.
 
-A marker is a comment that names what it shows, ``<!-- effect C9.1 -->``; what it shows ends at ``<!-- /
--->``. There are
+A marker is a comment that names what it shows, ``<!-- effect C9.1 -->``; it ends at ``<!-- / -->``.
+There are
 
 - study: cells, blocks, collapses, losses, seeds, core-hours, commit
 - hours: core-hours alone, and the processor

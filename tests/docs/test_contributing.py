@@ -114,7 +114,7 @@ def grown(tmp_path_factory):
     for title, (_, body) in SECTIONS.items():
         touched[title] = copy.apply(body)
         copy.commands(body)
-    copy.commands(GUIDE[GUIDE.index("### After each of these") :])
+    copy.commands(GUIDE[GUIDE.index("### After a change of the package") :])
     (copy.root / "grown.toml").write_text(EXPERIMENT)
     return copy, touched
 
@@ -149,7 +149,7 @@ def test_all_that_was_added_is_found(grown):
         "losses": {"squared", "sokal_sneath"},
         "networks": {"plain"},
         "data sets": {"squares", "dots"},
-        "figures": {"lengths"},
+        "figures": {"durations"},
         "columns": {"fowlkes_mallows", "last_grad_norm"},
         "claims": {"X1"},
         "engines": {"pool"},
@@ -174,7 +174,7 @@ def test_a_sweep_uses_all_of_it(grown):
     header = (copy.root / "results" / "tables" / "cells.csv").read_text().splitlines()[0]
     assert "fowlkes_mallows@0.5" in header and "last_grad_norm" in header
     page = (copy.root / "results" / "report.html").read_text(encoding="utf-8")
-    assert 'id="figure-lengths"' in page and "Sokal-Sneath gains nothing over Jaccard" in page
+    assert 'id="figure-durations"' in page and "Sokal-Sneath gains nothing over Jaccard" in page
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_sweep_uses_all_of_it(grown):
     [
         ("tests/losses", "sokal_sneath or page or oracle"),
         ("tests/metrics", "column or overlap or documentation"),
-        ("tests/figures", "lengths or found"),
+        ("tests/figures", "durations or found"),
         ("tests/tables", ""),
         ("tests/data", "dots or page or registered"),
         ("tests/analysis/test_claims.py", "not shipped"),
