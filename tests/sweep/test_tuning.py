@@ -1,12 +1,11 @@
-"""The search is fair and repeatable: the same candidates for every loss, equal budgets, the same choice
-however often it was interrupted.
+"""The search for rates is fair and repeatable: the same rates for every loss, a choice over all data sets,
+the same however often it was interrupted; an experiment trains at what was chosen.
 """
 
-import itertools
 import subprocess
 import sys
 import time
-import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,22 +13,30 @@ import pytest
 from command import lossbench
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import parse_loss
+from lossbench.experiment import rates
 from lossbench.experiment.reading import read_experiment
 from lossbench.sweep import tuning
+from lossbench.sweep.tuning import Search, Tried
 
 TEXT = """
 name = "tt"
 seeds = 2
-losses = ["ce", "tversky"]
-[[datasets]]
-use = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)"
-label = "tiny"
+losses = ["ce", "dice", "focal"]
+datasets = [
+  { use = "scenes(foreground=0.1, size=16, n_train=8, n_val=4, n_test=4)", label = "rare" },
+  { use = "scenes(foreground=0.3, size=16, n_train=8, n_val=4, n_test=4)", label = "common" },
+]
 [recipe]
-steps = 6
+steps = 4
 batch = 4
 widths = [4, 8]
 validations = 1
-learning_rate = "tuned"
+[[part]]
+name = "one-rate"
+recipe = { learning_rate = "shared" }
+[[part]]
+name = "own-rate"
+recipe = { learning_rate = "own" }
 """
 
 
@@ -40,73 +47,154 @@ def file(tmp_path):
     return path
 
 
-def test_candidates_depend_on_the_seed_alone_and_fill_the_range():
-    budget = tuning.Budget(trials=16)
-    rates = [point["learning_rate"] for point in tuning.candidates(budget)]
-    assert rates == [point["learning_rate"] for point in tuning.candidates(budget)]
-    assert all(budget.low <= rate <= budget.high for rate in rates)
-    logs = np.sort(np.log(rates))
-    assert np.diff(logs).max() < 3 * np.log(budget.high / budget.low) / 16  # quasi-random: no large gap
+class Records:
+    """A store whose records say what ``score(loss, rate, data set)`` gives."""
+
+    def __init__(self, cells, score):
+        self.cells, self.score, self.read_keys = {cell.key: cell for cell in cells}, score, []
+
+    def read(self, key, fingerprint):
+        self.read_keys.append(key)
+        cell = self.cells[key]
+        return {"metrics": {tuning.OBJECTIVE: self.score(cell.loss.text, cell.learning_rate, cell.data.text)}}
 
 
-def test_every_loss_gets_the_same_rates_and_the_same_number_of_trials():
-    losses = tuple(map(parse_loss, ("ce", "dice", "tversky")))
-    found = tuning.trials(losses, tuning.Budget(trials=4, parameters=True), ())
-    rates = {
-        loss.text: [t.learning_rate for t in found if t.base == loss and t.kind == "rate"] for loss in losses
-    }
-    assert len(set(map(tuple, rates.values()))) == 1
-    own = [t for t in found if t.base.text == "tversky" and t.kind == "parameters"]
-    assert len(own) == 4 and len({t.loss.text for t in own}) == 4
+class Anything(Records):
+    """The same for whatever cells are asked for."""
+
+    def __init__(self, experiment, score):
+        places = range(-4, 5)
+        arms = {(loss.text, "default"): tuple(places) for loss in experiment.losses}
+        super().__init__(tuning._trials(experiment, Search(), arms).cells(), score)
 
 
-def test_parameters_that_the_experiment_fixes_are_not_searched():
-    found = tuning.trials(
-        (parse_loss("tversky(fp_weight=0.2)"),), tuning.Budget(trials=2, parameters=True), ()
-    )
-    assert all(t.loss.terms[0].params["fp_weight"] == 0.2 for t in found)
+def peak(at):
+    """A score that is best at a rate, the same on all data."""
+    return lambda loss, rate, data: -abs(np.log(rate / at[loss]))
 
 
-def test_the_expected_best_of_n_is_the_mean_over_all_subsets():
-    values = [0.3, 0.9, 0.1, 0.5]
-    for n, got in enumerate(tuning.expected_best(values), start=1):
-        assert got == pytest.approx(np.mean([max(part) for part in itertools.combinations(values, n)]))
+def search(file, score):
+    experiment = read_experiment(file, tuning=True)
+    trials, tried = tuning.search(experiment, Search(), Anything(experiment, score))
+    return trials, tuning.chosen(experiment, Search(), tried)
 
 
-def test_the_choice_flags_an_optimum_at_the_edge_of_the_range():
-    budget = tuning.Budget(trials=3)
-    shared = {"data": "d", "loss": "l", "kind": "rate"}
-    rows = [
-        shared | {"learning_rate": r, "objective": o, "number": i}
-        for i, (r, o) in enumerate([(1, 1), (2, 3), (3, 2)])
-    ]
-    assert not tuning.choose(rows, budget)[0]["edge"]
-    rows[0]["objective"] = 9
-    assert tuning.choose(rows, budget)[0]["edge"]
-    assert tuning.choose(rows[:2], budget) == []  # a loss that lacks a trial is not chosen for
+def test_the_five_rates_are_a_factor_three_apart_and_the_seeds_are_those_of_tuning(file):
+    trials, _ = search(file, peak({"ce": 0.005, "dice": 0.005, "focal": 0.005}))
+    cells = trials.cells()
+    assert sorted({cell.learning_rate for cell in cells}) == [0.000556, 0.00167, 0.005, 0.015, 0.045]
+    assert {cell.seed for cell in cells} == {1_000_000, 1_000_001, 1_000_002}
+    assert len(cells) == 3 * 2 * 5 * 3  # two parts that differ in the rate alone are one search
+
+
+def test_the_best_mean_rank_decides_and_not_the_best_mean_score():
+    # On two of three data sets the second rate is best; on the third the first is far ahead.
+    scores = np.array([[0.5, 0.5, 0.9], [0.6, 0.6, 0.1], [0.4, 0.4, 0.2]])
+    own = Tried(("ce", "default"), (0, 1, 2), scores)
+    assert own.ranks.tolist() == [(2 + 2 + 1) / 3, (1 + 1 + 3) / 3, (3 + 3 + 2) / 3]
+    assert own.best == 0  # equal ranks: then the mean score
+    own = replace(own, scores=np.array([[0.5, 0.5, 0.9], [0.6, 0.6, 0.2], [0.4, 0.4, 0.1]]))
+    assert own.best == 1 and own.beyond is None
+
+
+def test_an_optimum_at_the_edge_widens_the_grid_at_most_twice_and_is_then_marked(file):
+    trials, found = search(file, peak({"ce": 0.05, "dice": 0.13, "focal": 5.0}))
+    ce, dice, focal = found.chosen
+    assert (ce.learning_rate, len(ce.tried), ce.edge) == (0.045, 6, False)
+    assert (dice.learning_rate, len(dice.tried), dice.edge) == (0.135, 7, False)
+    assert (focal.learning_rate, len(focal.tried), focal.edge) == (0.405, 7, True)
+    assert not any(cell.learning_rate == 0.405 and cell.loss.text == "ce" for cell in trials.cells())
+
+
+def test_the_one_rate_for_all_is_best_over_ce_dice_and_their_sum(file):
+    _, found = search(file, peak({"ce": 0.0016, "dice": 0.0016, "focal": 0.04}))
+    assert found.shared == 0.00167
+
+
+def test_a_loss_without_all_its_trials_gets_no_rate(file):
+    experiment = read_experiment(file, tuning=True)
+
+    class Some(Anything):
+        def read(self, key, fingerprint):
+            return None if self.cells[key].loss.text == "focal" else super().read(key, fingerprint)
+
+    store = Some(experiment, peak({"ce": 0.005, "dice": 0.005}))
+    _, tried = tuning.search(experiment, Search(), store)
+    assert [item.loss for item in tuning.chosen(experiment, Search(), tried).chosen] == ["ce", "dice"]
+    with pytest.raises(UserError, match="no loss has all its trials"):
+        tuning.chosen(experiment, Search(), tried[2:])
 
 
 def test_report_seeds_and_tuning_seeds_are_kept_apart(file):
     file.write_text(TEXT.replace("seeds = 2", "seeds = [1000000]"))
     with pytest.raises(UserError, match="kept for tuning"):
-        tuning.experiments(read_experiment(file, tuning=True), tuning.Budget())
+        tuning.search(read_experiment(file, tuning=True), Search(), None)
 
 
-def test_an_experiment_that_names_tuned_rates_says_what_is_missing(file):
-    with pytest.raises(UserError, match="lossbench tune"):
+def written(file, **edges):
+    """Write rates beside the experiment: CE at .015, Dice at .045, focal not tuned."""
+    one = {"head": "default", "tried": [0.005], "mean_rank": [1.0], "mean_score": [0.5]}
+    own = {"ce": 0.015, "dice": 0.045}
+    chosen = [
+        rates.Chosen(loss=loss, learning_rate=rate, edge=edges.get(loss, False), **one)
+        for loss, rate in own.items()
+    ]
+    every = rates.Rates(shared=0.00167, search={"experiment": "tt"}, nearest=rates.NEAREST, chosen=chosen)
+    rates.write(file.with_name("tt.chosen.toml"), every)
+    assert rates.read(file.with_name("tt.chosen.toml")) == every
+
+
+def test_two_parts_are_the_two_arms_and_an_untuned_loss_takes_the_rate_of_its_nearest(file):
+    written(file)
+    by_part = {"one-rate": {}, "own-rate": {}}
+    for cell in read_experiment(file).cells():
+        by_part[cell.parts[0]].setdefault(cell.loss.text, set()).add(cell.learning_rate)
+    assert by_part["one-rate"] == {"ce": {0.00167}, "dice": {0.00167}, "focal": {0.00167}}
+    assert by_part["own-rate"] == {"ce": {0.015}, "dice": {0.045}, "focal": {0.015}}
+
+
+def test_losses_at_their_own_rates_stay_in_one_block(file):
+    written(file)
+    own = [cell for cell in read_experiment(file).cells() if cell.parts == ("own-rate",)]
+    assert len({cell.block for cell in own}) == 2 * 2  # data sets x seeds
+
+
+def test_a_loss_whose_best_rate_stayed_at_the_edge_is_left_out_of_the_own_rate_arm(file):
+    written(file, ce=True)
+    experiment = read_experiment(file)
+    own = {cell.loss.text for cell in experiment.cells() if "own-rate" in cell.parts}
+    assert own == {"dice"}
+    assert (
+        len(experiment.skipped) == 2 and "focal with the head 'default' is left out" in experiment.skipped[1]
+    )
+    assert "the ce's best rate lies at the edge" in experiment.skipped[1]
+
+
+def test_an_experiment_that_needs_rates_says_what_is_missing(file):
+    with pytest.raises(UserError, match=r"tt\.chosen\.toml, which is not there; 'lossbench tune'"):
         read_experiment(file)
-    tuned = file.with_name("tt.tuned.toml")
-    tuned.write_text("x = ")
-    with pytest.raises(UserError, match=r"tt\.tuned\.toml"):
+    chosen = file.with_name("tt.chosen.toml")
+    chosen.write_text("x = ")
+    with pytest.raises(UserError, match=r"tt\.chosen\.toml: is not a file that 'lossbench tune' wrote"):
         read_experiment(file)
-    tuned.write_text("chosen = []")
-    with pytest.raises(UserError, match="has no learning rate for loss 'ce'"):
+    written(file)
+    file.write_text(TEXT.replace("[recipe]", '[recipe]\nhead = "prior"'))
+    with pytest.raises(UserError, match="no learning rate for loss 'ce' with the head 'prior'"):
         read_experiment(file)
+
+
+def test_a_user_s_own_family_borrows_too():
+    own = replace(parse_loss("ce"), text="mine", family="user")
+    item = rates.Chosen(
+        loss="ce", head="prior", learning_rate=0.01, edge=False, tried=[], mean_rank=[], mean_score=[]
+    )
+    found = rates.Rates(shared=0.005, search={}, nearest=rates.NEAREST, chosen=[item])
+    assert found.lender(own, "prior") is item and found.lender(own, "default") is None
 
 
 @pytest.mark.system
 def test_a_search_that_is_killed_and_resumed_chooses_the_same(file):
-    folder, words = file.parent, ("tune", "tt.toml", "--trials", "3")
+    folder, words = file.parent, ("tune", "tt.toml", "--seeds", "1")
     command = [sys.executable, "-m", "lossbench", *words, "--workers", "2", "--results", "killed"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -120,13 +208,7 @@ def test_a_search_that_is_killed_and_resumed_chooses_the_same(file):
         lossbench(folder, *words, "--serial", "--results", results, "--out", f"{results}.toml")
     killed, whole = (file.with_name(f"{name}.toml").read_text() for name in ("killed", "whole"))
     assert killed == whole
-    chosen = tomllib.loads(whole)
-    assert chosen["budget"]["equal_budget"] and len(chosen["chosen"]) == 2
 
-    file.with_name("tt.tuned.toml").write_text(whole)
-    cells = read_experiment(file).cells()
-    rates = {(c["data"], c["loss"]): c["learning_rate"] for c in chosen["chosen"]}
-    assert all(cell.learning_rate == rates[cell.data.text, cell.loss.text] for cell in cells)
-    assert len({cell.block for cell in cells}) == 2  # one a seed: tuned rates do not break the pairing
-    trained = lossbench(folder, "sweep", "tt.toml", "--results", "whole", "--serial", "--no-report")
-    assert "trained 4 cells" in trained
+    file.with_name("tt.chosen.toml").write_text(whole.replace("edge = true", "edge = false"))
+    trained = lossbench(folder, "sweep", "tt.toml", "--seeds", "1", "--serial", "--no-report")
+    assert "cells in 2 parts" in trained and "trained" in trained

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from lossbench.base.errors import UserError
 from lossbench.base.machine import usable_cores
 from lossbench.cli import options
 from lossbench.cli.results import answer, say
@@ -106,46 +105,51 @@ def status(
 def tune(
     chosen: options.Selection,
     engine: options.Engine,
-    results: options.Results = Path("results"),
-    trials: Annotated[
-        int, typer.Option("--trials", min=2, help="Learning rates that every loss is tried at.")
-    ] = 8,
+    results: Annotated[Path, typer.Option("--results", help="Folder of the trials' records.")] = Path(
+        "results/tuning"
+    ),
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Tuning seeds a trial (disjoint from reported seeds).")
-    ] = 1,
-    parameters: Annotated[
-        bool,
-        typer.Option(
-            "--parameters", help="Search each loss's own declared parameters with as many trials again."
-        ),
-    ] = False,
-    objective: Annotated[
-        str, typer.Option("--objective", help="val_dice@val (at the validation threshold) or val_dice@0.5.")
-    ] = "val_dice@val",
+        int, typer.Option("--seeds", min=1, max=1000, help="Tuning seeds, which no study reports.")
+    ] = 3,
+    middle: Annotated[
+        float, typer.Option("--middle", min=1e-6, max=1, help="Middle of the five rates, a factor 3 apart.")
+    ] = 0.005,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File for the choices (default: NAME.tuned.toml beside the experiment)."),
+        typer.Option("--out", help="File for the choices (default: NAME.chosen.toml beside the experiment)."),
     ] = None,
 ) -> None:
-    """Search the learning rate of every loss with the same candidates and budget, on validation images and
-    tuning seeds.
+    """Find the learning rate of every loss under every head that validation prefers over all data sets of an
+    experiment.
     """
+    from lossbench.experiment import rates as files
+    from lossbench.experiment.describe import describe
+    from lossbench.store.store import Store
+    from lossbench.sweep import plan as plans
     from lossbench.sweep import run, tuning
 
-    if objective not in tuning.OBJECTIVES:
-        raise UserError(f"--objective {objective}: must be one of {', '.join(tuning.OBJECTIVES)}")
     where = engine.options()
     experiment = chosen.resolve(tuning=True)
-    budget = tuning.Budget(trials=trials, seeds=seeds, parameters=parameters, objective=objective)
+    wanted = tuning.Search(middle, seeds)
+    for sentence in experiment.skipped:
+        say(sentence)
     run.open_results(results, say=say)
-    planned = tuning.plan(experiment, budget, results)
-    print_plan(planned)
-    failed = _train(planned, planned.missing, results, where)
+    failed = False
+    # As long as the best rate of some loss is the last that was tried, a few trials more.
+    while True:
+        trials, tried = tuning.search(experiment, wanted, Store(results))
+        planned = plans.plan(trials, results)
+        note.write(results, describe(trials, planned.cells, {}))
+        if failed or not planned.missing:
+            break
+        say(f"{experiment.name}: {_counts(planned)}; to train: {_expected(planned)}")
+        failed = _train(planned, planned.missing, results, where)
+    rates = tuning.chosen(experiment, wanted, tried)
     source = Path(experiment.file)
-    file = out or source.with_name(f"{source.stem}.tuned.toml")
-    rates = tuning.finish(experiment, budget, results, file)
-    print_tuning(rates, {variant.data.text: variant.label for variant in experiment.datasets})
-    say(f"chosen   {file}\ntrials   {results / 'tuning' / (experiment.name + '.csv')}")
+    file = out or source.with_name(f"{source.stem}.chosen.toml")
+    files.write(file, rates)
+    print_tuning(rates)
+    say(f"chosen   {file}\ntrials   {results}")
     if failed:
         raise typer.Exit(1)
 
@@ -201,10 +205,14 @@ def print_plan(planned: Any) -> None:
     if not missing:
         say(f"  {_counts(planned)}; nothing to train")
         return
+    say(f"  {_counts(planned)}; to train: {_expected(planned)}")
+
+
+def _expected(planned: Any) -> str:
+    """Return how many cells are to be trained, and how long that takes."""
     cores = usable_cores()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
-    time = duration(planned.cost() / cores)
-    say(f"  {_counts(planned)}; to train: {missing}, about {time} on {cores} cores{about}")
+    return f"{len(planned.missing)}, about {duration(planned.cost() / cores)} on {cores} cores{about}"
 
 
 def _counts(planned: Any) -> str:
@@ -254,19 +262,21 @@ def print_costs(planned: Any) -> None:
     console.print(f"\n{within} (exact sign-flip test, two-sided){never}.", highlight=False)
 
 
-def print_tuning(chosen: list[dict], labels: dict[str, str]) -> None:
-    """Print what tuning chose: the rate, its validation score, and whether the optimum lies at the edge of
-    the range.
+def print_tuning(rates: Any) -> None:
+    """Print the rate that tuning chose for each loss and head, its mean rank and validation score, and
+    whether it lies at the edge of the range.
     """
     from rich.console import Console
 
-    table = _table(["data set", "loss"], ["learning rate", "validation", "trials"])
+    table = _table(["loss", "head"], ["learning rate", "mean rank", "validation", "rates"])
     table.add_column("")
-    for item in chosen:
-        mark = "at the edge of the range" if item["edge"] else ""
-        numbers = f"{item['learning_rate']:.3g}", f"{item['objective']:.3f}", str(item["trials"])
-        table.add_row(labels.get(item["data"], item["data"]), item["loss"], *numbers, mark)
+    for item in rates.chosen:
+        best = item.tried.index(item.learning_rate)
+        numbers = f"{item.learning_rate:.3g}", f"{item.mean_rank[best]:.2f}", f"{item.mean_score[best]:.3f}"
+        mark = "still at the edge: no rate of its own" if item.edge else ""
+        table.add_row(item.loss, item.head, *numbers, str(len(item.tried)), mark)
     Console().print(table)
+    say(f"one rate for all: {rates.shared:g}")
 
 
 def _table(words: list[str], numbers: list[str]) -> Any:

@@ -25,6 +25,7 @@ from lossbench.catalogue.registry import (
     parse_loss,
     parse_network,
 )
+from lossbench.experiment.rates import Rates
 
 # Two lists keep the digests of recipes, and so the keys of all records, as they were when a field comes or
 # goes: a field that came later is left out at its first meaning, one that is gone is kept at its last.
@@ -62,7 +63,9 @@ class Recipe(Strict):
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0, le=100, strict=False)] | Literal["tuned"] = 0.005
+    # A number, or what `lossbench tune` chose: for each loss its own, or one for all, which becomes its
+    # number when the experiment is read.
+    learning_rate: Annotated[float, Field(gt=0, le=100, strict=False)] | Literal["own", "shared"] = 0.005
     weight_decay: Annotated[float, Field(ge=0, le=1, strict=False)] = 1e-4
     momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
     schedule: Literal["one_cycle", "constant", "poly", "wsd"] = "one_cycle"
@@ -131,7 +134,7 @@ class Cell:
     loss: LossSpec
     seed: int
     recipe: Recipe
-    learning_rate: float  # peak of the schedule: the recipe's, or the tuned one
+    learning_rate: float  # peak of the schedule: the recipe's, or the loss's own
     network: NetworkSpec
     parts: tuple[str, ...] = ()  # of the experiment that it belongs to; not part of the key
     protocol: int = PROTOCOL
@@ -156,7 +159,7 @@ class Cell:
     def key(self) -> str:
         """Sixteen hex digits over all that decides the result, except source code, paths and machines."""
         own = {"loss": self.loss.identity()}
-        if self.recipe.learning_rate == "tuned":  # the one part of a recipe that may differ within a block
+        if self.recipe.learning_rate == "own":  # the one part of a recipe that may differ within a block
             own["learning_rate"] = self.learning_rate
         return _digest({**self._shared(), **own})[:16]
 
@@ -325,7 +328,7 @@ class Experiment:
     skipped: tuple[str, ...]  # sentences about optional data sets that are not at hand
     extra_files: tuple[str, ...]
     file: str
-    rates: dict[tuple[str, str], float] | None = None  # (data set, loss) -> tuned learning rate
+    rates: Rates | None = None  # what `lossbench tune` chose, where a recipe asks for it
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -371,17 +374,21 @@ class Experiment:
 
     def _block(self, part: Part, variant: Variant, seed: int, network: NetworkSpec) -> list[Cell]:
         data, identity, label, recipe = variant
-        rates = [self.rate(data, loss, recipe) for loss in part.losses]
+        rates = [(loss, self.rate(loss, recipe)) for loss in part.losses]
         return [
             Cell(data, identity, label, _covering(loss, network), seed, recipe, rate, network, (part.name,))
-            for loss, rate in zip(part.losses, rates, strict=True)
+            for loss, rate in rates
+            if rate is not None
         ]
 
-    def rate(self, data: DataSpec, loss: LossSpec, recipe: Recipe) -> float:
-        """Return the peak learning rate of a loss on a data set: the recipe's, or the tuned one."""
-        if recipe.learning_rate != "tuned":
+    def rate(self, loss: LossSpec, recipe: Recipe) -> float | None:
+        """Return the peak learning rate of a loss: the recipe's, or its own; None where no rate that was
+        tried was surely best.
+        """
+        if recipe.learning_rate != "own":
             return recipe.learning_rate
-        return (self.rates or {})[data.text, loss.text]
+        lender = self.rates.lender(loss, recipe.head)
+        return None if lender.edge else lender.learning_rate
 
 
 def _digest(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +18,9 @@ from lossbench.base.errors import UserError, nearest
 from lossbench.base.files import file_hash
 from lossbench.catalogue.registry import LossSpec, parse_dataset, parse_loss, parse_network
 from lossbench.catalogue.registry import losses as known_losses
-from lossbench.experiment import rates
 from lossbench.experiment.cells import PLACES, Experiment, Part, Recipe, Strict, Variant
+from lossbench.experiment.rates import Rates
+from lossbench.experiment.rates import read as read_rates
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = [PACKAGE.parents[1] / "experiments", PACKAGE / "experiments"]  # of a checkout, of a wheel
@@ -90,7 +92,7 @@ class ExperimentFile(_Crossed):
     seeds: Seeds = 3
     lengths: Lengths | None = None
     heads: Heads | None = None
-    tuned: str | None = None  # file that `lossbench tune` wrote; default: NAME.tuned.toml beside this one
+    rates: str | None = None  # file that `lossbench tune` wrote; default: NAME.chosen.toml beside this one
     recipe: Recipe = Recipe()
     part: Annotated[tuple[PartItem, ...], Field(strict=False)] = ()
 
@@ -130,7 +132,7 @@ def shipped_experiments() -> dict[str, Path]:
     """Return the experiment files that come with lossbench, by name."""
     files = [file for folder in SHIPPED for file in sorted(folder.glob("*.toml"))]
     # Beside them lie the claims, and the learning rates that tuning chose.
-    return {file.stem: file for file in files if file.stem != "claims" and not file.stem.endswith(".tuned")}
+    return {file.stem: file for file in files if file.stem != "claims" and not file.stem.endswith(".chosen")}
 
 
 def read_experiment(
@@ -145,7 +147,7 @@ def read_experiment(
     """Read and resolve an experiment file; ``data`` replaces its data sets, ``add_losses`` and
     ``extra_files`` add to its losses.
 
-    ``tuning`` leaves tuned learning rates open: that is when they are about to be searched.
+    ``tuning`` leaves learning rates open: that is when they are about to be searched.
     """
     path = find_experiment(name)
     text, raw = _toml(path)
@@ -159,7 +161,7 @@ def read_experiment(
         parsed = ExperimentFile.model_validate(raw)
     except ValidationError as error:
         raise UserError("\n".join(sentences(error, path, text))) from None
-    return _Reading(parsed, path, text, extra_files, add_losses, bool(data)).experiment(tuning)
+    return _Reading(parsed, path, text, extra_files, add_losses, bool(data), tuning).experiment()
 
 
 def _toml(path: Path) -> tuple[str, dict[str, Any]]:
@@ -204,15 +206,17 @@ class _Reading:
         extra_files: tuple[str, ...],
         add_losses: tuple[str, ...],
         given_data: bool,
+        tuning: bool,
     ):
         self.parsed, self.path, self.text, self.given_data = parsed, path, text, given_data
+        self.tuning = tuning
         self.extra_files = tuple(map(str, extra_files))
         self.problems: list[str] = []
         self.skipped: list[str] = []
         # Losses of the command line join every part that is not fixed.
         self.added = [LossItem(use=use) for use in add_losses] + _own_losses(self.extra_files)
 
-    def experiment(self, tuning: bool) -> Experiment:
+    def experiment(self) -> Experiment:
         """Return the experiment; UserError with every mistake in the file."""
         parsed = self.parsed
         if parsed.part:
@@ -222,15 +226,18 @@ class _Reading:
         parts = [part for part in parts if part is not None]
         self._check_names(parts)
         parts = self._labelled(parts)
+        owns = [part for part in parts if _trains_at_own(part)] if not self.tuning else []
+        for part in owns:
+            self._check_own_rates(part)
         if self.problems:
             raise UserError("\n".join(dict.fromkeys(self.problems)))
         skipped = tuple(dict.fromkeys(self.skipped))
         if not parts:
             raise UserError(f"{self.path}: none of its data sets is at hand; " + "; ".join(skipped))
-        experiment = Experiment(
-            parsed.name, parsed.title, tuple(parts), skipped, self.extra_files, str(self.path)
+        rates = self.rates if owns else None
+        return Experiment(
+            parsed.name, parsed.title, tuple(parts), skipped, self.extra_files, str(self.path), rates
         )
-        return experiment if tuning else replace(experiment, rates=self._rates(experiment))
 
     def _part(self, item: PartItem, where: str) -> Part | None:
         """Return one part, or None where none of its data sets is at hand."""
@@ -326,6 +333,8 @@ class _Reading:
         recipe = Recipe.model_validate(fields)
         if recipe.weights is not None:
             recipe = recipe.model_copy(update=self._weights(recipe))
+        if recipe.learning_rate == "shared" and not self.tuning:
+            recipe = recipe.model_copy(update={"learning_rate": self.rates.shared})
         if recipe.network is None:
             return recipe
         spec = parse_network(recipe.network, self.extra_files)
@@ -384,17 +393,32 @@ class _Reading:
                         "rename one of the folders"
                     )
 
-    def _rates(self, experiment: Experiment) -> dict[tuple[str, str], float] | None:
-        """Return the learning rates that ``lossbench tune`` chose, where a recipe asks for them."""
-        wanted: dict[tuple[str, str], None] = {}
-        for part in experiment.parts:
-            for variant in part.datasets:
-                if variant.recipe.learning_rate == "tuned":
-                    wanted |= {(variant.data.text, loss.text): None for loss in part.losses}
-        if not wanted:
-            return None
-        file = self.path.parent / (self.parsed.tuned or f"{self.path.stem}.tuned.toml")
-        return rates.read(file, list(wanted))
+    @cached_property
+    def rates(self) -> Rates:
+        """The learning rates that ``lossbench tune`` chose."""
+        return read_rates(self.path.parent / self._rates_name)
+
+    @property
+    def _rates_name(self) -> str:
+        return self.parsed.rates or f"{self.path.stem}.chosen.toml"
+
+    def _check_own_rates(self, part: Part) -> None:
+        """Note which losses of a part have no rate of their own, and so no place in it."""
+        name = self._rates_name
+        for head in dict.fromkeys(variant.recipe.head for variant in part.datasets):
+            for loss in part.losses:
+                lender = self.rates.lender(loss, head)
+                if lender is None:
+                    what = f"{name}: has no learning rate for loss '{loss.text}' with the head '{head}'"
+                    self.problems.append(f"{what}; 'lossbench tune' on an experiment with both adds it")
+                elif lender.edge:
+                    what = f"part '{part.name}': {loss.label} with the head '{head}' is left out, since"
+                    whose = "its" if lender.loss == loss.text else f"the {lender.loss}'s"
+                    self.skipped.append(f"{what} {whose} best rate lies at the edge of those tried ({name})")
+
+
+def _trains_at_own(part: Part) -> bool:
+    return any(variant.recipe.learning_rate == "own" for variant in part.datasets)
 
 
 def _own_losses(extra_files: tuple[str, ...]) -> list[LossItem]:

@@ -104,7 +104,7 @@ class Recipe(Facts):
     """What is identical across losses: every field of the recipe, of which tables ask for these by name."""
 
     learning_rate: float | str | None = None
-    """Peak of the schedule; "tuned" where each loss has its own."""
+    """Peak of the schedule; "own" where each loss has its own."""
     steps: Whole | None = None
     batch: Whole | None = None
     optimizer: str = ""

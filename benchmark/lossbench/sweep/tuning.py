@@ -1,282 +1,217 @@
-"""The fair search: every loss gets the same quasi-random candidates and the same number of trials, each an
-ordinary cell.
+"""The search for learning rates: every loss is tried at the same rates, each trial an ordinary cell.
 
-Candidates come from Optuna's QMCSampler (scrambled Sobol points): they depend on the seed alone, so they are
-the same for every loss, whatever the results and however many workers. The objective is a validation metric,
-never the loss and never the test split; tuning seeds are disjoint from those that are reported. Nothing is
-pruned, since losses differ in scale and in the shape of their curves."""
+A loss's rate under a head is the one with the best mean rank of validation ``dice_all`` over all data set
+variants of the experiment, mean over tuning seeds, which no study reports. It is never the loss value that
+decides, and never the test split. Where the best rate is the first or the last one tried, the next one beyond
+is tried too, at most twice. What to try next follows from the records alone, so that a search that is
+interrupted goes on, and ends with the same choice.
+"""
 
 from __future__ import annotations
 
-import csv
 import math
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
 
 from lossbench.base.errors import UserError
-from lossbench.base.specs import render
-from lossbench.catalogue.registry import LossSpec, parse_loss
-from lossbench.experiment import rates
-from lossbench.experiment.cells import Experiment, Part
+from lossbench.experiment.cells import Cell, Experiment, Part, Variant
+from lossbench.experiment.rates import NEAREST, Chosen, Rates
 from lossbench.store.store import Store
-from lossbench.sweep import plan as plans
-from lossbench.sweep.former import as_recorded
 
-TUNING_SEEDS = 1_000_000  # tuning seeds start here; report seeds must stay below
+TUNING_SEEDS = range(1_000_000, 2_000_000)  # kept for tuning: no study, trial or test trains them
 
-OBJECTIVES = ("val_dice@val", "val_dice@0.5")
+OBJECTIVE = "val_dice_all@0.5"
 
+FACTOR, HALF, WIDENINGS = 3.0, 2, 2  # a grid of 2 * HALF + 1 rates; how often it grows where the best is last
 
-@dataclass(frozen=True)
-class Budget:
-    """What each loss is given: ``trials`` learning rates in ``low`` to ``high`` on ``seeds`` seeds; as many
-    again for its own parameters.
-    """
+BASIS = ("ce", "dice", "dice_ce")  # over which the one rate for all is best on average
 
-    trials: int = 8
-    seeds: int = 1
-    low: float = 5e-4
-    high: float = 5e-2
-    parameters: bool = False
-    objective: str = "val_dice@val"
-    sampler_seed: int = 0
+Arm = tuple[str, str]  # spec of a loss, head
+Places = dict[Arm, tuple[int, ...]]  # of the rates that are tried, in factors from the middle one
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One candidate: the loss as it is trained, its learning rate, and which loss it is a candidate for."""
+class Search:
+    """What is tried: five rates about the ``middle`` one, a factor 3 apart, on ``seeds`` tuning seeds."""
 
-    base: LossSpec
-    loss: LossSpec
-    learning_rate: float
-    number: int
-    kind: str  # "rate" or "parameters"
+    middle: float = 0.005
+    seeds: int = 3
+
+    def rate(self, place: int) -> float:
+        """Return the rate so many factors from the middle, in the three digits that the file keeps."""
+        return float(f"{self.middle * FACTOR**place:.3g}")
 
 
-def candidates(budget: Budget, space: dict[str, tuple[float, float]] | None = None) -> list[dict[str, float]]:
-    """Return the points of the search: ``learning_rate`` on a log scale, and each parameter of ``space``
-    between its ends.
+@dataclass(frozen=True)
+class Tried:
+    """What the records say of one loss under one head: scores (rates, variants), nan where a seed is
+    missing.
     """
-    import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions: dict[str, Any] = {
-        "learning_rate": optuna.distributions.FloatDistribution(budget.low, budget.high, log=True)
-    }
-    for name, (low, high) in sorted((space or {}).items()):
-        whole = isinstance(low, int) and isinstance(high, int)
-        distributions[name] = (
-            optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
-        )(low, high)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the sampler is marked experimental
-        study = optuna.create_study(
-            sampler=optuna.samplers.QMCSampler(seed=budget.sampler_seed, scramble=True)
+    arm: Arm
+    places: tuple[int, ...]  # of the rates, ascending, in factors from the middle
+    scores: np.ndarray
+
+    @property
+    def complete(self) -> bool:
+        return not np.isnan(self.scores).any()
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """The mean rank of each rate over the variants; 1 is best, equals share theirs."""
+        return rankdata(-self.scores, axis=0).mean(axis=1)
+
+    @property
+    def best(self) -> int:
+        """Which of the rates is best: the lowest mean rank, of equals the best mean score, then the lower
+        rate.
+        """
+        means = self.scores.mean(axis=1)
+        return min(range(len(self.places)), key=lambda place: (self.ranks[place], -means[place], place))
+
+    @property
+    def beyond(self) -> int | None:
+        """The place next to the best one that was not tried; None where there is one on either side."""
+        if self.best == 0:
+            return self.places[0] - 1
+        return self.places[-1] + 1 if self.best == len(self.places) - 1 else None
+
+
+def search(experiment: Experiment, wanted: Search, store: Store) -> tuple[Experiment, list[Tried]]:
+    """Return the trials that the records so far ask for, as an experiment, and what the records say of them.
+
+    While some of its cells are missing, train them and ask again."""
+    check(experiment)
+    grid = tuple(range(-HALF, HALF + 1))
+    arms: dict[Arm, None] = {}
+    for part in experiment.parts:
+        for loss in part.losses:
+            arms |= {(loss.text, variant.recipe.head): None for variant in part.datasets}
+    places = dict.fromkeys(arms, grid)
+    known: dict[str, float] = {}
+    for widening in range(WIDENINGS + 1):
+        trials = _trials(experiment, wanted, places)
+        tried = _tried(trials.cells(), wanted, places, store, known)
+        more = {own.arm: own.beyond for own in tried if own.complete and own.beyond is not None}
+        if widening == WIDENINGS or not more:
+            break
+        places |= {arm: tuple(sorted((*places[arm], place))) for arm, place in more.items()}
+    return trials, tried
+
+
+def check(experiment: Experiment) -> None:
+    """UserError where the experiment reports seeds that are kept for tuning."""
+    # A rate that was chosen on the seeds that are reported would be chosen on their luck.
+    if any(seed in TUNING_SEEDS for seed in experiment.seeds):
+        raise UserError(
+            f"seeds from {TUNING_SEEDS.start} to {TUNING_SEEDS.stop - 1} are kept for tuning; the experiment "
+            f"'{experiment.name}' reports them"
         )
-        points = []
-        for _ in range(budget.trials):
-            trial = study.ask(distributions)
-            points.append(dict(trial.params))
-            study.tell(trial, 0.0)  # the points do not depend on what is told
-    # Six digits are what the result file keeps, so that a rate read back is the rate that was tried.
+
+
+def _trials(experiment: Experiment, wanted: Search, places: Places) -> Experiment:
+    """Return the experiment with a part for each of its parts, heads and rates."""
+    seeds = tuple(TUNING_SEEDS[: wanted.seeds])
+    parts = []
+    for part in experiment.parts:
+        for head in dict.fromkeys(variant.recipe.head for variant in part.datasets):
+            for place in sorted({place for tried in places.values() for place in tried}):
+                losses = tuple(loss for loss in part.losses if place in places[loss.text, head])
+                if losses:
+                    variants = _at(part, head, wanted.rate(place))
+                    name = f"{part.name}-{head}-{wanted.rate(place):g}"
+                    parts.append(Part(name, seeds, losses, variants))
+    return replace(experiment, parts=tuple(parts), rates=None)
+
+
+def _at(part: Part, head: str, rate: float) -> tuple[Variant, ...]:
+    """Return the variants of a part under a head, at a rate; those that differed only in it are one."""
+    variants = {}
+    for variant in part.datasets:
+        if variant.recipe.head == head:
+            recipe = variant.recipe.model_copy(update={"learning_rate": rate})
+            label = f"{variant.label}, learning_rate {rate:g}"
+            variants[variant.data.text, recipe.digest] = variant._replace(recipe=recipe, label=label)
+    return tuple(variants.values())
+
+
+def _tried(
+    cells: list[Cell], wanted: Search, places: Places, store: Store, known: dict[str, float]
+) -> list[Tried]:
+    """Return what the records say of these cells; ``known`` keeps the scores that were read, by key."""
+    values: dict[tuple[Arm, str, float], list[float]] = defaultdict(list)
+    variants: dict[Arm, dict[str, None]] = defaultdict(dict)
+    for cell in cells:
+        arm, variant = (cell.loss.text, cell.recipe.head), _variant(cell)
+        variants[arm][variant] = None
+        if cell.key not in known:
+            record = store.read(*cell.pair)
+            if record is None:
+                continue
+            score = record["metrics"].get(OBJECTIVE)
+            # A trial that collapsed or was not finite is a result: a bad one.
+            known[cell.key] = score if score is not None and math.isfinite(score) else 0.0
+        values[arm, variant, cell.learning_rate].append(known[cell.key])
+
+    def mean(arm: Arm, variant: str, place: int) -> float:
+        over_seeds = values[arm, variant, wanted.rate(place)]
+        return sum(over_seeds) / wanted.seeds if len(over_seeds) == wanted.seeds else math.nan
+
     return [
-        {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in point.items()}
-        for point in points
+        Tried(arm, own, np.array([[mean(arm, name, place) for name in variants[arm]] for place in own]))
+        for arm, own in places.items()
     ]
 
 
-def trials(losses: tuple[LossSpec, ...], budget: Budget, extra_files: tuple[str, ...]) -> list[Trial]:
-    """Return every trial of every loss: the shared learning rates first, then as many points of its own
-    parameters where it declares a range.
-    """
-    every = []
-    shared = candidates(budget)
-    for loss in losses:
-        for number, point in enumerate(shared):
-            every.append(Trial(loss, loss, point["learning_rate"], number, "rate"))
-        space = _space(loss)
-        if not budget.parameters or not space:
-            continue
-        for number, point in enumerate(candidates(budget, space)):
-            rate = point.pop("learning_rate")
-            own = parse_loss(_with(loss, point), extra_files)
-            every.append(Trial(loss, own, rate, number, "parameters"))
-    return every
+def _variant(cell: Cell) -> str:
+    """Return what cells share that differ in nothing but loss, seed and rate."""
+    recipe = cell.recipe.model_copy(update={"learning_rate": 1.0})
+    return f"{cell.data.text} {recipe.digest}"
 
 
-def _space(loss: LossSpec) -> dict[str, tuple[float, float]]:
-    """Return the ranges that a single loss declares for its own parameters, without those that the experiment
-    fixes.
-    """
-    if len(loss.terms) != 1 or loss.terms[0].entry is None:
-        return {}
-    term = loss.terms[0]
-    space = {}
-    for name, ends in (term.entry.meta.get("tune") or {}).items():
-        numeric = len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
-        if numeric and name not in term.given:
-            space[name] = tuple(ends)
-    return space
-
-
-def _with(loss: LossSpec, point: dict[str, Any]) -> str:
-    term = loss.terms[0]
-    return render(term.name, {**term.given, **point})
-
-
-def experiments(experiment: Experiment, budget: Budget) -> list[tuple[Experiment, list[Trial]]]:
-    """Return one ordinary experiment for each learning rate: trials are cells like any other, so they resume
-    and spread like any other.
-    """
-    # A rate that was chosen on the seeds that are reported would be chosen on their luck.
-    if any(seed >= TUNING_SEEDS for seed in experiment.seeds):
-        raise UserError(
-            f"seeds from {TUNING_SEEDS} on are kept for tuning; the experiment '{experiment.name}' "
-            "reports them"
-        )
-    seeds = tuple(range(TUNING_SEEDS, TUNING_SEEDS + budget.seeds))
-    by_rate: dict[float, list[Trial]] = defaultdict(list)
-    for trial in trials(experiment.losses, budget, experiment.extra_files):
-        by_rate[trial.learning_rate].append(trial)
-    every = []
-    for rate, members in by_rate.items():
-        variants = []
-        for variant in experiment.datasets:
-            recipe = variant.recipe.model_copy(update={"learning_rate": rate})
-            variants.append(variant._replace(recipe=recipe))
-        losses = tuple({trial.loss.text: trial.loss for trial in members}.values())
-        part = Part(experiment.name, seeds, losses, tuple(variants))
-        every.append((replace(experiment, parts=(part,), rates=None), members))
-    return every
-
-
-def plan(experiment: Experiment, budget: Budget, results: Path) -> plans.Plan:
-    """Return the plan of all trials."""
-    cells = {cell.key: cell for tried, _ in experiments(experiment, budget) for cell in tried.cells()}
-    return plans.plan(experiment, results, list(cells.values()))
-
-
-def finish(experiment: Experiment, budget: Budget, results: Path, file: Path) -> list[dict[str, Any]]:
-    """Write the choices to ``file``, all trials and the expected-best curves beside the results; return the
-    choices.
-    """
-    rows = collect(experiment, budget, results)
-    chosen = choose(rows, budget)
-    if not chosen:
-        why = "no loss has all its trials recorded yet; the same command goes on with them"
-        raise UserError(f"{results}: {why}")
+def chosen(experiment: Experiment, wanted: Search, tried: list[Tried]) -> Rates:
+    """Return the choice for every loss and head whose trials are all recorded; UserError where none are."""
+    whole = [own for own in tried if own.complete]
+    if not whole:
+        raise UserError("no loss has all its trials recorded yet; the same command goes on with them")
+    recipes = [variant.recipe for variant in experiment.datasets]
     facts = {
         "experiment": experiment.name,
-        "trials": budget.trials,
-        "tuning_seeds": [TUNING_SEEDS + i for i in range(budget.seeds)],
-        "sampler": f"QMCSampler(seed={budget.sampler_seed}, scramble=True)",
-        "learning_rates": [point["learning_rate"] for point in candidates(budget)],
-        "objective": budget.objective,
-        "equal_budget": len({item["trials"] for item in chosen}) == 1,
+        "variants": list(dict.fromkeys(variant.label for variant in experiment.datasets)),
+        "seeds": list(TUNING_SEEDS[: wanted.seeds]),
+        "steps": sorted({recipe.steps for recipe in recipes}),
+        "optimizer": sorted({recipe.optimizer for recipe in recipes}),
+        "objective": OBJECTIVE,
     }
-    rates.write(file, facts, chosen)
-    searches: dict[tuple[str, str, str], list[dict]] = defaultdict(list)
-    for row in rows:
-        searches[row["data"], row["loss"], row["kind"]].append(row)
-    for members in searches.values():
-        best = expected_best([row["objective"] for row in members])
-        for row in members:
-            row["expected_best"] = best[row["number"]]  # of number + 1 trials
-    folder = results / "tuning"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{experiment.name}.csv").open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
-    return chosen
+    return Rates(
+        shared=_shared(whole, wanted),
+        search=facts,
+        nearest=NEAREST,
+        chosen=[_choice(own, wanted) for own in whole],
+    )
 
 
-def collect(experiment: Experiment, budget: Budget, results: Path) -> list[dict[str, Any]]:
-    """Return one row for each trial and data set whose cells are all recorded: its objective is the mean over
-    the tuning seeds.
+def _choice(own: Tried, wanted: Search) -> Chosen:
+    loss, head = own.arm
+    return Chosen(
+        loss=loss,
+        head=head,
+        learning_rate=wanted.rate(own.places[own.best]),
+        edge=own.beyond is not None,
+        tried=[wanted.rate(place) for place in own.places],
+        mean_rank=own.ranks.tolist(),
+        mean_score=own.scores.mean(axis=1).tolist(),
+    )
+
+
+def _shared(whole: list[Tried], wanted: Search) -> float:
+    """Return the one rate for all: the grid's rate with the best mean rank over CE, Dice and their sum, under
+    every head; over all losses where none of the three was tried.
     """
-    store = Store(results)
-    rows = []
-    for tried, members in experiments(experiment, budget):
-        values: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for cell in as_recorded(tried.cells(), store):
-            record = store.read(*cell.pair)
-            if record is not None:
-                value = record["metrics"].get(budget.objective)
-                # A collapsed or not-finite trial is a result: the worst one.
-                known = value is not None and math.isfinite(value)
-                values[cell.data.text, cell.loss.text].append(value if known else 0.0)
-        for trial in members:
-            for variant in tried.datasets:
-                over_seeds = values[variant.data.text, trial.loss.text]
-                if len(over_seeds) == budget.seeds:
-                    rows.append(_row(variant.data.text, trial, sum(over_seeds) / budget.seeds))
-    return sorted(rows, key=lambda row: (row["data"], row["loss"], row["kind"] != "rate", row["number"]))
-
-
-def _row(data: str, trial: Trial, objective: float) -> dict[str, Any]:
-    return {
-        "data": data,
-        "loss": trial.base.text,
-        "kind": trial.kind,
-        "number": trial.number,
-        "as": trial.loss.text,
-        "learning_rate": trial.learning_rate,
-        "objective": objective,
-    }
-
-
-def choose(rows: list[dict[str, Any]], budget: Budget) -> list[dict[str, Any]]:
-    """Return for each data set and loss the best learning rate, and the best own parameters where they were
-    searched.
-
-    Ties go to the smaller rate. ``edge`` is true when the best rate is the smallest or largest candidate:
-    then the range was too narrow."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["data"], row["loss"]].append(row)
-    chosen = []
-    for (data, loss), members in groups.items():
-        tried = [row for row in members if row["kind"] == "rate"]
-        if len(tried) != budget.trials:  # fewer trials would be an unfair search
-            continue
-        tried.sort(key=lambda row: row["learning_rate"])
-        # max keeps the first of equal objectives: the smallest rate.
-        best = max(tried, key=lambda row: row["objective"])
-        item = {
-            "data": data,
-            "loss": loss,
-            "learning_rate": best["learning_rate"],
-            "objective": best["objective"],
-            "trials": len(tried),
-            "edge": best in (tried[0], tried[-1]),
-        }
-        own = [row for row in members if row["kind"] == "parameters"]
-        if own:
-            top = max(own, key=lambda row: row["objective"])
-            item["own_parameters"] = {
-                "loss": top["as"],
-                "learning_rate": top["learning_rate"],
-                "objective": top["objective"],
-                "trials": len(own),
-            }
-        chosen.append(item)
-    return chosen
-
-
-def expected_best(values: list[float]) -> list[float]:
-    """Return the expected best of n of these trials, drawn without replacement, for n = 1 .. len(values).
-
-    E[max of n] = sum_i v_(i) C(i-1, n-1) / C(N, n) over the values in ascending order (Dodge et al. 2019,
-    without replacement)."""
-    ordered, total = sorted(values), len(values)
-    return [
-        sum(v * math.comb(i, n - 1) for i, v in enumerate(ordered)) / math.comb(total, n)
-        for n in range(1, total + 1)
-    ]
+    basis = [own for own in whole if own.arm[0] in BASIS] or whole
+    grid = tuple(range(-HALF, HALF + 1))
+    columns = [own.scores[[own.places.index(place) for place in grid]] for own in basis]
+    return wanted.rate(grid[Tried(("", ""), grid, np.hstack(columns)).best])

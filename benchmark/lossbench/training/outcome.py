@@ -31,7 +31,8 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
     rows, summary, bins = metrics.score_images(
         prob_test, masks[test], thresholds={"0.5": None, "val": tau}, **options
     )
-    collapse = collapse_kind(thresholds.labels_at(prob_val, None), masks[val], data.ignore_index)
+    on_val = thresholds.labels_at(prob_val, None)
+    collapse = collapse_kind(on_val, masks[val], data.ignore_index)
     if trained.not_finite_at is not None:
         collapse = "not_finite"
     columns = _columns(rows)
@@ -47,6 +48,7 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
         "dice_best@0.5": hard_dice(prob_best, masks[test], data.ignore_index),
         "train_loss_last": trained.train_loss[-1] if trained.train_loss else math.nan,
         "val_dice@0.5": on_validation[-1] if on_validation else math.nan,
+        "val_dice_all@0.5": label_dice(on_val, masks[val], len(data.classes), data.ignore_index, empty=True),
         "val_dice@val": max((v for v in threshold_curve if v is not None), default=math.nan),
         "val_dice_best": best_dice if best_step else math.nan,
         "step_best": best_step,
@@ -112,9 +114,11 @@ def hard_dice(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) -> 
     return label_dice(thresholds.labels_at(prob, None), masks, prob.shape[1], ignore_index)
 
 
-def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_index: int | None) -> float:
+def label_dice(
+    predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_index: int | None, empty: bool = False
+) -> float:
     """Return the mean Dice of predicted class ids (N, *S) over foreground classes and the images that hold
-    them.
+    them; with ``empty`` over all images: one without the class counts 1 where nothing is marked, else 0.
     """
     valid = np.ones_like(masks, bool) if ignore_index is None else masks != ignore_index
     axes = tuple(range(1, masks.ndim))
@@ -122,10 +126,11 @@ def label_dice(predicted: np.ndarray, masks: np.ndarray, classes: int, ignore_in
     for kind in range(1, classes):  # images first, then classes, so that a rare class counts as much
         truth, guess = (masks == kind) & valid, (predicted == kind) & valid
         size = truth.sum(axes)
-        present = size > 0
-        if present.any():
-            dice = 2 * (truth & guess).sum(axes)[present] / (size + guess.sum(axes))[present]
-            means.append(dice.mean())
+        marked = guess.sum(axes)
+        dice = np.where(size > 0, 2 * (truth & guess).sum(axes) / (size + marked).clip(1), marked == 0)
+        counted = (size > 0) | (empty & valid.any(axes))
+        if counted.any():
+            means.append(dice[counted].mean())
     return float(np.mean(means)) if means else math.nan
 
 
