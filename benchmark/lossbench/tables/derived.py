@@ -107,14 +107,12 @@ def by_size(images: Mapping[str, list]) -> dict[str, float]:
 
 def recipe(whole: Mapping[str, Any], rate: float | None = None) -> dict[str, Any]:
     """Return the parts of a recipe that studies vary, and ``recipe.family``: eight hex digits over all of
-    it but the learning rate. ``rate`` is what the cell was given where the recipe says "own"; whether it does
-    is the arm ``recipe.own_rate``.
+    it but the learning rate. ``rate`` is what the cell was given where the recipe says "own".
     """
     columns = {f"recipe.{name}": whole.get(name) for name in RECIPE}
     if columns["recipe.network"] is None and "widths" in whole:  # our U-Net, by the spec that names it
         columns["recipe.network"] = f"unet(widths={list(whole['widths'])})"
-    columns["recipe.own_rate"] = float(isinstance(columns["recipe.learning_rate"], str))
-    if columns["recipe.own_rate"]:
+    if isinstance(columns["recipe.learning_rate"], str):
         columns["recipe.learning_rate"] = rate
     # Cells that differ in nothing but the rate are one loss at several rates.
     rest = {name: value for name, value in whole.items() if name != "learning_rate"}
