@@ -27,9 +27,12 @@ def test_a_stack_equals_its_cells(dims):
     starts = double(network, 3)
     inputs = torch.randn(2, 3, 2, *network.shape, dtype=torch.float64)
     stack = Stack(network, starts)
-    together = stack(inputs.flatten(1, 2))
+    together, inferred = stack(inputs.flatten(1, 2)), stack.infer(inputs.flatten(1, 2))
+    assert inferred.is_contiguous()
     for cell, start in enumerate(starts):
-        assert torch.allclose(together[:, cell], alone(network, start)(inputs[:, cell]), atol=1e-10)
+        expected = alone(network, start)(inputs[:, cell])
+        assert torch.allclose(together[:, cell], expected, atol=1e-10)
+        assert torch.allclose(inferred[:, cell], expected, atol=1e-10)
         assert weights_hash(stack.weights(cell)) == weights_hash(start)
 
 

@@ -68,6 +68,8 @@ class UNet(nn.Module):
         self.head = conv(cells * widths[0], cells * classes, 1, groups=cells)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.cells == 1 and x.device.type == "cpu" and not torch.is_grad_enabled():
+            x = channels_last(x)
         skips = []
         for level, stage in enumerate(self.down):
             x = stage(x if level == 0 else self.pool(x))
@@ -84,6 +86,15 @@ class UNet(nn.Module):
         batch, space = a.shape[0], a.shape[2:]
         both = torch.cat([a.view(batch, self.cells, -1, *space), b.view(batch, self.cells, -1, *space)], 2)
         return both.view(batch, -1, *space)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return a copy whose channels lie side by side; inference of one cell takes .7 to .85 of the time then,
+    and half of it in 3-D.
+    """
+    layout = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    # Not ``x.contiguous``: with one channel it leaves the strides, from which layers choose their kernels.
+    return torch.empty_like(x, memory_format=layout).copy_(x)
 
 
 def halve(x: Tensor) -> Tensor:
