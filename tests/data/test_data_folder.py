@@ -135,7 +135,7 @@ def test_a_split_that_divides_a_group_is_refused(make_folder):
 @pytest.mark.parametrize(
     ("table", "text", "word"),
     [
-        ("split.csv", "name,part\na,b\n", "columns 'name' and 'split'"),
+        ("split.csv", "name,which\na,b\n", "columns 'name' and 'split'"),
         ("split.csv", "", "columns"),
         ("split.csv", "name,split\nstranger,train\n", "names 'stranger'"),
         ("split.csv", "name,split\ncase00,train\n", "does not name 'case01'"),
@@ -238,13 +238,13 @@ def not_finite(root):
         (rubbish, "case03.png: is not a picture"),
         (cut, "case03.png: cannot be read"),
         (other_size, r"case03.png: has the shape \(10, 10\), its mask \(24, 20\)"),
-        (colour_mask, "case03.png: is a colour picture"),
-        (grey_mask, "anti-aliased.*threshold=127"),
-        (odd_values, r"values=\[0, 128, 255\]"),
+        (colour_mask, "colours, too many"),
+        (grey_mask, "anti-aliased.*threshold=120"),
+        (odd_values, r"values=\[0, 90, 200\]"),
         (twins, "same stem"),
         (colour_image, "3 channels"),
         (empty, "no pair"),
-        (no_masks, "no folder 'masks'"),
+        (no_masks, "--images 'PATTERN' --masks 'PATTERN'"),
         (few, "three"),
         (probabilities, "probability map"),
         (not_finite, "not finite"),
@@ -280,8 +280,8 @@ def test_the_values_of_masks_can_be_declared(make_folder):
     assert np.array_equal(np.asarray(void.masks) == 255, np.asarray(data.masks) == 1)
     with pytest.raises(UserError, match="holds the mask value 128"):
         load(root, values=[0, 255])
-    with pytest.raises(UserError, match="between 0 and 255"):
-        load(root, values=[0, 300])
+    with pytest.raises(UserError, match="between 0 and 65535"):
+        load(root, values=[0, 70000])
 
 
 # --- task folders
@@ -447,7 +447,7 @@ def test_inspect_understands_grey_and_odd_masks_and_writes_the_option_down(make_
     root = make_folder(count=24, name="grey")
     grey_mask(root)
     found = seen(root)
-    assert "anti-aliased" in "\n".join(found["suspicious"]) and "threshold=127" in found["spec"]
+    assert "anti-aliased" in "\n".join(found["suspicious"]) and "threshold=120" in found["spec"]
     assert len(get_dataset(found["spec"])) == 24
     root = make_folder(values=(0, 100, 200), name="odd", shape=(40, 40))
     assert "values=[0, 100, 200]" in seen(root)["spec"]
@@ -478,7 +478,7 @@ def test_inspect_refuses_what_cannot_be_read_at_all(make_folder):
 
 def test_a_layout_lists_each_file_once(make_folder):
     layout = layouts.find(make_folder(count=3))
-    assert len(layout.files()) == 6 and layout.kind == "images/ beside masks/"
+    assert len(layout.files()) == 6 and layout.kind == "pairs by images/case*.png and masks/case*.png"
 
 
 def test_colour_pictures_lose_their_alpha_and_keep_their_channels(make_folder):

@@ -56,15 +56,17 @@ def verify(names: Sets = None) -> None:
 @app.command()
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="A folder of images and masks, a task folder, or a MedSegBench file.")
+        Path, typer.Argument(help="A folder in any usual layout, a pairs.csv, or a MedSegBench file.")
     ],
+    images: Annotated[str, typer.Option(help="Pattern of the images below PATH, such as 'pics/*.jpg'.")] = "",
+    masks: Annotated[str, typer.Option(help="Pattern of the masks below PATH.")] = "",
 ) -> None:
     """Print what was understood of your data, what is suspicious, and an experiment file to start from."""
     from rich.console import Console
 
     from lossbench.data import inspection
 
-    Console().print(render_inspection(inspection.inspect(str(path))))
+    Console().print(render_inspection(inspection.inspect(str(path), images, masks)))
 
 
 @contextlib.contextmanager

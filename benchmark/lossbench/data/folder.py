@@ -1,4 +1,4 @@
-"""The user's own data without code: a folder of images and masks, a task folder, or a MedSegBench file."""
+"""The user's own data without code: a folder in one of many layouts, a table of pairs, a MedSegBench file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import dataset
 from lossbench.data import layouts, medsegbench, windows
 from lossbench.data.choice import rng_of, shuffle_key
+from lossbench.data.coding import Options, Values, names_of, understand
 from lossbench.data.container import Data
-from lossbench.data.naming import canonical, class_names, without_seed
-from lossbench.data.pairs import Arrays, Item, Pairs
+from lossbench.data.formats import is_colour
+from lossbench.data.naming import canonical, without_seed
+from lossbench.data.pairs import Arrays, Item, Layout, Pairs
 from lossbench.data.prepare import open_prepared
-from lossbench.data.reading import Options, read_image, read_mask, understand
+from lossbench.data.reading import read_image, read_mask
 from lossbench.data.windows import Cut, check_size, check_view, common_size, crop_corner, window, zscore
 
 SMALL = 160  # pictures up to this side are taken whole, larger ones are cropped
@@ -27,26 +29,30 @@ BUDGET = 4 * 2**30  # bytes of windows that are not exceeded without being asked
 OWN = {"licence": "the user's own", "citation": "", "url": ""}
 
 
-@dataset("folder", version=1, family="folder", cite="the user's own")
+@dataset("folder", version=2, family="folder", cite="the user's own")
 def folder(
     *,
     seed,
     path: str = "",
+    images: str = "",
+    masks: str = "",
+    leave_out: list[str] = (),
     view: Literal["auto", "whole", "whole_slices", "crop", "tiles", "padded", "slices", "volumes"] = "auto",
     size: int = 128,
     per_image: int | None = None,
     threshold: int | None = None,
-    ignore_index: int | None = None,
-    values: list[int] = (),
+    ignore_index: int | str | None = None,
+    values: list[int | str | list[int | str]] = (),
     category: str = "",
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
 ) -> Data:
     """Return the user's pairs of images and masks, z-scored one by one, never resized.
 
-    - ``path``: a folder with images/ and masks/ (PNG, TIFF, JPEG, NPY, NIfTI; matched by stem), an nnU-Net or
-      Decathlon task folder (dataset.json), or a MedSegBench .npz (``category``: 'C1', 'C2', ... where it has
-      several);
+    - ``path``: a folder of images and masks in one of the layouts of ``data.layouts``, a pairs.csv, or a
+      MedSegBench .npz (``category``: 'C1', 'C2', ... where it has several);
+    - ``images``, ``masks``: patterns below the folder ('pics/*.jpg'), where its names tell nothing;
+    - ``leave_out``: names of pairs, or of files without a counterpart, that are not to be used;
     - ``view``: 'whole' pictures or volumes as they are, 'whole_slices' of volumes across their last axis; or
       windows of one size: pictures as 'crop' (around whole objects), 'tiles' or 'padded', volumes as 'slices'
       or 'volumes' (patches of ``size`` per axis, or less). 'auto' takes small pictures padded, large ones
@@ -54,7 +60,7 @@ def folder(
     - ``size``, ``per_image``: of windows; how many of a picture or volume (None: one crop or patch, all tiles
       or slices);
     - ``threshold``, ``ignore_index``, ``values``: how mask values become classes where that is not plain (see
-      ``reading.understand``);
+      ``coding.understand``);
     - ``val_fraction``, ``test_fraction``: shares of the split, unless split.csv (name, split) decides it;
       groups.csv (name, group) says what must not be divided.
     """
@@ -66,35 +72,36 @@ def folder(
     options = Options(threshold, ignore_index, tuple(values))
 
     def build() -> Pairs | Arrays:
-        layout = layouts.find(root)
+        layout = layouts.find(root, images, masks, tuple(leave_out))
         cut = Cut(view, size, per_image)
-        return medsegbench.prepare(root, category, cut) if root.is_file() else prepare(layout, options, cut)
+        return prepare(layout, options, cut) if layout.pairs else medsegbench.prepare(root, category, cut)
 
     card = {**OWN, "source": root.name}
-    return open_prepared("folder", canonical(folder, given), given, 1, seed, build, card)
+    return open_prepared("folder", canonical(folder, given), given, 2, seed, build, card)
 
 
-def prepare(layout: layouts.Layout, options: Options, cut: Cut) -> Pairs | Arrays:
+def prepare(layout: Layout, options: Options, cut: Cut) -> Pairs | Arrays:
     """Return the pairs of a layout, or their windows.
 
     Masks are read twice, first to learn which values occur at all.
     """
     # A value that one mask alone holds changes the meaning of all, so all are seen first.
     seen = survey(layout)
-    coding = understand(seen.counts, options, len(layout.classes or ()) or None, str(layout.root))
+    coding = understand(seen.values, options, len(layout.classes or ()) or None, str(layout.root))
     files = {pair.name: pair for pair in layout.pairs}
 
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
         # The mask first: its shape says which axis of the image holds the channels.
-        values, _ = read_mask(files[name].mask)
-        return read_image(files[name], values.shape), coding.apply(values, files[name].mask)
+        values, _ = read_mask(files[name])
+        image = read_image(files[name], values.shape)
+        # Grey pictures among colour ones get each colour alike.
+        image = np.repeat(image, 3, 0) if len(image) == 1 and seen.colour else image
+        return image, coding.apply(values, files[name].where)
 
-    # Names of a task file are of no use where the user declares other classes than it does.
-    fits = layout.classes and len(layout.classes) == coding.classes
     pairs = Pairs(
         _items(layout),
         read,
-        layout.classes if fits else class_names(coding.classes),
+        names_of(coding, layout.classes),
         spacing=seen.spacing,
         unit="px" if seen.spacing is None else "mm",
         pixels=sum(int(np.prod(shape)) for shape in seen.shapes),
@@ -104,7 +111,7 @@ def prepare(layout: layouts.Layout, options: Options, cut: Cut) -> Pairs | Array
     return _volumes(layout, pairs, seen, cut) if seen.dims == 3 else _pictures(layout, pairs, seen, cut)
 
 
-def _items(layout: layouts.Layout) -> list[Item]:
+def _items(layout: Layout) -> list[Item]:
     """Return an item for each pair; one without a group is a group of its own."""
     unit_of = {pair.name: pair.group or f"image {pair.name}" for pair in layout.pairs}
     # By name, not by order of files: a pair that is added later moves no number before it.
@@ -114,39 +121,40 @@ def _items(layout: layouts.Layout) -> list[Item]:
 
 @dataclass
 class Survey:
-    """What all masks of a layout hold: how often each of the 256 values, their shapes, one voxel size
-    or None.
+    """What all masks of a layout hold: their values, their shapes, one voxel size or None; and whether an
+    image is in colour.
     """
 
-    counts: np.ndarray
+    values: Values
     shapes: list[tuple[int, ...]]
     spacing: tuple[float, ...] | None
+    colour: bool
 
     @property
     def dims(self) -> int:
         return len(self.shapes[0])
 
 
-def survey(layout: layouts.Layout) -> Survey:
+def survey(layout: Layout) -> Survey:
     """Read all masks once; UserError where pictures are mixed with volumes, or volumes differ in voxel size.
 
     Surface distances would be wrong for a volume of another voxel size.
     """
-    seen = Survey(np.zeros(256, np.int64), [], None)
+    seen = Survey(Values(), [], None, any(is_colour(pair.images) for pair in layout.pairs))
     for pair in layout.pairs:
-        mask, spacing = read_mask(pair.mask)
-        seen.counts += np.bincount(mask.ravel(), minlength=256)
+        mask, spacing = read_mask(pair)
+        seen.values.add(mask, pair.name)
         seen.shapes.append(mask.shape)
         seen.spacing = seen.spacing or spacing  # files without one, such as NPY, may stand beside others
         if spacing is not None and not np.allclose(seen.spacing, spacing, rtol=0.01):
             other = f"has the voxel size {spacing}, other masks {seen.spacing}; resample them to one"
-            raise UserError(f"{pair.mask}: {other}")
+            raise UserError(f"{pair.where}: {other}")
     if len({len(shape) for shape in seen.shapes}) > 1:
         raise UserError(f"{layout.root}: holds both pictures and volumes; keep them in two folders")
     return seen
 
 
-def _pictures(layout: layouts.Layout, pairs: Pairs, seen: Survey, cut: Cut) -> Arrays:
+def _pictures(layout: Layout, pairs: Pairs, seen: Survey, cut: Cut) -> Arrays:
     """Return windows of pictures."""
 
     if cut.view in ("slices", "volumes", "whole_slices"):
@@ -168,7 +176,7 @@ def _pictures(layout: layouts.Layout, pairs: Pairs, seen: Survey, cut: Cut) -> A
     return windows.cut(pairs, view=view, size=cut.size, per_image=cut.per_image)
 
 
-def _volumes(layout: layouts.Layout, pairs: Pairs, seen: Survey, cut: Cut) -> Pairs | Arrays:
+def _volumes(layout: Layout, pairs: Pairs, seen: Survey, cut: Cut) -> Pairs | Arrays:
     """Return the slices of volumes as they are, or slices and patches of one size."""
     view = "slices" if cut.view == "auto" else cut.view
     if view == "whole_slices":

@@ -1,4 +1,6 @@
-"""Reading one file into an array: NIfTI with numpy alone, PNG, JPEG and TIFF through Pillow, NPY."""
+"""Reading one file into an array: NIfTI with numpy alone, PNG, JPEG and TIFF through Pillow, NPY; HDF5, MAT
+and NPZ, which hold arrays by name.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from lossbench.base.errors import UserError
+from lossbench.data.words import IMAGE_WORDS, MASK_WORDS, words_of
 
 # Codes of the NIfTI-1.1 standard.
 NIFTI_TYPES = {
@@ -33,7 +37,9 @@ NIFTI = (".nii", ".nii.gz")
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 
-SUFFIXES = (*NIFTI, *PICTURES, ".npy")
+NAMED = (".h5", ".hdf5", ".npz")  # files that may hold an image and its mask, by name
+
+SUFFIXES = (*NIFTI, *PICTURES, ".npy", ".mat")
 
 HEADER = 352  # bytes of a NIfTI-1 header with its extension flag
 
@@ -116,10 +122,10 @@ def _nifti(file: BinaryIO, path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     return array.astype(array.dtype.newbyteorder("=")), tuple(abs(float(s)) or 1.0 for s in steps[1:4])
 
 
-def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
+def read_picture(path: Path, mode: str | None = None, *, indices: bool = True) -> np.ndarray:
     """Return a picture (H, W) or (H, W, channels), converted to ``mode`` ('L', 'RGB') if that is given.
 
-    Pictures with a palette give their indices.
+    Pictures with a palette give their ``indices``, or their colours.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -129,6 +135,8 @@ def read_picture(path: Path, mode: str | None = None) -> np.ndarray:
                 picture = picture.convert(mode)
             elif picture.mode == "1":  # 1-bit: True would become 1, and cutting at 127 would find nothing
                 picture = picture.convert("L")
+            elif picture.mode == "P" and not indices:
+                picture = picture.convert("RGB")
             return np.asarray(picture)
     except UnidentifiedImageError:
         raise UserError(f"{path}: is not a picture that can be read") from None
@@ -144,33 +152,133 @@ def read_npy(path: Path) -> np.ndarray:
         raise UserError(f"{path}: is not a readable NPY array ({error})") from None
 
 
-def read_any(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
-    """Return the array of any supported file and, for NIfTI, its spacing."""
+def size_of(path: Path) -> tuple[int, int]:
+    """Return height and width of a picture from its header."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def is_colour(files: tuple[Path, ...]) -> bool:
+    """Return whether an image is one picture in colour, from its header."""
+    from PIL import Image
+
+    if len(files) != 1 or suffix_of(files[0]) not in PICTURES:
+        return False
+    try:
+        with Image.open(files[0]) as picture:
+            return picture.mode in ("RGB", "RGBA", "P")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # whoever reads it says what is wrong
+
+
+def roles_in(path: Path) -> set[str]:
+    """Return which of 'image' and 'mask' a file of named arrays holds."""
+    return {role for role in ("image", "mask") if _named(path, role, _arrays(path))}
+
+
+def read_named(path: Path, role: str) -> np.ndarray:
+    """Return the array of an HDF5, MAT or NPZ file whose name says image or mask.
+
+    Volumes that lie as (slices, H, W) become (H, W, slices).
+    """
+    arrays = _arrays(path)
+    name = _named(path, role, arrays)
+    if not name:
+        raise UserError(
+            f"{path}: no array in it is named as {role}; it holds {', '.join(sorted(arrays)[:8])}"
+        )
+    try:
+        array = np.asarray(arrays[name]())
+    except UNREADABLE as error:
+        raise UserError(f"{path}: '{name}' cannot be read ({error})") from None
+    slices_first = array.ndim == 3 and 2 * array.shape[0] <= min(array.shape[1:])
+    return np.moveaxis(array, 0, -1) if slices_first else array
+
+
+def _named(path: Path, role: str, arrays: dict) -> str:
+    """Return the first array, in alphabetical order, whose own name holds a word for the role."""
+    own = {"image": IMAGE_WORDS, "mask": MASK_WORDS}[role]
+    return next((name for name in sorted(arrays) if set(words_of(name.split("/")[-1])) & own), "")
+
+
+def _arrays(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    """Return the names of the arrays in a file, each with a function that reads it."""
+    suffix = suffix_of(path)
+    try:
+        if suffix == ".npz":
+            archive = np.load(path, allow_pickle=False)
+            return {name: lambda name=name: archive[name] for name in archive.files}
+        if suffix == ".mat":
+            return _matlab(path)
+        import h5py
+
+        file, names = h5py.File(path, "r"), []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        return {name: lambda name=name: file[name][()] for name in names}
+    except UNREADABLE as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _matlab(path: Path) -> dict[str, Callable[[], np.ndarray]]:
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path)
+    except Exception as error:  # scipy raises classes of its own for damaged files, and many others
+        raise UserError(f"{path}: cannot be read as a MAT file ({error})") from None
+    found: dict[str, Callable[[], np.ndarray]] = {}
+    todo = [(name, value) for name, value in content.items() if not name.startswith("__")]
+    while todo:
+        name, value = todo.pop()
+        if not isinstance(value, np.ndarray):
+            continue
+        if value.dtype.names and value.size == 1:  # a structure: its fields are arrays again
+            todo += [(f"{name}/{key}", value.flat[0][key]) for key in value.dtype.names]
+        elif value.dtype == object and value.size == 1:
+            todo.append((name, value.flat[0]))
+        elif value.dtype.kind in "biuf":
+            found[name] = lambda value=value: value
+    return found
+
+
+def read_any(path: Path, role: str = "image") -> tuple[np.ndarray, tuple[float, ...] | None]:
+    """Return the array of any supported file and, for NIfTI, its spacing.
+
+    ``role``, 'image' or 'mask', says which array of a file that holds both.
+    """
     suffix = suffix_of(path)
     if suffix in NIFTI:
         return read_nifti(path)
     if suffix == ".npy":
         return read_npy(path), None
     if suffix in PICTURES:
-        return read_picture(path), None
+        return read_picture(path, indices=role == "mask"), None
+    if suffix in (*NAMED, ".mat"):
+        return read_named(path, role), None
     raise UserError(f"{path}: files ending in '{suffix}' are not read; supported are {', '.join(SUFFIXES)}")
 
 
-def labels_of(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return a mask as uint8 class ids; floats that are whole numbers are accepted (the Decathlon has
-    them).
+def labels_of(array: np.ndarray, path: Path, most: int = 255) -> np.ndarray:
+    """Return a mask as whole numbers, uint8 where they fit, else uint16.
+
+    Floats that are whole numbers are accepted (the Decathlon has them).
     """
     if array.dtype in (bool, np.uint8):
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
         raise UserError(f"{path}: a mask must hold numbers, not {array.dtype}")
-    if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > 255):
+    if array.size and (not np.isfinite(array).all() or array.min() < 0 or array.max() > most):
         values = f"{array.min()} to {array.max()}"
-        raise UserError(f"{path}: a mask must hold class ids from 0 to 255, it holds {values}")
+        raise UserError(f"{path}: a mask must hold class ids from 0 to {most}, it holds {values}")
     # A resampled label map may be off by rounding; a probability map is off by much more.
     whole = np.rint(array)
     if np.issubdtype(array.dtype, np.floating) and np.abs(array - whole).max(initial=0) > 1e-3:
         worst = array.ravel()[np.abs(array - whole).argmax()]
         probably = f"it holds {worst:g}; is it a probability map?"
         raise UserError(f"{path}: a mask must hold whole class ids, {probably}")
-    return whole.astype(np.uint8)
+    return whole.astype(np.uint8 if whole.max(initial=0) <= 255 else np.uint16)

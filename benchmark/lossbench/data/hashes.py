@@ -68,13 +68,13 @@ def hashes(paths: list[Path], root: Path) -> list[str]:
     return hashed
 
 
-def remembered_hash(root: Path, compute: Callable[[], str]) -> str:
-    """Return ``compute()``, a hash of what lies below a folder (or of one file).
+def remembered_hash(root: Path, compute: Callable[[], str], how: str = "") -> str:
+    """Return ``compute()``, a hash of what lies below a folder (or of one file), looked at as ``how`` says.
 
     It is remembered while no name, size or time of change below ``root`` differs.
     """
     memory = _Memory("tree-" + _short(root))
-    mark = _tree_mark(root)
+    mark = f"{_tree_mark(root)} {how}".strip()
     if memory.known.get("mark") != mark or not isinstance(memory.known.get("hash"), str):
         memory.known = {"mark": mark, "hash": compute()}
         memory.changed = True

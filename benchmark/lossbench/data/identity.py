@@ -38,7 +38,9 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
     if name == "folder":
         from lossbench.data.layouts import content_hash
 
-        return f"{FORMAT} {content_hash(params.pop('path'))}", params
+        how = params.get("images", ""), params.get("masks", ""), tuple(params.get("leave_out", ()))
+        files = content_hash(params.pop("path"), *how)
+        return f"{FORMAT} {files}", params
     if name == "torchvision":  # its files are not hashed: they are the user's, and very many
         params.pop("root")
         return str(FORMAT), params

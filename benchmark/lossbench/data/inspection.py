@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from lossbench.base.errors import UserError
 from lossbench.base.protocol import is_since
 from lossbench.data import layouts, medsegbench
 from lossbench.data.choice import shuffle_key
+from lossbench.data.coding import Coding, Options, Unclear, Values, names_of, shown, understand
 from lossbench.data.container import SPLITS, VOID, size_text
-from lossbench.data.reading import MANY, Coding, Options, read_image, read_mask, understand
+from lossbench.data.pairs import Layout
+from lossbench.data.reading import read_image, read_mask
 
 LOOKED_AT = 400  # pairs whose pixels are read; names are checked for all
 
@@ -42,7 +44,7 @@ class Seen:
     sizes: list[tuple[int, ...]] = field(default_factory=list)
     channels: dict[int, str] = field(default_factory=dict)  # number -> the first image that has it
     thumbnails: list[np.ndarray] = field(default_factory=list)
-    values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    values: Values = field(default_factory=Values)
     masks: list[Callable[[], np.ndarray]] = field(default_factory=list)
 
     def add(self, name: str, image: np.ndarray, mask: np.ndarray, again: Callable[[], np.ndarray]) -> None:
@@ -50,12 +52,12 @@ class Seen:
         self.sizes.append(mask.shape)
         self.channels.setdefault(len(image), name)
         self.thumbnails.append(_thumbnail(image))
-        self.values += np.bincount(mask.ravel(), minlength=256)
+        self.values.add(mask, name)
         self.masks.append(again)
 
 
-def inspect(path: str | Path) -> dict[str, Any]:
-    """Return what was understood of a folder of images and masks, a task folder or a MedSegBench file.
+def inspect(path: str | Path, images: str = "", masks: str = "") -> dict[str, Any]:
+    """Return what was understood of a folder in any layout, a table of pairs or a MedSegBench file.
 
     - ``path, layout, pairs, looked_at, sizes, split``;
     - ``classes``: rows of ``id, name, fraction`` (of pixels that are not void), ``present`` (share of
@@ -63,9 +65,10 @@ def inspect(path: str | Path) -> dict[str, Any]:
     - ``empty``: share of images without foreground; ``suspicious``: sentences;
     - ``spec``: the data set's spec string; ``experiment``: a TOML text to start from.
     """
-    layout = layouts.find(path, strict=False)
-    suspicious = [f"{len(layout.unmatched)} unmatched: {layout.unmatched[0]}"] if layout.unmatched else []
-    if layout.root.is_file():
+    layout = layouts.find(path, images, masks, strict=False)
+    suspicious = list(layout.notes)
+    suspicious += [f"{len(layout.unmatched)} unmatched: {layout.unmatched[0]}"] if layout.unmatched else []
+    if not layout.pairs:
         seen = _look_into_file(layout.root, suspicious)
         split, count = "split as published in the file", len(seen.names)
     else:
@@ -77,9 +80,10 @@ def inspect(path: str | Path) -> dict[str, Any]:
     if not seen.names:
         raise UserError(f"{path}: none of its pairs can be read; {suspicious[0]}")
     options, coding = _coding(layout, seen.values, suspicious)
-    names = layout.classes if layout.classes and len(layout.classes) == coding.classes else None
-    rows, empty = _classes(seen, coding, names)
+    rows, empty = _classes(seen, coding, names_of(coding, layout.classes))
     suspicious += _doubts(seen, rows, empty, count) + _look_alikes(seen, layout)
+    patterns = {key: value for key, value in (("images", images), ("masks", masks)) if value}
+    options = patterns | options
     given = [f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())]
     spec = f"folder({', '.join(given)})"
     return {
@@ -97,7 +101,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _look_into_folder(layout: layouts.Layout, suspicious: list[str]) -> Seen:
+def _look_into_folder(layout: Layout, suspicious: list[str]) -> Seen:
     # A fixed choice that is spread over the names, so that two looks at a folder say the same.
     chosen = sorted(layout.pairs, key=lambda pair: shuffle_key(pair.name))[:LOOKED_AT]
     if len(chosen) < len(layout.pairs):
@@ -105,12 +109,12 @@ def _look_into_folder(layout: layouts.Layout, suspicious: list[str]) -> Seen:
     seen, broken = Seen(), []
     for pair in sorted(chosen, key=lambda pair: pair.name):
         try:
-            mask, _ = read_mask(pair.mask)
+            mask, _ = read_mask(pair)
             image = read_image(pair, mask.shape)
         except UserError as error:
             broken.append(str(error))
             continue
-        seen.add(pair.name, image, mask, lambda pair=pair: read_mask(pair.mask)[0])
+        seen.add(pair.name, image, mask, lambda pair=pair: read_mask(pair)[0])
     if broken:
         suspicious.append(f"{len(broken)} of {len(chosen)} pairs cannot be used: {broken[0]}")
     if len(seen.channels) > 1:
@@ -137,7 +141,7 @@ def _look_into_file(path: Path, suspicious: list[str]) -> Seen:
     return seen
 
 
-def _split(layout: layouts.Layout, suspicious: list[str]) -> str:
+def _split(layout: Layout, suspicious: list[str]) -> str:
     """Return how the pairs are split, and by which unit."""
     groups = {pair.group or pair.name for pair in layout.pairs}
     if len(groups) < 3:
@@ -152,39 +156,33 @@ def _split(layout: layouts.Layout, suspicious: list[str]) -> str:
     return f"no split.csv: dealt 60/20/20 at random, anew for each seed; unit: {unit}"
 
 
-def _coding(
-    layout: layouts.Layout, counts: np.ndarray, suspicious: list[str]
-) -> tuple[dict[str, Any], Coding]:
+def _coding(layout: Layout, seen: Values, suspicious: list[str]) -> tuple[dict[str, Any], Coding]:
     """Return the options that the folder needs and how its values are read; a guess becomes a suspicion."""
-    values = np.flatnonzero(counts).tolist()
     declared = len(layout.classes) if layout.classes else None
     options: dict[str, Any] = {}
     try:
-        coding = understand(counts, Options(), declared, str(layout.root))
-        strange = [value for value in values if coding.ids[value] < 0]
+        coding = understand(seen, Options(), declared, str(layout.root))
+        strange = [shown(value) for value in sorted(seen.pixels) if coding.of(value) < 0]
         if strange:
             classes = f"dataset.json declares the classes 0 to {declared - 1}"
             suspicious.append(f"the masks hold {strange}, but {classes}")
-    except UserError as error:
+    except Unclear as error:
         # The sweep would refuse these masks; here the likely meaning is tried and said to be a guess.
-        if len(values) < 2:
-            raise UserError(f"{layout.root}: every mask holds the one value {values}; {error}") from None
-        options = {"threshold": 127} if len(values) > MANY else {"values": values}
-        chosen = Options(**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
-        coding = understand(counts, chosen, None, "")
-        anti_aliased = (
-            f"the masks hold {len(values)} grey values and look anti-aliased: read as foreground above 127"
-        )
-        in_order = f"the mask values {values} are read as classes in this order"
-        suspicious.append(anti_aliased if "threshold" in options else in_order)
-    if coding.ids[VOID] == VOID and counts[VOID]:
-        share = f"the value 255 covers {counts[VOID] / counts.sum():.2%} of the pixels"
+        if not error.options:
+            raise
+        options = error.options
+        coding = understand(seen, Options(**options), None, "")
+        suspicious.append(f"{str(error).partition(': ')[2]}; here {coding.text}")
+    if coding.of(VOID) == VOID and seen.pixels[VOID]:
+        share = f"the value 255 covers {seen.pixels[VOID] / seen.pixels.total():.2%} of the pixels"
         suspicious.append(f"{share} and is read as void (left out of losses and scores)")
-    coding.ids[coding.ids < 0] = VOID  # so that the rest of the masks can still be counted
+    if coding.above is None:  # so that the rest of the masks can still be counted
+        strange = {value: VOID for value in seen.pixels if value not in coding.ids}
+        coding = replace(coding, ids=coding.ids | strange)
     return options, coding
 
 
-def _classes(seen: Seen, coding: Coding, names: tuple[str, ...] | None) -> tuple[list[dict], float]:
+def _classes(seen: Seen, coding: Coding, names: tuple[str, ...]) -> tuple[list[dict], float]:
     """Return a row for each class, and the share of images without foreground."""
     from scipy import ndimage
 
@@ -193,7 +191,7 @@ def _classes(seen: Seen, coding: Coding, names: tuple[str, ...] | None) -> tuple
     objects: list[list[int]] = [[] for _ in range(count)]
     # Read again one by one: all masks of a large set would not fit in memory.
     for read in seen.masks:
-        mask = coding.ids[read()]
+        mask = coding.apply(read(), "")
         inside = np.bincount(mask.ravel(), minlength=256)[:count]
         pixels += inside
         present += inside > 0
@@ -201,10 +199,6 @@ def _classes(seen: Seen, coding: Coding, names: tuple[str, ...] | None) -> tuple
         for k in np.flatnonzero(inside[1:]) + 1:
             labelled, _ = ndimage.label(mask == k, np.ones((3,) * mask.ndim))
             objects[k] += np.bincount(labelled.ravel())[1:].tolist()
-    names = names or (
-        "background",
-        *(("foreground",) if count == 2 else (f"class_{k}" for k in range(1, count))),
-    )
     rows = [
         {
             "id": k,
@@ -241,7 +235,7 @@ def _doubts(seen: Seen, rows: list[dict], empty: float, count: int) -> list[str]
     return doubts
 
 
-def _look_alikes(seen: Seen, layout: layouts.Layout) -> list[str]:
+def _look_alikes(seen: Seen, layout: Layout) -> list[str]:
     """Return a warning where images are so alike that a random split would leak, unless groups were given."""
     # With groups the user has said what belongs together.
     if len(seen.names) < 2 or any(pair.group for pair in layout.pairs):

@@ -1,151 +1,218 @@
-"""Finding the pairs in what a user points at: images/ beside masks/, an nnU-Net or Decathlon task, a
-MedSegBench file.
-"""
+"""Finding the pairs in what a user points at: the layouts that data come in, tried one after the other."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.errors import UserError
-from lossbench.data.container import SPLITS
-from lossbench.data.formats import SUFFIXES, stem_of, suffix_of
+from lossbench.base.errors import UserError, nearest
+from lossbench.data import outlines
+from lossbench.data.formats import NAMED, PICTURES, roles_in, stem_of, suffix_of
 from lossbench.data.hashes import hashes, remembered_hash
+from lossbench.data.pairing import by_globs, by_names, short_names, supported
+from lossbench.data.pairs import FilePair, Layout
+from lossbench.data.tables import listed_pairs, with_tables
+from lossbench.data.words import IMAGE_WORDS, MASK_WORDS, part_of, words_of
 
-IMAGE_FOLDERS = ("images", "imagesTr", "image", "imgs")
-
-MASK_FOLDERS = ("masks", "labelsTr", "labels", "mask", "annotations")
-
-MASK_ENDINGS = ("_mask", "_seg", "_label", "_gt", "-mask", "_segmentation")
-
-# How the parts of a split are called in tables and folders.
-PARTS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+KINDS = "a folder with images and masks, a pairs.csv, a task folder with dataset.json, or a MedSegBench .npz"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One image (its channels may be several files) and its mask, with what the user's tables say of it."""
+def find(
+    path: str | Path,
+    images: str = "",
+    masks: str = "",
+    leave_out: tuple[str, ...] = (),
+    *,
+    strict: bool = True,
+) -> Layout:
+    """Return the layout of a folder, a pairs.csv or a MedSegBench file.
 
-    name: str
-    images: tuple[Path, ...]
-    mask: Path
-    group: str = ""
-    part: str = ""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What was understood of a folder: its kind, its pairs, class names where declared, what was left
-    over.
-    """
-
-    kind: str
-    root: Path
-    pairs: list[Pair]
-    classes: tuple[str, ...] | None = None
-    unmatched: list[str] = field(default_factory=list)
-    extra_files: tuple[Path, ...] = ()
-
-    def files(self) -> list[Path]:
-        """Return every file that the data set is made from."""
-        own = {file for pair in self.pairs for file in (*pair.images, pair.mask)}
-        return sorted(own | set(self.extra_files))
-
-
-def find(path: str | Path, *, strict: bool = True) -> Layout:
-    """Return the layout of a folder; with ``strict`` an unmatched file raises UserError, else it is
-    listed.
+    ``images`` and ``masks`` are patterns below the folder, for one whose names tell nothing; ``leave_out``
+    names pairs and files that are not to be used. With ``strict`` an unmatched file raises UserError, else it
+    is listed.
     """
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{path}: there is no such folder or file")
-    if root.is_file():
-        if root.suffix.lower() == ".npz":
-            return Layout("a MedSegBench file", root, [], extra_files=(root,))
-        kinds = "a folder with images/ and masks/, a task folder with dataset.json, or a MedSegBench .npz"
-        raise UserError(f"{path}: expected {kinds}")
-    # A task file says more than folder names do, so it goes first.
-    layout = _task(root) if (root / "dataset.json").is_file() else _plain(root)
+    if root.is_file() and root.suffix.lower() == ".npz":
+        return Layout("a MedSegBench file", root, [], extra_files=(root,))
+    if root.is_file() and root.suffix.lower() != ".csv":
+        raise UserError(f"{path}: expected {KINDS}")
+    layout = _parts_told(_without(with_tables(_found(root, images, masks)), leave_out))
     if strict and layout.unmatched:
         more = f" and {len(layout.unmatched) - 1} more" if len(layout.unmatched) > 1 else ""
-        raise UserError(f"{root}: {layout.unmatched[0]}{more}; every image needs a mask of the same stem")
+        name = layout.unmatched[0].split("'")[1]
+        mend = f"every image needs a mask of the same stem, or leave_out=['{name}']"
+        raise UserError(f"{root}: {layout.unmatched[0]}{more}; {mend}")
     if not layout.pairs:
-        looked = f"files of one stem are looked for in images/ and masks/ ({', '.join(SUFFIXES)})"
-        raise UserError(f"{root}: holds no pair of image and mask; {looked}")
+        lonely = f": {layout.unmatched[0]}" if layout.unmatched else ""
+        raise UserError(f"{root}: holds no pair of image and mask{lonely}; {_mend(root)}")
     return layout
 
 
-def content_hash(path: str) -> str:
+def _found(root: Path, images: str, masks: str) -> Layout:
+    if root.is_file():
+        return listed_pairs(root)
+    if images or masks:
+        return by_globs(root, images, masks)
+    if (root / "pairs.csv").is_file():
+        return listed_pairs(root / "pairs.csv")
+    for finder in FINDERS:
+        layout = finder(root)
+        if layout is not None:
+            return layout
+    raise UserError(f"{root}: holds no pair of image and mask; {_mend(root)}")
+
+
+def _without(layout: Layout, names: tuple[str, ...]) -> Layout:
+    """Return the layout without the pairs and the unmatched files of these names."""
+    pairs = [pair for pair in layout.pairs if pair.name not in names]
+    lonely = {sentence.split("'")[1]: sentence for sentence in layout.unmatched}
+    strange = next(
+        (n for n in names if n not in lonely and n not in {pair.name for pair in layout.pairs}), None
+    )
+    if strange is not None:
+        near = nearest(strange, [pair.name for pair in layout.pairs])
+        raise UserError(f"{layout.root}: leave_out names '{strange}', for which there is no pair{near}")
+    unmatched = [sentence for name, sentence in lonely.items() if name not in names]
+    return replace(layout, pairs=pairs, unmatched=unmatched)
+
+
+def _mend(root: Path) -> str:
+    count = Counter(suffix_of(file) for file in supported(root)) if root.is_dir() else Counter()
+    there = ", ".join(f"{number} {suffix}" for suffix, number in count.most_common(4))
+    what = (
+        f"it holds {there} files, and names do not tell masks from images" if there else "it holds no image"
+    )
+    return (
+        f"{what}; say which by --images 'PATTERN' --masks 'PATTERN', or list them in pairs.csv (image,mask)"
+    )
+
+
+def _parts_told(layout: Layout) -> Layout:
+    """Return the layout with parts that make a split: none, or train and test at least."""
+    present = {pair.part for pair in layout.pairs} - {""}
+    if {"train", "test"} <= present and all(pair.part for pair in layout.pairs):
+        return layout
+    parts, notes = {}, list(layout.notes)
+    # What is called validation where there is no test is what results are reported on.
+    if present == {"train", "val"} and all(pair.part for pair in layout.pairs):
+        parts = {"train": "train", "val": "test"}
+        notes.append("there is no test part: 'val' serves as test, and validation is dealt from train")
+    elif len(present) > 1:
+        notes.append(f"the parts {', '.join(sorted(present))} make no split; it is dealt anew")
+    pairs = [replace(pair, part=parts.get(pair.part, "")) for pair in layout.pairs]
+    return replace(layout, pairs=pairs, notes=notes)
+
+
+def content_hash(path: str, images: str = "", masks: str = "", leave_out: tuple[str, ...] = ()) -> str:
     """Return 16 hexadecimal digits over names and contents of the files that the data set is made from."""
     root = Path(path).expanduser()
 
     def compute() -> str:
-        files = find(path).files()
+        files = find(path, images, masks, leave_out).files()
         # Names relative to the folder: the same data elsewhere is the same data.
         base = root if root.is_dir() else root.parent
-        names = [file.relative_to(base).as_posix() for file in files]
+        names = [file.relative_to(base).as_posix() if base in file.parents else file.name for file in files]
         content = list(zip(names, hashes(files, root), strict=True))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    return remembered_hash(root, compute) if root.exists() else compute()
+    # A table of pairs may name files anywhere, which no look at its folder covers.
+    listed = root.suffix.lower() == ".csv" or (root / "pairs.csv").is_file()
+    return (
+        compute()
+        if listed or not root.exists()
+        else remembered_hash(root, compute, f"{images} {masks} {leave_out}")
+    )
 
 
-# --- a plain folder
+# --- PASCAL VOC
 
 
-def _plain(root: Path) -> Layout:
-    """Match images and masks by their stem."""
-    image_folder = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), None)
-    mask_folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
-    if image_folder is None or mask_folder is None:
-        missing = "images" if image_folder is None else "masks"
-        raise UserError(f"{root}: has no folder '{missing}'; expected images/ and masks/, or a dataset.json")
-    # Only masks carry endings: an image called x_mask.png would be one of a mask.
-    images, masks = _by_stem(image_folder), _by_stem(mask_folder, MASK_ENDINGS)
-    pairs = [Pair(stem, (images[stem],), masks[stem]) for stem in sorted(images.keys() & masks.keys())]
-    unmatched = [f"'{_relative(images[s], root)}' has no mask" for s in sorted(images.keys() - masks.keys())]
-    unmatched += [f"'{_relative(masks[s], root)}' has no image" for s in sorted(masks.keys() - images.keys())]
-    kind = f"{image_folder.name}/ beside {mask_folder.name}/"
-    return _with_tables(Layout(kind, root, pairs, unmatched=unmatched))
+def _voc(root: Path) -> Layout | None:
+    """Return the pairs of JPEGImages/ and SegmentationClass/, with the split of ImageSets/Segmentation."""
+    sides: dict[str, dict[str, Path]] = {"JPEGImages": {}, "SegmentationClass": {}}
+    for file in supported(root, PICTURES):
+        if file.parent.name in sides:
+            sides[file.parent.name][stem_of(file)] = file
+    images, masks = sides.values()
+    stems = sorted(images.keys() & masks.keys())
+    if not stems:
+        return None
+    lists, folder = {}, masks[stems[0]].parents[1] / "ImageSets" / "Segmentation"
+    for part in ("train", "val", "test"):
+        file = folder / f"{part}.txt"
+        if file.is_file():
+            lists |= dict.fromkeys(file.read_text(encoding="utf-8", errors="replace").split(), part)
+    # Pictures without segmentation are usual: most are there for detection.
+    left = len(images) - len(stems)
+    notes = [f"{left} pictures without segmentation are left out"] if left else []
+    pairs = [FilePair(stem, (images[stem],), (masks[stem],), part=lists.get(stem, "")) for stem in stems]
+    alone = [
+        f"'{_relative(masks[stem], root)}' has no image" for stem in sorted(masks.keys() - images.keys())
+    ]
+    return Layout("JPEGImages and SegmentationClass (VOC)", root, pairs, None, alone, notes)
 
 
-def _by_stem(folder: Path, endings: tuple[str, ...] = ()) -> dict[str, Path]:
-    """Return the supported files below a folder by their relative stem; hidden ones are passed over."""
-    files: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
-        # macOS leaves files such as ._case01.png beside the real ones.
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if hidden or not file.is_file() or suffix_of(file) not in SUFFIXES:
-            continue
-        stem = (file.parent.relative_to(folder) / stem_of(file)).as_posix()
-        stem = next((stem[: -len(ending)] for ending in endings if stem.endswith(ending)), stem)
-        if stem in files:
-            raise UserError(f"{folder}: '{files[stem].name}' and '{file.name}' have the same stem")
-        files[stem] = file
-    return files
+# --- one folder an image, one mask file an object
+
+
+def _objects(root: Path) -> Layout | None:
+    """Return the pairs of folders that each hold one image and, in a folder of masks, one file an object."""
+    cases: dict[Path, tuple[list[Path], list[Path]]] = {}
+    for file in supported(root, PICTURES):
+        words = set(words_of(file.parent.name))
+        case = cases.setdefault(file.parent.parent, ([], []))
+        if words & MASK_WORDS:
+            case[1].append(file)
+        elif words & IMAGE_WORDS:
+            case[0].append(file)
+    whole = {case: files for case, files in cases.items() if len(files[0]) == 1 and case != root}
+    # One image alone with one mask would be any small folder.
+    if len(whole) < 2 or sum(len(masks) > 1 for _, masks in whole.values()) < len(whole) / 2:
+        return None
+    images = [images[0] for images, _ in whole.values()]
+    names = short_names([case / case.name for case in whole], root)
+    parts = [part_of(case.relative_to(root).parts) for case in whole]
+    pairs = [
+        FilePair(name, (image,), tuple(masks), part=part)
+        for name, image, part, (_, masks) in zip(names, images, parts, whole.values(), strict=True)
+        if masks
+    ]
+    bare = len(whole) - len(pairs)
+    notes = [f"{bare} images without any mask file are left out"] if bare else []
+    return Layout("one folder an image, one mask file an object", root, pairs, notes=notes)
+
+
+# --- files that hold both
+
+
+def _both_in_one(root: Path) -> Layout | None:
+    """Return a pair for each HDF5 or NPZ file that holds an image and a mask by name."""
+    files = supported(root, NAMED)
+    if not files or roles_in(files[0]) != {"image", "mask"}:
+        return None
+    parts = [part_of(file.relative_to(root).parts[:-1]) for file in files]
+    rows = zip(short_names(files, root), files, parts, strict=True)
+    pairs = [FilePair(name, (file,), (file,), part=part) for name, file, part in rows]
+    return Layout("image and mask by name in each file", root, pairs)
 
 
 # --- task folders with a dataset.json
 
 
-def _task(root: Path) -> Layout:
+def _task(root: Path) -> Layout | None:
     """Read a Decathlon task (it lists its pairs) or an nnU-Net task (channels as case_0000, case_0001,
     ...).
     """
     file = root / "dataset.json"
+    if not file.is_file():
+        return None
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -164,7 +231,7 @@ def _nnunet(root: Path, file: Path, described: dict[str, Any], classes) -> Layou
         if not (root / folder).is_dir():
             raise UserError(f"{file}: lists no training pairs, and there is no folder '{folder}' beside it")
     channels = described.get("channel_names") or described.get("modality") or {"0": "image"}
-    labels, images = _by_stem(root / "labelsTr"), _by_stem(root / "imagesTr")
+    labels, images = ({stem_of(f): f for f in supported(root / name)} for name in ("labelsTr", "imagesTr"))
     pairs, unmatched, used = [], [], set()
     for stem, mask in sorted(labels.items()):
         wanted = [f"{stem}_{int(key):04d}" for key in sorted(channels, key=int)]
@@ -174,9 +241,9 @@ def _nnunet(root: Path, file: Path, described: dict[str, Any], classes) -> Layou
             unmatched.append(f"'{_relative(mask, root)}' has no image for every channel")
             continue
         used.update(wanted)
-        pairs.append(Pair(stem, tuple(images[name] for name in wanted), mask))
+        pairs.append(FilePair(stem, tuple(images[name] for name in wanted), (mask,)))
     unmatched += [f"'{_relative(images[s], root)}' has no mask" for s in sorted(images.keys() - used)]
-    return _with_tables(Layout("an nnU-Net task", root, pairs, classes, unmatched, (file,)))
+    return Layout("an nnU-Net task", root, pairs, classes, unmatched, [], (file,))
 
 
 def _decathlon(root: Path, file: Path, listed: list, classes) -> Layout:
@@ -194,9 +261,9 @@ def _decathlon(root: Path, file: Path, listed: list, classes) -> Layout:
         if missing is not None:
             unmatched.append(f"'{_relative(missing, root)}' is listed in dataset.json but missing")
         else:
-            pairs.append(Pair(stem_of(image), (image,), mask))
+            pairs.append(FilePair(stem_of(image), (image,), (mask,)))
     pairs.sort(key=lambda pair: pair.name)
-    return _with_tables(Layout("a Decathlon task", root, pairs, classes, unmatched, (file,)))
+    return Layout("a Decathlon task", root, pairs, classes, unmatched, [], (file,))
 
 
 def _class_names(labels: Any, file: Path) -> tuple[str, ...] | None:
@@ -220,69 +287,17 @@ def _class_names(labels: Any, file: Path) -> tuple[str, ...] | None:
     return tuple(names[number] for number in range(len(names)))
 
 
-# --- the user's tables
-
-
-def _with_tables(layout: Layout) -> Layout:
-    """Return the layout with the groups of groups.csv and the parts of split.csv, where the folder has
-    them.
-    """
-    names = {pair.name for pair in layout.pairs}
-    groups = _read_table(layout.root / "groups.csv", "group", names)
-    parts = _read_table(layout.root / "split.csv", "split", names)
-    _check_parts(layout.root / "split.csv", parts)
-    pairs = [
-        replace(pair, group=groups.get(pair.name, ""), part=PARTS.get(parts.get(pair.name, "").lower(), ""))
-        for pair in layout.pairs
-    ]
-    tables = [layout.root / name for name, rows in (("groups.csv", groups), ("split.csv", parts)) if rows]
-    return replace(layout, pairs=pairs, extra_files=(*layout.extra_files, *tables))
-
-
-def _check_parts(file: Path, parts: dict[str, str]) -> None:
-    """Raise UserError for a part of another name, or a split without train or test images."""
-    for name, part in parts.items():
-        if part.lower() not in PARTS:
-            raise UserError(f"{file}: '{name}' is in '{part}'; the parts are {_list(SPLITS)}")
-    present = {PARTS[part.lower()] for part in parts.values()}
-    # Validation may be missing: it is then dealt from the training groups.
-    if parts and not {"train", "test"} <= present:
-        raise UserError(f"{file}: has no images for {_list(sorted({'train', 'test'} - present))}")
-
-
-def _read_table(file: Path, column: str, names: set[str]) -> dict[str, str]:
-    """Return name to value from a CSV with the columns 'name' and ``column`` that names every pair.
-
-    Names may carry a suffix. A folder without the file gives nothing.
-    """
-    if not file.is_file():
-        return {}
-    try:
-        # Spreadsheets put a byte order mark in front, which would become part of the first column's name.
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            rows = list(csv.DictReader(opened))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
-    if not rows or "name" not in rows[0] or column not in rows[0]:
-        raise UserError(f"{file}: must have the columns 'name' and '{column}'")
-    values: dict[str, str] = {}
-    for row in rows:
-        name, value = (row["name"] or "").strip(), (row[column] or "").strip()
-        name = stem_of(Path(name)) if suffix_of(Path(name)) in SUFFIXES and "/" not in name else name
-        if not name or not value:
-            raise UserError(f"{file}: has a row without name or {column}")
-        # A name that stands twice with one value does no harm.
-        if values.setdefault(name, value) != value:
-            raise UserError(f"{file}: names '{name}' twice, with different values")
-    if values.keys() - names:
-        raise UserError(f"{file}: names '{min(values.keys() - names)}', for which there is no pair")
-    if names - values.keys():
-        raise UserError(f"{file}: does not name '{min(names - values.keys())}'; it must name every pair")
-    return values
-
-
-def _list(words: Iterable[str]) -> str:
-    return ", ".join(words)
+# The more a layout says of itself, the earlier it is tried; each returns None where it is not there.
+FINDERS: tuple[Callable[[Path], Layout | None], ...] = (
+    _task,
+    _voc,
+    outlines.coco,
+    outlines.labelme,
+    outlines.yolo,
+    _objects,
+    _both_in_one,
+    by_names,
+)
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -1,12 +1,57 @@
-"""What a loader hands over: pairs of image and mask that are read one by one, and what is known of each."""
+"""Pairs of image and mask: as files that were found in a folder, and as a loader hands them over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """One image (its channels may be several files) and its mask, with what the user's tables say of it.
+
+    ``masks`` is one file, one file an object, or the file of outlines from which ``draw()`` makes a mask of
+    class ids.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    group: str = ""
+    part: str = ""
+    draw: Callable[[], np.ndarray] | None = None
+
+    @property
+    def where(self) -> Path:
+        """The file to name when the mask is wrong."""
+        return (self.masks or self.images)[0]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was understood of a folder.
+
+    ``kind`` names the layout in a few words; ``classes`` where they are declared; ``unmatched`` files that
+    lack their counterpart; ``notes``: sentences on what was decided or left out; ``extra_files``: tables and
+    task files that the data set depends on.
+    """
+
+    kind: str
+    root: Path
+    pairs: list[FilePair]
+    classes: tuple[str, ...] | None = None
+    unmatched: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    extra_files: tuple[Path, ...] = ()
+
+    def files(self) -> list[Path]:
+        """Return every file that the data set is made from."""
+        own = {file for pair in self.pairs for file in (*pair.images, *pair.masks)}
+        return sorted(own | set(self.extra_files))
 
 
 @dataclass(frozen=True)
