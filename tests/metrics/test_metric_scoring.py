@@ -19,7 +19,7 @@ lesion_precision lesion_recall lesion_f1 pq recall_q1 recall_q2 recall_q3 recall
 """
 WITHOUT_ARM = """
 size_ratio_soft log_size_ratio_soft log_size_image_soft nll ece ece_fg ece_adaptive brier
-n_present n_empty n_test foreground_true
+n_present n_empty n_test foreground_true dice_constant
 """
 ROW = """
 image class size soft_size size_ratio_soft dice@0.5 iou@val hd95@0.5 assd@val nsd_1@0.5 nsd_2@val
@@ -340,6 +340,15 @@ def test_iou_by_image_averages_classes_first():
     _, got = run(np.moveaxis(np.eye(3, dtype=np.float32)[pred], -1, 1), masks)
     assert got["iou_image@0.5"] == pytest.approx((3 / 4 + 0) / 2)
     assert got["iou@0.5"] == pytest.approx(((1 / 2 + 0) / 2 + 1) / 2)
+
+
+def test_the_best_constant_prediction_marks_the_class_that_gains_most_and_loses_the_others():
+    masks = np.zeros((3, 2, 2), int)
+    masks[0, 0] = 1  # 2 of 4 pixels: marked everywhere 2 * 2 / (2 + 4)
+    masks[1, 0, 0] = 1  # 1 of 4: 2 * 1 / (1 + 4)
+    masks[2, 0, 0] = 2
+    _, summary, _ = score_images(np.full((3, 3, 2, 2), 1 / 3, np.float32), masks)
+    assert summary["dice_constant"] == pytest.approx((2 / 3 + 2 / 5) / 2 / 2)
 
 
 def test_an_image_that_is_void_everywhere_counts_nowhere():

@@ -405,6 +405,18 @@ def test_a_claimed_cell_is_refused_to_others_and_free_again_afterwards(results):
     assert not list((results.folder / "leases").iterdir())
 
 
+def test_one_lease_covers_all_lengths_of_a_trunk(results):
+    short, long, other = (KEY, FP), ("ff" * 8, FP), ("ee" * 8, FP)
+    trunks = {short: "aa" * 8, long: "aa" * 8}
+    with results.claim([short], trunks) as mine:
+        assert mine == [short]
+        again = Store(results.folder)
+        with again.claim([long, other], trunks) as theirs:
+            assert theirs == [other]
+        assert again.wait([long], trunks, poll=0, timeout=0) == ([], [])
+    assert Store(results.folder).wait([long], trunks) == ([], [long])
+
+
 def test_a_recorded_cell_is_not_claimed(results):
     results.write(a_record())
     with results.claim([(KEY, FP)]) as mine:

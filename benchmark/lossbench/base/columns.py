@@ -175,6 +175,7 @@ COUNTS = (
     Column("n_pixels", "Pixels", "pixels behind the calibration scores", *_COUNT),
     Column("n_pixels_fg", "Pixels near objects", "pixels behind ece_fg", *_COUNT),
     Column("foreground_true", "Foreground", "share of foreground among the valid test pixels", NONE, PLAIN),
+    Column("dice_constant", "Dice of a constant", "best Dice of one class marked everywhere", NONE),
 )
 """What the scores rest on."""
 

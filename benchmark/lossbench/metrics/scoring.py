@@ -341,7 +341,17 @@ def _summary(columns: dict[int, dict], arms: Iterable[str], names: Sequence[str]
         "n_empty": int(((size == 0) & (pixels > 0)).sum()),
         "n_lesions": int(sum(column["objects"].sum() for column in columns.values())),
         "foreground_true": float(size.sum() / pixels.sum()) if pixels.any() else float("nan"),
+        "dice_constant": _constant_dice(size, pixels),
     }
+
+
+def _constant_dice(size: np.ndarray, pixels: np.ndarray) -> float:
+    """Return the mean Dice of the best constant prediction, one class everywhere; size (classes, N), pixels
+    (N,).
+    """
+    # Where class k is marked everywhere, its Dice is 2 size / (size + pixels), and that of the others zero.
+    each = [(2 * own / (own + pixels))[own > 0].mean() for own in size if own.any()]
+    return float(max(each) / len(each)) if each else float("nan")
 
 
 def _over_classes(name: str, each: Mapping[str, Mapping[str, float]]) -> float:

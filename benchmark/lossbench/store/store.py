@@ -48,6 +48,7 @@ RECORD, ERROR = ".json", ".error.json"
 KINDS = {"json": RECORD, "error.json": ERROR}
 
 Pair = tuple[str, str]  # (key, fingerprint of the loss)
+NO_TRUNKS: Mapping[Pair, str] = {}
 Facts = dict[str, Any]  # a record or an error record, as schema.py describes it
 
 
@@ -210,18 +211,24 @@ class Store:
     # Leases
 
     @contextlib.contextmanager
-    def claim(self, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-        """Hold leases on those pairs that have no record and that no other process trains; yield them."""
+    def claim(self, pairs: Iterable[Pair], trunks: Mapping[Pair, str] = NO_TRUNKS) -> Iterator[list[Pair]]:
+        """Hold leases on those pairs that have no record and that no other process trains; yield them.
+
+        Pairs of one trunk (pair -> its 16 hex digits) share a lease, for whoever trains one length of it
+        would train the same steps as who trains another."""
         held: list[leases.Lease] = []
         mine: list[Pair] = []
+        leased: dict[Pair, list[Pair]] = {}
+        for key, fp in pairs:
+            if not self.has(key, fp):
+                leased.setdefault((trunks.get((key, fp), key), fp), []).append((key, fp))
         try:
-            for key, fp in pairs:
-                lease = None if self.has(key, fp) else self._lease(key, fp)
-                if lease is None:
-                    continue
-                held.append(lease)
-                if not self.has(key, fp):  # else it was recorded between the look and the lease
-                    mine.append((key, fp))
+            for name, own in leased.items():
+                lease = self._lease(*name)
+                if lease is not None:
+                    held.append(lease)
+                    # Some may have been recorded between the look and the lease.
+                    mine += [pair for pair in own if not self.has(*pair)]
             yield mine
         finally:
             # Also those of a task that was interrupted: nobody should wait for them.
@@ -229,17 +236,23 @@ class Store:
                 self.leases.give(lease)
 
     def wait(
-        self, pairs: Iterable[Pair], *, poll: float = 2.0, timeout: float | None = None
+        self,
+        pairs: Iterable[Pair],
+        trunks: Mapping[Pair, str] = NO_TRUNKS,
+        *,
+        poll: float = 2.0,
+        timeout: float | None = None,
     ) -> tuple[list[Pair], list[Pair]]:
-        """Wait until no other process holds any of the pairs; return those recorded by then and those free to
-        claim. After ``timeout`` seconds some may be in neither list.
+        """Wait until no other process holds any of the pairs, or of their trunks; return those recorded by
+        then and those free to claim. After ``timeout`` seconds some may be in neither list.
         """
         pairs, start = list(pairs), time.monotonic()
+        names = {(key, fp): (trunks.get((key, fp), key), fp[:8]) for key, fp in pairs}
         while True:
             # Leases first: a cell whose lease goes while we look has its record by then, or is free.
             live = self.leases.live()
             done = [pair for pair in pairs if self.has(*pair)]
-            free = [(key, fp) for key, fp in pairs if (key, fp) not in done and (key, fp[:8]) not in live]
+            free = [pair for pair in pairs if pair not in done and names[pair] not in live]
             late = timeout is not None and time.monotonic() - start >= timeout
             if late or len(done) + len(free) == len(pairs):
                 return done, free

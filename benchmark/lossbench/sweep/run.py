@@ -160,7 +160,7 @@ def run(
             break
         # Another sweep on this folder holds these cells: wait for its records, train what it leaves behind.
         say(f"another sweep on {results} is training {len(tally.busy)} cells; waiting for them")
-        _, free = store.wait(sorted(cell.pair for cell in tally.busy))
+        _, free = store.wait(*work.leased(tally.busy))
         waiting = [tally.cells[key] for key, _ in free]
     return summary, len(tally.trained), tally.sentences()
 

@@ -77,13 +77,19 @@ def run_stack(task: dict) -> dict:
     cells = [Cell.from_json(facts, extra_files) for facts in task["cells"]]
     outcomes: dict[str, str] = {}
     # Whatever another worker holds or has recorded is left to it; the sweep waits for it at the end.
-    with store.claim(cell.pair for cell in cells) as mine:
+    with store.claim(*leased(cells)) as mine:
         todo = [cell for cell in cells if cell.pair in mine]
         for trunks in alike(todo).values():
             for stack in even(trunks, _size(trunks, task)):
                 outcomes |= _train_stack([cell for trunk in stack for cell in trunk], task, store)
     busy = [cell.key for cell in cells if cell.pair not in mine and not store.has(*cell.pair)]
     return {"outcomes": outcomes, "busy": busy}
+
+
+def leased(cells: Iterable[Cell]) -> tuple[list[tuple[str, str]], dict[tuple[str, str], str]]:
+    """Return what the store knows these cells by, and the trunk of each, which one lease covers."""
+    trunks = {cell.pair: cell.trunk for cell in cells}
+    return list(trunks), trunks
 
 
 def alike(cells: Iterable[Cell]) -> dict[tuple, list[list[Cell]]]:
