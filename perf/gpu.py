@@ -83,6 +83,10 @@ def plain_cell(job, device: str) -> tuple[float, float]:
             )
         return statistics.mean(found)
 
+    def held_out(part: str) -> tuple:
+        rows = torch.from_numpy(data.split[part]).to(device)
+        return block.batches.images[rows], block.batches.masks[rows]
+
     for step in range(recipe.steps):
         started = time.perf_counter()
         images, masks, _ = block.batch(torch.tensor([step], device=device))
@@ -94,8 +98,8 @@ def plain_cell(job, device: str) -> tuple[float, float]:
         loss.item()
         stepping += time.perf_counter() - started
         if step + 1 in validation_steps(recipe):
-            dice(block.held_out["val"], block.truth)
-    dice(block.held_out["test"], block.masks.index_select(0, block.splits["test"]))
+            dice(*held_out("val"))
+    dice(*held_out("test"))
     return stepping / recipe.steps, time.perf_counter() - began
 
 

@@ -88,18 +88,18 @@ def prepare(data_text: str, seed: int, recipe: Recipe, loader_workers: int) -> t
     generator = torch.Generator().manual_seed(seeds.integer("augment", data_text, seed))
     axes = data.masks.ndim
     plan = Batches()
-    for row in block.order.tolist():
+    for row in block.batches.order.tolist():
         draws = (torch.rand(len(row), axes, generator=generator) < 0.5).tolist()
         plan.append([(number, tuple(draw)) for number, draw in zip(row, draws, strict=True)])
     loaders = {
         "train": DataLoader(
-            InMemory(block.images, block.masks), batch_sampler=plan, num_workers=loader_workers
+            InMemory(block.batches.images, block.batches.masks), batch_sampler=plan, num_workers=loader_workers
         )
     }
     for split in ("val", "test"):
         index = torch.from_numpy(data.split[split])
         loaders[split] = DataLoader(
-            InMemory(block.images[index], block.masks[index]), batch_size=recipe.batch
+            InMemory(block.batches.images[index], block.batches.masks[index]), batch_size=recipe.batch
         )
     return data, block, loaders
 

@@ -42,13 +42,12 @@ IMPORTS = (
 )
 LOSSES = '["ce", "dice", "dice_ce", "focal"]'
 GOAL_MS = 50
-EVALUATION = ("validation, once", "predictions of validation and test images", "scores")
+EVALUATION = ("validation and test images predicted and scored", "facts of a record")
 PARTS = {  # what is timed inside a stack: label -> (module, function)
     "data opened or drawn": ("lossbench.sweep.work", "_open"),
     "start, order, hashes": ("lossbench.training.blocks", "blocks_of"),
-    "validation, once": ("lossbench.training.signals", "validate"),
-    "predictions of validation and test images": ("lossbench.training.train", "_predict"),
-    "scores": ("lossbench.training.outcome", "score"),
+    "validation and test images predicted and scored": ("lossbench.training.train.Training", "_finished"),
+    "facts of a record": ("lossbench.training.outcome", "score"),
     "record written": ("lossbench.store.store.Store", "write"),
 }
 

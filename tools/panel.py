@@ -80,7 +80,6 @@ def _rows(records: list[dict]) -> list[dict[str, Any]]:
     jobs = work.jobs_of([Cell.from_json(record) for record in records])
     trained, data = train(jobs), jobs[0].data
     image = choose([record["images"] for record in records])
-    place = int(np.flatnonzero(data.split["test"] == image)[0])
     picture, truth = data.images[image, 0], np.asarray(data.masks[image])
     low, high = np.percentile(picture, [1, 99])
     facts = {
@@ -96,8 +95,8 @@ def _rows(records: list[dict]) -> list[dict[str, Any]]:
 
     grey = np.clip((picture - low) / max(high - low, 1e-9) * 255, 0, 255)
     rows = [row("image", grey), row("truth", truth)]
-    for record, result in zip(records, trained, strict=True):
-        mask = thresholds.labels_at(result.predictions["test"][place : place + 1], None)
+    for record, job, result in zip(records, jobs, trained, strict=True):
+        mask = thresholds.labels_at(_probabilities(job, result.weights, image)[None], None)
         dice = label_dice(mask, truth[None], len(data.classes), data.ignore_index)
         columns = record["images"]
         of_image = np.array(columns["image"]) == image
@@ -110,6 +109,20 @@ def _rows(records: list[dict]) -> list[dict[str, Any]]:
             )
         rows.append(row(record["loss_label"], mask[0], record["cell"]["loss"], dice))
     return rows
+
+
+def _probabilities(job: Any, weights: dict, image: int) -> np.ndarray:
+    """Return what one cell says of an image, (classes, *S)."""
+    from lossbench.networks.stack import Stack
+    from lossbench.training.batches import side_of
+    from lossbench.training.blocks import network_of
+    from lossbench.training.predict import Tiles, predict
+
+    cells = 2 if job.cell.grouped else 1  # as in training: a network of one group takes other kernels
+    stack = Stack(network_of(job), [weights] * cells, precision=job.cell.recipe.precision)
+    tiles = Tiles(job.data, np.array([image]), side_of(job.cell.recipe, job.data))
+    _, _, logits = next(predict(stack, [tiles] * cells, job.cell.recipe.batch))
+    return logits[0].softmax(0).numpy()
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from lossbench import get_dataset
-from lossbench.base import protocol
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import parse_dataset
 from lossbench.data import prepare
 from lossbench.data.identity import identity
 from lossbench.data.pairs import Arrays, Item
-from lossbench.data.prepare import missing, open_prepared, prepared_path, untrainable
+from lossbench.data.prepare import missing, open_prepared, prepared_path
 from lossbench.data.windows import zscore
 
 PARAMS = {"size": 8, "val_fraction": 0.2, "test_fraction": 0.2}
@@ -219,12 +218,3 @@ def test_a_set_with_gaps_is_said_to_be_incomplete(no_data, monkeypatch, tmp_path
     assert "857 of 857 files are missing" in missing(parse_dataset("sirst"))
     with pytest.raises(UserError, match="is missing; run 'lossbench data fetch sirst'"):
         get_dataset("sirst")
-
-
-def test_whole_images_are_not_trained_on_before_protocol_2(no_data, monkeypatch):
-    specs = [parse_dataset(text) for text in ("acdc", "sirst(view='whole')", "camvid_binary")]
-    windows = [parse_dataset(text) for text in ("scenes", "sirst", "msd_hippocampus", "folder(path='x')")]
-    assert all("before protocol 2" in untrainable(spec) for spec in specs)
-    assert not any(map(untrainable, windows))
-    monkeypatch.setattr(protocol, "PROTOCOL", 2)
-    assert not any(map(untrainable, specs))

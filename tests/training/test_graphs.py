@@ -4,6 +4,7 @@ replayed.
 A tape records and replays on a processor what a CUDA graph does on a card; tensors without contents stand for
 those of a card."""
 
+import copy
 import dataclasses
 import functools
 import math
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from lossbench.catalogue import registry
 from lossbench.catalogue.registry import get_dataset, get_loss
+from lossbench.data.augment import Draws
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.stack import Stack
 from lossbench.networks.weights import weights_hash
@@ -26,7 +28,8 @@ from lossbench.sweep import work
 from lossbench.training import graphs
 from lossbench.training import step as steps
 from lossbench.training import train as training
-from lossbench.training.blocks import blocks_of, network_of
+from lossbench.training.batches import Images
+from lossbench.training.blocks import Block, blocks_of, network_of
 from lossbench.training.constants import Constants
 from lossbench.training.job import Job
 from lossbench.training.step import Step
@@ -192,12 +195,10 @@ def test_replayed_training_is_the_same_bit_for_bit(jobs, settings, monkeypatch):
     assert len(tapes) == 1 and len(tapes[0].entries) > 50
     assert late == told
     for one, other in zip(plain, again, strict=True):
-        assert weights_hash(one.weights) == weights_hash(other.weights) and weights_hash(
-            one.best_weights
-        ) == weights_hash(other.best_weights)
+        assert weights_hash(one.weights) == weights_hash(other.weights)
         assert one.train_loss == other.train_loss and one.grad_norm == other.grad_norm
         assert repr(one.curves) == repr(other.curves)
-        assert all(np.array_equal(one.predictions[name], other.predictions[name]) for name in one.predictions)
+        assert repr(one.scores) == repr(other.scores)
 
 
 def test_what_happened_first_counts_though_losses_are_read_late(monkeypatch):
@@ -327,7 +328,11 @@ def test_nothing_of_a_step_lies_on_the_processor_or_waits_for_a_card(losses, spe
         def on_card(value):
             if isinstance(value, torch.Tensor):
                 return mode.from_tensor(value).to("cuda")
-            if dataclasses.is_dataclass(value):
+            if isinstance(value, Images):
+                moved = copy.copy(value)
+                vars(moved).update({name: on_card(part) for name, part in vars(value).items()})
+                return moved
+            if isinstance(value, Block | Draws):
                 return type(value)(
                     **{field.name: on_card(getattr(value, field.name)) for field in dataclasses.fields(value)}
                 )

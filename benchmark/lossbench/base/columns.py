@@ -199,6 +199,7 @@ COURSE = (
     Column(
         "threshold_val", "Validation threshold", "the threshold chosen on the validation images", NONE, PLAIN
     ),
+    Column("test_share", "Share of test images", "test images that were scored, of all", NONE, PLAIN),
     Column("step_best", "Best step", "the validated step with the highest Dice", *_COUNT),
     Column("train_loss_last", "Last training loss", "training loss at the last step", NONE, PLAIN),
     Column(

@@ -29,6 +29,9 @@ class Sampler:
 
     share: float
 
+    def __str__(self) -> str:
+        return f"foreground(share={self.share:g})" if self.share else "uniform"
+
 
 def parse_sampler(text: str) -> Sampler:
     """Return the sampler of ``uniform`` or ``foreground(share=0.33)``; UserError for anything else."""
@@ -163,7 +166,7 @@ class Patches:
 
     def masks_at(self, images: np.ndarray, corners: np.ndarray) -> np.ndarray:
         """Return uint8 (batch, *side), void where a patch reaches beyond its image."""
-        out = np.full((len(images), *self.side), VOID, np.uint8)
+        out = np.full((len(images), *self.side), self.ignore_index or 0, np.uint8)
         for j, (n, window, margins) in enumerate(self._windows(images, corners)):
             inside = tuple(slice(low, s - high) for (low, high), s in zip(margins, self.side, strict=False))
             out[(j, *inside)] = self.data.masks[(n, *window)]

@@ -105,17 +105,6 @@ def missing(spec: Any) -> str:
     return "" if (folder / "meta.json").is_file() else sources.missing_files(source)
 
 
-def untrainable(spec: Any) -> str:
-    """Return why a data set cannot be trained on: protocol 1 takes images of one size; else an empty
-    string.
-    """
-    whole_only = spec.entry.family == "public" and "view" not in spec.params
-    if is_since(2) or not (whole_only or str(spec.params.get("view")).startswith("whole")):
-        return ""
-    views = "views of one size ('crop', 'tiles', 'padded', 'slices') are, where a set has them"
-    return f"data set '{spec.text}' holds whole images, which are not trained on before protocol 2; {views}"
-
-
 def _split(name: str, spec: str, params: dict, seed: int, opened: Opened) -> dict[str, np.ndarray]:
     """Return the official split, or one dealt by group.
 

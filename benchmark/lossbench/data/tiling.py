@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -35,35 +34,36 @@ class Tiling:
     margins: tuple[tuple[int, int], ...]
     starts: tuple[tuple[int, ...], ...]
 
-    @property
+    @cached_property
     def places(self) -> list[tuple[slice, ...]]:
         """The tiles as slices of the padded image (*S)."""
         corners = itertools.product(*self.starts)
         return [tuple(slice(c, c + s) for c, s in zip(corner, self.side, strict=True)) for corner in corners]
 
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The size (*S) of the image with its margins."""
+        return tuple(e + sum(m) for e, m in zip(self.extent, self.margins, strict=True))
+
+    @property
+    def inside(self) -> tuple[slice, ...]:
+        """The image within its margins."""
+        return tuple(slice(low, low + e) for (low, _), e in zip(self.margins, self.extent, strict=True))
+
+    @property
+    def total(self) -> np.ndarray:
+        """The weights of all tiles at each pixel of the padded image."""
+        total = np.zeros(self.padded, np.float32)
+        for place in self.places:
+            total[place] += tile_weights(self.side)
+        return total
+
     def pad(self, image: np.ndarray) -> np.ndarray:
         """Return an image (C, *S) reflected beyond its border, as far as the tiles reach."""
         return np.pad(image, [(0, 0), *self.margins], "reflect") if any(map(any, self.margins)) else image
 
-    def cut(self, image: np.ndarray) -> np.ndarray:
-        """Return the tiles (T, C, *side) of an image (C, *S)."""
-        padded = self.pad(image)
-        return np.stack([padded[(slice(None), *place)] for place in self.places])
 
-    def stitch(self, tiles: Iterable[np.ndarray]) -> np.ndarray:
-        """Return (K, *S): the mean of the tiles (K, *side), in the order of ``places``, by their weights."""
-        weights, total, joined = tile_weights(self.side), None, None
-        for place, tile in zip(self.places, tiles, strict=True):
-            if joined is None:
-                padded = [e + sum(m) for e, m in zip(self.extent, self.margins, strict=True)]
-                joined, total = np.zeros((len(tile), *padded), np.float32), np.zeros(padded, np.float32)
-            # Sums and weights apart, divided once: the same as averaging, tile by tile.
-            joined[(slice(None), *place)] += weights * tile
-            total[place] += weights
-        inside = tuple(slice(low, low + e) for (low, _), e in zip(self.margins, self.extent, strict=True))
-        return (joined / total)[(slice(None), *inside)]
-
-
+@lru_cache(maxsize=1024)
 def tile(extent: tuple[int, ...], side: int | tuple[int, ...], overlap: float = OVERLAP) -> Tiling:
     """Return the tiles that cover an image (*S) of ``extent``; the last of a row is moved inside the
     image.

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lossbench.base.errors import UserError
 from lossbench.base.protocol import PROTOCOL
@@ -25,6 +25,7 @@ from lossbench.catalogue.registry import (
     parse_loss,
     parse_network,
 )
+from lossbench.data.patches import parse_sampler
 from lossbench.experiment.rates import Rates
 
 # Two lists keep the digests of recipes, and so the keys of all records, as they were when a field comes or
@@ -36,6 +37,9 @@ LATER = {
     "head": "default",
     "weights": None,
     "weights_hash": None,
+    "patch": None,
+    "sampler": "uniform",
+    "all_test": False,
 }
 GONE = {"model": "unet"}
 
@@ -46,6 +50,10 @@ class Strict(BaseModel):
     """Unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Side = Annotated[int, Field(ge=8, le=4096)]
+Patch = Side | Annotated[tuple[Side, ...], Field(min_length=2, max_length=3, strict=False)] | None
 
 
 class Recipe(Strict):
@@ -60,6 +68,11 @@ class Recipe(Strict):
     head: Literal["default", "prior"] = "default"
     weights: str | None = None  # a local file that training starts from, and the hash of what it holds
     weights_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    # Sides of the patches that training draws; None: images of one size as they are, patches of 64 where
+    # sizes differ.
+    patch: Patch = None
+    sampler: str = "uniform"  # how patches are drawn; or "foreground(share=0.33)"
+    all_test: bool = False  # whether all test images are scored, whatever their pixels
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -85,6 +98,14 @@ class Recipe(Strict):
                 f"{self.decay_begins}; take more steps, or a shorter 'warmup'"
             )
         return self
+
+    @field_validator("sampler")
+    @classmethod
+    def _one_spelling(cls, sampler: str) -> str:
+        try:
+            return str(parse_sampler(sampler))
+        except UserError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _one_network(self) -> Recipe:

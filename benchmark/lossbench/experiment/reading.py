@@ -298,7 +298,7 @@ class _Reading:
         not at hand.
         """
         from lossbench.data.identity import identity
-        from lossbench.data.prepare import missing, untrainable
+        from lossbench.data.prepare import missing
 
         spec = parse_dataset(item.use, self.extra_files)
         usual = self._recipe(part.recipe, item.recipe)
@@ -310,7 +310,7 @@ class _Reading:
             for steps in lengths
         ]
         _check_lengths(lengths, max(recipes, key=lambda recipe: recipe.steps))
-        why = untrainable(spec) or missing(spec)
+        why = missing(spec)
         if why and not item.optional:
             raise UserError(why)
         if why:

@@ -154,6 +154,8 @@ class Certificate(Facts):
     """Train, validation and test indices."""
     data: str = ""
     """Images, masks, split and groups."""
+    frequency: str = ""
+    """Shares of the classes in what training shows: of the prior head, and of losses that ask for them."""
 
 
 class Cost(Facts):

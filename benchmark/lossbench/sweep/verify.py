@@ -157,10 +157,8 @@ def _same_environment(old: dict, new: dict) -> bool:
 
 
 def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
-    if old["certificate"] != new["certificate"]:
-        parts = [
-            name for name in old["certificate"] if old["certificate"][name] != new["certificate"].get(name)
-        ]
+    parts = [name for name, value in old["certificate"].items() if value != new["certificate"].get(name)]
+    if parts:
         return False, f"start, order, split or data differ: {', '.join(parts)}"
     if exact:
         old = rounded(old)  # older versions wrote more digits

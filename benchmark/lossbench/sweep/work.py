@@ -289,11 +289,22 @@ def fastest(jobs: list[Job], device: str) -> int:
 
     ``jobs`` are trained for a few steps and thrown away: a loss that remembers its calls must not be trained
     for real afterwards."""
-    data = jobs[0].data
-    kind = (jobs[0].cell.recipe.digest, data.images.shape[1:], len(data.classes), device)
+    from lossbench.training.blocks import network_of
+
+    network = network_of(jobs[0])
+    kind = (jobs[0].cell.recipe.digest, network.in_channels, network.shape, network.classes, device)
     if kind not in _sizes:
         _sizes[kind] = double(lambda count: step_seconds(jobs, device, count), len(jobs))
     return _sizes[kind]
+
+
+def _few(job: Job) -> Any:
+    """Return a job's data with no more images to score than fill a batch."""
+    split = job.data.split
+    return replace(
+        job.data,
+        split={part: split[part][: job.cell.recipe.batch] for part in split} | {"train": split["train"]},
+    )
 
 
 def double(seconds: Callable[[int], float | None], most: int) -> int:
@@ -323,7 +334,7 @@ def step_seconds(jobs: list[Job], device: str, count: int) -> float | None:
     burst = reading(device)
     steps = max(STEPS, BURSTS * burst)
     short = jobs[0].cell.recipe.model_copy(update={"steps": steps, "validations": 1, "schedule": "constant"})
-    jobs = [replace(job, cell=replace(job.cell, recipe=short)) for job in jobs]
+    jobs = [replace(job, cell=replace(job.cell, recipe=short), data=_few(job)) for job in jobs]
     marks: list[float] = []
 
     def on_step(step: int, losses: list[float]) -> None:

@@ -1,13 +1,10 @@
-"""What all cells of one data set variant and seed share: images on the device, the order of the batches,
-their augmentation, the start.
+"""What all cells of one data set variant and seed share: the batches, their augmentation, the images that
+are scored, the start.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -15,64 +12,49 @@ import torch
 from torch import Tensor
 
 from lossbench.base import seeds
+from lossbench.data import budgets
 from lossbench.data.augment import Draws, augment, draw
 from lossbench.data.container import Data
-from lossbench.metrics.distances import signed_distances
 from lossbench.networks.build import Network
 from lossbench.networks.head import prior_bias
 from lossbench.networks.weights import weights_hash
+from lossbench.training.batches import Batch, Images, Windows, as_bytes, batches_of, side_of
 from lossbench.training.job import Job
+from lossbench.training.predict import Tiles
 
 
 @dataclass(frozen=True)
 class Block:
-    """Images (N, C, *S) and masks (N, *S) of all splits, and everything that chance decides of a training, a
-    row a step; on one device.
-    """
+    """Everything that chance decides of a training, and the images on which it is scored."""
 
-    images: Tensor
-    masks: Tensor
-    order: Tensor  # int64 (steps, batch): images of the training split
+    batches: Images | Windows
     draws: Draws
-    splits: dict[str, Tensor]  # int64: the images of "val" and "test"
+    during: Tiles  # validation images that are looked at while training goes on
+    later: Tiles  # those that are added after the last step
+    test: Tiles
     start: dict[str, Tensor]
-    frequency: Tensor  # (classes,): share of the training pixels
+    frequency: Tensor  # (classes,): share of the pixels that training shows
     marks: dict[str, str]  # of the certificate: all but the order
     augment_seed: int
-    distances: Tensor | None  # (N, classes, *S)
 
-    def batch(self, step: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    @property
+    def ignore_index(self) -> int | None:
+        """What marks void, padding included."""
+        return self.batches.ignore_index
+
+    def batch(self, step: Tensor) -> Batch:
         """Return images, masks and distances of the batch of a step; ``step``, one index on the device, is
         not waited for.
         """
-        rows = self.order.index_select(0, step)[0]
-        images, masks = self.images.index_select(0, rows), self.masks.index_select(0, rows).long()
-        distances = None if self.distances is None else self.distances.index_select(0, rows)
-        return augment(images, masks, distances, self.draws.at(step))
+        return augment(*self.batches.at(step), self.draws.at(step))
 
     def certificate(self, steps: int) -> dict[str, str]:
         """Return the proof of pairing of a training of so many steps: two cells with equal hashes had the
         same start, the same batches and the same split.
         """
         # The order of batches and the seed of their augmentation decide together what every step sees.
-        batches = _bytes(self.order[:steps].cpu().numpy()) + str(self.augment_seed).encode()
-        return {**self.marks, "order": sha256(batches).hexdigest()[:16]}
-
-    @cached_property
-    def held_out(self) -> dict[str, Tensor]:
-        """The images of validation and test."""
-        return {name: self.images.index_select(0, rows) for name, rows in self.splits.items()}
-
-    @cached_property
-    def truth(self) -> Tensor:
-        """The masks of the validation images."""
-        return self.masks.index_select(0, self.splits["val"]).long()
-
-
-def batch_order(count: int, batch: int, steps: int, generator: np.random.Generator) -> np.ndarray:
-    """Return int64 (steps, batch): places in the training split, every image once before any again."""
-    rounds = [generator.permutation(count) for _ in range(math.ceil(steps * batch / count))]
-    return np.concatenate(rounds)[: steps * batch].reshape(steps, batch)
+        seen = self.batches.drawn(steps) + str(self.augment_seed).encode()
+        return {**self.marks, "order": sha256(seen).hexdigest()[:16]}
 
 
 def blocks_of(jobs: list[Job], device: str) -> dict[str, Block]:
@@ -84,59 +66,51 @@ def blocks_of(jobs: list[Job], device: str) -> dict[str, Block]:
 
 
 def network_of(job: Job) -> Network:
-    """Return the network of a job's recipe, for the images of its data."""
-    return Network(
-        job.cell.network, job.data.images.shape[1], len(job.data.classes), job.data.masks.shape[1:]
-    )
+    """Return the network of a job's recipe, for what it sees of the job's data."""
+    data, side = job.data, side_of(job.cell.recipe, job.data)
+    return Network(job.cell.network, data.channels, len(data.classes), side or data.shape)
 
 
 def _block(job: Job, device: str, mapped: bool) -> Block:
     cell, data, recipe = job.cell, job.data, job.cell.recipe
-    train, masks, classes = data.split["train"], np.asarray(data.masks), len(data.classes)
-    dims = masks.ndim - 1
+    batches = batches_of(cell, data, mapped, device)
     # One stream for each thing that chance decides, none of which knows the loss.
     init_seed, augment_seed = (seeds.integer(what, cell.data.text, cell.seed) for what in ("init", "augment"))
-    ordering = seeds.stream("order", cell.data.text, cell.seed)
-    order = train[batch_order(len(train), recipe.batch, recipe.steps, ordering)]
     chance = torch.Generator().manual_seed(augment_seed)
-    # Void pixels lie beyond the classes and are cut off.
-    counts = np.bincount(masks[train].reshape(-1), minlength=classes)[:classes].astype(np.float64)
-    frequency = counts / max(counts.sum(), 1)
-    bias = prior_bias(frequency) if recipe.head == "prior" else None
+    bias = prior_bias(batches.frequency) if recipe.head == "prior" else None
     start = network_of(job).start(init_seed, bias, job.weights, str(recipe.weights))
-    distances = signed_distances(masks, classes, data.spacing, data.ignore_index) if mapped else None
+    during, later, test = _scored(job)
     return Block(
-        images=_shared(data.images).to(device),
-        masks=_shared(masks).to(device),
-        order=torch.from_numpy(order).to(device),
-        draws=draw(recipe.augment, recipe.steps, recipe.batch, dims, chance, device),
-        splits={name: torch.from_numpy(data.split[name]).to(device) for name in ("val", "test")},
+        batches=batches,
+        draws=draw(recipe.augment, recipe.steps, recipe.batch, data.dims, chance, device),
+        during=Tiles(data, during, side_of(recipe, data), mapped),
+        later=Tiles(data, later, side_of(recipe, data), mapped),
+        test=Tiles(data, test, side_of(recipe, data)),
         start=start,
-        frequency=torch.from_numpy(frequency.astype(np.float32)).to(device),
-        marks=_marks(start, data),
+        frequency=torch.from_numpy(batches.frequency.astype(np.float32)).to(device),
+        marks=_marks(start, data, batches.frequency),
         augment_seed=augment_seed,
-        distances=None if distances is None else torch.from_numpy(distances).to(device),
     )
 
 
-def _shared(array: np.ndarray) -> Tensor:
-    """Return a tensor on the array's own memory, which may be a read-only file that many workers map; nobody
-    writes to it.
+def _scored(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the validation images that are looked at during training, those that are added at its end, and
+    the test images, as far as the budgets of pixels allow.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.from_numpy(np.ascontiguousarray(array))
+    data, name = job.data, job.cell.data.text
+    during = budgets.within(data, "val", budgets.DURING, name)
+    after = budgets.within(data, "val", budgets.VALIDATION, name)
+    if job.cell.recipe.all_test:
+        return during, np.setdiff1d(after, during), data.split["test"]
+    return during, np.setdiff1d(after, during), budgets.within(data, "test", budgets.TEST, name)
 
 
-def _marks(start: dict[str, Tensor], data: Data) -> dict[str, str]:
-    split = b"".join(name.encode() + _bytes(data.split[name]) for name in sorted(data.split))
+def _marks(start: dict[str, Tensor], data: Data, frequency: np.ndarray) -> dict[str, str]:
+    split = b"".join(name.encode() + as_bytes(data.split[name]) for name in sorted(data.split))
     return {
         "init": weights_hash(start),
         "order": "",  # its place; it depends on the length
         "split": sha256(split).hexdigest()[:16],
         "data": data.fingerprint,
+        "frequency": sha256(frequency.tobytes()).hexdigest()[:16],
     }
-
-
-def _bytes(numbers: np.ndarray) -> bytes:
-    return np.ascontiguousarray(numbers, np.int64).tobytes()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from lossbench.data.container import Data
@@ -36,13 +37,12 @@ class Trained:
     certificate: dict[str, str]  # of the pairing: hashes of start, order, split and data
     stack: int  # cells that were trained together
     weights: dict[str, Tensor] = field(default_factory=dict)
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
     best: tuple[float, int] = (-1.0, 0)  # validation Dice and its step
     curves: dict[str, list] = field(default_factory=dict)  # name -> one value a validation
     train_loss: list[float] = field(default_factory=list)  # one value a step, up to one that is not finite
     grad_norm: list[float] = field(default_factory=list)
-    # "val", "test", "test_best" -> probabilities (N, classes, *S)
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)  # what the last weights predict; see ``outcome``
+    grad_fg_share: float = math.nan  # of the last step after which the images were looked at
     not_finite_at: int | None = None  # step, from 1
     error: str | None = None  # what the loss raised
     seconds: float = 0.0

@@ -5,6 +5,7 @@ images, gradient shares.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from lossbench.networks.stack import Stack
 from lossbench.training.blocks import Block
 from lossbench.training.job import Job, Trained
-from lossbench.training.outcome import collapse_kind
+from lossbench.training.predict import predict
 
 # The columns of a cell's curves, one row a validation.
 CURVES = (
@@ -22,6 +23,7 @@ CURVES = (
     "train_loss",
     "val_loss",
     "val_dice",
+    "val_dice_all",
     "size_ratio_soft",
     "size_ratio_hard",
     "grad_norm",
@@ -33,28 +35,6 @@ CURVES = (
     "collapsed",
 )
 MISSING = {"collapsed": "not_finite"}  # what a curve holds where logits are not finite; else nan
-
-
-@torch.no_grad()
-def predict(stack: Stack, images: list[Tensor], batch: int) -> list[Tensor]:
-    """Return each cell's logits (N, classes, *S) on its own images (N, C, *S); the batch size is the
-    recipe's, never the stack's.
-    """
-    # Cells of one block share their images: they are repeated along the channels, not gathered.
-    same = all(own is images[0] for own in images)
-    longest = max(len(own) for own in images)
-    outputs = []
-    for begin in range(0, longest, batch):
-        end = min(begin + batch, longest)
-        if same:
-            x = images[0][begin:end]
-            x = x.repeat(1, len(stack), *[1] * (x.ndim - 2))
-        else:
-            # A cell with fewer images repeats its last one; the surplus is cut off below.
-            rows = torch.arange(begin, end, device=images[0].device)
-            x = torch.cat([own[rows.clamp_max(len(own) - 1)] for own in images], 1)
-        outputs.append(stack.infer(x).transpose(0, 1))
-    return [logits[: len(own)] for logits, own in zip(torch.cat(outputs, 1), images, strict=True)]
 
 
 def labels(scores: Tensor) -> Tensor:
@@ -84,13 +64,33 @@ def soft_dice_sums(prob: Tensor, target: Tensor, ignore_index: int | None) -> di
     }
 
 
-def mean_dice(sums: dict[str, Tensor]) -> float:
+def mean_dice(sums: dict[str, Tensor], empty: bool = False) -> float:
     """Return the mean hard Dice over the (image, foreground class) pairs whose class is present; nan when
     there are none.
-    """
+
+    ``empty``: over all pairs; where the class is absent, 1 if nothing is marked and 0 if anything is."""
     true, hard, both = (sums[k][:, 1:] for k in ("true", "hard", "both"))
     present = true > 0
-    return float((2 * both / (hard + true).clamp_min(1))[present].mean()) if bool(present.any()) else math.nan
+    dice = 2 * both / (hard + true).clamp_min(1)
+    if empty:
+        seen = sums["true"].sum(1, keepdim=True) > 0  # an image that is void everywhere is none
+        dice, present = torch.where(present, dice, (hard == 0).double()), seen.expand_as(present)
+    return float(dice[present].mean()) if bool(present.any()) else math.nan
+
+
+def collapse_kind(sums: dict[str, Tensor]) -> str:
+    """Return "background" or "foreground" when more than 95 % of the images that hold both are predicted as
+    only that, else "".
+
+    Images without foreground, or with nothing else, cannot tell and are left out."""
+    true, hard = sums["true"], sums["hard"]
+    mixed = (true[:, 1:].sum(1) > 0) & (true[:, 0] > 0)
+    if not bool(mixed.any()):
+        return ""
+    # Not all: one image that is hit by chance does not make a network that has learnt.
+    if float((hard[mixed, 1:].sum(1) == 0).double().mean()) > 0.95:
+        return "background"
+    return "foreground" if float((hard[mixed, 0] == 0).double().mean()) > 0.95 else ""
 
 
 def size_terms(sums: dict[str, Tensor]) -> dict[str, float]:
@@ -113,14 +113,6 @@ def size_terms(sums: dict[str, Tensor]) -> dict[str, float]:
     }
 
 
-def cross_entropy(scores: Tensor, target: Tensor, ignore_index: int | None) -> float:
-    """Return the mean cross-entropy over all valid pixels, in nats; less ``size_ce`` it is CE's matching
-    term.
-    """
-    ignored = -100 if ignore_index is None else ignore_index  # PyTorch's own default
-    return float(torch.nn.functional.cross_entropy(scores, target, ignore_index=ignored))
-
-
 def gradient_share(grad: Tensor, target: Tensor, ignore_index: int | None) -> float:
     """Return the share of the absolute gradient on the logits that falls on true foreground pixels. grad (N,
     C, *S).
@@ -132,7 +124,7 @@ def gradient_share(grad: Tensor, target: Tensor, ignore_index: int | None) -> fl
 
 
 def call_loss(
-    job: Job, logits: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float
+    job: Job, block: Block, logits: Tensor, target: Tensor, distances: Tensor | None, progress: float
 ) -> Tensor:
     """Return the scalar loss of one cell; raises when it is not a scalar. The loss may write into what it is
     given: it gets copies.
@@ -141,83 +133,111 @@ def call_loss(
     logits = logits.clone(memory_format=torch.contiguous_format)
     supplied = {
         "distance_map": None if distances is None else distances.clone(),
-        "class_frequency": frequency.clone(),
+        "class_frequency": block.frequency.clone(),
         "progress": progress,
     }
-    value = job.loss(logits, target.clone(), ignore_index=job.data.ignore_index, **supplied)
+    value = job.loss(logits, target.clone(), ignore_index=block.ignore_index, **supplied)
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"the loss must return a scalar tensor, it returned {shape}")
     return value.reshape(())
 
 
-def validate(
+class Look:
+    """One look at the validation images of a cell: tiles for its loss, whole images for all else."""
+
+    def __init__(self, job: Job, block: Block, step: int):
+        self.job, self.block, self.step = job, block, step
+        self.progress = step / job.cell.recipe.steps
+        self.losses: list[float] = []
+        self.parts: list[dict[str, Tensor]] = []
+        self.nats = 0.0  # summed cross-entropy
+        self.finite = True
+
+    @torch.no_grad()
+    def tiles(self, begin: int, logits: Tensor) -> None:
+        """Take the logits (n, classes, *side) of a batch of tiles."""
+        tiles, end = self.block.during, begin + len(logits)
+        target = torch.from_numpy(tiles.masks(begin, end)).to(logits.device).long()
+        maps = tiles.distances(begin, end)
+        near = None if maps is None else torch.from_numpy(maps).to(logits.device)
+        try:
+            value = float(call_loss(self.job, self.block, logits, target, near, self.progress))
+        except Exception:  # a loss that cannot be evaluated outside training still trains
+            value = math.nan
+        self.losses.append(value)
+
+    def images(self, scores: Tensor, target: Tensor) -> None:
+        """Take the logits (n, classes, *S) and masks (n, *S) of whole images."""
+        ignored = self.block.ignore_index
+        self.finite = self.finite and bool(torch.isfinite(scores).all())
+        self.parts.append(soft_dice_sums(scores.softmax(1), target, ignored))
+        # In nats; -100 is PyTorch's own default.
+        ignored = -100 if ignored is None else ignored
+        nats = torch.nn.functional.cross_entropy(scores, target, ignore_index=ignored, reduction="sum")
+        self.nats += float(nats)
+
+    def row(self) -> dict[str, Any]:
+        """Return what the images say of the cell; only the step where logits are not finite."""
+        if not self.finite:
+            return {"step": self.step}
+        sums = joined(self.parts)
+        sizes = size_terms(sums)
+        true = sums["true"][:, 1:].sum().clamp_min(0.5)  # half a pixel, where no foreground is
+        return {
+            "step": self.step,
+            "val_loss": float(np.mean(self.losses)),
+            "val_dice": mean_dice(sums),
+            "val_dice_all": mean_dice(sums, empty=True),
+            "size_ratio_hard": float(sums["hard"][:, 1:].sum() / true),
+            "size_ratio_soft": float(sums["soft"][:, 1:].sum() / true),
+            **sizes,
+            # Cross-entropy less its size term is its matching term.
+            "match_ce": self.nats / max(float(sums["true"].sum()), 1) - sizes["size_ce"],
+            "collapsed": collapse_kind(sums),
+        }
+
+
+def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the sums of all images, from those of some at a time."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def look(
     stack: Stack,
     jobs: list[Job],
     members: list[Block],
-    lengths: dict[int, list[Trained]],
     step: int,
-    targets: list[Tensor],
-    gradients: list[Tensor],
-) -> None:
-    """Append one row of every signal to each cell's curves, and keep the weights that are best on validation.
+    also: Callable[[int, Tensor, np.ndarray], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Return what the validation images say of each job, the first cells of the stack, after a step.
 
-    ``lengths``: steps of a length -> its results, one a cell, for all lengths that are validated at this
-    step. ``targets`` and ``gradients``: each cell's masks, and its loss's gradient by the logits, of the
-    batch just trained on."""
-    outputs = predict(stack, [block.held_out["val"] for block in members], jobs[0].cell.recipe.batch)
-    for cell, (job, block) in enumerate(zip(jobs, members, strict=True)):
-        results = {steps: row[cell] for steps, row in lengths.items()}
-        first = next(iter(results.values()))  # up to here all lengths are one training
-        if first.error:  # its curves end where its loss raised
-            continue
-        scores = outputs[cell].float()
-        if step in results:  # its last step: scored at the end as well
-            results[step].predictions["val"] = scores.softmax(1).cpu().numpy()
-        row: dict[str, Any] = {"step": step}
-        row["train_loss"], row["grad_norm"] = first.train_loss[-1], first.grad_norm[-1]
-        row["grad_fg_share"] = gradient_share(gradients[cell], targets[cell], job.data.ignore_index)
-        if bool(torch.isfinite(scores).all()):
-            row |= _on_validation(job, block, scores, step)
-        weights = None
-        for result in results.values():
-            if row.get("val_dice", -math.inf) > result.best[0]:
-                weights = weights or stack.weights(cell)
-                result.best, result.best_weights = (row["val_dice"], step), weights
-            for name in CURVES:
-                result.curves.setdefault(name, []).append(row.get(name, MISSING.get(name, math.nan)))
+    ``also`` gets each job's place, and the logits and masks of some images."""
+    looks = [Look(job, block, step) for job, block in zip(jobs, members, strict=False)]
+
+    def on_tiles(cell: int, begin: int, logits: Tensor) -> None:
+        if cell < len(looks):
+            looks[cell].tiles(begin, logits)
+
+    sets = [block.during for block in members]
+    for cell, group, logits in predict(stack, sets, jobs[0].cell.recipe.batch, on_tiles):
+        if cell < len(looks):
+            masks = sets[cell].truth(group)
+            looks[cell].images(logits, torch.from_numpy(masks).to(logits.device).long())
+            if also:
+                also(cell, logits, masks)
+    return [own.row() for own in looks]
 
 
-def _on_validation(job: Job, block: Block, scores: Tensor, step: int) -> dict[str, Any]:
-    """Return what the logits (N, classes, *S) of all validation images say of a cell."""
-    recipe, ignore_index, target = job.cell.recipe, job.data.ignore_index, block.truth
-    sums = soft_dice_sums(scores.softmax(1), target, ignore_index)
-    sizes = size_terms(sums)
-    true = sums["true"][:, 1:].sum().clamp_min(0.5)  # half a pixel, where no foreground is
-    near = None if block.distances is None else block.distances.index_select(0, block.splits["val"])
-    progress = step / recipe.steps
-    return {
-        "val_loss": _validation_loss(job, scores, target, near, block.frequency, progress),
-        "val_dice": mean_dice(sums),
-        "size_ratio_hard": float(sums["hard"][:, 1:].sum() / true),
-        "size_ratio_soft": float(sums["soft"][:, 1:].sum() / true),
-        **sizes,
-        "match_ce": cross_entropy(scores, target, ignore_index) - sizes["size_ce"],
-        "collapsed": collapse_kind(labels(scores).cpu().numpy(), target.cpu().numpy(), ignore_index),
-    }
-
-
-@torch.no_grad()
-def _validation_loss(
-    job: Job, scores: Tensor, target: Tensor, distances: Tensor | None, frequency: Tensor, progress: float
-) -> float:
-    """Return the mean of the cell's own loss over fixed validation batches of the training batch size."""
-    values, batch = [], job.cell.recipe.batch
-    for begin in range(0, scores.shape[0], batch):
-        rows = slice(begin, begin + batch)
-        near = None if distances is None else distances[rows]
-        try:
-            values.append(float(call_loss(job, scores[rows], target[rows], near, frequency, progress)))
-        except Exception:  # a loss that cannot be evaluated outside training still trains
-            return math.nan
-    return float(np.mean(values))
+def note(row: dict[str, Any], results: list[Trained]) -> None:
+    """Append one row of every signal to a cell's curves, for each length that is looked at in this step."""
+    first = results[0]  # up to here all lengths are one training
+    if first.error:  # its curves end where its loss raised
+        return
+    row = {**row, "train_loss": first.train_loss[-1], "grad_norm": first.grad_norm[-1]}
+    row["grad_fg_share"] = first.grad_fg_share
+    for result in results:
+        if row.get("val_dice", -math.inf) > result.best[0]:
+            result.best = row["val_dice"], row["step"]
+        for name in CURVES:
+            result.curves.setdefault(name, []).append(row.get(name, MISSING.get(name, math.nan)))

@@ -42,6 +42,13 @@ class Step:
         self.gradients: list[Tensor] = []  # of the last step, each cell's loss by its logits (N, classes, *S)
         self.targets: list[Tensor] = []  # of the last step, each cell's masks (N, *S)
 
+    def feed(self, done: int) -> None:
+        """Make the batches of the next step ready; ``done`` steps came before. Before each call, since no
+        graph can hold it.
+        """
+        for block in self.blocks.values():
+            block.batches.feed(done)
+
     @property
     def state(self) -> list[Tensor]:
         """All that a step changes and a later step reads."""
@@ -75,9 +82,9 @@ class Step:
             # A leaf of its own: the loss is differentiated up to here, the network once for all cells.
             own, value = logits[:, cell].requires_grad_(), nothing
             if cell not in self.dead:
-                frequency = self.blocks[job.cell.block].frequency
+                block = self.blocks[job.cell.block]
                 try:
-                    value = call_loss(job, own, masks, distances, frequency, progress)
+                    value = call_loss(job, block, own, masks, distances, progress)
                     if value.requires_grad:  # a loss may give a plain number where a batch holds nothing
                         value.backward()
                 except torch.OutOfMemoryError:  # the stack's fault

@@ -17,11 +17,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from lossbench.networks.stack import Stack
 from lossbench.training import graphs
 from lossbench.training.blocks import blocks_of, network_of
 from lossbench.training.job import Job, Trained
-from lossbench.training.signals import predict, validate
+from lossbench.training.outcome import Scoring
+from lossbench.training.predict import Tiles, predict
+from lossbench.training.signals import gradient_share, look, note
 from lossbench.training.step import Step
 
 READ = 16  # steps between two looks at the losses on a device that must be waited for
@@ -119,6 +124,7 @@ class Training:
         results = {steps: self.results[steps] for steps in lengths}
         looks = {steps: validation_steps(self.recipes[steps]) for steps in lengths}
         while self.done < until and not self._all_dead():
+            self.step.feed(self.done)
             run(self.done)
             self.done += 1
             done = self.done
@@ -129,8 +135,9 @@ class Training:
                 _note(row, self.step, self.read, done)
             # A cell whose loss raised is out; where all are, there is nothing to look at.
             if seen and not all(result.error for result in results[lengths[0]]):
-                targets, gradients = self.step.targets, self.step.gradients
-                validate(self.stack, self.longest, self.members, seen, done, targets, gradients)
+                self._note_shares(seen)
+                if done not in seen:  # else the images are looked at where that length is scored
+                    self._validate(seen)
             self._tell(lengths[0], done)
             self.read = done
             if due():
@@ -146,30 +153,51 @@ class Training:
         for row in range(self.read, done):
             self.on_step(steps, row + 1, [_loss_at(result, row) for result in results])
 
+    def _note_shares(self, lengths: dict[int, list[Trained]]) -> None:
+        """Note each cell's gradient share of the step just taken, whose gradients no state keeps."""
+        for cell in range(self.real):
+            target, gradient = self.step.targets[cell], self.step.gradients[cell]
+            share = gradient_share(gradient, target, self.members[cell].ignore_index)
+            for results in lengths.values():
+                results[cell].grad_fg_share = share
+
+    def _validate(self, lengths: dict[int, list[Trained]], also: Callable | None = None) -> None:
+        """Look at the validation images, and note what they say for these lengths."""
+        rows = look(self.stack, self.longest[: self.real], self.members, self.done, also)
+        for cell, row in enumerate(rows):
+            note(row, [results[cell] for results in lengths.values()])
+
     def _finished(self, steps: int) -> dict[int, Trained]:
-        """Predict with the last weights of a length, and with its best; return its results."""
-        results, recipe = self.results[steps], self.recipes[steps]
-        for cell, result in enumerate(results):
-            result.weights = self.stack.weights(cell)
+        """Score the last weights of a length, in one pass over validation and one over test; return its
+        results.
+        """
+        results, batch = self.results[steps], self.recipes[steps].batch
+        scorings = [
+            Scoring(job, block) for job, block in zip(self.longest[: self.real], self.members, strict=False)
+        ]
 
-        def hold(name: str, split: str) -> None:
-            images = [block.held_out[split] for block in self.members]
-            for result, logits in zip(results, predict(self.stack, images, recipe.batch), strict=True):
-                result.predictions[name] = logits.float().softmax(1).cpu().numpy()
+        def validated(cell: int, logits: Tensor, masks: np.ndarray) -> None:
+            scorings[cell].add_validation(logits, masks)
 
-        if not all("val" in result.predictions for result in results):
-            hold("val", "val")  # else the validation after the last step has kept them
-        hold("test", "test")
-        if all(result.best[1] == steps for result in results):
-            for result in results:
-                result.predictions["test_best"] = result.predictions["test"]
-        else:
-            self.stack.load([result.best_weights or result.weights for result in results])
-            hold("test_best", "test")
+        if self.done == steps and not all(result.error for result in results):
+            self._validate({steps: results}, validated)
+        else:  # no cell is alive, so there is nothing to note
+            self._pass([block.during for block in self.members], batch, validated)
+        self._pass([block.later for block in self.members], batch, validated)
+        tests = [block.test for block in self.members]
+        self._pass(tests, batch, lambda cell, logits, masks: scorings[cell].add_test(logits, masks))
         seconds, cpu_seconds = self.spent.lap()
-        for result in results:
+        for cell, scoring in enumerate(scorings):
+            result = results[cell]
+            result.weights, result.scores = self.stack.weights(cell), scoring.scores()
             result.seconds, result.cpu_seconds = seconds / self.real, cpu_seconds / self.real
         return dict(zip(self.places[steps], results, strict=False))
+
+    def _pass(self, sets: list[Tiles], batch: int, take: Callable) -> None:
+        """Predict images once, and give each cell's logits and masks to ``take``."""
+        for cell, group, logits in predict(self.stack, sets, batch):
+            if cell < self.real:
+                take(cell, logits, sets[cell].truth(group))
 
     # Where it stands
 
@@ -239,7 +267,7 @@ def _crossed(jobs: list[Job]) -> tuple[list[int], dict[int, list[int]]]:
 
 def _plain(result: Trained) -> dict[str, Any]:
     """Return a result without what is made at the end, copied where training goes on writing."""
-    facts = {name: value for name, value in vars(result).items() if name != "predictions"}
+    facts = {name: value for name, value in vars(result).items() if name != "scores"}
     copied = {name: list(facts[name]) for name in ("train_loss", "grad_norm")}
     return {**facts, **copied, "curves": {name: list(values) for name, values in result.curves.items()}}
 
