@@ -93,7 +93,9 @@ def prepare(data_text: str, seed: int, recipe: Recipe, loader_workers: int) -> t
         plan.append([(number, tuple(draw)) for number, draw in zip(row, draws, strict=True)])
     loaders = {
         "train": DataLoader(
-            InMemory(block.batches.images, block.batches.masks), batch_sampler=plan, num_workers=loader_workers
+            InMemory(block.batches.images, block.batches.masks),
+            batch_sampler=plan,
+            num_workers=loader_workers,
         )
     }
     for split in ("val", "test"):
