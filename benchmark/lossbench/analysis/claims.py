@@ -283,8 +283,8 @@ def sentence(test: Test) -> str:
 
 
 def per(test: Test) -> str:
-    """Return what an effect is counted per, if anything: a decade of foreground, a unit of a dose, a step of a
-    list.
+    """Return what an effect is counted per: a decade of foreground, a unit of a dose, a step of a list, or
+    nothing.
     """
     if test.shape == "trend":
         return "a step"
