@@ -2,6 +2,7 @@
 together.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from lossbench.base.errors import UserError
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
-from lossbench.sweep import plan, run
+from lossbench.store.store import State
+from lossbench.sweep import costs, plan, run
 
 TEXT = """
 name = "grid"
@@ -41,7 +43,7 @@ def test_shards_are_whole_blocks_disjoint_and_complete(planned):
 
 
 def test_a_budget_takes_whole_blocks_in_order_and_at_least_one(planned):
-    block = planned.cost(planned.cells[:5])
+    block = planned.cost(planned.cells[:5]).total
     some = plan.select(planned, budget=f"{3.5 * block:.0f}s", workers=1)
     assert [c.key for c in some] == [c.key for c in planned.cells[:15]]
     assert len(plan.select(planned, budget="1s", workers=1)) == 5
@@ -87,7 +89,39 @@ def test_a_worker_that_tries_sizes_is_handed_the_cells_of_all_seeds_of_a_data_se
 
 def test_only_missing_cells_are_planned_and_costs_add_up(planned):
     assert planned.counts() == {"missing": 50} and len(planned.missing) == 50
-    assert planned.cost() == pytest.approx(sum(planned.cell_cost(c) for c in planned.cells))
+    assert planned.cost().total == pytest.approx(sum(planned.cell_cost(c).total for c in planned.cells))
+
+
+LENGTHS = 'lengths = [100, 200, 400]\n[recipe]\nschedule = "wsd"\nvalidations = 4\n'
+
+
+def test_a_missing_length_costs_what_no_other_missing_length_of_its_trunk_pays(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(TEXT + LENGTHS)
+    planned = plan.plan(read_experiment(path), tmp_path / "results")
+    short, middle, long = planned.cells[0], planned.cells[5], planned.cells[10]
+    assert [cell.recipe.steps for cell in (short, middle, long)] == [100, 200, 400]
+    # A trunk is left where the last fifth begins.
+    assert [planned.added_steps(cell) for cell in (short, middle, long)] == [100, 200 - 80, 400 - 160]
+    later = replace(planned, states={**planned.states, middle.key: State("done")})
+    assert later.added_steps(long) == 400 - 80
+    last = replace(later, states={**later.states, short.key: State("done")})
+    assert last.added_steps(long) == 400
+
+
+def test_training_validation_and_test_are_counted_apart_as_a_record_of_the_kind_says(tmp_path):
+    class Records:
+        def read(self, key, fingerprint):
+            took = {"seconds": 30.0, "steps": 80, "validation_seconds": 8.0, "test_seconds": 6.0}
+            return {"cost": took if key == long.key else {"seconds": 0.0, "steps": 0}}
+
+    path = tmp_path / "grid.toml"
+    path.write_text(TEXT + LENGTHS)
+    planned = plan.plan(read_experiment(path), tmp_path / "results")
+    short, long = planned.cells[0], planned.cells[10]
+    paces = costs.measured(Records(), [short, long])
+    # 16 seconds for 80 steps; 4 validations; every length is tested.
+    assert replace(planned, paces=paces).cell_cost(short) == (100 * 0.2, 8.0, 6.0)
 
 
 OWN = """

@@ -212,7 +212,7 @@ def _expected(planned: Any) -> str:
     """Return how many cells are to be trained, and how long that takes."""
     cores = usable_cores()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
-    return f"{len(planned.missing)}, about {duration(planned.cost() / cores)} on {cores} cores{about}"
+    return f"{len(planned.missing)}, about {duration(planned.cost().total / cores)} on {cores} cores{about}"
 
 
 def _counts(planned: Any) -> str:
@@ -238,23 +238,28 @@ def duration(seconds: float) -> str:
 
 
 def print_costs(planned: Any) -> None:
-    """Print cells and expected core-minutes for each data set and loss, and what the planned seeds can
+    """Print cells and expected core-minutes of each data set variant, and what the planned seeds can
     decide.
     """
     from rich.console import Console
 
-    table = _table(["data set"], ["cells", "to train", "core-minutes", "seconds a cell"])
+    table = _table(["data set"], ["cells", "to train", "training", "validation", "test"])
     groups = defaultdict(list)
     for cell in planned.cells:
         groups[cell.data_label].append(cell)
     missing = {cell.key for cell in planned.missing}
     for label, cells in groups.items():
         todo = [cell for cell in cells if cell.key in missing]
-        each = f"{planned.cell_cost(cells[0]):.1f}"
-        each += "" if cells[0].kind in planned.seconds else " (guess)"
-        table.add_row(label, str(len(cells)), str(len(todo)), f"{planned.cost(todo) / 60:.1f}", each)
+        minutes = [f"{seconds / 60:.1f}" for seconds in planned.cost(todo)]
+        table.add_row(label, str(len(cells)), str(len(todo)), *minutes)
+    whole = planned.cost()
+    table.add_section()
+    minutes = [f"{seconds / 60:.1f}" for seconds in whole]
+    table.add_row("all", str(len(planned.cells)), str(len(planned.missing)), *minutes)
     console = Console()
     console.print(table)
+    guess = "" if planned.measured else "; where no cell of a kind has been measured, a guess"
+    console.print(f"Training, validation and test in core-minutes{guess}.", highlight=False)
     seeds = len(planned.experiment.seeds)
     smallest = 2 / 2**seeds  # all differences of one sign: 2 of 2**seeds sign patterns
     within = f"On one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {smallest:.3g} at best"

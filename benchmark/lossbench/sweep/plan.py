@@ -13,9 +13,8 @@ from typing import Any
 from lossbench.base.errors import UserError
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
+from lossbench.sweep.costs import GUESS, Cost, Pace, kind, measured
 from lossbench.sweep.former import as_recorded
-
-GUESS = 8.0  # seconds a cell takes, as long as none of its kind has been measured
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Plan:
     experiment: Experiment
     cells: list[Cell]
     states: dict[str, Any]
-    seconds: dict[tuple[str, str], float]  # kind of cell -> measured seconds of one
+    paces: dict[str, Pace]  # of the kinds of cells that have been measured
     notes: tuple[str, ...] = ()  # files that were set aside, and why
 
     @property
@@ -38,20 +37,24 @@ class Plan:
         """Return how many cells are done, missing, stale, failed."""
         return dict(Counter(self.states[cell.key].status for cell in self.cells))
 
-    def cost(self, cells: Iterable[Cell] | None = None) -> float:
+    def cost(self, cells: Iterable[Cell] | None = None) -> Cost:
         """Return the expected core-seconds of the given cells (default: all missing ones)."""
-        return sum(self.cell_cost(cell) for cell in (self.missing if cells is None else cells))
+        total = Cost()
+        for cell in self.missing if cells is None else cells:
+            total = total.plus(self.cell_cost(cell))
+        return total
 
-    def cell_cost(self, cell: Cell) -> float:
+    def cell_cost(self, cell: Cell) -> Cost:
         """Return the expected core-seconds that a cell adds: of a trunk only what no shorter length pays."""
-        known = self.seconds.get(cell.kind)
-        return known if known is not None else GUESS * self.added_steps(cell) / 300
+        return self.paces.get(kind(cell), GUESS).cost(cell, self.added_steps(cell))
 
     def added_steps(self, cell: Cell) -> int:
-        """Return how many steps a cell costs where all lengths of its trunk are trained together."""
+        """Return how many steps a cell costs where all that is missing of its trunk is trained together.
+
+        A length that is recorded has left its trunk behind, so a longer one that is missing begins anew."""
         shorter = [other for other in self._trunks[cell.trunk] if other.recipe.steps < cell.recipe.steps]
-        shared = max((other.recipe.decay_begins for other in shorter), default=0)
-        return cell.recipe.steps - shared
+        shared = [other.recipe.decay_begins for other in shorter if self.states[other.key].status != "done"]
+        return cell.recipe.steps - max(shared, default=0)
 
     @cached_property
     def _trunks(self) -> dict[str, list[Cell]]:
@@ -71,7 +74,7 @@ class Plan:
     @property
     def measured(self) -> bool:
         """Whether every missing cell's cost rests on a measured cell of its kind."""
-        return all(cell.kind in self.seconds for cell in self.missing)
+        return all(kind(cell) in self.paces for cell in self.missing)
 
 
 def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None = None) -> Plan:
@@ -81,7 +84,8 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     store = Store(results)
     cells = as_recorded(experiment.cells() if cells is None else cells, store)
     states = store.state([cell.pair for cell in cells], {cell.key: cell.loss.label for cell in cells})
-    return Plan(experiment, cells, states, _measured(store, cells, states), tuple(store.notes))
+    done = (cell for cell in cells if states[cell.key].status == "done")
+    return Plan(experiment, cells, states, measured(store, done), tuple(store.notes))
 
 
 def why(planned: Plan, cell: Cell, results: str | Path) -> str:
@@ -117,7 +121,7 @@ def select(
     chosen: list[Cell] = []
     # Blocks are complete comparisons, so they are never cut; the first is trained whatever it costs.
     for cells in blocks.values():
-        left -= planned.cost(cells)
+        left -= planned.cost(cells).total
         if left < 0 and chosen:
             break
         chosen += cells
@@ -136,17 +140,3 @@ def _seconds(text: str) -> float:
     if not match or float(match[1]) <= 0:
         raise UserError(f"--budget {text}: write a time such as 90s, 30m or 2h")
     return float(match[1]) * {"s": 1, "": 60, "m": 60, "h": 3600}[match[2]]
-
-
-def _measured(
-    store: Store, cells: list[Cell], states: dict[str, Any], sample: int = 3
-) -> dict[tuple[str, str], float]:
-    """Return the mean seconds of up to ``sample`` recorded cells of each kind."""
-    seen: dict[tuple[str, str], list[float]] = defaultdict(list)
-    # A few records tell enough; reading ten thousand would take longer than planning.
-    for cell in cells:
-        if states[cell.key].status == "done" and len(seen[cell.kind]) < sample:
-            record = store.read(*cell.pair)
-            if record:
-                seen[cell.kind].append(record["cost"]["seconds"])
-    return {kind: sum(values) / len(values) for kind, values in seen.items() if values}

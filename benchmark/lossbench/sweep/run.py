@@ -72,7 +72,7 @@ def tasks(
             name=_name(stack),
             payload=work.payload(stack, results, extra_files, provenance, options.device, options.stack),
             cells=tuple(cell.key for cell in stack),
-            cost=planned.cost(stack),
+            cost=planned.cost(stack).total,
             group="/".join(stack[0].kind),
         )
         for stack in flat
