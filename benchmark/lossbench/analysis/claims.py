@@ -173,6 +173,13 @@ def default_file() -> Path:
     raise UserError("the file experiments/claims.toml is missing from this installation")
 
 
+def find_claims(results: str | Path) -> ClaimSet:
+    """Return the claims that a results folder was made to test, else those that ship with lossbench."""
+    # A study keeps its own; those that ship may have moved on.
+    own = Path(results) / "claims.toml"
+    return read_claims(own if own.is_file() else None)
+
+
 def read_claims(path: str | Path | None = None) -> ClaimSet:
     """Read a claims file; UserError names the claim or test, the key and the nearest valid one."""
     path = Path(path) if path is not None else default_file()

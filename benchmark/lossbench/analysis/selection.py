@@ -128,10 +128,12 @@ def tuned(cells: pd.DataFrame, value: Value) -> pd.DataFrame:
 def validation_score(cells: pd.DataFrame, value: Value) -> str:
     """Return the validation column that chooses for a tested value.
 
-    It is that at the validation threshold if this is where the value is tested, else that at 0.5."""
+    It is that over all images, those without the class among them; where records do not hold it, Dice at the
+    validation threshold if this is where the value is tested, else at 0.5."""
     columns = [value] if isinstance(value, str) else list(value)
     first = "val_dice@val" if all(column.endswith("@val") for column in columns) else "val_dice@0.5"
-    for name in (first, "val_dice_best"):
+    # Records of protocol 1 do not hold the first.
+    for name in ("val_dice_all@0.5", first, "val_dice_best"):
         if name in cells and cells[name].notna().any():
             return name
     raise UserError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -66,6 +67,22 @@ class Pooled:
         if self.se == 0:
             return 0.0 if below < 0 else 1.0
         return float(stdtr(self.k - 1, below / self.se))
+
+
+@lru_cache(maxsize=256)
+def detectable(k: int, tests: int = 1, power: float = 0.8) -> float:
+    """Return the smallest true mean that ``tests`` such tests (Holm's first step) find with this power.
+
+    It is in standard deviations of the effects of k data sets, of equal variances: then the test is a t test
+    over data sets, and its power that of the noncentral t. inf for fewer than two data sets."""
+    if k < 2:
+        return float("inf")
+    from scipy.optimize import brentq  # slow to import, as scipy.stats is
+    from scipy.stats import nct
+
+    cut = float(stdtrit(k - 1, 1 - 0.025 / tests))
+    found = brentq(lambda shift: nct.sf(cut, k - 1, shift * np.sqrt(k)) - power, 0, 1e4)
+    return float(found)
 
 
 def _around(centre: float, se: float, df: int, level: float) -> tuple[float, float]:

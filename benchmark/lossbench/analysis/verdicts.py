@@ -128,6 +128,7 @@ def _narrow(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
         "loss_label",
         "loss_spellings",
         *CERTIFICATE,
+        "val_dice_all@0.5",
         "val_dice@0.5",
         "val_dice@val",
         "val_dice_best",

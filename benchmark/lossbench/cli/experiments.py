@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections import defaultdict
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lossbench.base.errors import UserError
 from lossbench.base.machine import usable_cores
 from lossbench.cli import options
 from lossbench.cli.results import answer, say
@@ -66,14 +68,23 @@ def sweep(
 
 
 def plan(
-    chosen: options.Selection, seeds: options.Seeds = None, results: options.Results = Path("results")
+    chosen: options.Selection,
+    seeds: options.Seeds = None,
+    results: options.Results = Path("results"),
+    trials: Annotated[
+        Path | None,
+        typer.Option("--trials", help="Results of tuning seeds: how far the numbers of a test scatter."),
+    ] = None,
 ) -> None:
-    """Show what an experiment would train and what it would cost, without training."""
+    """Show what an experiment would train, what it would cost and what its claims could show, without
+    training.
+    """
     from lossbench.sweep import plan as plans
 
     planned = plans.plan(chosen.resolve(seeds), results)
     print_plan(planned)
     print_costs(planned)
+    print_power(planned, results, trials)
 
 
 def status(
@@ -265,6 +276,41 @@ def print_costs(planned: Any) -> None:
     within = f"On one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {smallest:.3g} at best"
     never = "; .05 cannot be reached there, only across data sets or by trend" if smallest > 0.05 else ""
     console.print(f"\n{within} (exact sign-flip test, two-sided){never}.", highlight=False)
+
+
+def print_power(planned: Any, results: Path, trials: Path | None) -> None:
+    """Print what each primary test of the experiment's claims can show; UserError where one of them could
+    show nothing, whatever comes out.
+    """
+    from rich.console import Console
+
+    from lossbench.analysis.claims import find_claims
+    from lossbench.analysis.power import power, refusal
+    from lossbench.tables.compact import planned as as_table
+    from lossbench.tables.files import load_table
+
+    name = planned.experiment.name
+    claims = [claim for claim in find_claims(results).claims if claim.experiment == name]
+    if not claims or len(planned.experiment.parts) < 2:  # on data of one's own no claim's part is trained
+        return
+    facts = [{**cell.to_json(), "parts": ",".join(cell.parts)} for cell in planned.cells]
+    found = power(claims, as_table(facts), load_table(trials, "cells") if trials else None)
+    table = _table(["primary test"], ["seeds", "sets", "smallest p", "detectable", "of interest"])
+    for own in found:
+        if own.problem:
+            say(f"{own.test.id} cannot be tested: {own.problem}")
+            continue
+        detects = f"{own.detectable:.2f} sd" if math.isnan(own.mde) else f"{own.mde:.2g}"
+        numbers = str(own.n_seeds), str(own.n_sets), f"{own.smallest_p:.2g}", detects
+        table.add_row(own.test.id, *numbers, f"{own.test.margin:g}")
+    Console().print(table)
+    say("smallest p: after Holm's adjustment; detectable: by the test itself, with 80 % power, after it")
+    short = [own.test.id for own in found if own.mde > own.test.margin]
+    if short:
+        say(f"cannot reach their smallest effect of interest: {', '.join(short)}")
+    refused = refusal(found)
+    if refused:
+        raise UserError(f"{name}: {refused}")
 
 
 def print_tuning(rates: Any) -> None:

@@ -38,7 +38,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     """
     # Late: pandas and matplotlib take a second that a refusal should not.
     from lossbench.analysis.answers import answer
-    from lossbench.analysis.claims import read_claims
+    from lossbench.analysis.claims import find_claims, read_claims
     from lossbench.figures import drawing
     from lossbench.tables.files import TABLES, stored
 
@@ -47,9 +47,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     lines = _tables(results, note)
     # The table of images is the largest by far, and no answer is made from it.
     tables = stored(results, [name for name in TABLES if name != "images"])
-    # A study keeps the claims that it was made to test.
-    own = results / "claims.toml"
-    answers = answer(tables, read_claims(claims or (own if own.is_file() else None)))
+    answers = answer(tables, read_claims(claims) if claims else find_claims(results))
     # Every number of the page also stands in a file.
     _write_answers(results / "tables", answers)
     drawn, skipped = drawing.draw_everything(tables)

@@ -95,6 +95,19 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
     }
 
 
+def planned(facts: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return the table ``cells`` of cells that are planned: all that a record will say but its results.
+
+    ``facts``: what ``Cell.to_json`` gives, and the names of the parts."""
+    made = []
+    for own in facts:
+        block, data = own["cell"]["block"], own["cell"]["dataset"]
+        # Cells of one block will start alike: that is what a block is.
+        proof = {"init": block, "order": block, "split": data}
+        made.append({**own, "outcome": "planned", "certificate": proof})
+    return compact(made)["cells"]
+
+
 def noted(note: Note) -> dict[str, pd.DataFrame]:
     """Return the tables that the note alone says; lists and parameters are JSON in them."""
     import pandas as pd

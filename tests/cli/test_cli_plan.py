@@ -1,0 +1,36 @@
+"""What ``lossbench plan`` says of the claims of an experiment, and which of them it refuses."""
+
+import pytest
+
+from command import command
+
+CLAIM = """
+[[claim]]
+id = "X"
+title = "t"
+statement = "s"
+source = "o"
+family = "f"
+experiment = "t"
+[[claim.test]]
+id = "X.1"
+says = "s"
+value = "dice@0.5"
+of = "dice"
+against = "ce"
+part = "rare"
+expect = "greater"
+margin = 0.01
+"""
+PART = '[[part]]\nname = "{}"\nlosses = ["ce", "dice"]\ndatasets = ["scenes(foreground={})"]\n'
+
+
+@pytest.mark.parametrize(("seeds", "code"), [(5, 2), (6, 0)])
+def test_a_primary_test_needs_six_seeds(tmp_path, seeds, code):
+    parts = PART.format("rare", 0.01) + PART.format("common", 0.2)
+    (tmp_path / "t.toml").write_text(f'name = "t"\nseeds = {seeds}\n{parts}')
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "claims.toml").write_text(CLAIM)
+    done = command(tmp_path, "plan", "t.toml")
+    assert done.code == code and "X.1" in done.out
+    assert ("no outcome could bring p below 0.05" in done.err) == (code != 0)
