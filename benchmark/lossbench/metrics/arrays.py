@@ -14,6 +14,8 @@ LIMITS = 1e-6, 1e6  # of a spacing; beyond them squares of distances lose their 
 
 CHUNK = 4_000_000  # pixels looked at together: bounds the memory of large sets, never changes a result
 
+MANY = 20_000  # pixels of an image, from which on numpy counts faster image by image than along an axis
+
 SUM = 0.01  # how far the probabilities of a pixel may be from one: more than the rounding of half precision
 
 
@@ -151,17 +153,14 @@ def diagonals(masks: np.ndarray, valid: np.ndarray | None, spacing: tuple[float,
     return np.where(valid.reshape(len(masks), -1).any(axis=1), np.sqrt(squares), full)
 
 
-def box_of(masks: Iterable[np.ndarray]) -> tuple[slice, ...]:
+def box_of(masks: np.ndarray) -> tuple[slice, ...]:
     """Return the slices (N, *S) of the smallest box that holds every true pixel of boolean masks (N, *S).
 
-    It takes in all images; a box without any pixel has one pixel a side. What is background around an object
-    changes none of its scores, so that each class is scored in its box.
+    It is one for all images; a box without any pixel has one pixel a side.
     """
-    # One box for all arms and images, so that arrays stay whole.
-    hit = np.logical_or.reduce(list(masks))
-    axes = range(1, hit.ndim)
-    box = [slice(None)]
-    for axis in axes:
+    # The images first: along the first axis numpy is fastest.
+    hit, box = masks.any(axis=0), [slice(None)]
+    for axis in range(hit.ndim):
         places = np.flatnonzero(hit.any(axis=tuple(a for a in range(hit.ndim) if a != axis)))
         box.append(slice(places[0], places[-1] + 1) if len(places) else slice(0, 1))
     return tuple(box)
@@ -169,7 +168,9 @@ def box_of(masks: Iterable[np.ndarray]) -> tuple[slice, ...]:
 
 def count(masks: np.ndarray) -> np.ndarray:
     """Return (N,) numbers of true pixels of masks (N, *S)."""
-    return np.count_nonzero(masks.reshape(len(masks), -1), axis=1)
+    if masks[:1].size < MANY:
+        return np.count_nonzero(masks.reshape(len(masks), -1), axis=1)
+    return np.array([np.count_nonzero(mask) for mask in masks], np.int64)
 
 
 def mean(values: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from operator import add
 
 import numpy as np
 
-from lossbench.metrics.arrays import mean, valid_pixels
+from lossbench.metrics.arrays import mean
 
 BINS = 15
 
@@ -74,13 +74,18 @@ class Tally:
         )
 
 
-def tally(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None = None) -> Tally:
-    """Sum up a stack: `prob` (N, K, *S) float, `masks` (N, *S) class ids; void pixels are left out."""
-    valid = valid_pixels(masks, ignore_index)
+def tally(
+    prob: np.ndarray, masks: np.ndarray, valid: np.ndarray | None = None, near: np.ndarray | None = None
+) -> Tally:
+    """Sum up a stack: `prob` (N, K, *S) float, `masks` (N, *S) class ids.
+
+    `valid` (N, *S) is False on void pixels, which are left out; `near` is what `near_objects` returns.
+    """
+    near = near_objects(masks, valid) if near is None else near
     keep = (lambda a: a.reshape(-1)) if valid is None else (lambda a: a[valid])
     # Flat from here on: calibration does not ask where a pixel lies.
     labels = keep(masks)
-    near = np.flatnonzero(keep(_near_objects(masks, valid)))
+    close = np.flatnonzero(keep(near))
     # The probability of the true class, gathered class by class: no one-hot copy of the masks.
     chosen = np.zeros(labels.shape, dtype=np.float32)
     brier, everywhere, nearby = 0.0, [], []
@@ -88,11 +93,13 @@ def tally(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None = None) 
         p, true = keep(prob[:, c]), labels == c
         np.copyto(chosen, p, where=true)
         # Differences in float32, sums in float64: a million pixels keep their digits.
-        brier += float(np.square(p - true, dtype=np.float32).sum(dtype=np.float64))
+        off = np.subtract(p, true, dtype=np.float32)
+        brier += float(np.multiply(off, off, out=off).sum(dtype=np.float64))
         # The background is well calibrated by its size alone.
         if c > 0:
-            everywhere.append(_histogram(p, true))
-            nearby.append(_histogram(p[near], true[near]))
+            cell = _cells(p)
+            everywhere.append(_histogram(cell, p, true))
+            nearby.append(_histogram(cell[close], p[close], true[close]))
     nll = -float(np.log(np.maximum(chosen, SMALLEST)).sum(dtype=np.float64))
     return Tally(len(labels), nll, brier, tuple(everywhere), tuple(nearby))
 
@@ -148,15 +155,18 @@ def reliability_rows(tallies: Sequence[Tally], names: Sequence[str]) -> list[dic
     return rows
 
 
-def _histogram(p: np.ndarray, true: np.ndarray) -> Histogram:
+def _cells(p: np.ndarray) -> np.ndarray:
     # Bins are (low, high], as in Guo et al. 2017; p = 0 belongs to the first.
-    cell = np.ceil(p * np.float32(CELLS)).astype(np.intp) - 1
-    np.clip(cell, 0, CELLS - 1, out=cell)
+    cell = np.ceil(p * np.float32(CELLS)).astype(np.int32)
+    return np.clip(cell, 1, CELLS, out=cell) - 1
+
+
+def _histogram(cell: np.ndarray, p: np.ndarray, true: np.ndarray) -> Histogram:
     pixels, hits = np.bincount(cell, minlength=CELLS), np.bincount(cell[true], minlength=CELLS)
     return Histogram(pixels.astype(float), hits.astype(float), np.bincount(cell, p, CELLS))
 
 
-def _near_objects(masks: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+def near_objects(masks: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """Return which pixels lie in the square of MARGIN pixels around a true object, (N, *S) bool."""
     # Only the truth decides, so that all networks are judged on the same pixels.
     near = masks > 0 if valid is None else (masks > 0) & valid

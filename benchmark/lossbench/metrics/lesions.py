@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import generate_binary_structure, label
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lossbench.metrics.arrays import mean
 
@@ -16,15 +18,23 @@ LESIONS = ("lesion_precision", "lesion_recall", "lesion_f1", "pq", "rq", *QUINTI
 
 @dataclass(frozen=True)
 class Components:
-    """Connected components (8- or 26-neighbours) of N masks: `labels` (N, *S) from 1, `size` of each."""
+    """Connected components (8- or 26-neighbours) of N masks (N, *S), as runs: pixels in a row.
 
-    labels: np.ndarray
+    starts, ends (R,): first place of each run, and the first behind it, on a line of all rows with a gap of
+    one place after each; owner (R,): its component, from 0; size (components,): pixels; images (components,):
+    the image that each lies in, ascending.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    owner: np.ndarray
     size: np.ndarray
+    images: np.ndarray
+    number: int
 
     def per_image(self) -> np.ndarray:
-        """Return (N,) numbers of components; labels rise from image to image."""
-        last = self.labels.reshape(len(self.labels), -1).max(axis=1)
-        return np.diff(np.maximum.accumulate(last), prepend=0)
+        """Return (N,) numbers of components."""
+        return np.bincount(self.images, minlength=self.number)
 
 
 @dataclass(frozen=True)
@@ -47,44 +57,67 @@ class Matches:
 
 
 def components(masks: np.ndarray) -> Components:
-    """Label boolean masks (N, *S) in one call; images do not touch each other."""
-    # Neighbours within an image, none across the stack.
-    structure = generate_binary_structure(masks.ndim, masks.ndim)
-    structure[0] = structure[2] = False
-    # Label 0 is the background: sizes start at 1.
-    labels, number = label(masks, structure)
-    return Components(labels, np.bincount(labels.ravel(), minlength=number + 1)[1:])
+    """Find the components of boolean masks (N, *S); images do not touch each other."""
+    *rows, width = masks.shape
+    # False before the first row and after each, so that a run begins and ends where neighbours differ.
+    line = np.zeros(masks.size // width * (width + 1) + 1, bool)
+    line[1:].reshape(*rows, width + 1)[..., :-1] = masks
+    starts, ends = np.flatnonzero(line[1:] != line[:-1]).reshape(-1, 2).T
+    place = np.unravel_index(starts // (width + 1), rows)
+    strides = np.cumprod([1, *rows[:1:-1]])[::-1] * (width + 1)
+    steps = list(itertools.product((-1, 0, 1), repeat=len(rows) - 1))
+    pairs = [np.empty((2, 0), np.int64)]
+    # Half of the neighbouring rows: each pair of rows is looked at from one side.
+    for step in steps[: len(steps) // 2]:
+        inside = np.ones(len(starts), bool)
+        for axis, move in enumerate(step, start=1):
+            inside &= (place[axis] + move >= 0) & (place[axis] + move < rows[axis])
+        runs, shift = np.flatnonzero(inside), int(np.dot(step, strides))
+        # Runs touch also by a corner, that is where one begins right behind the other's end.
+        first = np.searchsorted(ends, starts[runs] + shift, "left")
+        behind = np.searchsorted(starts, ends[runs] + shift, "right")
+        pairs.append(np.stack(_spread(runs, first, behind)))
+    one, other = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(starts),) * 2)
+    number, owner = connected_components(graph, directed=False) if len(starts) else (0, starts)
+    size = np.bincount(owner, ends - starts, number).astype(np.int64)
+    images = np.empty(number, np.int64)
+    images[owner] = place[0]
+    return Components(starts, ends, owner, size, images, len(masks))
+
+
+def _spread(runs: np.ndarray, first: np.ndarray, behind: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs: each run with every number from `first` to before `behind`."""
+    number = np.maximum(behind - first, 0)
+    begin = np.cumsum(number) - number
+    return np.repeat(runs, number), np.arange(number.sum()) + np.repeat(first - begin, number)
 
 
 def match(predicted: Components, true: Components) -> Matches:
-    """Compare two labellings of the same stack.
+    """Compare the components of two stacks of one shape.
 
     A component is matched when the intersection over union exceeds one half, which at most one partner can do
     (Kirillov et al. 2019); it is hit when it shares at least one pixel with any component of the other side.
     """
-    # Only pixels in both masks can pair components.
-    shared = np.flatnonzero((predicted.labels > 0) & (true.labels > 0))
-    width = len(predicted.size) + 1
-    # A pair of labels as one number.
-    codes = true.labels.ravel()[shared].astype(np.int64) * width + predicted.labels.ravel()[shared]
-    pairs, number = _counted(codes, (len(true.size) + 1) * width)
-    t, p = pairs // width - 1, pairs % width - 1
+    runs = np.arange(len(true.starts))
+    first = np.searchsorted(predicted.ends, true.starts, "right")
+    behind = np.searchsorted(predicted.starts, true.ends, "left")
+    one, other = _spread(runs, first, behind)
+    shared = np.minimum(true.ends[one], predicted.ends[other]) - np.maximum(
+        true.starts[one], predicted.starts[other]
+    )
+    # A pair of components as one number.
+    width = max(len(predicted.size), 1)
+    codes = true.owner[one].astype(np.int64) * width + predicted.owner[other]
+    pairs, back = np.unique(codes, return_inverse=True)
+    number = np.bincount(back, shared, len(pairs))
+    t, p = pairs // width, pairs % width
     pair_iou = number / (true.size[t] + predicted.size[p] - number)
     hit, real = np.zeros(len(true.size), bool), np.zeros(len(predicted.size), bool)
     hit[t], real[p] = True, True
     iou = np.zeros(len(true.size))
     iou[t[pair_iou > 0.5]] = pair_iou[pair_iou > 0.5]
     return Matches(true.size, hit, iou, real)
-
-
-def _counted(codes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the different codes below `limit`, and how often each occurs; what is cheaper, no difference."""
-    # Counting needs an array as long as the largest number; sorting does not.
-    if limit > 4 * len(codes) + 1000:
-        return np.unique(codes, return_counts=True)
-    number = np.bincount(codes)
-    there = np.flatnonzero(number)
-    return there, number[there]
 
 
 def lesion_scores(m: Matches) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from lossbench.metrics import calibration as cal
 from lossbench.metrics.arrays import (
     as_array,
-    box_of,
     check_masks,
     check_prob,
     check_spacing,
@@ -96,19 +96,22 @@ class Scoring:
         self.names: Sequence[str] = ()
         self.tally: cal.Tally | None = None
 
-    def add(self, prob: np.ndarray, masks: np.ndarray) -> None:
-        """Score some images of one size: `prob` (n, K, *S), `masks` (n, *S)."""
-        check_prob(prob, masks, self.ignore_index)
+    def add(self, prob: np.ndarray, truth: np.ndarray | Truth) -> None:
+        """Score some images of one size: `prob` (n, K, *S), `truth` (n, *S).
+
+        Where several networks predict the same images, a `Truth` spares looking at it each time.
+        """
+        if not isinstance(truth, Truth):
+            truth = Truth(truth, spacing=self.spacing, ignore_index=self.ignore_index)
+        check_prob(prob, truth.masks, self.ignore_index)
         self.names = class_names(self.classes, prob.shape[1])
         labels = {arm: labels_at(prob, tau) for arm, tau in self.arms.items()}
-        valid = valid_pixels(masks, self.ignore_index)
-        spacing, kinds = check_spacing(self.spacing, masks.ndim - 1), range(1, len(self.names))
-        columns = _score_stack(labels, masks, valid, spacing, kinds)
+        columns = _score_stack(labels, truth, range(1, len(self.names)))
         for c, column in columns.items():
-            column["soft_size"] = _summed(prob[:, c], valid)
+            column["soft_size"] = _summed(prob[:, c], truth.valid)
         self.parts.append(columns)
         # Summed at once: a tally takes megabytes, and there may be thousands of images.
-        tally = cal.tally(prob, masks, self.ignore_index)
+        tally = cal.tally(prob, truth.masks, truth.valid, truth.near)
         self.tally = tally if self.tally is None else self.tally + tally
 
     def result(self) -> Scores:
@@ -159,16 +162,14 @@ def evaluate(
     else:
         labels, target = (a.astype(np.uint8) if a.dtype == bool else a for a in (pred[None], target))
         labels, names, kinds = _classes_of(labels, target, classes, ignore_index)
-    valid = valid_pixels(target[None], ignore_index)
     wanted = Wanted(_more(USUAL.percentiles, percentile, 100), _more(USUAL.tolerances, tolerance, np.inf))
-    columns = _score_stack(
-        {"": labels}, target[None], valid, check_spacing(spacing, target.ndim), kinds, wanted, cldice
-    )
+    truth = Truth(target[None], spacing=spacing, ignore_index=ignore_index)
+    columns = _score_stack({"": labels}, truth, kinds, wanted, cldice)
     each = {}
     # The mean over one image is its own value, so names and rules are those of the tables.
     for c, column in columns.items():
         if soft:
-            column["soft_size"] = _summed(pred[None, c], valid)
+            column["soft_size"] = _summed(pred[None, c], truth.valid)
         own = _summary_of_class(column, [""], wanted.names)
         # There is only one arm, which has no name.
         each[names[c]] = {name.removesuffix("@"): value for name, value in own.items()}
@@ -177,7 +178,7 @@ def evaluate(
     if len(each) > 1:
         out |= {f"{name}:{kind}": value for kind, own in each.items() for name, value in own.items()}
     if soft:
-        out |= cal.scores([cal.tally(pred[None], target[None], ignore_index)], names)
+        out |= cal.scores([cal.tally(pred[None], truth.masks, truth.valid, truth.near)], names)
     return out
 
 
@@ -221,43 +222,87 @@ def _more(usual: tuple[float, ...], more: float | Sequence[float], largest: floa
 # Counts and distances of each image: columns of one foreground class, name -> (N,).
 
 
+class Truth:
+    """True masks of N images of one size, and what is looked at once for all predictions of them.
+
+    masks: (N, *S) class ids, `ignore_index` for void pixels. Distances are in units of `spacing`.
+    """
+
+    def __init__(
+        self,
+        masks: np.ndarray,
+        *,
+        spacing: Sequence[float] | None = None,
+        ignore_index: int | None = None,
+    ):
+        self.masks, self.ignore_index = as_array("masks", masks), ignore_index
+        self.spacing = check_spacing(spacing, self.masks.ndim - 1)
+        self.valid = valid_pixels(self.masks, ignore_index)
+        self._regions: dict[int, Region] = {}
+
+    @cached_property
+    def worst(self) -> np.ndarray:
+        """The image diagonals (N,)."""
+        return diagonals(self.masks, self.valid, self.spacing)
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """The numbers of valid pixels (N,)."""
+        return np.full(len(self.masks), self.masks[0].size) if self.valid is None else count(self.valid)
+
+    @cached_property
+    def near(self) -> np.ndarray:
+        """Which pixels are near to an object, (N, *S)."""
+        return cal.near_objects(self.masks, self.valid)
+
+    def where(self, labels: np.ndarray, c: int) -> np.ndarray:
+        """Return which valid pixels have the label of a class, (N, *S)."""
+        return labels == c if self.valid is None else (labels == c) & self.valid
+
+    def region(self, c: int) -> Region:
+        """Return the true region of a class."""
+        if c not in self._regions:
+            self._regions[c] = Region(self.where(self.masks, c), self.spacing, self.worst)
+        return self._regions[c]
+
+
+class Region:
+    """One class in N images: its pixels, its border, its components."""
+
+    def __init__(self, mask: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray):
+        self.mask, self.size = mask, count(mask)
+        self.borders, self.objects = Borders(mask, spacing, worst), components(mask)
+
+
 def _score_stack(
     labels: Mapping[str, np.ndarray],
-    masks: np.ndarray,
-    valid: np.ndarray | None,
-    spacing: tuple[float, ...],
+    truth: Truth,
     kinds: Iterable[int],
     wanted: Wanted = USUAL,
     cldice: bool = False,
 ) -> dict[int, dict]:
     """Return foreground class -> columns; `lesions@arm` holds the Matches of the stack."""
-    worst = diagonals(masks, valid, spacing)
-    pixels = np.full(len(masks), masks[0].size) if valid is None else count(valid)
     out = {}
     for c in kinds:
-        true = masks == c if valid is None else (masks == c) & valid
-        marked = {arm: label == c if valid is None else (label == c) & valid for arm, label in labels.items()}
-        # What is background in all of them changes no score, and is not looked at again.
-        box = box_of([true, *marked.values()])
-        true = true[box]
-        # The truth is looked at once, for all arms.
-        size, borders, objects = count(true), Borders(true, spacing, worst), components(true)
-        column = {"size": size, "pixels": pixels, "objects": objects.per_image()}
+        true = truth.region(c)
+        column = {"size": true.size, "pixels": truth.pixels, "objects": true.objects.per_image()}
         earlier: list[tuple[np.ndarray, dict]] = []
-        for arm, mask in marked.items():
-            mask = mask[box]
-            scores = _score_arm(mask, true, size, borders, objects, earlier, wanted)
+        for arm, label in labels.items():
+            mask = truth.where(label, c)
+            scores = _score_arm(mask, true, earlier, wanted)
             if cldice:
-                scores["cldice"] = _cldice(mask, true)
+                scores["cldice"] = _cldice(mask, true.mask)
             earlier.append((mask, scores))
             column |= {f"{name}@{arm}": value for name, value in scores.items()}
         out[c] = column
     return out
 
 
-def _score_arm(mask, true, size, borders, objects, earlier, wanted: Wanted) -> dict:
+def _score_arm(
+    mask: np.ndarray, true: Region, earlier: list[tuple[np.ndarray, dict]], wanted: Wanted
+) -> dict:
     """Return name -> (N,) of one arm and class; images whose mask an earlier arm has scored are copied."""
-    predicted, shared = count(mask), count(mask & true)
+    predicted, shared = count(mask), count(mask & true.mask)
     surface = {name: np.empty(len(mask)) for name in wanted.names}
     todo, lesions = np.ones(len(mask), dtype=bool), None
     # Thresholds often agree on most images, and distances are the dear part.
@@ -270,18 +315,18 @@ def _score_arm(mask, true, size, borders, objects, earlier, wanted: Wanted) -> d
     images = np.flatnonzero(todo)
     # Only images that no earlier arm has settled.
     if len(images):
-        fresh = Borders(mask[images], borders.spacing, borders.worst[images])
-        for name, values in borders.score(fresh, wanted, images).items():
+        fresh = Borders(mask[images], true.borders.spacing, true.borders.worst[images])
+        for name, values in true.borders.score(fresh, wanted, images).items():
             surface[name][images] = values
-    absent = size == 0
+    absent = true.size == 0
     return {
         "predicted": predicted,
         "shared": shared,
-        **overlap(shared, predicted, size),
+        **overlap(shared, predicted, true.size),
         **surface,
         "missed": np.where(absent, np.nan, predicted == 0),
         "false_alarms": np.where(absent, predicted > 0, np.nan),
-        "lesions": match(components(mask), objects) if lesions is None else lesions,
+        "lesions": match(components(mask), true.objects) if lesions is None else lesions,
     }
 
 
@@ -333,7 +378,10 @@ def _summary(columns: dict[int, dict], arms: Iterable[str], names: Sequence[str]
     for arm in arms:
         # Classes first, then images, as in the means of others (mIoU^I of Wang et al. 2023).
         iou = np.stack([column[f"iou@{arm}"] for column in columns.values()], axis=1)
-        out[f"iou_image@{arm}"] = mean([mean_over_classes(own) for own in iou if not np.isnan(own).all()])
+        known = ~np.isnan(iou)
+        held = known.any(axis=1)
+        total = np.where(known, iou, 0)[held].sum(axis=1)
+        out[f"iou_image@{arm}"] = mean(total / known[held].sum(axis=1))
     size = np.stack([column["size"] for column in columns.values()])
     pixels = next(iter(columns.values()))["pixels"]
     return out | {

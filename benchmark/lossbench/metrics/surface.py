@@ -9,13 +9,14 @@ same name, is another number.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
+
+from lossbench.metrics.arrays import box_of, count
 
 BAND = 0.02
 """Width of the boundary of boundary IoU, as a share of the image diagonal (Cheng et al. 2021)."""
@@ -67,71 +68,103 @@ def surface_scores(
 
 
 class Borders:
-    """The borders of N masks, found once, so that one truth can be compared with several predictions."""
+    """The borders of N masks, looked for once, so that one truth can be compared with several predictions."""
 
     def __init__(self, masks: np.ndarray, spacing: tuple[float, ...], worst: np.ndarray):
         self.spacing, self.worst = spacing, worst
-        # Ascending, so that the points of an image are a slice.
-        image, *place = np.unravel_index(np.flatnonzero(edge(masks)), masks.shape)
-        cuts = np.searchsorted(image, np.arange(len(masks) + 1))
-        points = np.stack(place, axis=1)
-        self.points = [points[a:b] for a, b in itertools.pairwise(cuts)]
-        self.present = np.diff(cuts) > 0
+        # What is background in all of them has no border, and is not looked at again.
+        box = box_of(masks)
+        inner = masks[box]
+        place = np.unravel_index(np.flatnonzero(edge(inner)), inner.shape)
+        # (P, 1 + D), ascending: the image, and the pixel in it.
+        self.points = np.stack(place, axis=1) + [cut.start or 0 for cut in box]
+        self.number = np.bincount(self.points[:, 0], minlength=len(masks))
         # Images of one data set share their diagonal unless void was padded; one width is one pass.
         # At least one pixel, along the coarsest axis.
         width = np.maximum(BAND * worst, max(spacing))
         self.band = np.zeros_like(masks)
         for radius in np.unique(width):
             images = width == radius
-            self.band[images] = rim(masks[images], float(radius), spacing)
+            self.band[box][images] = rim(inner[images], float(radius), spacing)
 
     def score(
         self, other: Borders, wanted: Wanted = USUAL, images: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Score the M predictions `other` against these borders, the truth: name -> (M,).
 
-        `images` (M,) says which image each prediction belongs to; None: all of them, in order.
+        `images` (M,), ascending, says which image each prediction belongs to; None: all of them, in order.
         """
-        images = np.arange(len(self.points)) if images is None else images
+        images = np.arange(len(self.number)) if images is None else images
         # A truth without the class keeps NaN; a miss the worst value; the rest is measured below.
-        here = self.present[images]
+        here = self.number[images] > 0
         out = {name: np.full(len(images), np.nan) for name in wanted.names}
         for name, values in out.items():
             values[here] = self.worst[images][here] if name in wanted.distances else 0.0
-        both = np.flatnonzero(here & other.present)
-        for m in both:
-            # Never an empty union: every border pixel lies in its band.
-            mine, theirs = self.band[images[m]], other.band[m]
-            union = np.count_nonzero(mine | theirs)
-            out["boundary_iou"][m] = np.count_nonzero(mine & theirs) / union
-            there, back = nearest(other.points[m], self.points[images[m]], self.spacing)
-            for name, value in summarise(there, back, wanted).items():
-                out[name][m] = value
+        both = np.flatnonzero(here & (other.number > 0))
+        if not len(both):
+            return out
+        # Never an empty union: every border pixel lies in its band.
+        mine, theirs = self.band[images[both]], other.band[both]
+        shared = count(mine & theirs)
+        out["boundary_iou"][both] = shared / (count(mine) + count(theirs) - shared)
+        there, back = nearest(_of(other.points, both), _of(self.points, images[both]), self.spacing)
+        numbers = other.number[both], self.number[images[both]]
+        for name, values in summarise(there, back, *numbers, wanted).items():
+            out[name][both] = values
         return out
 
 
-def summarise(there: np.ndarray, back: np.ndarray, wanted: Wanted = USUAL) -> dict[str, float]:
-    """Turn directed distances, prediction to truth and back, into the scores without boundary IoU."""
-    # Sorted once: percentiles and tolerances are then read off.
-    there, back = np.sort(there), np.sort(back)
-    number = len(there) + len(back)
-    scores = {"hd": float(max(there[-1], back[-1]))}
+def _of(points: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Return the points of some images (ascending), which are numbered anew."""
+    rank = np.full(points[-1, 0] + 1, -1)
+    rank[images] = np.arange(len(images))
+    rank = rank[points[:, 0]]
+    return np.column_stack([rank, points[:, 1:]])[rank >= 0]
+
+
+def summarise(
+    there: np.ndarray, back: np.ndarray, n_there: np.ndarray, n_back: np.ndarray, wanted: Wanted = USUAL
+) -> dict[str, np.ndarray]:
+    """Turn directed distances, prediction to truth and back, into the scores without boundary IoU.
+
+    `there` holds those of all images, one image after the other, `n_there` (M,) how many are each one's, and
+    so for `back`; returns name -> (M,).
+    """
+    ways = _Ordered(there, n_there), _Ordered(back, n_back)
+    number = n_there + n_back
+    scores = {"hd": np.maximum(*(way.percentile(100) for way in ways))}
     for p in wanted.percentiles:
-        scores[f"hd{p:g}"] = max(_percentile(there, p), _percentile(back, p))
-    scores["assd"] = float(there.sum() + back.sum()) / number
-    scores["masd"] = 0.5 * float(there.sum() / len(there) + back.sum() / len(back))
+        scores[f"hd{p:g}"] = np.maximum(*(way.percentile(p) for way in ways))
+    total = [way.sum() for way in ways]
+    scores["assd"] = (total[0] + total[1]) / number
+    scores["masd"] = 0.5 * (total[0] / n_there + total[1] / n_back)
     for t in wanted.tolerances:
-        within = there.searchsorted(t * HAIR, "right") + back.searchsorted(t * HAIR, "right")
-        scores[f"nsd_{t:g}"] = float(within) / number
+        scores[f"nsd_{t:g}"] = sum(way.within(t * HAIR) for way in ways) / number
     return scores
 
 
-def _percentile(ordered: np.ndarray, p: float) -> float:
-    """np.percentile of sorted values, without its overhead (four times the rest of a small pair)."""
-    place = p / 100 * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
+class _Ordered:
+    """Distances of M images, those of each in ascending order, one image after the other."""
+
+    def __init__(self, values: np.ndarray, number: np.ndarray):
+        self.number, self.start = number, np.cumsum(number) - number
+        image = np.repeat(np.arange(len(number)), number)
+        self.values = values[np.lexsort((values, image))]
+
+    def percentile(self, p: float) -> np.ndarray:
+        """Return np.percentile of each image: between the two nearest values, linearly."""
+        place = p / 100 * (self.number - 1)
+        low = place.astype(np.int64)
+        high = np.minimum(low + 1, self.number - 1)
+        below, above = self.values[self.start + low], self.values[self.start + high]
+        return below + (above - below) * (place - low)
+
+    def sum(self) -> np.ndarray:
+        return np.add.reduceat(self.values, self.start)
+
+    def within(self, limit: float) -> np.ndarray:
+        """Return how many values of each image are at most `limit`."""
+        return np.add.reduceat(self.values <= limit, self.start, dtype=np.int64)
 
 
 # Which pixels of a mask lie at its border, or within some distance of the background.
@@ -195,12 +228,12 @@ def ball(radius: float, spacing: tuple[float, ...]) -> tuple[tuple[tuple[int, ..
 def nearest(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return the distance from each point of `a` to the nearest of `b`, and from each of `b` to that of `a`.
 
-    `a` (n, D) and `b` (m, D) are integer pixel coordinates in the order of np.nonzero; the ways differ only
-    in what they cost.
+    `a` (n, 1 + D) and `b` (m, 1 + D) are integers, the number of an image and a pixel of it, in ascending
+    order; each image has points in both. Only points of one image are near to each other.
     """
-    if len(a) * len(b) <= _ALL_PAIRS:
-        # Both directions from one matrix.
-        squares = cdist(a * spacing, b * spacing, "sqeuclidean")
+    if a[-1, 0] == 0 and len(a) * len(b) <= _ALL_PAIRS:
+        # One image of few points: both directions from one matrix.
+        squares = cdist(a[:, 1:] * spacing, b[:, 1:] * spacing, "sqeuclidean")
         return np.sqrt(squares.min(axis=1)), np.sqrt(squares.min(axis=0))
     return _directed(a, b, spacing), _directed(b, a, spacing)
 
@@ -226,14 +259,19 @@ def _directed(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> np.nd
         left = left[squares[left] > away]
         if not len(left):
             return np.sqrt(squares)
-        at = start[left] + int(np.dot(offset, strides[:-1]))
+        at = start[left] + int(np.dot(offset, strides[1:-1]))
         after = np.searchsorted(line, at)
         # The nearest point of a row is the last before or the first after.
         step = np.minimum(at - line[after - 1], line[after] - at)
         there = np.where(step < extent[-1], (step * spacing[-1]) ** 2 + away, np.inf)
         squares[left] = np.minimum(squares[left], there)
-    tree = KDTree(b * spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
-    squares[left] = tree.query(a[left] * spacing)[0] ** 2
+    # Images of whom points are left, so far apart that none is near to another.
+    asked = np.zeros(extent[0], bool)
+    asked[a[left, 0] - low[0]] = True
+    known = b[asked[b[:, 0] - low[0]]]
+    apart = (2 * float(np.dot(extent[1:], spacing)), *spacing)
+    tree = KDTree(known * apart, leafsize=32, balanced_tree=False, compact_nodes=False)
+    squares[left] = tree.query(a[left] * apart)[0] ** 2
     return np.sqrt(squares)
 
 
