@@ -165,6 +165,12 @@ class Cost(Facts):
     """Wall time."""
     cpu_seconds: Seconds
     """Processor time."""
+    validation_seconds: Seconds = 0.0
+    """Of the wall time what went by over validation images."""
+    test_seconds: Seconds = 0.0
+    """The same over test images."""
+    steps: Whole | None = None
+    """Steps that were trained for it; those shared with a shorter length count there."""
     stack: Whole = 1
     """Cells that were trained together."""
 

@@ -148,7 +148,7 @@ def _write(job: Job, result: Trained, provenance: dict, store: Store) -> str:
         record["cost"]["seconds"] += time.perf_counter() - began
         store.write(record)
         outcome = record["outcome"]
-    emit("cell", cell=cell.key, outcome=outcome, seconds=result.seconds)
+    emit("cell", cell=cell.key, outcome=outcome, seconds=result.cost.get("seconds", 0.0))
     return outcome
 
 
@@ -235,7 +235,7 @@ def _record(job: Job, trained: Trained, provenance: dict) -> dict:
     return {
         **job.cell.public.to_json(),
         "certificate": trained.certificate,
-        "cost": {"seconds": trained.seconds, "cpu_seconds": trained.cpu_seconds, "stack": trained.stack},
+        "cost": {**trained.cost, "stack": trained.stack},
         "provenance": {**provenance, **_libraries(job.cell)},
         **scored,
     }

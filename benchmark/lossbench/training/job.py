@@ -45,5 +45,4 @@ class Trained:
     grad_fg_share: float = math.nan  # of the last step after which the images were looked at
     not_finite_at: int | None = None  # step, from 1
     error: str | None = None  # what the loss raised
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    cost: dict[str, float] = field(default_factory=dict)  # by the names of a record

@@ -127,6 +127,7 @@ class Training:
             self.step.feed(self.done)
             run(self.done)
             self.done += 1
+            self.spent.steps += 1
             done = self.done
             seen = {steps: results[steps] for steps in lengths if done in looks[steps]}
             if not seen and done % reading(self.device) and done < until and not self._all_dead():
@@ -163,9 +164,11 @@ class Training:
 
     def _validate(self, lengths: dict[int, list[Trained]], also: Callable | None = None) -> None:
         """Look at the validation images, and note what they say for these lengths."""
+        began = time.perf_counter()
         rows = look(self.stack, self.longest[: self.real], self.members, self.done, also)
         for cell, row in enumerate(rows):
             note(row, [results[cell] for results in lengths.values()])
+        self.spent.add("validation", began)
 
     def _finished(self, steps: int) -> dict[int, Trained]:
         """Score the last weights of a length, in one pass over validation and one over test; return its
@@ -182,22 +185,26 @@ class Training:
         if self.done == steps and not all(result.error for result in results):
             self._validate({steps: results}, validated)
         else:  # no cell is alive, so there is nothing to note
-            self._pass([block.during for block in self.members], batch, validated)
-        self._pass([block.later for block in self.members], batch, validated)
+            self._pass("validation", [block.during for block in self.members], batch, validated)
+        self._pass("validation", [block.later for block in self.members], batch, validated)
         tests = [block.test for block in self.members]
-        self._pass(tests, batch, lambda cell, logits, masks: scorings[cell].add_test(logits, masks))
-        seconds, cpu_seconds = self.spent.lap()
+        self._pass("test", tests, batch, lambda cell, logits, masks: scorings[cell].add_test(logits, masks))
+        began = time.perf_counter()
         for cell, scoring in enumerate(scorings):
-            result = results[cell]
-            result.weights, result.scores = self.stack.weights(cell), scoring.scores()
-            result.seconds, result.cpu_seconds = seconds / self.real, cpu_seconds / self.real
+            results[cell].weights, results[cell].scores = self.stack.weights(cell), scoring.scores()
+        self.spent.add("test", began)
+        cost = self.spent.lap(self.real)
+        for result in results:
+            result.cost = cost
         return dict(zip(self.places[steps], results, strict=False))
 
-    def _pass(self, sets: list[Tiles], batch: int, take: Callable) -> None:
-        """Predict images once, and give each cell's logits and masks to ``take``."""
+    def _pass(self, kind: str, sets: list[Tiles], batch: int, take: Callable) -> None:
+        """Predict images of one kind once, and give each cell's logits and masks to ``take``."""
+        began = time.perf_counter()
         for cell, group, logits in predict(self.stack, sets, batch):
             if cell < self.real:
                 take(cell, logits, sets[cell].truth(group))
+        self.spent.add(kind, began)
 
     # Where it stands
 
@@ -274,24 +281,34 @@ def _plain(result: Trained) -> dict[str, Any]:
 
 @dataclass
 class _Clock:
-    """Seconds of the wall and of the CPU since the last lap, those of an earlier process included."""
+    """Seconds of the wall and of the CPU since the last lap, those of an earlier process included, and of the
+    wall's those over validation and test images; steps.
+    """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    validation: float = 0.0
+    test: float = 0.0
+    steps: int = 0
 
     def __post_init__(self) -> None:
         self.began = time.perf_counter(), time.process_time()
 
-    def so_far(self) -> tuple[float, float]:
-        """Return both, without starting anew."""
-        wall, cpu = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
-        return self.seconds + wall, self.cpu_seconds + cpu
+    def add(self, kind: str, began: float) -> None:
+        """Count what went by since ``began`` as "validation" or "test"."""
+        setattr(self, kind, getattr(self, kind) + time.perf_counter() - began)
 
-    def lap(self) -> tuple[float, float]:
-        """Return both, and start anew."""
-        spent = self.so_far()
+    def so_far(self) -> tuple[float, ...]:
+        """Return what ``_Clock`` takes to go on from here."""
+        wall, cpu = time.perf_counter() - self.began[0], time.process_time() - self.began[1]
+        return self.seconds + wall, self.cpu_seconds + cpu, self.validation, self.test, self.steps
+
+    def lap(self, cells: int) -> dict[str, float]:
+        """Return what each of the cells took, by the names of a record, and start anew."""
+        *seconds, steps = self.so_far()
         self.__init__()
-        return spent
+        names = ("seconds", "cpu_seconds", "validation_seconds", "test_seconds")
+        return {**{name: spent / cells for name, spent in zip(names, seconds, strict=True)}, "steps": steps}
 
 
 def validation_steps(recipe: Any) -> set[int]:
