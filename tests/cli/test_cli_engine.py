@@ -14,7 +14,6 @@ from lossbench.engine.tasks import EngineOptions
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"serial": True, "time_limit": 5.0}, "--time-limit does nothing with --serial"),
         ({"serial": True, "cluster": "c.toml"}, "--serial and --cluster name two places"),
         ({"gpus": "1", "scheduler": "s.json"}, "--scheduler and --gpus name two places"),
         ({"gpus": "1", "workers": 2}, "--per-gpu sets how many share a card"),

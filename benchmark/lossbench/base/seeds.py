@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-PURPOSES = ("scenes", "split", "patches", "budget", "init", "order", "augment", "dropout", "tune")
+PURPOSES = ("scenes", "split", "patches", "budget", "init", "order", "augment", "dropout", "loss", "tune")
 
 
 def stream(purpose: str, name: str, seed: int) -> np.random.Generator:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lossbench.base.errors import UserError
 from lossbench.catalogue.fingerprint import fingerprint
-from lossbench.catalogue.source import KINDS, Source, decorator_name, read_source
+from lossbench.catalogue.source import KINDS, PACKAGE, Source, decorator_name, read_source
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Entry:
     function: str
     line: int
     doc: str = ""
+
+    @cached_property
+    def own(self) -> bool:
+        """Whether it stands in a file of the user's, or of a plug-in."""
+        return PACKAGE not in self.file.resolve().parents
 
     @cached_property
     def fingerprint(self) -> str:

@@ -27,6 +27,8 @@ PATHS = ("path", "root")  # parameters of data sets that name a place on this ma
 # Arguments by which libraries fetch weights: a benchmark starts from weights that it can name and hash.
 PRETRAINED = ("weights", "weights_backbone", "encoder_weights", "pretrained")
 
+USER = "lossbench_user_"  # begins the module names of users' files
+
 FOLDERS = {"loss": "losses", "dataset": "data", "network": "networks"}
 
 # What builds the losses and networks of other libraries; by name, for both import torch, late.
@@ -213,7 +215,7 @@ class NetworkSpec:
     @property
     def own(self) -> bool:
         """Whether it stands in a file of the user's."""
-        return self.entry is not None and PACKAGE not in self.entry.file.resolve().parents
+        return self.entry is not None and self.entry.own
 
     def identity(self) -> list:
         """Return what enters the cell key: the name and all parameters, without source or files."""
@@ -367,10 +369,10 @@ def load_function(entry: Entry) -> Callable:
     run).
     """
     path = entry.file.resolve()
-    if _ours(entry):
+    if not entry.own:
         module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
     else:
-        name = f"lossbench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        name = f"{USER}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         # Loaded once; again when the file has changed, as it does in a notebook.
         module = sys.modules.get(name)
         if module is None or getattr(module, "__lossbench_fingerprint__", None) != _file_mark(path):
@@ -378,8 +380,9 @@ def load_function(entry: Entry) -> Callable:
     return getattr(module, entry.function)
 
 
-def _ours(entry: Entry) -> bool:
-    return PACKAGE in entry.file.resolve().parents
+def ran_user_code() -> bool:
+    """Whether a file of a user's has been run in this process."""
+    return any(name.startswith(USER) for name in sys.modules)
 
 
 def _run_file(name: str, path: Path):
@@ -418,7 +421,7 @@ def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = (), *, ch
             return Loss(spec, (Part(1.0, live, {}, frozenset(takes), guest=True),), check)
         spec = parse_loss(spec, extra_files)
     # A copy in another process is made from these again.
-    files = {str(term.entry.file) for term in spec.terms if term.entry and not _ours(term.entry)}
+    files = {str(term.entry.file) for term in spec.terms if term.entry and term.entry.own}
     again = partial(get_loss, spec.text, tuple(files), check=check)
     return Loss(spec.text, tuple(Part(*_part(term)) for term in spec.terms), check, again)
 
@@ -433,7 +436,7 @@ def _part(term: LossTerm) -> tuple:
     takes = {*term.entry.needs} | ({"ignore_index"} & params.keys())
     if params.get("ignore_index", 0) is None:  # not given in the spec: the caller's is taken
         del params["ignore_index"]
-    return term.weight, load_function(term.entry), params, frozenset(takes), not _ours(term.entry)
+    return term.weight, load_function(term.entry), params, frozenset(takes), term.entry.own
 
 
 def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str | Path] = ()):

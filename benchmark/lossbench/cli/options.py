@@ -206,9 +206,6 @@ class Engine:
             }
             what = f"--workers counts processes of this machine; with {given[0]}"
             raise UserError(f"{what}, {instead[given[0]]}")
-        if self.serial and self.time_limit is not None:
-            why = "a stack is stopped by ending its worker process"
-            raise UserError(f"--time-limit does nothing with --serial: {why}; leave one of the two out")
         if self.serial and self.logs is not None:
             why = "there are no workers, everything is printed here"
             raise UserError(f"--logs does nothing with --serial: {why}; leave one of the two out")

@@ -26,7 +26,7 @@ import dask
 from distributed import KilledWorker, as_completed
 
 from lossbench.base.errors import UserError
-from lossbench.engine import clusters, worker
+from lossbench.engine import apart, clusters, worker
 from lossbench.engine.tasks import Calls, EngineOptions, Result, Task
 
 DEATHS = 3  # of its workers, after which a task is given up
@@ -108,7 +108,7 @@ class _Driver:
         # Events go through a topic of the scheduler: a result comes once, at the end.
         self.topic = f"lossbench-{uuid.uuid4().hex[:12]}"
         module = getattr(function, "__module__", "__main__")
-        self.function = function if module == "__main__" else f"{module}:{function.__qualname__}"
+        self.function = function if module == "__main__" else worker.named(function)
         self.finished = as_completed(loop=self.client.loop, with_results=True, raise_errors=False)
         self.threads, self.looked, self.ticked, self.alive = 0, 0.0, 0.0, time.monotonic()
 
@@ -157,13 +157,15 @@ class _Driver:
             flight.submitted += 1
             self.flying[flight.index] = flight
             flight.future = self.client.submit(
-                worker.call_on_dask,
+                call_on_worker,
                 self.function,
                 flight.task.payload,
                 flight.index,
                 flight.submitted,
                 self.topic,
                 self.threads * len(flight.task.cells) / STEPS,
+                flight.task.apart,
+                flight.task.time_limit or self.time_limit,
                 key=("cell", self.topic, flight.index, flight.submitted),
                 pure=False,
                 retries=0,
@@ -196,6 +198,8 @@ class _Driver:
             return  # late news from a worker that is dead
         elif event["kind"] == "end":
             flight.since = 0.0
+        elif event["kind"] == "lost":  # its process apart; the worker itself tries again
+            flight.worker, flight.since = "", 0.0
         self.calls.event({**event, "task": flight.task.name, "attempt": flight.starts})
 
     def _died(self, flight: Flight) -> None:
@@ -262,6 +266,8 @@ class _Driver:
         # "since" is set by the task's own start, so that waiting in a queue costs no time.
         for flight in list(self.flying.values()):
             limit = flight.task.time_limit or self.time_limit
+            if flight.task.apart:  # its worker stops it
+                continue
             if limit and flight.since and now - flight.since > limit:
                 seconds = now - flight.since
                 # Or the task would run again elsewhere; it does not stop the worker.
@@ -284,6 +290,32 @@ class _Driver:
                     self.client.restart_workers([address], timeout=30, raise_for_error=False)
 
         threading.Thread(target=restart, daemon=True).start()
+
+
+def call_on_worker(
+    function: str | Callable,
+    payload: Any,
+    index: int,
+    attempt: int,
+    topic: str,
+    interval: float,
+    name: str,
+    limit: float | None,
+) -> dict:
+    """Run one task on a Dask worker, or in its process of that name; events go through its scheduler to the
+    driver's topic.
+    """
+    from distributed import get_worker
+
+    here = get_worker()
+    facts = {"index": index, "attempt": attempt, "worker": here.address}
+
+    def send(event: dict) -> None:
+        here.log_event(topic, {**event, **facts})
+
+    if name:
+        return apart.call(name, function, payload, send, interval=interval, limit=limit)
+    return worker.call(function, payload, send, interval)
 
 
 # Why a worker process died: the signal that Dask's nannies saw, or the last words of its own log

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.engine import worker
+from lossbench.engine import apart, worker
 from lossbench.engine.tasks import Calls, EngineOptions, Result, Summary, Task
 
 
@@ -59,7 +59,9 @@ def run(
 
 
 def _in_this_process(tasks: list[Task], function: Callable, calls: Calls, options: EngineOptions) -> bool:
-    """Run the tasks one by one, without Dask or time limits; return whether the user interrupted."""
+    """Run the tasks one by one, without Dask; return whether the user interrupted. Only tasks that are apart
+    have a time limit.
+    """
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -70,12 +72,21 @@ def _in_this_process(tasks: list[Task], function: Callable, calls: Calls, option
     try:
         for task in tasks:
             facts = {"task": task.name, "attempt": 1, "worker": ""}
-            out = worker.call(function, task.payload, lambda event, facts=facts: calls.event(event | facts))
+
+            def send(event: dict, facts: dict = facts) -> None:
+                calls.event(event | facts)
+
+            if task.apart:
+                limit = task.time_limit or options.time_limit
+                out = apart.call(task.apart, worker.named(function), task.payload, send, limit=limit)
+            else:
+                out = worker.call(function, task.payload, send)
             calls.result(Result(task, **out))
             calls.event({"kind": "tick", "workers": 1, "running": 0})
     except KeyboardInterrupt:
         return True
     finally:
+        apart.close()
         if main:
             signal.signal(signal.SIGTERM, before)
     return False

@@ -54,7 +54,7 @@ class Task:
     """A unit of work: a unique ``name`` for people, a JSON-able ``payload``, its cells, its expected cost.
 
     ``group`` (data set, recipe) is what durations are learnt for; ``time_limit`` in seconds goes before that
-    of the options."""
+    of the options. Tasks that are ``apart`` by one name run in a process that no other task ever shares."""
 
     name: str
     payload: Any
@@ -62,6 +62,7 @@ class Task:
     cost: float = 1.0
     group: str = ""
     time_limit: float | None = None
+    apart: str = ""
 
 
 @dataclass(frozen=True)

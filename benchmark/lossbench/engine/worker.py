@@ -106,15 +106,9 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
 
-def call_on_dask(
-    function: str | Callable, payload: Any, index: int, attempt: int, topic: str, interval: float
-) -> dict:
-    """``call`` on a Dask worker: events go through its scheduler to the driver's topic."""
-    from distributed import get_worker
-
-    worker = get_worker()
-    facts = {"index": index, "attempt": attempt, "worker": worker.address}
-    return call(function, payload, lambda event: worker.log_event(topic, {**event, **facts}), interval)
+def named(function: Callable) -> str:
+    """Return the words by which another process finds a function of the module level."""
+    return f"{function.__module__}:{function.__qualname__}"
 
 
 def dask_setup(worker: Any) -> None:

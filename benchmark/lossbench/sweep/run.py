@@ -5,20 +5,22 @@ resumes.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import get_loss
-from lossbench.engine import display
+from lossbench.catalogue.registry import get_loss, ran_user_code
+from lossbench.engine import apart, display
 from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
 from lossbench.experiment.cells import Cell
 from lossbench.store.store import Store
 from lossbench.sweep import work
 from lossbench.sweep.plan import Plan
+
+CHECK = 120.0  # seconds that trying out the losses of a user's file may take at most
 
 
 def open_results(results: str | Path, say: Callable[[str], None]) -> None:
@@ -32,21 +34,27 @@ def open_results(results: str | Path, say: Callable[[str], None]) -> None:
 
 
 def tasks(
-    planned: Plan, cells: list[Cell], results: Path, provenance: dict, options: EngineOptions
+    planned: Plan,
+    cells: list[Cell],
+    results: Path,
+    provenance: dict,
+    options: EngineOptions,
+    alone: Collection[str] = (),
 ) -> list[Task]:
     """Return the tasks that train these cells: stacks of one block, at all lengths that are left of it, where
     it has two or more trunks left, else across seeds.
 
     Stacks larger than the usual ones hold cells of all seeds of a data set and recipe. Where the worker finds
-    out how many to train together, a task holds many.
+    out how many to train together, a task holds many. A cell that failed before, or that is among ``alone``,
+    takes no companions with it.
     """
     size = options.stack or work.HANDED
     groups: dict[tuple, list[list[Cell]]] = defaultdict(list)
     stacks: list[list[list[Cell]]] = []
     for lengths, trunks in work.alike(cells).items():
         for trunk in trunks:
-            if any(planned.states[cell.key].status == "failed" for cell in trunk):
-                stacks.append([trunk])  # alone this time: it takes no companions with it, and says who fails
+            if any(planned.states[cell.key].status == "failed" or cell.key in alone for cell in trunk):
+                stacks.append([trunk])
                 continue
             shared = trunk[0].bundle if size <= STACK else trunk[0].kind
             groups[shared, lengths].append(trunk)
@@ -67,6 +75,10 @@ def tasks(
     flat = [[cell for trunk in stack for cell in trunk] for stack in stacks]
     flat.sort(key=lambda stack: min(order[cell.key] for cell in stack))
     extra_files = planned.experiment.extra_files
+    # A data set of the user's may have changed this process when it was opened; and nothing can stop a stack
+    # that is trained here.
+    elsewhere = options.serial and (ran_user_code() or options.time_limit)
+    here = "lossbench" if elsewhere else ""
     return [
         Task(
             name=_name(stack),
@@ -74,6 +86,7 @@ def tasks(
             cells=tuple(cell.key for cell in stack),
             cost=planned.cost(stack).total,
             group="/".join(stack[0].kind),
+            apart=work.apart(stack[0]) or here,
         )
         for stack in flat
     ]
@@ -96,19 +109,28 @@ class Tally:
     trained: set[str] = field(default_factory=set)
     failures: Counter[str] = field(default_factory=Counter)  # sentence -> cells
     busy: list[Cell] = field(default_factory=list)  # that another sweep trains
+    alone: set[str] = field(default_factory=set)  # whose stack failed: to be tried again without companions
 
     def take(self, result: Result) -> None:
         """Note the result of a task; of one that ended badly each cell without a record keeps the error."""
-        if not result.ok:
-            self.failures[result.error] += len(result.task.cells)
+        if not result.ok and len({self.cells[key].trunk for key in result.task.cells}) > 1:
+            self.alone.update(result.task.cells)
+        elif not result.ok:
+            error = result.error
+            if result.task.apart and result.kind != "error":  # which does not say by itself who it was
+                error = f"loss '{self.cells[result.task.cells[0]].loss.label}': {error}"
+            self.failures[error] += len(result.task.cells)
             facts = {"kind": result.kind, "trace": result.trace, "attempts": result.attempts}
             for key in result.task.cells:
                 pair = self.cells[key].pair
                 if not self.store.has(*pair):
-                    self.store.write_error(*pair, error=result.error, **facts)
-            return
-        self.busy += [self.cells[key] for key in result.value["busy"]]
-        for key, outcome in result.value["outcomes"].items():
+                    self.store.write_error(*pair, error=error, **facts)
+        else:
+            self.busy += [self.cells[key] for key in result.value["busy"]]
+            self._count(result.value["outcomes"])
+
+    def _count(self, outcomes: dict[str, str]) -> None:
+        for key, outcome in outcomes.items():
             if outcome == "failed":
                 error = self.store.read_error(*self.cells[key].pair) or {}
                 self.failures[error.get("error", f"cell {key} failed")] += 1
@@ -136,19 +158,21 @@ def run(
     ``mode``: how a person sees it, see ``engine.display``."""
     options, folder = options or EngineOptions(), Path(results).resolve()
     store = Store(folder)
-    check_losses(todo)
-    check_networks(todo)
+    check(todo, planned.experiment.extra_files, options, say)
     tally = Tally({cell.key: cell for cell in todo}, store)
-    waiting = todo
+    waiting, alone, notes = todo, set(), {}
     while waiting:
-        queue = tasks(planned, waiting, folder, provenance, options)
+        queue = tasks(planned, waiting, folder, provenance, options, alone)
         tally.busy.clear()
+        tally.alone.clear()
         with display.show(queue, workers=options.count, mode=mode) as shown:
 
             def on_event(event: dict, shown: display.Display = shown) -> None:
                 if event["kind"] == "lost" and event.get("owner"):
                     # What a dead worker of another host held is free at once.
                     store.leases.bury(event["owner"])
+                if event["kind"] == "note":
+                    notes[event["text"]] = None
                 shown.event(event)
 
             def on_result(result: Result, shown: display.Display = shown) -> None:
@@ -156,16 +180,57 @@ def run(
                 tally.take(result)
 
             summary = engine.run(queue, work.run_stack, options, on_event=on_event, on_result=on_result)
-        if summary.interrupted or not tally.busy:
+        if summary.interrupted or not (tally.busy or tally.alone):
             break
-        # Another sweep on this folder holds these cells: wait for its records, train what it leaves behind.
-        say(f"another sweep on {results} is training {len(tally.busy)} cells; waiting for them")
-        _, free = store.wait(*work.leased(tally.busy))
-        waiting = [tally.cells[key] for key, _ in free]
+        alone |= tally.alone
+        waiting = [tally.cells[key] for key in tally.alone if not store.has(*tally.cells[key].pair)]
+        if tally.busy:
+            # Another sweep on this folder holds these: wait for its records, train what it leaves behind.
+            say(f"another sweep on {results} is training {len(tally.busy)} cells; waiting for them")
+            _, free = store.wait(*work.leased(tally.busy))
+            waiting += [tally.cells[key] for key, _ in free]
+    for text in notes:
+        say(text)
     return summary, len(tally.trained), tally.sentences()
 
 
-def check_losses(cells: list[Cell]) -> None:
+def check(
+    cells: list[Cell], extra_files: Iterable[str], options: EngineOptions, say: Callable[[str], None]
+) -> None:
+    """Try each distinct loss and network once, before anything starts; those of the user's files in a process
+    of their own and for a limited time.
+    """
+    groups: dict[str, dict[tuple, Cell]] = defaultdict(dict)
+    for cell in cells:
+        groups[work.apart(cell)].setdefault((cell.loss.text, cell.network, cell.recipe.head), cell)
+    check_losses(groups[""].values())
+    check_networks(groups[""].values())
+    for name, distinct in groups.items():
+        if not name:
+            continue
+        payload = {
+            "cells": [cell.to_json() for cell in distinct.values()],
+            "extra_files": [str(Path(file).resolve()) for file in extra_files],
+        }
+        limit = min(options.time_limit or CHECK, CHECK)
+        out = apart.call(name, f"{__name__}:checked", payload, lambda event: None, limit=limit)
+        if out.get("user_error"):
+            raise UserError(out["error"])
+        if out["kind"] != "ok":  # its own cells will fail, and no others
+            labels = ", ".join(dict.fromkeys(f"'{cell.loss.label}'" for cell in distinct.values()))
+            say(f"trying out {labels} before the sweep: {out['error']}")
+    if not options.serial:
+        apart.close()
+
+
+def checked(payload: dict) -> None:
+    """Try out the losses and networks of these cells."""
+    cells = [Cell.from_json(facts, payload["extra_files"]) for facts in payload["cells"]]
+    check_losses(cells)
+    check_networks(cells)
+
+
+def check_losses(cells: Iterable[Cell]) -> None:
     """Call each distinct loss once on tiny inputs, so that an impossible parameter stops the sweep before
     anything starts.
     """
@@ -176,7 +241,7 @@ def check_losses(cells: list[Cell]) -> None:
             raise UserError(f"loss '{spec.label}': {complaint}")
 
 
-def check_networks(cells: list[Cell]) -> None:
+def check_networks(cells: Iterable[Cell]) -> None:
     """Build each distinct network once, so that a library that is not there, an impossible parameter or a
     head without bias stops the sweep before anything starts.
     """

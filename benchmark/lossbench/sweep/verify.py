@@ -134,7 +134,8 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
             "how": f"it cannot be trained here: {error}; a loss of your own needs its file by --with"
         }
     here = provenance.collect(results=scratch)
-    task = Task(cell.title, work.payload([cell], scratch, extra_files, here, size=STACK), (cell.key,))
+    payload = work.payload([cell], scratch, extra_files, here, size=STACK)
+    task = Task(cell.title, payload, (cell.key,), apart=work.apart(cell))
     summary = run([task], work.run_stack, EngineOptions(serial=True))
     if summary.interrupted:
         raise KeyboardInterrupt

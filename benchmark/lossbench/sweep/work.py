@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +48,10 @@ Item = TypeVar("Item")
 
 _open_data: OrderedDict[tuple, Any] = OrderedDict()
 
+OTHER = "code of another library"  # who changed a process in which no file of a user's is run
+
+_noted: set[tuple[str, str]] = set()  # who changed what in this process
+
 _sizes: dict[tuple, int] = {}  # (recipe, shape of an image, classes, device) -> what this worker has measured
 
 
@@ -73,6 +78,12 @@ def payload(
 
 def run_stack(task: dict) -> dict:
     """Train the cells of one payload that nobody has recorded or is training; return the outcome of each."""
+    import torch
+
+    from lossbench.sweep import guard
+
+    torch.set_num_threads(_threads())
+    guard.fresh()
     store, extra_files = Store(task["results"]), tuple(task["extra_files"])
     cells = [Cell.from_json(facts, extra_files) for facts in task["cells"]]
     outcomes: dict[str, str] = {}
@@ -92,6 +103,10 @@ def leased(cells: Iterable[Cell]) -> tuple[list[tuple[str, str]], dict[tuple[str
     return list(trunks), trunks
 
 
+def _threads() -> int:
+    return int(os.environ.get("LOSSBENCH_THREADS", "1"))
+
+
 def alike(cells: Iterable[Cell]) -> dict[tuple, list[list[Cell]]]:
     """Return the trunks of these cells, each with its cells by length, sorted into those that can be one
     stack.
@@ -103,22 +118,36 @@ def alike(cells: Iterable[Cell]) -> dict[tuple, list[list[Cell]]]:
     groups: dict[tuple, list[list[Cell]]] = {}
     for trunk in trunks.values():
         trunk.sort(key=lambda cell: cell.recipe.steps)
-        kind = bool(trunk[0].alone), *(cell.recipe.steps for cell in trunk)
+        kind = apart(trunk[0]), bool(trunk[0].alone), *(cell.recipe.steps for cell in trunk)
         groups.setdefault(kind, []).append(trunk)
     return groups
 
 
-def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
-    import torch
+def apart(cell: Cell) -> str:
+    """Name the files of the user's that run when this cell trains; "" where there are none.
 
+    Cells of one name share stacks and processes with each other, and with no others."""
+    return ", ".join(dict.fromkeys(f"{kind} {entry.file}" for kind, entry in _own(cell)))
+
+
+def _own(cell: Cell) -> list[tuple[str, Any]]:
+    losses = [term.entry for term in cell.loss.terms if term.entry]
+    losses.sort(key=lambda entry: str(entry.file))
+    entries = [("data", cell.data.entry), ("network", cell.network.entry), *(("loss", e) for e in losses)]
+    return [(kind, entry) for kind, entry in entries if entry and entry.own]
+
+
+def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
     from lossbench.networks.build import check_shape
+    from lossbench.sweep import guard
     from lossbench.training.blocks import network_of
     from lossbench.training.train import Training
 
-    threads = int(os.environ.get("LOSSBENCH_THREADS", "1"))
-    torch.set_num_threads(threads)
+    # Without their folders, since what is said goes into records of errors.
+    who = ", ".join(dict.fromkeys(entry.file.name for _, entry in _own(cells[0])))
     jobs = jobs_of(cells, task["extra_files"])
     check_shape(network_of(jobs[0]), cells[0].recipe.batch)
+    _note(who, guard.settle(who) if who else guard.restore())
 
     def on_step(steps: int, step: int, losses: list[float]) -> None:
         for place, loss in zip(training.places[steps], losses, strict=True):
@@ -127,13 +156,27 @@ def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
     training = Training(jobs, task["device"], on_step)
     kept = _Kept(cells, task, store)
     kept.go_on(training)
-    facts = {**task["provenance"], "threads": threads, "device": task["device"]}
+    facts = {**task["provenance"], "threads": _threads(), "device": task["device"]}
     outcomes = {}
     for finished in training.run(kept.due, kept.keep):
+        guard.refuse(_losses(cells) if who else OTHER)
         for place, result in finished.items():
             outcomes[cells[place].key] = _write(jobs[place], result, facts, store)
     kept.clear()
     return outcomes
+
+
+def _losses(cells: list[Cell]) -> str:
+    labels = dict.fromkeys(f"'{cell.loss.label}'" for cell in cells)
+    return ("one of the losses " if len(labels) > 1 else "loss ") + ", ".join(labels)
+
+
+def _note(who: str, changed: list[str]) -> None:
+    """Tell the driver what a user's code changed and was set back; each change once a process."""
+    for name in changed:
+        if (who, name) not in _noted:
+            _noted.add((who, name))
+            emit("note", text=f"{who} changed {name} of its process; set back")
 
 
 def _write(job: Job, result: Trained, provenance: dict, store: Store) -> str:
@@ -201,7 +244,16 @@ def jobs_of(cells: list[Cell], extra_files: Iterable[str] = ()) -> list[Job]:
 
     files = tuple(extra_files)
     weights = _weights(cells[0].recipe)
-    return [Job(cell, _open(cell, files), get_loss(cell.loss, files, check=False), weights) for cell in cells]
+    return [Job(cell, _open(cell, files), _loss(cell, files), weights) for cell in cells]
+
+
+def _loss(cell: Cell, files: tuple[str, ...]) -> Callable:
+    from lossbench.sweep import guard
+
+    loss = get_loss(cell.loss, files, check=False)
+    if not any(term.entry and term.entry.own for term in cell.loss.terms):
+        return loss
+    return guard.own(loss, cell, partial(_note, f"loss '{cell.loss.label}'"))
 
 
 def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
