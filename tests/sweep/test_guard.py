@@ -46,7 +46,7 @@ REPLACED = {
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch):
-    guard.fresh()
+    guard.begin()
     yield
     guard.restore(guard.SETTINGS | guard.RARER)
 

@@ -30,10 +30,12 @@ from torch.nn.modules import module as hooks
 
 from lossbench.base import seeds
 from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import ran_user_code
 from lossbench.experiment.cells import Cell
 
 # The one list of what other code is known to call: every function and class in these places, and the methods
-# of these classes, must stay the object that it was. All loaded modules of lossbench come on top.
+# of these classes, must stay the object that it was. (Not torch.optim, which patches itself; nothing here uses
+# it.) All loaded modules of lossbench come on top.
 PLACES: tuple[Any, ...] = (
     *(builtins, gc, importlib, math, os, random, threading, np, np.random, np.linalg),
     *(torch, torch.Tensor, torch._C._nn, torch.linalg, torch.random),
@@ -47,7 +49,6 @@ PLACES: tuple[Any, ...] = (
         torch.nn.GroupNorm,
     ),
     *(torch.nn.InstanceNorm2d, torch.nn.BatchNorm2d, torch.nn.MaxPool2d, torch.nn.Upsample, torch.nn.Dropout),
-    *(torch.optim, torch.optim.Optimizer, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW),
 )
 
 # Not looked at, since nothing here calls them: torch._dynamo wraps the one when it is imported, and the other
@@ -166,6 +167,12 @@ def fresh() -> _Fresh:
     return _Fresh()
 
 
+def begin() -> None:
+    """Look at this process before a task: what its owner may choose freely holds from now on."""
+    for name, (read, _) in ({"the working folder": SETTINGS["the working folder"]} | RARER).items():
+        fresh().settings[name] = read()
+
+
 def restore(settings: dict[str, Setting] = SETTINGS) -> list[str]:
     """Set back what was changed; return its names, of what cannot be set back too."""
     known, changed = fresh().settings, []
@@ -184,10 +191,15 @@ def replaced() -> list[str]:
         now = vars(place)
         if all(map(is_, map(now.get, held), values)):
             continue
-        for name, value in zip(held, values, strict=True):
-            if now.get(name) is not value:
-                names.append(f"{_name(place)}.{name}")
-                setattr(place, name, value)
+        for number, name in enumerate(held):
+            new, value = now.get(name), values[number]
+            if new is value:
+                continue
+            if _by_torch(new) and not ran_user_code():
+                values[number] = new  # torch wraps some of its functions when they are first used
+                continue
+            names.append(f"{_name(place)}.{name}")
+            setattr(place, name, value)
     # What a class inherits is replaced by a name of its own.
     for place, count, inherited in fresh().inherited:
         if len(vars(place)) == count:
@@ -196,6 +208,11 @@ def replaced() -> list[str]:
             names.append(f"{_name(place)}.{name}")
             delattr(place, name)
     return names
+
+
+def _by_torch(function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename.startswith(os.path.dirname(torch.__file__))
 
 
 def _name(place: Any) -> str:

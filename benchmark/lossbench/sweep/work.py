@@ -83,7 +83,7 @@ def run_stack(task: dict) -> dict:
     from lossbench.sweep import guard
 
     torch.set_num_threads(_threads())
-    guard.fresh()
+    guard.begin()
     store, extra_files = Store(task["results"]), tuple(task["extra_files"])
     cells = [Cell.from_json(facts, extra_files) for facts in task["cells"]]
     outcomes: dict[str, str] = {}
