@@ -34,8 +34,8 @@ from lossbench.catalogue.registry import ran_user_code
 from lossbench.experiment.cells import Cell
 
 # The one list of what other code is known to call: every function and class in these places, and the methods
-# of these classes, must stay the object that it was. (Not torch.optim, which patches itself; nothing here uses
-# it.) All loaded modules of lossbench come on top.
+# of these classes, must stay the object that it was. All loaded modules of lossbench come on top. Not among
+# them is torch.optim, which patches itself and is not used here.
 PLACES: tuple[Any, ...] = (
     *(builtins, gc, importlib, math, os, random, threading, np, np.random, np.linalg),
     *(torch, torch.Tensor, torch._C._nn, torch.linalg, torch.random),
