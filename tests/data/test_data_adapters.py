@@ -61,7 +61,8 @@ def test_categories_share_their_images_and_must_be_chosen(make_npz):
     with pytest.raises(UserError, match="the categories are 'C1', 'C2'"):
         load(path)
     assert np.array_equal(load(path, category="C2").masks[:6], arrays["train_label_C2"])
-    assert "looked at 'C1'" in inspect(path)["suspicious"][0]
+    findings = inspect(path)
+    assert "looked at 'C1'" in findings.suspicious[0] and "category='C1'" in findings.spec
 
 
 def test_a_file_that_is_not_medsegbench_is_refused(make_npz, tmp_path):
@@ -82,7 +83,7 @@ def test_a_file_that_is_not_medsegbench_is_refused(make_npz, tmp_path):
 
 def test_inspect_reads_a_medsegbench_file(make_npz):
     found = inspect(make_npz(top=3)[0])
-    assert found["layout"] == "a MedSegBench file" and found["pairs"] == 13 and len(found["classes"]) == 4
+    assert found.layout == "a MedSegBench file" and found.pairs == 13 and len(found.classes) == 4
 
 
 class Toy:

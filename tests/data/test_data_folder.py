@@ -12,9 +12,7 @@ from PIL import Image
 
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
-from lossbench.cli.data import render_inspection
 from lossbench.data import layouts
-from lossbench.data.inspection import inspect
 
 
 def load(root, seed=0, **options):
@@ -90,11 +88,10 @@ def test_mask_names_may_carry_the_usual_endings_and_hidden_files_are_passed_over
     assert len(load(root)) == 12
 
 
-def test_large_pictures_are_cropped_around_objects_and_never_shrunk(make_folder):
-    data = load(make_folder(shape=(300, 420), count=6), size=32)
-    assert data.shape == (32, 32) and all((m == 1).sum() == 25 for m in data.masks)
-    tiles = load(make_folder(shape=(300, 420), count=6, name="t"), view="tiles", size=100)
-    assert len(tiles) == 6 * 3 * 5 and (np.asarray(tiles.masks) == 1).sum() == 6 * 25
+def test_large_pictures_stay_whole_and_small_ones_of_one_size_are_arrays(make_folder):
+    large = load(make_folder(shape=(300, 420), count=6))
+    assert large.shape == (300, 420) and large.counts[:, 1].tolist() == [25] * 6
+    assert load(make_folder(name="small")).images.shape == (12, 1, 24, 20)
 
 
 def test_a_split_and_groups_are_taken_from_their_tables(make_folder):
@@ -201,8 +198,9 @@ def twins(root):
     shutil.copy(root / "images" / "case03.png", root / "images" / "case03.tif")
 
 
-def colour_image(root):
-    write(root / "images" / "case03.png", np.zeros((24, 20, 3), np.uint8))
+def more_channels(root):
+    (root / "images" / "case03.png").unlink()
+    np.save(root / "images" / "case03.npy", np.zeros((24, 20, 5)))
 
 
 def empty(root):
@@ -242,7 +240,7 @@ def not_finite(root):
         (grey_mask, "anti-aliased.*threshold=120"),
         (odd_values, r"values=\[0, 90, 200\]"),
         (twins, "same stem"),
-        (colour_image, "3 channels"),
+        (more_channels, "5 channels"),
         (empty, "no pair"),
         (no_masks, "--images 'PATTERN' --masks 'PATTERN'"),
         (few, "three"),
@@ -334,17 +332,12 @@ def make_task(tmp_path):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_task_folders_give_slices_and_volumes_with_their_names_and_spacing(make_task, kind, channels):
     root = make_task(kind, channels)
-    slices, volumes = load(root), load(root, view="volumes")
+    slices, volumes = load(root), load(root, view="whole")
     assert slices.classes == volumes.classes == ("background", "a", "b")
-    assert (
-        slices.images.shape == (30, channels, 20, 20) and slices.spacing == (1.0, 1.0) and slices.unit == "mm"
-    )
-    assert volumes.images.shape == (5, channels, 20, 20, 8) and volumes.spacing == (1.0, 1.0, 2.0)
-    assert (np.asarray(volumes.masks) == 1).sum() == 5 * 6 * 6 * 3 == (np.asarray(slices.masks) == 1).sum()
-    assert len(np.unique(slices.groups)) == 5
-    patches = load(root, view="volumes", size=16, per_image=3)
-    assert patches.images.shape == (15, channels, 16, 16, 8)
-    assert load(root, per_image=2).images.shape[0] == 10
+    assert slices.images[0].shape == (channels, 20, 18) and slices.spacing == (1.0, 1.0)
+    assert slices.unit == "mm" and len(slices) == 30 and len(np.unique(slices.groups)) == 5
+    assert volumes.images[0].shape == (channels, 20, 18, 6) and volumes.spacing == (1.0, 1.0, 2.0)
+    assert volumes.counts[:, 1].sum() == 5 * 6 * 6 * 3 == slices.counts[:, 1].sum()
 
 
 def test_other_labels_of_a_task_are_refused_or_ignored_as_declared(make_task):
@@ -383,97 +376,9 @@ def test_a_volume_of_another_voxel_size_is_refused(make_task):
         load(root)
 
 
-def test_pictures_and_volumes_have_their_own_views(make_folder, make_task):
+def test_pictures_have_no_slices(make_folder):
     with pytest.raises(UserError, match="for volumes"):
-        load(make_folder(), view="slices")
-    with pytest.raises(UserError, match="holds volumes"):
-        load(make_task(), view="tiles")
-
-
-# --- inspect
-
-
-def seen(root):
-    from rich.console import Console
-
-    found = inspect(root)
-    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render_inspection(found))
-    assert found["layout"] in console.export_text()
-    return found
-
-
-def test_inspect_tells_pairs_classes_fractions_and_gives_an_experiment_that_reads(make_folder, tmp_path):
-    from lossbench.experiment.reading import read_experiment
-
-    root = make_folder(count=24, shape=(70, 70))
-    found = seen(root)
-    assert (
-        found["pairs"] == 24
-        and found["sizes"] == "70x70, 1 channel"
-        and found["empty"] == 0
-        and found["suspicious"] == []
-    )
-    assert [row["name"] for row in found["classes"]] == ["background", "foreground"]
-    assert (
-        found["classes"][1]["fraction"] == pytest.approx(25 / 4900)
-        and found["classes"][1]["median_object"] == 25
-    )
-    (tmp_path / "e.toml").write_text(found["experiment"])
-    assert len(read_experiment(tmp_path / "e.toml").cells()) == 4 * 5
-
-
-def test_inspect_lists_everything_suspicious_and_still_reads_the_rest(make_folder):
-    root = make_folder(count=10)
-    lonely(root)
-    other_size(root)
-    shutil.copy(root / "images" / "case05.png", root / "images" / "case06.png")
-    write(root / "masks" / "case07.png", np.zeros((24, 20), np.uint8))
-    (root / "images" / "case03.png").unlink()
-    rubbish(root)
-    (root / "images" / "case04.png").write_bytes(b"rubbish")
-    text = "\n".join(seen(root)["suspicious"])
-    for word in (
-        "unmatched",
-        "cannot be used",
-        "near-duplicate ('case05' and 'case06')",
-        "hold no foreground",
-        "are few",
-    ):
-        assert word in text, word
-
-
-def test_inspect_understands_grey_and_odd_masks_and_writes_the_option_down(make_folder):
-    root = make_folder(count=24, name="grey")
-    grey_mask(root)
-    found = seen(root)
-    assert "anti-aliased" in "\n".join(found["suspicious"]) and "threshold=120" in found["spec"]
-    assert len(get_dataset(found["spec"])) == 24
-    root = make_folder(values=(0, 100, 200), name="odd", shape=(40, 40))
-    assert "values=[0, 100, 200]" in seen(root)["spec"]
-    root = make_folder(values=(0, 1, 2, 255), name="void", shape=(40, 40))
-    found = seen(root)
-    assert "void" in "\n".join(found["suspicious"]) and len(found["classes"]) == 3
-
-
-def test_inspect_knows_groups_splits_and_task_folders(make_folder, make_task):
-    root = make_folder()
-    (root / "groups.csv").write_text("name,group\n" + "".join(f"case{n:02d},{n // 3}\n" for n in range(12)))
-    assert "4 groups (groups.csv)" in seen(root)["split"]
-    found = seen(make_task("nnunet", 2))
-    assert found["layout"] == "an nnU-Net task" and [row["name"] for row in found["classes"]] == [
-        "background",
-        "a",
-        "b",
-    ]
-
-
-def test_inspect_refuses_what_cannot_be_read_at_all(make_folder):
-    root = make_folder()
-    for file in (root / "images").iterdir():
-        file.write_bytes(b"rubbish")
-    with pytest.raises(UserError, match="none of its pairs can be read"):
-        inspect(root)
+        load(make_folder(), view="whole_slices")
 
 
 def test_a_layout_lists_each_file_once(make_folder):

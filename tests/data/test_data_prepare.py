@@ -183,7 +183,7 @@ def test_the_identity_of_a_folder_is_its_content_not_its_place(make_folder, cach
     first = ident(f"folder(path={str(root)!r})")
     moved = shutil.copytree(root, tmp_path / "moved")
     assert ident(f"folder(path={str(moved)!r})") == first
-    assert ident(f"folder(path={str(root)!r}, size=64)") != first
+    assert ident(f"folder(path={str(root)!r}, view='whole')") != first
     victim = moved / "masks" / "case03.png"
     shutil.copy(moved / "masks" / "case04.png", victim)
     assert ident(f"folder(path={str(moved)!r})") != first

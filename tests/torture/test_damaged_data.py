@@ -112,7 +112,7 @@ def test_damaged_data_of_a_user_are_refused_in_a_sentence_or_read(size, draw, se
         for what, refused in (("inspections", inspected), ("openings", opened)):
             seen[f"{what} refused" if refused else f"{what} read"] += 1
         if number % 50 == 0:
-            done = command(tmp_path, "data", "inspect", path)
+            done = command(tmp_path, "inspect", path)
             assert done.code in (0, 2) and (done.out + done.err).strip()
         if number % 50 == 0 and opened:  # else it would train
             results = str(tmp_path / "results")

@@ -1,11 +1,13 @@
-"""``lossbench data``: list, fetch, verify and inspect data sets.
+"""``lossbench data``: list, fetch and verify public sets; ``lossbench inspect``: look at one's own.
 
 Commands first, then what they do as functions that return plain data, then how that looks."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +16,13 @@ from typing import Annotated, Any
 import typer
 
 from lossbench.base.errors import UserError, nearest
+from lossbench.base.files import write_atomically
+from lossbench.cli.results import say
 from lossbench.data import hashes, sources
 
 Progress = Callable[[str, float, float], None]  # (what, done, total)
 
-app = typer.Typer(help="Public data sets and your own.", no_args_is_help=True)
+app = typer.Typer(help="Public data sets.", no_args_is_help=True)
 
 Sets = Annotated[
     list[str] | None, typer.Argument(help="Names of data sets, or 'all' for those that ask for no consent.")
@@ -53,20 +57,71 @@ def verify(names: Sets = None) -> None:
             print(f"{name}: {facts['files']} files as registered, in {facts['folder']}")
 
 
-@app.command()
 def inspect(
     path: Annotated[
         Path, typer.Argument(help="A folder in any usual layout, a pairs.csv, or a MedSegBench file.")
     ],
     images: Annotated[str, typer.Option(help="Pattern of the images below PATH, such as 'pics/*.jpg'.")] = "",
     masks: Annotated[str, typer.Option(help="Pattern of the masks below PATH.")] = "",
+    write: Annotated[
+        Path | None, typer.Option(help="Write the suggested experiment here, and a contact sheet beside it.")
+    ] = None,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Accept the guessed groups: write PATH/groups.csv.")
+    ] = False,
 ) -> None:
-    """Print what was understood of your data, what is suspicious, and an experiment file to start from."""
+    """Say what was understood of your data, what training will see and what is suspicious."""
     from rich.console import Console
 
     from lossbench.data import inspection
 
-    Console().print(render_inspection(inspection.inspect(str(path), images, masks)))
+    for file in (write, write and write.with_suffix(".png")):
+        if file and file.exists():
+            raise UserError(f"--write {write}: {file} is there already; name another file, or delete it")
+    with _progress() as advance:
+        findings = inspection.inspect(str(path), images, masks, advance)
+    Console().print(render_inspection(findings))
+    if groups:
+        say(accept_groups(findings))
+    if write:
+        say(write_experiment(findings, write))
+    else:
+        # Printed as it is: a line that a terminal's width had cut could not be copied.
+        say(f"\nAn experiment to start from (--write mine.toml writes it):\n\n{findings.experiment}")
+
+
+def accept_groups(findings: Any) -> str:
+    """Write the guessed groups beside the images, and return what was written."""
+    if not findings.groups:
+        return "no groups were guessed, none are written"
+    root = findings.layout_of.root
+    file = (root if root.is_dir() else root.parent) / "groups.csv"
+    rows = io.StringIO()
+    table = csv.writer(rows)
+    table.writerow(("name", "group"))
+    table.writerows(findings.groups.items())
+    _write(file, rows.getvalue().encode())
+    return f"{file}: {len(set(findings.groups.values()))} groups; the split is dealt by them from now on"
+
+
+def write_experiment(findings: Any, file: Path) -> str:
+    """Write the suggested experiment and a contact sheet, and return what comes next."""
+    from lossbench.data.sheet import contact_sheet
+
+    title = f"{findings.path}: {findings.layout}, {findings.sizes}"
+    picture = io.BytesIO()
+    sheet = contact_sheet(findings.layout_of, findings.coding, findings.sheet, title)
+    sheet.save(picture, "PNG", optimize=True)
+    _write(file, findings.experiment.encode())
+    _write(file.with_suffix(".png"), picture.getvalue())
+    return f"look at {file.with_suffix('.png')}; then: lossbench plan {file}, lossbench sweep {file}"
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        write_atomically(file, content)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror or error})") from None
 
 
 @contextlib.contextmanager
@@ -220,29 +275,27 @@ def render_list(sets: list[Status]) -> Any:
     return table
 
 
-def render_inspection(facts: dict[str, Any]) -> Any:
-    """Return what ``inspect`` found as rich text: what was understood, the classes, what is suspicious, and
-    an experiment to start from.
+def render_inspection(findings: Any) -> Any:
+    """Return what ``inspect`` found as rich text: what was understood, the classes, what training and test
+    will see, what is suspicious.
     """
     from rich.console import Group
     from rich.markup import escape
-    from rich.syntax import Syntax
     from rich.table import Table
 
     table = Table(title="Classes", title_justify="left")
     for column in ("id", "name", "pixels", "images with it", "median object (px)"):
         table.add_column(column, justify="right" if column != "name" else "left")
-    for row in facts["classes"]:
+    for row in findings.classes:
         size = "" if row["median_object"] is None else f"{row['median_object']:g}"
-        table.add_row(str(row["id"]), row["name"], f"{row['fraction']:.4%}", f"{row['present']:.1%}", size)
-    understood = f"{escape(facts['layout'])}, {facts['pairs']} pairs, {escape(facts['sizes'])}"
-    warnings = [f"[yellow]![/] {escape(text)}" for text in facts["suspicious"]] or ["nothing suspicious"]
+        share = f"{row['fraction']:.4%}"
+        table.add_row(str(row["id"]), escape(row["name"]), share, f"{row['present']:.1%}", size)
+    understood = f"{escape(findings.layout)}, {findings.pairs} pairs, {escape(findings.sizes)}"
+    warnings = [f"[yellow]![/] {escape(text)}" for text in findings.suspicious] or ["nothing suspicious"]
     return Group(
-        f"[bold]{escape(facts['path'])}[/]: {understood}",
-        escape(facts["split"]),
+        f"[bold]{escape(findings.path)}[/]: {understood}",
+        escape(findings.split),
         table,
+        *map(escape, findings.sees),
         *warnings,
-        "",
-        "An experiment to start from:",
-        Syntax(facts["experiment"], "toml", background_color="default"),
     )

@@ -26,7 +26,7 @@ app = typer.Typer(
 
 for command in (experiments.sweep, experiments.plan, experiments.status, experiments.tune):
     app.command()(grouped(command))
-for command in (results.report, results.figures, catalogue.check):
+for command in (data.inspect, results.report, results.figures, catalogue.check):
     app.command()(command)
 app.add_typer(catalogue.app, name="list")
 app.add_typer(data.app, name="data")

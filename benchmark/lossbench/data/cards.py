@@ -102,9 +102,13 @@ def _picture(data: Data, n: int) -> tuple[np.ndarray, np.ndarray]:
 
     Of a volume, the slice with most foreground.
     """
-    image, mask = np.asarray(data.images[n]), np.asarray(data.masks[n])
+    return shown_slice(np.asarray(data.images[n]), np.asarray(data.masks[n]), data.ignore_index)
+
+
+def shown_slice(image: np.ndarray, mask: np.ndarray, void: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image (C, *S) as uint8 (H, W[, 3]), and its mask (H, W)."""
     if mask.ndim == 3:
-        slices = ((mask > 0) & (mask != (data.ignore_index or -1))).sum((0, 1))
+        slices = ((mask > 0) & (mask != (void or -1))).sum((0, 1))
         z = int(slices.argmax()) if slices.any() else mask.shape[2] // 2
         image, mask = image[..., z], mask[..., z]
     image = image if len(image) == 3 else image[:1]  # colour, else the first of other channels

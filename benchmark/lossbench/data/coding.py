@@ -52,17 +52,23 @@ class Values:
             self.masks[value] += 1
             self.first.setdefault(value, name)
 
+    def merge(self, other: Values) -> None:
+        """Add what was seen of other masks."""
+        self.count += other.count
+        self.pixels.update(other.pixels)
+        self.masks.update(other.masks)
+        self.first = other.first | self.first
+
     def _counts(self, mask: np.ndarray) -> dict[int, int]:
         if mask.dtype != np.int32:
             counts = np.bincount(mask.ravel())
             return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-        # Colours are few: to look for those already seen is faster than to sort all pixels.
+        # Colours are few: to take them away one by one is faster than to sort all pixels.
         counts, rest = {}, mask.ravel()
-        for value in list(self.pixels)[:MANY]:
-            inside = rest == value
-            if inside.any():
-                counts[value] = int(inside.sum())
-                rest = rest[~inside]
+        while len(rest) and len(counts) < MANY:
+            value, before = int(rest[0]), len(rest)
+            rest = rest[rest != value]
+            counts[value] = before - len(rest)
         values, numbers = np.unique(rest, return_counts=True)
         return counts | dict(zip(values.tolist(), numbers.tolist(), strict=True))
 
@@ -195,8 +201,9 @@ def _guess(seen: Values, void: dict[int, int], where: str) -> Coding:
     # Of several true classes a rare one may look like a mistake; of two, what is besides them is none.
     if strays and (len(main) == 2 or len(main) <= MANY <= main[-1]):
         mend = mended(main, strays)
-        few = f"the mask values {_list(strays)} stand in {_where(seen, strays)}"
-        raise Unclear(f"{where}: {few}: a mistake? If so, write values={mend['values']}", mend)
+        raise Unclear(
+            f"{where}: {describe(seen, strays)}: a mistake? If so, write values={mend['values']}", mend
+        )
     if values and values[-1] >= COLOUR:
         return _palette(seen, values, void, where)
     if len(values) <= 2 and 0 in values:
@@ -281,11 +288,14 @@ def mended(main: list[int], strays: list[int]) -> dict[str, Any]:
     return {"values": [[*map(shown, g)] if len(g) > 1 else shown(g[0]) for g in groups.values()]}
 
 
-def _where(seen: Values, strays: list[int]) -> str:
+def describe(seen: Values, strays: list[int]) -> str:
+    """Return which values stand where."""
     pixels = sum(seen.pixels[value] for value in strays)
     most = max(seen.masks[value] for value in strays)
     masks = f"{most} of {seen.count} masks" if len(strays) == 1 else f"few of {seen.count} masks"
-    return f"{pixels} pixels of {masks} ('{seen.first[strays[0]]}')"
+    stand = "the mask values" if len(strays) > 1 else "the mask value"
+    where = f"{pixels} pixels of {masks} ('{seen.first[strays[0]]}')"
+    return f"{stand} {_list(strays)} stand{'s' * (len(strays) == 1)} in {where}"
 
 
 def _list(values: list[int]) -> str:

@@ -165,15 +165,25 @@ def size_of(path: Path) -> tuple[int, int]:
 
 def is_colour(files: tuple[Path, ...]) -> bool:
     """Return whether an image is one picture in colour, from its header."""
+    return len(files) == 1 and _mode(files[0]) in ("RGB", "RGBA", "P")
+
+
+def _mode(path: Path) -> str:
+    """Return the mode of a picture in Pillow's letters, '' for what is none."""
     from PIL import Image
 
-    if len(files) != 1 or suffix_of(files[0]) not in PICTURES:
-        return False
+    if suffix_of(path) not in PICTURES:
+        return ""
     try:
-        with Image.open(files[0]) as picture:
-            return picture.mode in ("RGB", "RGBA", "P")
+        with Image.open(path) as picture:
+            return picture.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False  # whoever reads it says what is wrong
+        return ""  # whoever reads it says what is wrong
+
+
+def has_alpha(files: tuple[Path, ...]) -> bool:
+    """Return whether an image is a picture with an alpha channel, from its header."""
+    return _mode(files[0]) in ("RGBA", "LA", "PA")
 
 
 def roles_in(path: Path) -> set[str]:

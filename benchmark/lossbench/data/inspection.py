@@ -1,288 +1,374 @@
-"""What ``lossbench data inspect`` shows of a user's folder: what was understood, what is suspicious, and
-where to start from. One pair is in memory at a time.
+"""What ``lossbench inspect`` shows of a user's data: what was understood, what is suspicious, what the sweep
+will see, and where to start from. Every file is looked at; a few numbers of each are kept.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.base.protocol import is_since
-from lossbench.data import layouts, medsegbench
-from lossbench.data.choice import shuffle_key
-from lossbench.data.coding import Coding, Options, Unclear, Values, names_of, shown, understand
-from lossbench.data.container import SPLITS, VOID, size_text
+from lossbench.data import leaks, medsegbench, suggestion
+from lossbench.data.budgets import TEST, within
+from lossbench.data.coding import (
+    MANY,
+    Coding,
+    Options,
+    Unclear,
+    Values,
+    describe,
+    mended,
+    names_of,
+    strays_in,
+    understand,
+)
+from lossbench.data.container import SPLITS, VOID, Data, size_text
+from lossbench.data.folder import folder
+from lossbench.data.formats import has_alpha
+from lossbench.data.layouts import find
 from lossbench.data.pairs import Layout
-from lossbench.data.reading import read_image, read_mask
-
-LOOKED_AT = 400  # pairs whose pixels are read; names are checked for all
-
-ALIKE = 0.99  # correlation of two thumbnails above which two images probably show one thing
-
-THUMB = 24  # pixels of a thumbnail's side
+from lossbench.data.patches import Patches
+from lossbench.data.survey import Look, Progress, looks, quiet, survey
 
 TINY = 10  # pixels of an object that is mentioned
 
-PATCH = 64  # pixels of the usual patch; smaller images are padded to it
+INVERTED = 0.5  # share of the pixels, and of the images' border, above which foreground is doubted
 
-# What the suggested experiment compares: the two sides of the debate, their sum, and the usual third.
-LOSSES = ("ce", "dice", "dice_ce", "focal")
+FEW = 20  # images, below which intervals are wide
 
-
-@dataclass
-class Seen:
-    """What was seen in the pairs that were looked at; masks are read again once their coding is known."""
-
-    names: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, ...]] = field(default_factory=list)
-    channels: dict[int, str] = field(default_factory=dict)  # number -> the first image that has it
-    thumbnails: list[np.ndarray] = field(default_factory=list)
-    values: Values = field(default_factory=Values)
-    masks: list[Callable[[], np.ndarray]] = field(default_factory=list)
-
-    def add(self, name: str, image: np.ndarray, mask: np.ndarray, again: Callable[[], np.ndarray]) -> None:
-        self.names.append(name)
-        self.sizes.append(mask.shape)
-        self.channels.setdefault(len(image), name)
-        self.thumbnails.append(_thumbnail(image))
-        self.values.add(mask, name)
-        self.masks.append(again)
+MOST_LEFT_OUT = 20  # pairs that are left out by name; more are a question of the folder
 
 
-def inspect(path: str | Path, images: str = "", masks: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Findings:
+    """What ``inspect`` returns; ``suspicious`` are sentences, ``groups`` names with their guessed group."""
+
+    path: str
+    layout: str
+    pairs: int
+    sizes: str
+    split: str
+    classes: list[dict[str, Any]]
+    empty: float
+    sees: list[str]
+    suspicious: list[str]
+    groups: dict[str, str]
+    spec: str
+    experiment: str
+    sheet: list[tuple[str, str]]  # (what, name) of the images that a contact sheet shows
+    layout_of: Layout
+    coding: Coding
+
+
+def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progress = quiet) -> Findings:
     """Return what was understood of a folder in any layout, a table of pairs or a MedSegBench file.
 
-    - ``path, layout, pairs, looked_at, sizes, split``;
     - ``classes``: rows of ``id, name, fraction`` (of pixels that are not void), ``present`` (share of
       images), ``median_object`` and ``smallest_object`` (pixels of a connected region);
-    - ``empty``: share of images without foreground; ``suspicious``: sentences;
-    - ``spec``: the data set's spec string; ``experiment``: a TOML text to start from.
+    - ``empty``: share of images without foreground; ``sees``: what training and test will see;
+    - ``spec``: the data set's spec string, with the options that it needs; ``experiment``: a TOML text.
     """
-    layout = layouts.find(path, images, masks, strict=False)
-    suspicious = list(layout.notes)
-    suspicious += [f"{len(layout.unmatched)} unmatched: {layout.unmatched[0]}"] if layout.unmatched else []
+    options: dict[str, Any] = {k: v for k, v in (("images", images), ("masks", masks)) if v}
+    layout = find(path, images, masks, strict=False)
     if not layout.pairs:
-        seen = _look_into_file(layout.root, suspicious)
-        split, count = "split as published in the file", len(seen.names)
-    else:
-        seen = _look_into_folder(layout, suspicious)
-        split, count = _split(layout, suspicious), len(layout.pairs)
-    if len({len(size) for size in seen.sizes}) > 1:
-        raise UserError(f"{path}: holds both pictures and volumes; keep them in two folders")
-    # Nothing can be said of a folder of which nothing can be read.
-    if not seen.names:
-        raise UserError(f"{path}: none of its pairs can be read; {suspicious[0]}")
-    options, coding = _coding(layout, seen.values, suspicious)
-    rows, empty = _classes(seen, coding, names_of(coding, layout.classes))
-    suspicious += _doubts(seen, rows, empty, count) + _look_alikes(seen, layout)
-    patterns = {key: value for key, value in (("images", images), ("masks", masks)) if value}
-    options = patterns | options
+        layout, category = medsegbench.listed(layout.root)
+        options |= {"category": category} if category else {}
+    doubts = list(layout.notes)
+    seen = survey(layout, strict=False, progress=progress)
+    if not seen.shapes:
+        raise UserError(f"{path}: none of its pairs can be read; {min(seen.broken.values())}")
+    coding, needed = _coding(layout, seen.values, doubts)
+    options |= needed
+    readable = replace(layout, pairs=[pair for pair in layout.pairs if pair.name not in seen.broken])
+    every, broken = looks(readable, coding, progress)
+    broken |= seen.broken
+    if not every:
+        raise UserError(f"{path}: none of its pairs can be read; {min(broken.values())}")
+    options |= _left_out(layout, broken, doubts)
+    rows = _classes(every, names_of(coding, layout.classes))
+    doubts += _about_masks(every, rows, coding, seen.values) + _about_images(every, readable)
+    groups = _groups(every, layout, doubts)
     given = [f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())]
     spec = f"folder({', '.join(given)})"
-    return {
-        "path": str(path),
-        "layout": layout.kind,
-        "pairs": count,
-        "looked_at": len(seen.names),
-        "sizes": _sizes(seen),
-        "split": split,
-        "classes": rows,
-        "empty": empty,
-        "suspicious": suspicious,
-        "spec": spec,
-        "experiment": _experiment(Path(path), spec, count),
-    }
+    foreground = 1 - rows[0]["fraction"]
+    split, sees = _opened(str(path), options, every, foreground, doubts)
+    return Findings(
+        path=str(path),
+        layout=layout.kind,
+        pairs=len(layout.pairs),
+        sizes=_sizes(every),
+        split=split,
+        classes=rows,
+        empty=float(np.mean([not look.counts[1:].any() for look in every])),
+        sees=sees,
+        suspicious=doubts,
+        groups=groups,
+        spec=spec,
+        experiment=suggestion.experiment(Path(path), spec, every, foreground),
+        sheet=_worth_seeing(every, rows),
+        layout_of=layout,
+        coding=coding,
+    )
 
 
-def _look_into_folder(layout: Layout, suspicious: list[str]) -> Seen:
-    # A fixed choice that is spread over the names, so that two looks at a folder say the same.
-    chosen = sorted(layout.pairs, key=lambda pair: shuffle_key(pair.name))[:LOOKED_AT]
-    if len(chosen) < len(layout.pairs):
-        suspicious.append(f"only {len(chosen)} of {len(layout.pairs)} pairs were looked into")
-    seen, broken = Seen(), []
-    for pair in sorted(chosen, key=lambda pair: pair.name):
-        try:
-            mask, _ = read_mask(pair)
-            image = read_image(pair, mask.shape)
-        except UserError as error:
-            broken.append(str(error))
-            continue
-        seen.add(pair.name, image, mask, lambda pair=pair: read_mask(pair)[0])
-    if broken:
-        suspicious.append(f"{len(broken)} of {len(chosen)} pairs cannot be used: {broken[0]}")
-    if len(seen.channels) > 1:
-        each = ", ".join(f"{n} in '{name}'" for n, name in sorted(seen.channels.items()))
-        suspicious.append(f"images differ in channels: {each}")
-    return seen
+# --- what masks mean
 
 
-def _look_into_file(path: Path, suspicious: list[str]) -> Seen:
-    try:
-        parts = medsegbench.read(path)
-    except UserError as error:
-        # A file of several categories names them when it refuses; look at the first.
-        match = re.search(r"the categories are '(\w+)'", str(error))
-        if not match:
-            raise
-        suspicious.append(f"{error}; looked at '{match[1]}'")
-        parts = medsegbench.read(path, match[1])
-    seen = Seen()
-    for part, (images, labels) in parts.items():
-        for n in range(min(len(labels), LOOKED_AT // 3)):
-            image = np.moveaxis(images[n].reshape(*labels[n].shape, -1), -1, 0)
-            seen.add(f"{part}/{n}", image, labels[n], lambda mask=labels[n]: mask)
-    return seen
-
-
-def _split(layout: Layout, suspicious: list[str]) -> str:
-    """Return how the pairs are split, and by which unit."""
-    groups = {pair.group or pair.name for pair in layout.pairs}
-    if len(groups) < 3:
-        units = f"there are {len(groups)} independent units"
-        needed = "a split into train, val and test needs three, trust needs twenty or more"
-        suspicious.append(f"{units}; {needed}")
-    grouped = any(pair.group for pair in layout.pairs)
-    unit = f"{len(groups)} groups (groups.csv)" if grouped else "single images (no groups.csv)"
-    if layout.pairs and layout.pairs[0].part:
-        counts = [f"{part} {sum(pair.part == part for pair in layout.pairs)}" for part in SPLITS]
-        return f"split.csv: {', '.join(counts)}; unit: {unit}"
-    return f"no split.csv: dealt 60/20/20 at random, anew for each seed; unit: {unit}"
-
-
-def _coding(layout: Layout, seen: Values, suspicious: list[str]) -> tuple[dict[str, Any], Coding]:
-    """Return the options that the folder needs and how its values are read; a guess becomes a suspicion."""
+def _coding(layout: Layout, seen: Values, doubts: list[str]) -> tuple[Coding, dict[str, Any]]:
+    """Return how values are read and the options that this needs; a guess becomes a doubt."""
     declared = len(layout.classes) if layout.classes else None
     options: dict[str, Any] = {}
     try:
         coding = understand(seen, Options(), declared, str(layout.root))
-        strange = [shown(value) for value in sorted(seen.pixels) if coding.of(value) < 0]
+        strange = [value for value in sorted(seen.pixels) if coding.of(value) < 0]
         if strange:
-            classes = f"dataset.json declares the classes 0 to {declared - 1}"
-            suspicious.append(f"the masks hold {strange}, but {classes}")
+            doubts.append(f"{describe(seen, strange)}, but classes 0 to {declared - 1} are declared")
     except Unclear as error:
         # The sweep would refuse these masks; here the likely meaning is tried and said to be a guess.
         if not error.options:
             raise
         options = error.options
         coding = understand(seen, Options(**options), None, "")
-        suspicious.append(f"{str(error).partition(': ')[2]}; here {coding.text}")
+        doubts.append(f"{str(error).partition(': ')[2]}. Here it is: {coding.text}")
+    if coding.above is not None and not options:
+        soft = sum(pixels for value, pixels in seen.pixels.items() if value)
+        sharp = sum(pixels for value, pixels in seen.pixels.items() if value > coding.above)
+        doubts.append(
+            f"{coding.text}; with every pixel above 0 it would be {soft / max(sharp, 1) - 1:.0%} more"
+        )
     if coding.of(VOID) == VOID and seen.pixels[VOID]:
         share = f"the value 255 covers {seen.pixels[VOID] / seen.pixels.total():.2%} of the pixels"
-        suspicious.append(f"{share} and is read as void (left out of losses and scores)")
+        doubts.append(f"{share} and is read as void (left out of losses and scores)")
+    values = sorted(seen.pixels)
+    strays = [value for value in strays_in(seen, values) if coding.of(value) not in (-1, VOID)]
+    if coding.above is None and strays and not options and len(values) <= MANY:
+        mend = mended([value for value in values if value not in strays], strays)["values"]
+        doubts.append(
+            f"{describe(seen, strays)}: rare classes, or mistakes? Mistakes are mended by values={mend}"
+        )
     if coding.above is None:  # so that the rest of the masks can still be counted
         strange = {value: VOID for value in seen.pixels if value not in coding.ids}
         coding = replace(coding, ids=coding.ids | strange)
-    return options, coding
+    return coding, options
 
 
-def _classes(seen: Seen, coding: Coding, names: tuple[str, ...]) -> tuple[list[dict], float]:
-    """Return a row for each class, and the share of images without foreground."""
-    from scipy import ndimage
-
-    count = coding.classes
-    pixels, present, empty = np.zeros(count, np.int64), np.zeros(count), 0
-    objects: list[list[int]] = [[] for _ in range(count)]
-    # Read again one by one: all masks of a large set would not fit in memory.
-    for read in seen.masks:
-        mask = coding.apply(read(), "")
-        inside = np.bincount(mask.ravel(), minlength=256)[:count]
-        pixels += inside
-        present += inside > 0
-        empty += not inside[1:].any()  # void is not foreground
-        for k in np.flatnonzero(inside[1:]) + 1:
-            labelled, _ = ndimage.label(mask == k, np.ones((3,) * mask.ndim))
-            objects[k] += np.bincount(labelled.ravel())[1:].tolist()
-    rows = [
-        {
-            "id": k,
-            "name": names[k],
-            "fraction": float(pixels[k] / max(pixels.sum(), 1)),
-            "present": float(present[k] / len(seen.masks)),
-            "median_object": float(np.median(objects[k])) if objects[k] else None,
-            "smallest_object": min(objects[k], default=None),
-        }
-        for k in range(count)
-    ]
-    return rows, empty / len(seen.masks)
+def _left_out(layout: Layout, broken: dict[str, str], doubts: list[str]) -> dict[str, Any]:
+    """Return the option that leaves out what cannot be used, and say why it cannot."""
+    lonely = [sentence.split("'")[1] for sentence in layout.unmatched]
+    if lonely:
+        doubts.append(f"{len(lonely)} unmatched: {layout.unmatched[0]}")
+    if broken:
+        doubts.append(f"{len(broken)} of {len(layout.pairs)} pairs cannot be used: {min(broken.values())}")
+    names = [*sorted(broken), *lonely]
+    if len(names) > MOST_LEFT_OUT:
+        doubts.append(f"{len(names)} files would have to be left out: look at the folder first")
+        return {}
+    return {"leave_out": names} if names else {}
 
 
-def _doubts(seen: Seen, rows: list[dict], empty: float, count: int) -> list[str]:
-    """Return what is suspicious about the masks and the sizes."""
-    doubts = []
+def _classes(every: Sequence[Look], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return a row for each class."""
+    counts = np.stack([look.counts for look in every])
+    rows = []
+    for kind, name in enumerate(names):
+        objects = [pixels for look in every for k, pixels, _ in look.objects if k == kind]
+        rows.append(
+            {
+                "id": kind,
+                "name": name,
+                "fraction": float(counts[:, kind].sum() / max(counts.sum(), 1)),
+                "present": float((counts[:, kind] > 0).mean()),
+                "median_object": float(np.median(objects)) if objects else None,
+                "smallest_object": min(objects, default=None),
+            }
+        )
+    return rows
+
+
+def _about_masks(every: Sequence[Look], rows: list[dict], coding: Coding, seen: Values) -> list[str]:
+    """Return what is doubtful about the masks."""
+    doubts = _inverted(every, rows, coding, seen)
     if rows[0]["present"] == 0:
         doubts.append("no mask holds the background (value 0): are images and masks swapped?")
     doubts += [f"class {row['id']} ({row['name']}) never occurs" for row in rows[1:] if row["present"] == 0]
+    empty = sum(not look.counts[1:].any() for look in every)
     if empty:
-        effect = "how losses treat them decides their false positives"
-        doubts.append(f"{empty:.1%} of the images hold no foreground; {effect}")
-    smallest = min((row["smallest_object"] or TINY for row in rows[1:]), default=TINY)
-    if smallest < TINY:
-        doubts.append(f"objects as small as {smallest} px occur; images are cropped, never shrunk")
-    small = sum(min(size) < PATCH for size in seen.sizes if len(size) == 2)
-    if small and is_since(2):  # before, training takes no patches
-        doubts.append(
-            f"{small} of {len(seen.sizes)} images are smaller than a patch of {PATCH} px and are padded"
-        )
-    if count < 20:
-        doubts.append(f"{count} images are few: expect wide intervals")
+        effect = "how losses treat them decides their false alarms"
+        doubts.append(f"{empty / len(every):.1%} of the images hold no foreground; {effect}")
+    small = [pixels for look in every for _, pixels, _ in look.objects if pixels < TINY]
+    if small:
+        count = sum(len(look.objects) for look in every)
+        share = f"{len(small)} of {count} objects are smaller than {TINY} px (smallest {min(small)})"
+        doubts.append(f"{share}: true, or specks of the annotation?")
     return doubts
 
 
-def _look_alikes(seen: Seen, layout: Layout) -> list[str]:
-    """Return a warning where images are so alike that a random split would leak, unless groups were given."""
-    # With groups the user has said what belongs together.
-    if len(seen.names) < 2 or any(pair.group for pair in layout.pairs):
+def _inverted(every: Sequence[Look], rows: list[dict], coding: Coding, seen: Values) -> list[str]:
+    """Return a sentence where foreground is most of the pixels and of the images' borders."""
+    share = 1 - rows[0]["fraction"]
+    if len(rows) != 2:
         return []
-    thumbs = np.stack(seen.thumbnails)
-    # Products of unit vectors are correlations; the upper triangle names each pair once.
-    alike = np.argwhere(np.triu(thumbs @ thumbs.T > ALIKE, 1))
-    flat = sum(not thumb.any() for thumb in thumbs)
-    doubts = [f"{flat} images are constant"] if flat else []
-    if len(alike):
-        a, b = (seen.names[n] for n in alike[0])
-        count = len(set(alike.ravel().tolist()))
-        mend = "a random split may leak; give what shows one thing one group in groups.csv (name,group)"
-        doubts.append(f"{count} images have a near-duplicate ('{a}' and '{b}'): {mend}")
+    if share > INVERTED and np.mean([look.frame for look in every]) > INVERTED:
+        values = [value for value in sorted(seen.pixels) if coding.of(value) in (0, 1)]
+        mend = f"values={[max(values), min(values)]}" if len(values) == 2 else "values=[255, 0]"
+        most = f"foreground is {share:.0%} of the pixels and most of the images' borders"
+        return [f"{most}: are the masks inverted? If so, write {mend}"]
+    odd = [
+        look.name
+        for look in every
+        if look.frame > INVERTED and look.counts[1] > INVERTED * look.counts.sum() and share < INVERTED / 2
+    ]
+    few = len(odd) < len(every) / 10
+    return [f"{len(odd)} masks look inverted beside the others ('{odd[0]}')"] if odd and few else []
+
+
+def _about_images(every: Sequence[Look], layout: Layout) -> list[str]:
+    """Return what is doubtful about the images."""
+    doubts = []
+    channels: dict[int, str] = {}
+    for look in every:
+        channels.setdefault(look.channels, look.name)
+    if len(channels) > 1:
+        each = ", ".join(f"{count} in '{name}'" for count, name in sorted(channels.items()))
+        grey = ": grey ones get each colour alike" if set(channels) == {1, 3} else ""
+        doubts.append(f"images differ in channels: {each}{grey}")
+    deep = [look for look in every if look.kind in ("uint16", "int16")]
+    if deep:
+        top = max(look.top for look in deep)
+        doubts.append(
+            f"{len(deep)} images have 16 bit, up to {top:g}; each is z-scored by itself, nothing is cut"
+        )
+    alpha = sum(has_alpha(pair.images) for pair in layout.pairs)
+    if alpha:
+        doubts.append(f"{alpha} images have an alpha channel, which is not used")
+    flat = sum(not look.thumbnail.any() for look in every)
+    if flat:
+        doubts.append(f"{flat} images are constant")
+    if len(every) < FEW:
+        doubts.append(f"{len(every)} images are few: expect wide intervals")
     return doubts
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Return a thumbnail of the first channel (of a volume's middle slice) as a unit vector of mean 0."""
-    plane = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2]
-    plane = plane.astype(np.float32)
-    for axis in (0, 1):
-        # Means over blocks: fast, and no library has to be imported for a thumbnail.
-        edges = np.linspace(0, plane.shape[axis], THUMB + 1).astype(int)
-        widths = np.maximum(np.diff(edges), 1)
-        plane = np.add.reduceat(plane, edges[:-1], axis=axis) / np.expand_dims(widths, 1 - axis)
-    flat = plane.ravel() - plane.mean()
-    norm = np.linalg.norm(flat)
-    return flat / norm if norm > 1e-6 else np.zeros_like(flat)
-
-
-def _sizes(seen: Seen) -> str:
-    channels = "/".join(map(str, sorted(seen.channels)))
-    return f"{size_text(np.array(seen.sizes))}, {channels} channel{'' if channels == '1' else 's'}"
-
-
-def _experiment(path: Path, spec: str, count: int) -> str:
-    # The folder's name, as far as an experiment may be called so.
-    own = path.expanduser().absolute().name.removesuffix(".npz")
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
-    losses = ", ".join(json.dumps(loss) for loss in LOSSES)
+def _sizes(every: Sequence[Look]) -> str:
+    channels = "/".join(map(str, sorted({look.channels for look in every})))
     return (
-        f"name = {json.dumps(name)}\n"
-        "seeds = 5            # five paired starts; more make the intervals narrower\n"
-        f"losses = [{losses}]\n"
-        f"datasets = [{json.dumps(spec)}]\n\n"
-        "[recipe]\n"
-        "steps = 300\n"
-        f"batch = {8 if count >= 8 else max(1, count // 2)}\n"
+        f"{size_text(np.array([look.size for look in every]))}, {channels} channel{'s' * (channels != '1')}"
     )
+
+
+# --- what belongs together
+
+
+def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[str, str]:
+    """Return groups that are guessed where the user gave none, and say what would leak."""
+    parts = {pair.name: pair.part for pair in layout.pairs}
+    names, split = [look.name for look in every], [parts[look.name] for look in every]
+    thumbs = np.stack([look.thumbnail for look in every])
+    alike = leaks.near_duplicates(thumbs)
+    crossing = [(a, b) for a, b in alike if {split[a], split[b]} in ({"train", "test"}, {"val", "test"})]
+    if crossing:
+        one, other = (names[n] for n in crossing[0])
+        count = len({n for pair in crossing for n in pair if split[n] == "test"})
+        doubts.append(
+            f"{count} test images have a near-duplicate outside test ('{one}' and '{other}'): it leaks"
+        )
+    if len(names) < 3 or any(pair.group for pair in layout.pairs):
+        return {}
+    guessed = leaks.guessed_groups(names, thumbs)
+    groups = leaks.joined(guessed, alike, names)
+    count = len(set(groups))
+    if count == len(names) or count < 3:
+        return {}
+    why = []
+    if guessed:
+        example = Counter(guessed).most_common(1)[0][0]
+        why.append(f"names tell {len(set(guessed))} groups (such as '{example}')")
+    if alike:
+        one, other = (names[n] for n in alike[0])
+        doubled = len({n for pair in alike for n in pair})
+        why.append(f"{doubled} images have a near-duplicate ('{one}' and '{other}')")
+    known = leaks.divided(groups, split)
+    if known:
+        doubts.append(f"{' and '.join(why)}: {known} test images belong to a group that training sees too")
+        return {}
+    if split[0]:
+        return {}
+    doubts.append(f"{' and '.join(why)}: a random split may leak; accept {count} groups by --groups")
+    return dict(zip(names, groups, strict=True))
+
+
+# --- what the sweep will see
+
+
+def _opened(
+    path: str, options: dict[str, Any], every: Sequence[Look], share: float, doubts: list[str]
+) -> tuple[str, list[str]]:
+    """Return the split, and what training and test will see, of the data set as a sweep opens it."""
+    try:
+        data = folder(seed=0, path=path, **options)
+    except UserError as error:
+        doubts.append(f"a sweep would stop here: {error}")
+        return "no split", []
+    counts = ", ".join(f"{part} {len(data.split[part])}" for part in SPLITS)
+    units = len(np.unique(data.groups))
+    grouped = f"{units} groups" if units < len(data) else "single images"
+    if units < FEW:
+        doubts.append(f"there are {units} independent units; trust in a difference needs {FEW} or more")
+    return f"{counts}; unit: {grouped}", _sees(data, every, share)
+
+
+def _sees(data: Data, every: Sequence[Look], share: float) -> list[str]:
+    side, how = suggestion.patch_side(every), suggestion.sampler(share)
+    sees = []
+    try:
+        patches = Patches(data, side, how)
+    except UserError as error:
+        return [str(error)]
+    drawn = 1 - patches.frequency()[0]
+    within_patch = f"foreground is {share:.2%} of all pixels and {drawn:.2%} of what training sees"
+    sees.append(f"patches of {side} px, {how}: {within_patch}")
+    test = within(data, "test", TEST)
+    pixels = data.sizes.prod(1)
+    seen = pixels[test].sum() / pixels[data.split["test"]].sum()
+    sees.append(f"test sees {seen:.0%} of its pixels, as whole images with their own share of foreground")
+    small = int((data.sizes[:, :2].min(1) < side).sum())
+    if small:
+        sees.append(f"{small} of {len(data)} images are smaller than the patch and are padded with void")
+    long = sum(longest > side for look in every for _, _, longest in look.objects)
+    if long:
+        sees.append(f"{long} of {sum(len(look.objects) for look in every)} objects are longer than the patch")
+    return sees
+
+
+def _worth_seeing(every: Sequence[Look], rows: list[dict]) -> list[tuple[str, str]]:
+    """Return the images of a contact sheet: what is rare, large, small, empty, and the usual."""
+    chosen: dict[str, str] = {}
+
+    def add(what: str, looked: list[Look]) -> None:
+        for look in looked:
+            if look.name not in chosen:
+                chosen[look.name] = what
+                return
+
+    present = [row for row in rows[1:] if row["present"]]
+    by_share = sorted(every, key=lambda look: -look.counts[1:].sum() / max(look.counts.sum(), 1))
+    with_some = [look for look in by_share if look.counts[1:].any()]
+    if present:
+        rarest = min(present, key=lambda row: row["fraction"])
+        holders = sorted(every, key=lambda look: -look.counts[rarest["id"]])
+        add(f"the rarest class, {rarest['name']}", [h for h in holders if h.counts[rarest["id"]]])
+        smallest = sorted(with_some, key=lambda look: min(pixels for _, pixels, _ in look.objects))
+        add("the smallest object", smallest)
+    add("most foreground", by_share)
+    add("least foreground", with_some[::-1])
+    if len({look.size for look in every}) > 1:
+        add("the largest image", sorted(every, key=lambda look: -np.prod(look.size)))
+    add("no foreground", [look for look in every if not look.counts[1:].any()])
+    for at in (0.25, 0.5, 0.75):
+        add("", with_some[int(at * len(with_some)) :])
+    return [(what, name) for name, what in chosen.items()]

@@ -4,6 +4,7 @@ needed.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,7 @@ from lossbench.data import windows
 from lossbench.data.container import SPLITS
 from lossbench.data.formats import UNREADABLE, labels_of
 from lossbench.data.naming import class_names
-from lossbench.data.pairs import Arrays, Item, Pairs
-from lossbench.data.windows import Cut
-
-SMALL = 160  # pictures up to this side are taken as they are, larger ones are cropped
+from lossbench.data.pairs import Arrays, FilePair, Item, Layout, Pairs
 
 
 def read(path: Path, category: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -63,8 +61,29 @@ def _pair(images: np.ndarray, labels: np.ndarray, path: Path, part: str) -> tupl
     return images, labels_of(labels, path)
 
 
-def prepare(path: Path, category: str, cut: Cut) -> Pairs | Arrays:
-    """Return the pairs of a file, or their windows; its parts are kept, each picture is its own group."""
+def listed(path: Path) -> tuple[Layout, str]:
+    """Return the pairs of a file, to be looked at, and the category, the first of several."""
+    category, notes = "", []
+    try:
+        parts = read(path)
+    except UserError as error:
+        # A file of several categories names them when it refuses.
+        match = re.search(r"the categories are '(\w+)'", str(error))
+        if not match:
+            raise
+        category = match[1]
+        notes.append(f"{error}; looked at '{category}'")
+        parts = read(path, category)
+    pairs = [
+        FilePair(f"{part}/{n}", (path,), (path,), "", part, labels[n].view, images[n].view)
+        for part, (images, labels) in parts.items()
+        for n in range(len(labels))
+    ]
+    return Layout("a MedSegBench file", path, pairs, notes=notes, extra_files=(path,)), category
+
+
+def prepare(path: Path, category: str, view: str) -> Pairs | Arrays:
+    """Return the pairs of a file, or padded pictures; its parts are kept, each picture is its own group."""
     parts = read(path, category)
     values = sorted({int(value) for _, labels in parts.values() for value in np.unique(labels)})
     # Binary sets hold 0 and 1, or 0 and 255 where they were saved as pictures.
@@ -79,10 +98,8 @@ def prepare(path: Path, category: str, cut: Cut) -> Pairs | Arrays:
 
     items = [Item(f"{part}/{n}", group, part=part) for group, (part, n) in enumerate(names)]
     pairs = Pairs(items, pair, class_names(top + 1), pixels=sum(labels.size for _, labels in parts.values()))
-    view = cut.view
-    if view == "auto":
-        largest = max(max(labels.shape[1:]) for _, labels in parts.values())
-        view = "padded" if largest <= SMALL else "crop"
-    if view in ("slices", "volumes", "whole_slices"):
-        raise UserError(f"{path}: holds pictures; view='{view}' is for volumes")
-    return pairs if view == "whole" else windows.cut(pairs, view=view, size=cut.size, per_image=cut.per_image)
+    if view == "whole_slices":
+        raise UserError(f"{path}: holds pictures; view='whole_slices' is for volumes")
+    shapes = [mask.shape for _, labels in parts.values() for mask in labels[:1]]
+    padded = view == "auto" and windows.are_small(shapes)
+    return windows.cut(pairs, view="padded", size=0) if padded else pairs

@@ -15,7 +15,7 @@ class FilePair:
     """One image (its channels may be several files) and its mask, with what the user's tables say of it.
 
     ``masks`` is one file, one file an object, or the file of outlines from which ``draw()`` makes a mask of
-    class ids.
+    class ids; ``image()`` takes the image from a file that holds many.
     """
 
     name: str
@@ -24,6 +24,7 @@ class FilePair:
     group: str = ""
     part: str = ""
     draw: Callable[[], np.ndarray] | None = None
+    image: Callable[[], np.ndarray] | None = None
 
     @property
     def where(self) -> Path:
@@ -69,7 +70,8 @@ class Pairs:
     """A data set before it is prepared.
 
     ``read(name)`` returns image (C, *S), in the type in which it came, and mask (*S) of class ids, with 255
-    for void; ``pixels``: of all images together, where that is known before they are read.
+    for void; ``pixels``: of all images together, where that is known before they are read; ``slices``:
+    whether volumes are taken as slices across their last axis.
     """
 
     items: list[Item]
@@ -79,6 +81,7 @@ class Pairs:
     unit: str = "px"
     notes: dict[str, Any] = field(default_factory=dict)
     pixels: int | None = None  # lets a full disk be noticed before anything is written
+    slices: bool = False
 
 
 @dataclass

@@ -170,7 +170,7 @@ def _build(folder: Path, build: Callable[[], Pairs | Arrays], params: dict, spec
         if isinstance(made, Arrays):
             written = _write_arrays(work, made, spec)
         else:
-            written = whole.write(work, made, view == "whole_slices", spec)
+            written = whole.write(work, made, made.slices or view == "whole_slices", spec)
         _write_facts(work, made, written, spec)
     opened = _open(folder)
     if opened is None:

@@ -70,7 +70,8 @@ def read_image(pair: FilePair, shape: tuple[int, ...]) -> np.ndarray:
     """Return the image (C, *S) of a mask of shape ``shape``; small integers stay, all else becomes
     float32.
     """
-    parts = [_channels_first(read_any(path)[0], shape, path) for path in pair.images]
+    arrays = [pair.image()] if pair.image else [read_any(path)[0] for path in pair.images]
+    parts = [_channels_first(array, shape, path) for array, path in zip(arrays, pair.images, strict=True)]
     image = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError(f"{pair.images[0]}: holds values that are not finite")

@@ -6,7 +6,6 @@ They are not whole images: a crop around an object raises the share of foregroun
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,14 +16,9 @@ from lossbench.data.pairs import Arrays, Item, Pairs
 
 VIEWS = ("crop", "tiles", "padded")
 
+SMALL = 160  # pictures up to this side are padded to one size, where that adds little
 
-@dataclass(frozen=True)
-class Cut:
-    """How images become windows, as a user says it."""
-
-    view: str
-    size: int
-    per_image: int | None
+TINY = 64  # pictures up to this side always are: a usual patch would hold more padding
 
 
 def cut(pairs: Pairs, *, view: str, size: int, per_image: int | None = None) -> Arrays:
@@ -155,6 +149,13 @@ def window(image: np.ndarray, mask: np.ndarray, corner, size, margin=None) -> tu
 def common_size(shapes: list[tuple[int, ...]], multiple: int = 4) -> tuple[int, ...]:
     """Return the smallest size, a multiple of 4 along each axis, that holds every image."""
     return tuple(-(-max(extent) // multiple) * multiple for extent in zip(*shapes, strict=True))
+
+
+def are_small(shapes: list[tuple[int, ...]]) -> bool:
+    """Return whether pictures are better padded to one size than cut into patches."""
+    common = common_size(shapes)
+    added = len(shapes) * np.prod(common) / sum(np.prod(shape) for shape in shapes)
+    return max(common) <= TINY or (max(common) <= SMALL and added <= 1.5)
 
 
 def zscore(image: np.ndarray) -> np.ndarray:

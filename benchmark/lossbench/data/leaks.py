@@ -1,0 +1,82 @@
+"""Images that show one thing: near-duplicates, and groups that file names tell."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+
+ALIKE = 0.99  # correlation of two thumbnails above which two images probably show one thing
+
+KIN = 0.5  # share of the images whose nearest neighbour is in their group, at least, where names tell groups
+
+TIMES_CHANCE = 2.0  # and by what factor that is more than chance
+
+
+def near_duplicates(thumbnails: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of images (N, pixels) that look alike."""
+    found = []
+    for start in range(0, len(thumbnails), 1000):  # so that memory holds 1,000 rows of the matrix
+        alike = thumbnails[start : start + 1000] @ thumbnails.T > ALIKE
+        rows, columns = np.nonzero(alike)
+        found += [
+            (r + start, c) for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if r + start < c
+        ]
+    return found
+
+
+def guessed_groups(names: list[str], thumbnails: np.ndarray) -> list[str]:
+    """Return a group for each image as names tell it, or [] where they tell none.
+
+    Names alone prove nothing ('exp1_num_17' may be the first exposure or the first patient). So a guess
+    counts where images resemble those of their own group most, or where left and right are named.
+    """
+    sides = [re.sub(r"(?<=\d)[_-]?([LR]|left|right|OD|OS)$", "", name) for name in names]
+    if set(Counter(sides).values()) == {2}:
+        return sides
+    guesses = (
+        [re.sub(r"[_\-. ]*[a-zA-Z]*\d+$", "", name) for name in names],  # volume_17 of slice volume_17_3
+        [re.split(r"[_\-. ]", name.split("/")[-1])[0] for name in names],
+        [name.rpartition("/")[0] for name in names],
+    )
+    for groups in guesses:
+        if "" not in groups and _resemble(groups, thumbnails):
+            return groups
+    return []
+
+
+def _resemble(groups: list[str], thumbnails: np.ndarray) -> bool:
+    """Return whether images have their nearest neighbour in their own group, and not by chance."""
+    sizes = Counter(groups)
+    if not 3 <= len(sizes) <= len(groups) / 2:
+        return False
+    own = np.unique(groups, return_inverse=True)[1]
+    chosen = np.unique(np.linspace(0, len(groups) - 1, min(len(groups), 500)).astype(int))
+    alike = thumbnails[chosen] @ thumbnails.T
+    alike[np.arange(len(chosen)), chosen] = -np.inf
+    share = (own[alike.argmax(1)] == own[chosen]).mean()
+    chance = np.mean([(sizes[groups[n]] - 1) / (len(groups) - 1) for n in chosen])
+    return share >= max(KIN, TIMES_CHANCE * chance)
+
+
+def joined(groups: list[str], alike: list[tuple[int, int]], names: list[str]) -> list[str]:
+    """Return groups in which near-duplicates are together; images of no group are their own."""
+    groups = list(groups or names)
+    leader = {group: group for group in groups}
+
+    def first(group: str) -> str:
+        while leader[group] != group:
+            group = leader[group]
+        return group
+
+    for a, b in alike:
+        one, other = sorted((first(groups[a]), first(groups[b])))
+        leader[other] = one
+    return [first(group) for group in groups]
+
+
+def divided(groups: list[str], parts: list[str]) -> int:
+    """Return how many test images have an image of their group in training or validation."""
+    known = {group for group, part in zip(groups, parts, strict=True) if part in ("train", "val")}
+    return sum(part == "test" and group in known for group, part in zip(groups, parts, strict=True))

@@ -1,0 +1,185 @@
+"""Inspect says what would lead to a wrong answer, and writes an experiment that runs."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from data_files import write
+from PIL import Image
+from rich.console import Console
+
+from command import command
+from lossbench import get_dataset
+from lossbench.base.errors import UserError
+from lossbench.cli.data import accept_groups, render_inspection, write_experiment
+from lossbench.data.inspection import inspect
+from lossbench.experiment.reading import read_experiment
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache):
+    """Each test looks at its own folders."""
+
+
+def doubts(root, **options):
+    """Return what is suspicious, after it was shown as the command shows it."""
+    findings = inspect(root, **options)
+    page = io.StringIO()
+    Console(file=page, width=300).print(render_inspection(findings))
+    assert findings.layout in page.getvalue()
+    return "\n".join(findings.suspicious)
+
+
+def change(root, side, n, array):
+    write(root / side / f"case{n:02d}.png", array)
+
+
+def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_reads(make_folder, tmp_path):
+    findings = inspect(make_folder(count=24, shape=(70, 70)))
+    assert findings.suspicious == [] and findings.sizes == "70x70, 1 channel" and findings.empty == 0
+    assert findings.split == "train 14, val 5, test 5; unit: single images"
+    assert [row["name"] for row in findings.classes] == ["background", "foreground"]
+    foreground = findings.classes[1]
+    assert foreground["fraction"] == pytest.approx(25 / 4900) and foreground["median_object"] == 25
+    (tmp_path / "e.toml").write_text(findings.experiment)
+    assert len(read_experiment(tmp_path / "e.toml").cells()) == 5 * 8
+
+
+def test_inverted_masks_are_doubted_with_the_mapping_that_turns_them(make_folder):
+    root = make_folder(values=(255, 0), count=20)
+    assert "are the masks inverted? If so, write values=[255, 0]" in doubts(root)
+    assert inspect(root).classes[1]["fraction"] > 0.9
+    assert get_dataset(f"folder(path={str(root)!r}, values=[255, 0])").counts[:, 1].tolist() == [25] * 20
+
+
+def test_a_few_inverted_masks_among_others_are_named(make_folder):
+    root = make_folder(count=20)
+    change(root, "masks", 3, 255 - np.asarray(Image.open(root / "masks" / "case03.png")))
+    assert "1 masks look inverted beside the others ('case03')" in doubts(root)
+
+
+def test_rare_values_among_classes_are_asked_about(make_folder):
+    root = make_folder(count=20, values=(0, 1, 2), shape=(80, 80))
+    mask = np.array(Image.open(root / "masks" / "case03.png"))
+    mask[0, 0] = 7
+    for n in range(20):  # so that one pixel is less than a thousandth of the foreground
+        other = np.array(Image.open(root / "masks" / f"case{n:02d}.png"))
+        other[40:60] = 1
+        change(root, "masks", n, other)
+    mask[40:60] = 1
+    change(root, "masks", 3, mask)
+    text = doubts(root)
+    assert "the mask value 7 stands in 1 pixels of 1 of 20 masks ('case03')" in text
+    assert "values=[0, 1, [2, 7]]" in text
+
+
+def test_soft_edges_depth_and_alpha_are_said(make_folder):
+    root = make_folder(count=20)
+    for n in range(20):
+        mask = np.zeros((24, 20), np.uint8)
+        mask[5:10, 5:10] = 255
+        mask[4, 5:10] = 2 + 2 * n + np.arange(5) * 20  # from 2 to 120: below half
+        change(root, "masks", n, mask)
+        change(root, "images", n, np.random.default_rng(n).integers(0, 4000, (24, 20)).astype(np.uint16))
+    rgba = np.random.default_rng(0).integers(0, 255, (24, 20, 4)).astype(np.uint8)
+    change(root, "images", 0, rgba)
+    text = doubts(root)
+    assert "the edges are soft" in text and "with every pixel above 0 it would be 20% more" in text
+    assert "19 images have 16 bit, up to 3" in text and "1 images have an alpha channel" in text
+    assert "images differ in channels: 1 in 'case01', 3 in 'case00': grey ones get each colour alike" in text
+
+
+def test_pairs_that_cannot_be_used_are_left_out_by_name_and_the_rest_is_read(make_folder):
+    root = make_folder(count=24)
+    change(root, "images", 2, np.zeros((10, 10), np.uint8))
+    (root / "images" / "case04.png").write_bytes(b"rubbish")
+    (root / "masks" / "case05.png").write_bytes(b"rubbish")
+    (root / "images" / "case06.png").unlink()
+    findings = inspect(root)
+    assert "leave_out=['case02', 'case04', 'case05', 'masks/case06.png']" in findings.spec
+    assert len(get_dataset(findings.spec)) == 20
+    assert "3 of 23 pairs cannot be used" in "\n".join(findings.suspicious)
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_refused(make_folder):
+    root = make_folder()
+    for file in (root / "images").iterdir():
+        file.write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="none of its pairs can be read"):
+        inspect(root)
+
+
+def test_near_duplicates_become_groups_and_across_an_official_split_they_leak(make_folder):
+    root = make_folder(count=20)
+    shutil.copy(root / "images" / "case05.png", root / "images" / "case16.png")
+    findings = inspect(root)
+    assert "2 images have a near-duplicate ('case05' and 'case16')" in "\n".join(findings.suspicious)
+    assert "19 groups" in accept_groups(findings)
+    assert len(np.unique(get_dataset(findings.spec).groups)) == 19
+    (root / "groups.csv").unlink()
+    rows = "".join(f"case{n:02d},{'test' if n > 14 else 'train'}\n" for n in range(20))
+    (root / "split.csv").write_text(f"name,split\n{rows}")
+    assert "1 test images have a near-duplicate outside test" in doubts(root)
+
+
+def series(root, name, count=6, steps=4, alike=0.9):
+    """Write pictures of ``count`` subjects, ``steps`` each, that resemble one another by subject."""
+    rng = np.random.default_rng(0)
+    for subject in range(count):
+        usual = rng.normal(size=(24, 24))
+        for step in range(steps):
+            image = 100 + 20 * (alike * usual + (1 - alike) * rng.normal(size=usual.shape))
+            mask = np.zeros(image.shape, np.uint8)
+            mask[5:9, 5:9] = 255
+            for side, array in (("images", image.astype(np.uint8)), ("masks", mask)):
+                path = root / side / f"{name.format(subject=subject, step=step)}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write(path, array)
+    return root
+
+
+@pytest.mark.parametrize("name", ["p{subject}_{step}", "p{subject}/{step}", "p{subject}_slice{step}"])
+def test_groups_are_guessed_from_names_where_images_resemble_their_own(tmp_path, name):
+    findings = inspect(series(tmp_path / "mine", name))
+    assert "names tell 6 groups" in "\n".join(findings.suspicious)
+    assert len(set(findings.groups.values())) == 6
+
+
+def test_names_that_tell_no_likeness_and_left_and_right(tmp_path):
+    assert not inspect(series(tmp_path / "a", "p{subject}_{step}", alike=0)).groups
+    sides = inspect(series(tmp_path / "b", "eye{subject}_{step}", steps=2, alike=0))
+    assert not sides.groups
+    for file in [*(tmp_path / "b").glob("*/*.png")]:
+        file.rename(file.with_name(file.name.replace("_0", "L").replace("_1", "R")))
+    assert len(set(inspect(tmp_path / "b").groups.values())) == 6
+
+
+def test_what_training_and_test_see_is_said(make_folder):
+    root = make_folder(count=20, shape=(300, 200))
+    write(root / "images" / "case00.png", np.zeros((40, 50), np.uint8))
+    write(root / "masks" / "case00.png", np.zeros((40, 50), np.uint8))
+    findings = inspect(root)
+    seen = "\n".join(findings.sees)
+    # 19 objects of 25 pixels in 19 x 60,000 + 2,000; a third of the patches holds one: 25 of 4,096 pixels.
+    assert "patches of 64 px, foreground(share=0.33): foreground is 0.04% of all pixels and 0.2" in seen
+    assert "test sees 100% of its pixels" in seen and "1 of 20 images are smaller than the patch" in seen
+    assert findings.empty == 0.05 and "5.0% of the images hold no foreground" in doubts(root)
+
+
+def test_an_experiment_and_a_contact_sheet_are_written_and_never_over_a_file(make_folder, tmp_path):
+    root = make_folder(count=20, shape=(70, 70))
+    change(root, "masks", 3, np.zeros((70, 70), np.uint8))
+    text = write_experiment(inspect(root), tmp_path / "mine.toml")
+    assert f"lossbench sweep {tmp_path / 'mine.toml'}" in text
+    assert read_experiment(tmp_path / "mine.toml").name == "mine"
+    sheet = Image.open(tmp_path / "mine.png")
+    assert sheet.width > 1000 and len(sheet.getcolors(100_000)) > 100
+    done = command(tmp_path, "inspect", str(root), "--write", "mine.toml")
+    assert done.code == 2 and "mine.toml is there already" in done.err
+
+
+def test_masks_of_odd_values_get_the_option_that_reads_them(make_folder):
+    assert "values=[0, 100, 200]" in inspect(make_folder(values=(0, 100, 200), shape=(40, 40))).spec
+    void = make_folder(values=(0, 1, 2, 255), name="void", shape=(40, 40))
+    assert len(inspect(void).classes) == 3 and "is read as void" in doubts(void)
