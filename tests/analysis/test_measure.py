@@ -233,6 +233,33 @@ def test_a_difference_of_two_largest_regrets_is_taken_within_each_seed():
     assert alone.evidence.estimate == pytest.approx(0.25) and alone.evidence.above(0.05) == 2 / 64
 
 
+def test_regrets_and_agreements_are_shown_level_by_level_too():
+    cells = study({"x": 0.1, "y": -0.3})
+    found = measure(wanted(shape="regret", among=["a", "b"], expect="less"), cells)
+    # On x a is ahead by .1 + seed, on y behind by .3 - seed; without either the other is left.
+    assert [level.effect.estimate for level in found.levels] == pytest.approx([-0.15, 0.25])
+    assert [level.without.estimate for level in found.levels] == pytest.approx([0.25, -0.15])
+    alone = measure(
+        wanted(shape="regret", among=["a", "b"], against=None, expect="greater", null=0.05), cells
+    )
+    assert [level.effect.estimate for level in alone.levels] == pytest.approx([0, 0.25])
+    assert alone.levels[1].without.above(0.05) == 1
+    rng = np.random.default_rng(0)
+    rows = [
+        cell(d, loss, s, 0.1 * k + rng.normal(0, 0.001))
+        for d in "xy"
+        for k, loss in enumerate("abc")
+        for s in SEEDS
+    ]
+    cells = pd.DataFrame(rows)
+    turned = cells["dataset"] == "y"
+    cells.loc[turned, "hd95@0.5"] = cells.loc[
+        turned, "dice@0.5"
+    ]  # there the second order is the first reversed
+    found = measure(ranked(expect="less"), cells)
+    assert [level.effect.estimate for level in found.levels] == pytest.approx([0.1, -1.9])
+
+
 def test_whatever_is_chosen_falls_short_somewhere():
     found = measure(
         wanted(of="any", against=None, shape="regret", among=["a", "b"], null=0.05),

@@ -56,6 +56,13 @@ def test_the_regret_of_losses_that_are_equal_is_not_shown_to_be_above_zero():
     assert found.estimate > 0 and found.above(0.0) > 0.05 and found.interval()[0] == 0
 
 
+def test_a_variant_that_no_seed_holds_changes_no_regret():
+    scores = np.random.default_rng(5).normal(0, 0.02, (8, 2, 3))
+    more = np.concatenate([scores, np.full((8, 1, 3), np.nan)], axis=1)
+    alone, beside = (ranks.Regrets(values, (0, 1)) for values in (scores, more))
+    assert (beside.estimate, beside.p(), beside.interval()) == (alone.estimate, alone.p(), alone.interval())
+
+
 def test_a_regret_is_shown_on_the_variants_that_are_there():
     scores = np.array([[-0.2, 0.0], [0.0, -0.2]]) + np.random.default_rng(4).normal(0, 0.02, (10, 2, 2))
     scores[5:, 1] = np.nan

@@ -302,7 +302,8 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
     if whole.sum() < 3:
         raise UserError(f"fewer than three seeds hold all {len(arms)} losses{_place(test)}")
     scores = values[:, whole].swapaxes(0, 1)
-    evidence = flips(ranks.agreement_by_seed(scores, test.null))
+    agree = lambda kept: ranks.agreement_by_seed(scores[:, kept], test.null)  # noqa: E731
+    evidence = flips(agree(slice(None)))
     return Measured(
         evidence,
         int(whole.sum()),
@@ -310,8 +311,25 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
         len(found.variants),
         _count(found.variants),
         evidence.sd,
+        _each_level(found.variants, lambda place: agree([place]), lambda kept: flips(agree(kept))),
         agreement=ranks.split_halves(scores),
     )
+
+
+def _each_level(
+    variants: pd.DataFrame,
+    alone: Callable[[int], np.ndarray],
+    rest: Callable[[np.ndarray], Evidence],
+) -> tuple[Level, ...]:
+    """Return the numbers of each variant alone, and the evidence that is left without it."""
+    levels, every = [], np.arange(len(variants))
+    for place in _rarest_first(variants):
+        own = alone(place)
+        own = own[~np.isnan(own)]
+        if len(own):
+            left = rest(every[every != place]) if len(variants) > 1 else None
+            levels.append(Level(variants["data_label"].iloc[place], flips(own), left))
+    return tuple(levels)
 
 
 def _trend(test: Test, part: pd.DataFrame) -> Measured:
@@ -337,17 +355,30 @@ def _regret(test: Test, part: pd.DataFrame) -> Measured:
     if test.against is None:
         at = range(len(test.among)) if test.of == "any" else [test.among.index(test.of)]
         values[~held] = np.nan
-        some = held.any(axis=1)
-        evidence = ranks.Regrets(values[some], tuple(at))
-        return Measured(evidence, int(some.sum()), int((~held).sum()), *count)
+        values = values[held.any(axis=1)]
+        evidence = ranks.Regrets(values, tuple(at))
+        behind = values.max(axis=2) - values[:, :, at[evidence.chosen]]
+        levels = _each_level(
+            found.variants,
+            lambda place: behind[:, place],
+            lambda kept: ranks.Regrets(values[:, kept], tuple(at)),
+        )
+        return Measured(evidence, len(values), int((~held).sum()), *count, levels=levels)
     whole = held.all(axis=1)
     if not whole.any():
         raise UserError(f"no seed holds all {len(test.among)} losses on all variants{_place(test)}")
-    of, against = (
-        ranks.regret_by_seed(values[whole], test.among.index(name)) for name in (test.of, test.against)
+    first, second = (test.among.index(name) for name in (test.of, test.against))
+    values = values[whole]
+
+    def difference(kept: object) -> np.ndarray:
+        of, against = (ranks.regret_by_seed(values[:, kept], loss) for loss in (first, second))
+        return of - against
+
+    evidence = flips(difference(slice(None)))
+    levels = _each_level(
+        found.variants, lambda place: difference([place]), lambda kept: flips(difference(kept))
     )
-    evidence = flips(of - against)
-    return Measured(evidence, int(whole.sum()), int((~whole).sum()), *count, evidence.sd)
+    return Measured(evidence, len(values), int((~whole).sum()), *count, evidence.sd, levels)
 
 
 def _refuse(found: pairs.Blocks, arms: Sequence[str]) -> None:

@@ -132,11 +132,14 @@ class Regrets:
         self.contrasts = []  # one array (seeds, variants * rivals) a loss
         for loss in losses:
             behind = np.delete(scores, loss, axis=2) - scores[:, :, [loss]]
-            self.contrasts.append(behind.reshape(len(scores), -1))
+            behind = behind.reshape(len(scores), -1)
+            # Where a variant was never trained with both losses there is no contrast.
+            self.contrasts.append(behind[:, ~np.isnan(behind).all(axis=0)])
         self.n = len(scores)
         self.signs = 1 - 2 * flips.all_flips(self.n)  # the observed signs come first
         worst = [max(0.0, float(np.nanmean(behind, axis=0).max())) for behind in self.contrasts]
         self.estimate = min(worst)
+        self.chosen = int(np.argmin(worst))  # which of the losses falls behind least
 
     def above(self, null: float = 0.0) -> float:
         """Return the p-value against a regret of at most ``null`` of some of the losses."""

@@ -161,12 +161,18 @@ def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
     if test.expect == "equal":
         equal, beyond = evidence.equal(test.margin), evidence.beyond(test.margin)
         return ("beyond", beyond) if beyond < ALPHA <= equal else ("equal", equal)
-    p = evidence.p(0.0 if test.shape == "agreement" else test.null)
+    p = evidence.p(null_of(test))
     if test.shape in ("mean", "slope", "trend") and not test.null:
         equal = evidence.equal(test.margin)
         if equal < ALPHA:
             return "equal", equal
     return "differs", p
+
+
+def null_of(test: Test) -> float:
+    """Return the null of the numbers, one a seed, of a test."""
+    # Those of an agreement are counted from its share of what noise allows.
+    return 0.0 if test.shape == "agreement" else test.null
 
 
 def _judged(
@@ -215,7 +221,7 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
         return "contradicted", _join(
             f"Shown to lie beyond the margin{f' in {found.where}' if found.where else ''}", raw.speed
         )
-    null = 0.0 if test.shape == "agreement" else test.null
+    null = null_of(test)
     side = 1 if found.evidence.estimate > null else -1
     if found.images and found.images.side(null) != side:
         low, high = found.images.low, found.images.high
@@ -242,12 +248,13 @@ def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
     """
     if says != "differs" or not decided:
         return ""
-    side = np.sign(found.evidence.estimate - test.null)
+    null = null_of(test)
+    side = np.sign(found.evidence.estimate - null)
     alone = []
     for level in found.levels:
         rest = level.without
-        if rest is not None and (rest.p(test.null) >= ALPHA or np.sign(rest.estimate - test.null) != side):
-            alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {rest.p(test.null):.2g})")
+        if rest is not None and (rest.p(null) >= ALPHA or np.sign(rest.estimate - null) != side):
+            alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {rest.p(null):.2g})")
     if not alone:
         return ""
     return f"It hangs on {alone[0]}" if len(alone) == 1 else f"It hangs on each of {', '.join(alone)}"
@@ -384,7 +391,7 @@ def level_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
                 rest = level.without
                 own |= {
                     "without": rest.estimate if rest else NAN,
-                    "p_without": rest.p(result.test.null) if rest else NAN,
+                    "p_without": rest.p(null_of(result.test)) if rest else NAN,
                 }
                 rows.append(own)
     names = ["claim", "test", "level", "estimate", "low", "high", "n_seeds", "without", "p_without"]
