@@ -12,13 +12,16 @@ import json
 import warnings
 from pathlib import Path
 
-from peer_pairs import PAIRS, Pair, value_and_gradient
+import torch
+from peer_pairs import PAIRS, Pair, discs, value_and_gradient
 
 from lossbench.catalogue import adapters
 from lossbench.catalogue.registry import parse_loss
+from lossbench.metrics import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden/losses_peers.json"
+RELEASED = ROOT / "tests/golden/losses_released.json"
 
 
 def deviations(pair: Pair) -> tuple[float, float, int]:
@@ -72,8 +75,43 @@ def table() -> str:
         "",
         f"Largest of all at full tolerance: value {worst_value:.1e}, gradient {worst_gradient:.1e}.",
         "",
+        *released(),
     ]
     return "\n".join(lines)
+
+
+def released() -> list[str]:
+    """Return the section on the code that was released with the papers, from what it once gave."""
+    lines = [
+        "## The code released with the papers",
+        "",
+        "Numbers that the authors' own code gave on the same inputs, frozen by `python -m tools.released` "
+        "(which runs clones, and holds no code of",
+        "theirs), beside ours of today. *Gradient*: largest deviation of six entries. The spelling on the "
+        "left is what gives their number.",
+        "",
+        "| ours | released code | cases | value | gradient | note |",
+        "|---|---|---|---|---|---|",
+    ]
+    for native, entry in json.loads(RELEASED.read_text()).items():
+        what = f"{entry['code']}: `{entry['what']}` | {len(entry['cases'])}"
+        gaps = [released_gap(native, case, frozen) for case, frozen in entry["cases"].items()]
+        value, gradient = (f"{max(column):.1e}" for column in zip(*gaps, strict=True))
+        gradient = "-" if native == "boundary_iou_released" else gradient
+        lines.append(f"| `{native}` | {what} | {value} | {gradient} | {entry['note']} |")
+    return [*lines, ""]
+
+
+def released_gap(native: str, case: str, frozen: dict) -> tuple[float, float]:
+    """Return how far we are from the frozen value, and from the frozen entries of the gradient."""
+    if native == "boundary_iou_released":
+        truth, prediction = discs(tuple(int(side) for side in case.split(" x ")))
+        return abs(evaluate(prediction, truth, released=True)[native] - frozen["value"]), 0.0
+    classes, axes = int(case.split()[0]), int(case.split()[2][0])
+    value, gradient = value_and_gradient(native, classes, axes)
+    entries = gradient.reshape(-1)[:: gradient.numel() // 6][:6]
+    gap = (entries - torch.tensor(frozen["entries"])).abs().max() / frozen["largest"]
+    return abs(float(value) - frozen["value"]), float(gap)
 
 
 def golden() -> dict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from lossbench.catalogue.registry import get_loss, parse_loss
@@ -124,6 +125,16 @@ def inputs(classes: int, axes: int, dtype: torch.dtype = torch.float32) -> tuple
         .clamp(0, classes - 1)
     )
     return logits.to(dtype), target.reshape(3, *size)
+
+
+def discs(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Two masks that overlap: an ellipse that the border cuts, and the same moved."""
+    row, column = np.ogrid[: shape[0], : shape[1]]
+    radius = 0.35 * shape[0]
+    return tuple(
+        (row - radius + move) ** 2 + 0.5 * (column - 0.5 * shape[1] - 2 * move) ** 2 < radius**2
+        for move in (2, 0)
+    )
 
 
 def needs(target: torch.Tensor, classes: int, progress: float = 0.5) -> dict:

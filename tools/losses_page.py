@@ -133,6 +133,8 @@ def _section(entry: Entry) -> str:
     tuned = meta.get("tune", {})
     lines = [f"### {entry.name}", "", f"`{meta['formula']}`", "", *entry.doc.splitlines(), ""]
     facts = [f"Paper: {meta['cite']}.", f"Empty images: {meta['empty']}."]
+    if meta.get("released"):
+        facts.append(f"Released code: {meta['released']}.")
     if entry.needs:
         facts.append(f"Needs: {', '.join(f'`{need}`' for need in entry.needs)}.")
     if meta.get("aliases"):

@@ -24,6 +24,12 @@ def test_a_preset_passes_the_contract_in_full(name):
         "boundary(schedule='increase')",
         "wce(scheme='log', norm='pixels')",
         "ce(over='sample', weights=[1, 3])",
+        "unified_focal(variant='released', symmetric=True)",
+        "mbls(variant='released', margin=1)",
+        "nacl(variant='released')",
+        "cldice(variant='released', iterations=10, classes='all')",
+        "hausdorff_dt(variant='released')",
+        "gen_surface(variant='released', classes='fg')",
     ],
 )
 def test_variants_and_sums_pass_too(spec):

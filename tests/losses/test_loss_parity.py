@@ -10,12 +10,15 @@ import pytest
 import torch
 from loss_cases import VOID, case, evaluate
 
+from lossbench import metrics
+
 CASES = [
     pytest.param(pair, classes, axes, id=f"{pair.native}~{pair.peer}-{classes}-{axes}D")
     for pair in peer_pairs.PAIRS
     for classes in pair.classes
     for axes in pair.axes
 ]
+RELEASED = json.loads((Path(__file__).parents[1] / "golden/losses_released.json").read_text())
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/losses_peers.json").read_text())
 
 
@@ -47,6 +50,34 @@ def test_native_equals_the_frozen_numbers_of_the_peer(pair, classes, axes):
     entries = gradient.reshape(-1)[:: gradient.numel() // 6][:6].tolist()
     expected = [scale * e for e in frozen["entries"]]
     assert entries == pytest.approx(expected, abs=pair.tolerance * scale * frozen["largest"])
+
+
+@pytest.mark.parametrize(
+    ("native", "case_of"),
+    [(native, name) for native, entry in RELEASED.items() for name in entry["cases"]],
+)
+def test_a_released_variant_gives_the_numbers_of_the_released_code(native, case_of):
+    frozen = RELEASED[native]["cases"][case_of]
+    if native == "boundary_iou_released":
+        truth, prediction = peer_pairs.discs(tuple(int(side) for side in case_of.split(" x ")))
+        assert metrics.evaluate(prediction, truth, released=True)[native] == pytest.approx(frozen["value"])
+        return
+    # Where the smoothing is another one, only it may tell the two apart.
+    tolerance = 1e-4 if "smoothing" in RELEASED[native]["note"] else 1e-5
+    own, gradient = peer_pairs.value_and_gradient(native, int(case_of[0]), int(case_of[-3]))
+    assert float(own) == pytest.approx(frozen["value"], rel=tolerance)
+    assert float(gradient.abs().sum()) == pytest.approx(frozen["mass"], rel=1e-4)
+    entries = gradient.reshape(-1)[:: gradient.numel() // 6][:6].tolist()
+    assert entries == pytest.approx(frozen["entries"], abs=tolerance * frozen["largest"])
+
+
+@pytest.mark.parametrize("name", ["cldice", "gen_surface", "hausdorff_dt", "mbls", "nacl", "unified_focal"])
+def test_a_released_variant_is_another_loss(name):
+    # On images whose objects touch the border, of three classes.
+    paper, _ = peer_pairs.value_and_gradient(name.replace("mbls", "mbls(margin=1)"), 3, 2)
+    options = "variant='released'" + ", margin=1" * (name == "mbls")
+    released, _ = peer_pairs.value_and_gradient(f"{name}({options})", 3, 2)
+    assert abs(float(paper - released)) > 1e-4
 
 
 @pytest.mark.peers

@@ -22,7 +22,7 @@ from metric_shapes import (
     slow_scores,
 )
 
-from lossbench.metrics import surface
+from lossbench.metrics import evaluate, surface
 from lossbench.metrics.surface import BAND, USUAL, Wanted, ball, edge, rim, surface_scores
 
 CASES = [
@@ -249,3 +249,15 @@ def test_distances_scale_with_the_spacing(a, b, factor):
         {k: factor * got[k] for k in USUAL.distances}
     )
     assert scaled["boundary_iou"] == pytest.approx(got["boundary_iou"])
+
+
+def test_the_released_boundary_iou_erodes_by_squares():
+    true = np.zeros((9, 9), int)
+    true[2:7, 2:7] = 1
+    pred = true.copy()
+    pred[2, 2] = 0  # a corner: the pixel behind it lies 1.4 from the background, and beside it on a diagonal
+    got = evaluate(pred, true, released=True)
+    # 15 of the 16 pixels of the ring are in both bands; the one behind the corner is in the released band.
+    assert (got["boundary_iou"], got["boundary_iou_released"]) == (15 / 16, 15 / 17)
+    assert evaluate(0 * pred, true, released=True)["boundary_iou_released"] == 0
+    assert np.isnan(evaluate(pred, 0 * true, released=True)["boundary_iou_released"])

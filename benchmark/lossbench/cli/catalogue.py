@@ -170,7 +170,7 @@ def _print_short(console: Any, entry: Any, *facts: str | None) -> None:
 
 def _print_loss(console: Any, entry: Any) -> None:
     console.print(f"[bold]{entry.name}[/bold]  ({entry.family})")
-    facts = {key: entry.meta.get(key) for key in ("formula", "cite", "cost", "empty", "aliases")}
+    facts = {key: entry.meta.get(key) for key in ("formula", "cite", "released", "cost", "empty", "aliases")}
     facts |= {"params": _parameters(entry) or "none", "needs": ", ".join(entry.needs)}
     for key, text in facts.items():
         if text:

@@ -78,6 +78,9 @@ def _term(term: LossTerm) -> dict[str, Any]:
     if term.entry is None:
         return facts
     meta = {key: term.entry.meta.get(key, "") for key in ("formula", "cite", "cost", "empty")}
+    # Who computes what: a reader who knows the loss from its code may know another one.
+    if term.entry.meta.get("released"):
+        meta["cite"] += f"; released code: {term.entry.meta['released']}"
     return {**facts, **meta, "needs": list(term.entry.needs), "doc": _first(term.entry.doc)}
 
 

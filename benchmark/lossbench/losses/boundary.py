@@ -81,6 +81,11 @@ def boundary(
     family="boundary",
     cite="Celaya 2023",
     formula="a (Dice + CE) + (1-a) [1 - Σ_c w_c Σ (D(1-g-p))² / Σ_c w_c Σ D²], w = 1/(G²+1), a = 1 - t",
+    released=(
+        "the authors' first code (aecelaya/gen-surf-loss) is the paper's; their MIST of today takes the mean "
+        "over images and foreground classes of ratios without weights: variant='released', classes='fg'"
+    ),
+    since={"variant": 2},
     penalises_empty=True,
     empty="penalises false positives through Dice + CE while they have a share",
     aliases=("generalized_surface",),
@@ -96,26 +101,29 @@ def gen_surface(
     over: r.Over = "sample",
     classes="all",
     smooth=1e-5,
+    variant: r.Variant = "paper",
     ignore_index=None,
 ):
     """Generalized surface loss beside Dice + CE, bounded by 0 and 1 whatever the scale of the distances.
 
     ``schedule``: "linear" moves from Dice + CE to the surface term with ``progress``, "constant" takes the
     mean of both, "alone" the surface term. ``over``, ``classes`` and ``smooth`` speak of the surface term.
-    """
+    ``variant="released"``: one ratio for each class, without weights, and their mean."""
+    r.one_of(r.VARIANT, variant=variant)
     r.one_of(("linear", "constant", "alone"), schedule=schedule)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     d = distances_of(px, distance_map, ids)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
-    # Large classes weigh less, as in generalized Dice; the 1 is for absent ones.
-    w = 1 / (r.pool(g, over) ** 2 + 1)
-    top = w * r.pool((d * (1 - g - p)) ** 2, over)
-    bottom = w * r.pool(d * d, over)
-    scale = bottom.amax(1, keepdim=True).clamp_min(1e-20)  # smoothing is relative to the largest class
+    top, bottom = r.pool((d * (1 - g - p)) ** 2, over), r.pool(d * d, over)
     # No smoothing of the numerator: it would reward an image without any boundary.
     s_n, s_d = r.smoothing(smooth)
-    surface = (1 - r.ratio((top / scale).sum(1), (bottom / scale).sum(1), (0 * s_n, s_d))).mean()
+    if variant == "paper":
+        # Large classes weigh less, as in generalized Dice; the 1 is for absent ones.
+        w = 1 / (r.pool(g, over) ** 2 + 1)
+        scale = (w * bottom).amax(1, keepdim=True).clamp_min(1e-20)  # smoothing is relative to the largest
+        top, bottom = (w * top / scale).sum(1), (w * bottom / scale).sum(1)
+    surface = (1 - r.ratio(top, bottom, (0 * s_n, s_d))).mean()
     if schedule == "alone":
         return surface
     a = 1 - progress if schedule == "linear" else 0.5
@@ -127,27 +135,46 @@ def gen_surface(
     family="boundary",
     cite="Karimi & Salcudean 2019",
     formula="mean_{i,c} (p - g)² (d_p^α + d_g^α), d the distance to the boundary of the thresholded region",
+    released=(
+        "LIVIAETS/boundary-loss measures distances inside the regions alone, those of the prediction in "
+        "whole pixels, and predicted is what is most probable; MONAI is as here"
+    ),
+    since={"variant": 2},
     tune={"alpha": (0.5, 3.0)},
     penalises_empty=True,
     empty="d_g = 0, but d_p weighs false positives by their distance to the predicted boundary",
     cost="22x",
 )
-def hausdorff_dt(logits, target, *, alpha=2.0, classes="fg", ignore_index=None):
+def hausdorff_dt(
+    logits,
+    target,
+    *,
+    alpha=2.0,
+    classes="fg",
+    variant: r.Variant = "paper",
+    ignore_index=None,
+):
     """Hausdorff loss by distance transforms, in pixels: every step transforms the prediction, hence its
     price.
 
-    A region that is empty or fills the image has no boundary and distance 0.
-    """
+    A region that is empty or fills the image has no boundary and distance 0. ``variant="released"``: 0
+    outside of the regions, so that a false positive costs by its own depth, and what is missed by the depth
+    of the object; of the class that is most probable at each pixel, in whole pixels."""
+    r.one_of(r.VARIANT, variant=variant)
     r.at_least(0, alpha=alpha)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
     # The distances are no part of the gradient: thresholding has none.
-    weight = sum(_unsigned_distance(r.image(x.detach(), px)) ** alpha for x in (p, g)).reshape(p.shape)
-    return ((p - g) ** 2 * weight).sum() / (r.total(px) * len(ids))
+    inside = variant == "released"
+    marked = r.most_probable(px, ids) if inside else p.detach()
+    d_p, d_g = (_unsigned_distance(r.image(x, px), inside).reshape(p.shape) for x in (marked, g))
+    # The released code keeps the predicted distances among integers.
+    d_p = d_p.floor() if inside else d_p
+    return ((p - g) ** 2 * (d_p**alpha + d_g**alpha)).sum() / (r.total(px) * len(ids))
 
 
-def _unsigned_distance(region):
+def _unsigned_distance(region, inside_only=False):
     """Distance of every pixel to the other side of the boundary of ``region > 0.5``, (n, k, *s)."""
     from scipy.ndimage import distance_transform_edt
 
@@ -156,5 +183,7 @@ def _unsigned_distance(region):
     for index in np.ndindex(*region.shape[:2]):
         inside = (region[index] > 0.5).cpu().numpy()
         if inside.any() and not inside.all():
-            field[index] = distance_transform_edt(inside) + distance_transform_edt(~inside)
+            field[index] = distance_transform_edt(inside)
+            if not inside_only:
+                field[index] += distance_transform_edt(~inside)
     return torch.from_numpy(field).to(region)

@@ -17,18 +17,31 @@ from lossbench.losses.pixel import ce
     family="calibration",
     cite="Liu 2022",
     formula="CE + λ mean_i Σ_c max(0, max_k z_ik - z_ic - m)",
+    released="by-liu/MbLS takes the mean over classes where the paper sums: its λ is C times ours",
+    since={"variant": 2},
     tune={"margin_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="penalises false positives by cross-entropy",
     cost="2.3x",
 )
-def mbls(logits, target, *, margin=10.0, margin_weight=0.1, ignore_index=None):
+def mbls(
+    logits,
+    target,
+    *,
+    margin=10.0,
+    margin_weight=0.1,
+    variant: r.Variant = "paper",
+    ignore_index=None,
+):
     """Margin-based label smoothing: logits may differ by ``margin`` for free, and pay linearly beyond."""
+    r.one_of(r.VARIANT, variant=variant)
     r.at_least(0, margin=margin, margin_weight=margin_weight)
     px = r.see(logits, target, ignore_index)
     # On logits, not probabilities: the margin is a difference of log-odds.
     excess = (px.z.amax(1, keepdim=True) - px.z - margin).relu()
     excess = margin_weight * r.mask(excess, px).sum() / r.total(px)
+    if variant == "released":
+        excess = excess / px.n_classes
     return ce(logits, target, ignore_index=ignore_index) + excess
 
 
@@ -78,24 +91,39 @@ def _share_with_neighbours(x, side):
     family="calibration",
     cite="Murugesan 2023",
     formula="CE + λ mean_{i,c} |z_ic - share of class c among the 3×3(×3) neighbours of i|",
+    released="Bala93/MarginLoss counts what lies beyond the border as class 0; MONAI leaves it out, as here",
+    since={"variant": 2},
     tune={"prior_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="penalises false positives by cross-entropy, and large logits anywhere",
     cost="4x",
 )
-def nacl(logits, target, *, prior_weight=0.1, width=3, ignore_index=None):
-    """Neighbour-aware calibration: logits are held near the local class proportions (zeros beyond the
-    border).
+def nacl(
+    logits,
+    target,
+    *,
+    prior_weight=0.1,
+    width=3,
+    variant: r.Variant = "paper",
+    ignore_index=None,
+):
+    """Neighbour-aware calibration: logits are held near the local class proportions.
 
-    ``width``: odd side of the neighbourhood in pixels. One-channel logits are seen as the two channels [0,
-    z]."""
+    ``width``: odd side of the neighbourhood in pixels; what lies beyond the border has no class, or class 0
+    (``variant="released"``). One-channel logits are seen as the two channels [0, z]."""
+    r.one_of(r.VARIANT, variant=variant)
     r.at_least(0, prior_weight=prior_weight)
     r.one_of(range(1, 32, 2), width=width)
     px = r.see(logits, target, ignore_index)
     share = r.image(r.truth(px, tuple(range(px.n_classes))), px)
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(px.space)]
-    # Zeros beyond the border, as in the authors' code; torch itself would refuse thin volumes.
-    share = pool(F.pad(share, (width // 2,) * 2 * len(px.space)), width, stride=1)
+    # Padded by hand, for torch would refuse thin volumes.
+    border = (width // 2,) * 2 * len(px.space)
+    if variant == "released":
+        share = torch.cat([F.pad(share[:, :1], border, value=1.0), F.pad(share[:, 1:], border)], 1)
+    else:
+        share = F.pad(share, border)
+    share = pool(share, width, stride=1)
     # Logits are compared with proportions in [0, 1] by design; it draws them together.
     distance = r.mask((px.z - share.flatten(2)).abs(), px).sum() / (r.total(px) * px.n_classes)
     return ce(logits, target, ignore_index=ignore_index) + prior_weight * distance

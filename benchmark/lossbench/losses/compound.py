@@ -151,6 +151,11 @@ def ce_to_dice(
     cite="Yeung 2022",
     formula="l maF + (1-l) maFT; maF = mean_i [δ -log p_y | rare; (1-δ)(1-p_y)^γ -log p_y | else]; "
     "maFT = Σ_rare (1-mTI_c)^(1-γ) + Σ_else (1-mTI_c), mTI = (TP+s)/(TP + δ FN + (1-δ) FP + s)",
+    released=(
+        "mlyg/unified-focal-loss gives l to the Tversky part, 1-l to the focal part, and takes the mean of "
+        "the Tversky terms of both classes; it clips p at 1e-7. MONAI halves the focal part besides"
+    ),
+    since={"variant": 2, "symmetric": 2},
     tune={"delta": (0.5, 0.9), "gamma": (0.1, 0.9)},
     penalises_empty=True,
     empty="penalises false positives through the focal term and the background's Tversky term",
@@ -165,16 +170,19 @@ def unified_focal(
     delta=0.6,
     gamma=0.5,
     rare="fg",
+    symmetric=False,
     over: r.Over = "sample",
     smooth=1e-5,
+    variant: r.Variant = "paper",
     ignore_index=None,
 ):
-    """Asymmetric unified focal loss: focal suppression for common classes, focal enhancement for ``rare``
-    ones.
+    """Unified focal loss: focal suppression for common classes, focal enhancement for ``rare`` ones.
 
     ``weight`` l between focal and focal Tversky part; ``delta`` weighs false negatives; ``gamma`` 0 to 1. The
-    sums over classes are sums, as in the paper, for any number of classes.
-    """
+    sums over classes are sums, as in the paper, for any number of classes. ``symmetric``: suppression and
+    enhancement for all classes. ``weight=1`` is the asymmetric focal loss alone, 0 the Tversky part (the
+    other way round with ``variant="released"``)."""
+    r.one_of(r.VARIANT, variant=variant)
     r.between(0, 1, weight=weight, delta=delta)
     r.between(0, 0.999, gamma=gamma)
     px = r.see(logits, target, ignore_index)
@@ -185,12 +193,17 @@ def unified_focal(
     # Per pixel 1 where its true class is a common one, and 0 on void pixels.
     common = r.per_pixel(1 - is_rare, px)
     suppressed = r.bounded_power(1 - (-cost).exp(), gamma) if gamma else 1.0
-    focal_part = r.pixel_mean(cost * ((1 - delta) * suppressed * common + delta * (1 - common)), px)
+    of_rare = delta * (1 - common) * (suppressed if symmetric else 1.0)
+    focal_part = r.pixel_mean(cost * ((1 - delta) * suppressed * common + of_rare), px)
     s = r.region_sums(px, "all", over)
     # The modified Tversky index has δ for false negatives and 1 - δ for false positives.
     miss = 1 - r.ratio(s.tp, delta * s.g + (1 - delta) * s.p, smooth)
     # An exponent below 1 steepens what is nearly right, for rare classes alone.
-    enhanced = is_rare * r.bounded_power(miss, 1 - gamma) + (1 - is_rare) * miss
+    enhanced = r.bounded_power(miss, 1 - gamma)
+    if not symmetric:
+        enhanced = is_rare * enhanced + (1 - is_rare) * miss
+    if variant == "released":
+        return weight * enhanced.mean() + (1 - weight) * focal_part
     return weight * focal_part + (1 - weight) * enhanced.sum(1).mean()
 
 

@@ -22,7 +22,8 @@ from lossbench.catalogue.inputs import check_tensors
 
 Over = Literal["sample", "batch"]
 Absent = Literal["eps", "skip"]
-OVER, ABSENT = get_args(Over), get_args(Absent)
+Variant = Literal["paper", "released"]  # what the paper says, or what the code computes that goes with it
+OVER, ABSENT, VARIANT = get_args(Over), get_args(Absent), get_args(Variant)
 
 TINY = 1e-12  # keeps 0/0 and 0**-x out of gradients; far below any smoothing in use
 
@@ -124,6 +125,11 @@ def truth(px: Pixels, ids: Sequence[int]) -> Tensor:
     # A comparison instead of one_hot: void labels and any rank just work, also under vmap.
     wanted = ids[0] if len(ids) == 1 else torch.as_tensor(ids, device=px.y.device).view(-1, 1)
     return mask(numbers(px.y.unsqueeze(1) == wanted, px.z.dtype), px)
+
+
+def most_probable(px: Pixels, ids: Sequence[int]) -> Tensor:
+    """1 where one of the chosen classes is the most probable of all, (n, k, m), zero on void pixels."""
+    return truth(px._replace(y=px.z.argmax(1)), ids)
 
 
 def log_probabilities(px: Pixels, temperature: float = 1.0) -> Tensor:

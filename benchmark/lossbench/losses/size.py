@@ -101,6 +101,7 @@ def ce_kl(
     family="size",
     cite="Liu 2024",
     formula="CE + λ mean_{b,c} log(p̂_bc + ĝ_bc), the size penalty that hides in log-Dice",
+    released="by-liu/SegLossBias with one channel knows the foreground alone: ce_db(classes='fg')",
     tune={"size_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term shrinks the region further",

@@ -17,6 +17,11 @@ from lossbench.losses import reduce as r
         "(1-a) Dice + a [1 - 2 T_p T_s / (T_p + T_s + 1e-4)], T_p = Σ S(p) g / Σ S(p), "
         "T_s = Σ S(g) p / Σ S(g)"
     ),
+    released=(
+        "jocpae/clDice sums over images and classes before it divides, has no 1e-4, takes 10 iterations "
+        "whatever it is given, and all channels: cldice(variant='released', iterations=10, classes='all')"
+    ),
+    since={"variant": 2},
     tune={"skeleton_weight": (0.1, 0.9)},
     penalises_empty=True,
     empty="smoothing of 1 pixel gives false positives a slope of 1/(P+1)²",
@@ -33,13 +38,15 @@ def cldice(
     classes="fg",
     absent: r.Absent = "eps",
     smooth=1.0,
+    variant: r.Variant = "paper",
     ignore_index=None,
 ):
     """Dice plus clDice, the overlap of each region with the other's soft skeleton S, for tubular structures.
 
     ``iterations`` of soft thinning must reach half the width of the structures, in pixels. The 1e-4 in the
     harmonic mean keeps it finite where both parts are 0, which only ``smooth=0`` allows.
-    """
+    ``variant="released"``: one ratio for all classes and images, and no 1e-4."""
+    r.one_of(r.VARIANT, variant=variant)
     r.between(0, 1, skeleton_weight=skeleton_weight)
     r.at_least(0, iterations=iterations)
     px = r.see(logits, target, ignore_index)
@@ -49,12 +56,15 @@ def cldice(
     skeleton_p = soft_skeleton(r.image(p, px), iterations).flatten(2)
     skeleton_g = soft_skeleton(r.image(g, px), iterations).flatten(2)
     # How much of the predicted lines lies in the object, and how much of its lines is covered.
-    precision = r.ratio(r.pool(skeleton_p * g, over), r.pool(skeleton_p, over), smooth)
-    sensitivity = r.ratio(r.pool(skeleton_g * p, over), r.pool(skeleton_g, over), smooth)
+    sums = [r.pool(x, over) for x in (skeleton_p * g, skeleton_p, skeleton_g * p, skeleton_g, p * g, p, g)]
+    if variant == "released":
+        sums = [x.sum().reshape(1, 1) for x in sums]
+    hit, predicted, covered, true, tp, size_p, size = sums
+    precision, sensitivity = r.ratio(hit, predicted, smooth), r.ratio(covered, true, smooth)
     # The harmonic mean of both, as F1 is of precision and recall.
-    lines = 1 - 2 * precision * sensitivity / (precision + sensitivity + 1e-4)
-    size = r.pool(g, over)
-    overlap = 1 - r.ratio(2 * r.pool(p * g, over), r.pool(p, over) + size, smooth)
+    floor = 1e-4 if variant == "paper" else r.TINY
+    lines = 1 - 2 * precision * sensitivity / (precision + sensitivity + floor)
+    overlap = 1 - r.ratio(2 * tp, size_p + size, smooth)
     return r.average((1 - skeleton_weight) * overlap + skeleton_weight * lines, size, absent)
 
 

@@ -25,7 +25,7 @@ from lossbench.metrics.arrays import (
 )
 from lossbench.metrics.lesions import Matches, components, lesion_scores, match
 from lossbench.metrics.overlap import OVERLAPS, empty_images, overlap, pooled, size_aggregate, size_per_image
-from lossbench.metrics.surface import USUAL, Borders, Wanted
+from lossbench.metrics.surface import USUAL, Borders, Wanted, boundary_iou_released
 from lossbench.metrics.thresholds import labels_at
 
 PRESENT = (*OVERLAPS, "missed")
@@ -137,6 +137,7 @@ def evaluate(
     tolerance: float | Sequence[float] = (),
     percentile: float | Sequence[float] = (),
     cldice: bool = False,
+    released: bool = False,
 ) -> dict[str, float]:
     """Score one predicted image against the true one: name -> value, names as in the tables.
 
@@ -148,7 +149,7 @@ def evaluate(
 
     classes: names of all classes, background first; None: the labels that occur. tolerance, percentile: more
     tolerances of surface Dice and percentiles of the Hausdorff distance (`nsd_3`, `hd90`). cldice: also
-    clDice, which needs scikit-image.
+    clDice, which needs scikit-image. released: also boundary IoU as its authors' code has it.
     """
     pred, target = as_array("pred", pred), as_array("target", target)
     # One axis more than the truth: that of the classes.
@@ -164,7 +165,8 @@ def evaluate(
         labels, names, kinds = _classes_of(labels, target, classes, ignore_index)
     wanted = Wanted(_more(USUAL.percentiles, percentile, 100), _more(USUAL.tolerances, tolerance, np.inf))
     truth = Truth(target[None], spacing=spacing, ignore_index=ignore_index)
-    columns = _score_stack({"": labels}, truth, kinds, wanted, cldice)
+    asked = ("cldice",) * cldice + ("boundary_iou_released",) * released
+    columns = _score_stack({"": labels}, truth, kinds, wanted, asked)
     each = {}
     # The mean over one image is its own value, so names and rules are those of the tables.
     for c, column in columns.items():
@@ -279,7 +281,7 @@ def _score_stack(
     truth: Truth,
     kinds: Iterable[int],
     wanted: Wanted = USUAL,
-    cldice: bool = False,
+    asked: Sequence[str] = (),
 ) -> dict[int, dict]:
     """Return foreground class -> columns; `lesions@arm` holds the Matches of the stack."""
     out = {}
@@ -290,8 +292,7 @@ def _score_stack(
         for arm, label in labels.items():
             mask = truth.where(label, c)
             scores = _score_arm(mask, true, earlier, wanted)
-            if cldice:
-                scores["cldice"] = _cldice(mask, true.mask)
+            scores |= {name: ON_REQUEST[name](mask, true.mask) for name in asked}
             earlier.append((mask, scores))
             column |= {f"{name}@{arm}": value for name, value in scores.items()}
         out[c] = column
@@ -349,6 +350,10 @@ def _cldice(mask: np.ndarray, true: np.ndarray) -> np.ndarray:
         both = precise + sensitive
         values.append((2 * precise * sensitive / both if both else 0.0) if t.any() else np.nan)
     return np.array(values)
+
+
+ON_REQUEST = {"cldice": _cldice, "boundary_iou_released": boundary_iou_released}
+"""Scores that `evaluate` gives where it is asked for them: name -> function of two masks (N, *S)."""
 
 
 def _summed(prob: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
@@ -415,7 +420,7 @@ def _summary_of_class(column: dict, arms: Iterable[str], surface: Sequence[str])
     size, pixels, out = column["size"], column["pixels"], {}
     for arm in arms:
         predicted, shared = column[f"predicted@{arm}"], column[f"shared@{arm}"]
-        more = ("cldice",) if f"cldice@{arm}" in column else ()
+        more = [name for name in ON_REQUEST if f"{name}@{arm}" in column]
         scores = {name: mean(column[f"{name}@{arm}"][size > 0]) for name in (*PRESENT, *surface, *more)}
         # Images without the class, which the means above leave out.
         scores |= empty_images(column[f"dice@{arm}"], predicted, size, pixels)
