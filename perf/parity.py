@@ -93,7 +93,8 @@ def released() -> list[str]:
         "| ours | released code | cases | value | gradient | note |",
         "|---|---|---|---|---|---|",
     ]
-    for native, entry in json.loads(RELEASED.read_text()).items():
+    for entry in json.loads(RELEASED.read_text()).values():
+        native = entry["native"]
         what = f"{entry['code']}: `{entry['what']}` | {len(entry['cases'])}"
         gaps = [released_gap(native, case, frozen) for case, frozen in entry["cases"].items()]
         value, gradient = (f"{max(column):.1e}" for column in zip(*gaps, strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 from lossbench.base import columns
 from lossbench.catalogue.registry import datasets
 from lossbench.data.sources import SOURCES
-from tools import fingerprints, house, losses_page, record_page
+from tools import fingerprints, house, losses_page, record_page, spellings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -42,6 +42,7 @@ if __name__ == "__main__":
     house.main()
     fingerprints.write()
     losses_page.write()
+    spellings.write()
     record_page.write()
     write_metrics()
     write_data()

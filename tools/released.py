@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perf.peer_pairs import discs, inputs, needs
+from perf.peer_pairs import STEPS, discs, inputs, needs
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "losses_released.json"
 
@@ -90,7 +90,63 @@ KERVADEC = "LIVIAETS/boundary-loss", "losses.py"
 YEUNG = "mlyg/unified-focal-loss", "loss_functions.py"
 KERAS = "2-D, two classes; Keras functions carried out by torch; clips p at 1e-7"
 
+# What nnU-Net sets, without the gathering over several GPUs; it trains with minus Dice.
+NNUNET = {"do_bg": False, "smooth": 1e-5, "ddp": False}
+NN = "MIC-DKFZ/nnUNet", "nnunetv2/training/loss/compound_losses.py"
+
+
+def nnunet(name: str, batch: bool = True, **more: Any) -> Callable:
+    """Return the call of a compound loss of nnU-Net."""
+
+    def call(module, z, y, _):
+        dice = {"batch_dice": batch, **NNUNET}
+        made = getattr(module, name)(dice, more, dice_class=module.MemoryEfficientSoftDiceLoss)
+        return 1 + made(z, y[:, None])
+
+    return call
+
+
+def nnunet_dice(batch: bool) -> Callable:
+    """Return the call of nnU-Net's Dice."""
+
+    def call(module, z, y, _):
+        return 1 + module.MemoryEfficientSoftDiceLoss(batch_dice=batch, **NNUNET)(z.softmax(1), y[:, None])
+
+    return call
+
+
+DICE = "MemoryEfficientSoftDiceLoss(batch_dice={}, do_bg=False, smooth=1e-05) + 1"
 RELEASED = (
+    Released("dice", *NN, nnunet_dice(False), DICE.format(False), note="3-D full resolution"),
+    Released("batch_dice", *NN, nnunet_dice(True), DICE.format(True), note="2-D, and 3-D in a cascade"),
+    Released(
+        "dice_ce", *NN, nnunet("DC_and_CE_loss", False), "DC_and_CE_loss() + 1", note="3-D full resolution"
+    ),
+    Released(
+        "dice_ce(over='batch')",
+        *NN,
+        nnunet("DC_and_CE_loss"),
+        "DC_and_CE_loss(batch_dice=True) + 1",
+        note="2-D, and 3-D in a cascade",
+    ),
+    Released(
+        "topk_ce",
+        *NN,
+        lambda m, z, y, _: m.TopKLoss(k=10)(z, y[:, None]),
+        "TopKLoss(k=10)",
+    ),
+    Released(
+        "ce", *NN, lambda m, z, y, _: m.RobustCrossEntropyLoss()(z, y[:, None]), "RobustCrossEntropyLoss()"
+    ),
+    Released(
+        "lovasz",
+        "bermanmaxim/LovaszSoftmax",
+        "pytorch/lovasz_losses.py",
+        lambda m, z, y, _: m.lovasz_softmax(z.softmax(1), y),
+        "lovasz_softmax()",
+        axes=(2,),
+        note=STEPS,
+    ),
     Released(
         "unified_focal(variant='released', smooth=1e-07)",
         *YEUNG,
@@ -282,7 +338,8 @@ def write(folder: Path, golden: Path = GOLDEN) -> list[str]:
             for classes in entry.classes
             for axes in entry.axes
         }
-        frozen[entry.native] = {
+        frozen[f"{entry.native} | {entry.repository}"] = {
+            "native": entry.native,
             "code": f"{entry.repository}@{_commit(clone)}",
             "what": entry.what,
             "note": entry.note,
@@ -294,7 +351,7 @@ def write(folder: Path, golden: Path = GOLDEN) -> list[str]:
         code = f"bowenc0221/boundary-iou-api@{_commit(clone)}"
         note = "a metric: evaluate(..., released=True)"
         what = {"code": code, "what": "mask_to_boundary(), then IoU", "note": note}
-        frozen["boundary_iou_released"] = {**what, "cases": cases}
+        frozen["boundary_iou_released"] = {"native": "boundary_iou_released", **what, "cases": cases}
         lines.append(f"boundary_iou_released: {len(cases)} cases")
     golden.write_text(json.dumps(frozen, indent=1) + "\n", encoding="utf-8")
     return lines

@@ -6,7 +6,7 @@ import pytest
 
 from lossbench.catalogue.registry import losses
 from lossbench.catalogue.source import PACKAGE
-from tools import losses_page
+from tools import losses_page, spellings
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
 
@@ -45,3 +45,12 @@ def test_loss_modules_import_only_what_fingerprints_follow():
             continue
         for module in re.findall(r"^ *from (lossbench\S*) import", file.read_text(), re.M):
             assert module in allowed or module.startswith("lossbench.losses"), (file, module)
+
+
+def test_the_page_of_spellings_is_what_was_measured_and_names_every_loss():
+    page = spellings.PAGE.read_text(encoding="utf-8")
+    assert page == spellings.markdown()
+    for entry in BUILT_IN:
+        assert f"[`{entry.name}`](losses.md#{entry.name})" in page
+    # What a spelling leads to is what MONAI's users train with.
+    assert "| `DiceLoss` (" in next(line for line in page.splitlines() if line.startswith("| [`dice_all`]"))
