@@ -8,7 +8,6 @@ import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lossbench.base.errors import UserError
 from lossbench.networks.build import Network, seeded
@@ -66,7 +65,13 @@ class Stack:
         self.load(starts)
         # On a CPU the cells infer one after the other: without the copies that groups need, it is faster.
         alone = self.count > 1 and self.device.type == "cpu"
-        self.single = network.build().eval() if alone else None
+        self.singles = [self._single(cell) for cell in range(self.count)] if alone else []
+
+    def _single(self, cell: int) -> nn.Module:
+        """Return one cell's network, in evaluation mode, on the weights that lie in the stack."""
+        module = self.network.build().eval()
+        module.load_state_dict(self._views(cell), assign=True)
+        return module.requires_grad_(False)
 
     def __len__(self) -> int:
         return self.count
@@ -90,13 +95,11 @@ class Stack:
     @torch.no_grad()
     def infer(self, images: Tensor) -> Tensor:
         """Return logits in evaluation mode, without gradients."""
-        if self.single is None:
+        if not self.singles:
             return self._forward(images, training=False)
+        own = images.chunk(self.count, 1)
         with self._autocast():
-            of_cells = [
-                functional_call(self.single, self._views(cell), own)
-                for cell, own in enumerate(images.chunk(self.count, 1))
-            ]
+            of_cells = [single(x) for single, x in zip(self.singles, own, strict=True)]
         logits = torch.stack(of_cells, 1).contiguous()
         return logits if self.precision is None else logits.float()
 

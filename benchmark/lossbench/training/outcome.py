@@ -30,14 +30,14 @@ class Scoring:
         self.tau: float | None = None
         self.test: metrics.Scoring | None = None
 
-    def add_validation(self, logits: Tensor, masks: np.ndarray) -> None:
-        """Take logits (n, classes, *S) and masks (n, *S) of validation images."""
+    def add_validation(self, logits: Tensor, truth: metrics.Truth) -> None:
+        """Take logits (n, classes, *S) and truth (n, *S) of validation images."""
         prob = _finite(logits.softmax(1))
-        target = torch.from_numpy(masks).to(prob.device)
+        target = torch.from_numpy(truth.masks).to(prob.device)
         self.sums.append(soft_dice_sums(prob, target, self.block.ignore_index))
-        self.search.add(prob.cpu().numpy(), masks)
+        self.search.add(prob.cpu().numpy(), truth.masks)
 
-    def add_test(self, logits: Tensor, masks: np.ndarray) -> None:
+    def add_test(self, logits: Tensor, truth: metrics.Truth) -> None:
         """Take the same of test images."""
         if self.test is None:
             # Test images are scored at the argmax and at the threshold that validation chose.
@@ -45,7 +45,7 @@ class Scoring:
             options = {"spacing": self.data.spacing, "classes": self.data.classes}
             arms = {"0.5": None, "val": self.tau}
             self.test = metrics.Scoring(ignore_index=self.block.ignore_index, thresholds=arms, **options)
-        self.test.add(_finite(logits.softmax(1)).cpu().numpy(), masks)
+        self.test.add(_finite(logits.softmax(1)).cpu().numpy(), truth)
 
     def scores(self) -> dict[str, Any]:
         """Return summary, columns of images and reliability, threshold curve, collapse."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lossbench.metrics import Truth
 from lossbench.networks.stack import Stack
 from lossbench.training.blocks import Block
 from lossbench.training.job import Job, Trained
@@ -208,11 +209,11 @@ def look(
     jobs: list[Job],
     members: list[Block],
     step: int,
-    also: Callable[[int, Tensor, np.ndarray], None] | None = None,
+    also: Callable[[int, Tensor, Truth], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Return what the validation images say of each job, the first cells of the stack, after a step.
 
-    ``also`` gets each job's place, and the logits and masks of some images."""
+    ``also`` gets each job's place, and the logits and truth of some images."""
     looks = [Look(job, block, step) for job, block in zip(jobs, members, strict=False)]
 
     def on_tiles(cell: int, begin: int, logits: Tensor) -> None:
@@ -222,10 +223,10 @@ def look(
     sets = [block.during for block in members]
     for cell, group, logits in predict(stack, sets, jobs[0].cell.recipe.batch, on_tiles):
         if cell < len(looks):
-            masks = sets[cell].truth(group)
-            looks[cell].images(logits, torch.from_numpy(masks).to(logits.device).long())
+            truth = sets[cell].truth(group)
+            looks[cell].images(logits, torch.from_numpy(truth.masks).to(logits.device).long())
             if also:
-                also(cell, logits, masks)
+                also(cell, logits, truth)
     return [own.row() for own in looks]
 
 

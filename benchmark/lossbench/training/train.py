@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
+from lossbench.metrics import Truth
 from lossbench.networks.stack import Stack
 from lossbench.training import graphs
 from lossbench.training.blocks import blocks_of, network_of
@@ -179,8 +179,8 @@ class Training:
             Scoring(job, block) for job, block in zip(self.longest[: self.real], self.members, strict=False)
         ]
 
-        def validated(cell: int, logits: Tensor, masks: np.ndarray) -> None:
-            scorings[cell].add_validation(logits, masks)
+        def validated(cell: int, logits: Tensor, truth: Truth) -> None:
+            scorings[cell].add_validation(logits, truth)
 
         if self.done == steps and not all(result.error for result in results):
             self._validate({steps: results}, validated)
@@ -188,7 +188,7 @@ class Training:
             self._pass("validation", [block.during for block in self.members], batch, validated)
         self._pass("validation", [block.later for block in self.members], batch, validated)
         tests = [block.test for block in self.members]
-        self._pass("test", tests, batch, lambda cell, logits, masks: scorings[cell].add_test(logits, masks))
+        self._pass("test", tests, batch, lambda cell, logits, truth: scorings[cell].add_test(logits, truth))
         began = time.perf_counter()
         for cell, scoring in enumerate(scorings):
             results[cell].weights, results[cell].scores = self.stack.weights(cell), scoring.scores()
@@ -199,7 +199,7 @@ class Training:
         return dict(zip(self.places[steps], results, strict=False))
 
     def _pass(self, kind: str, sets: list[Tiles], batch: int, take: Callable) -> None:
-        """Predict images of one kind once, and give each cell's logits and masks to ``take``."""
+        """Predict images of one kind once, and give each cell's logits and their truth to ``take``."""
         began = time.perf_counter()
         for cell, group, logits in predict(self.stack, sets, batch):
             if cell < self.real:
