@@ -21,7 +21,7 @@ COLUMNS = (*LIBRARIES.values(), "nnU-Net", "authors' code")
 HEAD = """# What you are really training with
 
 Written by `python -m tools.spellings` from [parity.md](parity.md); do not edit. Find the class that you train
-with now; the loss of the row is what it computes, and where it stands as `... = spec`, that spec of the loss is.
+with now; the loss of the row is what it computes, or, where it stands as `... = spec`, that spec of the loss.
 The number is the largest deviation that was measured, of the value (absolute) or of the gradient (relative to
 its largest entry). `2 × X` means that ours is twice theirs. `+ 1` means that theirs is minus Dice.
 
