@@ -74,6 +74,15 @@ def test_a_written_table_reads_back_as_it_was(mini_tables, tmp_path):
     assert files.load_table(tmp_path, "curves").shape == mini_tables["curves"].shape
 
 
+def test_cells_at_their_own_rate_and_at_a_shared_one_stand_in_one_table(mini_records, tmp_path):
+    first, second = (copy.deepcopy(record) for record in mini_records[:2])
+    first["cell"] |= {"recipe": {**first["cell"]["recipe"], "learning_rate": "own"}, "learning_rate": 0.015}
+    tables = compact.compact([first, second])
+    files.write_tables(tables, tmp_path / "tables")
+    assert sorted(files.load_table(tmp_path, "recipes")["learning_rate"]) == ["0.005", "own"]
+    assert set(files.load_table(tmp_path, "cells")["recipe.learning_rate"]) == {0.005, 0.015}
+
+
 def test_a_missing_table_says_what_to_run_and_an_unknown_one_what_there_is(tmp_path):
     with pytest.raises(UserError, match="does not exist; `lossbench sweep"):
         files.load_table(tmp_path, "cells")

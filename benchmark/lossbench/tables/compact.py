@@ -87,12 +87,26 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         "curves": curves.frame(rank, ["step"]),
         "thresholds": thresholds.frame(rank, ["threshold"]),
         "reliability": reliability.frame(rank, ["class", "region", "bin"]),
-        "recipes": pd.DataFrame(
-            [{k: _plain(v) for k, v in recipes[name].items()} for name in sorted(recipes)]
+        "recipes": _one_type_each(
+            pd.DataFrame([{k: _plain(v) for k, v in recipes[name].items()} for name in sorted(recipes)])
         ),
         "origins": pd.DataFrame([origins[name] for name in sorted(origins)]),
         **noted(note),
     }
+
+
+def _one_type_each(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table in which a column that holds words and numbers holds words alone.
+
+    A rate may be a number, or "own"; a patch a side, or several."""
+    for name in table.columns[table.dtypes == object]:
+        values = table[name].dropna()
+        words = values.map(lambda value: isinstance(value, str))
+        if words.any() and not words.all():
+            table[name] = table[name].map(
+                lambda v: f"{v:g}" if isinstance(v, int | float) else v, na_action="ignore"
+            )
+    return table
 
 
 def planned(facts: Iterable[dict[str, Any]]) -> pd.DataFrame:
