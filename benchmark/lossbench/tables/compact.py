@@ -99,7 +99,7 @@ def _one_type_each(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table in which a column that holds words and numbers holds words alone.
 
     A rate may be a number, or "own"; a patch a side, or several."""
-    for name in table.columns[table.dtypes == object]:
+    for name in table:
         values = table[name].dropna()
         words = values.map(lambda value: isinstance(value, str))
         if words.any() and not words.all():
