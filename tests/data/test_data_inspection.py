@@ -183,3 +183,20 @@ def test_masks_of_odd_values_get_the_option_that_reads_them(make_folder):
     assert "values=[0, 100, 200]" in inspect(make_folder(values=(0, 100, 200), shape=(40, 40))).spec
     void = make_folder(values=(0, 1, 2, 255), name="void", shape=(40, 40))
     assert len(inspect(void).classes) == 3 and "is read as void" in doubts(void)
+
+
+def test_a_class_that_is_most_of_the_image_is_doubted_beside_the_background(make_folder):
+    root = make_folder(values=(2, 0, 1), shape=(40, 40), count=20)
+    text = doubts(root)
+    assert "class 2 (value 2) is 97% of the pixels, the background 1" in text
+    assert "put the background's value first" in text
+
+
+def test_slices_without_foreground_are_counted_for_volumes(tmp_path):
+    for n in range(20):
+        mask = np.zeros((20, 24, 4), np.uint8)
+        mask[4:9, 4:9, 1:3] = 1
+        for side, array in (("images", np.random.default_rng(n).normal(size=mask.shape)), ("labels", mask)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            np.save(tmp_path / side / f"{n}.npy", array)
+    assert "80 slices, of which 50.0% hold no foreground" in " ".join(inspect(tmp_path).sees)

@@ -284,12 +284,14 @@ def render_inspection(findings: Any) -> Any:
     from rich.table import Table
 
     table = Table(title="Classes", title_justify="left")
-    for column in ("id", "name", "pixels", "images with it", "median object (px)"):
+    for column in ("id", "name", "mask value", "pixels", "images with it", "median object (px)"):
         table.add_column(column, justify="right" if column != "name" else "left")
     for row in findings.classes:
         size = "" if row["median_object"] is None else f"{row['median_object']:g}"
         share = f"{row['fraction']:.4%}"
-        table.add_row(str(row["id"]), escape(row["name"]), share, f"{row['present']:.1%}", size)
+        table.add_row(
+            str(row["id"]), escape(row["name"]), row["values"], share, f"{row['present']:.1%}", size
+        )
     understood = f"{escape(findings.layout)}, {findings.pairs} pairs, {escape(findings.sizes)}"
     warnings = [f"[yellow]![/] {escape(text)}" for text in findings.suspicious] or ["nothing suspicious"]
     return Group(

@@ -222,7 +222,7 @@ def _guess(seen: Values, void: dict[int, int], where: str) -> Coding:
     if len(values) > MANY:
         return _soft(seen, values, void, where)
     listed = [shown(value) for value in values]
-    mend = f"list them in the order of the classes, as in folder(path='...', values={listed[:8]})"
+    mend = f"list them in the order of the classes, as in folder(path='...', values={listed})"
     sentence = f"{where}: the mask values {_list(values)} are not class ids 0, 1, 2, ...; {mend}"
     raise Unclear(f"{sentence}, or cut with 'threshold'", {"values": listed} if len(values) > 1 else {})
 
@@ -300,6 +300,13 @@ def describe(seen: Values, strays: list[int]) -> str:
 
 def _list(values: list[int]) -> str:
     return ", ".join(str(shown(value)) for value in values[:8]) + (", ..." if len(values) > 8 else "")
+
+
+def values_of(coding: Coding, kind: int, seen: Values) -> str:
+    """Return which values are read as a class, in a few words."""
+    if coding.above is not None:
+        return f"above {coding.above}" if kind else f"to {coding.above}"
+    return _list([value for value in sorted(seen.pixels) if coding.of(value) == kind])
 
 
 def names_of(coding: Coding, declared: tuple[str, ...] | None) -> tuple[str, ...]:

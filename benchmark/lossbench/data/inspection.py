@@ -26,6 +26,7 @@ from lossbench.data.coding import (
     names_of,
     strays_in,
     understand,
+    values_of,
 )
 from lossbench.data.container import SPLITS, VOID, Data, size_text
 from lossbench.data.folder import folder
@@ -91,12 +92,13 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
         raise UserError(f"{path}: none of its pairs can be read; {min(broken.values())}")
     options |= _left_out(layout, broken, doubts)
     rows = _classes(every, names_of(coding, layout.classes))
+    for row in rows:
+        row["values"] = values_of(coding, row["id"], seen.values)
     doubts += _about_masks(every, rows, coding, seen.values) + _about_images(every, readable)
     groups = _groups(every, layout, doubts)
     given = [f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())]
     spec = f"folder({', '.join(given)})"
-    foreground = 1 - rows[0]["fraction"]
-    split, sees = _opened(str(path), options, every, foreground, doubts)
+    split, sees = _opened(str(path), options, every, rows, doubts)
     return Findings(
         path=str(path),
         layout=layout.kind,
@@ -109,7 +111,7 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
         suspicious=doubts,
         groups=groups,
         spec=spec,
-        experiment=suggestion.experiment(Path(path), spec, every, foreground),
+        experiment=suggestion.experiment(Path(path), spec, every, suggestion.rarest(rows)),
         sheet=_worth_seeing(every, rows),
         layout_of=layout,
         coding=coding,
@@ -211,6 +213,10 @@ def _about_masks(every: Sequence[Look], rows: list[dict], coding: Coding, seen: 
 def _inverted(every: Sequence[Look], rows: list[dict], coding: Coding, seen: Values) -> list[str]:
     """Return a sentence where foreground is most of the pixels and of the images' borders."""
     share = 1 - rows[0]["fraction"]
+    most = max(rows, key=lambda row: row["fraction"])
+    if len(rows) > 2 and most["id"] and most["fraction"] > INVERTED:
+        sizes = f"{most['fraction']:.0%} of the pixels, the background {rows[0]['fraction']:.1%}"
+        return [f"class {most['id']} (value {most['values']}) is {sizes}: put the background's value first"]
     if len(rows) != 2:
         return []
     if share > INVERTED and np.mean([look.frame for look in every]) > INVERTED:
@@ -306,7 +312,7 @@ def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[st
 
 
 def _opened(
-    path: str, options: dict[str, Any], every: Sequence[Look], share: float, doubts: list[str]
+    path: str, options: dict[str, Any], every: Sequence[Look], rows: list[dict], doubts: list[str]
 ) -> tuple[str, list[str]]:
     """Return the split, and what training and test will see, of the data set as a sweep opens it."""
     try:
@@ -319,12 +325,12 @@ def _opened(
     grouped = f"{units} groups" if units < len(data) else "single images"
     if units < FEW:
         doubts.append(f"there are {units} independent units; trust in a difference needs {FEW} or more")
-    return f"{counts}; unit: {grouped}", _sees(data, every, share)
+    return f"{counts}; unit: {grouped}", _sees(data, every, rows)
 
 
-def _sees(data: Data, every: Sequence[Look], share: float) -> list[str]:
-    side, how = suggestion.patch_side(every), suggestion.sampler(share)
-    sees = []
+def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> list[str]:
+    side, how = suggestion.patch_side(every), suggestion.sampler(suggestion.rarest(rows))
+    share, sees = 1 - rows[0]["fraction"], []
     try:
         patches = Patches(data, side, how)
     except UserError as error:
@@ -339,6 +345,9 @@ def _sees(data: Data, every: Sequence[Look], share: float) -> list[str]:
     small = int((data.sizes[:, :2].min(1) < side).sum())
     if small:
         sees.append(f"{small} of {len(data)} images are smaller than the patch and are padded with void")
+    if len(data) > len(every):
+        empty = float((~data.counts[:, 1:].any(1)).mean())
+        sees.append(f"volumes are taken as {len(data)} slices, of which {empty:.1%} hold no foreground")
     long = sum(longest > side for look in every for _, _, longest in look.objects)
     if long:
         sees.append(f"{long} of {sum(len(look.objects) for look in every)} objects are longer than the patch")

@@ -16,7 +16,7 @@ PATCHES = (64, 96, 128)  # sides that are suggested; larger ones take long witho
 
 MARGIN = 1.5  # by what factor a patch is longer than nine of ten objects, where images allow
 
-RARE = 0.05  # share of the pixels below which patches are centred on foreground
+RARE = 0.05  # share of the pixels of the rarest class, below which patches are centred on foreground
 
 SEEDS = 8  # the fewest whose smallest p (.0078) leaves room for several comparisons
 
@@ -40,8 +40,13 @@ def patch_side(looks: Sequence[Look]) -> int:
     return next((side for side in fitting if side >= wanted), fitting[-1])
 
 
+def rarest(rows: Sequence[dict[str, Any]]) -> float:
+    """Return the share of the pixels of the rarest foreground class that occurs."""
+    return min((row["fraction"] for row in rows[1:] if row["fraction"]), default=0.0)
+
+
 def sampler(share: float) -> str:
-    """Return how patches are drawn where foreground has that share of the pixels."""
+    """Return how patches are drawn where the rarest class has that share of the pixels."""
     return "foreground(share=0.33)" if share < RARE else "uniform"
 
 
@@ -52,8 +57,8 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
     side, how = patch_side(looks), sampler(share)
     small = "as large as the images" if side < PATCHES[0] else "nine of ten objects fit in with a margin"
-    centred = f"foreground is {share:.2%} of the pixels: a third of the patches is centred on it"
-    anywhere = f"foreground is {share:.1%} of the pixels: patches lie anywhere"
+    centred = f"the rarest class has {share:.2%} of the pixels: a third of the patches shows some class"
+    anywhere = f"each class has {share:.0%} of the pixels or more: patches lie anywhere"
     rows: list[tuple[str, Any, str]] = [
         ("patch", side, f"pixels; {small}"),
         ("sampler", how, anywhere if how == "uniform" else centred),

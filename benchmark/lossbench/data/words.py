@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_letters
 
 _IMAGE = (
     "image images img imgs im jpeg data raw rgb sat input inputs photo photos picture pictures orig original "
@@ -118,11 +119,16 @@ def pattern_of(files: list[Path], root: Path) -> str:
 def _common(names: Sequence[str]) -> str:
     if len(set(names)) == 1:
         return names[0]
-    # Digits that happen to be equal belong to the number of a file.
+    start = _whole_words(names)
+    rest = [name[len(start) :][::-1] for name in names]
+    return f"{start}*{_whole_words(rest)[::-1]}"
+
+
+def _whole_words(names: Sequence[str]) -> str:
+    """Return the beginning that names share, without a number or a word that goes on in some of them."""
     start = shared_start(names).rstrip("0123456789")
-    rest = [name[len(start) :] for name in names]
-    end = shared_start([name[::-1] for name in rest])[::-1].lstrip("0123456789")
-    return f"{start}*{end}"
+    goes_on = any(name[len(start) : len(start) + 1].isalpha() for name in names)
+    return start.rstrip(ascii_letters) if goes_on else start
 
 
 def shared_start(names: Sequence[str]) -> str:
