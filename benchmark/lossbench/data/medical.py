@@ -31,7 +31,7 @@ PADDED = (44, 60, 48)
 def msd_hippocampus(
     *,
     seed,
-    view: Literal["whole", "whole_slices", "slices", "volumes"] = "slices",
+    view: Literal["whole", "whole_slices", "slices", "volumes"] = "whole_slices",
     subset: int | None = 60,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,

@@ -48,7 +48,7 @@ def magnetic_tile(
     seed,
     kinds: list[str] = ("Blowhole", "Crack", "Break"),
     free: float = 1.0,
-    view: Literal["whole", "crop", "tiles", "padded"] = "crop",
+    view: Literal["whole", "crop", "tiles", "padded"] = "whole",
     size: int = 96,
     per_image: int | None = None,
     val_fraction: float = 0.2,
@@ -58,7 +58,8 @@ def magnetic_tile(
 
     - ``kinds``: of Blowhole, Break, Crack, Fray, Uneven; ``free``: defect-free images for each image with a
       defect (at most 952 in all), whole groups in an order that nests;
-    - ``view``: 'whole' images, or windows of ``size`` ('crop', 'tiles', ``per_image`` of them) or 'padded'.
+    - ``view``: 'whole' images, or windows of ``size`` ('crop' around an object, which raises the share of
+      foreground; 'tiles', ``per_image`` of them), or 'padded' to one size.
 
     Six exposures show each tile, so the split is by tile (254 groups, derived by us), dealt by kind.
     """
@@ -125,7 +126,7 @@ def read_tile(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 def crackforest(
     *,
     seed,
-    view: Literal["whole", "crop", "tiles", "padded"] = "tiles",
+    view: Literal["whole", "crop", "tiles", "padded"] = "whole",
     size: int = 80,
     per_image: int | None = 6,
     val_fraction: float = 0.2,
@@ -133,9 +134,9 @@ def crackforest(
 ) -> Data:
     """Return 118 road pictures (RGB, 320 x 480) with thin cracks.
 
-    ``view``: 'whole' images, or windows of ``size``; by default six of the 24 tiles of each picture. The
-    masks are region codes: cracks are 2 and 4 (detached pieces); 1 is road and 3 is road *enclosed* by
-    cracks, both background.
+    ``view``: 'whole' images, or windows of ``size``: six of the 24 'tiles' of each picture, or 'crop' around
+    an object, which raises the share of foreground. The masks are region codes: cracks are 2 and 4 (detached
+    pieces); 1 is road and 3 is road *enclosed* by cracks, both background.
     """
     given = without_seed(locals())
 
@@ -164,7 +165,7 @@ def camvid(
     *,
     seed,
     frames: Literal["third", "all"] = "third",
-    view: Literal["whole", "crop", "tiles", "padded"] = "tiles",
+    view: Literal["whole", "crop", "tiles", "padded"] = "whole",
     size: int = 120,
     per_image: int | None = 2,
 ) -> Data:
@@ -172,7 +173,8 @@ def camvid(
 
     - ``frames``: 'third' (123 train and 78 test frames) or 'all' (367/101/233, the official split). With
       'third', whose source has no validation frames, the last fifth of each training sequence is validation;
-    - ``view``: 'whole' images, or windows of ``size``; by default two of the 12 tiles of each frame.
+    - ``view``: 'whole' images, or windows of ``size``: two of the 12 'tiles' of each frame, or 'crop' around
+      an object, which raises the share of foreground.
 
     Id 11, unlabelled, is void and not a class; class 0 (Sky) stands where binary tasks have their background.
     The unit is a sequence's stretch within one part: there are few, so intervals over frames are too narrow;
@@ -256,14 +258,15 @@ def read_street(folder: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
 def sirst(
     *,
     seed,
-    view: Literal["whole", "crop", "tiles", "padded"] = "crop",
+    view: Literal["whole", "crop", "tiles", "padded"] = "whole",
     size: int = 96,
     per_image: int | None = None,
 ) -> Data:
     """Return infrared frames (grey) with tiny targets (median 20 pixels, smallest 4), official split
     256/85/86.
 
-    ``view``: 'whole' images, or windows of ``size``. One frame (Misc_111) has a mask of another size, which
+    ``view``: 'whole' images, or windows of ``size``, such as 'crop' around a target, which raises the share
+    of foreground. One frame (Misc_111) has a mask of another size, which
     is brought to the frame by nearest neighbour; frames are never resized.
     """
     given = without_seed(locals())

@@ -49,6 +49,8 @@ class Scaled(Ragged):
 
     def __getitem__(self, key):
         i, channels, *window = key if isinstance(key, tuple) else (key, slice(None))
+        if isinstance(channels, int):  # one channel, without its axis
+            return self[i, slice(channels, channels + 1 or None), *window][0]
         part = self.arrays[i][(*window, ..., channels)]
         # Channels first again, by a view; the subtraction then writes them one behind the other.
         part = part.transpose(part.ndim - 1, *range(part.ndim - 1))

@@ -57,7 +57,7 @@ def torchvision(
     name: str = "OxfordIIITPet",
     root: str = "",
     limit: int | None = 400,
-    view: Literal["whole", "crop", "tiles", "padded"] = "crop",
+    view: Literal["whole", "crop", "tiles", "padded"] = "whole",
     size: int = 128,
     per_image: int | None = None,
 ) -> Data:
