@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossbench.base import protocol
 from lossbench.base.errors import UserError
 from lossbench.data import posterior, templates
 from lossbench.data import scenes as synthetic
@@ -99,17 +98,9 @@ def test_the_posterior_is_calibrated_by_counting(parameters, count):
         assert tested >= 3
 
 
-def test_levels_of_one_ladder_share_no_noise_since_protocol_2(monkeypatch):
-    """Protocol 1 drew the noise of all levels from one stream, and keeps doing so for its records."""
-
-    def correlation():
-        few, many = (scenes(seed=0, foreground=f, **SMALL).images.ravel() for f in (0.002, 0.05))
-        return np.corrcoef(few, many)[0, 1]
-
-    monkeypatch.setattr(protocol, "PROTOCOL", 1)
-    assert correlation() > 0.8
-    monkeypatch.setattr(protocol, "PROTOCOL", 2)
-    assert abs(correlation()) < 0.01
+def test_levels_of_one_ladder_share_no_noise():
+    few, many = (scenes(seed=0, foreground=f, **SMALL).images.ravel() for f in (0.002, 0.05))
+    assert abs(np.corrcoef(few, many)[0, 1]) < 0.01
 
 
 def test_the_posterior_equals_a_sum_over_every_template_and_place_written_out():

@@ -11,7 +11,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -161,7 +161,7 @@ class LossTerm:
 @dataclass(frozen=True)
 class LossSpec:
     """A loss as it enters a cell: canonical text, resolved terms, what it needs, and the fingerprint (8 hex)
-    of its source; ``former`` is the fingerprint that records of protocol 1 know the same computation by.
+    of its source.
     """
 
     text: str
@@ -170,12 +170,6 @@ class LossSpec:
     family: str
     fingerprint: str
     label: str = ""
-    former: str = ""
-
-    def as_of(self, fingerprint: str) -> LossSpec | None:
-        """Return the loss as a record of that fingerprint knows it; None where another source made it."""
-        known = fingerprint[:8] in (self.fingerprint, self.former)
-        return replace(self, fingerprint=fingerprint[:8]) if known else None
 
     def identity(self) -> list:
         """Return what enters the cell key: names and all parameters, without source or files."""
@@ -258,22 +252,12 @@ def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "
     canonical = " + ".join(_term_text(t, len(terms)) for t in terms)
     # Of a library's loss the mark is its name: its version stands in the record.
     marks = [term.entry.fingerprint if term.entry else f"{term.library}:{term.name}" for term in terms]
-    before = [
-        _former().get(mark, "") if term.entry else mark for mark, term in zip(marks, terms, strict=True)
-    ]
-    former = _mark(before) if all(before) and before != marks else ""
     family = families.pop() if len(families) == 1 and len(terms) == 1 else "compound"
-    return LossSpec(canonical, tuple(terms), needs, family, _mark(marks), label or canonical, former)
+    return LossSpec(canonical, tuple(terms), needs, family, _mark(marks), label or canonical)
 
 
 def _mark(marks: list[str]) -> str:
     return hashlib.sha256(json.dumps(sorted(marks)).encode()).hexdigest()[:8]
-
-
-@lru_cache(maxsize=1)
-def _former() -> dict[str, str]:
-    """Return today's fingerprint of each built-in loss -> its fingerprint in records of protocol 1."""
-    return json.loads((PACKAGE / "catalogue" / "former.json").read_text(encoding="utf-8"))
 
 
 def parse_dataset(text: str, extra_files: Iterable[str | Path] = ()) -> DataSpec:

@@ -83,6 +83,7 @@ def plan(
 
     planned = plans.plan(chosen.resolve(seeds), results)
     print_plan(planned)
+    say_protocol(results)
     print_costs(planned)
     print_power(planned, results, trials)
 
@@ -104,6 +105,8 @@ def status(
         held = plans.plan(planned.experiment, note.STUDY).counts().get("done", 0)
         if held:
             say(f"the committed study holds {held} of them: '--results {note.STUDY}'")
+        say_protocol(note.STUDY)
+    say_protocol(results)
     if not why:
         if planned.missing:
             say("'--why' names each; 'lossbench sweep' trains them")
@@ -224,6 +227,17 @@ def _expected(planned: Any) -> str:
     cores = usable_cores()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
     return f"{len(planned.missing)}, about {duration(planned.cost().total / cores)} on {cores} cores{about}"
+
+
+def say_protocol(results: Path) -> None:
+    """Say so where a folder holds records of another protocol: they are read, and no cell of today's."""
+    from lossbench.base.protocol import PROTOCOL
+    from lossbench.store.store import Store
+
+    first = next(Store(results).records(), None) if results.is_dir() else None
+    if first and first["cell"]["protocol"] != PROTOCOL:
+        own = f"holds cells of protocol {first['cell']['protocol']}, this is protocol {PROTOCOL}"
+        say(f"{results} {own}: 'lossbench report --results {results}' shows them, and none is trained again")
 
 
 def _counts(planned: Any) -> str:

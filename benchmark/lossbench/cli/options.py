@@ -83,6 +83,11 @@ class Selection:
         ),
     ] = None
 
+    all_test: Annotated[
+        bool,
+        typer.Option("--all-test", help="Score all test images, however many pixels they have (20 million)."),
+    ] = False
+
     def resolve(self, seeds: int | None = None, tuning: bool = False) -> Experiment:
         """Read the experiment; UserError with all that is wrong with it."""
         from lossbench.experiment.reading import read_experiment
@@ -95,6 +100,7 @@ class Selection:
             seeds=seeds,
             add_losses=tuple(self.loss or ()),
             tuning=tuning,
+            all_test=self.all_test,
         )
 
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import write_atomically
-from lossbench.base.protocol import is_since
 from lossbench.base.seeds import stream
 from lossbench.data import sources, splitting, whole, windows
 from lossbench.data.cache import cache_root, locked, reason, whole_folder
@@ -74,7 +73,7 @@ def open_prepared(
         name=spec,
         images=opened.images,
         masks=opened.masks,
-        split=_split(name, spec, params, seed, opened),
+        split=_split(name, spec, params, opened),
         groups=opened.index["groups"],
         spacing=facts["spacing"],
         unit=facts["unit"],
@@ -105,14 +104,12 @@ def missing(spec: Any) -> str:
     return "" if (folder / "meta.json").is_file() else sources.missing_files(source)
 
 
-def _split(name: str, spec: str, params: dict, seed: int, opened: Opened) -> dict[str, np.ndarray]:
+def _split(name: str, spec: str, params: dict, opened: Opened) -> dict[str, np.ndarray]:
     """Return the official split, or one dealt by group.
 
-    It depends on the data set's name alone, so that the seed varies start, order and patches. Protocol 1
-    dealt the windows of pictures anew for each seed.
+    It depends on the data set's name alone, so that the seed varies start, order and patches.
     """
-    fixed = is_since(2) or opened.facts["kind"] == "whole"
-    rng = stream("split", name, 0 if fixed else seed)
+    rng = stream("split", name, 0)
     groups, parts = opened.index["groups"], opened.facts["parts"]
     if not parts:
         fractions = tuple(params[key] for key in SPLIT_ONLY)

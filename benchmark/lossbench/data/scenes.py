@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.base.protocol import is_since
 from lossbench.base.seeds import stream
 from lossbench.catalogue.registry import dataset
 from lossbench.data import irregular
@@ -159,10 +158,12 @@ def scenes(
     """
     given = without_seed(locals())
     scene, spec = _checked(given), canonical(scenes, given)
+    # More images add to fewer, and noisy labels stand on the same images as clean ones.
+    level = canonical(scenes, {key: value for key, value in given.items() if key not in NO_LEVEL})
     # Both return the same four things of one part of the split.
     draw = irregular.draw if scene.shape == "field" else _draw
     parts = [
-        draw(scene, part, count, _streams(spec, part, seed))
+        draw(scene, part, count, _streams(level, part, seed))
         for part, count in zip(SPLITS, scene.counts, strict=True)
     ]
     images, masks, posteriors, expected = zip(*parts, strict=True)
@@ -183,17 +184,17 @@ def scenes(
     )
 
 
+NO_LEVEL = ("n_train", "n_val", "n_test", "label_noise")  # parameters that no random stream knows
+
 UNLIMITED = {"licence": "generated, no rights attached", "citation": "", "url": ""}
 
 
-def _streams(spec: str, part: str, seed: int) -> list[np.random.Generator]:
+def _streams(level: str, part: str, seed: int) -> list[np.random.Generator]:
     """Return the random streams of geometry, labels and noise of one part of the split.
 
-    They depend on the data set's name and level, so that the levels of a ladder are independent. Protocol 1
-    knew the seed alone: its levels shared their noise and places.
+    They depend on the data set's name and level, so that the levels of a ladder are independent.
     """
-    name = f"{spec}/{part}" if is_since(2) else part
-    return [stream("scenes", f"{name}/{what}", seed) for what in ("geometry", "labels", "noise")]
+    return [stream("scenes", f"{level}/{part}/{what}", seed) for what in ("geometry", "labels", "noise")]
 
 
 def _checked(given: dict[str, Any]) -> Scene:

@@ -28,20 +28,9 @@ from lossbench.catalogue.registry import (
 from lossbench.data.patches import parse_sampler
 from lossbench.experiment.rates import Rates
 
-# Two lists keep the digests of recipes, and so the keys of all records, as they were when a field comes or
-# goes: a field that came later is left out at its first meaning, one that is gone is kept at its last.
-LATER = {
-    "precision": "float32",
-    "warmup": 50,
-    "network": None,
-    "head": "default",
-    "weights": None,
-    "weights_hash": None,
-    "patch": None,
-    "sampler": "uniform",
-    "all_test": False,
-}
-GONE = {"model": "unet"}
+# A field of the recipe that comes later is left out of its digest at its first meaning, so that the keys of
+# all records stay as they are.
+LATER: dict[str, Any] = {}
 
 PLACES = ("weights",)  # names a place on this machine, so it is in no digest; the file's hash is
 
@@ -135,7 +124,7 @@ def _recipe_digest(recipe: Recipe) -> str:
     fields = recipe.model_dump(mode="json")
     first = [key for key, value in LATER.items() if fields[key] == value]
     kept = {key: value for key, value in fields.items() if key not in (*first, *PLACES)}
-    return _digest(GONE | kept)[:8]
+    return _digest(kept)[:8]
 
 
 def _without_steps(recipe: Recipe) -> dict[str, Any]:
@@ -235,6 +224,11 @@ class Cell:
         return self.recipe.stacked and self.network.grouped
 
     @property
+    def stream(self) -> str:
+        """The name that random streams know the data set by: without the path to a user's own."""
+        return self.data.public.text
+
+    @property
     def kind(self) -> tuple[str, str]:
         """Data set and recipe: cells of one kind take about the same time."""
         return self.data.text, self.recipe.digest
@@ -279,13 +273,14 @@ class Cell:
 
         UserError where its loss or data set is unknown here, or another than it was then."""
         own, extra_files = facts["cell"], tuple(extra_files)
-        recipe = Recipe.model_validate({name: v for name, v in own["recipe"].items() if name not in GONE})
+        if own["protocol"] != PROTOCOL:
+            raise UserError(f"it was trained under protocol {own['protocol']}, this is protocol {PROTOCOL}")
+        recipe = Recipe.model_validate(own["recipe"])
         network = _network_spec(recipe, extra_files)
-        today = _covering(parse_loss(own["loss"], extra_files, facts["loss_label"]), network)
-        loss = today.as_of(facts["loss_fingerprint"])
-        if loss is None:
+        loss = _covering(parse_loss(own["loss"], extra_files, facts["loss_label"]), network)
+        if loss.fingerprint != facts["loss_fingerprint"]:
             also = f" or of {recipe.network}" if network.own else ""
-            raise UserError(f"the source of loss '{today.label}'{also} has changed since")
+            raise UserError(f"the source of loss '{loss.label}'{also} has changed since")
         cell = cls(
             parse_dataset(own["dataset"], extra_files),
             own["data_identity"],
@@ -315,7 +310,7 @@ def _covering(loss: LossSpec, network: NetworkSpec) -> LossSpec:
     Our U-Net changes with the protocol, a library's network with the version in the provenance."""
     if not network.own:
         return loss
-    return replace(loss, fingerprint=_digest([loss.fingerprint, network.fingerprint])[:8], former="")
+    return replace(loss, fingerprint=_digest([loss.fingerprint, network.fingerprint])[:8])
 
 
 class Variant(NamedTuple):

@@ -143,9 +143,10 @@ def read_experiment(
     seeds: int | None = None,
     add_losses: tuple[str, ...] = (),
     tuning: bool = False,
+    all_test: bool = False,
 ) -> Experiment:
     """Read and resolve an experiment file; ``data`` replaces its data sets, ``add_losses`` and
-    ``extra_files`` add to its losses.
+    ``extra_files`` add to its losses, ``all_test`` lifts the budget of test pixels.
 
     ``tuning`` leaves learning rates open: that is when they are about to be searched.
     """
@@ -157,6 +158,8 @@ def read_experiment(
         raw["seeds"] = seeds
         for part in raw.get("part", []) if isinstance(raw.get("part"), list) else []:
             part.pop("seeds", None)
+    if all_test and isinstance(raw.setdefault("recipe", {}), dict):
+        raw["recipe"]["all_test"] = True
     try:
         parsed = ExperimentFile.model_validate(raw)
     except ValidationError as error:

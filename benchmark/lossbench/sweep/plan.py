@@ -14,7 +14,6 @@ from lossbench.base.errors import UserError
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
 from lossbench.sweep.costs import GUESS, Cost, Pace, kind, measured
-from lossbench.sweep.former import as_recorded
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     and a few records.
     """
     store = Store(results)
-    cells = as_recorded(experiment.cells() if cells is None else cells, store)
+    cells = experiment.cells() if cells is None else cells
     states = store.state([cell.pair for cell in cells], {cell.key: cell.loss.label for cell in cells})
     done = (cell for cell in cells if states[cell.key].status == "done")
     return Plan(experiment, cells, states, measured(store, done), tuple(store.notes))

@@ -41,7 +41,7 @@ def batches_of(cell: Cell, data: Data, mapped: bool, device: str) -> Images | Wi
     side = side_of(cell.recipe, data)
     if side is None:
         return Images(cell, data, mapped, device)
-    return Windows(cell, Patches(data, side, cell.recipe.sampler, name=cell.data.text), mapped, device)
+    return Windows(cell, Patches(data, side, cell.recipe.sampler, name=cell.stream), mapped, device)
 
 
 class Images:
@@ -49,7 +49,7 @@ class Images:
 
     def __init__(self, cell: Cell, data: Data, mapped: bool, device: str):
         recipe, train = cell.recipe, data.split["train"]
-        rng = seeds.stream("order", cell.data.text, cell.seed)
+        rng = seeds.stream("order", cell.stream, cell.seed)
         self.order = train[batch_order(len(train), recipe.batch, recipe.steps, rng)]
         self.rows = torch.from_numpy(self.order).to(device)
         self.side, self.ignore_index = data.shape, data.ignore_index

@@ -75,7 +75,7 @@ def _block(job: Job, device: str, mapped: bool) -> Block:
     cell, data, recipe = job.cell, job.data, job.cell.recipe
     batches = batches_of(cell, data, mapped, device)
     # One stream for each thing that chance decides, none of which knows the loss.
-    init_seed, augment_seed = (seeds.integer(what, cell.data.text, cell.seed) for what in ("init", "augment"))
+    init_seed, augment_seed = (seeds.integer(what, cell.stream, cell.seed) for what in ("init", "augment"))
     chance = torch.Generator().manual_seed(augment_seed)
     bias = prior_bias(batches.frequency) if recipe.head == "prior" else None
     start = network_of(job).start(init_seed, bias, job.weights, str(recipe.weights))
@@ -97,7 +97,7 @@ def _scored(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the validation images that are looked at during training, those that are added at its end, and
     the test images, as far as the budgets of pixels allow.
     """
-    data, name = job.data, job.cell.data.text
+    data, name = job.data, job.cell.stream
     during = budgets.within(data, "val", budgets.DURING, name)
     after = budgets.within(data, "val", budgets.VALIDATION, name)
     if job.cell.recipe.all_test:

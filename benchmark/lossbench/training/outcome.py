@@ -25,7 +25,7 @@ class Scoring:
 
     def __init__(self, job: Job, block: Block):
         self.data, self.block = job.data, block
-        self.search = metrics.ThresholdSearch(ignore_index=block.ignore_index)
+        self.search = metrics.ThresholdSearch(by="dice_all", ignore_index=block.ignore_index)
         self.sums: list[dict[str, Tensor]] = []
         self.tau: float | None = None
         self.test: metrics.Scoring | None = None

@@ -61,7 +61,7 @@ class Step:
         self.targets = [masks for _, masks, _ in members]
         images = [images for images, _, _ in members]
         first = self.jobs[0].cell
-        seed = seeds.integer("dropout", f"{first.data.text} {done}", first.seed)
+        seed = seeds.integer("dropout", f"{first.stream} {done}", first.seed)
         logits = self.stack(images[0] if len(images) == 1 else torch.cat(images, 1), seed)
         with self.aside:
             values = self._differentiate(logits.detach(), members, done)
