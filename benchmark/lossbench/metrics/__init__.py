@@ -1,6 +1,16 @@
 """Metrics of a segmentation: what is measured of every prediction, in numpy and scipy only."""
 
+from lossbench.metrics.raters import agreement
 from lossbench.metrics.scoring import Scores, Scoring, Truth, evaluate, score_images
 from lossbench.metrics.thresholds import ThresholdSearch, choose_threshold
 
-__all__ = ["Scores", "Scoring", "ThresholdSearch", "Truth", "choose_threshold", "evaluate", "score_images"]
+__all__ = [
+    "Scores",
+    "Scoring",
+    "ThresholdSearch",
+    "Truth",
+    "agreement",
+    "choose_threshold",
+    "evaluate",
+    "score_images",
+]
