@@ -9,10 +9,12 @@ import random
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 from damage import damage, refusal, twist
 from PIL import Image
 from rich.console import Console
+from scipy.io import savemat
 
 from command import command
 from lossbench.catalogue.registry import get_dataset
@@ -86,7 +88,59 @@ def benchmark_file(folder: Path) -> None:
     np.savez_compressed(folder / "toy.npz", **kept)
 
 
-KINDS = (pictures, arrays, task, benchmark_file)
+def coco(folder: Path) -> None:
+    """Write the images with squares as COCO outlines."""
+    pictures(folder)
+    shutil.rmtree(folder / "masks")
+    entries = [{"id": n, "file_name": f"{n}.png"} for n in range(6)]
+    square = [[4.0, 4, 9, 4, 9, 9, 4, 9]]
+    objects = [{"image_id": n, "category_id": 1, "area": 25, "segmentation": square} for n in range(6)]
+    described = {"images": entries, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "coco.json").write_text(json.dumps(described))
+
+
+def labelme(folder: Path) -> None:
+    """Write the images with triangles as LabelMe outlines."""
+    pictures(folder)
+    shutil.rmtree(folder / "masks")
+    shape = {"label": "thing", "points": [[4, 4], [9, 4], [9, 9]], "shape_type": "polygon"}
+    for n in range(6):
+        described = {"imagePath": f"{n}.png", "shapes": [shape]}
+        (folder / "images" / f"{n}.json").write_text(json.dumps(described))
+
+
+def yolo(folder: Path) -> None:
+    """Write the images with triangles as YOLO outlines."""
+    pictures(folder)
+    shutil.rmtree(folder / "masks")
+    (folder / "labels").mkdir()
+    for n in range(6):
+        (folder / "labels" / f"{n}.txt").write_text("0 0.2 0.2 0.6 0.2 0.6 0.6\n")
+    (folder / "data.yaml").write_text("names: [thing]\n")
+
+
+def table(folder: Path) -> None:
+    """Write pairs.csv with groups and parts, and one mask as MAT."""
+    pictures(folder)
+    savemat(folder / "masks" / "0.mat", {"mask": np.asarray(Image.open(folder / "masks" / "0.png"))})
+    suffixes = [".mat", *[".png"] * 5]
+    rows = "".join(
+        f"images/{n}.png,masks/{n}{suffix},{'test' if n > 3 else 'train'},{n}\n"
+        for n, suffix in enumerate(suffixes)
+    )
+    (folder / "pairs.csv").write_text(f"image,mask,split,group\n{rows}")
+
+
+def named_arrays(folder: Path) -> None:
+    """Write HDF5 files that hold an image and a label."""
+    folder.mkdir(parents=True)
+    for number in range(6):
+        with h5py.File(folder / f"{number}.h5", "w") as file:
+            file["image"] = np.random.default_rng(number).normal(size=(4, 16, 16)).astype(np.float32)
+            file["label"] = np.tile(np.eye(16, dtype=np.uint8), (4, 1, 1))
+
+
+KINDS = (pictures, arrays, task, benchmark_file, coco, labelme, yolo, table, named_arrays)
 
 
 def test_damaged_data_of_a_user_are_refused_in_a_sentence_or_read(size, draw, seen, tmp_path, monkeypatch):

@@ -61,6 +61,8 @@ UNREADABLE = (
     zipfile.BadZipFile,
 )
 
+DAMAGED = (RuntimeError, NotImplementedError, AttributeError)  # what HDF5 and NPZ raise besides
+
 
 def suffix_of(path: Path) -> str:
     """Return the lower-case suffix, with both parts of '.nii.gz'."""
@@ -204,7 +206,7 @@ def read_named(path: Path, role: str) -> np.ndarray:
         )
     try:
         array = np.asarray(arrays[name]())
-    except UNREADABLE as error:
+    except (*UNREADABLE, *DAMAGED) as error:
         raise UserError(f"{path}: '{name}' cannot be read ({error})") from None
     slices_first = array.ndim == 3 and 2 * array.shape[0] <= min(array.shape[1:])
     return np.moveaxis(array, 0, -1) if slices_first else array
@@ -230,7 +232,7 @@ def _arrays(path: Path) -> dict[str, Callable[[], np.ndarray]]:
         file, names = h5py.File(path, "r"), []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         return {name: lambda name=name: file[name][()] for name in names}
-    except UNREADABLE as error:
+    except (*UNREADABLE, *DAMAGED) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 

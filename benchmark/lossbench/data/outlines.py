@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lossbench.base.errors import UserError
 from lossbench.data.container import VOID
@@ -24,13 +26,31 @@ IGNORED = ("__ignore__", "ignore", "void")
 
 MOST = 254  # classes; 255 is void
 
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e7, le=1e7)]
 
-def _read_json(file: Path) -> Any:
-    """Return what a JSON file holds; None where it is none, for not every file here is about outlines."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+
+class _Read(BaseModel):
+    """What is read of a JSON file; other keys are passed over."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+
+def _described(root: Path, kind: type[_Read], keys: tuple[str, ...]) -> dict[Path, Any]:
+    """Return the JSON files below a folder that have lists of these names; UserError where one is damaged."""
+    described = {}
+    for file in supported(root, (".json",)):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue  # not every file here is about outlines
+        if isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys):
+            try:
+                described[file] = kind.model_validate(content)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"]))
+                raise UserError(f"{file}: cannot be read, {where}: {first['msg']}") from None
+    return described
 
 
 def _layout(kind: str, root: Path, pairs: list[FilePair], names: Iterable[str], files=(), notes=()) -> Layout:
@@ -63,73 +83,91 @@ def _polygons(shape: tuple[int, int], filled: Iterable[tuple[list[tuple[float, f
 # --- COCO
 
 
+class _Runs(_Read):
+    """Run lengths, column by column, as numbers or packed into a string."""
+
+    size: tuple[int, int]
+    counts: list[Annotated[int, Field(ge=0)]] | str
+
+
+class _Object(_Read):
+    image_id: int | str
+    category_id: int
+    segmentation: list[Annotated[list[Number], Field(min_length=6)]] | _Runs | None = None
+    area: Number | None = None
+    iscrowd: int = 0
+
+
+class _Image(_Read):
+    id: int | str
+    file_name: str
+
+
+class _Category(_Read):
+    id: int
+    name: str
+
+
+class _Coco(_Read):
+    images: list[_Image]
+    annotations: list[_Object]
+    categories: list[_Category] = []
+
+
 def coco(root: Path) -> Layout | None:
     """Return the images that COCO files below a folder describe; None where there is no such file.
 
     Images without annotations are empty; of two objects the smaller lies on top; crowds are void.
     """
-    described = {}
-    for file in supported(root, (".json",)):
-        # Key points and captions of the same images lie beside the instances.
-        if "person_keypoints" in file.name or "captions" in file.name:
-            continue
-        content = _read_json(file)
-        if isinstance(content, dict) and all(
-            isinstance(content.get(k), list) for k in ("images", "annotations")
-        ):
-            described[file] = content
+    described = _described(root, _Coco, ("images", "annotations"))
+    # Key points and captions of the same images lie beside the instances.
+    described = {
+        f: c for f, c in described.items() if not f.name.startswith(("person_keypoints", "captions"))
+    }
     if not described:
         return None
     pictures: dict[str, list[Path]] = defaultdict(list)
     for picture in supported(root, PICTURES):
         pictures[picture.name].append(picture)
-    names: dict[int, str] = {}
-    images, files, parts, todo, notes = [], [], [], [], []
+    ids, names = _categories(described)
+    pairs: list[FilePair] = []
+    notes = []
     for file, content in described.items():
         objects = defaultdict(list)
-        for entry in content["annotations"]:
-            objects[entry.get("image_id")].append(entry)
-        own = {c.get("id"): str(c.get("name")) for c in content.get("categories", []) if isinstance(c, dict)}
-        names |= {
-            entry.get("category_id"): own.get(entry.get("category_id"), "")
-            for entry in content["annotations"]
-        }
+        for entry in content.annotations:
+            objects[entry.image_id].append(entry)
+        # The file says which part an image is in, wherever the image lies.
+        part = part_of((*file.relative_to(root).parts[:-1], file.stem))
         missing = 0
-        for entry in content["images"]:
-            picture = _picture_of(str(entry.get("file_name", "")), file, root, pictures)
+        for entry in content.images:
+            picture = _picture_of(entry.file_name, file, root, pictures)
             if picture is None:
                 missing += 1
                 continue
-            images.append(picture)
-            files.append(file)
-            parts.append(part_of((*file.relative_to(root).parts[:-1], file.stem)))
-            todo.append((entry, objects[entry.get("id")]))
+            draw = partial(_draw_coco, picture, objects[entry.id], ids)
+            own = part or part_of(picture.relative_to(root).parts[:-1])
+            pairs.append(FilePair("", (picture,), (file,), "", own, draw))
         if missing:
             notes.append(f"{missing} images of {file.name} are not here and are left out")
-    if None in names or "" in names.values():
-        raise UserError(f"{min(described)}: an annotation has a category that the file does not name")
-    twice = len(images) - len(set(images))
-    if twice:
-        raise UserError(
-            f"{root}: {twice} images stand in two COCO files; leave one of {_names(described)} there"
-        )
-    ids = {category: number for number, category in enumerate(sorted(names), 1)}
-    draws = [
-        partial(_draw_coco, image, entry, objects, ids)
-        for image, (entry, objects) in zip(images, todo, strict=True)
-    ]
-    pairs = _pairs(root, images, files, draws)
-    # The file says which part an image is in, wherever the image lies.
-    pairs = [
-        FilePair(p.name, p.images, p.masks, "", part or p.part, p.draw)
-        for p, part in zip(pairs, parts, strict=True)
-    ]
-    kind = f"images and outlines of {_names(described)} (COCO)"
-    return _layout(kind, root, pairs, [names[c] for c in sorted(names)], described, notes)
+    files = ", ".join(sorted(file.name for file in described))
+    images = [pair.images[0] for pair in pairs]
+    if len(set(images)) < len(images):
+        raise UserError(f"{root}: an image stands twice in its COCO files; leave one of {files} there")
+    pairs = [replace(pair, name=name) for pair, name in zip(pairs, short_names(images, root), strict=True)]
+    return _layout(f"images and outlines of {files} (COCO)", root, pairs, names, described, notes)
 
 
-def _names(files: Iterable[Path]) -> str:
-    return ", ".join(sorted(file.name for file in files))
+def _categories(described: dict[Path, _Coco]) -> tuple[dict[int, int], list[str]]:
+    """Return the class of each category that has an object, and the names in the order of the classes."""
+    names: dict[int, str] = {}
+    for file, content in described.items():
+        own = {category.id: category.name for category in content.categories}
+        for entry in content.annotations:
+            if entry.category_id not in own:
+                raise UserError(f"{file}: an object has the category {entry.category_id}, which has no name")
+            names[entry.category_id] = own[entry.category_id]
+    order = sorted(names)
+    return {category: number for number, category in enumerate(order, 1)}, [names[c] for c in order]
 
 
 def _picture_of(name: str, file: Path, root: Path, pictures: dict[str, list[Path]]) -> Path | None:
@@ -139,33 +177,33 @@ def _picture_of(name: str, file: Path, root: Path, pictures: dict[str, list[Path
         if place in named:
             return place
     # Of several, the one in the part that the file names: val2017/ for instances_val2017.json.
-    wanted = set(words_of(file.stem)) | set(words_of(file.parent.name))
-    in_part = [p for p in named if set(words_of(p.parent.name)) & wanted & {"train", "val", "valid", "test"}]
-    return named[0] if len(named) == 1 else in_part[0] if len(in_part) == 1 else None
+    wanted = {*words_of(file.stem), *words_of(file.parent.name)} & {"train", "val", "valid", "test"}
+    in_part = [picture for picture in named if wanted & {*words_of(picture.parent.name)}]
+    candidates = named if len(named) == 1 else in_part
+    return candidates[0] if len(candidates) == 1 else None
 
 
-def _draw_coco(image: Path, entry: dict, objects: list[dict], ids: dict[int, int]) -> np.ndarray:
+def _draw_coco(image: Path, objects: list[_Object], ids: dict[int, int]) -> np.ndarray:
     try:
         from pycocotools import mask as masks
     except ImportError:
         raise UserError("COCO files are read by pycocotools: pip install 'lossbench[coco]'") from None
     shape = size_of(image)
     out = np.zeros(shape, np.uint8)
-    for thing in sorted(objects, key=lambda thing: -float(thing.get("area") or 0)):
-        outline = thing.get("segmentation")
+    for thing in sorted(objects, key=lambda thing: -(thing.area or 0)):
+        outline = thing.segmentation
         if not outline:
             raise UserError(f"{image}: an annotation has a box and no outline; segmentation needs outlines")
         try:
             if isinstance(outline, list):
                 packed = masks.merge(masks.frPyObjects(outline, *shape))
+            elif isinstance(outline.counts, list):
+                packed = masks.frPyObjects(outline.model_dump(), *shape)
             else:
-                # Lists of run lengths are packed first; strings are packed already.
-                packed = (
-                    masks.frPyObjects(outline, *shape) if isinstance(outline["counts"], list) else outline
-                )
+                packed = {"size": list(outline.size), "counts": outline.counts}
             inside = masks.decode(packed).astype(bool)
-            out[inside] = VOID if thing.get("iscrowd") else ids[thing["category_id"]]
-        except (TypeError, ValueError, KeyError, IndexError) as error:
+            out[inside] = VOID if thing.iscrowd else ids[thing.category_id]
+        except (TypeError, ValueError, KeyError, IndexError, MemoryError) as error:
             raise UserError(f"{image}: an outline of its COCO file cannot be read ({error})") from None
     return out
 
@@ -173,25 +211,33 @@ def _draw_coco(image: Path, entry: dict, objects: list[dict], ids: dict[int, int
 # --- LabelMe
 
 
+class _Shape(_Read):
+    label: str
+    points: list[tuple[Number, Number]]
+    shape_type: str | None = None
+
+
+class _LabelMe(_Read):
+    shapes: list[_Shape]
+    imagePath: str | None = None
+
+
 def labelme(root: Path) -> Layout | None:
     """Return the pictures that have a LabelMe file, beside them or elsewhere; None where there is none."""
-    described = {}
-    for file in supported(root, (".json",)):
-        content = _read_json(file)
-        if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-            described[file] = content
+    described = _described(root, _LabelMe, ("shapes",))
     if not described:
         return None
+    pictures = supported(root, PICTURES)
     by_stem: dict[str, list[Path]] = defaultdict(list)
-    for picture in supported(root, PICTURES):
+    for picture in pictures:
         by_stem[stem_of(picture)].append(picture)
-    labels = sorted({str(s.get("label")) for content in described.values() for s in content["shapes"]})
+    labels = sorted({shape.label for content in described.values() for shape in content.shapes})
     names = [label for label in labels if label.lower() not in (*BACKGROUND, *IGNORED)]
     ids = {label: names.index(label) + 1 if label in names else 0 for label in labels}
     ids |= {label: VOID for label in labels if label.lower() in IGNORED}
     images, files, draws, unmatched = [], [], [], []
     for file, content in described.items():
-        near = (file.parent / str(content.get("imagePath", "")).replace("\\", "/")).resolve()
+        near = (file.parent / (content.imagePath or "").replace("\\", "/").replace("\0", "")).resolve()
         same = by_stem[file.stem]
         picture = next((p for p in same if p.resolve() == near), same[0] if len(same) == 1 else None)
         if picture is None:
@@ -199,21 +245,17 @@ def labelme(root: Path) -> Layout | None:
             continue
         images.append(picture)
         files.append(file)
-        draws.append(partial(_draw_labelme, picture, file, content["shapes"], ids))
-    bare = sorted(set(supported(root, PICTURES)) - set(images))
-    notes = [f"{len(bare)} images without a LabelMe file are left out"] if bare else []
+        draws.append(partial(_draw_labelme, picture, file, content.shapes, ids))
+    bare = len(set(pictures) - set(images))
+    notes = [f"{bare} images without a LabelMe file are left out"] if bare else []
     layout = _layout("images and LabelMe files", root, _pairs(root, images, files, draws), names, notes=notes)
-    return Layout(layout.kind, root, layout.pairs, layout.classes, unmatched, layout.notes)
+    return replace(layout, unmatched=unmatched)
 
 
-def _draw_labelme(image: Path, file: Path, shapes: list[dict], ids: dict[str, int]) -> np.ndarray:
+def _draw_labelme(image: Path, file: Path, shapes: list[_Shape], ids: dict[str, int]) -> np.ndarray:
     filled = []
     for shape in shapes:
-        try:
-            points = [(float(x), float(y)) for x, y in shape["points"]]
-            kind = shape.get("shape_type") or "polygon"
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(f"{file}: a shape has no readable points") from None
+        points, kind = shape.points, shape.shape_type or "polygon"
         if kind == "rectangle" and len(points) == 2:
             (x0, y0), (x1, y1) = points
             points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
@@ -222,10 +264,9 @@ def _draw_labelme(image: Path, file: Path, shapes: list[dict], ids: dict[str, in
             turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
             points = list(zip(x + radius * np.cos(turn), y + radius * np.sin(turn), strict=True))
         elif kind != "polygon" or len(points) < 3:
-            raise UserError(
-                f"{file}: holds a {kind} of {len(points)} points; areas are polygons, rectangles, circles"
-            )
-        filled.append((points, ids[str(shape.get("label"))]))
+            areas = "areas are polygons, rectangles and circles"
+            raise UserError(f"{file}: holds a {kind} of {len(points)} points; {areas}")
+        filled.append((points, ids[shape.label]))
     return _polygons(size_of(image), filled)
 
 
@@ -281,8 +322,12 @@ def _yolo_rows(file: Path) -> list[tuple[int, list[float]]]:
     for kind, numbers in rows:
         if len(numbers) == 4:
             raise UserError(f"{file}: holds boxes and no outlines; segmentation needs outlines")
-        if kind < 0 or len(numbers) < 6 or len(numbers) % 2:
-            raise UserError(f"{file}: an outline needs three points or more, x and y each")
+        if not 0 <= kind < MOST or len(numbers) < 6 or len(numbers) % 2:
+            raise UserError(
+                f"{file}: an outline is a class below {MOST} and three points or more, x and y each"
+            )
+        if not all(-1 <= number <= 2 for number in numbers):
+            raise UserError(f"{file}: outlines are shares of the sides, from 0 to 1")
     return rows
 
 
@@ -293,8 +338,8 @@ def _yolo_names(root: Path) -> tuple[dict[int, str], list[Path]]:
     for file in supported(root, (".yaml", ".yml")):
         try:
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-            raise UserError(f"{file}: cannot be read as YAML ({error})") from None
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            continue  # not every file here names classes
         names = content.get("names") if isinstance(content, dict) else None
         if isinstance(names, list):
             return {number: str(name) for number, name in enumerate(names)}, [file]

@@ -62,7 +62,7 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
     rows: list[tuple[str, Any, str]] = [
         ("patch", side, f"pixels; {small}"),
         ("sampler", how, anywhere if how == "uniform" else centred),
-        ("steps", 600, "too few where the curves of the report still rise at the end"),
+        ("steps", 400, "too few where the curves of the report still rise at the end"),
         ("batch", 8 if side < PATCHES[-1] else 4, "patches a step"),
     ]
     losses = [f"  {json.dumps(loss) + ',':<15}# {why}" for loss, why in LOSSES]
