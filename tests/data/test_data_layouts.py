@@ -237,6 +237,8 @@ def test_coco_outlines_run_lengths_crowds_and_empty_images(tmp_path):
         put(tmp_path / "pics" / f"{n}.png", picture(n))
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "instances.json").write_text(json.dumps(described))
+    captions = {"images": described["images"], "annotations": [{"image_id": 0, "caption": "two animals"}]}
+    (tmp_path / "annotations" / "captions.json").write_text(json.dumps(captions))
     data = load(tmp_path)
     assert data.classes == ("background", "ant", "cat")
     assert data.counts[:, 1:].tolist() == [[3, 25], [0, 25], [0, 25], [0, 25], [0, 0], [0, 0]]

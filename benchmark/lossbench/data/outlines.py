@@ -26,6 +26,8 @@ IGNORED = ("__ignore__", "ignore", "void")
 
 MOST = 254  # classes; 255 is void
 
+BESIDE = ("person_keypoints", "captions")  # of the same images; they lie beside the instances of COCO
+
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e7, le=1e7)]
 
 
@@ -39,6 +41,8 @@ def _described(root: Path, kind: type[_Read], keys: tuple[str, ...]) -> dict[Pat
     """Return the JSON files below a folder that have lists of these names; UserError where one is damaged."""
     described = {}
     for file in supported(root, (".json",)):
+        if file.name.startswith(BESIDE):
+            continue
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -120,10 +124,6 @@ def coco(root: Path) -> Layout | None:
     Images without annotations are empty; of two objects the smaller lies on top; crowds are void.
     """
     described = _described(root, _Coco, ("images", "annotations"))
-    # Key points and captions of the same images lie beside the instances.
-    described = {
-        f: c for f, c in described.items() if not f.name.startswith(("person_keypoints", "captions"))
-    }
     if not described:
         return None
     pictures: dict[str, list[Path]] = defaultdict(list)
@@ -323,9 +323,7 @@ def _yolo_rows(file: Path) -> list[tuple[int, list[float]]]:
         if len(numbers) == 4:
             raise UserError(f"{file}: holds boxes and no outlines; segmentation needs outlines")
         if not 0 <= kind < MOST or len(numbers) < 6 or len(numbers) % 2:
-            raise UserError(
-                f"{file}: an outline is a class below {MOST} and three points or more, x and y each"
-            )
+            raise UserError(f"{file}: an outline is a class below {MOST} and three points or more, x and y")
         if not all(-1 <= number <= 2 for number in numbers):
             raise UserError(f"{file}: outlines are shares of the sides, from 0 to 1")
     return rows
