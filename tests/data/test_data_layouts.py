@@ -64,6 +64,7 @@ def lay(root, image, mask, count=N, draw=square):
         ("x/{n}.tif", "x/{n}.png"),
         ("{n}.png", "{n}_mask.png"),
         ("case{n}/scan.bmp", "case{n}/scan_seg.png"),
+        ("case{n}/image.png", "case{n}/mask.png"),
         ("eye_{n}L.png", "eye_{n}L_1stHO.png"),
         ("a/b/image/{n}.png", "a/b/groundTruth/{n}.png"),
         ("training/images/images/{n}.png", "training/groundtruth/groundtruth/{n}.png"),

@@ -86,6 +86,7 @@ class Options:
     values: tuple = ()
 
     def __post_init__(self) -> None:
+        # Also checks each of them.
         flat = [raw for group in self.groups for raw in group]
         if len(set(flat)) != len(flat) or len(self.values) == 1:
             raise UserError(f"'values' must list at least two different mask values, got {list(self.values)}")
@@ -106,6 +107,7 @@ def raw_of(value: Any) -> int:
     """Return the raw value of a number or of a colour '#rrggbb'; a grey colour is its grey value."""
     if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
         number = int(value[1:], 16)
+        # A grey picture may have been saved in colour: both are the same value.
         return number & 255 if number % 0x010101 == 0 else COLOUR + number
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_GREY:
         raise UserError(f"mask values lie between 0 and {MOST_GREY} or are colours '#rrggbb', got {value!r}")
@@ -131,6 +133,7 @@ class Coding:
 
     def apply(self, values: np.ndarray, path: Path | str) -> np.ndarray:
         """Return the mask as class ids uint8; UserError names a file with an undeclared value."""
+        # Below, -1 stands for a value that nobody declared.
         ids = self._above(values) if self.above is not None else self._listed(values)
         if (ids < 0).any():
             strange = shown(int(values[ids < 0].min()))
@@ -177,6 +180,7 @@ def understand(seen: Values, options: Options, declared: int | None, where: str)
     {0, v} is binary, with soft edges too where they are few; 0..K-1 are class ids; 255 beside them is void;
     colours are classes. Anything else raises ``Unclear``, with the option that would settle it.
     """
+    # Last in every union, so that it wins over every other reading of that value.
     void = {} if options.ignore_index is None else {raw_of(options.ignore_index): VOID}
     if options.values:
         ids = {raw: kind for kind, group in enumerate(options.groups) for raw in group}
@@ -195,6 +199,7 @@ def understand(seen: Values, options: Options, declared: int | None, where: str)
 
 def _guess(seen: Values, void: dict[int, int], where: str) -> Coding:
     """Return the coding of values that speak for themselves."""
+    # Black is 0, so it comes first.
     values = sorted(value for value in seen.pixels if value not in void)
     strays = strays_in(seen, values)
     main = [value for value in values if value not in strays]
@@ -219,6 +224,7 @@ def _guess(seen: Values, void: dict[int, int], where: str) -> Coding:
         count = known[-1] + 1
         ids = {value: value for value in range(count)} | ({VOID: VOID} if VOID in values else {}) | void
         return Coding(ids, count, f"the classes are 0 to {count - 1}")
+    # No set has so many classes in masks of one channel without a file that says so.
     if len(values) > MANY:
         return _soft(seen, values, void, where)
     listed = [shown(value) for value in values]
@@ -247,6 +253,7 @@ def _hex(value: int) -> str:
 
 def _soft(seen: Values, values: list[int], void: dict[int, int], where: str) -> Coding:
     """Return the coding of two levels with soft edges between them, or say what many values may be."""
+    # Many values that are as frequent as the top are no edges.
     common = [value for value in values if seen.pixels[value] > 0.5 * seen.pixels[values[-1]]]
     low, high = values[0], max(values, key=lambda value: (value > values[-1] / 2) * seen.pixels[value])
     inside = sum(seen.pixels[value] for value in values if value > high / 2)
@@ -255,6 +262,7 @@ def _soft(seen: Values, values: list[int], void: dict[int, int], where: str) -> 
     if low == 0 and values[-1] <= VOID and between < inside and len(common) < MANY:
         text = f"the edges are soft ({len(values)} values): foreground is above {half}"
         return Coding(void, 2, text, above=half)
+    # Objects are numbered from 1 in each image, so low numbers occur in more masks.
     numbered = seen.masks[1] >= seen.masks[values[-1]] and 2 * len(values) > values[-1] - values[0]
     if values[-1] > VOID or (numbered and between > inside):
         many = f"the masks hold {len(values)} values, as where each object has a number of its own"
@@ -268,6 +276,7 @@ def _soft(seen: Values, values: list[int], void: dict[int, int], where: str) -> 
 def strays_in(seen: Values, values: list[int]) -> list[int]:
     """Return the values that few pixels of few masks hold, where something else remains."""
     foreground = sum(seen.pixels[value] for value in values if value)
+    # Of a small set one mask is more than that share.
     few = max(1, STRAY_FILES * seen.count)
     strays = [
         value
@@ -277,6 +286,7 @@ def strays_in(seen: Values, values: list[int]) -> list[int]:
         and seen.masks[value] <= few
         and seen.pixels[value] <= STRAY_PIXELS * seen.masks[value]
     ]
+    # Of four masks nothing can be said to be rare.
     return strays if seen.count >= 5 and len(values) - len(strays) >= 2 else []
 
 
@@ -284,6 +294,7 @@ def mended(main: list[int], strays: list[int]) -> dict[str, Any]:
     """Return the option that reads each stray value as the nearest true one."""
     groups = {value: [value] for value in main}
     for stray in strays:
+        # 253 beside 255 is an edge or a slip of the brush.
         groups[min(main, key=lambda value: abs(value - stray))].append(stray)
     return {"values": [[*map(shown, g)] if len(g) > 1 else shown(g[0]) for g in groups.values()]}
 

@@ -198,6 +198,7 @@ def read_named(path: Path, role: str) -> np.ndarray:
 
     Volumes that lie as (slices, H, W) become (H, W, slices).
     """
+    # Only the array that is wanted is read.
     arrays = _arrays(path)
     name = _named(path, role, arrays)
     if not name:
@@ -244,6 +245,7 @@ def _matlab(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     except Exception as error:  # scipy raises classes of its own for damaged files, and many others
         raise UserError(f"{path}: cannot be read as a MAT file ({error})") from None
     found: dict[str, Callable[[], np.ndarray]] = {}
+    # MATLAB wraps structures in arrays of one element.
     todo = [(name, value) for name, value in content.items() if not name.startswith("__")]
     while todo:
         name, value = todo.pop()

@@ -74,12 +74,14 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
     - ``empty``: share of images without foreground; ``sees``: what training and test will see;
     - ``spec``: the data set's spec string, with the options that it needs; ``experiment``: a TOML text.
     """
+    # All that the data set needs to be read as it was read here; it ends in the spec.
     options: dict[str, Any] = {k: v for k, v in (("images", images), ("masks", masks)) if v}
     layout = find(path, images, masks, strict=False)
     if not layout.pairs:
         layout, category = medsegbench.listed(layout.root)
         options |= {"category": category} if category else {}
     doubts = list(layout.notes)
+    # Twice over the files: what values mean is known only after all masks were seen.
     seen = survey(layout, strict=False, progress=progress)
     if not seen.shapes:
         raise UserError(f"{path}: none of its pairs can be read; {min(seen.broken.values())}")
@@ -92,6 +94,7 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
         raise UserError(f"{path}: none of its pairs can be read; {min(broken.values())}")
     options |= _left_out(layout, broken, doubts)
     rows = _classes(every, names_of(coding, layout.classes))
+    # Shown beside the name, since only the user knows what 3 is.
     for row in rows:
         row["values"] = values_of(coding, row["id"], seen.values)
     doubts += _about_masks(every, rows, coding, seen.values) + _about_images(every, readable)
@@ -166,6 +169,7 @@ def _left_out(layout: Layout, broken: dict[str, str], doubts: list[str]) -> dict
         doubts.append(f"{len(lonely)} unmatched: {layout.unmatched[0]}")
     if broken:
         doubts.append(f"{len(broken)} of {len(layout.pairs)} pairs cannot be used: {min(broken.values())}")
+    # By name, so that the written experiment runs as it is.
     names = [*sorted(broken), *lonely]
     if len(names) > MOST_LEFT_OUT:
         doubts.append(f"{len(names)} files would have to be left out: look at the folder first")
@@ -213,6 +217,7 @@ def _about_masks(every: Sequence[Look], rows: list[dict], coding: Coding, seen: 
 def _inverted(every: Sequence[Look], rows: list[dict], coding: Coding, seen: Values) -> list[str]:
     """Return a sentence where foreground is most of the pixels and of the images' borders."""
     share = 1 - rows[0]["fraction"]
+    # Losses and scores leave the background out: which class it is decides everything.
     most = max(rows, key=lambda row: row["fraction"])
     if len(rows) > 2 and most["id"] and most["fraction"] > INVERTED:
         sizes = f"{most['fraction']:.0%} of the pixels, the background {rows[0]['fraction']:.1%}"
@@ -220,10 +225,12 @@ def _inverted(every: Sequence[Look], rows: list[dict], coding: Coding, seen: Val
     if len(rows) != 2:
         return []
     if share > INVERTED and np.mean([look.frame for look in every]) > INVERTED:
+        # Two values are turned; of soft edges the top and 0 are.
         values = [value for value in sorted(seen.pixels) if coding.of(value) in (0, 1)]
         mend = f"values={[max(values), min(values)]}" if len(values) == 2 else "values=[255, 0]"
         most = f"foreground is {share:.0%} of the pixels and most of the images' borders"
         return [f"{most}: are the masks inverted? If so, write {mend}"]
+    # Those beside others that cover less than a quarter.
     odd = [
         look.name
         for look in every
@@ -275,6 +282,7 @@ def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[st
     parts = {pair.name: pair.part for pair in layout.pairs}
     names, split = [look.name for look in every], [parts[look.name] for look in every]
     thumbs = np.stack([look.thumbnail for look in every])
+    # Whatever groups or splits were given: they may be wrong.
     alike = leaks.near_duplicates(thumbs)
     crossing = [(a, b) for a, b in alike if {split[a], split[b]} in ({"train", "test"}, {"val", "test"})]
     if crossing:
@@ -286,6 +294,7 @@ def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[st
     if len(names) < 3 or any(pair.group for pair in layout.pairs):
         return {}
     guessed = leaks.guessed_groups(names, thumbs)
+    # A near-duplicate binds, whatever the names say.
     groups = leaks.joined(guessed, alike, names)
     count = len(set(groups))
     if count == len(names) or count < 3:
@@ -302,6 +311,7 @@ def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[st
     if known:
         doubts.append(f"{' and '.join(why)}: {known} test images belong to a group that training sees too")
         return {}
+    # An official split stays; groups would deal it anew.
     if split[0]:
         return {}
     doubts.append(f"{' and '.join(why)}: a random split may leak; accept {count} groups by --groups")
@@ -316,6 +326,7 @@ def _opened(
 ) -> tuple[str, list[str]]:
     """Return the split, and what training and test will see, of the data set as a sweep opens it."""
     try:
+        # Opened as a sweep does, so that what stops a sweep stops here; it is kept prepared.
         data = folder(seed=0, path=path, **options)
     except UserError as error:
         doubts.append(f"a sweep would stop here: {error}")
@@ -335,6 +346,7 @@ def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> list[str]:
         patches = Patches(data, side, how)
     except UserError as error:
         return [str(error)]
+    # Of a thousand patches, as training draws them.
     drawn = 1 - patches.frequency()[0]
     within_patch = f"foreground is {share:.2%} of all pixels and {drawn:.2%} of what training sees"
     sees.append(f"patches of {side} px, {how}: {within_patch}")
@@ -378,6 +390,7 @@ def _worth_seeing(every: Sequence[Look], rows: list[dict]) -> list[tuple[str, st
     if len({look.size for look in every}) > 1:
         add("the largest image", sorted(every, key=lambda look: -np.prod(look.size)))
     add("no foreground", [look for look in every if not look.counts[1:].any()])
+    # The usual, after the extremes.
     for at in (0.25, 0.5, 0.75):
         add("", with_some[int(at * len(with_some)) :])
     return [(what, name) for name, what in chosen.items()]

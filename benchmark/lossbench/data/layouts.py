@@ -72,6 +72,7 @@ def _found(root: Path, images: str, masks: str) -> Layout:
 def _without(layout: Layout, names: tuple[str, ...]) -> Layout:
     """Return the layout without the pairs and the unmatched files of these names."""
     pairs = [pair for pair in layout.pairs if pair.name not in names]
+    # The sentence begins with the file's name in quotes.
     lonely = {sentence.split("'")[1]: sentence for sentence in layout.unmatched}
     strange = next(
         (n for n in names if n not in lonely and n not in {pair.name for pair in layout.pairs}), None
@@ -84,6 +85,7 @@ def _without(layout: Layout, names: tuple[str, ...]) -> Layout:
 
 
 def _mend(root: Path) -> str:
+    # What is there helps more than what is not.
     count = Counter(suffix_of(file) for file in supported(root)) if root.is_dir() else Counter()
     there = ", ".join(f"{number} {suffix}" for suffix, number in count.most_common(4))
     what = (
@@ -167,6 +169,7 @@ def _objects(root: Path) -> Layout | None:
     cases: dict[Path, tuple[list[Path], list[Path]]] = {}
     for file in supported(root, PICTURES):
         words = set(words_of(file.parent.name))
+        # The folder above 'images' and 'masks' is the case.
         case = cases.setdefault(file.parent.parent, ([], []))
         if words & MASK_WORDS:
             case[1].append(file)
@@ -177,6 +180,7 @@ def _objects(root: Path) -> Layout | None:
     if len(whole) < 2 or sum(len(masks) > 1 for _, masks in whole.values()) < len(whole) / 2:
         return None
     images = [images[0] for images, _ in whole.values()]
+    # The case names the image; what the file in it is called is often the same everywhere.
     names = short_names([case / case.name for case in whole], root)
     parts = [part_of(case.relative_to(root).parts) for case in whole]
     pairs = [
@@ -195,6 +199,7 @@ def _objects(root: Path) -> Layout | None:
 def _both_in_one(root: Path) -> Layout | None:
     """Return a pair for each HDF5 or NPZ file that holds an image and a mask by name."""
     files = supported(root, NAMED)
+    # One is enough to see: opening thousands takes long.
     if not files or roles_in(files[0]) != {"image", "mask"}:
         return None
     parts = [part_of(file.relative_to(root).parts[:-1]) for file in files]

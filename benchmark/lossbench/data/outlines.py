@@ -59,6 +59,7 @@ def _described(root: Path, kind: type[_Read], keys: tuple[str, ...]) -> dict[Pat
 
 def _layout(kind: str, root: Path, pairs: list[FilePair], names: Iterable[str], files=(), notes=()) -> Layout:
     classes = ("background", *names)
+    # Masks are stored in eight bits.
     if len(classes) > MOST:
         raise UserError(f"{root}: has {len(classes) - 1} classes; at most {MOST - 1} are read")
     return Layout(kind, root, pairs, classes, [], list(notes), tuple(files))
@@ -133,6 +134,7 @@ def coco(root: Path) -> Layout | None:
     pairs: list[FilePair] = []
     notes = []
     for file, content in described.items():
+        # By image once, rather than a search for each.
         objects = defaultdict(list)
         for entry in content.annotations:
             objects[entry.image_id].append(entry)
@@ -190,6 +192,7 @@ def _draw_coco(image: Path, objects: list[_Object], ids: dict[int, int]) -> np.n
         raise UserError("COCO files are read by pycocotools: pip install 'lossbench[coco]'") from None
     shape = size_of(image)
     out = np.zeros(shape, np.uint8)
+    # Small things lie on large ones far more often than under them.
     for thing in sorted(objects, key=lambda thing: -(thing.area or 0)):
         outline = thing.segmentation
         if not outline:
@@ -201,6 +204,7 @@ def _draw_coco(image: Path, objects: list[_Object], ids: dict[int, int]) -> np.n
                 packed = masks.frPyObjects(outline.model_dump(), *shape)
             else:
                 packed = {"size": list(outline.size), "counts": outline.counts}
+            # The library fills outlines as the official scores do.
             inside = masks.decode(packed).astype(bool)
             out[inside] = VOID if thing.iscrowd else ids[thing.category_id]
         except (TypeError, ValueError, KeyError, IndexError, MemoryError) as error:
@@ -234,9 +238,11 @@ def labelme(root: Path) -> Layout | None:
     labels = sorted({shape.label for content in described.values() for shape in content.shapes})
     names = [label for label in labels if label.lower() not in (*BACKGROUND, *IGNORED)]
     ids = {label: names.index(label) + 1 if label in names else 0 for label in labels}
+    # LabelMe's own converters have this name for void.
     ids |= {label: VOID for label in labels if label.lower() in IGNORED}
     images, files, draws, unmatched = [], [], [], []
     for file, content in described.items():
+        # Written on Windows, the path has backslashes.
         near = (file.parent / (content.imagePath or "").replace("\\", "/").replace("\0", "")).resolve()
         same = by_stem[file.stem]
         picture = next((p for p in same if p.resolve() == near), same[0] if len(same) == 1 else None)
@@ -261,6 +267,7 @@ def _draw_labelme(image: Path, file: Path, shapes: list[_Shape], ids: dict[str, 
             points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
         elif kind == "circle" and len(points) == 2:
             (x, y), radius = points[0], float(np.hypot(*np.subtract(*points)))
+            # A circle is a centre and a point on it.
             turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)
             points = list(zip(x + radius * np.cos(turn), y + radius * np.sin(turn), strict=True))
         elif kind != "polygon" or len(points) < 3:
@@ -283,10 +290,12 @@ def yolo(root: Path) -> Layout | None:
     if not texts or not pictures:
         return None
     files = [_text_of(picture, root) for picture in pictures]
+    # YOLO writes no text file for a picture without objects.
     files = [file if file in texts else None for file in files]
     if not any(files):
         return None
     names, described = _yolo_names(root)
+    # A class that never occurs still has its number.
     numbers = range(max(len(names), 1 + max(_numbers(files), default=0)))
     draws = [partial(_draw_yolo, picture, file) for picture, file in zip(pictures, files, strict=True)]
     classes = [names.get(number, f"class_{number + 1}") for number in numbers]
@@ -301,6 +310,7 @@ def yolo(root: Path) -> Layout | None:
 
 def _text_of(picture: Path, root: Path) -> Path:
     parts = list(picture.relative_to(root).parts)
+    # The last 'images' of the path, as YOLO itself has it.
     at = len(parts) - 1 - parts[::-1].index("images")
     parts[at] = "labels"
     return root.joinpath(*parts).with_suffix(".txt")
@@ -320,6 +330,7 @@ def _yolo_rows(file: Path) -> list[tuple[int, list[float]]]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: is no YOLO file, whose lines are a class and numbers ({error})") from None
     for kind, numbers in rows:
+        # Centre, width and height.
         if len(numbers) == 4:
             raise UserError(f"{file}: holds boxes and no outlines; segmentation needs outlines")
         if not 0 <= kind < MOST or len(numbers) < 6 or len(numbers) % 2:

@@ -43,6 +43,7 @@ def by_globs(root: Path, images: str, masks: str) -> Layout:
     chosen = []
     for what, pattern in (("images", images), ("masks", masks)):
         names = {file.relative_to(root).as_posix(): file for file in every}
+        # Paths as they are typed, with '/' on every system.
         chosen.append([file for name, file in names.items() if fnmatchcase(name, pattern)])
         if not chosen[-1]:
             raise UserError(
@@ -55,6 +56,7 @@ def by_globs(root: Path, images: str, masks: str) -> Layout:
 def by_names(root: Path) -> Layout | None:
     """Return the pairs below a folder as folders and names tell them apart; None where nothing does."""
     files = supported(root)
+    # Folders say most; what files look alike in says least, so it is tried last.
     sides = _by_folders(files, root) or _by_endings(files) or _by_types(files) or _by_beginnings(files, root)
     return _layout(root, *sides) if sides else None
 
@@ -91,6 +93,7 @@ def _by_types(files: list[Path]) -> tuple[list[Path], list[Path]] | None:
     by_kind = {
         kind: [file for pair in twos for file in pair if suffix_of(file) == kind] for kind in (one, other)
     }
+    # A photograph holds many values, a mask few.
     mask = min((one, other), key=lambda kind: _distinct(by_kind[kind][:3]))
     image = other if mask == one else one
     rest = [file for file in files if suffix_of(file) == image]
@@ -122,6 +125,7 @@ def _by_beginnings(files: list[Path], root: Path) -> tuple[list[Path], list[Path
         if _beginning(stem_of(file), lambda stem, file=file: (file.parent, stem) in stems)
     ]
     images = [file for file in files if file not in set(masks)]
+    # More images than masks would be a series of names, not pairs.
     return (images, masks) if masks and len(images) <= len(masks) else None
 
 
@@ -169,10 +173,12 @@ def _layout(root: Path, images: list[Path], masks: list[Path]) -> Layout:
 def _all_keys(root: Path, images: list[Path], masks: list[Path]) -> Iterable[Keys]:
     """Yield the ways to match files, the strictest first."""
     files = [*images, *masks]
+    # Names may be the same in train and in test.
     places = {file: place_of(file.relative_to(root).parts[:-1]) for file in files}
     stems = {file: stem_of(file) for file in files}
     plain = {file: plain_stem(stem) for file, stem in stems.items()}
     bare = {**_bare(images, stems), **_bare(masks, stems)}
+    # For masks such as 'Misc_1_pixels0', which go on where the image's name ends.
     known = {stems[file] for file in images}
     begun = {file: stems[file] for file in images}
     begun |= {file: _beginning(stems[file], known.__contains__) or stems[file] for file in masks}
@@ -193,6 +199,7 @@ def _bare(files: list[Path], stems: dict[Path, str]) -> dict[Path, str]:
         else ""
     )
     cut = {file: stem.removesuffix(end) for file, stem in rest.items()}
+    # Tools differ in leading zeros.
     return {file: str(int(stem)) if stem.isdecimal() else stem for file, stem in cut.items()}
 
 

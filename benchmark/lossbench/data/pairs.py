@@ -29,6 +29,7 @@ class FilePair:
     @property
     def where(self) -> Path:
         """The file to name when the mask is wrong."""
+        # An image without objects has no file of outlines in YOLO.
         return (self.masks or self.images)[0]
 
 
@@ -51,6 +52,7 @@ class Layout:
 
     def files(self) -> list[Path]:
         """Return every file that the data set is made from."""
+        # A set, since one file may hold the outlines of all images.
         own = {file for pair in self.pairs for file in (*pair.images, *pair.masks)}
         return sorted(own | set(self.extra_files))
 

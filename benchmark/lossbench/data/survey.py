@@ -71,6 +71,7 @@ def survey(layout: Layout, *, strict: bool = True, progress: Progress = quiet) -
 
 def _values_of(pair: FilePair) -> tuple[Values, tuple[int, ...], tuple[float, ...] | None]:
     mask, spacing = read_mask(pair)
+    # Counted within the thread, joined outside: counts are no place for a race.
     values = Values()
     values.add(mask, pair.name)
     return values, mask.shape, spacing
@@ -134,6 +135,7 @@ def _look(coding: Coding, pair: FilePair) -> Look:
     mask = coding.apply(values, pair.where)
     counts = np.bincount(mask.ravel(), minlength=256)
     inside = (mask > 0) & (mask < coding.classes)
+    # Of a volume, the sides of its slices: its first and last slice are inside the body.
     edges = [inside.take(at, axis).ravel() for axis in range(min(2, mask.ndim)) for at in (0, -1)]
     return Look(
         pair.name,

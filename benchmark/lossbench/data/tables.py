@@ -30,16 +30,19 @@ def listed_pairs(file: Path) -> Layout:
     Paths are taken from the folder of the table.
     """
     header, rows = _rows(file)
+    # The first that is there counts: 'path' is an image unless there is a column 'image'.
     columns = {what: _column(header, what, file) for what in ("image", "mask")}
     optional = {what: name for what in ("group", "split") if (name := _found(header, what))}
     paths: dict[str, list[Path]] = {what: [] for what in columns}
     for number, row in enumerate(rows, 2):
         for what, column in columns.items():
+            # An absolute path stays as it is.
             path = file.parent / (row[column] or "").strip()
             if not path.is_file():
                 raise UserError(f"{file}, line {number}: there is no {what} '{row[column]}'")
             paths[what].append(path)
     names = short_names([_within(path, file.parent) for path in paths["image"]], file.parent)
+    # Groups and parts are given by name.
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice:
         raise UserError(f"{file}: lists the image '{twice}' twice")
@@ -85,6 +88,7 @@ def _aliases(layout: Layout) -> dict[str, str]:
         image = pair.images[0]
         path = image.relative_to(layout.root) if layout.root in image.parents else Path(image.name)
         plain = path.with_name(stem_of(path))
+        # A path with and without suffix, a file name, a stem: as tools write them.
         for alias in (pair.name, path.as_posix(), plain.as_posix(), path.name, plain.name):
             named.setdefault(alias, set()).add(pair.name)
     own = {pair.name for pair in layout.pairs}
@@ -123,6 +127,7 @@ def _read(file: Path, what: str, known: dict[str, str], layout: Layout) -> dict[
         # A name that stands twice with one value does no harm.
         if values.setdefault(known[name], value) != value:
             raise UserError(f"{file}: names '{name}' twice, with different values")
+    # One without a group would be dealt alone, and might leak.
     missing = {pair.name for pair in layout.pairs} - values.keys()
     if missing:
         raise UserError(f"{file}: does not name '{min(missing)}'; it must name every pair")

@@ -35,8 +35,10 @@ PARTS = {
     "ts": "test",
 }
 
+# Upper-case runs, words, numbers: 'JPEGImages' is two words, 'GT' is one.
 _PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
+# CamVid has the folders 'trainannot' and 'testannot'.
 _GLUED = re.compile(
     f"({'|'.join(sorted(PARTS, key=len, reverse=True))})({'|'.join(MASK_WORDS | IMAGE_WORDS)})"
 )
@@ -76,6 +78,7 @@ def part_of(folders: tuple[str, ...]) -> str:
 
 def place_of(folders: tuple[str, ...]) -> tuple[str, ...]:
     """Return the folders without the words for image and mask, so that both sides of a pair agree."""
+    # 'ground' is a word for masks only beside 'truth'.
     roles = IMAGE_WORDS | MASK_WORDS | {"ground"}
     places = ("".join(word for word in words_of(folder) if word not in roles) for folder in folders)
     return tuple(place for place in places if place)
@@ -84,9 +87,10 @@ def place_of(folders: tuple[str, ...]) -> tuple[str, ...]:
 def plain_stem(stem: str) -> str:
     """Return a stem without words for image or mask at either end: '001_image', 'mask-001' give '001'."""
     pieces = _SEPARATED.split(stem)
-    while len(pieces) > 1 and _is_role(pieces[-1]):
+    # Nothing may be left, as of 'case1/image.png' and 'case1/mask.png'.
+    while pieces and _is_role(pieces[-1]):
         stem, pieces = stem[: -len(pieces[-1])].rstrip("_-. "), pieces[:-1]
-    while len(pieces) > 1 and _is_role(pieces[0]):
+    while pieces and _is_role(pieces[0]):
         stem, pieces = stem[len(pieces[0]) :].lstrip("_-. "), pieces[1:]
     return stem
 
@@ -94,7 +98,7 @@ def plain_stem(stem: str) -> str:
 def names_mask(stem: str) -> bool:
     """Return whether the first or last word of a stem says that the file is a mask."""
     pieces = _SEPARATED.split(stem)
-    return len(pieces) > 1 and any(_word(piece) in MASK_WORDS for piece in (pieces[0], pieces[-1]))
+    return any(_word(piece) in MASK_WORDS for piece in (pieces[0], pieces[-1]))
 
 
 def _is_role(piece: str) -> bool:
@@ -102,6 +106,7 @@ def _is_role(piece: str) -> bool:
 
 
 def _word(piece: str) -> str:
+    # DRIVE numbers its observers: 'manual1'.
     return piece.lower().rstrip("0123456789")
 
 
@@ -109,6 +114,7 @@ def pattern_of(files: list[Path], root: Path) -> str:
     """Return what the paths of files have in common, as in 'masks/*_mask.png'."""
     relative = [file.relative_to(root) for file in files]
     name = _common([path.name for path in relative])
+    # Folders of unequal depth have no levels to compare.
     if len({len(path.parts) for path in relative}) > 1:
         return f"**/{name}"
     levels = zip(*(path.parts[:-1] for path in relative), strict=True)
@@ -119,16 +125,12 @@ def pattern_of(files: list[Path], root: Path) -> str:
 def _common(names: Sequence[str]) -> str:
     if len(set(names)) == 1:
         return names[0]
-    start = _whole_words(names)
-    rest = [name[len(start) :][::-1] for name in names]
-    return f"{start}*{_whole_words(rest)[::-1]}"
-
-
-def _whole_words(names: Sequence[str]) -> str:
-    """Return the beginning that names share, without a number or a word that goes on in some of them."""
     start = shared_start(names).rstrip("0123456789")
-    goes_on = any(name[len(start) : len(start) + 1].isalpha() for name in names)
-    return start.rstrip(ascii_letters) if goes_on else start
+    # A word that goes on in some of them says nothing: 't' of 'train' and 'test'.
+    if any(name[len(start) : len(start) + 1].isalpha() for name in names):
+        start = start.rstrip(ascii_letters)
+    end = shared_start([name[len(start) :][::-1] for name in names])[::-1].lstrip("0123456789")
+    return f"{start}*{end}"
 
 
 def shared_start(names: Sequence[str]) -> str:
