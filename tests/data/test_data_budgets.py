@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lossbench.data import budgets
 from lossbench.data.budgets import within
 from lossbench.data.container import container
 
@@ -31,3 +32,8 @@ def test_a_smaller_budget_takes_some_of_what_a_larger_one_takes_and_at_least_one
     assert small < large and len(small) == 12
     least = within(toy(), "test", 1)
     assert sorted(least % 3 > 0) == [False, True]
+
+
+def test_the_shares_that_are_scored_are_said(monkeypatch):
+    monkeypatch.setattr(budgets, "TEST", 30 * 144)
+    assert budgets.shares(toy()) == {"val": 1.0, "test": 0.5}

@@ -38,6 +38,16 @@ def test_a_card_is_written_once_and_a_damaged_one_is_left_out(tmp_path):
     assert datacards.read(tmp_path, {"x": "../../etc/passwd"}) == []
 
 
+def test_a_card_of_unequal_images_says_their_sizes_and_what_share_is_scored(tmp_path):
+    files = stored(tmp_path)
+    path = tmp_path / "cards" / files["scenes"]
+    unequal = {"shape": None, "sizes": "3 sizes from 8x8 to 32x40", "scored": {"val": 1.0, "test": 0.25}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | unequal))
+    facts = dict(datacards.read(tmp_path, files)[0]["rows"])
+    assert "; 3 sizes from 8x8 to 32x40, 1 × 1 px" in facts["images"]
+    assert facts["scored"] == "25% of test, drawn once for all losses"
+
+
 def test_a_picture_with_foreign_characters_is_not_put_into_the_page(tmp_path):
     files = stored(tmp_path)
     path = tmp_path / "cards" / files["scenes"]

@@ -84,6 +84,7 @@ def plan(
     planned = plans.plan(chosen.resolve(seeds), results)
     print_plan(planned)
     say_protocol(results)
+    say_scored(planned)
     print_costs(planned)
     print_power(planned, results, trials)
 
@@ -227,6 +228,22 @@ def _expected(planned: Any) -> str:
     cores = usable_cores()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
     return f"{len(planned.missing)}, about {duration(planned.cost().total / cores)} on {cores} cores{about}"
+
+
+def say_scored(planned: Any) -> None:
+    """Say of which prepared data sets the budgets of pixels leave test images out."""
+    from lossbench.catalogue.registry import get_dataset
+    from lossbench.data import budgets, prepare
+
+    experiment, said = planned.experiment, set()
+    for spec, _, label, recipe in experiment.datasets:
+        if recipe.all_test or spec.text in said or not prepare.is_prepared(spec):
+            continue
+        said.add(spec.text)
+        data = get_dataset(spec, experiment.seeds[0], experiment.extra_files)
+        share = budgets.shares(data, spec.public.text)["test"]
+        if share < 1:
+            say(f"  {label}: {share:.0%} of the test images are scored; '--all-test' scores all")
 
 
 def say_protocol(results: Path) -> None:

@@ -36,6 +36,12 @@ def within(data: Data, part: str, pixels: int, name: str = "") -> np.ndarray:
     return np.sort(np.array(taken, np.int64))
 
 
+def shares(data: Data, name: str = "") -> dict[str, float]:
+    """Return the share of the validation and of the test images that are scored."""
+    limits = (("val", VALIDATION), ("test", TEST))
+    return {part: len(within(data, part, most, name)) / len(data.split[part]) for part, most in limits}
+
+
 def _in_turns(members: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the images in random order, so that each group gives one before any gives a second."""
     shuffled = rng.permutation(members)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.files import cannot_write, write_atomically
-from lossbench.data.budgets import TEST, VALIDATION, within
+from lossbench.data import budgets
 from lossbench.data.container import VOID, Data, fractions, size_text
 
 LEAST_GAP = 1e-6
@@ -33,8 +33,9 @@ COLOURS = (
 )
 
 
-def card(data: Data, *, samples: int = 6) -> dict[str, Any]:
-    """Return what describes a data set; every entry but ``samples`` can be written as JSON.
+def card(data: Data, *, samples: int = 6, name: str = "") -> dict[str, Any]:
+    """Return what describes a data set; every entry but ``samples`` can be written as JSON. ``name`` stands
+    for it in random streams (default: its own).
 
     - ``name, fingerprint, licence, citation, url, source, notes, published, channels, spacing, unit,
       classes``;
@@ -64,10 +65,7 @@ def card(data: Data, *, samples: int = 6) -> dict[str, Any]:
         "spacing": list(data.spacing),
         "unit": data.unit,
         "classes": list(data.classes),
-        "scored": {
-            part: len(within(data, part, pixels)) / len(data.split[part])
-            for part, pixels in (("val", VALIDATION), ("test", TEST))
-        },
+        "scored": budgets.shares(data, name),
         "images": {part: len(index) for part, index in data.split.items()},
         "fractions": fractions(data),
         "image_fractions": {name: shares[:, k].tolist() for k, name in enumerate(data.classes[1:])},
@@ -136,7 +134,7 @@ def store(
         files[label] = file.name
         if file.is_file():
             continue
-        facts = card(get_dataset(spec, seed, extra_files))
+        facts = card(get_dataset(spec, seed, extra_files), name=spec.public.text)
         facts["name"], facts["seed"] = spec.public.text, seed
         facts["samples"] = [picture(image, mask) for image, mask in facts["samples"]]
         try:

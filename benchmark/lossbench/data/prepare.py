@@ -95,13 +95,20 @@ def prepared_path(name: str, params: dict, version: int) -> Path:
     return cache_root() / "prepared" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def is_prepared(spec: Any) -> bool:
+    """Return whether a public set or a user's folder can be opened without being prepared first."""
+    if spec.entry.family not in ("public", "folder"):
+        return False
+    folder = prepared_path(spec.name, spec.params, spec.entry.meta.get("version", 1))
+    return (folder / "meta.json").is_file()
+
+
 def missing(spec: Any) -> str:
     """Return the sentence that says how to get a public set that is not here; else an empty string."""
     source = source_of(spec.name, spec.params)
     if source is None:
         return ""
-    folder = prepared_path(spec.name, spec.params, spec.entry.meta.get("version", 1))
-    return "" if (folder / "meta.json").is_file() else sources.missing_files(source)
+    return "" if is_prepared(spec) else sources.missing_files(source)
 
 
 def _split(name: str, spec: str, params: dict, opened: Opened) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def _card(label: str, facts: Card, images: bool) -> Card:
 
 def _rows(facts: Card) -> dict[str, str]:
     counts = ", ".join(f"{split} {count}" for split, count in facts["images"].items())
-    size = " × ".join(map(str, facts["shape"]))
+    size = " × ".join(map(str, facts["shape"])) if facts["shape"] else facts["sizes"]
     channels = f", {facts['channels']} channels" if facts["channels"] > 1 else ""
     spacing = " × ".join(f"{step:g}" for step in facts["spacing"])
     shares = ", ".join(f"{kind} {facts['fractions'][kind]:.3g}" for kind in facts["classes"][1:])
@@ -67,10 +67,17 @@ def _rows(facts: Card) -> dict[str, str]:
         "images": f"{counts}; {size}{channels}, {spacing} {facts['unit']} a pixel",
         "foreground": f"{shares} (share of pixels)",
         "without foreground": ", ".join(f"{split} {share:.0%}" for split, share in facts["empty"].items()),
+        "scored": _scored(facts.get("scored", {})),
         "licence": facts["licence"],
         "cite": facts["citation"],
         "fingerprint": f"{facts['fingerprint']} (seed {facts['seed']})",
     }
+
+
+def _scored(shares: dict[str, float]) -> str:
+    """Return which share of the images the budgets of pixels let be scored, where it is not all."""
+    parts = [f"{share:.0%} of {part}" for part, share in shares.items() if share < 1]
+    return f"{' and '.join(parts)}, drawn once for all losses" if parts else ""
 
 
 def _samples(samples: list[Card]) -> list[Card]:
