@@ -29,6 +29,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "losses_rele
 
 # Imported by released files for things that no loss of theirs needs.
 UNUSED = (
+    "config",
     "medpy",
     "medpy.metric",
     "medpy.metric.binary",
@@ -146,6 +147,49 @@ RELEASED = (
         "lovasz_softmax()",
         axes=(2,),
         note=STEPS,
+    ),
+    Released(
+        "lovasz_hinge",
+        "bermanmaxim/LovaszSoftmax",
+        "pytorch/lovasz_losses.py",
+        lambda m, z, y, _: m.lovasz_hinge(margin(z)[:, 0], y),
+        "lovasz_hinge()",
+        (2,),
+        (2,),
+        STEPS,
+    ),
+    Released(
+        "ohem(kept=10)",
+        "HRNet/HRNet-Semantic-Segmentation",
+        "lib/core/criterion.py",
+        lambda m, z, y, _: m.OhemCrossEntropy(min_kept=10)._ohem_forward(z, y),
+        "OhemCrossEntropy(min_kept=10)",
+        axes=(2,),
+    ),
+    Released(
+        "symmetric_ce",
+        "HanxunH/SCELoss-Reproduce",
+        "loss.py",
+        lambda m, z, y, _: m.SCELoss(0.1, 1.0, z.shape[1])(last(z).flatten(0, -2), y.flatten()),
+        "SCELoss(alpha=0.1, beta=1)",
+    ),
+    Released(
+        "generalized_ce",
+        "AlanChou/Truncated-Loss",
+        "TruncatedLoss.py",
+        lambda m, z, y, _: m.TruncatedLoss(trainset_size=1)(z, y, 0) + (1 - 0.5**0.7) / 0.7,
+        "TruncatedLoss() + (1 - k^q)/q",
+        note="unofficial; untruncated, which is its first epoch",
+    ),
+    Released(
+        "poly_ce",
+        "abhuse/polyloss-pytorch",
+        "polyloss.py",
+        lambda m, z, y, _: m.Poly1CrossEntropyLoss(z.shape[1], reduction="mean")(
+            last(z).flatten(0, -2), y.flatten()
+        ),
+        "Poly1CrossEntropyLoss()",
+        note="unofficial",
     ),
     Released(
         "unified_focal(variant='released', smooth=1e-07)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 
 def softmax(z):
@@ -280,6 +281,56 @@ def svls(z, y, **_):
             soft = 0.5 * soft / weights
             soft[labels[i, j]] += 0.5
             total.append(-(soft * log_p[:, i, j]).sum())
+    return np.mean(total)
+
+
+def poly_ce(z, y, **_):
+    return over_pixels(z, y, lambda p, c: -np.log(p) + (1 - p))
+
+
+def logit_adjusted_ce(z, y, class_frequency, **_):
+    f = class_frequency.numpy()
+    return over_pixels(
+        z + torch.from_numpy(np.log(f)).to(z).view(1, -1, *[1] * (z.ndim - 2)), y, lambda p, c: -np.log(p)
+    )
+
+
+def ohem(z, y, **_):
+    true = [p[y[i], i] for p, y in images(z, y) for i in range(len(y))]
+    return np.mean([-np.log(p) for p in true if p < 0.7])
+
+
+def generalized_ce(z, y, **_):
+    return over_pixels(z, y, lambda p, c: (1 - p**0.7) / 0.7)
+
+
+def symmetric_ce(z, y, **_):
+    reverse = [
+        -sum(p[c, i] * np.log(1.0 if c == y[i] else 1e-4) for c in range(len(p)))
+        for p, y in images(z, y)
+        for i in range(len(y))
+    ]
+    return 0.1 * ce(z, y) + np.mean(reverse)
+
+
+def lovasz_hinge(z, y, **_):
+    """The definition, as for lovasz, with hinge errors of the log-odds, image by image."""
+
+    def jaccard_loss(wrong, g):
+        predicted = np.where(wrong, 1 - g, g)
+        return 1 - (predicted * g).sum() / np.maximum(predicted, g).sum()
+
+    total = []
+    for p, labels in images(z, y):
+        for c in range(1, len(p)):
+            g = (labels == c) * 1.0
+            errors = np.maximum(0, 1 - np.log(p[c] / (1 - p[c])) * (2 * g - 1))
+            wrong, before, sum_ = np.zeros(len(g), bool), 0.0, 0.0
+            for i in np.argsort(-errors):
+                wrong[i] = True
+                now = jaccard_loss(wrong, g)
+                sum_, before = sum_ + errors[i] * (now - before), now
+            total.append(sum_)
     return np.mean(total)
 
 

@@ -133,6 +133,14 @@ def lovasz(
     # With two classes |g_0 - p_0| = |g_1 - p_1|: one sort serves both.
     sorted_ids = ids[-1:] if px.n_classes == 2 else ids
     errors = (g[:, -len(sorted_ids) :] - r.probabilities(px, sorted_ids)).abs()
+    costs, size = lovasz_extension(errors, g, over)
+    return r.average(costs, size, absent)
+
+
+def lovasz_extension(errors, g, over):
+    """The Lovász extension of the Jaccard loss at ``errors (n, k, m)`` with the truth ``g``: its values and
+    the sizes of the true regions, both (n|1, k).
+    """
     # Pixels of all images in one row per class, as if they were one image.
     if over == "batch":
         g, errors = (x.transpose(0, 1).flatten(1).unsqueeze(0) for x in (g, errors))
@@ -148,7 +156,45 @@ def lovasz(
     step = torch.where(before > 0, missed / (union * before.clamp_min(1)), 1.0)
     # A true pixel that is missed takes 1 / union; the steps of a present class sum up to 1.
     step = torch.where(g > 0, 1 / union.clamp_min(1), step)
-    return r.average((errors * step).sum(2), size.squeeze(2), absent)
+    return (errors * step).sum(2), size.squeeze(2)
+
+
+@loss(
+    "lovasz_hinge",
+    family="overlap",
+    cite="Yu & Blaschko 2015; Berman 2018",
+    formula="mean_c Σ_j max(0, e_(j)) ΔJ_j, e = 1 ∓ m in falling order, m = log p_c/(1-p_c) the margin",
+    penalises_empty=False,
+    empty="pushes down the worst false positive of each image and no other",
+    cost="8x",
+)
+def lovasz_hinge(
+    logits,
+    target,
+    *,
+    over: r.Over = "sample",
+    classes="fg",
+    absent: r.Absent = "eps",
+    ignore_index=None,
+):
+    """Lovász extension of the Jaccard loss at hinge errors: on logits, and free beyond a margin of 1.
+
+    Two classes have the margin z_1 - z_0; of more, each stands against all others together."""
+    r.one_of(r.OVER, over=over)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    g = r.truth(px, ids)
+    margin = torch.stack([_margin(px.z, c) for c in ids], 1)
+    # Cut at 0 before the sort: what is right by more than the margin has no weight anyhow.
+    errors = r.mask((1 - margin * (2 * g - 1)).relu(), px)
+    costs, size = lovasz_extension(errors, g, over)
+    return r.average(costs, size, absent)
+
+
+def _margin(z, c):
+    """log p_c / (1 - p_c) from logits z (n, C, m), (n, m)."""
+    others = torch.cat([z[:, :c], z[:, c + 1 :]], 1)
+    return z[:, c] - (others.squeeze(1) if others.shape[1] == 1 else others.logsumexp(1))
 
 
 @loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -264,3 +265,89 @@ def ls_ce(logits, target, *, epsilon=0.1, over: r.Over = "batch", ignore_index=N
     uniform = -log_p.mean(1)
     uniform = uniform if px.valid is None else uniform * px.valid
     return r.pixel_mean((1 - epsilon) * r.nll(px, log_p) + epsilon * uniform, px, over)
+
+
+@loss(
+    "poly_ce",
+    family="distribution",
+    cite="Leng 2022 (PolyLoss)",
+    formula="CE + ε mean_i (1 - p_{i,y_i})",
+    tune={"epsilon": (-1.0, 4.0)},
+    penalises_empty=True,
+    empty="penalises false positives, as cross-entropy",
+    aliases=("poly_loss", "poly1_ce"),
+    cost="1.4x",
+)
+def poly_ce(logits, target, *, epsilon=1.0, over: r.Over = "batch", ignore_index=None):
+    """Cross-entropy whose first polynomial term has the weight 1 + ε instead of 1; ε = 0 is cross-entropy.
+
+    -log p = Σ_j (1-p)^j / j, of which the first term leads near the truth; ε may be negative, down to -1.
+    """
+    r.at_least(-1, epsilon=epsilon)
+    px = r.see(logits, target, ignore_index)
+    cost = r.nll(px)
+    # On void pixels the cost is 0, and so is 1 - e^0.
+    return r.pixel_mean(cost + epsilon * (1 - torch.exp(-cost)), px, over)
+
+
+@loss(
+    "logit_adjusted_ce",
+    family="distribution",
+    cite="Menon 2021",
+    formula="mean_i -log softmax(z_i + τ log f)_{y_i}, f the class frequencies of the training split",
+    tune={"strength": (0.0, 2.0)},
+    penalises_empty=True,
+    empty="penalises false positives less than cross-entropy where the class is rare",
+    cost="1.3x",
+)
+def logit_adjusted_ce(
+    logits, target, *, class_frequency, strength=1.0, over: r.Over = "batch", ignore_index=None
+):
+    """Cross-entropy of logits that the log-frequencies have been added to, so that what the network itself
+    says is right for classes of equal frequency.
+
+    ``class_frequency (C,)``: pixel fractions f of the training split; ``strength`` τ, 0 is cross-entropy."""
+    r.at_least(0, strength=strength)
+    px = r.see(logits, target, ignore_index)
+    r.one_per_class(px, class_frequency=class_frequency)
+    # A class that never occurs in training would be ruled out by log 0.
+    prior = r.class_vector(class_frequency, px).clamp_min(1e-6).log()
+    adjusted = px._replace(z=px.z + strength * prior.view(-1, 1))
+    return r.pixel_mean(r.nll(adjusted), px, over)
+
+
+@loss(
+    "ohem",
+    family="distribution",
+    cite="Shrivastava 2016; by a threshold on p: Wu 2016, Yuan 2020",
+    formula="mean of -log p_{i,y_i} over pixels with p_{i,y_i} < max(t, the (k+1)-th smallest of them)",
+    tune={"threshold": (0.3, 0.95)},
+    penalises_empty=True,
+    empty="penalises the false positives whose background has less than the threshold",
+    aliases=("ohem_by_threshold",),
+    cost="1.7x",
+)
+def ohem(logits, target, *, threshold=0.7, kept=1, over: r.Over = "batch", ignore_index=None):
+    """Mean cross-entropy of the pixels whose true class has a probability below ``threshold``, of the batch
+    or each image, but of at least the ``kept`` hardest ones.
+
+    As in HRNet, whose ``min_kept`` is 100,000 for batches of twelve crops of 1024 x 512. The share of the
+    hardest pixels, whatever their probability, is ``topk_ce``."""
+    r.between(0, 1, threshold=threshold)
+    r.at_least(1, kept=kept)
+    r.one_of(r.OVER, over=over)
+    px = r.see(logits, target, ignore_index)
+    cost = r.nll(px)
+    # Void pixels sort behind every valid one, and have no place in the count.
+    n = torch.full_like(cost[:, :1], cost.shape[1]) if px.valid is None else px.valid.sum(1, keepdim=True)
+    cost = cost if px.valid is None else cost - (1 - px.valid)
+    if over == "batch":
+        cost, n = cost.reshape(1, -1), n.sum().reshape(1, 1)
+    worst = cost.detach().topk(min(int(kept) + 1, cost.shape[1]), dim=1).values
+    # The first one that need not be kept; the last valid one where there are fewer.
+    place = (n - 1).clamp(0, worst.shape[1] - 1).long()
+    floor = worst.gather(1, place).clamp(max=-math.log(max(threshold, r.TINY)))
+    hard = ((cost > floor) & (cost >= 0)).to(cost.dtype)
+    number = hard.sum(1)
+    # Nothing is hard where all are above the threshold and alike.
+    return ((cost * hard).sum(1) / number.clamp_min(1)).sum() / (number > 0).sum().clamp_min(1)
