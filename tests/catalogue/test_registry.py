@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 
-from lossbench.base import protocol
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import aliases, get_loss, losses, parse_loss
 
@@ -109,14 +108,3 @@ def test_aliases_resolve_to_their_loss():
     assert aliases()["gdl"] == "generalized_dice"
     for alias, name in aliases().items():
         assert parse_loss(alias).terms[0].name == name
-
-
-def test_a_parameter_of_a_later_protocol_counts_in_the_key_only_where_it_is_set(monkeypatch):
-    plain, released = parse_loss("nacl"), parse_loss("nacl(variant='released')")
-    monkeypatch.setattr(protocol, "PROTOCOL", 1)
-    assert [set(spec.identity()[0][2]) for spec in (plain, released)] == [
-        {"prior_weight", "width", "ignore_index"},
-        {"prior_weight", "width", "variant", "ignore_index"},
-    ]
-    monkeypatch.setattr(protocol, "PROTOCOL", 2)
-    assert plain.identity()[0][2]["variant"] == "paper"

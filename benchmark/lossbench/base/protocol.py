@@ -5,8 +5,3 @@ from __future__ import annotations
 # Raised whenever the same cell would give another result. 1: one stream for all levels of a ladder, crops of
 # public sets, thresholds by the Dice of images that hold the class. 2: docs/protocol.md.
 PROTOCOL = 2
-
-
-def is_since(number: int) -> bool:
-    """Return whether the rules of that protocol hold; what came with it is drawn otherwise before."""
-    return number <= PROTOCOL

@@ -19,7 +19,6 @@ from typing import Any
 
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
-from lossbench.base.protocol import is_since
 from lossbench.catalogue.entries import Entry, read_entries
 from lossbench.catalogue.source import KINDS, PACKAGE
 
@@ -47,7 +46,7 @@ def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable]
     are its schema; a parameter without default asks for ``progress`` (0 to 1), ``distance_map`` (N, C, *S) or
     ``class_frequency`` (C,). Optional facts: ``cite``, ``formula``, ``tune`` (ranges to search),
     ``penalises_empty``, ``empty``, ``cost``, ``aliases``, ``released`` (what the paper's own code computes,
-    where that differs), ``since`` (parameter -> the protocol that it came with)."""
+    where that differs)."""
     return _register("loss", name)
 
 
@@ -147,16 +146,6 @@ class LossTerm:
     given: dict[str, Any]
     entry: Entry | None
 
-    @property
-    def keyed(self) -> dict[str, Any]:
-        """The parameters that enter the key: what came with a later protocol counts before only if it is
-        set, so that a new parameter leaves the keys of stored cells as they are.
-        """
-        since = self.entry.meta.get("since", {}) if self.entry else {}
-        return {
-            k: v for k, v in self.params.items() if is_since(since.get(k, 1)) or v != self.entry.params[k]
-        }
-
 
 @dataclass(frozen=True)
 class LossSpec:
@@ -173,7 +162,7 @@ class LossSpec:
 
     def identity(self) -> list:
         """Return what enters the cell key: names and all parameters, without source or files."""
-        return [[t.weight, f"{t.library}:{t.name}" if t.library else t.name, t.keyed] for t in self.terms]
+        return [[t.weight, f"{t.library}:{t.name}" if t.library else t.name, t.params] for t in self.terms]
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,6 @@ def boundary(
         "the authors' first code (aecelaya/gen-surf-loss) is the paper's; their MIST of today takes the mean "
         "over images and foreground classes of ratios without weights: variant='released', classes='fg'"
     ),
-    since={"variant": 2},
     penalises_empty=True,
     empty="penalises false positives through Dice + CE while they have a share",
     aliases=("generalized_surface",),
@@ -139,7 +138,6 @@ def gen_surface(
         "LIVIAETS/boundary-loss measures distances inside the regions alone, those of the prediction in "
         "whole pixels, and predicted is what is most probable; MONAI is as here"
     ),
-    since={"variant": 2},
     tune={"alpha": (0.5, 3.0)},
     penalises_empty=True,
     empty="d_g = 0, but d_p weighs false positives by their distance to the predicted boundary",

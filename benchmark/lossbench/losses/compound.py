@@ -155,7 +155,6 @@ def ce_to_dice(
         "mlyg/unified-focal-loss gives l to the Tversky part, 1-l to the focal part, and takes the mean of "
         "the Tversky terms of both classes; it clips p at 1e-7. MONAI halves the focal part besides"
     ),
-    since={"variant": 2, "symmetric": 2},
     tune={"delta": (0.5, 0.9), "gamma": (0.1, 0.9)},
     penalises_empty=True,
     empty="penalises false positives through the focal term and the background's Tversky term",

@@ -21,7 +21,6 @@ from lossbench.losses import reduce as r
         "jocpae/clDice sums over images and classes before it divides, has no 1e-4, takes 10 iterations "
         "whatever it is given, and all channels: cldice(variant='released', iterations=10, classes='all')"
     ),
-    since={"variant": 2},
     tune={"skeleton_weight": (0.1, 0.9)},
     penalises_empty=True,
     empty="smoothing of 1 pixel gives false positives a slope of 1/(P+1)²",
