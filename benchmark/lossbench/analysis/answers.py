@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lossbench.analysis import advice, boards, rankings, sensitivity
+from lossbench.analysis import advice, boards, learnt, rankings, sensitivity
 from lossbench.analysis.claims import ClaimSet
 from lossbench.analysis.effects import effects_table, pooled_effects
 from lossbench.analysis.groups import ByGroup
@@ -50,7 +50,7 @@ class Answers:
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
     # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity, advice,
-    # advice_groups, advice_data, collapses, missing, cost
+    # advice_groups, advice_data, collapses, missing, learnt, lengths, speeds, cost
     tables: dict[str, pd.DataFrame]
 
 
@@ -64,9 +64,13 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     by_group = ByGroup(by_group) if by_group is not None and len(by_group) else None
     parts = tables.get("parts", NO_PARTS)
     fixed = tuple(parts.loc[parts["fixed"].astype(bool), "part"]) if len(parts) else ()
-    verdicts = evaluate(claims.claims, cells, parts, by_group)
+    reached = learnt.learnt(cells, tables.get("references", learnt.NO_REFERENCES))
+    missed = learnt.unlearnt(reached, cells)
+    verdicts = evaluate(claims.claims, cells.assign(unlearnt=missed), parts, by_group)
     common = compared(cells, fixed)
-    ranked = without(common, fixed)
+    # What was not learnt says who learns sooner, not who ends where.
+    ended = compared(cells[~missed], fixed)
+    ranked = without(ended, fixed)
     within = part_effects(cells, fixed)
     labels = (
         cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"].to_dict()
@@ -76,7 +80,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "verdicts": verdict_table(verdicts),
         "levels": level_table(verdicts),
         "effects": effects_table(common, REFERENCE, METRICS, by_group),
-        "pooled": pooled_effects(common, REFERENCE, METRICS[:2]),
+        "pooled": pooled_effects(ended, REFERENCE, METRICS[:2]),
         "leaderboard": board(common),
         "profiles": rankings.profiles(ranked),
         "stability": rankings.stability(ranked),
@@ -85,6 +89,9 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         **advice.advise(cells, recipes, REFERENCE),
         "collapses": collapses_by_part(cells, fixed),
         "missing": missing_by_part(cells),
+        "learnt": reached,
+        "lengths": learnt.converged(cells),
+        "speeds": pd.DataFrame({"says": learnt.speeds(cells)}),
         "cost": cost(cells),
     }
     return Answers(claims, verdicts, derived)

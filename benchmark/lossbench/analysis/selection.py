@@ -17,6 +17,7 @@ from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
 
 RATE, STEPS = "recipe.learning_rate", "recipe.steps"
+UNLEARNT = "unlearnt"  # true for the cells of data set variants that were not learnt
 
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -38,8 +39,16 @@ def _spelled(cells: pd.DataFrame, name: str) -> list[str]:
 
 
 def select(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
-    """Return the cells of the parts, data sets and conditions of a test; UserError for an unknown column."""
-    return meeting(_of_parts(cells, test), test.where, test.length)
+    """Return the cells of the parts, data sets and conditions of a test; UserError for an unknown column.
+
+    Data set variants that were not learnt are left out, but where a test asks about a length by itself."""
+    own = meeting(_of_parts(cells, test), test.where, test.length)
+    if UNLEARNT not in own or test.length == "shortest" or STEPS in test.where:
+        return own
+    kept = own[~own[UNLEARNT]]
+    if len(own) and not len(kept):
+        raise UserError("none of its data set variants was learnt, so nothing says who ends where")
+    return kept
 
 
 def select_minus(cells: pd.DataFrame, test: Test) -> pd.DataFrame:

@@ -123,6 +123,7 @@ def evaluate(
 def _narrow(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
     """Return the columns that a test may ask for: a table of two hundred metrics is slow to choose from."""
     facts = ("key", "parts", "dataset", "dataset_name", "data_label", "recipe", "block", "seed", "trunk")
+    facts += (selection.UNLEARNT,)
     facts += (
         "loss",
         "loss_label",

@@ -108,6 +108,8 @@ def status(
             say(f"the committed study holds {held} of them: '--results {note.STUDY}'")
         say_protocol(note.STUDY)
     say_protocol(results)
+    for text in _said(results, planned.experiment.name):
+        say(f"  {text}")
     if not why:
         if planned.missing:
             say("'--why' names each; 'lossbench sweep' trains them")
@@ -115,6 +117,14 @@ def status(
     for cell in planned.missing:
         state = planned.states[cell.key].status
         say(f"  {state:8} {cell.title}  {plans.why(planned, cell, results)}")
+
+
+def _said(results: Path, experiment: str) -> list[str]:
+    """Return what the last report of an experiment said of its lengths."""
+    from lossbench.tables.files import said
+
+    held = note.read(results)
+    return said(results) if held and held.name == experiment else []
 
 
 def tune(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -345,6 +345,8 @@ class Experiment:
     extra_files: tuple[str, ...]
     file: str
     rates: Rates | None = None  # what `lossbench tune` chose, where a recipe asks for it
+    # Data set -> the Dice by which it counts as learnt, and where that comes from.
+    references: Mapping[str, tuple[float, str]] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lossbench.base import specs
 from lossbench.catalogue.registry import DataSpec, LossSpec, LossTerm
+from lossbench.data.sources import SOURCES
 from lossbench.experiment.cells import Cell, Experiment, Part
 
 
@@ -27,7 +28,10 @@ def describe(experiment: Experiment, cells: list[Cell], cards: dict[str, str]) -
         "cards": cards,
         "parts": [_part(part) for part in experiment.parts],
         "losses": {loss.text: _loss(loss) for loss in experiment.losses},
-        "datasets": {data.public.text: _dataset(data) for data, *_ in experiment.datasets},
+        "datasets": {
+            data.public.text: {**_dataset(data), **_reference(experiment, data)}
+            for data, *_ in experiment.datasets
+        },
         "recipes": {
             recipe.digest: recipe.public.model_dump(mode="json") for *_, recipe in experiment.datasets
         },
@@ -92,6 +96,18 @@ def _dataset(data: DataSpec) -> dict[str, Any]:
         "family": data.entry.family,
         "doc": _first(data.entry.doc),
     }
+
+
+def _reference(experiment: Experiment, data: DataSpec) -> dict[str, Any]:
+    """Return the score by which a data set counts as learnt: the experiment's, else a published one that was
+    reached on a clean split with the same metric.
+    """
+    value, source = experiment.references.get(data.text, (None, ""))
+    published = SOURCES[data.name].published if data.name in SOURCES else []
+    for item in published if value is None else []:
+        if item["comparable"] and item["metric"] in ("Dice", "mean Dice"):
+            value, source = item["score"], f"published for {item['of']} ({item['source']})"
+    return {"reference": value, "reference_source": source}
 
 
 def _first(doc: str) -> str:

@@ -57,6 +57,9 @@ class DataItem(Strict):
     use: str
     label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
     optional: bool = False
+    # The Dice by which it counts as learnt, and where that comes from.
+    reference: Annotated[float, Field(gt=0, le=1)] | None = None
+    reference_source: str = "given in the experiment's file"
     recipe: dict[str, Any] = Field(default={})
 
 
@@ -216,6 +219,7 @@ class _Reading:
         self.extra_files = tuple(map(str, extra_files))
         self.problems: list[str] = []
         self.skipped: list[str] = []
+        self.references: dict[str, tuple[float, str]] = {}
         # Losses of the command line join every part that is not fixed.
         self.added = [LossItem(use=use) for use in add_losses] + _own_losses(self.extra_files)
 
@@ -239,7 +243,14 @@ class _Reading:
             raise UserError(f"{self.path}: none of its data sets is at hand; " + "; ".join(skipped))
         rates = self.rates if owns else None
         return Experiment(
-            parsed.name, parsed.title, tuple(parts), skipped, self.extra_files, str(self.path), rates
+            parsed.name,
+            parsed.title,
+            tuple(parts),
+            skipped,
+            self.extra_files,
+            str(self.path),
+            rates,
+            self.references,
         )
 
     def _part(self, item: PartItem, where: str) -> Part | None:
@@ -319,6 +330,8 @@ class _Reading:
         if why:
             self.skipped.append(f"{item.use} is left out: {why}")
             return []
+        if item.reference is not None:
+            self.references[spec.text] = item.reference, item.reference_source
         mark, label = identity(spec), item.label or spec.public.text
         return [Variant(spec, mark, label, recipe) for recipe in recipes]
 

@@ -99,6 +99,8 @@ def gather(
         "parts": parts.sections(noted["parts"], derived["part_effects"], labels, ids),
         "sensitivity": advice.sensitivity(derived["sensitivity"]),
         "collapses": runs.collapses(derived["collapses"], labels),
+        "learnt": runs.learnt(derived["learnt"], derived["lengths"]),
+        "speeds": list(derived["speeds"]["says"]),
         "missing": _missing(
             derived, cells, labels, about, {claim["id"] for claim in claims if not claim["tested"]}
         ),

@@ -59,7 +59,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     )
     report = build(tables, answers, drawn, results / "report.html", about)
     lines += [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
-    return Made(report, (*lines, *_verdicts(answers), f"report   {report}"))
+    return Made(report, (*lines, *_verdicts(answers), *_learnt(answers), f"report   {report}"))
 
 
 def _tables(results: Path, note: Note | None) -> list[str]:
@@ -112,6 +112,15 @@ def _verified(results: Path) -> str:
         return says if isinstance(says, str) else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _learnt(answers: Answers) -> list[str]:
+    """Return what the last lines of a sweep say of its lengths: what was not learnt, and what is left of a
+    lead.
+    """
+    table = answers.tables["learnt"]
+    missed = table.loc[table["learnt"] == 0, "says"]
+    return [f"length   {text}" for text in (*missed, *answers.tables["speeds"]["says"])]
 
 
 def _verdicts(answers: Answers) -> list[str]:

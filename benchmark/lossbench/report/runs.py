@@ -42,6 +42,30 @@ def _collapsed(row: dict[str, Any], labels: Labels) -> dict[str, Any]:
     }
 
 
+def learnt(table: pd.DataFrame, lengths: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row a (data set, recipe): how near its best loss came to what is possible, and how many of
+    its losses a longer training still changed.
+    """
+    rows = []
+    for row in table.to_dict("records"):
+        here = (lengths["dataset"] == row["dataset"]) & (lengths["recipe"] == row["recipe"])
+        moving = lengths.loc[here & (lengths["converged"] == 0), "loss_label"]
+        known = not words.missing(row["learnt"])
+        rows.append(
+            {
+                "label": row["data_label"],
+                "loss": row["loss_label"],
+                "best": words.value(row["best"], "dice"),
+                "reference": words.value(row["reference"], "dice") if known else "–",
+                "reference_is": row["reference_is"] if known else "nothing to measure by",
+                "share": words.percent(row["share"]) if known else "–",
+                "learnt": ("yes" if row["learnt"] else "not yet") if known else "unknown",
+                "moving": ", ".join(moving) if here.any() else "not trained longer",
+            }
+        )
+    return rows
+
+
 def cost(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row a (data set, recipe)."""
     # Wall time here, processor time at the head of the page: what a reader will wait, and what it took.

@@ -80,6 +80,9 @@ class Dataset(Facts):
     family: str = ""
     """``synthetic`` where it is generated, so that its pictures may be shown to anybody."""
     doc: str = ""
+    reference: float | None = None
+    """The Dice by which it counts as learnt; scenes have their best possible one in the records."""
+    reference_source: str = ""
 
 
 class NotedCell(NamedTuple):

@@ -45,6 +45,7 @@ PARTS = ("experiment", "part", "title", "fixed", "seeds", "losses", "datasets")
 TERM = ("weight", "name", "params", "formula", "cite", "cost", "empty", "needs", "doc")
 LOSSES = ("loss", "loss_label", "family", *TERM)
 DATASETS = ("dataset", "dataset_name", "params", "family", "doc")
+REFERENCES = ("dataset", "reference", "source")  # of data sets that have one
 
 # Of records that come without a note.
 NOTHING = Note(name="", cells=[])
@@ -136,6 +137,13 @@ def noted(note: Note) -> dict[str, pd.DataFrame]:
         {"dataset": text, "dataset_name": d.name, **d.model_dump()} for text, d in note.datasets.items()
     ]
     tables = {"parts": (parts, PARTS), "losses": (losses, LOSSES), "datasets": (datasets, DATASETS)}
+    references = [
+        {"dataset": text, "reference": d.reference, "source": d.reference_source}
+        for text, d in note.datasets.items()
+        if d.reference is not None
+    ]
+    if references:
+        tables["references"] = (references, REFERENCES)
     return {
         name: pd.DataFrame([{k: _plain(v) for k, v in row.items()} for row in rows], columns=list(columns))
         for name, (rows, columns) in tables.items()

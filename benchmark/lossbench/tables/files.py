@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "origins")
 # What the note says of the experiment, and scores by test group; older folders without records have none.
 NOTED = ("parts", "losses", "datasets")
-LATER = ("groups", *NOTED)
+LATER = ("groups", "references", *NOTED)
 # Tables that no record holds, and the command that makes each.
 BESIDE = {"panel": "python -m tools.panel"}
 
@@ -73,6 +73,18 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     except Exception as error:  # a reader that stumbles over damaged bytes raises whatever it stumbled over
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} cannot be read ({why}); {again}") from None
+
+
+def said(results: str | Path) -> list[str]:
+    """Return the sentences of the last report on what was learnt, and on what is left of a lead."""
+    import pandas as pd
+
+    texts: list[str] = []
+    for name in ("learnt", "speeds"):
+        path = Path(results) / "tables" / f"{name}.csv"
+        if path.is_file():
+            texts += pd.read_csv(path)["says"].dropna().tolist()
+    return texts
 
 
 def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,193 @@
+"""Was training long enough? A data set variant is *learnt* where its best loss comes near to what is
+possible; a loss is *converged* on it where a longer training changes its score by less than anybody cares
+about.
+
+Learnt: (best loss - best constant prediction) / (reference - best constant prediction) is at least .8, on
+`dice` at 0.5, mean over seeds; .9 where the reference is the Bayes Dice of the scenes, which no network can
+beat. Else the reference is a published score or one of the experiment's file, else that of the part
+"reference". What was not learnt says who learns sooner, and takes no part in rankings and pooled effects.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from lossbench.analysis import selection
+from lossbench.analysis.lengths import INTEREST
+from lossbench.analysis.seeds import FAMILY, numbers
+from lossbench.analysis.selection import STEPS
+
+SCORE, BAYES, CONSTANT = "dice@0.5", "dice_bayes_dice", "dice_constant"
+
+NEEDED, NEEDED_OF_BAYES = 0.8, 0.9
+
+REFERENCE_PART = "reference"  # trainings of another network, four times as long, that others are measured by
+
+LEARNT = (
+    "dataset",
+    "recipe",
+    "data_label",
+    "steps",
+    "loss",
+    "loss_label",
+    "best",
+    "constant",
+    "reference",
+    "reference_is",
+    "share",
+    "needed",
+    "learnt",
+    "says",
+)
+LENGTHS = (
+    "dataset",
+    "recipe",
+    "data_label",
+    "loss",
+    "loss_label",
+    "steps",
+    "longer",
+    "seeds",
+    "change",
+    "converged",
+)
+
+_STEPS = re.compile(r", steps \d+")  # which tells the lengths of a data set apart in its label
+
+NO_REFERENCES = pd.DataFrame(columns=["dataset", "reference", "source"])
+
+
+def learnt(cells: pd.DataFrame, references: pd.DataFrame = NO_REFERENCES) -> pd.DataFrame:
+    """Return one row a (data set, recipe): its best loss, what it is measured by, and whether that was
+    reached; ``learnt`` is 1, 0, or nan where there is nothing to measure by.
+    """
+    if not len(cells) or SCORE not in cells:
+        return pd.DataFrame(columns=list(LEARNT))
+    apart = selection.in_parts(cells, (REFERENCE_PART,))
+    given = references.set_index("dataset")[["reference", "source"]].to_dict("index")
+    others = _means(cells[apart]).groupby("dataset", observed=True)["score"].max().to_dict()
+    rows = []
+    means = _means(cells[~apart])
+    for (dataset, recipe), own in means.groupby(["dataset", "recipe"], sort=True, observed=True):
+        best = own.loc[own["score"].idxmax()] if own["score"].notna().any() else own.iloc[0]
+        if np.isfinite(best["bayes"]):
+            reference, is_ = best["bayes"], "the best possible"
+        elif dataset in given:
+            reference, is_ = given[dataset]["reference"], given[dataset]["source"]
+        else:
+            reference, is_ = others.get(dataset, np.nan), "another network, trained four times as long"
+        rows.append({**_judged(best, float(reference), is_), "dataset": dataset, "recipe": recipe})
+    return pd.DataFrame(rows, columns=list(LEARNT))
+
+
+def _means(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (data set, recipe, loss): means over seeds."""
+    known = cells.assign(
+        score=numbers(cells, SCORE),
+        bayes=numbers(cells, BAYES),
+        constant=numbers(cells, CONSTANT).fillna(0.0),
+        steps=numbers(cells, STEPS),
+    )
+    facts = {name: (name, "first") for name in ("data_label", "loss_label", "steps")}
+    means = {name: (name, "mean") for name in ("score", "bayes", "constant")}
+    keys = ["dataset", "recipe", "loss"]
+    return known.groupby(keys, observed=True, sort=True).agg(**facts, **means).reset_index()
+
+
+def _judged(best: pd.Series, reference: float, is_: str) -> dict:
+    needed = NEEDED_OF_BAYES if is_ == "the best possible" else NEEDED
+    room = reference - best["constant"]
+    share = (best["score"] - best["constant"]) / room if room > 0 else np.nan
+    row = {name: best[name] for name in ("data_label", "steps", "loss", "loss_label", "constant")}
+    row |= {"best": best["score"], "reference": reference, "reference_is": is_, "share": share}
+    known = bool(np.isfinite(share))
+    row |= {"needed": needed, "learnt": float(share >= needed) if known else np.nan}
+    return {**row, "says": _says(row) if known else ""}
+
+
+def _says(row: dict) -> str:
+    what = "learnt" if row["learnt"] else "not yet learnt"
+    best, reference = (f"{row[name]:.2f}".removeprefix("0") for name in ("best", "reference"))
+    return f"{row['data_label']}: {what}: {best} of {reference}, which is {row['reference_is']}"
+
+
+def unlearnt(table: pd.DataFrame, cells: pd.DataFrame) -> pd.Series:
+    """Return which cells belong to a data set variant that was not learnt. Records of protocol 1 were judged
+    before this was asked, and stay as they were.
+    """
+    missed = {(row.dataset, row.recipe) for row in table.itertuples() if row.learnt == 0}
+    own = [pair in missed for pair in zip(cells["dataset"], cells["recipe"], strict=True)]
+    return pd.Series(own, index=cells.index, dtype=bool) & (numbers(cells, "protocol") >= 2)
+
+
+def converged(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (data set, recipe, loss) that was also trained longer: the change of its Dice up to
+    the next length, paired over seeds, and whether that is less than a point.
+    """
+    if STEPS not in cells or SCORE not in cells:
+        return pd.DataFrame(columns=list(LENGTHS))
+    known = cells.assign(score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=_ways(cells))
+    rows = []
+    for (_, _), own in known.groupby(["way", "loss"], sort=False, observed=True):
+        by_steps = own.pivot_table(index="seed", columns="steps", values="score")
+        for short, long in zip(by_steps.columns, by_steps.columns[1:], strict=False):
+            change = (by_steps[long] - by_steps[short]).dropna()
+            if len(change):
+                first = own[own["steps"] == short].iloc[0]
+                facts = {name: first[name] for name in LENGTHS[:6]}
+                facts |= {"longer": long, "seeds": len(change), "change": change.mean()}
+                rows.append({**facts, "converged": float(abs(change.mean()) < INTEREST["dice"])})
+    table = pd.DataFrame(rows, columns=list(LENGTHS))
+    return table.sort_values(["dataset", "recipe", "loss"], ignore_index=True)
+
+
+def _ways(cells: pd.DataFrame) -> pd.Series:
+    """Return what data set variants share that differ in nothing but their length."""
+    names = [name for name in cells if name.startswith("recipe.") and name not in (STEPS, FAMILY)]
+    rows = cells[["dataset", *names]].itertuples(index=False, name=None)
+    return pd.Series(["/".join(map(str, row)) for row in rows], index=cells.index, dtype=object)
+
+
+def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[str]:
+    """Return one sentence for each data set at two lengths or more: what is left of the lead of one loss over
+    another, from the shortest to the longest.
+    """
+    if STEPS not in cells or SCORE not in cells:
+        return []
+    known = cells[cells["loss"].isin([of, against])]
+    known = known.assign(score=numbers(known, SCORE), steps=numbers(known, STEPS), way=_ways(known))
+    says = []
+    for _, own in known.groupby("way", sort=False, observed=True):
+        paired = own.pivot_table(index=["steps", "seed"], columns="loss", values="score").dropna()
+        if set(paired) < {of, against} or paired.empty:
+            continue
+        leads = (paired[of] - paired[against]).groupby("steps").mean()
+        if len(leads) > 1:
+            names = own.drop_duplicates("loss").set_index("loss")["loss_label"]
+            label = _STEPS.sub("", own["data_label"].iloc[0])
+            says.append(f"{label}: {_lead(leads, names[of], names[against])}")
+    return says
+
+
+def _lead(leads: pd.Series, of: str, against: str) -> str:
+    """Return what is left of a lead, in words; leads: by steps, ascending."""
+    first, last = leads.iloc[0], leads.iloc[-1]
+    short, long = f"{leads.index[0]:,.0f}", f"{leads.index[-1]:,.0f}"
+    matters = abs(first) >= INTEREST["dice"], abs(last) >= INTEREST["dice"]
+    if matters == (False, False):
+        return f"{of} and {against} are alike after {short} steps and after {long}"
+    if matters == (False, True):
+        return f"{of} and {against} are alike after {short} steps; after {long} {_ahead(last, of, against)}"
+    begin = f"{_ahead(first, of, against)} after {short} steps"
+    if matters == (True, False):
+        return f"{begin}; after {long} nothing is left of it"
+    if (first > 0) == (last > 0):
+        return f"{begin}, by {100 * abs(last):.1f} after {long}"
+    return f"{begin}; after {long} {_ahead(last, of, against)}"
+
+
+def _ahead(lead: float, of: str, against: str) -> str:
+    return f"{of if lead > 0 else against} is ahead by {100 * abs(lead):.1f} points"
