@@ -125,7 +125,7 @@ def test_following_a_loss_shows_its_cells_with_the_command_that_trains_each_agai
 
 
 def test_cells_are_found_by_the_form_too_and_a_pair_without_cells_says_so(facts):
-    assert re.fullmatch(r"4 cells of ce on .+", facts[1200]["by form"])
+    assert re.fullmatch(r"8 cells of ce on .+", facts[1200]["by form"])
     assert facts[1200]["no cells"].startswith("no cell of ")
 
 
