@@ -247,11 +247,21 @@ def nearest(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> tuple[n
     `a` (n, 1 + D) and `b` (m, 1 + D) are integers, the number of an image and a pixel of it, in ascending
     order; each image has points in both. Only points of one image are near to each other.
     """
-    if a[-1, 0] == 0 and len(a) * len(b) <= _ALL_PAIRS:
-        # One image of few points: both directions from one matrix.
-        squares = cdist(a[:, 1:] * spacing, b[:, 1:] * spacing, "sqeuclidean")
-        return np.sqrt(squares.min(axis=1)), np.sqrt(squares.min(axis=0))
-    return _directed(a, b, spacing), _directed(b, a, spacing)
+    counts = np.bincount(a[:, 0]), np.bincount(b[:, 0])
+    few = counts[0] * counts[1] <= _ALL_PAIRS
+    there, back = np.empty(len(a)), np.empty(len(b))
+    ends = np.cumsum(counts[0]), np.cumsum(counts[1])
+    places_a, places_b = a[:, 1:] * spacing, b[:, 1:] * spacing
+    for image in np.flatnonzero(few).tolist():
+        # Few points: both directions from one matrix.
+        own, other = (slice(end[image] - n[image], end[image]) for end, n in zip(ends, counts, strict=True))
+        squares = cdist(places_a[own], places_b[other], "sqeuclidean")
+        there[own], back[other] = np.sqrt(squares.min(axis=1)), np.sqrt(squares.min(axis=0))
+    if not few.all():
+        of_a, of_b = ~few[a[:, 0]], ~few[b[:, 0]]
+        there[of_a] = _directed(a[of_a], b[of_b], spacing)
+        back[of_b] = _directed(b[of_b], a[of_a], spacing)
+    return there, back
 
 
 def _directed(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
