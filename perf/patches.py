@@ -3,7 +3,8 @@ plain forward passes over the same pixels. Prints processor seconds and their ra
 
     LOSSBENCH_DATA=... OMP_NUM_THREADS=1 python perf/patches.py [--rounds 12]
 
-The reference U-Net, a stack of four losses, eight images of 64 x 64 a step; both arms take turns in one process.
+The reference U-Net, a stack of four losses, eight images of 64 x 64 a step; both arms take turns in
+one process.
 Goals: 1.05 for a step, 1.15 for tiles.
 """
 
