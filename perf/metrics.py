@@ -22,8 +22,8 @@ import numpy as np
 import scipy
 from scipy.ndimage import gaussian_filter
 
+from lossbench.base.counts import overlap
 from lossbench.metrics import choose_threshold, evaluate, score_images
-from lossbench.metrics.overlap import overlap
 from lossbench.metrics.surface import surface_scores
 
 warnings.filterwarnings("ignore")

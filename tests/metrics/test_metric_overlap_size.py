@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossbench.metrics.overlap import log_ratio, overlap, pooled, size_aggregate, size_per_image
+from lossbench.base.counts import log_ratio, overlap, size_per_image
+from lossbench.metrics.overlap import pooled, size_aggregate
 
 
 @pytest.mark.parametrize(

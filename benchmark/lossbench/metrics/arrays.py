@@ -186,12 +186,6 @@ def mean_over_classes(values: Sequence[float]) -> float:
     return mean(values[~np.isnan(values)])
 
 
-def ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float) -> np.ndarray:
-    """Return top / bottom, and `otherwise` where the bottom is 0."""
-    top, bottom = np.broadcast_arrays(np.asarray(top, dtype=float), np.asarray(bottom, dtype=float))
-    return np.divide(top, bottom, out=np.full(top.shape, float(otherwise)), where=bottom != 0)
-
-
 def stacks(prob: Any, masks: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (prob (n, K, *S), masks (n, *S)) in the order given: parts of two arrays, or one image a time.
 

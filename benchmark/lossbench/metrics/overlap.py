@@ -1,39 +1,14 @@
-"""What three counts say of overlap and region size: true pixels T, predicted P, shared TP."""
+"""What the counts of pixels of many images say of overlap and region size."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lossbench.metrics.arrays import mean, ratio
-
-FLOOR = 0.5
-"""Half a pixel, put under both sizes before the logarithm, so that a missed object is far but finite."""
+from lossbench.base.counts import FLOOR, log_ratio, overlap, size_per_image
+from lossbench.metrics.arrays import mean
 
 MOST = 4.0
 """Where the clipped size ratio ends: a companion of the logarithm that no floor and no outlier can move."""
-
-
-def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
-    """Return Dice, IoU, precision and recall for counts `shared` (TP), `predicted` (P) and `size` (T).
-
-    dice = 2 TP / (P + T), iou = TP / (P + T - TP), precision = TP / P, recall = TP / T: in 0..1, higher is
-    better. A missed object (P = 0) scores 0 in each, precision included. Where the class is absent (T = 0)
-    there is nothing to overlap with: NaN.
-    """
-    # Counts beyond 2^53 do not occur, so floats hold them exactly.
-    shared, predicted, size = (np.asarray(a, dtype=float) for a in (shared, predicted, size))
-    scores = {
-        "dice": ratio(2 * shared, predicted + size, 0.0),
-        "iou": ratio(shared, predicted + size - shared, 0.0),
-        "precision": ratio(shared, predicted, 0.0),
-        "recall": ratio(shared, size, 0.0),
-    }
-    # Absent from the truth: not 0, not 1, but undefined.
-    return {name: np.where(size == 0, np.nan, values) for name, values in scores.items()}
-
-
-OVERLAPS = tuple(overlap(*np.ones((3, 1))))
-"""The names of these scores."""
 
 
 def pooled(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, float]:
@@ -60,21 +35,6 @@ def empty_images(
         "dice_all": mean(np.concatenate([dice[present], ~alarm])),
         "false_alarms": mean(alarm),
         "fp_area": mean(predicted[empty] / pixels[empty]),
-    }
-
-
-def log_ratio(predicted: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return ln(max(predicted, 1/2) / max(size, 1/2)): 0 is right, positive is too large."""
-    return np.log(np.maximum(predicted, FLOOR)) - np.log(np.maximum(size, FLOOR))
-
-
-def size_per_image(predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
-    """Return per image P / T, its log and |P - T| / T; NaN where the class is absent (T = 0)."""
-    predicted, size = np.asarray(predicted, dtype=float), np.asarray(size, dtype=float)
-    return {
-        "size_ratio": ratio(predicted, size, np.nan),
-        "log_size_image": np.where(size == 0, np.nan, log_ratio(predicted, size)),
-        "size_error": ratio(np.abs(predicted - size), size, np.nan),
     }
 
 

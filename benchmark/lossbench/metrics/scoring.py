@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lossbench.base.counts import OVERLAPS, overlap, size_per_image
 from lossbench.metrics import calibration as cal
 from lossbench.metrics.arrays import (
     as_array,
@@ -24,7 +25,7 @@ from lossbench.metrics.arrays import (
     valid_pixels,
 )
 from lossbench.metrics.lesions import Matches, components, lesion_scores, match
-from lossbench.metrics.overlap import OVERLAPS, empty_images, overlap, pooled, size_aggregate, size_per_image
+from lossbench.metrics.overlap import empty_images, pooled, size_aggregate
 from lossbench.metrics.surface import USUAL, Borders, Wanted, boundary_iou_released
 from lossbench.metrics.thresholds import labels_at
 

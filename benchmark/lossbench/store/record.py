@@ -4,8 +4,7 @@ check sum. What it says stands in schema.py; older versions are read by upgrades
 The last member, ``check``, is the CRC-32 of all bytes before it, so that a bit that flips in a digit is
 noticed, too; records of earlier versions have none. Numbers that are not finite are written as ``null``
 (strict JSON has no NaN), and the neighbouring count or outcome says why. Columns of single images and single
-steps are rounded to six digits, which is more than one of them carries and halves the record; equal trainings
-give equal bytes.
+steps are rounded to as many digits as one of them carries; equal trainings give equal bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ KEY = re.compile(r"[0-9a-f]{16}")
 FINGERPRINT = re.compile(r"[0-9a-f]{8,}")
 
 _UPGRADES: dict[int, Callable[[dict], dict]] = {}  # version n -> what makes a record n + 1 of a record n
-_ROUNDED = ("images", "steps")
+# Significant digits of long columns: more than one of them carries, and a third of the bytes.
+_DIGITS = {"images": 4, "steps": 5}
 _CHECK = re.compile(rb',"check":"([0-9a-f]{8})"}\n')
 _CHECK_SIZE = len(b',"check":"00000000"}\n')
 
@@ -68,18 +68,20 @@ def encode(record: dict[str, Any]) -> bytes:
 
 
 def rounded(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record as it is written: the columns of ``images`` and ``steps`` at six significant digits."""
-    tables = {name: record[name] for name in _ROUNDED if isinstance(record.get(name), dict)}
+    """Return a record as it is written: the columns of ``images`` at four significant digits, those of
+    ``steps`` at five.
+    """
+    tables = {name: record[name] for name in _DIGITS if isinstance(record.get(name), dict)}
     return record | {
-        name: {column: _six_digits(values) for column, values in table.items()}
+        name: {column: _rounded(values, _DIGITS[name]) for column, values in table.items()}
         for name, table in tables.items()
     }
 
 
-def _six_digits(values: Any) -> Any:
+def _rounded(values: Any, digits: int) -> Any:
     if not isinstance(values, list):
         return values
-    return [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
+    return [float(f"{value:.{digits}g}") if isinstance(value, float) else value for value in values]
 
 
 def flaw(data: bytes) -> str:

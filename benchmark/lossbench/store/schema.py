@@ -208,9 +208,9 @@ class Provenance(Facts):
 class Record(Facts):
     """One finished cell: a line of strict JSON in ``cells/<first two of the key>/<key>.<fingerprint>.json``.
 
-    Numbers that are not finite are null. Columns of ``images`` and ``steps`` have six significant digits.
-    What each metric means stands in docs/metrics.md; ``@0.5`` is the argmax, ``@val`` the threshold that was
-    chosen on validation images.
+    Numbers that are not finite are null. Columns of ``images`` have four significant digits, those of
+    ``steps`` five. What each metric means stands in docs/metrics.md; ``@0.5`` is the argmax, ``@val`` the
+    threshold that was chosen on validation images.
     """
 
     schema_: Annotated[int, Field(alias="schema")]
@@ -240,11 +240,14 @@ class Record(Facts):
     metrics: Annotated[dict[str, float | int | None], PlainValidator(_metrics)]
     """Column of the table ``cells`` -> value: a mean over test images, then over foreground classes."""
     images: Annotated[Table, PlainValidator(_columns("class", "group"))]
-    """Column of the table ``images`` -> one value a test image and foreground class."""
+    """Column of the table ``images`` -> one value a test image and foreground class. What follows from
+    counts of pixels is left out; the tables work it out."""
     curves: Annotated[Table, PlainValidator(_columns("collapsed"))]
     """Column of the table ``curves`` -> one value a validated step."""
     steps: Annotated[Table, PlainValidator(_columns())] = {}
-    """``train_loss`` and ``grad_norm`` -> one value a step."""
+    """``train_loss`` and ``grad_norm`` -> their means over every so many steps."""
+    steps_every: Annotated[int, Field(ge=1)] = 1
+    """Steps behind one value of ``steps``."""
     threshold_curve: Annotated[list[float | None], PlainValidator(_numbers)]
     """Validation Dice at equal steps of the threshold: 0.01, 0.02, ..., 0.99."""
     reliability: Annotated[Table, PlainValidator(_columns("class", "region"))] = {}

@@ -25,7 +25,7 @@ import numpy as np
 from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.store.note import Note
-from lossbench.tables.derived import derived
+from lossbench.tables.derived import derived, images_of
 from lossbench.tables.groups import by_group
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
     recipes: dict[str, dict[str, Any]] = {}
     origins: dict[str, dict[str, Any]] = {}
     for record in records:
+        record = {**record, "images": images_of(record)}
         recipe = _recipe(record["cell"], note)
         row = _cell_row(record, recipe, note)
         rows.append(row)
@@ -71,7 +72,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         # Cells of one sweep share their origin; a study has a handful.
         origin = _origin(record.get("provenance", {}))
         origins.setdefault(json.dumps(origin, sort_keys=True), {**origin, "cells": 0})["cells"] += 1
-        images.add(row["key"], record.get("images") or {})
+        images.add(row["key"], record["images"])
         groups.add(row["key"], by_group(record))
         curves.add(row["key"], record.get("curves") or {})
         thresholds.add(row["key"], _thresholds(record.get("threshold_curve") or []))

@@ -14,6 +14,8 @@ import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.stats import rankdata
 
+from lossbench.base.counts import per_image, size_per_image
+
 NAN = float("nan")
 
 WINDOW = 21  # steps of the running median and mean; the curve is mirrored at its ends
@@ -38,15 +40,15 @@ def derived(record: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, An
     """
     return {
         "collapsed": float(record.get("outcome") == "collapsed"),
-        **training(record.get("steps") or {}, record.get("curves") or {}),
+        **training(record.get("steps") or {}, record.get("curves") or {}, record.get("steps_every") or 1),
         **by_size(record.get("images") or {}),
         **recipe(whole, record["cell"].get("learning_rate")),
     }
 
 
-def training(steps: Mapping[str, list], curves: Mapping[str, list]) -> dict[str, float]:
-    """Return what the course of one training says; ``steps`` holds a value a step, ``curves`` one a validated
-    step.
+def training(steps: Mapping[str, list], curves: Mapping[str, list], every: int = 1) -> dict[str, float]:
+    """Return what the course of one training says; ``steps`` holds the mean of every so many steps,
+    ``curves`` a value a validated step. The noise is that of single steps: nan where these were averaged.
 
     - ``steps_to_half``: the first validated step with val_dice >= .5; where there is none, one more than the
       last;
@@ -61,18 +63,40 @@ def training(steps: Mapping[str, list], curves: Mapping[str, list]) -> dict[str,
     # A cell without curves, or with values that are not finite, has nan in every column that needs them.
     loss, norm = _numbers(steps.get("train_loss")), _numbers(steps.get("grad_norm"))
     at, dice = _numbers(curves.get("step")), _numbers(curves.get("val_dice"))
+    steps_to_half = _steps_to_half(at, dice, len(loss) * every)
+    if every > 1:
+        loss, norm = loss[:0], norm[:0]
     with np.errstate(divide="ignore", invalid="ignore"):
         grad_noise = _roughness(np.log(norm))
         fall = loss[:FIRST].mean() - loss[-LAST:].mean() if len(loss) >= FIRST + LAST else NAN
         loss_noise = _roughness(loss) / fall if fall > 0 else NAN
         logs = {"log_loss_noise": np.log(loss_noise), "log_grad_noise": np.log(grad_noise)}
     return {
-        "steps_to_half": _steps_to_half(at, dice, len(loss)),
+        "steps_to_half": steps_to_half,
         "loss_noise": float(loss_noise),
         "loss_tracks_dice": _tracks(loss, at, dice),
         "grad_noise": grad_noise,
         **{name: float(value) if np.isfinite(value) else NAN for name, value in logs.items()},
     }
+
+
+def images_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a record's images, with those that follow from counts of pixels and that newer
+    records leave out.
+    """
+    images = dict(record.get("images") or {})
+    size = images.get("size")
+    if size is None or "dice@0.5" in images:  # an older record holds them all
+        return images
+    for arm in ARMS:
+        shared, predicted = images.get(f"shared@{arm}"), images.get(f"predicted@{arm}")
+        if shared is not None and predicted is not None:
+            made = per_image(shared, predicted, size)
+            images = {f"{name}@{arm}": values for name, values in made.items()} | images
+    if "soft_size" in images:
+        made = size_per_image(_numbers(images["soft_size"]), _numbers(size))
+        images = {f"{name}_soft": values for name, values in made.items()} | images
+    return images
 
 
 def by_size(images: Mapping[str, list]) -> dict[str, float]:

@@ -11,11 +11,21 @@ import torch
 from torch import Tensor
 
 from lossbench import metrics
+from lossbench.base.counts import per_image
 from lossbench.data.container import Data
 from lossbench.metrics import thresholds
 from lossbench.training.blocks import Block
 from lossbench.training.job import Job, Trained
 from lossbench.training.signals import collapse_kind, joined, mean_dice, soft_dice_sums
+
+# Columns of single images that no record keeps: what follows from counts of pixels, and distances whose means
+# over all images (which are kept) say enough.
+LEFT_OUT = {
+    *per_image(*np.ones((3, 1))),
+    *("size_ratio_soft", "log_size_image_soft", "size_error_soft", "hd", "masd", "nsd_2"),
+}
+
+MOST_STEPS = 1000  # values that a record keeps of the course of a training
 
 
 class Scoring:
@@ -55,6 +65,8 @@ class Scoring:
             # From places among the images that were scored to images of the data set.
             columns["group"] = [int(self.data.groups[scored[i]]) for i in columns["image"]]
             columns["image"] = [int(scored[i]) for i in columns["image"]]
+            # A study has millions of rows: what follows from their counts is worked out by the tables.
+            columns = {name: values for name, values in columns.items() if name.split("@")[0] not in LEFT_OUT}
         sums = joined(self.sums)
         summary = {
             **summary,
@@ -87,6 +99,8 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
         "step_best": best_step,
         **(_bayes(job.data) if job.data.posterior is not None else {}),
     }
+    steps = {"train_loss": trained.train_loss, "grad_norm": trained.grad_norm}
+    every = math.ceil(len(trained.train_loss) / MOST_STEPS) or 1
     return {
         **trained.scores,
         "outcome": "collapsed" if collapse else "done",
@@ -94,8 +108,16 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
         "collapse_step": trained.not_finite_at or collapse_step(collapse, trained.curves),
         "metrics": summary,
         "curves": dict(trained.curves),
-        "steps": {"train_loss": trained.train_loss, "grad_norm": trained.grad_norm},
+        "steps": {name: _means(values, every) for name, values in steps.items()},
+        "steps_every": every,
     }
+
+
+def _means(values: list[float], every: int) -> list[float]:
+    """Return the means of every so many values; the last is of those that are left."""
+    if every == 1:
+        return list(values)
+    return [float(np.mean(values[start : start + every])) for start in range(0, len(values), every)]
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list]:
