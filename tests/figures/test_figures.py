@@ -33,8 +33,10 @@ def only(tables, **choice):
     cells = tables["cells"]
     for column, values in choice.items():
         cells = cells[cells[column].isin(values)]
-    keyed = {name: tables[name] for name in drawing.TABLES if name != "cells"}
-    return {"cells": cells} | {n: table[table["key"].isin(cells["key"])] for n, table in keyed.items()}
+    keyed = {name: tables[name] for name in drawing.TABLES if name not in ("cells", "recipes")}
+    return {"cells": cells, "recipes": tables["recipes"]} | {
+        n: table[table["key"].isin(cells["key"])] for n, table in keyed.items()
+    }
 
 
 def test_figures_are_found_in_their_room_and_stand_in_the_order_of_their_numbers():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lossbench.analysis import advice, boards, learnt, rankings, sensitivity
+from lossbench.analysis import advice, boards, learnt, rankings, sensitivity, specifications
 from lossbench.analysis.claims import ClaimSet
 from lossbench.analysis.effects import effects_table, pooled_effects
 from lossbench.analysis.groups import ByGroup
@@ -49,8 +49,9 @@ class Answers:
 
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
-    # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity, advice,
-    # advice_groups, advice_data, collapses, missing, learnt, lengths, speeds, cost
+    # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity,
+    # specifications, shares, shifts, advice, advice_groups, advice_data, collapses, missing, learnt, lengths,
+    # speeds, cost
     tables: dict[str, pd.DataFrame]
 
 
@@ -86,6 +87,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "stability": rankings.stability(ranked),
         "part_effects": within,
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
+        **specifications.specify(cells, recipes, REFERENCE),
         **advice.advise(cells, recipes, REFERENCE),
         "collapses": collapses_by_part(cells, fixed),
         "missing": missing_by_part(cells),

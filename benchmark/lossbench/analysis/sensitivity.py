@@ -59,7 +59,7 @@ def usual_recipes(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> d
     usual = {}
     for dataset, own in counts.groupby(level=0, observed=True):
         own = own.droplevel(0)
-        distance = {name: len(_differing(facts.get(first, {}), facts.get(name, {}))) for name in own.index}
+        distance = {name: len(differing(facts.get(first, {}), facts.get(name, {}))) for name in own.index}
         usual[dataset] = min(own.index, key=lambda name, n=own, d=distance: (-n[name], d[name], name))
     return usual
 
@@ -83,11 +83,11 @@ def sensitivity(
         own = cells[cells["dataset"] == dataset]
         axes: dict[str, list[str]] = {}
         for recipe in sorted(own["recipe"].unique()):
-            keys = _differing(facts[usual], facts[recipe])
+            keys = differing(facts[usual], facts[recipe])
             if recipe != usual and keys:
                 axes.setdefault(_axis(keys), []).append(recipe)
         for axis, others in axes.items():
-            keys = sorted({key for recipe in others for key in _differing(facts[usual], facts[recipe])})
+            keys = sorted({key for recipe in others for key in differing(facts[usual], facts[recipe])})
             settings = {}
             for recipe in sorted([usual, *others], key=lambda name: _order(facts[name])):
                 settings[recipe] = ", ".join(_said(key, facts[recipe][key]) for key in keys)
@@ -172,7 +172,8 @@ def _change(here: pd.Series, there: pd.Series | None, prefix: str) -> dict:
     return dict(zip(names, (found.estimate, low, high, len(d)), strict=True))
 
 
-def _differing(one: Mapping, other: Mapping) -> list[str]:
+def differing(one: Mapping, other: Mapping) -> list[str]:
+    """Return the fields in which two recipes differ, but for those that change nothing."""
     return [key for key in one if key not in SILENT and _plain(one[key]) != _plain(other.get(key))]
 
 

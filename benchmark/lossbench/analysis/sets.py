@@ -102,7 +102,7 @@ def pooled(effects: Sequence[float], variances: Sequence[float]) -> Pooled:
     from statsmodels.stats.meta_analysis import combine_effects  # slow to import
 
     # statsmodels lets a negative tau^2 through; with tau^2 known the model is a weighted mean.
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         tau2 = max(0.0, float(combine_effects(y, v, method_re="chi2").tau2))
         found = combine_effects(y, v + tau2, method_re="chi2")
     se = float(found.sd_eff_w_fe) * np.sqrt(max(1.0, float(found.scale_hksj_fe)))

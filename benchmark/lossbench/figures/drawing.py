@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-TABLES = ("cells", "curves", "thresholds", "reliability")
+TABLES = ("cells", "curves", "thresholds", "reliability", "recipes")
 
 # What is written of each figure: to look at, to print, to compute with, to read.
 ENDINGS = (".svg", ".png", ".csv", ".txt")
