@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError
+from lossbench.catalogue import userfiles
 from lossbench.catalogue.fingerprint import fingerprint
 from lossbench.catalogue.source import KINDS, PACKAGE, Source, decorator_name, read_source
 
@@ -43,6 +44,8 @@ class Entry:
         """The hash of the function's code and of all of ours that it uses; computed for what is named, which
         most entries are not.
         """
+        if self.own:
+            return userfiles.mark(self.file.resolve(), self.function, self.meta.get("depends", ()))
         return fingerprint(self.file, self.function)
 
 

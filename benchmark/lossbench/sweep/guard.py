@@ -30,7 +30,7 @@ from torch.nn.modules import module as hooks
 
 from lossbench.base import seeds
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import ran_user_code
+from lossbench.catalogue import userfiles
 from lossbench.experiment.cells import Cell
 
 # The one list of what other code is known to call: every function and class in these places, and the methods
@@ -195,7 +195,7 @@ def replaced() -> list[str]:
             new, value = now.get(name), values[number]
             if new is value:
                 continue
-            if _by_torch(new) and not ran_user_code():
+            if _by_torch(new) and not userfiles.ran():
                 values[number] = new  # torch wraps some of its functions when they are first used
                 continue
             names.append(f"{_name(place)}.{name}")

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import get_loss, ran_user_code
+from lossbench.catalogue import userfiles
+from lossbench.catalogue.registry import get_loss
 from lossbench.engine import apart, display
 from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
@@ -77,7 +78,7 @@ def tasks(
     extra_files = planned.experiment.extra_files
     # A data set of the user's may have changed this process when it was opened; and nothing can stop a stack
     # that is trained here.
-    elsewhere = options.serial and (ran_user_code() or options.time_limit)
+    elsewhere = options.serial and (userfiles.ran() or options.time_limit)
     here = "lossbench" if elsewhere else ""
     return [
         Task(
