@@ -117,6 +117,7 @@ def test_the_command_line_says_it_in_one_sentence_and_exits_with_1(batch, tmp_pa
         str(tmp_path / "results"),
         "--cluster",
         str(file),
+        "--insecure",
         "--json-lines",
     ]
     monkeypatch.setattr(sys, "argv", ["lossbench", *words])
