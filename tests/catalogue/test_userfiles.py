@@ -229,4 +229,5 @@ def test_listing_runs_nothing_and_a_file_that_hangs_is_still_marked(tmp_path, mo
     (entry,) = read_entries(own)
     assert entry.name == "mine" and not subprocess.run([sys.executable, "-c", ""], check=False).returncode
     monkeypatch.setattr(userfiles, "LIMIT", 1.0)
+    monkeypatch.setattr(userfiles, "CALL", 1.0)
     assert len(entry.fingerprint) == 16

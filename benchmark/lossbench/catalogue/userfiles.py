@@ -11,9 +11,11 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,11 +32,13 @@ LIBRARIES = {"site-packages", "dist-packages"}  # folders of what is installed
 
 LIMIT = 60.0  # seconds that running a file may take, to see what it opens
 
-# Words of code whose files only running it shows.
-DYNAMIC = {
-    *("importlib", "import_module", "__import__", "exec", "eval", "compile", "runpy", "globals", "locals"),
-    *("open", "load", "loadtxt", "genfromtxt", "fromfile", "read", "read_text", "read_bytes", "read_csv"),
-    *("read_json", "glob", "rglob", "iterdir", "listdir", "sys", "site", "pkgutil"),
+CALL = 10.0  # seconds that calling one function of it may take then
+
+# Words of code whose files only running it shows: names, and attributes.
+NAMES = {"__import__", "exec", "eval", "compile", "open", "importlib", "runpy", "pkgutil", "glob"}
+ATTRIBUTES = {
+    *("import_module", "open", "load", "loadtxt", "genfromtxt", "fromfile", "read_text", "read_bytes"),
+    *("read_csv", "read_json", "iterdir", "listdir", "scandir", "rglob"),
 }
 
 
@@ -188,7 +192,7 @@ def _static(paths: Iterable[Path], home: Path) -> tuple[list[Path], bool]:
         if file.suffix != ".py":
             continue
         tree = source.read_source(file).tree
-        unsure |= bool(_words(tree) & DYNAMIC)
+        unsure |= _is_dynamic(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 new, known = _imported(node, file, home)
@@ -196,6 +200,12 @@ def _static(paths: Iterable[Path], home: Path) -> tuple[list[Path], bool]:
                 files += [other for other in new if other not in files]
         files += [other for other in _named(tree, {file.parent, home}, file) if other not in files]
     return files, unsure
+
+
+def _is_dynamic(tree: ast.AST) -> bool:
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return bool(names & NAMES or attributes & ATTRIBUTES or ("sys" in names and "path" in attributes))
 
 
 def _imported(node: ast.Import | ast.ImportFrom, file: Path, home: Path) -> tuple[list[Path], bool]:
@@ -262,47 +272,60 @@ def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
 
 
 def _by_running(path: Path, function: str, static: list[Path]) -> list[Path]:
-    """Return the user's files that a file opens when it is loaded and its function called; remembered as long
-    as none of these files changes.
+    """Return the user's files that a file opens when it is loaded and a function of it called; remembered as
+    long as none of these files changes.
     """
-    name = hashlib.sha256("\n".join([str(path), function, *map(_digest, static)]).encode()).hexdigest()[:24]
+    name = hashlib.sha256("\n".join([str(path), *map(_digest, static)]).encode()).hexdigest()[:24]
     place = Path(os.environ.get("LOSSBENCH_CACHE") or Path.home() / ".cache" / "lossbench")
     memory = place.expanduser() / "userfiles" / f"{name}.json"
-    with suppress(OSError, ValueError, AttributeError):
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
         known = json.loads(memory.read_bytes())
-        if all(_digest(Path(file)) == digest for file, digest in known.items()):
-            return [Path(file) for file in known]
-    files = [file for file in _opened(path, function) if is_users(file) and file.is_file()]
+        if all(_digest(Path(file)) == digest for file, digest in known["files"].items()):
+            return [Path(file) for word in ("", function) for file in known["opened"].get(word, ())]
+    opened = _opened(path)
+    digests = {file: _digest(Path(file)) for files in opened.values() for file in files}
     with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps({str(file): _digest(file) for file in files}).encode())
-    return files
+        write_atomically(memory, json.dumps({"files": digests, "opened": opened}).encode())
+    return [Path(file) for word in ("", function) for file in opened.get(word, ())]
 
 
-def _opened(path: Path, function: str) -> list[Path]:
+def _opened(path: Path) -> dict[str, list[str]]:
+    """Return the user's files that are opened when a file is loaded (""), and when each of its losses is
+    called.
+    """
+    losses = _losses(path)
     program = f"import sys; sys.path[:] = {sys.path!r}; from lossbench.catalogue import userfiles; "
-    program += f"userfiles.tell({str(path)!r}, {function!r})"
-    run = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    program += f"userfiles.tell({str(path)!r}, {losses!r})"
+    nothing = subprocess.DEVNULL
+    words = [sys.executable, "-c", program]
+    run = subprocess.Popen(words, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing)
     try:
-        out, _ = run.communicate(timeout=LIMIT)
+        out, _ = run.communicate(timeout=LIMIT + CALL * len(losses))
     except subprocess.TimeoutExpired as late:  # what it opened until then
         run.kill()
         out = late.stdout or b""
         run.communicate()
-    lines = out.decode(errors="replace").splitlines()
-    return sorted({Path(line).resolve() for line in lines if line.startswith("/") or line[1:2] == ":"})
+    opened: dict[str, set[str]] = {}
+    for line in out.decode(errors="replace").splitlines():
+        word, tab, file = line.partition("\t")
+        if tab and word in ("", *losses) and is_users(file) and Path(file).is_file():
+            opened.setdefault(word, set()).add(str(Path(file).resolve()))
+    return {word: sorted(files) for word, files in opened.items()}
 
 
-def tell(path: str, function: str) -> None:
-    """Run a file in this process, call its function on a small input, and print every file that is opened."""
+def _losses(path: Path) -> list[str]:
+    functions = [node for node in source.read_source(path).tree.body if isinstance(node, ast.FunctionDef)]
+    return [node.name for node in functions if "loss" in map(source.decorator_name, node.decorator_list)]
+
+
+def tell(path: str, losses: list[str]) -> None:
+    """Load a file in this process, call its losses on a small input, each in a copy of the process, and print
+    every file that is opened beside who opened it.
+    """
     import torch
 
-    out = os.fdopen(os.dup(1), "w")
+    out, word = os.fdopen(os.dup(1), "w"), ""
     os.dup2(2, 1)
 
     def hear(event: str, args: tuple) -> None:
@@ -311,14 +334,33 @@ def tell(path: str, function: str) -> None:
             if file.endswith(".pyc"):
                 with suppress(ValueError, NotImplementedError):
                     file = importlib.util.source_from_cache(file)
-            print(file, file=out, flush=True)
+            print(word, file, sep="\t", file=out, flush=True)
 
     sys.addaudithook(hear)
-    run = load(Path(path), function)
     logits = torch.linspace(-1, 1, 256).reshape(2, 2, 8, 8)
     more = {"distance_map": torch.zeros_like(logits), "class_frequency": torch.ones(2) / 2, "progress": 0.5}
-    needs = run.__wrapped__.__code__.co_varnames[: run.__wrapped__.__code__.co_argcount + 9]
-    run(logits, (logits[:, 1] > 0.3).long(), **{name: more[name] for name in needs if name in more})
+    functions = {name: load(Path(path), name) for name in losses}
+    for word, function in functions.items():  # noqa: B007 - what is heard belongs to it
+        copy = os.fork() if hasattr(os, "fork") else 0
+        if copy:
+            _wait(copy)
+            continue
+        with suppress(BaseException):
+            code = function.__wrapped__.__code__
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            target = (logits[:, 1] > 0.3).long()
+            function(logits, target, **{name: more[name] for name in names if name in more})
+        if hasattr(os, "fork"):
+            os._exit(0)
+
+
+def _wait(child: int) -> None:
+    """Wait for a process to end, and end it when it takes too long."""
+    end = time.monotonic() + CALL
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _content(file: Path) -> str:
