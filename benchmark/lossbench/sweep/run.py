@@ -193,7 +193,10 @@ def run(
             waiting += [tally.cells[key] for key, _ in free]
     for text in notes:
         say(text)
-    return summary, len(tally.trained), tally.sentences()
+    gone = [key for key in tally.trained if not store.has(*tally.cells[key].pair)]
+    if gone:
+        tally.failures[f"the records are gone from {results}; was the folder removed meanwhile?"] = len(gone)
+    return summary, len(tally.trained) - len(gone), tally.sentences()
 
 
 def check(
