@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from lossbench.catalogue.entries import read_entries
+from lossbench.catalogue.fingerprint import fingerprint
 from lossbench.catalogue.source import PACKAGE
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "fingerprints.json"
@@ -18,7 +19,10 @@ def fingerprints(package: Path = PACKAGE) -> dict[str, str]:
     """Return the fingerprint of each loss of a package by name."""
     files = sorted((package / "losses").glob("*.py"))
     entries = [entry for file in files for entry in read_entries(file) if entry.kind == "loss"]
-    return {entry.name: entry.fingerprint for entry in sorted(entries, key=lambda entry: entry.name)}
+    return {
+        entry.name: fingerprint(entry.file, entry.function)
+        for entry in sorted(entries, key=lambda entry: entry.name)
+    }
 
 
 def write(file: Path = GOLDEN) -> None:

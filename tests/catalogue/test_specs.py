@@ -48,6 +48,12 @@ def test_an_adapter_is_read_without_its_library():
         ("focal(gamma='two')", "must be a number"),
         ("", "named by a string"),
         ("(" * 500, "cannot read"),
+        ("1" + "0" * 400 + "*ce", r"the weights in '1000.*\.\.\.' must be positive and below 1e\+100"),
+        ("dice(smooth=1e999)", "must be a finite number"),
+        ("dice(smooth={[1]: 2})", "must be a finite number"),
+        ("dice(smooth=1j)", "must be a finite number"),
+        ("dice(classes={1})", "must be a finite number"),
+        ("dice(classes=[b'x'])", "must be a finite number"),
     ],
 )
 def test_a_bad_spec_gets_one_sentence(text, part):

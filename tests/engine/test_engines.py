@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import multiprocessing
 import os
@@ -310,7 +311,7 @@ def test_a_cluster_file_with_a_mistake_is_refused_in_one_sentence(tmp_path, text
     file = tmp_path / "cluster.toml"
     file.write_text(text)
     with pytest.raises(UserError, match=f"cluster.toml: {sentence}"):
-        run([Task("a", {})], cluster=file)
+        run([Task("a", {})], cluster=file, insecure=True)
 
 
 def test_a_missing_cluster_file_is_named(tmp_path):
@@ -331,4 +332,41 @@ def test_a_scheduler_that_is_not_there_is_named(address, sentence, monkeypatch):
 
     monkeypatch.setattr(clusters, "_CONNECT", 1)
     with pytest.raises(UserError, match=f"--scheduler {address}: {sentence}"):
-        run([Task("a", {})], scheduler=address)
+        run([Task("a", {})], scheduler=address, insecure=True)
+
+
+def test_without_tls_other_machines_are_talked_to_only_if_the_user_says_so(tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    file, open_scheduler = tmp_path / "cluster.toml", tmp_path / "scheduler.json"
+    file.write_text("type = 'SLURMCluster'\ntls = false\nmemory = '1GB'")
+    open_scheduler.write_text('{"address": "tcp://127.0.0.1:1"}')
+    for place in ({"cluster": file}, {"scheduler": "tcp://127.0.0.1:1"}, {"scheduler": open_scheduler}):
+        with pytest.raises(UserError, match="without TLS anybody who reaches the scheduler runs code as you"):
+            run([Task("a", {})], **place)
+
+
+def test_nobody_without_the_certificates_of_this_run_reaches_its_workers():
+    """Another user of this machine can open the ports, and has other certificates or none."""
+    from distributed import Client
+    from distributed.core import connect
+    from distributed.security import Security
+
+    from lossbench.engine import clusters
+
+    with clusters.quiet(), clusters.connected(EngineOptions(workers=1)) as connection:
+        connection.client.wait_for_workers(1)
+        (at,) = connection.client.nthreads()
+        (nanny,) = [nanny.address for nanny in connection.cluster.workers.values()]
+        loop = connection.client.loop.asyncio_loop
+        for address in (connection.cluster.scheduler_address, at, nanny):
+            assert address.startswith("tls://127.0.0.1:")
+            for scheme, security in (("tcp", None), ("tls", Security.temporary())):
+                where = address.replace("tls", scheme)
+                options = (security or Security()).get_connection_args("client")
+                coming = asyncio.run_coroutine_threadsafe(connect(where, timeout=2, **options), loop)
+                with pytest.raises(OSError):
+                    coming.result(20)
+        with Client(
+            address=connection.cluster.scheduler_address, security=connection.cluster.security
+        ) as mine:
+            assert mine.submit(pow, 2, 3).result(20) == 8

@@ -60,7 +60,10 @@ def batch(tmp_path, monkeypatch):
 
 def test_a_sweep_runs_through_jobs_and_their_output_lies_in_the_folder_asked_for(batch, tmp_path):
     summary, _, _ = run(
-        [Task(f"{n}", {"print": f"noise {n}"}) for n in range(4)], cluster=batch(), logs=tmp_path / "logs"
+        [Task(f"{n}", {"print": f"noise {n}"}) for n in range(4)],
+        cluster=batch(),
+        insecure=True,
+        logs=tmp_path / "logs",
     )
     assert summary.ok == 4
     assert "noise 3" in "".join(log.read_text() for log in (tmp_path / "logs").glob("job-*.log"))
@@ -69,7 +72,12 @@ def test_a_sweep_runs_through_jobs_and_their_output_lies_in_the_folder_asked_for
 def test_jobs_that_all_die_end_the_sweep_with_the_last_lines_of_one(batch, tmp_path):
     began = time.monotonic()
     with pytest.raises(NoWorkers) as error:
-        run([Task("a", {})], cluster=batch("python = '/nowhere/python'\n"), logs=tmp_path / "logs")
+        run(
+            [Task("a", {})],
+            cluster=batch("python = '/nowhere/python'\n"),
+            insecure=True,
+            logs=tmp_path / "logs",
+        )
     text = str(error.value)
     assert (
         f"cluster.toml: {FAILURES} jobs ended and no worker arrived; the last said: " in text
@@ -82,12 +90,14 @@ def test_jobs_that_all_die_end_the_sweep_with_the_last_lines_of_one(batch, tmp_p
 def test_refused_submissions_end_the_sweep_with_the_words_of_the_batch_system(batch, tmp_path):
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: no such queue' >&2\nexit 1\n")
     with pytest.raises(NoWorkers, match=r"the last was refused: sbatch: error: no such queue"):
-        run([Task("a", {})], cluster=batch())
+        run([Task("a", {})], cluster=batch(), insecure=True)
 
 
 def test_a_job_that_dies_once_is_replaced_and_the_sweep_goes_on(batch, tmp_path):
     prologue = f'job_script_prologue = ["[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; exit 3; }}"]\n'
-    summary, _, _ = run([Task(f"{n}", {"sleep": 0.5}) for n in range(12)], cluster=batch(prologue))
+    summary, _, _ = run(
+        [Task(f"{n}", {"sleep": 0.5}) for n in range(12)], cluster=batch(prologue), insecure=True
+    )
     assert summary.ok == 12
     assert len((tmp_path / "submitted").read_text().split()) >= 3
 
@@ -107,6 +117,7 @@ def test_the_command_line_says_it_in_one_sentence_and_exits_with_1(batch, tmp_pa
         str(tmp_path / "results"),
         "--cluster",
         str(file),
+        "--insecure",
         "--json-lines",
     ]
     monkeypatch.setattr(sys, "argv", ["lossbench", *words])

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lossbench.catalogue import userfiles
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.store import Store
@@ -78,7 +79,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
 
     monkeypatch.setattr(work, "emit", stopped)
     monkeypatch.setattr(guard, "refuse", lambda who: None)  # which finds ``emit`` replaced
-    monkeypatch.setattr(run, "ran_user_code", lambda: False)  # by a test before
+    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
     stop, folder = 45, tmp_path / "broken"
     assert sweep(experiment, folder)[0].interrupted
     assert list((folder / "states").iterdir())

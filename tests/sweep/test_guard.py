@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,7 +50,7 @@ REPLACED = {
 def as_it_was(monkeypatch):
     guard.begin()
     yield
-    guard.restore(guard.SETTINGS | guard.RARER)
+    guard.restore(guard.SETTINGS | guard.GRAD | guard.HARMLESS)
 
 
 def mean(logits, target, **_):
@@ -82,6 +84,13 @@ def test_a_setting_that_is_changed_between_the_calls_is_refused_once_and_set_bac
     with pytest.raises(UserError, match=f"it changed {what}"):
         guard.refuse("it")
     guard.refuse("it")
+
+
+def test_what_no_number_depends_on_is_set_back_and_not_refused():
+    before = sys.getrecursionlimit(), gc.isenabled(), os.environ.get("OMP_NUM_THREADS")
+    sys.setrecursionlimit(50_000), gc.disable(), os.environ.update(OMP_NUM_THREADS="7")
+    guard.refuse("it")
+    assert (sys.getrecursionlimit(), gc.isenabled(), os.environ.get("OMP_NUM_THREADS")) == before
 
 
 @pytest.mark.parametrize("what", REPLACED)

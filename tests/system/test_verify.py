@@ -50,7 +50,10 @@ def swept(tmp_path_factory):
 def test_records_made_here_are_repeated_bit_for_bit(swept):
     certificate = verify.verify(swept, 2, 0, ())
     assert certificate["passed"] and all(row["exact"] for row in certificate["cells"])
-    assert json.loads((swept / "verified.json").read_text()) == certificate
+    assert {**certificate, "check": ...} == {
+        **json.loads((swept / "verified.json").read_text()),
+        "check": ...,
+    }
     assert certificate["says"] == "2 of 4 cells trained again: all as recorded (2 bit for bit)"
 
 

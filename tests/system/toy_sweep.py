@@ -85,6 +85,7 @@ def main(words: list[str]) -> int:
         serial=chosen.serial,
         cluster=chosen.cluster,
         scheduler=chosen.scheduler,
+        insecure=True,
         logs=chosen.logs,
     )
     failed = []

@@ -21,6 +21,8 @@ EXAMPLES = {
     "network": "'unet(widths=[8, 16, 32])' or 'smp:Unet(encoder_name='resnet18')'",
 }
 
+LARGEST = 1e100  # what a number in a spec stays below
+
 _ADAPTER = re.compile(r"\b([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*)")
 
 _MARK = "__of__"
@@ -60,8 +62,9 @@ def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         for number, rest in ((node.left, node.right), (node.right, node.left)):
             if isinstance(number, ast.Constant) and type(number.value) in (int, float):
-                if not 0 < number.value < float("inf"):
-                    raise UserError(f"the weights in '{text}' must be positive")
+                if not 0 < number.value < LARGEST:
+                    what = f"positive and below {LARGEST:g}"
+                    raise UserError(f"the weights in '{_begin(text)}' must be {what}")
                 return _terms(rest, weight * number.value, text, what)
     if isinstance(node, ast.Name):
         return [Term(weight, *_split(node.id, text, what), {})]
@@ -82,12 +85,28 @@ def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
 def _value(node: ast.expr, name: str, text: str) -> Any:
     try:
         value = ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):
+        value = ...
+    if not _is_plain(value):
         bare = f"; quote it: {name}='{node.id}'" if isinstance(node, ast.Name) else ""
-        raise UserError(
-            f"the value of '{name}' in '{text}' must be a number, string, list, True, False or None{bare}"
-        ) from None
+        kinds = "a finite number, a string, a list, True, False or None"
+        raise UserError(f"the value of '{name}' in '{_begin(text)}' must be {kinds}{bare}")
     return list(value) if isinstance(value, tuple) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can stand in a record: no complex number, set, dictionary or bytes, and no number that
+    is not finite.
+    """
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, int | float):
+        return -LARGEST < value < LARGEST
+    return value is None or isinstance(value, str)
+
+
+def _begin(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:60]}..."
 
 
 def _split(name: str, text: str, what: str) -> tuple[str | None, str]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError
+from lossbench.catalogue import source as files
+from lossbench.catalogue import userfiles
 from lossbench.catalogue.fingerprint import fingerprint
-from lossbench.catalogue.source import KINDS, PACKAGE, Source, decorator_name, read_source
+from lossbench.catalogue.source import KINDS, Source, decorator_name, read_source
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,15 @@ class Entry:
     @cached_property
     def own(self) -> bool:
         """Whether it stands in a file of the user's, or of a plug-in."""
-        return PACKAGE not in self.file.resolve().parents
+        return files.PACKAGE not in self.file.resolve().parents
 
     @cached_property
     def fingerprint(self) -> str:
         """The hash of the function's code and of all of ours that it uses; computed for what is named, which
         most entries are not.
         """
+        if self.own:
+            return userfiles.mark(self.file.resolve(), self.function, self.meta.get("depends", ()))
         return fingerprint(self.file, self.function)
 
 

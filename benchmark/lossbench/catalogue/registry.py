@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,6 +18,7 @@ from typing import Any
 
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
+from lossbench.catalogue import userfiles
 from lossbench.catalogue.entries import Entry, read_entries
 from lossbench.catalogue.source import KINDS, PACKAGE
 
@@ -26,8 +26,6 @@ PATHS = ("path", "root")  # parameters of data sets that name a place on this ma
 
 # Arguments by which libraries fetch weights: a benchmark starts from weights that it can name and hash.
 PRETRAINED = ("weights", "weights_backbone", "encoder_weights", "pretrained")
-
-USER = "lossbench_user_"  # begins the module names of users' files
 
 FOLDERS = {"loss": "losses", "dataset": "data", "network": "networks"}
 
@@ -354,41 +352,10 @@ def load_function(entry: Entry) -> Callable:
     run).
     """
     path = entry.file.resolve()
-    if not entry.own:
-        module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
-    else:
-        name = f"{USER}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        # Loaded once; again when the file has changed, as it does in a notebook.
-        module = sys.modules.get(name)
-        if module is None or getattr(module, "__lossbench_fingerprint__", None) != _file_mark(path):
-            module = _run_file(name, path)
+    if entry.own:
+        return userfiles.load(path, entry.function)
+    module = importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
     return getattr(module, entry.function)
-
-
-def ran_user_code() -> bool:
-    """Whether a file of a user's has been run in this process."""
-    return any(name.startswith(USER) for name in sys.modules)
-
-
-def _run_file(name: str, path: Path):
-    located = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(located)
-    sys.modules[name] = module
-    # For helpers that lie beside it.
-    sys.path.insert(0, str(path.parent))
-    try:
-        located.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from None
-    finally:
-        sys.path.remove(str(path.parent))
-    module.__lossbench_fingerprint__ = _file_mark(path)
-    return module
-
-
-def _file_mark(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = (), *, check: bool = True):

@@ -97,12 +97,13 @@ def _read_source(path: Path, _mtime: int, _size: int) -> Source:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     source = Source(path, tree, {}, {})
     for node in tree.body:
-        source.definitions.update(dict.fromkeys(_defined(node), node))
+        source.definitions.update(dict.fromkeys(defined(node), node))
         source.imports.update(_imported(path, node))
     return source
 
 
-def _defined(node: ast.stmt) -> list[str]:
+def defined(node: ast.stmt) -> list[str]:
+    """Return the names that a function, a class or a plain assignment defines."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
     if not isinstance(node, ast.Assign | ast.AnnAssign):

@@ -98,10 +98,15 @@ def status(
     ] = False,
 ) -> None:
     """Say which cells of an experiment are done, missing, stale or failed."""
+    from lossbench.store import integrity
+    from lossbench.store.store import Store
     from lossbench.sweep import plan as plans
 
     planned = plans.plan(chosen.resolve(seeds), results)
     say(f"{planned.experiment.name}: {len(planned.cells)} cells: {_counts(planned)}")
+    # A name in the directory of the pack counts as done; whether its record can be read, only reading shows.
+    for line in integrity.check_records(Store(results), loose=False).damaged:
+        say(f"damaged: {line}; 'lossbench sweep' trains its cell again")
     if results == note.OWN and not planned.counts().get("done") and note.STUDY.is_dir():
         held = plans.plan(planned.experiment, note.STUDY).counts().get("done", 0)
         if held:

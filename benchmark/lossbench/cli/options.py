@@ -167,6 +167,9 @@ class Engine:
     engine: Annotated[
         str | None, typer.Option("--engine", help="Another way to run tasks, by its name in engine/run.py.")
     ] = None
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow --cluster and --scheduler without TLS.")
+    ] = False
     logs: Annotated[Path | None, typer.Option("--logs", help="Folder for what workers and jobs print.")] = (
         None
     )
@@ -188,6 +191,7 @@ class Engine:
             stack=_stack(self.stack or (str(STACK) if device == "cpu" else "auto")),
             time_limit=self.time_limit,
             engine=self.engine,
+            insecure=self.insecure,
             logs=self.logs,
         )
 

@@ -60,6 +60,12 @@ def verify(
     cell: Annotated[
         str, typer.Option("--cell", help="Train this cell instead, by its key as the report shows it.")
     ] = "",
+    all_records: Annotated[
+        bool,
+        typer.Option(
+            "--all-records", help="Train nothing; read every record, table and certificate by its check sum."
+        ),
+    ] = False,
     with_: options.With = None,
     results: options.Existing = None,
 ) -> None:
@@ -68,10 +74,35 @@ def verify(
     """
     from lossbench.sweep import verify as verifying
 
+    if all_records:
+        return _check_all(note.reading(results, say))
     files = options.own_files(with_)
     certificate = verifying.verify(note.reading(results, say), sample, seed, files, say=say, cell=cell)
     say(certificate["says"])
     if not certificate["passed"]:
+        raise typer.Exit(1)
+
+
+def _check_all(results: Path) -> None:
+    """Say what in a folder is not as it was written; leave with 1 where something is not."""
+    from lossbench.store import integrity
+    from lossbench.store.store import Store
+    from lossbench.sweep import verify as verifying
+    from lossbench.tables import freshness
+
+    found = integrity.check_records(Store(results))
+    places = {results / integrity.CERTIFICATE, verifying.certificate_of(results)}
+    certificates = integrity.check_certificates(sorted(places))
+    tables = sorted(file for file in (results / "tables").glob("*.*") if file.suffix != ".json")
+    changed = [file for file in tables if freshness.is_changed(file)]
+    found.damaged += certificates.damaged
+    found.damaged += [f"{file}: it is not what was written there" for file in changed]
+    found.unmarked += certificates.unmarked
+    for line in found.sentences():
+        say(line)
+    verdict = f"{len(found.damaged)} damaged" if found.damaged else "all as they were written"
+    say(f"{found.records} records and {len(tables)} tables: {verdict}")
+    if found.damaged:
         raise typer.Exit(1)
 
 

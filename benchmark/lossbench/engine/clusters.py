@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -34,6 +35,10 @@ FAILURES = 3
 LINES = 3  # last lines of a job that are shown
 
 _LONGEST = 60.0  # seconds until a failed job is replaced, at most
+
+OPEN = (
+    "without TLS anybody who reaches the scheduler runs code as you; '--insecure' says that nobody else does"
+)
 
 _CONNECT = 15  # seconds until a scheduler that does not answer is called unreachable
 
@@ -138,12 +143,15 @@ def interrupts_blocked() -> Iterator[None]:
 
 def local(options: EngineOptions) -> Connection:
     """Start one single-threaded process a core, or ``per_gpu`` processes on each GPU, on the loopback
-    interface only.
+    interface only, and with certificates that nobody else has: other users of this machine reach it, too.
     """
     from distributed import Nanny, Scheduler
+    from distributed.security import Security
 
+    security = Security.temporary()
     # Without an address the dashboard would take port 8787 though it is off.
     common = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    common |= {"protocol": "tls://", "security": security}
     process = {**common, "nthreads": 1, "memory_limit": 0, "preload": [PRELOAD], "silence_logs": SILENT}
     env = dict(worker.ENVIRONMENT)
     if options.logs:
@@ -156,6 +164,7 @@ def local(options: EngineOptions) -> Connection:
         scheduler={"cls": Scheduler, "options": {**common, "port": 0}},
         silence_logs=SILENT,
         name="lossbench",
+        security=security,
     )
     text = f"{len(slots)} worker{'s' * (len(slots) != 1)} on this machine"
     return Connection(text + f", {options.per_gpu} a GPU" * bool(options.gpus), cluster=cluster)
@@ -209,7 +218,9 @@ def from_file(engine: EngineOptions) -> Connection:
     options["job_script_prologue"] = [*exports, *options.get("job_script_prologue", [])]
     options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--preload", PRELOAD]
     if tls is not False:
-        options |= _encryption(path, required=tls is True)
+        options |= _encryption()
+    elif not engine.insecure:
+        raise UserError(f"{path}: tls = false: {OPEN}")
     options["scheduler_options"] = {"dashboard_address": ":0", **options.get("scheduler_options", {})}
     folder = engine.logs or options.get("log_directory") or _own_folder("jobs")
     folder = Path(folder).expanduser().resolve()
@@ -235,10 +246,14 @@ def existing(engine: EngineOptions) -> Connection:
         options = {"address": text}
     elif Path(text).is_file():
         options = {"scheduler_file": text}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            text = f"{text} ({json.loads(Path(text).read_bytes())['address']})"
     else:
         raise UserError(
             f"--scheduler {text}: neither an address such as tcp://host:8786 nor a scheduler file"
         )
+    if "tls://" not in text and not engine.insecure:
+        raise UserError(f"--scheduler {text}: {OPEN}")
     try:
         client = Client(**options, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -264,16 +279,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
-def _encryption(path: str | Path, required: bool) -> dict[str, Any]:
+def _encryption() -> dict[str, Any]:
     """Certificates for one run: a Dask scheduler has no password, anybody on the network could use it."""
-    try:
-        import cryptography  # noqa: F401
-    except ImportError:
-        if required:
-            raise UserError(
-                f"{path}: tls: needs the package cryptography: pip install 'lossbench[cluster]'"
-            ) from None
-        return {}
     from distributed.security import Security
 
     return {

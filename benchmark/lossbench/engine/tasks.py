@@ -32,6 +32,7 @@ class EngineOptions:
     stack: int | None = STACK  # cells trained together; None: as many as are worth it
     time_limit: float | None = None  # seconds after which a task is stopped with its worker
     engine: str | None = None  # a name of ``run.LAUNCHERS``; None: what the options above say
+    insecure: bool = False  # whether workers of another place may be talked to without TLS
     logs: Path | None = None  # folder for what workers and jobs print; None: theirs is lost at the end
 
     @property

@@ -98,12 +98,17 @@ def call(function: str | Callable, payload: Any, send: Callable[[dict], None], i
     return {**out, "seconds": time.perf_counter() - start}
 
 
+def readable(text: str, most: int = 300) -> str:
+    """Return the beginning of a text, which may come from anywhere, as it can be printed and stored."""
+    return text[:most].encode("utf-8", "replace").decode()
+
+
 def sentence(error: BaseException) -> str:
     """The first line of an error with its type, short enough for a table."""
     if isinstance(error, SystemExit):
         return f"the task left with exit({error.code!r})"
     text = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
+    return readable(f"{type(error).__name__}: {text}") if text else type(error).__name__
 
 
 def named(function: Callable) -> str:

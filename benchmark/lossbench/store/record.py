@@ -97,6 +97,11 @@ def flaw(data: bytes) -> str:
     return "" if data.startswith(b'{"schema":') and data.endswith(b"}\n") else "it is cut short"
 
 
+def is_marked(data: bytes) -> bool:
+    """Whether a record carries a check sum; those of earlier versions have none."""
+    return _CHECK.fullmatch(data[-_CHECK_SIZE:]) is not None
+
+
 def decode(data: bytes, key: str, fp: str, where: str = "the record", error: bool = False) -> dict[str, Any]:
     """Return the record (or the ``error`` record) of a key and a fingerprint, in today's schema.
 

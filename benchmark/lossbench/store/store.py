@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -204,9 +205,10 @@ class Store:
 
     def write_error(self, key: str, fp: str, *, error: str, kind: str = "error", **facts: Any) -> Path:
         """Write why a cell has no record (``facts``: trace, attempts, cell, ...); it never blocks a
-        re-run.
+        re-run. Of paths only the last part is kept, and of long texts the beginning.
         """
-        return self._put({"key": key, "loss_fingerprint": fp, "kind": kind, "error": error, **facts}, ERROR)
+        facts = {name: _short(value) for name, value in {"error": error, **facts}.items()}
+        return self._put({"key": key, "loss_fingerprint": fp, "kind": kind, **facts}, ERROR)
 
     # Leases
 
@@ -400,3 +402,12 @@ def _split(name: str, shard: str) -> tuple[str, str, str] | None:
     fp, _, ending = rest.partition(".")
     well_named = len(fp) == 8 and key[:2] == shard and record.KEY.fullmatch(key) is not None
     return (key, fp, KINDS[ending]) if well_named and ending in KINDS else None
+
+
+def _short(value: Any, most: int = 4000) -> Any:
+    """Return a text as an error record keeps it: without folders, which may hold a user's name."""
+    if not isinstance(value, str):
+        return value
+    # A lone surrogate could not be written anywhere.
+    text = value[: 2 * most].encode("utf-8", "replace").decode()
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\":,]+/)+(?=[^\s/])", "", text)[:most]

@@ -30,7 +30,7 @@ from torch.nn.modules import module as hooks
 
 from lossbench.base import seeds
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import ran_user_code
+from lossbench.catalogue import userfiles
 from lossbench.experiment.cells import Cell
 
 # The one list of what other code is known to call: every function and class in these places, and the methods
@@ -112,12 +112,15 @@ SETTINGS: dict[str, Setting] = {
     "the working folder": (lambda: _folder(), lambda path: os.chdir(path)),
 }
 
-# What nothing that is computed feels at once: looked at around a stack.
-RARER: dict[str, Setting] = {
-    "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),  # validation switches it off
+# Looked at around a stack, since validation switches it off.
+GRAD: dict[str, Setting] = {"grad mode": (torch.is_grad_enabled, torch.set_grad_enabled)}
+
+# What no number depends on: set back, and never refused.
+HARMLESS: dict[str, Setting] = {
     "environment variables": (_environment, _set_environment),
     "the recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "garbage collection": (gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    "the mask of new files": (lambda: _umask(), os.umask),
 }
 
 _CUDNN = ("enabled", "benchmark", "deterministic", "allow_tf32")
@@ -130,11 +133,17 @@ def _folder() -> str:
         return ""
 
 
+def _umask() -> int:
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return mask
+
+
 class _Fresh:
     """What a process was before a user's code ran in it."""
 
     def __init__(self) -> None:
-        self.settings = {name: read() for name, (read, _) in {**SETTINGS, **RARER}.items()}
+        self.settings = {name: read() for name, (read, _) in (SETTINGS | GRAD | HARMLESS).items()}
         self.names: list[tuple[Any, list[str], list[Any]]] = []
         self.inherited: list[tuple[type, int, frozenset[str]]] = []
         for place in dict.fromkeys(_places()):
@@ -169,7 +178,7 @@ def fresh() -> _Fresh:
 
 def begin() -> None:
     """Look at this process before a task: what its owner may choose freely holds from now on."""
-    for name, (read, _) in ({"the working folder": SETTINGS["the working folder"]} | RARER).items():
+    for name, (read, _) in ({"the working folder": SETTINGS["the working folder"]} | HARMLESS).items():
         fresh().settings[name] = read()
 
 
@@ -195,7 +204,7 @@ def replaced() -> list[str]:
             new, value = now.get(name), values[number]
             if new is value:
                 continue
-            if _by_torch(new) and not ran_user_code():
+            if _by_torch(new) and not userfiles.ran():
                 values[number] = new  # torch wraps some of its functions when they are first used
                 continue
             names.append(f"{_name(place)}.{name}")
@@ -234,9 +243,9 @@ def settle(who: str) -> list[str]:
     names = replaced()
     if names:
         raise UserError(f"{who} replaces {_some(names)}, which other code calls; use a name of its own")
-    changed = restore(SETTINGS | RARER)
+    changed = restore(SETTINGS | GRAD | HARMLESS)
     _between.clear()
-    stuck = [name for name in changed if SETTINGS.get(name, RARER.get(name))[1] is None]
+    stuck = [name for name in changed if SETTINGS.get(name, (0, 0))[1] is None]
     if stuck:
         raise UserError(f"{who} changes {_some(stuck)}, which cannot be set back")
     return changed
@@ -244,7 +253,8 @@ def settle(who: str) -> list[str]:
 
 def refuse(who: str) -> None:
     """Raise UserError where the process is not as it was: what was trained in it cannot be trusted."""
-    names = dict.fromkeys([*_between, *replaced(), *restore(SETTINGS | RARER)])
+    restore(HARMLESS)
+    names = dict.fromkeys([*_between, *replaced(), *restore(SETTINGS | GRAD)])
     _between.clear()
     if not names and not torch.allclose(_probe(), fresh().probe):
         names = ["what operations of torch compute"]

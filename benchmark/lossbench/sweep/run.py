@@ -4,14 +4,16 @@ resumes.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import get_loss, ran_user_code
+from lossbench.catalogue import userfiles
+from lossbench.catalogue.registry import get_loss
 from lossbench.engine import apart, display
 from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
@@ -77,7 +79,7 @@ def tasks(
     extra_files = planned.experiment.extra_files
     # A data set of the user's may have changed this process when it was opened; and nothing can stop a stack
     # that is trained here.
-    elsewhere = options.serial and (ran_user_code() or options.time_limit)
+    elsewhere = options.serial and (userfiles.ran() or options.time_limit)
     here = "lossbench" if elsewhere else ""
     return [
         Task(
@@ -191,7 +193,10 @@ def run(
             waiting += [tally.cells[key] for key, _ in free]
     for text in notes:
         say(text)
-    return summary, len(tally.trained), tally.sentences()
+    gone = [key for key in tally.trained if not store.has(*tally.cells[key].pair)]
+    if gone:
+        tally.failures[f"the records are gone from {results}; was the folder removed meanwhile?"] = len(gone)
+    return summary, len(tally.trained) - len(gone), tally.sentences()
 
 
 def check(
@@ -226,8 +231,24 @@ def check(
 def checked(payload: dict) -> None:
     """Try out the losses and networks of these cells."""
     cells = [Cell.from_json(facts, payload["extra_files"]) for facts in payload["cells"]]
-    check_losses(cells)
-    check_networks(cells)
+    with _silent():
+        check_losses(cells)
+        check_networks(cells)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what is printed, which in the driver's terminal would stand between its own lines."""
+    before, nothing = [os.dup(number) for number in (1, 2)], os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nothing, number)
+    try:
+        yield
+    finally:
+        for number, old in zip((1, 2), before, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+        os.close(nothing)
 
 
 def check_losses(cells: Iterable[Cell]) -> None:

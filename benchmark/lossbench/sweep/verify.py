@@ -4,7 +4,6 @@ without touching any.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import tempfile
@@ -20,7 +19,7 @@ from lossbench.catalogue.registry import PATHS
 from lossbench.engine.run import run
 from lossbench.engine.tasks import STACK, EngineOptions, Task
 from lossbench.experiment.cells import Cell
-from lossbench.store import provenance
+from lossbench.store import integrity, note, provenance
 from lossbench.store.record import rounded
 from lossbench.store.store import Store
 from lossbench.sweep import work
@@ -69,12 +68,22 @@ def verify(
     }
     certificate["says"] = sentence(certificate)
     if not cell:
-        data = json.dumps(certificate, indent=1, ensure_ascii=False) + "\n"
+        place = certificate_of(results)
         try:
-            write_atomically(Path(results) / "verified.json", data.encode())
+            write_atomically(place, integrity.seal(certificate))
         except OSError as error:
-            raise cannot_write(Path(results), error) from None
+            raise cannot_write(place.parent, error) from None
     return certificate
+
+
+def certificate_of(results: str | Path) -> Path:
+    """Return where the certificate of a folder is written: within it, and that of the committed study beside
+    one's own results, since a tracked file is nobody's to write over.
+    """
+    folder = Path(results)
+    if folder.resolve() == note.STUDY.resolve():
+        return note.OWN / f"verified-{folder.name}.json"
+    return folder / integrity.CERTIFICATE
 
 
 def _repeatable(results: str | Path) -> list[dict]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lossbench.base.errors import UserError
 from lossbench.base.files import file_hash
 from lossbench.catalogue.registry import get_dataset, get_loss
-from lossbench.engine.worker import emit
+from lossbench.engine.worker import emit, readable
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.store.store import Store
 
@@ -183,7 +183,7 @@ def _write(job: Job, result: Trained, provenance: dict, store: Store) -> str:
     """Write the record or the error of one cell, say so, and return its outcome."""
     cell, outcome = job.cell, "failed"
     if result.error:
-        error = f"loss '{cell.loss.label}': {result.error}"
+        error = f"loss '{cell.loss.label}': {readable(result.error)}"
         store.write_error(*cell.pair, error=error, kind="error", **_named(cell))
     else:
         began = time.perf_counter()

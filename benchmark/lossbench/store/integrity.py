@@ -1,0 +1,98 @@
+"""Whether the bytes of a results folder are those that were written: every record, loose or packed, against
+its check sum. Nothing is set aside and nothing is parsed, so that a hundred thousand take seconds."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lossbench.base.machine import usable_cores
+from lossbench.store import record
+from lossbench.store.record import DamagedRecord
+from lossbench.store.store import Store
+
+CERTIFICATE = "verified.json"
+
+
+@dataclass
+class Found:
+    """What was looked at: how many records, which are damaged and why, and which carry no check sum."""
+
+    records: int = 0
+    damaged: list[str] = field(default_factory=list)
+    unmarked: list[str] = field(default_factory=list)
+
+    def sentences(self) -> Iterator[str]:
+        """Say what was found, damage first."""
+        for text in self.damaged:
+            yield f"DAMAGED  {text}"
+        if self.unmarked:
+            more = f" and {len(self.unmarked) - 3} more" if len(self.unmarked) > 3 else ""
+            some = ", ".join(self.unmarked[:3])
+            yield f"without a check sum, so that a change would not be seen: {some}{more}"
+
+
+def check_records(store: Store, loose: bool = True) -> Found:
+    """Read every record of a folder; of the pack alone with ``loose=False``."""
+    found = Found()
+    jobs = [(store, key, fp, "") for key, fp in store.pack.members()]
+    if loose and store.cells.is_dir():
+        jobs += [(store, "", "", str(path)) for path in sorted(store.cells.glob("[0-9a-f][0-9a-f]/*.json"))]
+    # Reading, unpacking and summing let other threads run.
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        for name, why, marked in threads.map(_look, jobs, chunksize=64):
+            found.records += 1
+            if why:
+                found.damaged.append(f"{name}: {why}")
+            elif not marked:
+                found.unmarked.append(name)
+    found.damaged += [f"{store.pack.path}: {name} is no record" for name in store.pack.foreign]
+    return found
+
+
+def _look(job: tuple[Store, str, str, str]) -> tuple[str, str, bool]:
+    """Return the name of a record, why it is damaged, if it is, and whether it carries a check sum."""
+    store, key, fp, path = job
+    name = path or f"{store.pack.path}: {key}.{fp}"
+    key = key or Path(path).name.partition(".")[0]
+    try:
+        data = Path(path).read_bytes() if path else store.pack.read(key, fp) or b""
+    except (OSError, DamagedRecord) as error:
+        return name, str(error), False
+    why = record.flaw(data)
+    if not why and f'"key":"{key}"'.encode() not in data:
+        why = "it holds another cell"
+    return name, why, record.is_marked(data)
+
+
+def seal(facts: dict[str, Any]) -> bytes:
+    """Return the bytes of a certificate, with a check sum of what it says."""
+    return (json.dumps({**facts, "check": _sum(facts)}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def check_certificates(paths: Iterable[Path]) -> Found:
+    """Read certificates, where they are."""
+    found = Found()
+    for path in paths:
+        try:
+            facts = json.loads(path.read_bytes())
+            mark = facts.pop("check", None)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            found.damaged.append(f"{path}: it cannot be read ({type(error).__name__})")
+            continue
+        if mark is None:
+            found.unmarked.append(str(path))
+        elif mark != _sum(facts):
+            found.damaged.append(f"{path}: its check sum does not fit what it says")
+    return found
+
+
+def _sum(facts: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(facts, sort_keys=True).encode()):08x}"

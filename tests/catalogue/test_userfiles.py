@@ -1,0 +1,233 @@
+"""A loss of the user's is stale when anything changes that it computes with, in whatever form it comes in;
+helpers of one name do not meet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lossbench.base.errors import UserError
+from lossbench.catalogue import userfiles
+from lossbench.catalogue.entries import read_entries
+from lossbench.catalogue.registry import get_loss
+
+LOSS = """
+{imports}
+from lossbench import loss
+{before}
+@loss("mine"{facts})
+def mine(logits, target, *, ignore_index=None):
+    {inside}
+    return logits.sum() * 0 + {value}
+"""
+
+HELPER = "FACTOR = 1.0\ndef f():\n    return FACTOR\nclass C:\n    weight = 1.0\n"
+
+# name: (pieces of the loss, files beside it, file that is edited; all say 1.0 before and 2.0 after)
+ONE = {"helper.py": HELPER}
+PACKAGE = {"pkg/__init__.py": "", "pkg/sub.py": HELPER}
+FORMS = {
+    "import": ({"imports": "import helper", "value": "helper.f()"}, ONE),
+    "import as": ({"imports": "import helper as h", "value": "h.f()"}, ONE),
+    "from": ({"imports": "from helper import f", "value": "f()"}, ONE),
+    "from as": ({"imports": "from helper import f as g", "value": "g()"}, ONE),
+    "from star": ({"imports": "from helper import *", "value": "f()"}, ONE),
+    "inside a function": ({"inside": "import helper", "value": "helper.f()"}, ONE),
+    "from inside a function": ({"inside": "from helper import f", "value": "f()"}, ONE),
+    "try": (
+        {"imports": "try:\n    import helper\nexcept ImportError:\n    helper = None", "value": "helper.f()"},
+        ONE,
+    ),
+    "if": ({"imports": "if True:\n    from helper import f", "value": "f()"}, ONE),
+    "class body": ({"before": "class A:\n    from helper import f", "value": "A.f()"}, ONE),
+    "package": (
+        {"imports": "import pkg", "value": "pkg.f()"},
+        {"pkg/__init__.py": HELPER},
+    ),
+    "module of a package": ({"imports": "import pkg.sub", "value": "pkg.sub.f()"}, PACKAGE),
+    "module from a package": ({"imports": "from pkg import sub", "value": "sub.f()"}, PACKAGE),
+    "name from a package's module": ({"imports": "from pkg.sub import f", "value": "f()"}, PACKAGE),
+    "what a package imports": (
+        {"imports": "import pkg", "value": "pkg.f()"},
+        {"pkg/__init__.py": "from .sub import f", "pkg/sub.py": HELPER},
+    ),
+    "folder without init": ({"imports": "from pkg.sub import f", "value": "f()"}, {"pkg/sub.py": HELPER}),
+    "star of a package": (
+        {"imports": "from pkg import *", "value": "sub.f()"},
+        {"pkg/__init__.py": "__all__ = ['sub']", "pkg/sub.py": HELPER},
+    ),
+    "helper of a helper": (
+        {"imports": "import helper", "value": "helper.g()"},
+        {"helper.py": "import deep\ndef g():\n    return deep.f()\n", "deep.py": HELPER},
+    ),
+    "importlib": (
+        {"imports": "import importlib\nh = importlib.import_module('hel' + 'per')", "value": "h.f()"},
+        ONE,
+    ),
+    "importlib inside": (
+        {"imports": "import importlib", "value": "importlib.import_module('hel' + 'per').f()"},
+        ONE,
+    ),
+    "__import__": ({"value": "__import__('hel' + 'per').f()"}, ONE),
+    "sys.path": (
+        {
+            "imports": "import sys, os\nsys.path.append(os.path.join(os.path.dirname(__file__), 'lib'))\n"
+            "import far",
+            "value": "far.f()",
+        },
+        {"lib/far.py": HELPER},
+    ),
+    "exec": (
+        {
+            "imports": "import os\nexec(open(os.path.dirname(__file__) + '/helper' + '.py').read())",
+            "value": "f()",
+        },
+        ONE,
+    ),
+    "runpy": (
+        {
+            "imports": "import runpy, os\n"
+            "h = runpy.run_path(os.path.join(os.path.dirname(__file__), 'helper.py'))",
+            "value": "h['f']()",
+        },
+        ONE,
+    ),
+    "decorator": (
+        {
+            "imports": "from helper import scaled",
+            "before": "@scaled(3)\ndef g():\n    return 1.0",
+            "value": "g()",
+        },
+        {"helper.py": "def scaled(x):\n    return lambda f: lambda: f() * 1.0\n"},
+    ),
+    "base class": (
+        {"imports": "import helper", "before": "class D(helper.C):\n    pass", "value": "D.weight"},
+        ONE,
+    ),
+    "value in a file": (
+        {
+            "imports": "from pathlib import Path",
+            "value": "float(Path(__file__).with_name('w.txt').read_text())",
+        },
+        {"w.txt": "1.0"},
+    ),
+    "value in a file in a folder": (
+        {"imports": "import os", "value": "float(open(os.path.dirname(__file__) + f'/w/{1}.txt').read())"},
+        {"w/1.txt": "1.0"},
+    ),
+    "file of its own name": (
+        {
+            "imports": "from pathlib import Path",
+            "value": "float(Path(__file__).with_suffix('.txt').read_text())",
+        },
+        {"own.txt": "1.0"},
+    ),
+    "depends": ({"facts": ", depends=['w.bin']", "value": "1.0"}, {"w.bin": "1.0"}),
+    "constant in if": ({"before": "if True:\n    W = 1.0", "value": "W"}, {}),
+    "constant in for": ({"before": "for W in [1.0]:\n    pass", "value": "W"}, {}),
+    "constant in try": ({"before": "try:\n    W = 1.0\nfinally:\n    pass", "value": "W"}, {}),
+    "added": ({"before": "W = 0\nW += 1.0", "value": "W"}, {}),
+    "assigned twice": ({"before": "W = 1.0\nW = W * 3", "value": "W"}, {}),
+    "item": ({"before": "W = {}\nW['a'] = 1.0", "value": "W['a']"}, {}),
+    "method": ({"before": "W = []\nW.append(1.0)", "value": "W[0]"}, {}),
+    "called when loaded": (
+        {"before": "W = []\ndef fill():\n    W.append(1.0)\nfill()", "value": "W[0]"},
+        {},
+    ),
+    "argument of a decorator": (
+        {
+            "before": "def by(x):\n    return lambda f: lambda: x\n@by(1.0)\ndef g():\n    pass",
+            "value": "g()",
+        },
+        {},
+    ),
+    "name as text": ({"before": "W = 1.0", "value": "globals()['W']"}, {}),
+}
+
+
+def write(folder, pieces, files):
+    empty = dict.fromkeys(("imports", "before", "facts"), "")
+    (folder / "own.py").write_text(LOSS.format(**empty | {"inside": "pass", "value": "1.0"} | pieces))
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder / "own.py"
+
+
+def fingerprint(file):
+    return read_entries(file)[0].fingerprint
+
+
+# Found by running the file, for which a process starts.
+RUN = (
+    *("importlib", "importlib inside", "__import__", "sys.path", "exec", "runpy", "name as text"),
+    *("value in a file", "value in a file in a folder", "file of its own name"),
+)
+
+
+def forms():
+    slow = [pytest.param(form, marks=pytest.mark.slow) for form in RUN[1:]]
+    return [form for form in FORMS if form not in RUN[1:]] + slow
+
+
+@pytest.mark.parametrize("form", forms())
+def test_a_change_of_what_a_loss_computes_with_makes_it_stale(tmp_path, form):
+    pieces, files = FORMS[form]
+    own = write(tmp_path, pieces, files)
+    before = fingerprint(own)
+    (tmp_path / "other.txt").write_text("not of it")
+    assert fingerprint(own) == before
+    value = get_loss("mine", [own], check=False)(torch.ones(1, 2), None).item()
+    assert value == 3 or value == 1
+    edited = [name for name, text in files.items() if "1.0" in text] or ["own.py"]
+    text = (tmp_path / edited[0]).read_text()
+    (tmp_path / edited[0]).write_text(text.replace("1.0", "2.5"))
+    assert fingerprint(own) != before
+
+
+def test_a_helper_on_the_path_counts_too(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "helper.py").write_text(HELPER)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    own = write(tmp_path, {"imports": "import helper", "value": "helper.f()"}, {})
+    before = fingerprint(own)
+    (tmp_path / "lib" / "helper.py").write_text(HELPER.replace("1.0", "2.0"))
+    assert fingerprint(own) != before
+
+
+def test_comments_other_losses_and_other_constants_change_nothing(tmp_path):
+    own = write(tmp_path, {"imports": "import helper", "value": "helper.f()"}, ONE)
+    before = fingerprint(own)
+    (tmp_path / "helper.py").write_text("# why\n" + HELPER)
+    own.write_text('"""Mine."""\n' + own.read_text() + "\nOTHER = 3\ndef other():\n    return OTHER\n")
+    assert fingerprint(own) == before
+
+
+def test_a_file_that_is_missing_is_named(tmp_path):
+    own = write(tmp_path, {"facts": ", depends=['gone.csv']"}, {})
+    with pytest.raises(UserError, match=r"'mine' depends on 'gone.csv', and there is no such file beside it"):
+        fingerprint(own)
+
+
+def test_helpers_of_one_name_in_two_folders_do_not_meet(tmp_path):
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        pieces = {"imports": "import helper", "inside": "import late", "value": "helper.f() + late.f()"}
+        files = {word: HELPER.replace("1.0", str(value)) for word in ("helper.py", "late.py")}
+        write(tmp_path / name, pieces, files)
+    losses = [get_loss("mine", [tmp_path / name / "own.py"], check=False) for name in "ab"]
+    for _ in range(2):
+        assert [loss(torch.ones(1, 2), None).item() for loss in losses] == [2.0, 4.0]
+    assert not {"helper", "late"} & sys.modules.keys()
+
+
+def test_listing_runs_nothing_and_a_file_that_hangs_is_still_marked(tmp_path, monkeypatch):
+    own = write(tmp_path, {"imports": "import os, time\nopen(os.devnull)\ntime.sleep(100)"}, {})
+    (entry,) = read_entries(own)
+    assert entry.name == "mine" and not subprocess.run([sys.executable, "-c", ""], check=False).returncode
+    monkeypatch.setattr(userfiles, "LIMIT", 1.0)
+    monkeypatch.setattr(userfiles, "CALL", 1.0)
+    assert len(entry.fingerprint) == 16

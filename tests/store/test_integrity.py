@@ -1,0 +1,88 @@
+"""Every record, table and certificate of a folder is read by its check sum when asked for."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from command import lossbench
+from lossbench.store import integrity, note, pack
+from lossbench.store.store import Store
+from lossbench.sweep import verify
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "record_v1.json"
+
+
+def key(number):
+    return f"{number:016x}"
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Six records, three of them packed."""
+    store = Store(tmp_path / "results")
+    for number in range(3):
+        store.write({**json.loads(GOLDEN.read_text()), "key": key(number), "loss_fingerprint": "9f8e7d6c"})
+    pack.pack(store)
+    for number in range(3, 6):
+        store.write({**json.loads(GOLDEN.read_text()), "key": key(number), "loss_fingerprint": "9f8e7d6c"})
+    return Store(tmp_path / "results")
+
+
+def flip(path, old, new):
+    data = path.read_bytes()
+    assert data.count(old) >= 1
+    path.write_bytes(data.replace(old, new, 1))
+
+
+def test_a_sound_folder_is_said_to_be_sound(store):
+    found = integrity.check_records(store)
+    assert (found.records, found.damaged, found.unmarked) == (6, [], [])
+    assert "6 records and 0 tables: all as they were written" in lossbench(
+        store.folder, "verify", "--all-records", "--results", "."
+    )
+
+
+def test_a_changed_digit_a_foreign_name_and_a_missing_check_sum_are_named(store):
+    digit, renamed, bare = (store.path(key(number), "9f8e7d6c") for number in (3, 4, 5))
+    flip(digit, b'"schema":1', b'"schema":2')
+    renamed.rename(store.path(key(4 + 16), "9f8e7d6c"))
+    facts = json.loads(bare.read_bytes())
+    del facts["check"]
+    bare.write_text(json.dumps(facts, separators=(",", ":")) + "\n")
+    found = integrity.check_records(store)
+    assert [line.partition(": ")[2] for line in found.damaged] == [
+        "its check sum does not fit its bytes",
+        "it holds another cell",
+    ]
+    assert found.unmarked == [str(bare)]
+    said = lossbench(store.folder, "verify", "--all-records", "--results", ".", code=1)
+    assert "6 records and 0 tables: 2 damaged" in said and "without a check sum" in said
+
+
+def test_a_damaged_pack_is_noticed(store):
+    with zipfile.ZipFile(store.pack.path) as archive:
+        info = archive.infolist()[1]
+    data = bytearray(store.pack.path.read_bytes())
+    data[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 0xFF
+    store.pack.path.write_bytes(data)
+    (line,) = integrity.check_records(Store(store.folder), loose=False).damaged
+    assert info.filename[9:25] in line and "cannot be unpacked" in line
+
+
+def test_a_certificate_carries_a_check_sum(tmp_path):
+    path = tmp_path / "verified.json"
+    path.write_bytes(integrity.seal({"says": "3 of 4 cells trained again", "passed": True}))
+    assert integrity.check_certificates([path]) == integrity.Found()
+    flip(path, b"true", b"false")
+    assert "its check sum does not fit" in integrity.check_certificates([path]).damaged[0]
+    path.write_text('{"says": ""}')
+    assert integrity.check_certificates([path, tmp_path / "none.json"]).unmarked == [str(path)]
+
+
+def test_the_certificate_of_the_committed_study_is_written_beside_ones_own_results(tmp_path):
+    assert verify.certificate_of(note.STUDY) == note.OWN / "verified-paper.json"
+    assert verify.certificate_of(tmp_path) == tmp_path / "verified.json"
