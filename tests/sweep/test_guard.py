@@ -48,6 +48,7 @@ REPLACED = {
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch):
+    guard.fresh.cache_clear()  # other tests may have changed this process, too
     guard.begin()
     yield
     guard.restore(guard.SETTINGS | guard.GRAD | guard.HARMLESS)
@@ -149,3 +150,18 @@ def test_whatever_a_loss_raises_is_an_ordinary_error(raised):
 
     with pytest.raises(RuntimeError, match=f"it raised {raised.__name__}"):
         run(loss)
+
+
+def test_what_torch_compile_wraps_is_no_fault_of_a_loss(monkeypatch):
+    """It tags modules by wrapping two of their methods, whoever compiles first."""
+    from torch._dynamo.mutation_guard import install_generation_tagging_init
+
+    monkeypatch.setattr(guard.userfiles, "ran", lambda: True)
+    for name in ("__init__", "__setstate__"):
+        monkeypatch.setattr(torch.nn.Module, name, getattr(torch.nn.Module, name))
+    monkeypatch.delattr(torch.nn.Module, "___has_generation_tag_patch", raising=False)
+    guard.fresh()
+    before = torch.nn.Module.__init__
+    install_generation_tagging_init()
+    assert torch.nn.Module.__init__ is not before
+    assert guard.replaced() == []

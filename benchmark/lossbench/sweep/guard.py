@@ -204,8 +204,9 @@ def replaced() -> list[str]:
             new, value = now.get(name), values[number]
             if new is value:
                 continue
-            if _by_torch(new) and not userfiles.ran():
-                values[number] = new  # torch wraps some of its functions when they are first used
+            # torch wraps some of its functions when they are first used; torch.compile does so in any code.
+            if _within(new, torch.__file__) and (not userfiles.ran() or _within(new, _COMPILE)):
+                values[number] = new
                 continue
             names.append(f"{_name(place)}.{name}")
             setattr(place, name, value)
@@ -219,9 +220,12 @@ def replaced() -> list[str]:
     return names
 
 
-def _by_torch(function: Any) -> bool:
+_COMPILE = os.path.join(os.path.dirname(torch.__file__), "_dynamo", "")
+
+
+def _within(function: Any, path: str) -> bool:
     code = getattr(function, "__code__", None)
-    return code is not None and code.co_filename.startswith(os.path.dirname(torch.__file__))
+    return code is not None and code.co_filename.startswith(os.path.dirname(path))
 
 
 def _name(place: Any) -> str:
