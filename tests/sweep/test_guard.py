@@ -156,7 +156,7 @@ def test_what_torch_compile_wraps_is_no_fault_of_a_loss(monkeypatch):
     """It tags modules by wrapping two of their methods, whoever compiles first."""
     from torch._dynamo.mutation_guard import install_generation_tagging_init
 
-    monkeypatch.setattr(guard.userfiles, "ran", lambda: True)
+    monkeypatch.setitem(sys.modules, f"{guard.userfiles.PREFIX}own", sys)  # a file of the user's has run
     for name in ("__init__", "__setstate__"):
         monkeypatch.setattr(torch.nn.Module, name, getattr(torch.nn.Module, name))
     monkeypatch.delattr(torch.nn.Module, "___has_generation_tag_patch", raising=False)

@@ -220,6 +220,7 @@ def replaced() -> list[str]:
     return names
 
 
+# Where torch.compile lives.
 _COMPILE = os.path.join(os.path.dirname(torch.__file__), "_dynamo", "")
 
 
