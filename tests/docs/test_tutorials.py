@@ -84,6 +84,7 @@ def test_a_reader_needs_no_torch(tmp_path):
     (tmp_path / "none" / "torch").mkdir(parents=True)
     (tmp_path / "none" / "torch" / "__init__.py").write_text("raise ImportError('not here')")
     tables(tmp_path / "results" / "paper")
+    shutil.copy(STUDY / "claims.toml", tmp_path / "results" / "paper")  # the claims of the study, not today's
     printed = read("tutorial_reader.md", tmp_path, first=str(tmp_path / "none"))
     assert "M1.1" in printed
 

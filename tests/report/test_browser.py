@@ -158,7 +158,7 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
         assert [row[3] for row in rows] == [
             words.interval(a, b, kind) for a, b in zip(own["low"], own["high"], strict=True)
         ]
-        assert [int(row[4]) for row in rows] == own["n_blocks"].tolist()
+        assert [int(row[4]) for row in rows] == own["n_seeds"].tolist()
         for row, rests in zip(rows, own["datasets"], strict=True):
             assert row[5].endswith(rests)
         assert group["datasets"] in sets
