@@ -53,6 +53,8 @@ def swept(folder):
             "key": cell.key,
             "loss_label": cell.loss.label,
             "cell": {**made["cell"], **facts},
+            # What a claim about this part reads; any number will do.
+            "metrics": made["metrics"] | {"size_clipped_hard@0.5": made["metrics"]["dice@0.5"]},
         }
         store.write(made)
         rows.append(
@@ -126,4 +128,4 @@ def test_the_page_knows_what_the_sweep_noted(pages):
 def test_a_claim_that_writes_a_default_out_finds_the_cells_that_were_trained_with_it(pages):
     for folder in pages:
         tests = pd.read_csv(folder / "tables" / "verdicts.csv").set_index("test")
-        assert tests.loc["C2.5", "n_blocks"] == 6  # ce_db(size_weight=0.1) minus ce: 2 data sets x 3 seeds
+        assert tests.loc["C2.3", "n_seeds"] == 3  # ce_db(size_weight=0.1) minus ce
