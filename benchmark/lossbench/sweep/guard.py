@@ -33,6 +33,9 @@ from lossbench.base.errors import UserError
 from lossbench.catalogue import userfiles
 from lossbench.experiment.cells import Cell
 
+# All that a stack calls must be loaded when ``fresh`` looks.
+from lossbench.training import outcome, train  # noqa: F401
+
 # The one list of what other code is known to call: every function and class in these places, and the methods
 # of these classes, must stay the object that it was. All loaded modules of lossbench come on top. Not among
 # them is torch.optim, which patches itself and is not used here.

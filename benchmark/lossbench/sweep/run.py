@@ -118,9 +118,9 @@ class Tally:
         if not result.ok and len({self.cells[key].trunk for key in result.task.cells}) > 1:
             self.alone.update(result.task.cells)
         elif not result.ok:
-            error = result.error
-            if result.task.apart and result.kind != "error":  # which does not say by itself who it was
-                error = f"loss '{self.cells[result.task.cells[0]].loss.label}': {error}"
+            error, label = result.error, self.cells[result.task.cells[0]].loss.label
+            if result.task.apart and f"'{label}'" not in error:
+                error = f"loss '{label}': {error}"
             self.failures[error] += len(result.task.cells)
             facts = {"kind": result.kind, "trace": result.trace, "attempts": result.attempts}
             for key in result.task.cells:

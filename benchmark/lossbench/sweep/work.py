@@ -157,11 +157,17 @@ def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
     kept = _Kept(cells, task, store)
     kept.go_on(training)
     facts = {**task["provenance"], "threads": _threads(), "device": task["device"]}
-    outcomes = {}
-    for finished in training.run(kept.due, kept.keep):
-        guard.refuse(_losses(cells) if who else OTHER)
-        for place, result in finished.items():
-            outcomes[cells[place].key] = _write(jobs[place], result, facts, store)
+    outcomes, losses = {}, _losses(cells) if who else OTHER
+    try:
+        for finished in training.run(kept.due, kept.keep):
+            guard.refuse(losses)
+            for place, result in finished.items():
+                outcomes[cells[place].key] = _write(jobs[place], result, facts, store)
+    except UserError:
+        raise
+    except Exception:
+        guard.refuse(losses)  # it may follow from what was replaced, and says less
+        raise
     kept.clear()
     return outcomes
 
