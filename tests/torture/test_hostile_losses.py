@@ -118,7 +118,7 @@ FAILS = {
     "system_exit": "sys.exit(0)",
     "interrupt": "raise KeyboardInterrupt",
     "generator_exit": "raise GeneratorExit",
-    "kill_parent": "os.kill(os.getppid(), 9) if progress > 0.9 else None",
+    "kill_parent": "progress > 0.9 and (os.kill(os.getppid(), 9) or time.sleep(9))",
     "fork_and_die": "os.fork() and os._exit(3)",
     "closes_all": "os.closerange(0, 200)",
     "file_limit": "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
