@@ -15,6 +15,7 @@ from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import parse_loss
 from lossbench.experiment import rates
 from lossbench.experiment.reading import read_experiment
+from lossbench.store.store import Store
 from lossbench.sweep import tuning
 from lossbench.sweep.tuning import Search, Tried
 
@@ -131,7 +132,7 @@ def test_report_seeds_and_tuning_seeds_are_kept_apart(file):
         tuning.search(read_experiment(file, tuning=True), Search(), None)
 
 
-def written(file, **edges):
+def written(file, shared=0.00167, **edges):
     """Write rates beside the experiment: CE at .015, Dice at .045, focal not tuned."""
     one = {"head": "default", "tried": [0.005], "mean_rank": [1.0], "mean_score": [0.5]}
     own = {"ce": 0.015, "dice": 0.045}
@@ -139,7 +140,7 @@ def written(file, **edges):
         rates.Chosen(loss=loss, learning_rate=rate, edge=edges.get(loss, False), **one)
         for loss, rate in own.items()
     ]
-    every = rates.Rates(shared=0.00167, search={"experiment": "tt"}, nearest=rates.NEAREST, chosen=chosen)
+    every = rates.Rates(shared=shared, search={"experiment": "tt"}, nearest=rates.NEAREST, chosen=chosen)
     rates.write(file.with_name("tt.chosen.toml"), every)
     assert rates.read(file.with_name("tt.chosen.toml")) == every
 
@@ -157,6 +158,37 @@ def test_losses_at_their_own_rates_stay_in_one_block(file):
     written(file)
     own = [cell for cell in read_experiment(file).cells() if cell.parts == ("own-rate",)]
     assert len({cell.block for cell in own}) == 2 * 2  # data sets x seeds
+
+
+def test_a_training_that_both_arms_ask_for_is_made_once_and_recorded_for_both(file):
+    written(file, shared=0.015)
+    experiment = read_experiment(file)
+    first = next(cell for cell in experiment.cells() if cell.loss.text == "ce")
+    assert first.twin.key != first.key and first.twin.twin.key == first.key
+    words = ("sweep", "tt.toml", "--serial", "--no-report")
+    out = lossbench(file.parent, "plan", "tt.toml")
+    assert "24 cells" in out and "8 cells are the training of another" in out and "to train: 16," in out
+    # CE and focal, which borrows CE's rate, train at .015 in both arms: 2 losses x 2 data sets x 2 seeds.
+    out = lossbench(file.parent, *words)
+    assert "trained 16 cells" in out and "8 are the same trainings" in out
+    store = Store(file.parent / "results")
+    records = {record["key"]: record for record in store.records()}
+    copied = [record for record in records.values() if record["provenance"].get("copy_of")]
+    assert len(records) == 24 and len(copied) == 8
+    for record in copied:
+        trained = records[record["provenance"]["copy_of"]]
+        assert {record["cell"]["recipe"]["learning_rate"], trained["cell"]["recipe"]["learning_rate"]} == {
+            0.015,
+            "own",
+        }
+        assert record["metrics"] == trained["metrics"] and record["certificate"] == trained["certificate"]
+        assert record["cost"]["seconds"] == 0 < trained["cost"]["seconds"]
+    # A record whose twin goes missing serves it without a training, and is what training it gives.
+    gone = copied[0]["provenance"]["copy_of"]
+    store.path(gone, records[gone]["loss_fingerprint"]).unlink()
+    assert "trained 0 cells" in lossbench(file.parent, *words)
+    assert store.count() == 24
+    assert "bit for bit" in lossbench(file.parent, "verify", "--cell", gone)
 
 
 def test_a_loss_whose_best_rate_stayed_at_the_edge_is_left_out_of_the_own_rate_arm(file):

@@ -189,12 +189,14 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     interrupted.
     """
     from lossbench.store import provenance
+    from lossbench.store.store import Store
     from lossbench.sweep import plan as plans
     from lossbench.sweep import run
 
     if not todo:  # collecting provenance asks git and takes a moment
         return False
     facts = provenance.collect(results=results)
+    copies = plans.copies(todo, Store(results))
     summary, trained, failures = run.run(planned, todo, results, where, provenance=facts, mode=mode, say=say)
     for sentence in failures:
         say(f"failed: {sentence}", error=True)
@@ -202,10 +204,12 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
         again = "lossbench " + shlex.join(sys.argv[1:])
         say(f"interrupted; every finished cell is kept. To go on: {again}", error=True)
         raise typer.Exit(130)
-    missing = len(plans.plan(planned.experiment, results, todo).missing)
-    others = len(todo) - missing - trained  # that another sweep on the same folder has trained meanwhile
+    left = {cell.key for cell in plans.plan(planned.experiment, results, todo).missing}
+    missing, copied = len(left), len(copies.keys() - left)
+    others = len(todo) - missing - trained - copied  # that another sweep on the folder has trained meanwhile
     elsewhere = f", {others} came from another sweep" if others > 0 else ""
-    say(f"trained {trained} cells in {duration(summary.seconds)}{elsewhere}")
+    same = f", {copied} are the same trainings at a loss's own rate" if copied else ""
+    say(f"trained {trained} cells in {duration(summary.seconds)}{same}{elsewhere}")
     if failures:
         say(
             f"{missing} cells have no record ('lossbench status --why' says why); the same "
@@ -232,6 +236,10 @@ def print_plan(planned: Any) -> None:
         say(f"  {sentence}")
     for reason, count in planned.alone().items():
         say(f"  {count} cells share no training with their other lengths: {reason}")
+    if planned.copies:
+        say(
+            f"  {len(planned.copies)} cells are the training of another, where the shared rate is a loss's own"
+        )
     if not missing:
         say(f"  {_counts(planned)}; nothing to train")
         return
@@ -242,7 +250,8 @@ def _expected(planned: Any) -> str:
     """Return how many cells are to be trained, and how long that takes."""
     cores = usable_cores()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
-    return f"{len(planned.missing)}, about {duration(planned.cost().total / cores)} on {cores} cores{about}"
+    count = len(planned.missing) - len(planned.copies)
+    return f"{count}, about {duration(planned.cost().total / cores)} on {cores} cores{about}"
 
 
 def say_scored(planned: Any) -> None:
@@ -304,7 +313,7 @@ def print_costs(planned: Any) -> None:
     groups = defaultdict(list)
     for cell in planned.cells:
         groups[cell.data_label].append(cell)
-    missing = {cell.key for cell in planned.missing}
+    missing = {cell.key for cell in planned.missing} - planned.copies.keys()
     for label, cells in groups.items():
         todo = [cell for cell in cells if cell.key in missing]
         minutes = [f"{seconds / 60:.1f}" for seconds in planned.cost(todo)]
@@ -312,7 +321,7 @@ def print_costs(planned: Any) -> None:
     whole = planned.cost()
     table.add_section()
     minutes = [f"{seconds / 60:.1f}" for seconds in whole]
-    table.add_row("all", str(len(planned.cells)), str(len(planned.missing)), *minutes)
+    table.add_row("all", str(len(planned.cells)), str(len(missing)), *minutes)
     console = Console()
     console.print(table)
     guess = "" if planned.measured else "; where no cell of a kind has been measured, a guess"

@@ -214,6 +214,14 @@ class Cell:
         return _digest([self.bundle, own])[:16]
 
     @property
+    def twin(self) -> Cell:
+        """The cell whose training is the same, bit for bit: its recipe names the rate that this one has as its
+        loss's own, or the other way round.
+        """
+        rate = self.learning_rate if self.recipe.learning_rate == "own" else "own"
+        return replace(self, recipe=self.recipe.model_copy(update={"learning_rate": rate}))
+
+    @property
     def pair(self) -> tuple[str, str]:
         """Key and fingerprint of the loss's source: what the store knows the cell by."""
         return self.key, self.loss.fingerprint

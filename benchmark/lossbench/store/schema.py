@@ -199,6 +199,9 @@ class Provenance(Facts):
     """Of the training process."""
     device: str = ""
     """``cpu``, ``cuda: NVIDIA ...``."""
+    copy_of: str = ""
+    """Key of the cell whose training this was, where two cells are the same training: the shared rate is a
+    loss's own as well. Such a record says what the other says, and costs nothing."""
     loss_libraries: dict[str, Any] = {}
     """Library -> version, where the loss is another library's."""
     loss_injected: dict[str, Any] = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Plan:
     states: dict[str, Any]
     paces: dict[str, Pace]  # of the kinds of cells that have been measured
     notes: tuple[str, ...] = ()  # files that were set aside, and why
+    copies: Mapping[str, Cell] = field(default_factory=dict)  # of the missing cells, see ``copies``
 
     @property
     def missing(self) -> list[Cell]:
@@ -44,16 +45,24 @@ class Plan:
         return total
 
     def cell_cost(self, cell: Cell) -> Cost:
-        """Return the expected core-seconds that a cell adds: of a trunk only what no shorter length pays."""
+        """Return the expected core-seconds that a cell adds: of a trunk only what no shorter length pays, and
+        nothing where its twin's training serves it.
+        """
+        if cell.key in self.copies:
+            return Cost()
         return self.paces.get(kind(cell), GUESS).cost(cell, self.added_steps(cell))
 
     def added_steps(self, cell: Cell) -> int:
         """Return how many steps a cell costs where all that is missing of its trunk is trained together.
 
         A length that is recorded has left its trunk behind, so a longer one that is missing begins anew."""
-        shorter = [other for other in self._trunks[cell.trunk] if other.recipe.steps < cell.recipe.steps]
-        shared = [other.recipe.decay_begins for other in shorter if self.states[other.key].status != "done"]
-        return cell.recipe.steps - max(shared, default=0)
+        trained = [
+            other
+            for other in self._trunks[cell.trunk]
+            if self.states[other.key].status != "done" and other.key not in self.copies
+        ]
+        shorter = [other.recipe for other in trained if other.recipe.steps < cell.recipe.steps]
+        return cell.recipe.steps - max((recipe.decay_begins for recipe in shorter), default=0)
 
     @cached_property
     def _trunks(self) -> dict[str, list[Cell]]:
@@ -83,8 +92,26 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     store = Store(results)
     cells = experiment.cells() if cells is None else cells
     states = store.state([cell.pair for cell in cells], {cell.key: cell.loss.label for cell in cells})
-    done = (cell for cell in cells if states[cell.key].status == "done")
-    return Plan(experiment, cells, states, measured(store, done), tuple(store.notes))
+    done = [cell for cell in cells if states[cell.key].status == "done"]
+    missing = [cell for cell in cells if states[cell.key].status != "done"]
+    paces = measured(store, done)
+    return Plan(experiment, cells, states, paces, tuple(store.notes), copies(missing, store))
+
+
+def copies(missing: Iterable[Cell], store: Store) -> dict[str, Cell]:
+    """Return which of the missing cells need no training of their own, and the twin of each, whose training
+    serves both: it is recorded, or is missing and comes first.
+    """
+    twins = {cell.key: cell.twin for cell in missing}
+    recorded = store.state(twin.pair for twin in twins.values())
+    trained = {key for key, state in recorded.items() if state.status == "done"}
+    served = {}
+    for key, twin in twins.items():
+        if twin.key in trained:
+            served[key] = twin
+        else:
+            trained.add(key)
+    return served
 
 
 def why(planned: Plan, cell: Cell, results: str | Path) -> str:

@@ -19,6 +19,7 @@ from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
 from lossbench.experiment.cells import Cell
 from lossbench.store.store import Store
+from lossbench.sweep import plan as plans
 from lossbench.sweep import work
 from lossbench.sweep.plan import Plan
 
@@ -108,6 +109,7 @@ class Tally:
 
     cells: dict[str, Cell]  # by key: all that are to be trained
     store: Store
+    served: dict[str, Cell] = field(default_factory=dict)  # key of a cell -> its twin, trained along with it
     trained: set[str] = field(default_factory=set)
     failures: Counter[str] = field(default_factory=Counter)  # sentence -> cells
     busy: list[Cell] = field(default_factory=list)  # that another sweep trains
@@ -130,6 +132,13 @@ class Tally:
         else:
             self.busy += [self.cells[key] for key in result.value["busy"]]
             self._count(result.value["outcomes"])
+        self.share(result.task.cells)
+
+    def share(self, keys: Iterable[str]) -> None:
+        """Give what is recorded of these cells to their twins, which are the same trainings."""
+        for cell in filter(None, map(self.served.get, keys)):
+            if not self.store.has(*cell.pair):
+                work.copy(cell, self.store)
 
     def _count(self, outcomes: dict[str, str]) -> None:
         for key, outcome in outcomes.items():
@@ -161,8 +170,12 @@ def run(
     options, folder = options or EngineOptions(), Path(results).resolve()
     store = Store(folder)
     check(todo, planned.experiment.extra_files, options, say)
-    tally = Tally({cell.key: cell for cell in todo}, store)
-    waiting, alone, notes = todo, set(), {}
+    copies = plans.copies(todo, store)
+    served = {copies[cell.key].key: cell for cell in todo if cell.key in copies}
+    tally = Tally({cell.key: cell for cell in todo}, store, served=served)
+    tally.share(served)  # with what an earlier sweep trained
+    summary = Summary(0, 0, 0, False, 0.0)
+    waiting, alone, notes = [cell for cell in todo if cell.key not in copies], set(), {}
     while waiting:
         queue = tasks(planned, waiting, folder, provenance, options, alone)
         tally.busy.clear()
@@ -191,6 +204,7 @@ def run(
             say(f"another sweep on {results} is training {len(tally.busy)} cells; waiting for them")
             _, free = store.wait(*work.leased(tally.busy))
             waiting += [tally.cells[key] for key, _ in free]
+    tally.share(served)  # with what another sweep trained meanwhile
     for text in notes:
         say(text)
     gone = [key for key in tally.trained if not store.has(*tally.cells[key].pair)]

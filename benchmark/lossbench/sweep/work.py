@@ -299,6 +299,21 @@ def _record(job: Job, trained: Trained, provenance: dict) -> dict:
     }
 
 
+def copy(cell: Cell, store: Store) -> None:
+    """Write of a cell what is recorded of its twin, whose training is the same.
+
+    It costs nothing again, and its provenance names the cell that was trained."""
+    pair = cell.twin.pair
+    record, error = store.read(*pair), store.read_error(*pair)
+    if record:
+        cost = {**dict.fromkeys(record["cost"], 0.0), "steps": 0, "stack": record["cost"]["stack"]}
+        origin = {**record["provenance"], "copy_of": record["key"]}
+        store.write({**record, **cell.public.to_json(), "cost": cost, "provenance": origin})
+    elif error:
+        facts = {name: error[name] for name in ("error", "kind", "trace", "attempts") if name in error}
+        store.write_error(*cell.pair, **facts, **_named(cell))
+
+
 def _named(cell: Cell) -> dict:
     """Return what an error record says of its cell."""
     facts = cell.public.to_json()
