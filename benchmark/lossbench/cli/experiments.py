@@ -237,9 +237,7 @@ def print_plan(planned: Any) -> None:
     for reason, count in planned.alone().items():
         say(f"  {count} cells share no training with their other lengths: {reason}")
     if planned.copies:
-        say(
-            f"  {len(planned.copies)} cells are the training of another, where the shared rate is a loss's own"
-        )
+        say(f"  {len(planned.copies)} cells are the training of another: their own rate is the shared one")
     if not missing:
         say(f"  {_counts(planned)}; nothing to train")
         return

@@ -215,8 +215,8 @@ class Cell:
 
     @property
     def twin(self) -> Cell:
-        """The cell whose training is the same, bit for bit: its recipe names the rate that this one has as its
-        loss's own, or the other way round.
+        """The cell whose training is the same, bit for bit: there the recipe names the rate that is the
+        loss's own here, or the other way round.
         """
         rate = self.learning_rate if self.recipe.learning_rate == "own" else "own"
         return replace(self, recipe=self.recipe.model_copy(update={"learning_rate": rate}))
