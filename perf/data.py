@@ -132,7 +132,7 @@ def open_large(count: int):
         return Pairs([Item(str(n), n) for n in range(count)], read, pixels=4_000_000 * count)
 
     params = {"view": "whole", "count": count, "val_fraction": 0.2, "test_fraction": 0.2}
-    return open_prepared("large", "large", params, 1, 0, build, {})
+    return open_prepared("large", "large", params, 1, build, {})
 
 
 def measure_sets(repeats: int) -> None:

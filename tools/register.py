@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lossbench.data.hashes import sha256_of
+from lossbench.base.files import sha256_of
 from lossbench.data.sources import REGISTRY
 
 

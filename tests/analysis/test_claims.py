@@ -4,24 +4,7 @@ import pytest
 
 from lossbench.analysis import claims
 from lossbench.base.errors import UserError
-
-CLAIM = """
-[[claim]]
-id = "X"
-title = "t"
-statement = "s"
-source = "o"
-family = "f"
-experiment = "quick"
-[[claim.test]]
-id = "X.1"
-says = "says"
-value = "dice@0.5"
-of = "dice"
-against = "ce"
-expect = "greater"
-margin = 0.005
-"""
+from small_claim import CLAIM
 
 
 def read(tmp_path, text):

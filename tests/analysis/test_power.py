@@ -4,19 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import small_claim
 from lossbench.analysis import flips, sets
 from lossbench.analysis.claims import read_claims
 from lossbench.analysis.power import power, refusal
 
-HEAD = """
-[[claim]]
-id = "X"
-title = "t"
-statement = "s"
-source = "o"
-family = "f"
-experiment = "mini"
-"""
+HEAD = small_claim.HEAD.replace("quick", "mini")
 TEST = """
 [[claim.test]]
 id = "X.{n}"

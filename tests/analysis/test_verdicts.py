@@ -5,24 +5,8 @@ import pandas as pd
 import pytest
 
 from lossbench.analysis import claims, verdicts
+from small_claim import CLAIM
 
-CLAIM = """
-[[claim]]
-id = "X"
-title = "t"
-statement = "s"
-source = "o"
-family = "f"
-experiment = "quick"
-[[claim.test]]
-id = "X.1"
-says = "says"
-value = "dice@0.5"
-of = "dice"
-against = "ce"
-expect = "greater"
-margin = 0.005
-"""
 ALONE = CLAIM.replace('against = "ce"\n', "")
 SAME = {
     "value": '"log_size_ratio_soft"',

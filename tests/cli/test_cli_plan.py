@@ -2,26 +2,12 @@
 
 import pytest
 
+import small_claim
 from command import command
 
-CLAIM = """
-[[claim]]
-id = "X"
-title = "t"
-statement = "s"
-source = "o"
-family = "f"
-experiment = "t"
-[[claim.test]]
-id = "X.1"
-says = "s"
-value = "dice@0.5"
-of = "dice"
-against = "ce"
-part = "rare"
-expect = "greater"
-margin = 0.01
-"""
+CLAIM = (
+    small_claim.CLAIM.replace("quick", "t").replace('"ce"', '"ce"\npart = "rare"').replace("0.005", "0.01")
+)
 PART = '[[part]]\nname = "{}"\nlosses = ["ce", "dice"]\ndatasets = ["scenes(foreground={})"]\n'
 
 

@@ -28,7 +28,7 @@ def made():
 
 
 def opened(build, seed=0, **changed):
-    return open_prepared("toy", "toy", {**PARAMS, **changed}, 1, seed, build, {"licence": "none"})
+    return open_prepared("toy", "toy", {**PARAMS, **changed}, 1, build, {"licence": "none"})
 
 
 def test_arrays_are_built_once_for_all_seeds_and_fractions(cache):

@@ -38,7 +38,7 @@ def pairs(count=10, kind=np.uint8, **changed):
 
 
 def opened(build=pairs, seed=0, **changed):
-    return open_prepared("toy", "toy", {**PARAMS, **changed}, 1, seed, build, {})
+    return open_prepared("toy", "toy", {**PARAMS, **changed}, 1, build, {})
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.float32, np.float64])

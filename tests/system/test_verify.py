@@ -11,22 +11,11 @@ from lossbench.experiment.reading import read_experiment
 from lossbench.store.record import encode
 from lossbench.store.store import Store
 from lossbench.sweep import plan, run, verify
+from tiny import TINY
 
 pytestmark = pytest.mark.system
 
-TEXT = """
-name = "tiny"
-seeds = 2
-losses = ["ce", "dice"]
-[[datasets]]
-use = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)"
-label = "tiny"
-[recipe]
-steps = 3
-batch = 4
-widths = [4, 8]
-validations = 1
-"""
+TEXT = TINY.replace("steps = 4", "steps = 3")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tiny import TINY
+
 pytestmark = [
     pytest.mark.system,
     pytest.mark.slow,
@@ -16,19 +18,7 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("LOSSBENCH_TORTURE") != "full", reason="make torture runs it"),
 ]
 
-SWEEP = """
-name = "hostile"
-seeds = 1
-losses = ["ce", "dice"]
-[[datasets]]
-use = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)"
-label = "tiny"
-[recipe]
-steps = 4
-batch = 4
-widths = [4, 8]
-validations = 1
-"""
+SWEEP = TINY.replace('name = "tiny"', 'name = "hostile"').replace("seeds = 2", "seeds = 1")
 
 HEAD = """
 import builtins, ctypes, decimal, gc, json, os, random, resource, signal, sys, threading, time

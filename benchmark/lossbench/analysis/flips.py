@@ -28,24 +28,16 @@ DRAWS = 100_000  # flips drawn beyond
 POWER = 0.8
 
 
-@dataclass(frozen=True)
-class Flips:
-    """The sorted means of subsets of n numbers, out of ``total`` flips (the empty subset among them)."""
-
-    estimate: float
-    n: int
-    sd: float  # of the n numbers, ddof = 1
-    means: np.ndarray
-    total: int
+class Sided:
+    """What follows from the one-sided p-values ``above`` and ``below`` of a null, whatever they count."""
 
     def above(self, null: float = 0.0) -> float:
         """Return the one-sided p-value: small means that the truth is shown to be above ``null``."""
-        return (1 + int(np.searchsorted(self.means, null + self._tie, side="right"))) / self.total
+        raise NotImplementedError
 
     def below(self, null: float = 0.0) -> float:
         """Return the one-sided p-value: small means that the truth is shown to be below ``null``."""
-        at_least = len(self.means) - np.searchsorted(self.means, null - self._tie, side="left")
-        return (1 + int(at_least)) / self.total
+        raise NotImplementedError
 
     def p(self, null: float = 0.0) -> float:
         """Return the two-sided p-value against ``null``."""
@@ -60,6 +52,24 @@ class Flips:
         larger.
         """
         return min(1.0, 2 * min(self.above(margin), self.below(-margin)))
+
+
+@dataclass(frozen=True)
+class Flips(Sided):
+    """The sorted means of subsets of n numbers, out of ``total`` flips (the empty subset among them)."""
+
+    estimate: float
+    n: int
+    sd: float  # of the n numbers, ddof = 1
+    means: np.ndarray
+    total: int
+
+    def above(self, null: float = 0.0) -> float:
+        return (1 + int(np.searchsorted(self.means, null + self._tie, side="right"))) / self.total
+
+    def below(self, null: float = 0.0) -> float:
+        at_least = len(self.means) - np.searchsorted(self.means, null - self._tie, side="left")
+        return (1 + int(at_least)) / self.total
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return all nulls whose two-sided p-value is above 1 - level; ends may be infinite."""

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import selection
-from lossbench.analysis.lengths import INTEREST
-from lossbench.analysis.seeds import FAMILY, numbers
+from lossbench.analysis.lengths import INTEREST, trunks
+from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import STEPS
 
 SCORE, BAYES, CONSTANT = "dice@0.5", "dice_bayes_dice", "dice_constant"
@@ -129,7 +129,9 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
     """
     if STEPS not in cells or SCORE not in cells:
         return pd.DataFrame(columns=list(LENGTHS))
-    known = cells.assign(score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=_ways(cells))
+    known = cells.assign(
+        score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=trunks(cells, ["dataset"])
+    )
     rows = []
     for (_, _), own in known.groupby(["way", "loss"], sort=False, observed=True):
         by_steps = own.pivot_table(index="seed", columns="steps", values="score")
@@ -144,11 +146,10 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["dataset", "recipe", "loss"], ignore_index=True)
 
 
-def _ways(cells: pd.DataFrame) -> pd.Series:
-    """Return what data set variants share that differ in nothing but their length."""
-    names = [name for name in cells if name.startswith("recipe.") and name not in (STEPS, FAMILY)]
-    rows = cells[["dataset", *names]].itertuples(index=False, name=None)
-    return pd.Series(["/".join(map(str, row)) for row in rows], index=cells.index, dtype=object)
+def _by_length(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells with score and steps as numbers, and the ``way`` that a recipe's lengths share."""
+    way = trunks(cells, ["dataset"])
+    return cells.assign(score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=way)
 
 
 def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[str]:
@@ -158,7 +159,9 @@ def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[s
     if STEPS not in cells or SCORE not in cells:
         return []
     known = cells[cells["loss"].isin([of, against])]
-    known = known.assign(score=numbers(known, SCORE), steps=numbers(known, STEPS), way=_ways(known))
+    known = known.assign(
+        score=numbers(known, SCORE), steps=numbers(known, STEPS), way=trunks(known, ["dataset"])
+    )
     says = []
     for _, own in known.groupby("way", sort=False, observed=True):
         paired = own.pivot_table(index=["steps", "seed"], columns="loss", values="score").dropna()

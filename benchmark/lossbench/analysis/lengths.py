@@ -6,6 +6,7 @@ effect of interest, paired over seeds. A verdict that rests on losses that had n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 
 from lossbench.analysis import selection
 from lossbench.analysis.claims import Test
-from lossbench.analysis.seeds import FAMILY
+from lossbench.analysis.seeds import FAMILY, joined
 from lossbench.analysis.selection import STEPS
 from lossbench.base.columns import spelled
 
@@ -40,11 +41,10 @@ class Change(NamedTuple):
     change: float
 
 
-def trunks(cells: pd.DataFrame) -> pd.Series:
-    """Return what two cells share that differ in nothing but their length: data set, loss, seed, recipe."""
+def trunks(cells: pd.DataFrame, keys: Sequence[str] = ("dataset", "loss", "seed")) -> pd.Series:
+    """Return what cells share that agree in ``keys`` and differ in nothing of their recipe but the length."""
     recipe = [name for name in cells if name.startswith("recipe.") and name not in (STEPS, FAMILY)]
-    rows = cells[["dataset", "loss", "seed", *recipe]].itertuples(index=False, name=None)
-    return pd.Series(["/".join(map(str, row)) for row in rows], index=cells.index, dtype=object)
+    return joined(cells, [*keys, *recipe])
 
 
 def unconverged(test: Test, cells: pd.DataFrame, part: pd.DataFrame) -> list[Change]:

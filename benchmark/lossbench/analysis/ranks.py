@@ -119,13 +119,13 @@ def regret_by_seed(scores: np.ndarray, loss: int) -> np.ndarray:
     return (scores.max(axis=2) - scores[:, :, loss]).max(axis=1)
 
 
-class Regrets:
+class Regrets(flips.Sided):
     """Is each of some losses shown to fall more than a null below some rival, on some variant?
 
     scores: (seeds, variants, losses), larger is better, nan where missing. Every contrast of a loss with a
     rival on a variant is a mean over seeds. The largest of their t values is judged by flipping the signs of
     whole seeds, all contrasts at once (max-T, Westfall and Young 1993), so that the number of contrasts costs
-    no power and their dependence no validity. Answers the questions that ``flips.Flips`` answers.
+    no power and their dependence no validity.
     """
 
     def __init__(self, scores: np.ndarray, losses: tuple[int, ...]):
@@ -151,10 +151,6 @@ class Regrets:
             max(flips.flips(own[~np.isnan(own)]).below(null) for own in behind.T) for behind in self.contrasts
         ]
         return min(1.0, len(shown) * min(shown))
-
-    def p(self, null: float = 0.0) -> float:
-        """Return the two-sided p-value against ``null``."""
-        return min(1.0, 2 * min(self.above(null), self.below(null)))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the nulls that are not rejected, by halving: of both ends the one that keeps more."""

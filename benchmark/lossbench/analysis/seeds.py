@@ -78,8 +78,8 @@ def ladders(variants: pd.DataFrame, dose: str | None = None) -> pd.Series:
     """Return the name of each variant's ladder: everything but the dose."""
     if dose and dose.startswith("recipe."):  # then the recipes differ, but only in the dose
         others = [c for c in variants if c.startswith("recipe.") and c not in (dose, FAMILY)]
-        return _joined(variants, ["dataset", *others])
-    return _joined(variants, ["recipe", "dataset_name", *ladder_parameters(variants, dose or FOREGROUND)])
+        return joined(variants, ["dataset", *others])
+    return joined(variants, ["recipe", "dataset_name", *ladder_parameters(variants, dose or FOREGROUND)])
 
 
 def ladder_parameters(variants: pd.DataFrame, dose: str = FOREGROUND) -> list[str]:
@@ -102,7 +102,7 @@ def units(variants: pd.DataFrame) -> pd.Series:
     """Return the independent data set that each variant is of; all levels of one generator are one.
 
     A user's folders and the sets of one library are different data under one builder."""
-    return _joined(variants, ["dataset_name", *(c for c in ("data.path", "data.name") if c in variants)])
+    return joined(variants, ["dataset_name", *(c for c in ("data.path", "data.name") if c in variants)])
 
 
 def numbers(table: pd.DataFrame, column: str) -> pd.Series:
@@ -113,6 +113,7 @@ def numbers(table: pd.DataFrame, column: str) -> pd.Series:
     return pd.to_numeric(values, errors="coerce").astype(float)
 
 
-def _joined(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+def joined(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Return one text a row, of some columns: what equal rows share."""
     rows = table[list(columns)].itertuples(index=False, name=None)
     return pd.Series(["/".join(map(str, row)) for row in rows], index=table.index, dtype=object)

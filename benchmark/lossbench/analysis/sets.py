@@ -17,10 +17,12 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from lossbench.analysis.flips import Sided
+
 
 @dataclass(frozen=True)
-class Pooled:
-    """The mean effect over k data sets; answers the same questions as ``flips.Flips``."""
+class Pooled(Sided):
+    """The mean effect over k data sets."""
 
     estimate: float
     k: int
@@ -28,24 +30,10 @@ class Pooled:
     tau: float  # standard deviation of the true effects of data sets
 
     def above(self, null: float = 0.0) -> float:
-        """Return the one-sided p-value: small means that the mean is shown to be above ``null``."""
         return self._tail(null - self.estimate)
 
     def below(self, null: float = 0.0) -> float:
-        """Return the one-sided p-value: small means that the mean is shown to be below ``null``."""
         return self._tail(self.estimate - null)
-
-    def p(self, null: float = 0.0) -> float:
-        """Return the two-sided p-value against ``null``."""
-        return min(1.0, 2 * min(self.above(null), self.below(null)))
-
-    def equal(self, margin: float) -> float:
-        """Return the p-value of two one-sided tests: small means |mean| < margin."""
-        return max(self.above(-margin), self.below(margin))
-
-    def beyond(self, margin: float) -> float:
-        """Return the two-sided p-value against |mean| <= margin."""
-        return min(1.0, 2 * min(self.above(margin), self.below(-margin)))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the interval of the mean; unbounded for fewer than two data sets."""

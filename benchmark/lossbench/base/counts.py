@@ -56,18 +56,31 @@ def size_per_image(predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndar
     }
 
 
+def marks(predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `missed`, NaN where the class is absent, and `false_alarms`, NaN where it is present."""
+    absent = size == 0
+    return {
+        "missed": np.where(absent, np.nan, predicted == 0),
+        "false_alarms": np.where(absent, predicted > 0, np.nan),
+    }
+
+
+def soft_sizes(soft: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
+    """Return how the summed probabilities of single images compare with their true sizes."""
+    return {f"{name}_soft": values for name, values in size_per_image(soft, size).items()}
+
+
 def per_image(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
     """Return all that the counts of single images say: overlaps, misses, false alarms, sizes.
 
-    `missed` is NaN where the class is absent and `false_alarms` where it is present; `dice_all` is Dice where
-    it is present, and 1 or 0 where it is absent and nothing or something is marked.
+    `dice_all` is Dice where the class is present, and 1 or 0 where it is absent and nothing or something is
+    marked.
     """
     shared, predicted, size = (np.asarray(a, dtype=float) for a in (shared, predicted, size))
-    absent, scores = size == 0, overlap(shared, predicted, size)
+    scores = overlap(shared, predicted, size)
     return {
         **scores,
-        "dice_all": np.where(absent, predicted == 0, scores["dice"]),
-        "missed": np.where(absent, np.nan, predicted == 0),
-        "false_alarms": np.where(absent, predicted > 0, np.nan),
+        "dice_all": np.where(size == 0, predicted == 0, scores["dice"]),
+        **marks(predicted, size),
         **{f"{name}_hard": values for name, values in size_per_image(predicted, size).items()},
     }

@@ -67,10 +67,16 @@ def clear_leftover(entry: os.DirEntry, now: float) -> None:
             os.unlink(entry.path)
 
 
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_hash(path: Path) -> str:
     """Return sixteen hex digits over the bytes of a user's file; UserError where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return sha256_of(path)[:16]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -1,4 +1,4 @@
-"""What this process may use of the machine that it runs on."""
+"""What this process may use of the machine that it runs on: its cores, and a folder to remember things in."""
 
 from __future__ import annotations
 
@@ -14,3 +14,13 @@ def usable_cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, int(quota) // int(period))
     return max(1, cores)
+
+
+def cache_root() -> Path:
+    """Return LOSSBENCH_CACHE or the user's cache folder of this platform."""
+    # Read on each call, so that a test, or a worker that is given another place, is followed at once.
+    if os.environ.get("LOSSBENCH_CACHE"):
+        return Path(os.environ["LOSSBENCH_CACHE"]).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("lossbench", appauthor=False)

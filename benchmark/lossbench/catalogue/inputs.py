@@ -28,6 +28,14 @@ KEYWORDS = (*MEANING, "ignore_index")
 TAKES = "a loss takes logits (N, C, *S) of floats and a target (N, *S) of class ids"
 
 
+def example(classes: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Return logits (2, classes, 8, 8), a target, and all that a loss may need beside: to try one out on."""
+    logits = torch.linspace(-1, 1, 2 * classes * 8 * 8).reshape(2, classes, 8, 8)
+    frequency = torch.full((classes,), 1 / classes)
+    supplied = {"distance_map": torch.zeros_like(logits), "class_frequency": frequency, "progress": 0.5}
+    return logits, (logits[:, 1] > 0.3).long(), supplied
+
+
 def check_tensors(logits: Tensor, target: Tensor) -> None:
     """Raise UserError unless logits (N, C, *S) of floats and a target (N, *S) of integers belong together."""
     # One condition for all sound calls: this runs in every step of somebody's training.

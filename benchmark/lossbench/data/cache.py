@@ -1,4 +1,4 @@
-"""The cache folder: where it lies, one writer at a time, and folders that are complete or absent."""
+"""The cache folder: one writer at a time, and folders that are complete or absent."""
 
 from __future__ import annotations
 
@@ -9,16 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-
-def cache_root() -> Path:
-    """Return LOSSBENCH_CACHE or the user's cache folder of this platform."""
-    # Read on each call, so that a test, or a worker that is given another place, is followed at once.
-    if os.environ.get("LOSSBENCH_CACHE"):
-        return Path(os.environ["LOSSBENCH_CACHE"]).expanduser()
-    import platformdirs
-
-    return platformdirs.user_cache_path("lossbench", appauthor=False)
 
 
 @contextlib.contextmanager

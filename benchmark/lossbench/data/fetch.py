@@ -16,9 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lossbench.base.errors import UserError
-from lossbench.base.files import write_atomically
+from lossbench.base.files import sha256_of, write_atomically
 from lossbench.data.cache import locked, reason
-from lossbench.data.hashes import sha256_of
 from lossbench.data.sources import Source, fetched_folder, get_source
 
 ARCHIVES = "https://github.com"

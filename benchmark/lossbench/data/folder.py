@@ -64,7 +64,7 @@ def folder(
         return prepare(layout, options, view)
 
     card = {**OWN, "source": root.name}
-    return open_prepared("folder", canonical(folder, given), given, 2, seed, build, card)
+    return open_prepared("folder", canonical(folder, given), given, 2, build, card)
 
 
 def prepare(layout: Layout, options: Options, view: str) -> Pairs | Arrays:

@@ -10,15 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lossbench.base.errors import UserError
-from lossbench.base.files import write_atomically
-from lossbench.data.cache import cache_root
+from lossbench.base.files import sha256_of, write_atomically
+from lossbench.base.machine import cache_root
 from lossbench.data.sources import get_source, how_to_get, raw_folder
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check(

@@ -70,7 +70,7 @@ def msd_hippocampus(
         )
         return pairs if view.startswith("whole") else _padded(pairs, view)
 
-    return open_public(msd_hippocampus, given, seed, build)
+    return open_public(msd_hippocampus, given, build)
 
 
 def read_volume(image: Path, label: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +129,7 @@ def acdc(
         notes = {"unit_of_independence": "patient"}
         return Pairs(items, lambda name: read_heart(root / paths[name]), classes, notes=notes)
 
-    return open_public(acdc, given, seed, build)
+    return open_public(acdc, given, build)
 
 
 def read_heart(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +175,7 @@ def lgg_mri(
         notes = {"unit_of_independence": "patient"}
         return Pairs(items, lambda name: read_brain(root, cases[name]), ("background", "tumour"), notes=notes)
 
-    return open_public(lgg_mri, given, seed, build)
+    return open_public(lgg_mri, given, build)
 
 
 def read_brain(root: Path, slices: list[PurePosixPath]) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +207,7 @@ def fuseg(*, seed, val_fraction: float = 0.2, test_fraction: float = 0.2) -> Dat
         notes = {"unit_of_independence": "picture", "notes": "a few patients may occur twice"}
         return Pairs(items, lambda name: read_wound(root, name), ("background", "ulcer"), notes=notes)
 
-    return open_public(fuseg, given, seed, build)
+    return open_public(fuseg, given, build)
 
 
 def read_wound(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -243,7 +243,7 @@ def chase_db1(*, seed, observer: Literal["first", "second"] = "first") -> Data:
             items, lambda name: read_eye(root, name, observer), ("background", "vessel"), notes=notes
         )
 
-    return open_public(chase_db1, given, seed, build)
+    return open_public(chase_db1, given, build)
 
 
 def read_eye(root: Path, name: str, observer: str = "first") -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +284,7 @@ def drosophila_vnc(*, seed) -> Data:
         notes = {"unit_of_independence": "none: one animal, stretches of its sections"}
         return Pairs(items, lambda name: read_section(root, name), tuple(NEURONS), notes=notes)
 
-    return open_public(drosophila_vnc, given, seed, build)
+    return open_public(drosophila_vnc, given, build)
 
 
 def read_section(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

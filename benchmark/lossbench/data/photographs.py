@@ -80,7 +80,7 @@ def magnetic_tile(
         }
         return Pairs(items, lambda name: read_tile(folder, name), notes=notes)
 
-    return open_public(magnetic_tile, given, seed, build)
+    return open_public(magnetic_tile, given, build)
 
 
 def tile_items(kinds: list[str], free: float) -> list[Item]:
@@ -145,7 +145,7 @@ def crackforest(
         items = [Item(f"{n:03d}", n) for n in range(1, 119)]  # later pictures have no ground truth
         return Pairs(items, lambda name: read_crack(folder, name), notes={"unit_of_independence": "picture"})
 
-    return open_public(crackforest, given, seed, build)
+    return open_public(crackforest, given, build)
 
 
 def read_crack(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +181,7 @@ def camvid(
     sequence 0001TP gives its beginning to train and its end to test (official).
     """
     given = without_seed(locals())
-    return open_public(camvid, given, seed, lambda: _street_pairs(frames))
+    return open_public(camvid, given, lambda: _street_pairs(frames))
 
 
 @dataset("camvid_binary", version=1, family="public", cite="Brostow 2009")
@@ -207,7 +207,7 @@ def camvid_binary(*, seed, target: str = "Pedestrian", frames: Literal["third", 
         pairs.read = read
         return pairs
 
-    return open_public(camvid_binary, given, seed, build)
+    return open_public(camvid_binary, given, build)
 
 
 def _street_pairs(frames: str, classes: tuple[str, ...] = STREETS) -> Pairs:
@@ -284,7 +284,7 @@ def sirst(
         }
         return Pairs(items, lambda name: read_target(folder, name), notes=notes)
 
-    return open_public(sirst, given, seed, build)
+    return open_public(sirst, given, build)
 
 
 def read_target(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -319,7 +319,7 @@ def coffee_leaf(*, seed, scale: Literal["full", "half"] = "full") -> Data:
         notes = {"unit_of_independence": "picture", "notes": f"{scale} size"}
         return Pairs(items, lambda path: read_leaf(folder, path, scale), classes, notes=notes)
 
-    return open_public(coffee_leaf, given, seed, build)
+    return open_public(coffee_leaf, given, build)
 
 
 def read_leaf(folder: Path, path: str, scale: str = "full") -> tuple[np.ndarray, np.ndarray]:
@@ -355,7 +355,7 @@ def neu_seg(*, seed, val_fraction: float = 0.2, test_fraction: float = 0.2) -> D
         notes = {"unit_of_independence": "picture"}
         return Pairs(items, lambda path: read_steel(folder, path), classes, notes=notes)
 
-    return open_public(neu_seg, given, seed, build)
+    return open_public(neu_seg, given, build)
 
 
 def read_steel(folder: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -379,7 +379,7 @@ def epfl_roads(*, seed, val_fraction: float = 0.2, test_fraction: float = 0.2) -
         notes = {"unit_of_independence": "picture", "notes": "neighbouring tiles are not known"}
         return Pairs(items, lambda path: read_road(folder, path), ("background", "road"), notes=notes)
 
-    return open_public(epfl_roads, given, seed, build)
+    return open_public(epfl_roads, given, build)
 
 
 def read_road(folder: Path, path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -402,7 +402,7 @@ def hyta_sky(*, seed, val_fraction: float = 0.2, test_fraction: float = 0.2) -> 
         classes = ("sky", "thin cloud", "thick cloud")
         return Pairs(items, lambda stem: read_sky(folder, stem), classes, notes=notes)
 
-    return open_public(hyta_sky, given, seed, build)
+    return open_public(hyta_sky, given, build)
 
 
 def read_sky(folder: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:

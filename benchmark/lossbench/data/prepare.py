@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.base.files import write_atomically
+from lossbench.base.files import sha256_of, write_atomically
+from lossbench.base.machine import cache_root
 from lossbench.base.seeds import stream
 from lossbench.data import sources, splitting, whole, windows
-from lossbench.data.cache import cache_root, locked, reason, whole_folder
+from lossbench.data.cache import locked, reason, whole_folder
 from lossbench.data.container import SPLITS, VOID, Data, container, digest, validate
 from lossbench.data.formats import UNREADABLE
-from lossbench.data.hashes import sha256_of
 from lossbench.data.identity import content_of, source_of
 from lossbench.data.pairs import Arrays, Pairs
 from lossbench.data.whole import Written
@@ -49,7 +49,6 @@ def open_prepared(
     spec: str,
     params: dict,
     version: int,
-    seed: int,
     build: Callable[[], Pairs | Arrays],
     card: dict,
 ) -> Data:

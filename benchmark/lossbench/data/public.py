@@ -19,7 +19,6 @@ from lossbench.data.sources import get_source
 def open_public(
     function: Callable,
     given: dict[str, Any],
-    seed: int,
     build: Callable[[], Pairs | Arrays],
     version: int = 1,
 ) -> Data:
@@ -30,7 +29,7 @@ def open_public(
     name = function.__name__
     # Where it comes from travels with the data, so that a report needs no look at this file.
     card = get_source(source_of(name, given)).card()
-    return open_prepared(name, canonical(function, given), given, version, seed, build, card)
+    return open_prepared(name, canonical(function, given), given, version, build, card)
 
 
 def numbered(names: Iterable[str]) -> dict[str, int]:

@@ -96,7 +96,7 @@ def torchvision(
 
     card = {"licence": "see the set's own page", "citation": name, "url": ""}
     card["source"] = f"torchvision.datasets.{name}"
-    return open_prepared("torchvision", canonical(torchvision, given), given, 1, seed, build, card)
+    return open_prepared("torchvision", canonical(torchvision, given), given, 1, build, card)
 
 
 def _open(name: str, root: str) -> tuple[Any, Any, dict[int, int] | None, tuple[str, ...]]:

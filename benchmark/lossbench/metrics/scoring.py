@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lossbench.base.counts import OVERLAPS, overlap, size_per_image
+from lossbench.base.counts import OVERLAPS, marks, overlap, size_per_image, soft_sizes
 from lossbench.metrics import calibration as cal
 from lossbench.metrics.arrays import (
     as_array,
@@ -320,14 +320,12 @@ def _score_arm(
         fresh = Borders(mask[images], true.borders.spacing, true.borders.worst[images])
         for name, values in true.borders.score(fresh, wanted, images).items():
             surface[name][images] = values
-    absent = true.size == 0
     return {
         "predicted": predicted,
         "shared": shared,
         **overlap(shared, predicted, true.size),
         **surface,
-        "missed": np.where(absent, np.nan, predicted == 0),
-        "false_alarms": np.where(absent, predicted > 0, np.nan),
+        **marks(predicted, true.size),
         "lesions": match(components(mask), true.objects) if lesions is None else lesions,
     }
 
@@ -444,8 +442,7 @@ def _rows(columns: dict[int, dict], names: Sequence[str], arms: Iterable[str]) -
         for arm in arms:
             sizes = size_per_image(column[f"predicted@{arm}"], column["size"])
             shown |= {f"{name}_hard@{arm}": values for name, values in sizes.items()}
-        sizes = size_per_image(column["soft_size"], column["size"])
-        shown |= {f"{name}_soft": values for name, values in sizes.items()}
+        shown |= soft_sizes(column["soft_size"], column["size"])
         for n, values in enumerate(zip(*(v.tolist() for v in shown.values()), strict=True)):
             rows.append({"image": n, "class": names[c], **dict(zip(shown, values, strict=True))})
     return rows

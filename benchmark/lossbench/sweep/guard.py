@@ -67,9 +67,8 @@ _TINY = torch.tensor(1e-38)  # a tenth of it is denormal
 
 _between: list[str] = []  # what was found changed when a loss was called
 
-Setting = tuple[
-    Callable[[], Any], Callable[[Any], Any] | None
-]  # how to read it, and to set it where possible
+# How to read it, and to set it where possible.
+Setting = tuple[Callable[[], Any], Callable[[Any], Any] | None]
 
 
 def _environment() -> dict[str, str]:

@@ -301,12 +301,9 @@ def check_networks(cells: Iterable[Cell]) -> None:
 
 def _complaint(function: Callable, classes: int) -> UserError | None:
     """Return what a loss says against its own parameters, on a tiny input of so many classes."""
-    import torch
+    from lossbench.catalogue.inputs import example
 
-    logits = torch.linspace(-1, 1, 2 * classes * 8 * 8).reshape(2, classes, 8, 8)
-    target = (logits[:, 1] > 0.3).long()
-    frequency = torch.full((classes,), 1 / classes)
-    supplied = {"distance_map": torch.zeros_like(logits), "class_frequency": frequency, "progress": 0.5}
+    logits, target, supplied = example(classes)
     try:
         function(logits, target, **supplied)
     except UserError as error:

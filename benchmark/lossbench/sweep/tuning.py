@@ -27,6 +27,8 @@ OBJECTIVE = "val_dice_all@0.5"
 
 FACTOR, HALF, WIDENINGS = 3.0, 2, 2  # a grid of 2 * HALF + 1 rates; how often it grows where the best is last
 
+GRID = tuple(range(-HALF, HALF + 1))  # places of its rates, in factors from the middle one
+
 BASIS = ("ce", "dice", "dice_ce")  # over which the one rate for all is best on average
 
 Arm = tuple[str, str]  # spec of a loss, head
@@ -85,12 +87,11 @@ def search(experiment: Experiment, wanted: Search, store: Store) -> tuple[Experi
 
     While some of its cells are missing, train them and ask again."""
     check(experiment)
-    grid = tuple(range(-HALF, HALF + 1))
     arms: dict[Arm, None] = {}
     for part in experiment.parts:
         for loss in part.losses:
             arms |= {(loss.text, variant.recipe.head): None for variant in part.datasets}
-    places = dict.fromkeys(arms, grid)
+    places = dict.fromkeys(arms, GRID)
     known: dict[str, float] = {}
     for widening in range(WIDENINGS + 1):
         trials = _trials(experiment, wanted, places)
@@ -212,6 +213,5 @@ def _shared(whole: list[Tried], wanted: Search) -> float:
     every head; over all losses where none of the three was tried.
     """
     basis = [own for own in whole if own.arm[0] in BASIS] or whole
-    grid = tuple(range(-HALF, HALF + 1))
-    columns = [own.scores[[own.places.index(place) for place in grid]] for own in basis]
-    return wanted.rate(grid[Tried(("", ""), grid, np.hstack(columns)).best])
+    columns = [own.scores[[own.places.index(place) for place in GRID]] for own in basis]
+    return wanted.rate(GRID[Tried(("", ""), GRID, np.hstack(columns)).best])

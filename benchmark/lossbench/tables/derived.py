@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.stats import rankdata
 
-from lossbench.base.counts import per_image, size_per_image
+from lossbench.base.counts import per_image, soft_sizes
 
 NAN = float("nan")
 
@@ -94,8 +94,7 @@ def images_of(record: Mapping[str, Any]) -> dict[str, Any]:
             made = per_image(shared, predicted, size)
             images = {f"{name}@{arm}": values for name, values in made.items()} | images
     if "soft_size" in images:
-        made = size_per_image(_numbers(images["soft_size"]), _numbers(size))
-        images = {f"{name}_soft": values for name, values in made.items()} | images
+        images = soft_sizes(_numbers(images["soft_size"]), _numbers(size)) | images
     return images
 
 

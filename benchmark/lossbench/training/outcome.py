@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossbench import metrics
-from lossbench.base.counts import per_image
+from lossbench.base.counts import per_image, soft_sizes
 from lossbench.data.container import Data
 from lossbench.metrics import thresholds
 from lossbench.training.blocks import Block
@@ -20,10 +20,7 @@ from lossbench.training.signals import collapse_kind, joined, mean_dice, soft_di
 
 # Columns of single images that no record keeps: what follows from counts of pixels, and distances whose means
 # over all images (which are kept) say enough.
-LEFT_OUT = {
-    *per_image(*np.ones((3, 1))),
-    *("size_ratio_soft", "log_size_image_soft", "size_error_soft", "hd", "masd", "nsd_2"),
-}
+LEFT_OUT = {*per_image(*np.ones((3, 1))), *soft_sizes(*np.ones((2, 1))), "hd", "masd", "nsd_2"}
 
 MOST_STEPS = 1000  # values that a record keeps of the course of a training
 

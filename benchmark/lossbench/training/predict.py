@@ -19,9 +19,8 @@ from lossbench.networks.stack import Stack
 
 HELD = 2**18  # pixels of images that are handed on together: 64 of 64 x 64
 
-AT_ONCE = (
-    2**17
-)  # pixels of tiles that a cell infers at once; a quarter slower by the eight of a training step
+# Pixels of tiles that a cell infers at once; by the eight of a training step it would be a quarter slower.
+AT_ONCE = 2**17
 
 # Called with a cell, the first of some tiles and that cell's logits of them (n, classes, *side).
 OnTiles = Callable[[int, int, Tensor], None]
@@ -43,6 +42,7 @@ class Tiles:
         counts = [len(tiling.places) for tiling in self.tilings]
         self.first = np.cumsum([0, *counts])  # of each image, its first tile
         self._image: tuple[int, np.ndarray] = (-1, np.empty(0))
+        self._masks: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))
         self._maps: dict[int, np.ndarray] = {}
         self._truth: tuple[tuple[int, int], Truth] | None = None
 
@@ -84,14 +84,16 @@ class Tiles:
 
     def masks(self, begin: int, end: int) -> np.ndarray:
         """Return the masks (n, *side) of tiles, void where an image is padded."""
-        out = []
-        for i, k in map(self.place, range(begin, min(end, len(self)))):
-            mask = np.asarray(self.data.masks[int(self.index[i])])
-            tiling = self.tilings[i]
-            if any(map(any, tiling.margins)):
-                mask = np.pad(mask, tiling.margins, constant_values=self.void)
-            out.append(mask[tiling.places[k]])
-        return np.stack(out)
+        if self._masks[0] != (begin, end):  # all cells look at the same tiles, one after the other
+            tiles = map(self.place, range(begin, min(end, len(self))))
+            self._masks = (begin, end), np.stack([self._mask(i, k) for i, k in tiles])
+        return self._masks[1]
+
+    def _mask(self, i: int, k: int) -> np.ndarray:
+        mask, tiling = np.asarray(self.data.masks[int(self.index[i])]), self.tilings[i]
+        if any(map(any, tiling.margins)):
+            mask = np.pad(mask, tiling.margins, constant_values=self.void)
+        return mask[tiling.places[k]]
 
     def distances(self, begin: int, end: int) -> np.ndarray | None:
         """Return signed distances (n, classes, *side) of tiles, computed once; None where no loss asks."""
