@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lossbench.base import course
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.weights import weights_hash
@@ -51,6 +52,20 @@ def test_cells_of_a_block_hold_the_same_certificate_and_learn_different_things(p
 def test_another_seed_changes_start_order_and_data():
     one, two = (train([job("ce", seed)])[0].certificate for seed in (0, 1))
     assert all(one[part] != two[part] for part in ("init", "order", "data"))
+
+
+def test_a_record_keeps_a_hundred_means_of_a_course_and_the_noise_of_its_single_steps():
+    recipe = TINY.model_copy(update={"steps": 250})
+    [trained] = train([job("ce", recipe=recipe)])
+    record = score(job("ce", recipe=recipe), trained)
+    assert record["steps_every"] == 3
+    assert len(record["steps"]["train_loss"]) == 84
+    assert record["steps"]["train_loss"][0] == pytest.approx(np.mean(trained.train_loss[:3]))
+    # Means over three steps swing less than the steps themselves, so that none of them could tell.
+    single = course.summary({"train_loss": trained.train_loss, "grad_norm": trained.grad_norm}, {})
+    assert record["metrics"]["log_grad_noise"] == single["log_grad_noise"]
+    assert record["metrics"]["log_loss_noise"] == single["log_loss_noise"]
+    assert math.isfinite(single["log_grad_noise"])
 
 
 @pytest.mark.parametrize("companions", [["ce", "focal"], ["tversky", "ce", "dice_ce", "ce_l1"], ["ce"]])

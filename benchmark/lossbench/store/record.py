@@ -3,8 +3,8 @@ check sum. What it says stands in schema.py; older versions are read by upgrades
 
 The last member, ``check``, is the CRC-32 of all bytes before it, so that a bit that flips in a digit is
 noticed, too; records of earlier versions have none. Numbers that are not finite are written as ``null``
-(strict JSON has no NaN), and the neighbouring count or outcome says why. Columns of single images and single
-steps are rounded to as many digits as one of them carries; equal trainings give equal bytes.
+(strict JSON has no NaN), and the neighbouring count or outcome says why. Numbers are rounded to as many
+digits as they carry; equal trainings give equal bytes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ KEY = re.compile(r"[0-9a-f]{16}")
 FINGERPRINT = re.compile(r"[0-9a-f]{8,}")
 
 _UPGRADES: dict[int, Callable[[dict], dict]] = {}  # version n -> what makes a record n + 1 of a record n
-# Significant digits of long columns: more than one of them carries, and a third of the bytes.
-_DIGITS = {"images": 4, "steps": 5}
+# Significant digits of a record's numbers: more than any of them carries, and less than half the bytes.
+_DIGITS = {"metrics": 7, "images": 4, "reliability": 5, "threshold_curve": 5, "curves": 6, "steps": 5}
 _CHECK = re.compile(rb',"check":"([0-9a-f]{8})"}\n')
 _CHECK_SIZE = len(b',"check":"00000000"}\n')
 
@@ -68,20 +68,16 @@ def encode(record: dict[str, Any]) -> bytes:
 
 
 def rounded(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record as it is written: the columns of ``images`` at four significant digits, those of
-    ``steps`` at five.
-    """
-    tables = {name: record[name] for name in _DIGITS if isinstance(record.get(name), dict)}
-    return record | {
-        name: {column: _rounded(values, _DIGITS[name]) for column, values in table.items()}
-        for name, table in tables.items()
-    }
+    """Return a record as it is written: its results at so many significant digits (``_DIGITS``)."""
+    return record | {name: _rounded(record[name], n) for name, n in _DIGITS.items() if name in record}
 
 
-def _rounded(values: Any, digits: int) -> Any:
-    if not isinstance(values, list):
-        return values
-    return [float(f"{value:.{digits}g}") if isinstance(value, float) else value for value in values]
+def _rounded(value: Any, digits: int) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(item, digits) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def flaw(data: bytes) -> str:

@@ -211,9 +211,9 @@ class Provenance(Facts):
 class Record(Facts):
     """One finished cell: a line of strict JSON in ``cells/<first two of the key>/<key>.<fingerprint>.json``.
 
-    Numbers that are not finite are null. Columns of ``images`` have four significant digits, those of
-    ``steps`` five. What each metric means stands in docs/metrics.md; ``@0.5`` is the argmax, ``@val`` the
-    threshold that was chosen on validation images.
+    Numbers that are not finite are null; those of ``images`` have four significant digits, other columns five
+    or six, ``metrics`` seven. What each metric means stands in docs/metrics.md; ``@0.5`` is the argmax,
+    ``@val`` the threshold that was chosen on validation images.
     """
 
     schema_: Annotated[int, Field(alias="schema")]
@@ -248,7 +248,7 @@ class Record(Facts):
     curves: Annotated[Table, PlainValidator(_columns("collapsed"))]
     """Column of the table ``curves`` -> one value a validated step."""
     steps: Annotated[Table, PlainValidator(_columns())] = {}
-    """``train_loss`` and ``grad_norm`` -> their means over every so many steps."""
+    """``train_loss`` and ``grad_norm`` -> their means over every so many steps, about a hundred of them."""
     steps_every: Annotated[int, Field(ge=1)] = 1
     """Steps behind one value of ``steps``."""
     threshold_curve: Annotated[list[float | None], PlainValidator(_numbers)]

@@ -11,20 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.stats import rankdata
 
+from lossbench.base import course
 from lossbench.base.counts import per_image, soft_sizes
 
 NAN = float("nan")
-
-WINDOW = 21  # steps of the running median and mean; the curve is mirrored at its ends
-
-FIRST, LAST = 5, 20  # steps between whose mean losses a training loss is said to fall
-
-FEWEST = 5  # validated steps in the second half that a rank correlation needs
-
-HALF = 0.5  # validation Dice that counts as having learnt
 
 QUINTILES = 5
 
@@ -40,44 +32,21 @@ def derived(record: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, An
     """
     return {
         "collapsed": float(record.get("outcome") == "collapsed"),
-        **training(record.get("steps") or {}, record.get("curves") or {}, record.get("steps_every") or 1),
+        **_course(record),
         **by_size(record.get("images") or {}),
         **recipe(whole, record["cell"].get("learning_rate")),
     }
 
 
-def training(steps: Mapping[str, list], curves: Mapping[str, list], every: int = 1) -> dict[str, float]:
-    """Return what the course of one training says; ``steps`` holds the mean of every so many steps,
-    ``curves`` a value a validated step. The noise is that of single steps: nan where these were averaged.
-
-    - ``steps_to_half``: the first validated step with val_dice >= .5; where there is none, one more than the
-      last;
-    - ``loss_noise``: standard deviation of the training loss about its running median, over the second half,
-      divided by its fall (mean of the first 5 minus mean of the last 20 losses);
-    - ``loss_tracks_dice``: abs(Spearman) of the running mean of the training loss and val_dice, over the
-      validated steps of the second half;
-    - ``grad_noise``: standard deviation of the log gradient norm about its running median, over the second
-      half;
-    - ``log_loss_noise``, ``log_grad_noise``: natural logarithms of both noises.
+def _course(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return what the course of a training says: as the record has it, or, where it is older than that, from
+    its single steps; nan where these were averaged.
     """
-    # A cell without curves, or with values that are not finite, has nan in every column that needs them.
-    loss, norm = _numbers(steps.get("train_loss")), _numbers(steps.get("grad_norm"))
-    at, dice = _numbers(curves.get("step")), _numbers(curves.get("val_dice"))
-    steps_to_half = _steps_to_half(at, dice, len(loss) * every)
-    if every > 1:
-        loss, norm = loss[:0], norm[:0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        grad_noise = _roughness(np.log(norm))
-        fall = loss[:FIRST].mean() - loss[-LAST:].mean() if len(loss) >= FIRST + LAST else NAN
-        loss_noise = _roughness(loss) / fall if fall > 0 else NAN
-        logs = {"log_loss_noise": np.log(loss_noise), "log_grad_noise": np.log(grad_noise)}
-    return {
-        "steps_to_half": steps_to_half,
-        "loss_noise": float(loss_noise),
-        "loss_tracks_dice": _tracks(loss, at, dice),
-        "grad_noise": grad_noise,
-        **{name: float(value) if np.isfinite(value) else NAN for name, value in logs.items()},
-    }
+    known = record.get("metrics") or {}
+    if course.NAMES[0] in known:
+        return {name: NAN if known[name] is None else known[name] for name in course.NAMES}
+    single = (record.get("steps_every") or 1) == 1
+    return course.summary((record.get("steps") or {}) if single else {}, record.get("curves") or {})
 
 
 def images_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,32 +114,3 @@ def recipe(whole: Mapping[str, Any], rate: float | None = None) -> dict[str, Any
 
 def _numbers(values: Any) -> np.ndarray:
     return np.asarray(values if values is not None else [], dtype=float)
-
-
-def _steps_to_half(at: np.ndarray, dice: np.ndarray, steps: int) -> float:
-    if not len(at) or len(at) != len(dice):
-        return NAN
-    reached = at[dice >= HALF]
-    return float(reached[0]) if len(reached) else float(max(steps, at[-1]) + 1)
-
-
-def _roughness(values: np.ndarray) -> float:
-    """Return the sd (ddof = 1) of a curve about its running median, over its second half."""
-    if len(values) < 2 * WINDOW or not np.isfinite(values).all():
-        return NAN
-    # The median follows a fall and ignores single jumps, which are what is to be measured.
-    rest = values - median_filter(values, WINDOW, mode="mirror")
-    return float(rest[len(rest) // 2 :].std(ddof=1))
-
-
-def _tracks(loss: np.ndarray, at: np.ndarray, dice: np.ndarray) -> float:
-    if len(loss) < 2 * WINDOW or len(at) != len(dice) or not np.isfinite(loss).all():
-        return NAN
-    late = (at > len(loss) // 2) & (at <= len(loss)) & np.isfinite(dice)
-    if late.sum() < FEWEST:
-        return NAN
-    smooth = uniform_filter1d(loss, WINDOW, mode="mirror")[at[late].astype(int) - 1]
-    ranks = rankdata(smooth), rankdata(dice[late])
-    if min(r.std() for r in ranks) == 0:  # a constant has no order to follow
-        return NAN
-    return float(abs(np.corrcoef(*ranks)[0, 1]))

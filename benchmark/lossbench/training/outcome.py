@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lossbench import metrics
+from lossbench.base import course
 from lossbench.base.counts import per_image, soft_sizes
 from lossbench.data.container import Data
 from lossbench.metrics import thresholds
@@ -22,7 +23,7 @@ from lossbench.training.signals import collapse_kind, joined, mean_dice, soft_di
 # over all images (which are kept) say enough.
 LEFT_OUT = {*per_image(*np.ones((3, 1))), *soft_sizes(*np.ones((2, 1))), "hd", "masd", "nsd_2"}
 
-MOST_STEPS = 1000  # values that a record keeps of the course of a training
+MOST_STEPS = 100  # values that a record keeps of the course of a training
 
 
 class Scoring:
@@ -89,14 +90,15 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
     values."""
     best_dice, best_step = trained.best
     collapse = "not_finite" if trained.not_finite_at is not None else trained.scores["collapse"]
+    steps = {"train_loss": trained.train_loss, "grad_norm": trained.grad_norm}
     summary = {
         **trained.scores["metrics"],
         "train_loss_last": trained.train_loss[-1] if trained.train_loss else math.nan,
         "val_dice_best": best_dice if best_step else math.nan,
         "step_best": best_step,
+        **course.summary(steps, trained.curves),
         **(_bayes(job.data) if job.data.posterior is not None else {}),
     }
-    steps = {"train_loss": trained.train_loss, "grad_norm": trained.grad_norm}
     every = math.ceil(len(trained.train_loss) / MOST_STEPS) or 1
     return {
         **trained.scores,
