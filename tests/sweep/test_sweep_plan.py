@@ -50,6 +50,29 @@ def test_a_budget_takes_whole_blocks_in_order_and_at_least_one(planned):
     assert len(plan.select(planned, budget="100h", workers=1)) == 50
 
 
+def test_a_part_is_trained_alone_with_what_it_shares_and_an_unknown_one_is_refused(tmp_path):
+    path = tmp_path / "two.toml"
+    path.write_text("""
+name = "two"
+seeds = 2
+[[part]]
+name = "rare"
+losses = ["ce", "dice"]
+datasets = ["scenes(foreground=0.05)"]
+[[part]]
+name = "common"
+losses = ["ce"]
+datasets = ["scenes(foreground=0.05)", "scenes(foreground=0.2)"]
+""")
+    planned = plan.plan(read_experiment(path), tmp_path / "results")
+    rare = [(cell.loss.text, cell.seed) for cell in plan.select(planned, parts=["rare"])]
+    assert rare == [("ce", 0), ("dice", 0), ("ce", 1), ("dice", 1)]
+    assert len(plan.select(planned, parts=["common"])) == 4
+    assert len(plan.select(planned, parts=["rare", "common"])) == 6
+    with pytest.raises(UserError, match="there is no such part; did you mean 'rare'"):
+        plan.select(planned, parts=["rar"])
+
+
 @pytest.mark.parametrize(
     "arguments", [{"shard": "0/2"}, {"shard": "3/2"}, {"shard": "a"}, {"budget": "soon"}, {"budget": "0m"}]
 )

@@ -32,6 +32,10 @@ def sweep(
     shard: Annotated[
         str | None, typer.Option("--shard", help="Train only part i of n of the blocks, as 2/5.")
     ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="Train only this part of the experiment; may be repeated."),
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")
     ] = False,
@@ -54,9 +58,9 @@ def sweep(
     # Opens every data set once, so that what is wrong with one is said before anything is trained.
     sets = [variant[:3] for variant in experiment.datasets]
     cards = datacards.store(results, sets, experiment.seeds[0], experiment.extra_files)
-    todo = plans.select(planned, budget, shard, where.count)
+    todo = plans.select(planned, budget, shard, where.count, part or ())
     if len(todo) < len(planned.missing):
-        limits = [budget, shard and f"shard {shard}"]
+        limits = [budget, shard and f"shard {shard}", *(f"part {name}" for name in part or ())]
         say(f"  {len(todo)} of {len(planned.missing)} cells chosen ({', '.join(filter(None, limits))})")
     # First, so that an interrupted sweep can be reported, too.
     note.write(results, describe(experiment, planned.cells, cards))

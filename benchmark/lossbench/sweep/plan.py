@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, nearest
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
 from lossbench.sweep.costs import GUESS, Cost, Pace, kind, measured
@@ -125,15 +125,24 @@ def why(planned: Plan, cell: Cell, results: str | Path) -> str:
 
 
 def select(
-    planned: Plan, budget: str | None = None, shard: str | None = None, workers: int = 1
+    planned: Plan,
+    budget: str | None = None,
+    shard: str | None = None,
+    workers: int = 1,
+    parts: Sequence[str] = (),
 ) -> list[Cell]:
-    """Return the missing cells to train now: whole blocks only, those of one shard, and no more than
-    ``workers`` finish within the budget (at least one block).
+    """Return the missing cells to train now: whole blocks only, those of the ``parts`` (() for all) and of
+    one shard, and no more than ``workers`` finish within the budget (at least one block).
     """
+    names = [part.name for part in planned.experiment.parts]
+    for part in parts:
+        if part not in names:
+            raise UserError(f"--part {part}: there is no such part{nearest(part, names)}")
     # A block is taken at all its lengths, since they share their training.
     blocks: dict[str, list[Cell]] = defaultdict(list)
     for cell in planned.missing:
-        blocks[cell.bundle].append(cell)
+        if not parts or set(parts) & set(cell.parts):
+            blocks[cell.bundle].append(cell)
     if shard is not None:
         number, count = _shard(shard)
         # By position among all blocks of the experiment, so that the shards of several machines are disjoint
