@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
-from lossbench.experiment.cells import Cell
+from lossbench.experiment.cells import Cell, Recipe
 from lossbench.store.store import Store
 
 SAMPLE = 3  # records that are read of each kind; reading ten thousand would take longer than planning
@@ -24,9 +25,6 @@ class Cost(NamedTuple):
     @property
     def total(self) -> float:
         return sum(self)
-
-    def plus(self, other: Cost) -> Cost:
-        return Cost(*(own + more for own, more in zip(self, other, strict=True)))
 
 
 class Pace(NamedTuple):
@@ -48,8 +46,13 @@ def kind(cell: Cell) -> str:
     """Name what decides how long a step takes: data set and recipe, less what only says how many there are,
     or how large.
     """
+    return f"{cell.data.text} {_paced(cell.recipe)}"
+
+
+@lru_cache(maxsize=4096)  # a plan asks of every cell, and there are few recipes
+def _paced(recipe: Recipe) -> str:
     free = {"steps": 1, "warmup": 0, "validations": 1, "learning_rate": 1.0, "head": "default"}
-    return f"{cell.data.text} {cell.recipe.model_copy(update=free).digest}"
+    return recipe.model_copy(update=free).digest
 
 
 def measured(store: Store, done: Iterable[Cell]) -> dict[str, Pace]:

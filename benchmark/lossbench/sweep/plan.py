@@ -29,7 +29,7 @@ class Plan:
     notes: tuple[str, ...] = ()  # files that were set aside, and why
     copies: Mapping[str, Cell] = field(default_factory=dict)  # of the missing cells, see ``copies``
 
-    @property
+    @cached_property
     def missing(self) -> list[Cell]:
         return [cell for cell in self.cells if self.states[cell.key].status != "done"]
 
@@ -39,10 +39,8 @@ class Plan:
 
     def cost(self, cells: Iterable[Cell] | None = None) -> Cost:
         """Return the expected core-seconds of the given cells (default: all missing ones)."""
-        total = Cost()
-        for cell in self.missing if cells is None else cells:
-            total = total.plus(self.cell_cost(cell))
-        return total
+        costs = [self.cell_cost(cell) for cell in (self.missing if cells is None else cells)]
+        return Cost(*map(sum, zip(*costs, strict=True)))  # of none: nothing
 
     def cell_cost(self, cell: Cell) -> Cost:
         """Return the expected core-seconds that a cell adds: of a trunk only what no shorter length pays, and
@@ -50,7 +48,9 @@ class Plan:
         """
         if cell.key in self.copies:
             return Cost()
-        return self.paces.get(kind(cell), GUESS).cost(cell, self.added_steps(cell))
+        if cell.key not in self._costs:
+            self._costs[cell.key] = self.paces.get(kind(cell), GUESS).cost(cell, self.added_steps(cell))
+        return self._costs[cell.key]
 
     def added_steps(self, cell: Cell) -> int:
         """Return how many steps a cell costs where all that is missing of its trunk is trained together.
@@ -63,6 +63,10 @@ class Plan:
         ]
         shorter = [other.recipe for other in trained if other.recipe.steps < cell.recipe.steps]
         return cell.recipe.steps - max((recipe.decay_begins for recipe in shorter), default=0)
+
+    @cached_property
+    def _costs(self) -> dict[str, Cost]:
+        return {}
 
     @cached_property
     def _trunks(self) -> dict[str, list[Cell]]:
