@@ -351,9 +351,10 @@ def test_other_labels_of_a_task_are_refused_or_ignored_as_declared(make_task):
     )
     with pytest.raises(UserError, match=r"c_0.nii.gz: holds the mask value 2"):
         load(root)
-    (root / "dataset.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read as JSON"):
-        load(root)
+    for text in ("{", "[" * 100_000):
+        (root / "dataset.json").write_text(text)
+        with pytest.raises(UserError, match="cannot be read as JSON"):
+            load(root)
 
 
 def test_a_task_that_lists_a_file_outside_or_missing_is_refused(make_task, tmp_path):

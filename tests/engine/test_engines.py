@@ -370,3 +370,32 @@ def test_nobody_without_the_certificates_of_this_run_reaches_its_workers():
             address=connection.cluster.scheduler_address, security=connection.cluster.security
         ) as mine:
             assert mine.submit(pow, 2, 3).result(20) == 8
+
+
+STRANGER = """
+import socket, ssl, sys
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+for place in sys.argv[1:]:
+    host, port = place.rsplit(":", 1)
+    plain = socket.create_connection((host, int(port)), 10)
+    try:
+        print("heard" if context.wrap_socket(plain).recv(1) else "refused")
+    except OSError:
+        print("refused")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can be another user")
+def test_another_user_of_this_machine_can_open_the_ports_and_hears_nothing():
+    from lossbench.engine import clusters
+
+    nobody = {"user": 65534, "capture_output": True, "text": True, "cwd": "/"}
+    with clusters.quiet(), clusters.connected(EngineOptions(workers=1)) as connection:
+        connection.client.wait_for_workers(1)
+        nannies = [nanny.address for nanny in connection.cluster.workers.values()]
+        addresses = [connection.cluster.scheduler_address, *connection.client.nthreads(), *nannies]
+        places = [address.removeprefix("tls://") for address in addresses]
+        # This Python may lie in a folder that others cannot enter.
+        done = subprocess.run(["/usr/bin/env", "python3", "-I", "-c", STRANGER, *places], **nobody)
+    assert done.stdout.split() == ["refused"] * 3, done.stderr

@@ -125,6 +125,15 @@ def test_the_gap_figure_shows_paired_differences_in_points(tables, drawn):
     assert "ce" not in set(drawn["dice_gap"].data["loss"])
 
 
+@pytest.mark.parametrize("name", MINI)
+def test_dollar_signs_of_a_label_are_drawn_as_they_stand(tables, name):
+    """Two of them enclose a formula elsewhere, and this one has no end."""
+    cells = tables["cells"]
+    priced = {column: "$\\frac{$ " + cells[column] for column in ("loss_label", "data_label")}
+    drawn = drawing.draw(name, tables | {"cells": cells.assign(**priced)})
+    assert drawn.svg.count("$\\frac{$") >= 4
+
+
 def test_a_public_set_stands_at_its_measured_foreground(drawn):
     data = drawn["size_ratio"].data
     assert data[data["dataset"] == "sirst"]["foreground"].iloc[0] == pytest.approx(0.0006, rel=0.1)

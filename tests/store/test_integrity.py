@@ -71,6 +71,9 @@ def test_a_damaged_pack_is_noticed(store):
     store.pack.path.write_bytes(data)
     (line,) = integrity.check_records(Store(store.folder), loose=False).damaged
     assert info.filename[9:25] in line and "cannot be unpacked" in line
+    assert f"damaged: records.zip: {info.filename[9:25]}" in lossbench(
+        store.folder, "status", "quick", "--results", "."
+    )
 
 
 def test_a_certificate_carries_a_check_sum(tmp_path):

@@ -1,6 +1,7 @@
 """A sweep that is interrupted goes on from kept states, and its records are those of an undisturbed one."""
 
 import json
+import shutil
 
 import pytest
 
@@ -91,3 +92,21 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
     # ce and dice walk 46 steps each, ce_to_dice 70; the state after the step that was stopped is missing.
     walked = 2 * 46 + 70
     assert first + len(steps[first:]) <= walked + 2 * 2
+
+
+def test_what_was_trained_into_a_folder_that_is_gone_is_not_called_trained(experiment, tmp_path, monkeypatch):
+    train = work.run_stack
+
+    def removed(task):
+        done = train(task)
+        shutil.rmtree(tmp_path / "r", ignore_errors=True)
+        return done
+
+    monkeypatch.setattr(work, "run_stack", removed)
+    monkeypatch.setattr(guard, "refuse", lambda who: None)  # which finds ``run_stack`` replaced
+    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
+    _, trained, failures = sweep(experiment, tmp_path / "r")
+    assert trained == 0
+    assert failures == [
+        f"the records are gone from {tmp_path / 'r'}; was the folder removed meanwhile? (9 cells)"
+    ]

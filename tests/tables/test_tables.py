@@ -180,3 +180,12 @@ def test_what_the_note_says_of_parts_losses_and_data_sets_is_three_tables():
         ["0.5*ce + dice", 1.0, "dice", '{"smooth": 1.0}'],
     ]
     assert tables["datasets"][["dataset", "family"]].values.tolist() == [["scenes", "synthetic"]]
+
+
+def test_a_text_that_a_spreadsheet_would_run_is_marked_as_text(tmp_path):
+    labels = ["=cmd|' /C calc'!A0", "@SUM(A1)", "+1+1", "\t=1", "dice", "-1.5", "a=b", None]
+    frame = pd.DataFrame({"label": labels, "value": [-1.0] * 8, "mixed": [1, None] * 4})
+    path = files.write_csv(frame, tmp_path / "t.csv")
+    read = pd.read_csv(path, keep_default_na=False, dtype=str)
+    assert read["label"].tolist() == [*(f"'{label}" for label in labels[:4]), *labels[4:7], ""]
+    assert read["value"].tolist() == ["-1"] * 8 and read["mixed"].tolist() == ["1", ""] * 4

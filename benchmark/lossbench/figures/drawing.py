@@ -91,6 +91,7 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
     # The name is the salt: ids inside the SVG stay the same from run to run, and differ between figures.
     with style.applied(name):
         drawing, data, caption, alt = entry.draw() if entry.theory else entry.draw(tables)
+        _as_written(drawing)
         # Laid out once and then fixed: each further layout would cost time and move things by a hair.
         drawing.draw_without_rendering()
         drawing.set_layout_engine("none")
@@ -99,6 +100,19 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().decode()
     return Drawn(name, entry.number, entry.title, caption, alt, drawing, data, svg)
+
+
+def _as_written(drawing: Figure) -> None:
+    """Take dollar signs as themselves, since a label is the user's: only logarithmic axes write formulas."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter
+
+    for text in drawing.findobj(Text):
+        text.set_parse_math(False)
+    for axis in (axis for axes in drawing.axes for axis in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                tick.label1.set_parse_math(True)
 
 
 def save(drawn: Drawn, folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from lossbench.report import (
 )
 from lossbench.tables.compact import NOTHING as NO_NOTE
 from lossbench.tables.compact import noted as noted_tables
+from lossbench.tables.files import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +224,7 @@ def _figure(item: Drawn) -> dict[str, Any]:
         "title": item.title,
         "caption": item.caption,
         "svg": drawing.inline(item.svg, item.name, item.alt),
-        "csv": drawing.data_link(item.data.to_csv(index=False, float_format="%.6g", lineterminator="\n")),
+        "csv": drawing.data_link(csv_text(item.data)),
         "theory": entries()[item.name].theory,
     }
 

@@ -18,6 +18,9 @@ TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "
 # What the note says of the experiment, and scores by test group; older folders without records have none.
 NOTED = ("parts", "losses", "datasets")
 LATER = ("groups", "references", *NOTED)
+# What a text begins with that a spreadsheet takes for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 # Tables that no record holds, and the command that makes each.
 BESIDE = {"panel": "python -m tools.panel"}
 
@@ -47,10 +50,32 @@ def write_tables(frames: dict[str, pd.DataFrame], folder: str | Path) -> list[Pa
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a frame as CSV with six significant digits and Unix line ends, so that a change is a small
-    diff.
+    """Write a frame as ``csv_text``."""
+    return _atomically(path, lambda partial: partial.write_bytes(csv_text(frame).encode()))
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV with six significant digits and Unix line ends, so that a change is a small diff.
+
+    An apostrophe goes before a text that a spreadsheet would run as a formula; Parquet holds it as it is.
     """
-    return _atomically(path, lambda p: frame.to_csv(p, index=False, float_format="%.6g", lineterminator="\n"))
+    texts = frame.select_dtypes(exclude=["number", "bool", "datetime"])
+    inert = {name: column.astype(object).map(_inert) for name, column in texts.items() if _runs(column)}
+    return frame.assign(**inert).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _runs(values: Iterable[object]) -> bool:
+    return any(_inert(value) is not value for value in values)
+
+
+def _inert(value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
