@@ -81,6 +81,7 @@ PAIRS = (
     ),
     Pair("boundary(schedule='alone')", "monai:BoundaryLoss"),
     Pair("hausdorff_dt", "monai:HausdorffDTLoss"),
+    Pair("log_hausdorff_dt", "monai:LogHausdorffDTLoss"),
     Pair("nacl", "monai:NACLLoss"),
     Pair("cldice", f"monai:SoftDiceclDiceLoss({FG})", classes=(2,)),
     Pair("batch_dice(classes='all', smooth=0)", "smp:DiceLoss"),

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import label
+from skimage.morphology import dilation, skeletonize
 from torch import Tensor
 
 from perf.peer_pairs import STEPS, discs, inputs, needs
@@ -114,6 +116,32 @@ def nnunet_dice(batch: bool) -> Callable:
         return 1 + module.MemoryEfficientSoftDiceLoss(batch_dice=batch, **NNUNET)(z.softmax(1), y[:, None])
 
     return call
+
+
+def skeleton_recall(module, z, y, _):
+    """The loss of Skeleton-Recall, of the skeleton that its transform makes beside the mask."""
+    line = np.stack([dilation(dilation(skeletonize(mask > 0))) * mask for mask in y.numpy()])
+    dice = {"batch_dice": False, **NNUNET}
+    made = module.DC_SkelREC_and_CE_loss(dice, dice, {}, dice_class=module.MemoryEfficientSoftDiceLoss)
+    return 2 + made(z, y[:, None], torch.from_numpy(line)[:, None])
+
+
+def blob(module, z, y, _):
+    """Main and blob loss alike, of the criteria in the docstring of the released function."""
+    blobs = np.stack([label(mask, np.ones([3] * mask.ndim))[0] for mask in y.numpy()])
+    overlap = importlib.import_module("monai.losses").DiceLoss(sigmoid=True)
+    criteria = {
+        name: {"name": name, "loss": criterion, "weight": 1.0, "sigmoid": False}
+        for name, criterion in (("bce", torch.nn.BCEWithLogitsLoss()), ("dice", overlap))
+    }
+    weights = {"main_weight": 1, "blob_weight": 1}
+    true, parts = y[:, None].float(), torch.from_numpy(blobs)[:, None]
+    return module.compute_loss(weights, criteria, criteria, margin(z), true, parts)[0]
+
+
+def rmi(module, z, y, _):
+    torch.cholesky = torch.linalg.cholesky  # its old name
+    return module.RMILoss(num_classes=z.shape[1])(z, y)
 
 
 DICE = "MemoryEfficientSoftDiceLoss(batch_dice={}, do_bg=False, smooth=1e-05) + 1"
@@ -232,6 +260,37 @@ RELEASED = (
         "soft_dice_cldice()",
     ),
     Released(
+        "clce(ce_weight=0, classes=[1])",
+        "cesaracebes/centerline_CE",
+        "retina_experiments/utils/loss_factory.py",
+        lambda m, z, y, _: m.clCELoss()(z, hot(z, y)),
+        "clCELoss()",
+    ),
+    Released(
+        "skeleton_recall",
+        "MIC-DKFZ/Skeleton-Recall",
+        NN[1],
+        skeleton_recall,
+        "DC_SkelREC_and_CE_loss(batch_dice=False, smooth=1e-05) + 2",
+    ),
+    Released(
+        "blob(variant='released')",
+        "neuronflow/blob_loss",
+        "blob_loss.py",
+        blob,
+        "compute_loss(main_weight=1, blob_weight=1), BCE and MONAI's Dice",
+        (2,),
+    ),
+    Released("rmi(variant='released')", "ZJULearning/RMI", "losses/rmi/rmi.py", rmi, "RMILoss()", axes=(2,)),
+    Released(
+        "adaptive_wing(map_weight=0, omega=1)",
+        "elliottzheng/AdaptiveWingLoss",
+        "adaptive_wing_loss.py",
+        lambda m, z, y, _: m.AdaptiveWingLoss(omega=1)(z.softmax(1)[:, 1:], hot(z, y)[:, 1:]),
+        "AdaptiveWingLoss(omega=1)",
+        note="unofficial; it divides errors by ω where the paper has ε, so both are 1 here",
+    ),
+    Released(
         "boundary(schedule='alone')",
         *KERVADEC,
         lambda m, z, y, given: m.BoundaryLoss(idc=list(range(1, z.shape[1])))(
@@ -317,10 +376,10 @@ class _Nothing(types.ModuleType):
 
 
 def _readable(path: Path) -> str:
-    """Return the source; a docstring below its function's depth, for which a released file does not parse,
-    is taken out.
+    """Return the source as it runs here: without a docstring below its function's depth, for which a file
+    does not parse, and without the name of its folder and the card that another one insists on.
     """
-    text = path.read_text()
+    text = path.read_text().replace("RMI.losses", "losses").replace("torch.cuda.Double", "torch.Double")
     return re.sub(r'(def loss_function\(y_true, y_pred\):\n)    """.*?"""\n', r"\1", text, flags=re.S)
 
 

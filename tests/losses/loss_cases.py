@@ -9,7 +9,9 @@ from lossbench.metrics.distances import signed_distances
 
 VOID = 255
 PRESETS = sorted(losses())
-SLOW = {"cldice", "hausdorff_dt"}
+SLOW = {"cldice", "clce", "hausdorff_dt", "log_hausdorff_dt", "skeleton_recall", "blob", "cc_dice_ce"}
+# These look at the mask on the processor, one at a time.
+ON_PROCESSOR = {"hausdorff_dt", "log_hausdorff_dt", "skeleton_recall", "blob", "cc_dice_ce"}
 
 
 def case(classes=2, size=(8, 8), images=2, seed=0, dtype=torch.float64, scale=1.0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 
 
 def softmax(z):
@@ -332,6 +333,157 @@ def lovasz_hinge(z, y, **_):
                 sum_, before = sum_ + errors[i] * (now - before), now
             total.append(sum_)
     return np.mean(total)
+
+
+def neighbours(x, i, shape):
+    """Yield the values at the pixels around pixel i, itself included."""
+    at = np.array(np.unravel_index(i, shape))
+    for step in np.ndindex(*[3] * len(shape)):
+        there = at + step - 1
+        if (there >= 0).all() and (there < shape).all():
+            yield np.ravel_multi_index(there, shape), abs(np.array(step) - 1).sum()
+
+
+def objects(marked, shape):
+    """Yield the pixels of each connected object, found by walking from pixel to pixel."""
+    rest = {int(i) for i in np.flatnonzero(marked)}
+    while rest:
+        reached = [min(rest)]
+        rest.discard(reached[0])
+        for i in reached:
+            new = {int(j) for j, _ in neighbours(marked, i, shape)} & rest
+            rest -= new
+            reached += sorted(new)
+        yield np.array(sorted(reached))
+
+
+def against_others(p, g, s):
+    """Dice + CE of one class against all others, of the pixels at hand."""
+    return dice_term(p, g, s) - np.log(np.where(g > 0, p, 1 - p)).mean()
+
+
+def blob(z, y, **_):
+    by_class = []
+    for c in range(1, z.shape[1]):
+        by_image = []
+        for p, labels in images(z, y):
+            g = labels == c
+            found = list(objects(g, y.shape[1:]))
+            domains = [np.append(np.flatnonzero(~g), own) for own in found]
+            by_image.append(np.mean([against_others(p[c, d], g[d] * 1.0, 1e-5) for d in domains]))
+        by_class.append(np.mean(by_image))
+    return dice_ce(z, y) + np.mean(by_class)
+
+
+def cc_dice_ce(z, y, **_):
+    """Of pixels as near to one object as to another scipy decides, as it does for the loss."""
+    by_class = []
+    for c in range(1, z.shape[1]):
+        by_image = []
+        for (p, labels), image in zip(images(z, y), y.numpy(), strict=True):
+            g = labels == c
+            nearest = distance_transform_edt(image != c, return_distances=False, return_indices=True)
+            nearest = np.ravel_multi_index(tuple(nearest), image.shape).reshape(-1)
+            cells = [np.isin(nearest, own) for own in objects(g, y.shape[1:])]
+            by_image.append(np.mean([against_others(p[c, d], g[d] * 1.0, 0) for d in cells]))
+        by_class.append(np.mean(by_image))
+    return np.mean(by_class)
+
+
+def ridges(x, shape):
+    """Soft skeleton of a field by its definition, three layers deep: a minimum over four neighbours, a
+    maximum over eight.
+    """
+
+    def erode(x):
+        return np.array([min(x[j] for j, d in neighbours(x, i, shape) if d < 2) for i in range(x.size)])
+
+    def opened(x):
+        x = erode(x)
+        return np.array([max(x[j] for j, _ in neighbours(x, i, shape)) for i in range(x.size)])
+
+    skeleton = np.maximum(0, x - opened(x))
+    for _ in range(3):
+        x = erode(x)
+        ridge = np.maximum(0, x - opened(x))
+        skeleton = skeleton + np.maximum(0, ridge - skeleton * ridge)
+    return skeleton
+
+
+def clce(z, y, **_):
+    total = []
+    for p, labels in images(z, y):
+        lines = [ridges(x, y.shape[1:]) for c in range(1, len(p)) for x in (p[c], (labels == c) * 1.0)]
+        cost = -np.log(p[labels, np.arange(labels.size)])
+        total.append((cost * (1 + sum(lines) / (len(p) - 1))).mean())
+    return np.mean(total)
+
+
+def adaptive_wing(z, y, **_):
+    def wing(error, g, omega=14, theta=0.5, epsilon=1, alpha=2.1):
+        if error < theta:
+            return omega * np.log(1 + (error / epsilon) ** (alpha - g))
+        edge = (theta / epsilon) ** (alpha - g)
+        a = omega / (1 + edge) * (alpha - g) * (theta / epsilon) ** (alpha - g - 1) / epsilon
+        return a * error - (theta * a - omega * np.log(1 + edge))
+
+    total = []
+    for p, labels in images(z, y):
+        for c in range(1, len(p)):
+            g = (labels == c) * 1.0
+            beside = [max(g[j] for j, _ in neighbours(g, i, y.shape[1:])) for i in range(len(g))]
+            costs = [wing(abs(g[i] - p[c, i]), g[i]) * (10 * beside[i] + 1) for i in range(len(g))]
+            total.append(np.mean(costs))
+    return np.mean(total)
+
+
+def rmi(z, y, **_):
+    def vectors(field):
+        """Neighbours in the image of maxima over 3 x 3, of which the first lies half outside."""
+        high, wide = ((side - 1) // 3 + 1 for side in field.shape)
+        padded = np.pad(field, 3, constant_values=-np.inf)
+        tops = np.array(
+            [
+                [padded[3 * i + 2 : 3 * i + 5, 3 * j + 2 : 3 * j + 5].max() for j in range(wide)]
+                for i in range(high)
+            ]
+        )
+        tops = tops[: (field.shape[0] - 1) // 3 + 1]
+        d0, d1 = min(3, high), min(3, wide)
+        points = [
+            tops[i : i + d0, j : j + d1].ravel() for i in range(high - d0 + 1) for j in range(wide - d1 + 1)
+        ]
+        points = np.array(points)
+        return (points - points.mean(0)).T
+
+    by_image = []
+    for (p, _), image in zip(images(z, y), y.numpy(), strict=True):
+        spread = 0.0
+        for c in range(len(p)):
+            truth = vectors((image == c) * 1.0)
+            seen = vectors(p[c].reshape(image.shape) + 1e-6)
+            ridge = 5e-4 * np.eye(len(truth))
+            left = truth @ truth.T - truth @ seen.T @ np.linalg.inv(seen @ seen.T + ridge) @ seen @ truth.T
+            spread += np.linalg.slogdet(left + ridge)[1] / 2 / len(truth)
+        by_image.append(spread)
+    return 0.5 * ce(z, y) + 0.5 * np.mean(by_image)
+
+
+def log_hausdorff_dt(z, y, **_):
+    """From distances of scipy, pixel by pixel."""
+
+    def distance(region):
+        if region.all() or not region.any():
+            return np.zeros(region.shape)
+        return distance_transform_edt(region) + distance_transform_edt(~region)
+
+    total = []
+    for (p, _), image in zip(images(z, y), y.numpy(), strict=True):
+        for c in range(1, len(p)):
+            q = p[c].reshape(image.shape)
+            far = distance(q > 0.5) ** 2 + distance(image == c) ** 2
+            total.append(((q - (image == c)) ** 2 * far).mean())
+    return np.log(1 + np.mean(total))
 
 
 ORACLES = {name: function for name, function in list(globals().items()) if callable(function)}

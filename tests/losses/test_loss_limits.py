@@ -1,8 +1,10 @@
 """Where two losses must coincide: special parameters, single images, hard labels."""
 
+import math
+
 import pytest
 import torch
-from loss_cases import PRESETS, case, evaluate, needs, value
+from loss_cases import PRESETS, case, constant, evaluate, needs, value
 
 from lossbench.catalogue.registry import losses
 
@@ -45,6 +47,10 @@ SAME = [
     ("mbls(margin=1000)", "ce"),
     ("nacl(prior_weight=0)", "ce"),
     ("cldice(skeleton_weight=0)", "dice(smooth=1)"),
+    ("clce(line_weight=0)", "ce"),
+    ("skeleton_recall(recall_weight=0)", "dice_ce"),
+    ("blob(blob_weight=0)", "dice_ce"),
+    ("rmi(ce_weight=1)", "ce"),
     ("ce_to_dice(schedule='combo')", "0.5*dice + 0.5*ce"),
     ("unified_focal(weight=1, gamma=0, delta=0.5)", "0.5*ce"),
     ("unified_focal(weight=0, gamma=0, delta=0.5, smooth=0)", "3*dice_all(smooth=0)"),
@@ -69,6 +75,79 @@ def test_the_order_in_which_classes_are_listed_does_not_matter(name, classes, or
     logits, target = case(classes)
     listed, ordered = (value(f"{name}(classes={ids})", logits, target) for ids in (order, sorted(order)))
     assert listed == pytest.approx(ordered)
+
+
+def test_each_blob_and_each_cell_has_its_own_dice_and_cross_entropy():
+    target = torch.tensor([[[1, 0, 0, 1, 0]]])
+    logits, ln2 = constant(0.5, target), math.log(2)
+    # A blob and the three background pixels: TP 1/2, P 2, G 1.
+    assert value("blob(region_weight=0, smooth=0)", logits, target) == pytest.approx(2 / 3 + ln2)
+    # The released code predicts 1/2 under the other blob, too.
+    released = "blob(region_weight=0, smooth=0, variant='released')"
+    assert value(released, logits, target) == pytest.approx(5 / 7 + ln2)
+    # Cells of two and of three pixels.
+    assert value("cc_dice_ce", logits, target) == pytest.approx((1 / 2 + 3 / 5) / 2 + ln2)
+    assert value("cc_dice_ce", logits, 0 * target) == pytest.approx(1 + ln2)
+
+
+def test_objects_that_touch_at_a_corner_are_one():
+    target = torch.tensor([[[1, 0, 0], [0, 1, 0], [0, 0, 0]]])
+    assert value("cc_dice_ce", constant(0.3, target), target) == pytest.approx(
+        value("dice_ce(smooth=0)", constant(0.3, target), target)
+    )
+
+
+def test_skeleton_recall_asks_for_the_line_in_the_middle():
+    target = torch.zeros(1, 7, 11, dtype=torch.long)
+    target[:, 2:5, 1:10] = 1
+    logits = constant(0.25, target)
+    logits[:, 1, 3] = 0  # 1/2 in the middle row
+    extra = value("skeleton_recall(tube=0, smooth=0)", logits, target) - value(
+        "dice_ce(smooth=0)", logits, target
+    )
+    # Of its eight pixels, by Zhang and Suen's rules, one is a corner of the bar.
+    assert extra == pytest.approx(1 - (7 / 2 + 1 / 4) / 8)
+
+
+def test_centerline_cross_entropy_adds_the_cost_on_both_lines():
+    target = torch.zeros(1, 5, 5, dtype=torch.long)
+    target[:, 2] = 1
+    # A constant has no ridge; a line of one pixel is its own.
+    logits = constant(0.5, target)
+    assert value("clce", logits, target) == pytest.approx(math.log(2) * (1 + 5 / 25))
+
+
+def test_the_curve_of_adaptive_wing_runs_on_as_a_straight_line():
+    target = torch.tensor([[[1, 0]]])
+    plain = "adaptive_wing(map_weight=0)"
+    # An error of 1/4 and of 3/4 by hand; at 1/2 the line begins: w = (1/2)^(2.1-g).
+    for error, g, power in ((0.25, 1, 1.1), (0.25, 0, 2.1), (0.75, 1, 1.1), (0.75, 0, 2.1)):
+        logits = constant(1 - error if g else error, target[..., :1])
+        edge = 0.5**power
+        curve = 14 * math.log(1 + min(error, 0.5) ** power)
+        line = max(0, error - 0.5) * 14 / (1 + edge) * power * 0.5 ** (power - 1)
+        one = torch.full((1, 1, 1), g)
+        assert value(plain, logits, one) == pytest.approx(curve + line)
+    # Both pixels lie on the object or beside it.
+    assert value("adaptive_wing", constant(0.5, target), target) == pytest.approx(
+        11 * value(plain, constant(0.5, target), target)
+    )
+
+
+def test_mutual_information_leaves_what_the_prediction_does_not_explain():
+    # d = 1: one number for each pixel, Σ its variance times the pixels.
+    target = torch.tensor([[[1, 1, 0, 0]]])
+    for margins, share in (([20.0, 20, -20, -20], 0), ([1.0, -1, 1, -1], 1), ([0.0, 0, 0, 0], 1)):
+        logits = torch.tensor(margins, dtype=torch.float64).reshape(1, 1, 1, 4)
+        left = math.log(share * 1 + 5e-4 + (1 - share) * 5e-4 / (1 + 5e-4))
+        loss = value("rmi(ce_weight=0, radius=1, stride=1, classes='fg')", logits, target)
+        assert loss == pytest.approx(left / 2, abs=1e-6)
+
+
+def test_the_logarithm_of_the_hausdorff_loss():
+    logits, target = case()
+    expected = math.log(1 + value("hausdorff_dt", logits, target))
+    assert value("log_hausdorff_dt", logits, target) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

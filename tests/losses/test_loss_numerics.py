@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from loss_cases import PRESETS, SLOW, VOID, case, evaluate, needs
+from loss_cases import ON_PROCESSOR, PRESETS, SLOW, VOID, case, evaluate, needs
 from torch.autograd import gradcheck
 
 from lossbench.catalogue.registry import get_loss, load_function, losses
@@ -35,6 +35,7 @@ VARIANTS = [
         "dsc_pp(gamma=1.5)",
         "dice_ce(over='batch', classes='all')",
     ),
+    *("rmi(stride=1, radius=2)", "rmi(variant='released', stride=1, radius=2)", "blob(variant='released')"),
 ]
 
 
@@ -108,7 +109,7 @@ def test_autocast_leaves_the_loss_in_float32(name):
     assert torch.equal(inside, outside)
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"hausdorff_dt"}))
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - ON_PROCESSOR))
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_vmap_over_models_equals_the_loop(name, shared):
@@ -135,7 +136,7 @@ def test_vmap_over_models_equals_the_loop(name, shared):
     assert torch.allclose(gradients, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", sorted(set(VARIANTS) - {"hausdorff_dt"}))
+@pytest.mark.parametrize("spec", sorted(set(VARIANTS) - ON_PROCESSOR))
 def test_a_loss_stays_on_its_device_and_never_looks_at_the_data(spec):
     logits = torch.zeros(
         2, 3, 8, 8, device="meta", requires_grad=True

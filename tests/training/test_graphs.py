@@ -43,7 +43,10 @@ NOT_REPLAYED = {
     "gen_surface",
     "ce_to_dice",
     "hausdorff_dt",
-}  # a schedule in three, distances computed on the processor in one
+    "skeleton_recall",
+    "blob",
+    "cc_dice_ce",
+}  # a schedule in three, forms of masks looked at on the processor in the others
 NO_GPU = "there is no GPU here"
 
 
@@ -300,7 +303,7 @@ class Watch(TorchDispatchMode):
     ("losses", "spec", "settings"),
     [
         (
-            sorted(set(registry.losses()) - {"hausdorff_dt", "boundary", "gen_surface"}),
+            sorted(set(registry.losses()) - NOT_REPLAYED | {"ce_to_dice"}),
             SPEC,
             {},
         ),  # those wait, and are not replayed

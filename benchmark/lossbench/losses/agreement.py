@@ -1,12 +1,14 @@
 """Losses that compare regions across classes or beyond a plain ratio: generalized, Wasserstein, Lovász, MCC,
-cosine.
+cosine, mutual information of patches.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import loss
@@ -291,3 +293,87 @@ def cosine(
     # The floor of 1e-8 keeps the angle to an empty prediction defined.
     length = (r.pool(p * p, over) * size + max(smooth, 1e-8) ** 2).rsqrt()
     return r.average(1 - tp * length, size, absent)
+
+
+# det(A) of a singular A has no logarithm; the authors' constant.
+RIDGE = 5e-4
+
+
+@loss(
+    "rmi",
+    family="compound",
+    cite="Zhao 2019 (region mutual information)",
+    formula="λ CE + (1-λ) Σ_c mean_n log det(Σ_g - Σ_gp Σ_p⁻¹ Σ_pg + αI) / 2d, over patches of d pixels",
+    released=(
+        "ZJULearning/RMI takes the sigmoid of each logit, the binary cross-entropy summed over classes and "
+        "divided by one pixel more: rmi(variant='released')"
+    ),
+    tune={"ce_weight": (0.1, 0.9)},
+    penalises_empty=True,
+    empty="penalises false positives through cross-entropy",
+    aliases=("region_mutual_information",),
+    cost="9x",
+)
+def rmi(
+    logits,
+    target,
+    *,
+    ce_weight=0.5,
+    radius=3,
+    stride=3,
+    classes="all",
+    variant: r.Variant = "paper",
+    ignore_index=None,
+):
+    """Cross-entropy, and a lower bound of the mutual information of true and predicted patches.
+
+    Prediction and truth are pooled to their maxima over ``stride`` pixels; each point with its neighbours is
+    then a vector of d = ``radius``^axes numbers. What of the true vectors the predicted ones do not explain,
+    as a Gaussian would, is small where structures agree. Computed in float64; it may be negative."""
+    r.one_of(r.VARIANT, variant=variant)
+    r.between(0, 1, ce_weight=ce_weight)
+    r.at_least(1, radius=radius, stride=stride)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    if variant == "released":
+        z = px.z[:, list(ids)]
+        p = r.mask(z.sigmoid(), px)
+        cost = F.binary_cross_entropy_with_logits(z, g, reduction="none")
+        pixel_term = r.mask(cost, px).sum() / (r.total(px) + 1)
+    else:
+        pixel_term = r.pixel_mean(r.nll(px), px)
+    true, predicted = (_patches(r.image(x, px), int(radius), int(stride)) for x in (g, p + 1e-6))
+    spread = _log_det(_unexplained(true, predicted)) / (2 * true.shape[2])
+    return ce_weight * pixel_term + (1 - ce_weight) * spread.mean(0).sum().to(pixel_term.dtype)
+
+
+def _patches(x, radius, stride):
+    """Centred vectors of neighbouring numbers of ``x (n, k, *s)``, pooled before: (n, k, d, points)."""
+    if stride > 1:
+        # An axis of one pixel stays one: a volume of depth one is an image.
+        pool = {2: F.max_pool2d, 3: F.max_pool3d}[x.ndim - 2]
+        sides = [stride if side > 1 else 1 for side in x.shape[2:]]
+        x = pool(x, sides, sides, [side // 2 for side in sides])
+    reach = [min(radius, side) for side in x.shape[2:]]
+    kept = [side - size + 1 for side, size in zip(x.shape[2:], reach, strict=True)]
+    shifts = product(*map(range, reach))
+    views = [x[:, :, *(slice(at, at + n) for at, n in zip(shift, kept, strict=True))] for shift in shifts]
+    vectors = torch.stack([view.flatten(2) for view in views], 2).double()
+    return vectors - vectors.mean(3, keepdim=True)
+
+
+def _unexplained(true, predicted):
+    """The part of the covariance of ``true`` that a linear map of ``predicted`` leaves, (n, k, d, d); sums
+    instead of means, as in the authors' code, so that the ridge is small beside them.
+    """
+    across = true @ predicted.mT
+    ridge = RIDGE * torch.eye(true.shape[2], dtype=true.dtype, device=true.device)
+    explained = across @ torch.linalg.solve_ex(predicted @ predicted.mT + ridge, across.mT).result
+    return true @ true.mT - explained + ridge
+
+
+def _log_det(matrix):
+    """log det of positive definite matrices; without the look at success that would wait for a card."""
+    factor = torch.linalg.cholesky_ex(matrix).L
+    return 2 * (factor.diagonal(dim1=-2, dim2=-1) + 1e-8).log().sum(-1)

@@ -172,6 +172,21 @@ def hausdorff_dt(
     return ((p - g) ** 2 * (d_p**alpha + d_g**alpha)).sum() / (r.total(px) * len(ids))
 
 
+@loss(
+    "log_hausdorff_dt",
+    family="boundary",
+    cite="Karimi & Salcudean 2019; logarithm: MONAI 2023",
+    formula="log(1 + Hausdorff DT)",
+    tune={"alpha": (0.5, 3.0)},
+    penalises_empty=True,
+    empty="as hausdorff_dt, and less where that is large",
+    cost="22x",
+)
+def log_hausdorff_dt(logits, target, *, alpha=2.0, classes="fg", ignore_index=None):
+    """The logarithm of 1 + the Hausdorff loss, whose values then are of the size of other losses'."""
+    return hausdorff_dt(logits, target, alpha=alpha, classes=classes, ignore_index=ignore_index).log1p()
+
+
 def _unsigned_distance(region, inside_only=False):
     """Distance of every pixel to the other side of the boundary of ``region > 0.5``, (n, k, *s)."""
     from scipy.ndimage import distance_transform_edt

@@ -351,3 +351,54 @@ def ohem(logits, target, *, threshold=0.7, kept=1, over: r.Over = "batch", ignor
     number = hard.sum(1)
     # Nothing is hard where all are above the threshold and alike.
     return ((cost * hard).sum(1) / number.clamp_min(1)).sum() / (number > 0).sum().clamp_min(1)
+
+
+@loss(
+    "adaptive_wing",
+    family="distribution",
+    cite="Wang 2019 (adaptive wing)",
+    formula=(
+        "mean_{i,c} (W M_i + 1) A(|g - p|), A(δ) = ω ln(1 + (δ/ε)^(α-g)) below θ and a straight line above, "
+        "M = 1 on the object and beside it"
+    ),
+    tune={"map_weight": (0.0, 30.0)},
+    penalises_empty=True,
+    empty="penalises false positives by the square of p and more; the map is 0",
+    aliases=("awing",),
+    cost="7x",
+)
+def adaptive_wing(
+    logits,
+    target,
+    *,
+    omega=14.0,
+    theta=0.5,
+    epsilon=1.0,
+    alpha=2.1,
+    map_weight=10.0,
+    over: r.Over = "batch",
+    classes="fg",
+    ignore_index=None,
+):
+    """The loss of heat maps on probabilities: steep down to small errors on the object (exponent α - 1), and
+    flat there on the background (exponent α).
+
+    ``map_weight`` W raises the pixels of the object and their neighbours, by a maximum over 3 x 3; W = 0 is
+    the plain loss. The defaults are the paper's."""
+    r.at_least(r.TINY, omega=omega, theta=theta, epsilon=epsilon)
+    r.at_least(2, alpha=alpha)
+    r.at_least(0, map_weight=map_weight)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    error, power = (g - p).abs(), alpha - g
+    # The line has the value and the slope of the curve where it takes over.
+    edge = (theta / epsilon) ** power
+    slope = omega / (1 + edge) * power * edge / theta
+    curve = omega * torch.log1p((error.clamp(max=theta) / epsilon) ** power)
+    cost = torch.where(error < theta, curve, slope * (error - theta) + omega * torch.log1p(edge))
+    if map_weight:
+        pool = {2: F.max_pool2d, 3: F.max_pool3d}[len(px.space)]
+        near = pool(r.image(g, px), 3, stride=1, padding=1).flatten(2)
+        cost = cost * (map_weight * near + 1)
+    return r.pixel_mean(r.mask(cost, px).mean(1), px, over)
