@@ -19,7 +19,7 @@ FAMILIES = {
     "compound": "sums of both kinds",
     "boundary": "errors weighed by their distance from the boundary",
     "calibration": "cross-entropy with a term for honest confidence",
-    "topology": "thin, connected structures",
+    "topology": "lines of thin structures, and connected objects one by one",
 }
 
 HEAD = """# The losses
@@ -63,6 +63,12 @@ from lossbench import get_loss
 loss = get_loss("dice_ce")  # a torch.nn.Module: repr, pickle, deepcopy and torch.compile work
 value = loss(logits, target, ignore_index=255)  # logits (N, C, *S), target (N, *S) of class ids
 ```
+
+Classes that do not exclude each other have one sigmoid each: `get_loss("dice_ce", multilabel=True)` takes a
+target (N, C, *S) of 0 and 1, and is the mean of the losses of the channels. Soft labels, of several raters
+(`lossbench.metrics.shares`) or of another network, are shares (N, C, *S) of floats that sum to 1, or all 0
+where void: `ce_soft`, `dice_soft` and `jaccard_soft` take them; of class ids they are `ce`, `dice` and
+`jaccard`.
 
 A wrong call gets one sentence (`UserError`): labels that are neither a class nor `ignore_index` ("label 255
 with 2 classes: a 0/255 mask? divide by 255, or ignore_index=255"), targets of floats, shapes that do not

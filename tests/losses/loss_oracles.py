@@ -486,4 +486,23 @@ def log_hausdorff_dt(z, y, **_):
     return np.log(1 + np.mean(total))
 
 
+def ce_soft(z, y, **_):
+    """The class ids as shares: all of a pixel belongs to one class."""
+    return np.mean([-(np.eye(len(p))[labels].T * np.log(p)).sum(0) for p, labels in images(z, y)])
+
+
+def dice_soft(z, y, **_):
+    def term(p, q):
+        return 1 - 2 * np.minimum(p, q).sum() / (p.sum() + q.sum())
+
+    return over_classes(z, y, term, range(1, z.shape[1]))
+
+
+def jaccard_soft(z, y, **_):
+    def term(p, q):
+        return 1 - np.minimum(p, q).sum() / np.maximum(p, q).sum()
+
+    return over_classes(z, y, term, range(1, z.shape[1]))
+
+
 ORACLES = {name: function for name, function in list(globals().items()) if callable(function)}

@@ -63,6 +63,43 @@ def test_a_keyword_that_no_loss_takes_and_one_that_is_missing_are_named():
         get_loss("ce + boundary")(Z, Y, progress=0.5)
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (ONE_HOT.float()[:, :, 1:], "do not belong together; soft labels are the share"),
+        (2.0 * ONE_HOT, "do not sum to 1 at some pixel"),
+        (ONE_HOT.float() - 0.5, "are negative"),
+        (ONE_HOT * torch.nan, "do not sum to 1"),
+        (ONE_HOT, "the target has the shape of the logits"),
+    ],
+)
+def test_wrong_soft_labels_get_a_sentence(target, words):
+    for name in ("ce_soft", "dice_soft + jaccard_soft"):
+        with pytest.raises(UserError, match=words):
+            get_loss(name)(Z, target)
+    with pytest.raises(UserError):
+        get_loss("ce_soft + ce")(Z, ONE_HOT.float())
+
+
+def test_wrong_calls_of_several_labels_get_a_sentence():
+    with pytest.raises(UserError, match=r"of one shape, \(N, C, \*S\)"):
+        get_loss("dice", multilabel=True)(Z, Y)
+    with pytest.raises(UserError, match=r"boundary needs distance_map=\.\.\., .* exclude each other"):
+        get_loss("boundary", multilabel=True)
+
+
+def test_a_target_is_read_again_after_it_was_changed():
+    target, loss = Y.clone(), get_loss("dice")
+    assert loss(Z, target) == loss(Z, target)
+    target[0, 0, 0] = 3
+    with pytest.raises(UserError, match="label 3"):
+        loss(Z, target)
+    # What is void for one call is not for the next.
+    assert loss(Z, target, ignore_index=3).isfinite()
+    with pytest.raises(UserError, match="label 3"):
+        loss(Z, target)
+
+
 def test_declared_void_labels_and_every_integer_type_are_fine():
     expected = get_loss("dice")(Z, Y)
     for dtype in inputs.WHOLE:

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
-from loss_cases import PRESETS, case, constant, evaluate, needs, value
+from loss_cases import PRESETS, VOID, case, constant, evaluate, needs, value
 
-from lossbench.catalogue.registry import losses
+from lossbench.catalogue.registry import get_loss, losses
+from lossbench.metrics import shares
+
+NOTHING = {"progress": 0.5}  # that soft labels have no distances of
 
 BATCH_WEIGHTED = {
     "wce",
@@ -51,6 +54,9 @@ SAME = [
     ("skeleton_recall(recall_weight=0)", "dice_ce"),
     ("blob(blob_weight=0)", "dice_ce"),
     ("rmi(ce_weight=1)", "ce"),
+    ("ce_soft", "ce"),
+    ("dice_soft(smooth=0)", "dice(smooth=0)"),
+    ("jaccard_soft(smooth=0)", "jaccard(smooth=0)"),
     ("ce_to_dice(schedule='combo')", "0.5*dice + 0.5*ce"),
     ("unified_focal(weight=1, gamma=0, delta=0.5)", "0.5*ce"),
     ("unified_focal(weight=0, gamma=0, delta=0.5, smooth=0)", "3*dice_all(smooth=0)"),
@@ -142,6 +148,41 @@ def test_mutual_information_leaves_what_the_prediction_does_not_explain():
         left = math.log(share * 1 + 5e-4 + (1 - share) * 5e-4 / (1 + 5e-4))
         loss = value("rmi(ce_weight=0, radius=1, stride=1, classes='fg')", logits, target)
         assert loss == pytest.approx(left / 2, abs=1e-6)
+
+
+def test_soft_labels_are_the_shares_of_the_raters():
+    logits, _ = case(3, images=1)
+    raters = torch.randint(0, 3, (4, 8, 8), generator=torch.Generator().manual_seed(1))
+    raters[0, :2] = VOID  # one rater left the upper rows out, and all of them the first pixel
+    raters[:, 0, 0] = VOID
+    soft = torch.from_numpy(shares(raters.numpy(), classes=3, ignore_index=VOID))[None]
+    assert not soft[..., 0, 0].any() and soft[0, :, 4, 4].sum() == 1
+    # Where all have a label the mean of their cross-entropies is that of their shares.
+    lower, each = logits[:, :, 2:], [value("ce", logits[:, :, 2:], rater[None, 2:]) for rater in raters]
+    assert value("ce_soft", lower, soft[:, :, 2:], supplied=NOTHING) == pytest.approx(sum(each) / 4)
+    z = logits.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(get_loss("ce_soft + dice_soft + jaccard_soft")(z, soft), z)
+    assert not gradient[..., 0, 0].any() and gradient[..., 1:, 1:].all()
+
+
+def test_soft_overlap_is_perfect_where_the_prediction_is_the_share():
+    half = torch.full((1, 2, 1, 2), 0.5)
+    # p = (1/2, 1/2) against q = (1/2, 1/2), and p = (1, 0): Σ p = Σ q = 1, Σ |p - q| = 1.
+    for margins, dice, jaccard in (([0.0, 0], 0, 0), ([50.0, -50], 1 / 2, 2 / 3)):
+        logits = torch.tensor(margins).reshape(1, 1, 1, 2)
+        assert value("dice_soft", logits, half, supplied=NOTHING) == pytest.approx(dice, abs=1e-5)
+        assert value("jaccard_soft", logits, half, supplied=NOTHING) == pytest.approx(jaccard, abs=1e-5)
+        # One channel for one: the share of class 1.
+        assert value("dice_soft", logits, half[:, :1], supplied=NOTHING) == pytest.approx(dice, abs=1e-5)
+
+
+def test_labels_that_do_not_exclude_each_other_have_one_sigmoid_each():
+    logits, _ = case(3)
+    labels = torch.randint(0, 2, logits.shape, generator=torch.Generator().manual_seed(1))
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.double())
+    assert float(get_loss("ce", multilabel=True)(logits, labels)) == pytest.approx(float(binary))
+    each = [value("dice", logits[:, c : c + 1], labels[:, c]) for c in range(3)]
+    assert float(get_loss("dice", multilabel=True)(logits, labels)) == pytest.approx(sum(each) / 3)
 
 
 def test_the_logarithm_of_the_hausdorff_loss():

@@ -136,7 +136,7 @@ def test_vmap_over_models_equals_the_loop(name, shared):
     assert torch.allclose(gradients, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", sorted(set(VARIANTS) - ON_PROCESSOR))
+@pytest.mark.parametrize("spec", sorted(spec for spec in VARIANTS if spec.split("(")[0] not in ON_PROCESSOR))
 def test_a_loss_stays_on_its_device_and_never_looks_at_the_data(spec):
     logits = torch.zeros(
         2, 3, 8, 8, device="meta", requires_grad=True
@@ -180,7 +180,8 @@ def test_descending_the_loss_finds_the_target(name):
     supplied = needs(target, 2)
     logits = (0.1 * torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=0.1)
-    loss = get_loss(name)
+    # Of tiles of 3 x 3 pixels the maximum alone is moved.
+    loss = get_loss("rmi(stride=1)" if name == "rmi" else name)
     for step in range(200):
         optimizer.zero_grad()
         loss(logits, target, **dict(supplied, progress=step / 200)).backward()

@@ -5,7 +5,8 @@ neither waits for a device nor breaks a recording."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import weakref
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,40 @@ def check_tensors(logits: Tensor, target: Tensor) -> None:
         raise UserError(_mismatch(logits, target))
 
 
+def check_shares(logits: Tensor, target: Tensor) -> None:
+    """Raise UserError unless logits (N, C, *S) of floats and the shares (N, C, *S) of the classes, of floats
+    too, belong together; one channel of logits takes one, the share of class 1, or two.
+    """
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise UserError(_mismatch(logits, target))
+    channels = (1, 2) if logits.shape[1:2] == (1,) else logits.shape[1:2]
+    places = logits.shape[:1] + logits.shape[2:]
+    matched = logits.ndim > 2 and target.numel() and target.shape[:1] + target.shape[2:] == places
+    if not matched or target.shape[1] not in channels:
+        raise UserError(
+            f"logits of shape {tuple(logits.shape)} and shares of shape {tuple(target.shape)} do not belong "
+            "together; soft labels are the share (N, C, *S) of each class at each pixel"
+        )
+
+
+def check_sums(target: Tensor) -> None:
+    """Raise UserError where shares (N, C, *S), C of at least 2, are no distribution: negative, or of another
+    sum than 1; all 0 is a void pixel. Read on a CPU, and not under ``torch.func``.
+    """
+    total = target.sum(1)
+    # NaN is neither 0 nor near to 1.
+    sound = ((target >= 0).all(1) & ((total - 1).abs() < 1e-3)) | ((target == 0).all(1))
+    try:
+        wrong = target.is_cpu and not bool(sound.all())
+    except RuntimeError:
+        return
+    if wrong:
+        raise UserError(
+            "the shares of the classes are negative or do not sum to 1 at some pixel; divide them by their "
+            "sum, and leave all 0 where no rater has a label"
+        )
+
+
 def _mismatch(logits: Any, target: Any) -> str:
     for what, value in (("logits are", logits), ("target is", target)):
         if not isinstance(value, Tensor):
@@ -93,13 +128,23 @@ def check_supplied(supplied: Collection[str], needs: Collection[str]) -> None:
             raise UserError(f"this loss needs {name}=... at each call: {MEANING[name]}")
 
 
+# The target that was last found right: whoever tries several losses on one batch pays for one look.
+_last: tuple[Callable[[], Tensor | None], tuple] = (lambda: None, ())
+
+
 def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = ()) -> None:
     """Raise UserError where a label is neither a class of the logits nor one of ``void``.
 
     On a CPU the labels are read at each call; on a CUDA device an assertion is queued, which fails when the
-    device comes to it. Nothing is read while a graph is captured, nor under ``torch.func``."""
+    device comes to it. Nothing is read while a graph is captured, nor under ``torch.func``; a tensor that was
+    read last and not changed by torch since is not read again."""
+    global _last
     classes = max(2, logits.shape[1])  # one channel z stands for the two classes [0, z]
     if target.is_cpu:
+        # Not by its address, which the next tensor may get.
+        state = (classes, frozenset(void), 0 if target.is_inference() else target._version)
+        if _last[0]() is target and _last[1] == state:
+            return
         try:
             labels = target.numpy()
         except RuntimeError:  # under torch.func, or of a fake tensor, there is nothing to read
@@ -108,6 +153,7 @@ def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = 
         unsigned = labels.view(f"u{labels.itemsize}")
         if unsigned.max() >= classes and not _only_void(labels, unsigned, classes, void):
             raise UserError(_stray(target, classes, void))
+        _last = weakref.ref(target), state
     elif target.is_cuda and not torch.cuda.is_current_stream_capturing():
         _assert_later(target, classes, void)
 

@@ -44,7 +44,7 @@ def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable]
     are its schema; a parameter without default asks for ``progress`` (0 to 1), ``distance_map`` (N, C, *S) or
     ``class_frequency`` (C,). Optional facts: ``cite``, ``formula``, ``tune`` (ranges to search),
     ``penalises_empty``, ``empty``, ``cost``, ``aliases``, ``released`` (what the paper's own code computes,
-    where that differs)."""
+    where that differs), ``soft`` (it takes shares (N, C, *S) of the classes, too)."""
     return _register("loss", name)
 
 
@@ -358,12 +358,22 @@ def load_function(entry: Entry) -> Callable:
     return getattr(module, entry.function)
 
 
-def get_loss(spec: str | LossSpec, extra_files: Iterable[str | Path] = (), *, check: bool = True):
+def get_loss(
+    spec: str | LossSpec,
+    extra_files: Iterable[str | Path] = (),
+    *,
+    check: bool = True,
+    multilabel: bool = False,
+):
     """Return the loss that a spec names as an ``nn.Module``: ``loss(logits, target, *, ignore_index=None,
     progress=None, distance_map=None, class_frequency=None) -> scalar``; see ``loss_module.Loss``.
 
-    ``check=False`` leaves out the look at every input, where masks have been checked once."""
-    from lossbench.catalogue.loss_module import Loss, Part
+    ``check=False`` leaves out the look at every input, where masks have been checked once. ``multilabel``:
+    classes that do not exclude each other, a target (N, C, *S) of 0 and 1; see ``loss_module.MultiLabel``."""
+    from lossbench.catalogue.loss_module import Loss, MultiLabel, Part
+
+    if multilabel:
+        return MultiLabel(get_loss(spec, extra_files, check=check))
 
     if isinstance(spec, str):
         # A function that a notebook has registered stands in no file.
@@ -388,7 +398,8 @@ def _part(term: LossTerm) -> tuple:
     takes = {*term.entry.needs} | ({"ignore_index"} & params.keys())
     if params.get("ignore_index", 0) is None:  # not given in the spec: the caller's is taken
         del params["ignore_index"]
-    return term.weight, load_function(term.entry), params, frozenset(takes), term.entry.own
+    soft = bool(term.entry.meta.get("soft"))
+    return term.weight, load_function(term.entry), params, frozenset(takes), term.entry.own, soft
 
 
 def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str | Path] = ()):

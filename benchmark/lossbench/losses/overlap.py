@@ -316,3 +316,70 @@ def dice_semimetric(
     # (|p| + |g| - |p - g|) / 2 = Σ min(p, g): TP for hard labels, and for soft ones |g| exactly where p = g.
     score = r.ratio(total - r.pool((p - g).abs(), over), total, smooth)
     return r.average(1 - score, r.pool(hard, over), absent)
+
+
+def shares_and_errors(logits, target, over, classes, ignore_index):
+    """Σ p + Σ q, Σ |p - q| and Σ q of the chosen classes, (n|1, k), against class ids or shares q."""
+    px, q = r.see_shares(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, q = r.probabilities(px, ids), q[:, list(ids)]
+    size = r.pool(q, over)
+    return r.pool(p, over) + size, r.pool((p - q).abs(), over), size
+
+
+@loss(
+    "dice_soft",
+    family="overlap",
+    cite="Wang 2023 (Dice semimetric losses)",
+    formula="1 - (Σ p + Σ q - Σ|p-q| + s) / (Σ p + Σ q + s), q the shares of the class",
+    penalises_empty=False,
+    empty="as dice: no signal unless s is large",
+    aliases=("dice_semimetric_of_shares",),
+    soft=True,
+    cost="1.2x",
+)
+def dice_soft(
+    logits,
+    target,
+    *,
+    over: r.Over = "sample",
+    classes="fg",
+    absent: r.Absent = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
+    """Dice against shares of the classes, 0 exactly where the prediction is the share; of class ids it is
+    ``dice``.
+
+    ``target``: shares (N, C, *S) of floats, all 0 where void, or class ids (N, *S). Dice with TP = Σ p q is
+    least at a hard label instead, whatever the shares."""
+    total, error, size = shares_and_errors(logits, target, over, classes, ignore_index)
+    return r.average(1 - r.ratio(total - error, total, smooth), size, absent)
+
+
+@loss(
+    "jaccard_soft",
+    family="overlap",
+    cite="Wang 2023 (Jaccard metric losses)",
+    formula="1 - (Σ p + Σ q - Σ|p-q| + s) / (Σ p + Σ q + Σ|p-q| + s), q the shares of the class",
+    penalises_empty=False,
+    empty="as dice: no signal unless s is large",
+    aliases=("jml", "jaccard_metric"),
+    soft=True,
+    cost="1.2x",
+)
+def jaccard_soft(
+    logits,
+    target,
+    *,
+    over: r.Over = "sample",
+    classes="fg",
+    absent: r.Absent = "eps",
+    smooth=1e-5,
+    ignore_index=None,
+):
+    """Jaccard against shares of the classes, the first of the paper's two; of class ids it is ``jaccard``.
+
+    ``target``: shares (N, C, *S) of floats, all 0 where void, or class ids (N, *S)."""
+    total, error, size = shares_and_errors(logits, target, over, classes, ignore_index)
+    return r.average(1 - r.ratio(total - error, total + error, smooth), size, absent)

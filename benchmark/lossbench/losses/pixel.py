@@ -402,3 +402,23 @@ def adaptive_wing(
         near = pool(r.image(g, px), 3, stride=1, padding=1).flatten(2)
         cost = cost * (map_weight * near + 1)
     return r.pixel_mean(r.mask(cost, px).mean(1), px, over)
+
+
+@loss(
+    "ce_soft",
+    family="distribution",
+    cite="Szegedy 2016; several raters: Jungo 2018",
+    formula="-mean_i Σ_c q_ic log p_ic, q the share of class c at pixel i",
+    penalises_empty=True,
+    empty="as ce",
+    aliases=("soft_label_ce",),
+    soft=True,
+    cost="1.6x",
+)
+def ce_soft(logits, target, *, over: r.Over = "batch", ignore_index=None):
+    """Cross-entropy against shares of the classes: what several raters said, or what another network says.
+
+    ``target``: shares (N, C, *S) of floats, all 0 where void, or class ids (N, *S), of which it is ``ce``.
+    The mean over raters of their cross-entropies is that of their shares."""
+    px, q = r.see_shares(logits, target, ignore_index)
+    return r.pixel_mean(-(q * r.log_probabilities(px)).sum(1), px, over)

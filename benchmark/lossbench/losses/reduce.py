@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.catalogue.inputs import check_tensors
+from lossbench.catalogue.inputs import check_shares, check_tensors
 
 Over = Literal["sample", "batch"]
 Absent = Literal["eps", "skip"]
@@ -71,6 +71,24 @@ def see(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> Pixe
     if z.shape[1] == 1:
         z = torch.cat([torch.zeros_like(z), z], 1)
     return Pixels(z, y, valid, tuple(target.shape[1:]))
+
+
+def see_shares(logits: Tensor, target: Tensor, ignore_index: int | None = None) -> tuple[Pixels, Tensor]:
+    """As :func:`see`, and the share of each class at each pixel, (n, c, m), zero on void pixels: 0 or 1 of a
+    target of class ids, or those of a target (N, C, *S) of floats, where all zero is void.
+    """
+    if not target.is_floating_point():
+        px = see(logits, target, ignore_index)
+        return px, truth(px, range(px.n_classes))
+    check_shares(logits, target)
+    z = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    z, g = z.flatten(2), target.flatten(2).to(z.dtype)
+    if g.shape[1] == 1:
+        g = torch.cat([1 - g, g], 1)
+    void = g.sum(1) == 0
+    z = Shield.apply(z, void.unsqueeze(1))
+    z = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
+    return Pixels(z, void.long(), numbers(~void, z.dtype), tuple(logits.shape[2:])), g
 
 
 class Shield(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """Metrics of a segmentation: what is measured of every prediction, in numpy and scipy only."""
 
-from lossbench.metrics.raters import agreement
+from lossbench.metrics.raters import agreement, shares
 from lossbench.metrics.scoring import Scores, Scoring, Truth, evaluate, score_images
 from lossbench.metrics.thresholds import ThresholdSearch, choose_threshold
 
@@ -13,4 +13,5 @@ __all__ = [
     "choose_threshold",
     "evaluate",
     "score_images",
+    "shares",
 ]

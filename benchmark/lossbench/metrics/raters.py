@@ -1,4 +1,6 @@
-"""How far several raters of one image agree: what no network can be expected to exceed."""
+"""Several raters of one image: how far they agree, which no network can be expected to exceed, and the soft
+label that they make together.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +43,20 @@ def agreement(
         "n_raters": len(raters),
         "n_pixels": labels.shape[1],
     }
+
+
+def shares(raters: np.ndarray, *, classes: int, ignore_index: int | None = None) -> np.ndarray:
+    """Return the share of each class among the raters of each pixel, (C, *S) float32: a target for
+    ``ce_soft``, ``dice_soft`` and ``jaccard_soft``.
+
+    raters: (R, *S) class ids, R >= 1. A rater who left a pixel void has no say there; all shares are 0 where
+    nobody has. Raises ValueError for labels that are no class."""
+    raters = as_array("raters", raters)
+    check_masks(raters, classes, ignore_index, "raters")
+    votes = np.stack([(raters == c).sum(axis=0) for c in range(classes)])
+    if ignore_index is not None and 0 <= ignore_index < classes:
+        votes[ignore_index] = 0
+    return (votes / np.maximum(votes.sum(axis=0), 1)).astype(np.float32)
 
 
 def _pairwise_dice(marks: np.ndarray) -> float:
