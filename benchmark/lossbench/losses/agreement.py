@@ -312,7 +312,7 @@ RIDGE = 5e-4
     penalises_empty=True,
     empty="penalises false positives through cross-entropy",
     aliases=("region_mutual_information",),
-    cost="9x",
+    cost="7x",
 )
 def rmi(
     logits,

@@ -336,7 +336,7 @@ def shares_and_errors(logits, target, over, classes, ignore_index):
     empty="as dice: no signal unless s is large",
     aliases=("dice_semimetric_of_shares",),
     soft=True,
-    cost="1.2x",
+    cost="1x",
 )
 def dice_soft(
     logits,
@@ -366,7 +366,7 @@ def dice_soft(
     empty="as dice: no signal unless s is large",
     aliases=("jml", "jaccard_metric"),
     soft=True,
-    cost="1.2x",
+    cost="0.9x",
 )
 def jaccard_soft(
     logits,

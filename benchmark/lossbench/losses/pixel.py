@@ -365,7 +365,7 @@ def ohem(logits, target, *, threshold=0.7, kept=1, over: r.Over = "batch", ignor
     penalises_empty=True,
     empty="penalises false positives by the square of p and more; the map is 0",
     aliases=("awing",),
-    cost="7x",
+    cost="5.3x",
 )
 def adaptive_wing(
     logits,
@@ -413,7 +413,7 @@ def adaptive_wing(
     empty="as ce",
     aliases=("soft_label_ce",),
     soft=True,
-    cost="1.6x",
+    cost="1.1x",
 )
 def ce_soft(logits, target, *, over: r.Over = "batch", ignore_index=None):
     """Cross-entropy against shares of the classes: what several raters said, or what another network says.

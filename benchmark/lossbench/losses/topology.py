@@ -143,7 +143,7 @@ def clce(
     tune={"recall_weight": (0.1, 3.0)},
     penalises_empty=True,
     empty="penalises false positives through Dice + CE; recall knows none",
-    cost="12x",
+    cost="7x",
 )
 def skeleton_recall(
     logits,
@@ -250,7 +250,7 @@ def _blob_term(px, c, smooth, released):
     tune={"region_weight": (0.0, 2.0)},
     penalises_empty=True,
     empty="penalises false positives as cross-entropy: the image is one cell",
-    cost="8x",
+    cost="7x",
 )
 def cc_dice_ce(logits, target, *, region_weight=0.0, classes="fg", smooth=0.0, ignore_index=None):
     """Dice and cross-entropy of each Voronoi cell: the pixels that are nearer to one connected object than to
