@@ -101,7 +101,9 @@ def main() -> None:
     torch.set_num_threads(1)
     peers, slow = against_peers(rounds)
     presets = against_cross_entropy(rounds)
-    versions = ", ".join(f"{name} {adapters.version(name)}" for name in adapters.MODULES)
+    versions = ", ".join(
+        f"{name} {adapters.version(name)}" for name in adapters.MODULES if name not in adapters.EXTRAS
+    )
     missed = ", ".join(f"`{name}`" for name in slow)
     verdict = (
         f"Above {LIMIT} x the fastest peer: {missed}."

@@ -82,8 +82,9 @@ container checks each mask once. What the logits hold under void pixels enters n
 ADAPTERS = """## Losses of other libraries
 
 `monai:NAME(...)`, `smp:NAME(...)`, `kornia:NAME(...)`, `torch:NAME(...)` take the library's own arguments
-(`pip install 'lossbench[peers]'`). The adapter sets activation, target format, mode and reduction, computes
-in float32, and corrects what would be silently wrong:
+(`pip install 'lossbench[peers]'`), and `topolosses:NAME(...)` those of losses by persistent homology
+(`pip install 'lossbench[topology]'`). The adapter sets activation, target format, mode and reduction,
+computes in float32, and corrects what would be silently wrong:
 
 | loss | what the adapter does |
 |---|---|
@@ -99,6 +100,8 @@ in float32, and corrects what would be silently wrong:
 | all of SMP | `mode="multiclass"`, class ids as target |
 | `smp:MCCLoss`, `smp:SoftBCEWithLogitsLoss` | foreground probability or margin; two classes only |
 | `smp:SoftCrossEntropyLoss` | `smooth_factor=0.0` (its own default raises TypeError) |
+| topolosses | `softmax=True` and a one-hot target, one process; void pixels are refused |
+| | Betti matching, Hutopo, Topograph, warping, clDice; not `MosinLoss`, which downloads weights |
 | kornia | mean reduction, `alpha=None` for focal losses, softmax for Hausdorff losses |
 | | 2-D only where it says so |
 """

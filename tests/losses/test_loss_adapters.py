@@ -12,7 +12,9 @@ from lossbench.base.specs import LIBRARIES
 from lossbench.catalogue import adapters
 from lossbench.catalogue.registry import get_loss
 
-ALL = [(library, name) for library, names in adapters.PEERS.items() for name in names]
+OFFERED = [(library, name) for library, names in adapters.PEERS.items() for name in names]
+ALL = [(library, name) for library, name in OFFERED if library != "topolosses"]
+TOPOLOGICAL = [name for library, name in OFFERED if library == "topolosses"]
 peers = pytest.mark.peers
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -62,6 +64,24 @@ def test_void_pixels_are_honoured_or_refused(library, name):
     assert float(unused) == pytest.approx(
         float(plain), rel=1e-5
     )  # MONAI's focal loss alone would be twice as large
+
+
+@pytest.mark.parametrize("name", TOPOLOGICAL)
+def test_a_topological_loss_is_small_where_the_topology_is_right(name):
+    pytest.importorskip("topolosses", reason="the extra 'topology' is not installed")
+    # A ring, and the same ring with a gap: one hole less.
+    target = torch.zeros(1, 12, 12, dtype=torch.long)
+    target[:, 2:10, 2:10] = 1
+    target[:, 4:8, 4:8] = 0
+    logits = torch.where(target > 0, 4.0, -4.0).unsqueeze(1)
+    broken = logits.clone()
+    broken[..., 8:10, 5] = -4
+    loss = get_loss(f"topolosses:{name}")
+    assert float(loss(logits, target)) < float(loss(broken, target))
+    _, gradient = evaluate(f"topolosses:{name}", broken, target)
+    assert gradient.isfinite().all() and gradient[..., 8:10, 5].abs().sum() > 0
+    with pytest.raises(UserError, match="has no ignore_index"):
+        loss(logits, target, ignore_index=VOID)
 
 
 @peers
@@ -138,7 +158,7 @@ def test_a_missing_library_says_what_to_install(monkeypatch):
             continue
         monkeypatch.setitem(sys.modules, module.split(".")[0], None)
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(UserError, match=r"pip install 'lossbench\[peers\]'") as caught:
+        with pytest.raises(UserError, match=r"pip install 'lossbench\[(peers|topology)\]'") as caught:
             adapters.build(library, "DiceLoss", {})
         assert package in str(caught.value)
 
@@ -148,7 +168,9 @@ def test_every_library_that_a_spec_may_name_has_its_adapters():
 
 
 def test_an_unknown_library_is_named():
-    with pytest.raises(UserError, match="unknown library 'keras'; there are: kornia, monai, smp, torch"):
+    with pytest.raises(
+        UserError, match="unknown library 'keras'; there are: kornia, monai, smp, topolosses, torch"
+    ):
         adapters.version("keras")
 
 

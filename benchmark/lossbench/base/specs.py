@@ -12,7 +12,10 @@ from typing import Any
 
 from lossbench.base.errors import UserError
 
-LIBRARIES = {"loss": ("monai", "smp", "kornia", "torch"), "network": ("monai", "smp", "torchvision")}
+LIBRARIES = {
+    "loss": ("monai", "smp", "kornia", "torch", "topolosses"),
+    "network": ("monai", "smp", "torchvision"),
+}
 
 # How each kind of thing is written, for the sentence about a spec that cannot be read.
 EXAMPLES = {

@@ -1,7 +1,8 @@
 """Losses of other libraries under one call: right activation, right target, float32, and the corrections they
 need.
 
-``monai:NAME``, ``smp:NAME``, ``kornia:NAME`` and ``torch:NAME`` take the library's own constructor arguments.
+``monai:NAME``, ``smp:NAME``, ``kornia:NAME``, ``topolosses:NAME`` and ``torch:NAME`` take the library's own
+constructor arguments.
 A library is imported when one of its losses is built, never before. What the adapter sets itself (activation,
 target format, mode, reduction) cannot be given, and is reported by :func:`injected`.
 """
@@ -12,7 +13,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -26,7 +27,10 @@ MODULES = {
     "smp": ("segmentation_models_pytorch.losses", "segmentation-models-pytorch"),
     "kornia": ("kornia.losses", "kornia"),
     "torch": ("torch.nn", "torch"),
+    "topolosses": ("topolosses.losses", "topolosses"),
 }
+# What of ours is installed with a library, by the name after 'lossbench'.
+EXTRAS = {"topolosses": "topology"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,12 @@ _SIGMOID_FOCAL = Peer(
     _logits, _one_hot, _MONAI.fixed, note="its focal part is a sigmoid focal loss, one class against all"
 )
 
+# Topology of one class at a time, beside a Dice loss that has the weight 1 whatever alpha is.
+_TOPOLOGY = Peer(
+    _logits, _one_hot, {"softmax": True, "sigmoid": False, "base_loss": None, "num_processes": 1}
+)
+_TOPOLOGY_2D = replace(_TOPOLOGY, axes=(2,))
+
 _REDUCED = {"reduction": "mean"}
 
 _TORCH = _REDUCED | {"size_average": None, "reduce": None}
@@ -135,6 +145,12 @@ PEERS: dict[str, dict[str, Peer]] = {
         "LovaszHingeLoss": Peer(_margin, _ids, two_classes=True, axes=(2,)),
         "HausdorffERLoss": Peer(_softmax, _ids_channel, _REDUCED, axes=(2,)),
         "HausdorffERLoss3D": Peer(_softmax, _ids_channel, _REDUCED, axes=(3,)),
+    },
+    # Not its MosinLoss, which downloads the weights of a trained network.
+    "topolosses": {
+        **dict.fromkeys(("BettiMatchingLoss", "HutopoLoss", "DiceLoss"), _TOPOLOGY),
+        **dict.fromkeys(("TopographLoss", "CLDiceLoss"), _TOPOLOGY_2D),
+        "WarpingLoss": replace(_TOPOLOGY_2D, two_classes=True),
     },
     "torch": {
         "CrossEntropyLoss": Peer(_logits, _ids, _TORCH),
@@ -248,7 +264,7 @@ def _known(library: str) -> str:
 def _missing(library: str) -> str:
     return (
         f"'{library}:' losses need {MODULES[library][1]}, which is not installed; pip install "
-        "'lossbench[peers]'"
+        f"'lossbench[{EXTRAS.get(library, 'peers')}]'"
     )
 
 
