@@ -178,12 +178,13 @@ def test_what_does_not_compute_changes_no_fingerprint(package, file, old, new):
         ("overlap", "(1 - a - b) * s.tp", "(1 - b - a) * s.tp", {"tversky", "focal_tversky"}),
         ("agreement", '"simple": 1', '"simple": 1.5', {"generalized_dice"}),
         ("size", "EPS = 1e-10", "EPS = 1e-9", {"ce_l1", "ce_db"}),
-        ("topology", "(3,) * (x.ndim - 2)", "(5,) * (x.ndim - 2)", {"cldice"}),
+        ("topology", "(3,) * (x.ndim - 2)", "(5,) * (x.ndim - 2)", {"cldice", "clce"}),
         (
             "overlap",
             "2 * s.tp, s.p + s.g",
             "2 * s.tp, s.g + s.p",
-            {"dice", "dice_ce", "dice_focal", "dice_topk", "ce_to_dice", "boundary", "gen_surface"},
+            {"dice", "dice_ce", "dice_focal", "dice_topk", "ce_to_dice", "boundary", "gen_surface"}
+            | {"skeleton_recall", "blob", "cc_dice_ce"},
         ),
         (
             "reduce",

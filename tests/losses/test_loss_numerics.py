@@ -172,7 +172,8 @@ def test_a_nan_in_one_model_does_not_touch_the_others():
     assert gradient[1].isnan().any()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+# Of free pixels rmi moves the largest of nine, and is content with any linear image of the truth.
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"rmi"}))
 def test_descending_the_loss_finds_the_target(name):
     target = torch.zeros(2, 16, 16, dtype=torch.long)
     target[0, 4:12, 5:12] = 1
@@ -180,8 +181,7 @@ def test_descending_the_loss_finds_the_target(name):
     supplied = needs(target, 2)
     logits = (0.1 * torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=0.1)
-    # Of tiles of 3 x 3 pixels the maximum alone is moved.
-    loss = get_loss("rmi(stride=1)" if name == "rmi" else name)
+    loss = get_loss(name)
     for step in range(200):
         optimizer.zero_grad()
         loss(logits, target, **dict(supplied, progress=step / 200)).backward()

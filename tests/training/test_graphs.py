@@ -43,6 +43,7 @@ NOT_REPLAYED = {
     "gen_surface",
     "ce_to_dice",
     "hausdorff_dt",
+    "log_hausdorff_dt",
     "skeleton_recall",
     "blob",
     "cc_dice_ce",

@@ -337,7 +337,7 @@ def rmi(
     ids = r.class_ids(classes, px.n_classes)
     p, g = r.probabilities(px, ids), r.truth(px, ids)
     if variant == "released":
-        z = px.z[:, list(ids)]
+        z = r.chosen(px.z, ids)
         p = r.mask(z.sigmoid(), px)
         cost = F.binary_cross_entropy_with_logits(z, g, reduction="none")
         pixel_term = r.mask(cost, px).sum() / (r.total(px) + 1)

@@ -322,7 +322,7 @@ def shares_and_errors(logits, target, over, classes, ignore_index):
     """Σ p + Σ q, Σ |p - q| and Σ q of the chosen classes, (n|1, k), against class ids or shares q."""
     px, q = r.see_shares(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
-    p, q = r.probabilities(px, ids), q[:, list(ids)]
+    p, q = r.probabilities(px, ids), r.chosen(q, ids)
     size = r.pool(q, over)
     return r.pool(p, over) + size, r.pool((p - q).abs(), over), size
 

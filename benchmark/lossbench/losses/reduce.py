@@ -79,7 +79,7 @@ def see_shares(logits: Tensor, target: Tensor, ignore_index: int | None = None) 
     """
     if not target.is_floating_point():
         px = see(logits, target, ignore_index)
-        return px, truth(px, range(px.n_classes))
+        return px, truth(px, tuple(range(px.n_classes)))
     check_shares(logits, target)
     z = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
     z, g = z.flatten(2), target.flatten(2).to(z.dtype)
@@ -143,6 +143,13 @@ def truth(px: Pixels, ids: Sequence[int]) -> Tensor:
     # A comparison instead of one_hot: void labels and any rank just work, also under vmap.
     wanted = ids[0] if len(ids) == 1 else torch.as_tensor(ids, device=px.y.device).view(-1, 1)
     return mask(numbers(px.y.unsqueeze(1) == wanted, px.z.dtype), px)
+
+
+def chosen(x: Tensor, ids: Sequence[int]) -> Tensor:
+    """The chosen classes of ``x (n, c, m)``, (n, k, m); by a slice where they follow each other, for a list
+    of numbers would have to be brought to the device.
+    """
+    return x[:, ids[0] : ids[-1] + 1] if _contiguous(ids) else x[:, list(ids)]
 
 
 def most_probable(px: Pixels, ids: Sequence[int]) -> Tensor:
