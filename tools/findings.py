@@ -13,6 +13,8 @@ There are
 - tests CLAIM: one row a test of the claim: verdict, effect, interval, adjusted p, seeds, minimum detectable
   effect; below it why each primary test was decided so, and the effect of each level
 - effect TEST: effect and interval
+- levels TEST: the effect of each level of a test
+- lengths: what longer training leaves of each lead
 - sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
 - published: the values of ``experiments/published.csv`` beside ours
@@ -37,7 +39,7 @@ from lossbench.report import words
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = ("README.md", "docs/findings.md", "docs/reproduce.md")
+FILES = ("README.md", "docs/findings.md", "docs/reproduce.md", "docs/first_study.md")
 
 MARK = re.compile(r"(?P<head><!-- (?P<call>[a-z][^>]*?) -->)(?P<body>.*?)(?P<tail><!-- / -->)", re.DOTALL)
 
@@ -61,6 +63,10 @@ class Results:
     @cached_property
     def levels(self) -> pd.DataFrame:
         return self._csv("levels")
+
+    @cached_property
+    def speeds(self) -> pd.DataFrame:
+        return self._csv("speeds")
 
     @cached_property
     def board(self) -> pd.DataFrame:
@@ -244,12 +250,19 @@ def _tests(results: Results, claim: str) -> str:
 
 def _levels(results: Results, row: dict[str, Any]) -> str:
     """Return the effect of each level that a mean or slope is made of, in one sentence."""
-    own = results.levels[results.levels["test"] == row["test"]]
-    if len(own) < 2:
+    if (results.levels["test"] == row["test"]).sum() < 2:
         return ""
-    kind = columns.form(row["estimand"])
-    told = [f"{level['level']} {words.effect(level['estimate'], kind)}" for level in own.to_dict("records")]
-    return f" Level by level: {'; '.join(told)}."
+    return f" Level by level: {_each_level(results, row['test'])}."
+
+
+def _each_level(results: Results, test: str) -> str:
+    kind = columns.form(_of(results, "test", test).iloc[0]["estimand"])
+    own = results.levels[results.levels["test"] == test].to_dict("records")
+    return "; ".join(f"{level['level']} {words.effect(level['estimate'], kind)}" for level in own)
+
+
+def _lengths(results: Results, _: str) -> str:
+    return _block([f"- {says}." for says in results.speeds["says"]])
 
 
 def _marked(verdict: str) -> str:
@@ -349,6 +362,8 @@ SHOWN: dict[str, Callable[[Results, str], str]] = {
     "verdict": _verdict,
     "tests": _tests,
     "effect": _effect,
+    "levels": _each_level,
+    "lengths": _lengths,
     "sure": _sure,
     "mean": _mean,
     "published": _published,

@@ -79,6 +79,7 @@ def study(tmp_path):
         {"test": "C1.1", "level": name, "estimate": x} for name, x in (("rare", 0.16), ("common", 0.01))
     ]
     pd.DataFrame(levels).to_csv(tables / "levels.csv", index=False)
+    pd.DataFrame({"says": ["rare: nothing is left of it"]}).to_csv(tables / "speeds.csv", index=False)
     shared = {
         "dataset": "scenes()",
         "data_label": "scenes",
@@ -151,6 +152,8 @@ def test_only_what_stands_between_markers_is_written(study):
             "smallest effect of interest. 3 of 4 are decided",
         ),
         ("mean dice@0.5 | ce | scenes", "0.625"),
+        ("levels C1.1", "rare +16.0; common +1.0"),
+        ("lengths", "\n\n- rare: nothing is left of it.\n\n"),
         ("hours", "3.0 core-hours (Some processor)"),
         ("caption gap", "Figure 12. The gap. Points are means."),
         (

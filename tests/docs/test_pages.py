@@ -64,12 +64,29 @@ def test_the_speeds_told_are_those_that_were_measured():
             assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d|[.,]\d)", measured), f"{number} in: {says}"
 
 
-def test_the_speeds_of_the_readme_are_those_of_the_page_on_speed():
+def test_the_readme_is_short_and_leaves_verdicts_and_speeds_to_their_pages():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    paragraph = next(part for part in text.split("\n\n") if part.startswith("Speed, measured on"))
-    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    for number in NUMBER.findall(paragraph):
-        assert number in page, number
+    assert text.count("\n") < 120
+    assert "<!-- verdicts" not in text and "cells an hour" not in text
+    for page in ("findings", "first_study", "speed"):
+        assert f"(docs/{page}.md)" in text
+    assert text.count("https://arxiv.org") + text.count("https://doi.org") >= 8
+
+
+def test_the_trials_of_the_first_study_are_marked_as_trials():
+    text = (ROOT / "docs" / "first_study.md").read_text(encoding="utf-8")
+    tables = re.findall(r"((?:^\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        above = text[: text.index(table)].rstrip().splitlines()[-1]
+        assert "trials" in table.splitlines()[0] or "trials" in above
+
+
+def test_the_python_of_the_page_of_commands_runs(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    assert 0 < float(capsys.readouterr().out) < 1
 
 
 def test_the_citation_file_names_this_version_and_no_more_than_is_known():
