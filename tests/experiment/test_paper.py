@@ -42,6 +42,12 @@ def test_its_seeds_are_kept_for_it_and_each_part_has_eight(study):
     assert min(len(part.seeds) for part in study.parts) >= 8
 
 
+def test_the_shared_rate_is_no_part_of_a_label(study):
+    labels = {variant.label for variant in study.datasets}
+    assert "scenes 0.2 %, head default, steps 200" in labels
+    assert not any("learning_rate 0.005" in label for label in labels)
+
+
 def test_no_primary_test_is_planned_that_could_show_nothing(reach):
     assert [own.test.id for own in reach if own.hopeless] == []
     of_scenes = [own for own in reach if not {"public", "public_l1", "sampling"} & set(own.test.part)]

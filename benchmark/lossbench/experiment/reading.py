@@ -373,6 +373,8 @@ class _Reading:
         of the file's own recipe.
         """
         usual = self.parsed.recipe.model_dump()
+        if usual["learning_rate"] == "shared" and parts and not self.tuning:
+            usual["learning_rate"] = self.rates.shared  # as the variants of the parts have it
         recipes: dict[str, set[str]] = {}
         for part in parts:
             for variant in part.datasets:
