@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lossbench.catalogue.registry import get_loss, parse_loss
-from lossbench.metrics.distances import signed_distances
+from lossbench.metrics.surface import signed_distances
 
 
 @dataclass(frozen=True)

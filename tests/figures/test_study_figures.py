@@ -8,7 +8,7 @@ import pytest
 
 from lossbench.analysis import rankings
 from lossbench.figures import drawing, points, public, sizes, training, uncertain
-from lossbench.theory import boundaries, penalties
+from lossbench.theory import boundaries, proportions
 
 
 def cells_of(study, part, **where):
@@ -113,7 +113,7 @@ def test_the_size_error_follows_from_the_recorded_terms_and_lies_below_the_bound
     )
     found = sizes.proportion_error(curves)[0]
     assert found == pytest.approx(np.abs(two.mean(0) - truth.mean(0)).sum())
-    assert found < penalties.size_error_bound(-np.log((two * truth).sum(1)).mean())
+    assert found < proportions.size_error_bound(-np.log((two * truth).sum(1)).mean())
     data = drawing.draw("size_bound", study).data
     assert (data["error"] <= np.sqrt(2 * data["ce"])).all() and (
         data["error"] <= np.sqrt(2 * data["size_ce"]) * (1 + 1e-4)

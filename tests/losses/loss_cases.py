@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lossbench.catalogue.registry import get_loss, losses
-from lossbench.metrics.distances import signed_distances
+from lossbench.metrics.surface import signed_distances
 
 VOID = 255
 PRESETS = sorted(losses())

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lossbench.metrics.distances import signed_distances
+from lossbench.metrics.surface import signed_distances
 
 
 def test_a_square_has_hand_checked_distances():

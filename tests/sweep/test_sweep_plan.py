@@ -11,7 +11,7 @@ from lossbench.base.errors import UserError
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.store import State
-from lossbench.sweep import costs, plan, run
+from lossbench.sweep import plan, run
 
 TEXT = """
 name = "grid"
@@ -142,7 +142,7 @@ def test_training_validation_and_test_are_counted_apart_as_a_record_of_the_kind_
     path.write_text(TEXT + LENGTHS)
     planned = plan.plan(read_experiment(path), tmp_path / "results")
     short, long = planned.cells[0], planned.cells[10]
-    paces = costs.measured(Records(), [short, long])
+    paces = plan.measured(Records(), [short, long])
     # 16 seconds for 80 steps; 4 validations; every length is tested.
     assert replace(planned, paces=paces).cell_cost(short) == (100 * 0.2, 8.0, 6.0)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lossbench.theory.penalties import size_error_bound
+from lossbench.theory.proportions import size_error_bound
 
 Array = np.ndarray
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossbench.theory import boundaries, constants, gradients, penalties, population
+from lossbench.theory import boundaries, gradients, population, proportions
 
 # --- 1.5: the size penalties
 
@@ -15,9 +15,9 @@ def test_the_dice_size_term_is_least_at_the_corner_of_the_largest_class():
         yh = rng.dirichlet(np.ones(classes))
         inside = rng.dirichlet(np.ones(classes), 200)
         corners = np.eye(classes)
-        values = penalties.dice_size(corners, yh)
+        values = proportions.dice_size(corners, yh)
         assert values.argmin() == yh.argmax()
-        assert penalties.dice_size(inside, yh).min() >= values.min()
+        assert proportions.dice_size(inside, yh).min() >= values.min()
         assert values == pytest.approx(np.log(yh).sum() + np.log1p(1 / yh))  # at each corner
 
 
@@ -27,18 +27,21 @@ def test_the_dice_size_term_is_concave_and_the_kl_term_convex():
     a, b = rng.dirichlet(np.ones(4), 300), rng.dirichlet(np.ones(4), 300)
     middle = (a + b) / 2
     assert (
-        penalties.dice_size(middle, yh) >= (penalties.dice_size(a, yh) + penalties.dice_size(b, yh)) / 2
+        proportions.dice_size(middle, yh) >= (proportions.dice_size(a, yh) + proportions.dice_size(b, yh)) / 2
     ).all()
     assert (
-        penalties.kl_size(middle, yh) <= (penalties.kl_size(a, yh) + penalties.kl_size(b, yh)) / 2 + 1e-12
+        proportions.kl_size(middle, yh)
+        <= (proportions.kl_size(a, yh) + proportions.kl_size(b, yh)) / 2 + 1e-12
     ).all()
 
 
 def test_for_two_classes_the_dice_size_term_is_least_at_nothing_and_largest_at_the_opposite_share():
     ph = np.linspace(0, 1, 1001)
-    values = penalties.dice_size(penalties.binary(ph), penalties.binary(0.05))
+    values = proportions.dice_size(proportions.binary(ph), proportions.binary(0.05))
     assert (ph[values.argmin()], ph[values.argmax()]) == (0.0, pytest.approx(0.95))
-    assert ph[penalties.kl_size(penalties.binary(ph), penalties.binary(0.05)).argmin()] == pytest.approx(0.05)
+    assert ph[
+        proportions.kl_size(proportions.binary(ph), proportions.binary(0.05)).argmin()
+    ] == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("yh", [0.001, 0.05, 0.3])
@@ -47,38 +50,38 @@ def test_only_the_dice_size_term_still_pulls_on_tiny_regions(r, yh):
     """Slopes in ln r: r / (1 + r) whatever the true share yh; KL and L1 pull in proportion to it."""
     up, down = (r * np.exp(step) * yh for step in (1e-6, -1e-6))
     slope = lambda penalty: (penalty(up) - penalty(down)) / 2e-6  # noqa: E731
-    both = lambda size: lambda ph: size(penalties.binary(ph), penalties.binary(yh))  # noqa: E731
+    both = lambda size: lambda ph: size(proportions.binary(ph), proportions.binary(yh))  # noqa: E731
     ph = r * yh
     assert slope(lambda ph: np.log(ph + yh)) == pytest.approx(r / (1 + r), rel=1e-5)
-    assert slope(both(penalties.kl_size)) == pytest.approx((ph - yh) / (1 - ph), rel=1e-4, abs=1e-8)
+    assert slope(both(proportions.kl_size)) == pytest.approx((ph - yh) / (1 - ph), rel=1e-4, abs=1e-8)
     if r != 1:  # L1 has a kink there
         # Both channels are off by the same amount, so the mean over two classes is that of the foreground.
-        assert slope(both(penalties.l1_size)) == pytest.approx(penalties.l1_slope(r, yh), rel=1e-5)
+        assert slope(both(proportions.l1_size)) == pytest.approx(proportions.l1_slope(r, yh), rel=1e-5)
 
 
 # --- 1.5: constant predictions
 
 
 @pytest.mark.parametrize("yh", [0.001, 0.01, 0.05, 0.2, 0.5])
-@pytest.mark.parametrize("name", [n for n in constants.LOSSES if n != "generalised Dice"])
+@pytest.mark.parametrize("name", [n for n in proportions.LOSSES if n != "generalised Dice"])
 def test_the_best_constant_is_where_the_loss_is_least(name, yh):
     p0 = (
         np.concatenate([np.geomspace(1e-5, 1, 40001)[:-1], [1.0]])
         if name == "Dice"
         else np.geomspace(1e-5, 0.9999, 40001)
     )
-    found = p0[constants.LOSSES[name](p0, yh).argmin()]
-    assert found == pytest.approx(constants.BEST[name](yh), rel=1e-3)
+    found = p0[proportions.LOSSES[name](p0, yh).argmin()]
+    assert found == pytest.approx(proportions.BEST[name](yh), rel=1e-3)
 
 
 def test_log_dice_with_background_starts_near_the_square_root_of_twice_the_foreground():
-    assert constants.best_log_dice_all(0.001) == pytest.approx(0.043, abs=5e-4)
-    assert constants.best_log_dice_all(0.01) == pytest.approx(0.124, abs=5e-4)
+    assert proportions.best_log_dice_all(0.001) == pytest.approx(0.043, abs=5e-4)
+    assert proportions.best_log_dice_all(0.01) == pytest.approx(0.124, abs=5e-4)
 
 
 @pytest.mark.parametrize("yh", [0.001, 0.05, 0.4])
 def test_generalised_dice_likes_every_constant_the_same(yh):
-    values = constants.generalized_dice(np.linspace(0, 1, 101), yh)
+    values = proportions.generalized_dice(np.linspace(0, 1, 101), yh)
     assert values == pytest.approx(np.full(101, 1 - 2 * yh * (1 - yh)), abs=1e-9)
 
 

@@ -30,9 +30,8 @@ from lossbench.training import step as steps
 from lossbench.training import train as training
 from lossbench.training.batches import Images
 from lossbench.training.blocks import Block, blocks_of, network_of
-from lossbench.training.constants import Constants
 from lossbench.training.job import Job
-from lossbench.training.step import Step
+from lossbench.training.step import Constants, Step
 from lossbench.training.train import train
 
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"

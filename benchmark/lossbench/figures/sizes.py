@@ -12,7 +12,7 @@ from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
-from lossbench.theory.penalties import size_error_bound
+from lossbench.theory.proportions import size_error_bound
 
 # kind, column, filled mark, shift of the marks along the axis
 SIZES = (("hard", "log_size_ratio_hard@0.5", True, 0.97), ("soft", "log_size_ratio_soft", False, 1.03))

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lossbench.figures import style
 from lossbench.figures.drawing import figure
-from lossbench.theory import constants, gradients, penalties
+from lossbench.theory import gradients, proportions
 
 # Rare, usual and common, as on the ladder.
 LEVELS = (0.01, 0.05, 0.2)  # foreground fractions
@@ -68,15 +68,15 @@ def _penalties(yh: float) -> pd.DataFrame:
     r = np.geomspace(1 / 16, 16, 129)
     # More than all pixels cannot be predicted.
     r = np.where(r * yh < 0.999, r, np.nan)
-    predicted, truth = penalties.binary(r * yh), penalties.binary(yh)
+    predicted, truth = proportions.binary(r * yh), proportions.binary(yh)
     values = {
         "Dice, foreground": np.log(r * yh + yh) - np.log(2 * yh),
-        "Dice, all classes": penalties.dice_size(predicted, truth) - penalties.dice_size(truth, truth),
-        "CE (KL)": np.where(np.isfinite(r), penalties.kl_size(predicted, truth), np.nan),
-        "L1": penalties.l1_size(predicted, truth),
+        "Dice, all classes": proportions.dice_size(predicted, truth) - proportions.dice_size(truth, truth),
+        "CE (KL)": np.where(np.isfinite(r), proportions.kl_size(predicted, truth), np.nan),
+        "L1": proportions.l1_size(predicted, truth),
     }
     slopes = {name: np.gradient(value, np.log(r)) for name, value in values.items()}
-    slopes["L1"] = penalties.l1_slope(r, yh)  # a corner at r = 1, which differences would round off
+    slopes["L1"] = proportions.l1_slope(r, yh)  # a corner at r = 1, which differences would round off
     tables = []
     for name, value in values.items():
         facts = {"foreground": yh, "penalty": name, "r": r, "value": value, "slope": slopes[name]}
@@ -92,7 +92,7 @@ def dice_simplex():
     # All triples of multiples of 1/60.
     grid = np.array([(i, j, steps - i - j) for i in range(steps + 1) for j in range(steps + 1 - i)]) / steps
     # KL is infinite where a class is predicted nowhere; the corner is cut at one in a thousand.
-    dice, ce = penalties.dice_size(grid, yh), penalties.kl_size(np.clip(grid, 1e-3, None), yh)
+    dice, ce = proportions.dice_size(grid, yh), proportions.kl_size(np.clip(grid, 1e-3, None), yh)
     # An equilateral triangle: every class is treated alike.
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
     drawing, axes = style.canvas(1, 2, 4.0, width=8.2)
@@ -177,7 +177,7 @@ def gradient_mass():
 
 CONSTANTS = dict(
     zip(
-        constants.LOSSES,
+        proportions.LOSSES,
         (
             _CE | _SOLID,
             _DICE | _SOLID,
@@ -203,7 +203,7 @@ def constant_prediction():
     drawing, axes = style.canvas(1, 3, 3.2, sharey=True)
     rows = []
     for axis, yh in zip(axes[0], LEVELS, strict=True):
-        for name, loss in constants.LOSSES.items():
+        for name, loss in proportions.LOSSES.items():
             value = loss(p0, yh)
             span = value.max() - value.min()
             # Generalised Dice does not depend on p0: no least value to mark.
@@ -214,7 +214,7 @@ def constant_prediction():
             rows.append(pd.DataFrame(facts))
             if not flat:
                 dot = {"color": CONSTANTS[name]["color"], "markersize": 5, "clip_on": False, "zorder": 4}
-                axis.plot([min(constants.BEST[name](yh), p0[-1])], [0], "o", **dot)
+                axis.plot([min(proportions.BEST[name](yh), p0[-1])], [0], "o", **dot)
         axis.axvline(yh, color=style.SOFT, linewidth=0.8, zorder=1)
         axis.set_xscale("log")
         axis.set_xticks([0.001, 0.01, 0.1, 1], [".001", ".01", ".1", "1"])

@@ -20,7 +20,7 @@ from lossbench.base.check import Report, Row
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss, parse_loss
 from lossbench.catalogue.source import PACKAGE
-from lossbench.metrics.distances import signed_distances
+from lossbench.metrics.surface import signed_distances
 
 VOID = 255
 

@@ -1,4 +1,5 @@
-"""Distances between the borders of two masks: HD, HD95, ASSD, MASD, surface Dice and boundary IoU.
+"""Distances between the borders of two masks: HD, HD95, ASSD, MASD, surface Dice and boundary IoU; and maps
+of the distance to a border, which boundary losses take.
 
 Definitions (those of MONAI, so that numbers can be compared): the border of a mask is the set of its pixels
 that have a background pixel among their 4 (2-D) or 6 (3-D) neighbours; beyond the image all is background;
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
@@ -311,3 +312,29 @@ def _around(spacing: tuple[float, ...], reach: int) -> tuple[tuple[tuple[int, ..
     # In the corners of the square, rows outside it could be nearer.
     limit = min((((reach + 1) * s) ** 2 for s in spacing), default=np.inf)
     return tuple(sorted((row for row in rows if row[1] < limit), key=lambda row: row[1]))
+
+
+# --- signed distance maps: what boundary losses take as data, computed before a training step
+
+
+def signed_distances(
+    masks: np.ndarray, classes: int, spacing: tuple[float, ...], ignore_index: int | None = None
+) -> np.ndarray:
+    """Return float32 (N, classes, *S): the distance to each class's boundary in units of the spacing,
+    negative inside.
+
+    Outside, a pixel holds the distance to the nearest pixel of the class; inside, minus the distance to the
+    nearest pixel outside, plus the smallest spacing, so that both sides of a boundary are one step apart
+    through zero (Kervadec et al. 2019). A class that is absent or fills the whole image has no boundary and
+    gives a map of zeros; void pixels count as outside.
+    """
+    maps = np.zeros((masks.shape[0], classes, *masks.shape[1:]), np.float32)
+    for image, mask in enumerate(masks):
+        for kind in range(classes):
+            inside = (mask == kind) & (kind != ignore_index)
+            if not inside.any() or inside.all():
+                continue
+            outer = distance_transform_edt(~inside, sampling=spacing)
+            inner = distance_transform_edt(inside, sampling=spacing)
+            maps[image, kind] = np.where(inside, -(inner - min(spacing)), outer)
+    return maps

@@ -39,9 +39,9 @@ from lossbench.base import files
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, clear_leftover, temporary, write_atomically
 from lossbench.store import archive, leases, record
+from lossbench.store.paused import States
 from lossbench.store.record import SCHEMA, DamagedRecord
 from lossbench.store.schema import Record, wrong
-from lossbench.store.states import States
 
 __all__ = ["SCHEMA", "LooseFile", "State", "Store"]
 

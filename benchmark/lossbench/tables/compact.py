@@ -25,8 +25,7 @@ import numpy as np
 from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.store.note import Note
-from lossbench.tables.derived import derived, images_of
-from lossbench.tables.groups import by_group
+from lossbench.tables.derived import by_group, derived, images_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,6 @@
-"""Columns of ``cells`` that follow from one record alone: collapse, noise of the training curves, Dice by
+"""What follows from one record alone. Columns of ``cells``: collapse, noise of the training curves, Dice by
 size and of the rarest class, the recipe. Everything is nan where a record cannot say: no curve, too short
-a curve, values that are not finite, no object of that class.
+a curve, values that are not finite, no object of that class. And rows of ``groups``: scores by test group.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from lossbench.base import course
+from lossbench.base.columns import spelled
 from lossbench.base.counts import per_image, soft_sizes
 
 NAN = float("nan")
@@ -114,3 +115,38 @@ def recipe(whole: Mapping[str, Any], rate: float | None = None) -> dict[str, Any
 
 def _numbers(values: Any) -> np.ndarray:
     return np.asarray(values if values is not None else [], dtype=float)
+
+
+# --- scores by test group (patient, picture): small enough to keep, and all that a bootstrap needs
+
+
+# Scores that are means over images, then classes, so that a mean over the images of a group says something.
+SCORES = [f"{name}@{arm}" for name in ("dice", "dice_all", "false_alarms") for arm in ("0.5", "val")]
+
+
+def by_group(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return a record's scores by test group and class, as columns: the mean over the images of a group that
+    count for a score, and in "n SCORE" how many do. Empty for generated data, whose images are as many as one
+    likes, and for a record that does not know its groups.
+    """
+    images = record.get("images") or {}
+    if "nll_bayes" in record.get("metrics", {}) or "group" not in images:
+        return {}
+    names = np.array(["" if name is None else str(name) for name in images.get("class", [])])
+    names = names if len(names) else np.full(len(images["group"]), "")
+    places, at = np.unique(
+        np.stack([np.asarray(images["group"], dtype=str), names]), axis=1, return_inverse=True
+    )
+    found: dict[str, np.ndarray] = {"group": places[0], "class": places[1]}
+    for score in SCORES:
+        column = spelled(score, images)
+        if column not in images:
+            continue
+        values = np.asarray(images[column], dtype=float)
+        there = ~np.isnan(values)
+        count = np.bincount(at[there], minlength=places.shape[1])
+        total = np.bincount(at[there], weights=values[there], minlength=places.shape[1])
+        with np.errstate(invalid="ignore"):
+            found[score] = (total / count).astype(np.float32)
+        found[f"n {score}"] = count.astype(np.int32)
+    return found

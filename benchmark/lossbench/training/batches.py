@@ -16,7 +16,7 @@ from lossbench.data.container import Data
 from lossbench.data.patches import Patches
 from lossbench.data.ragged import Ragged
 from lossbench.experiment.cells import Cell, Recipe
-from lossbench.metrics.distances import signed_distances
+from lossbench.metrics.surface import signed_distances
 
 USUAL = 64  # pixels of a patch's side, where images differ in size and the recipe names none
 

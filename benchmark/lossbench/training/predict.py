@@ -14,7 +14,7 @@ from torch import Tensor
 from lossbench.data.container import VOID, Data
 from lossbench.data.tiling import Tiling, tile, tile_weights
 from lossbench.metrics import Truth
-from lossbench.metrics.distances import signed_distances
+from lossbench.metrics.surface import signed_distances
 from lossbench.networks.stack import Stack
 
 HELD = 2**18  # pixels of images that are handed on together: 64 of 64 x 64

@@ -1,4 +1,4 @@
-"""States of trainings on their way, so that an interrupted one goes on where it was.
+"""Trainings on their way, so that an interrupted one goes on where it was.
 
 A state is bytes that only its writer understands, under a name that it chooses. It is no record: losing one
 costs time and nothing else, so a damaged one is removed without a word, and a full disk stops no training.

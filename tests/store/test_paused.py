@@ -1,6 +1,6 @@
 """States of trainings on their way: kept whole or not at all."""
 
-from lossbench.store.states import States
+from lossbench.store.paused import States
 
 
 def test_a_state_is_read_as_it_was_written_until_it_is_cleared(tmp_path):
