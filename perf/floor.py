@@ -144,7 +144,7 @@ def step_seconds(cells: int, data, recipe, steps: int) -> float:
     """Return the median seconds of a step of `training.train` itself, for one cell or a stack."""
     from lossbench.catalogue.registry import get_loss
     from lossbench.experiment.cells import Cell
-    from lossbench.training.job import Job
+    from lossbench.training.blocks import Job
     from lossbench.training.train import train
 
     settings = recipe.model_copy(update={"steps": steps, "validations": 1, "stacked": cells > 1})

@@ -156,7 +156,7 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
     from lossbench.experiment.cells import Cell
     from lossbench.sweep import work
     from lossbench.training import graphs
-    from lossbench.training.job import Job
+    from lossbench.training.blocks import Job
 
     cells = [Cell.of(REFERENCE, name, recipe=recipe) for name in LOSSES]
     jobs = [Job(cell, data, get_loss(cell.loss, check=False)) for cell in cells]

@@ -37,7 +37,7 @@ def training(spec: str, **settings: object):
     from lossbench import get_dataset
     from lossbench.catalogue.registry import get_loss
     from lossbench.experiment.cells import Cell, Recipe
-    from lossbench.training.job import Job
+    from lossbench.training.blocks import Job
     from lossbench.training.train import Training
 
     data, recipe = get_dataset(spec), Recipe(steps=2000, batch=8, **settings)

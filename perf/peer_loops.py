@@ -20,10 +20,9 @@ from torch import nn
 from lossbench.base import seeds
 from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
 from lossbench.experiment.cells import Cell, Recipe
+from lossbench.networks.start import weights_hash
 from lossbench.networks.unet import UNet, max_pool
-from lossbench.networks.weights import weights_hash
-from lossbench.training.blocks import blocks_of
-from lossbench.training.job import Job
+from lossbench.training.blocks import Job, blocks_of
 from lossbench.training.optim import learning_rate
 from lossbench.training.train import validation_steps
 

@@ -34,7 +34,7 @@ def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
     from lossbench.engine import worker
     from lossbench.experiment.cells import Cell, Recipe
     from lossbench.networks import stack
-    from lossbench.training import job, train
+    from lossbench.training import blocks, train
 
     worker.prepare()
     data = _open.get("data")
@@ -42,7 +42,7 @@ def rate(cells: int, steps: int, settings: dict, last: bool = False) -> dict:
         data = _open["data"] = get_dataset(f"{REFERENCE[:-1]}, n_val=8, n_test=8)", 0)
     recipe = Recipe(steps=steps, validations=1, stacked=cells > 1, **settings)
     members = [Cell.of(REFERENCE, LOSSES[n % len(LOSSES)], recipe=recipe) for n in range(cells)]
-    jobs = [job.Job(cell, data, get_loss(cell.loss, check=False)) for cell in members]
+    jobs = [blocks.Job(cell, data, get_loss(cell.loss, check=False)) for cell in members]
     marks: list[float] = []
     with mock.patch.object(train, "Stack", channels_last(stack.Stack) if last else stack.Stack):
         train.train(jobs, on_step=lambda step, values: marks.append(time.perf_counter()))

@@ -57,7 +57,7 @@ def test_data_modules_do_not_import_torch():
 
     code = (
         "import sys, lossbench.cli.data, lossbench.data.medical, lossbench.data.folder, "
-        "lossbench.data.scenes, lossbench.data.augment, "
+        "lossbench.data.scenes, "
     )
     code += (
         "lossbench.data.photographs, lossbench.data.torch_sets, lossbench.data.inspection; print('torch' in "

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossbench.base.errors import UserError
-from lossbench.data.choice import rng_of
+from lossbench.base.seeds import rng_of
 from lossbench.data.container import container, fractions
 from lossbench.data.splitting import deal, validation_from_train
 from lossbench.data.windows import common_size, crop_corner, tile_corners, window

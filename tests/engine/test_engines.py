@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lossbench.base.errors import UserError
-from lossbench.base.machine import usable_cores
+from lossbench.base.process import usable_cores
 from lossbench.engine import run as engines
 from lossbench.engine import worker
 from lossbench.engine.tasks import EngineOptions, Task

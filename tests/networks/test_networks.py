@@ -9,7 +9,7 @@ from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_network, networks, parse_network
 from lossbench.networks.build import check_shape, divisor
 from lossbench.networks.stack import Stack
-from lossbench.networks.weights import weights_hash
+from lossbench.networks.start import weights_hash
 
 
 def trained(network, seeds=(1,), steps=3):

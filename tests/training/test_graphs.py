@@ -20,17 +20,15 @@ from torch.utils._pytree import tree_leaves
 
 from lossbench.catalogue import registry
 from lossbench.catalogue.registry import get_dataset, get_loss
-from lossbench.data.augment import Draws
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.stack import Stack
-from lossbench.networks.weights import weights_hash
+from lossbench.networks.start import weights_hash
 from lossbench.sweep import work
 from lossbench.training import graphs
 from lossbench.training import step as steps
 from lossbench.training import train as training
-from lossbench.training.batches import Images
-from lossbench.training.blocks import Block, blocks_of, network_of
-from lossbench.training.job import Job
+from lossbench.training.batches import Draws, Images
+from lossbench.training.blocks import Block, Job, blocks_of, network_of
 from lossbench.training.step import Constants, Step
 from lossbench.training.train import train
 

@@ -10,10 +10,9 @@ import torch
 from lossbench.base import course
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.experiment.cells import Cell, Recipe
-from lossbench.networks.weights import weights_hash
+from lossbench.networks.start import weights_hash
 from lossbench.training.batches import batch_order
-from lossbench.training.blocks import blocks_of, network_of
-from lossbench.training.job import Job
+from lossbench.training.blocks import Job, blocks_of, network_of
 from lossbench.training.outcome import collapse_step, score
 from lossbench.training.signals import collapse_kind, mean_dice, soft_dice_sums
 from lossbench.training.train import train

@@ -13,10 +13,9 @@ from lossbench.catalogue.registry import get_loss, parse_dataset, parse_loss, pa
 from lossbench.data.container import container
 from lossbench.data.ragged import Ragged
 from lossbench.experiment.cells import Cell, Recipe
-from lossbench.networks.weights import weights_hash
+from lossbench.networks.start import weights_hash
 from lossbench.training import blocks
-from lossbench.training.blocks import blocks_of
-from lossbench.training.job import Job
+from lossbench.training.blocks import Job, blocks_of
 from lossbench.training.outcome import score
 from lossbench.training.train import Training, train
 

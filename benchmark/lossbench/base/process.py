@@ -1,4 +1,6 @@
-"""A process as a word, so that whoever meets its files later can tell whether it still lives."""
+"""This process: what it may use of the machine that it runs on, and a word for it, so that whoever meets its
+files later can tell whether it still lives.
+"""
 
 from __future__ import annotations
 
@@ -61,3 +63,25 @@ def is_dead(word: str) -> bool:
         return False
     now = started(int(parts[1]))
     return now is None or ("?" not in (now, parts[2]) and now != parts[2])
+
+
+# --- what it may use
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use: its affinity and its control group's quota considered."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, int(quota) // int(period))
+    return max(1, cores)
+
+
+def cache_root() -> Path:
+    """Return LOSSBENCH_CACHE or the user's cache folder of this platform."""
+    # Read on each call, so that a test, or a worker that is given another place, is followed at once.
+    if os.environ.get("LOSSBENCH_CACHE"):
+        return Path(os.environ["LOSSBENCH_CACHE"]).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("lossbench", appauthor=False)

@@ -1,5 +1,5 @@
 """Independent random streams, one for each purpose, derived from the data set and the seed, never from the
-loss.
+loss; and choices that depend on a name alone, the same in every process, on every machine.
 """
 
 from __future__ import annotations
@@ -24,3 +24,19 @@ def integer(purpose: str, name: str, seed: int) -> int:
         raise ValueError(f"no random stream for {purpose!r}; there are {PURPOSES}")
     digest = hashlib.sha256(f"{purpose}\0{name}\0{int(seed)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+# --- choices by name
+
+
+def shuffle_key(text: str) -> str:
+    """Return a hash to sort by; the order nests (the first 60 lie in the first 100)."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rng_of(text: str) -> np.random.Generator:
+    """Return a generator that depends on a name alone, so that prepared images are the same for every
+    seed.
+    """
+    # 64 of the 256 bits are plenty to keep names apart.
+    return np.random.default_rng(int(shuffle_key(text)[:16], 16))

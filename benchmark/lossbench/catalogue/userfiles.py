@@ -23,7 +23,7 @@ from types import ModuleType
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import sha256_of, write_atomically
-from lossbench.base.machine import cache_root
+from lossbench.base.process import cache_root
 from lossbench.catalogue import source
 from lossbench.catalogue.fingerprint import fingerprint
 

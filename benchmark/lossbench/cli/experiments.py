@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lossbench.base.errors import UserError
-from lossbench.base.machine import usable_cores
+from lossbench.base.process import usable_cores
 from lossbench.cli import options
 from lossbench.cli.results import answer, say
 from lossbench.store import note
@@ -274,7 +274,7 @@ def say_scored(planned: Any) -> None:
 
 def say_protocol(results: Path) -> None:
     """Say so where a folder holds records of another protocol: they are read, and no cell of today's."""
-    from lossbench.base.protocol import PROTOCOL
+    from lossbench.experiment.cells import PROTOCOL
     from lossbench.store.store import Store
 
     first = next(Store(results).records(), None) if results.is_dir() else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import sha256_of, write_atomically
-from lossbench.base.machine import cache_root
+from lossbench.base.process import cache_root
 from lossbench.data.sources import get_source, how_to_get, raw_folder
 
 

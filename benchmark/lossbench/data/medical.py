@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from lossbench.base.errors import UserError
+from lossbench.base.seeds import shuffle_key
 from lossbench.catalogue.registry import dataset
-from lossbench.data.choice import shuffle_key
 from lossbench.data.container import Data
 from lossbench.data.formats import labels_of, read_nifti, read_picture
 from lossbench.data.hashes import check

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from lossbench.base.errors import UserError, nearest
+from lossbench.base.seeds import shuffle_key
 from lossbench.catalogue.registry import dataset
-from lossbench.data.choice import shuffle_key
 from lossbench.data.container import VOID, Data
 from lossbench.data.formats import read_picture
 from lossbench.data.hashes import check

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lossbench.data.choice import rng_of
+from lossbench.base.seeds import rng_of
 
 MOST = 1000  # pixels of one class that are kept of one image
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import sha256_of, write_atomically
-from lossbench.base.machine import cache_root
+from lossbench.base.process import cache_root
 from lossbench.base.seeds import stream
 from lossbench.data import sources, splitting, whole, windows
 from lossbench.data.cache import locked, reason, whole_folder

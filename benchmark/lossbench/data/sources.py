@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.base.machine import cache_root
+from lossbench.base.process import cache_root
 
 REGISTRY = Path(__file__).parent / "registry"
 

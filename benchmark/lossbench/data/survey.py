@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.base.machine import usable_cores
+from lossbench.base.process import usable_cores
 from lossbench.data.coding import Coding, Values
 from lossbench.data.formats import is_colour
 from lossbench.data.pairs import FilePair, Layout

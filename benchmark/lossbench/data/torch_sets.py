@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.base.seeds import stream
+from lossbench.base.seeds import shuffle_key, stream
 from lossbench.catalogue.registry import dataset
 from lossbench.data import windows
-from lossbench.data.choice import shuffle_key
 from lossbench.data.container import SPLITS, VOID, Data, container
 from lossbench.data.naming import canonical, class_names, without_seed
 from lossbench.data.pairs import Arrays, Item, Pairs

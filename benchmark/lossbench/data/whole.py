@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.base.machine import usable_cores
+from lossbench.base.process import usable_cores
 from lossbench.data.container import VOID
 from lossbench.data.pairs import Item, Pairs
 from lossbench.data.places import Places, places_of

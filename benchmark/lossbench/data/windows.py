@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.data.choice import rng_of, shuffle_key
+from lossbench.base.seeds import rng_of, shuffle_key
 from lossbench.data.container import VOID
 from lossbench.data.pairs import Arrays, Item, Pairs
 

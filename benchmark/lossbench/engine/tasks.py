@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.machine import usable_cores
+from lossbench.base.process import usable_cores
 
 # Cells trained together on a processor: two to eight are alike there (docs/speed_stack.md), and fewer leave
 # smaller pieces to a sweep that is interrupted.

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import NetworkSpec, get_network
 from lossbench.catalogue.source import PACKAGE
-from lossbench.networks.head import find_heads, set_head
-from lossbench.networks.weights import set_weights
+from lossbench.networks.start import find_heads, set_head, set_weights
 
 TORCH = Path(torch.__file__).parent
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.machine import usable_cores
+from lossbench.base.process import usable_cores
 from lossbench.store import record
 from lossbench.store.record import DamagedRecord
 from lossbench.store.store import Store

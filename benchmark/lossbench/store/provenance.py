@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.files import cannot_write, write_atomically
-from lossbench.base.machine import usable_cores
+from lossbench.base.process import usable_cores
 
 # Those that results can depend on: a list of all would say less.
 PACKAGES = (

@@ -14,11 +14,10 @@ from typing import Any
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, write_atomically
-from lossbench.base.protocol import PROTOCOL
 from lossbench.catalogue.registry import PATHS
 from lossbench.engine.run import run
 from lossbench.engine.tasks import STACK, EngineOptions, Task
-from lossbench.experiment.cells import Cell
+from lossbench.experiment.cells import PROTOCOL, Cell
 from lossbench.store import integrity, note, provenance
 from lossbench.store.record import rounded
 from lossbench.store.store import Store

@@ -28,7 +28,7 @@ from lossbench.experiment.cells import Cell, Recipe
 from lossbench.store.store import Store
 
 if TYPE_CHECKING:
-    from lossbench.training.job import Job, Trained
+    from lossbench.training.blocks import Job, Trained
     from lossbench.training.train import Training
 
 HANDED = 64  # trunks in a task whose worker finds out by itself how many to train together
@@ -246,7 +246,7 @@ class _Kept:
 
 def jobs_of(cells: list[Cell], extra_files: Iterable[str] = ()) -> list[Job]:
     """Return the jobs of these cells; a data set is opened once a worker."""
-    from lossbench.training.job import Job
+    from lossbench.training.blocks import Job
 
     files = tuple(extra_files)
     weights = _weights(cells[0].recipe)
@@ -274,7 +274,7 @@ def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
 
 def _weights(recipe: Recipe) -> Any:
     """Return the weights of the recipe's file, which must be what it was when the sweep was planned."""
-    from lossbench.networks.weights import read_weights
+    from lossbench.networks.start import read_weights
 
     if recipe.weights is None:
         return None

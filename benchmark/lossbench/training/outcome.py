@@ -15,8 +15,7 @@ from lossbench.base import course
 from lossbench.base.counts import per_image, soft_sizes
 from lossbench.data.container import Data
 from lossbench.metrics import thresholds
-from lossbench.training.blocks import Block
-from lossbench.training.job import Job, Trained
+from lossbench.training.blocks import Block, Job, Trained
 from lossbench.training.signals import collapse_kind, joined, mean_dice, soft_dice_sums
 
 # Columns of single images that no record keeps: what follows from counts of pixels, and distances whose means

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from lossbench.metrics import Truth
 from lossbench.networks.stack import Stack
-from lossbench.training.blocks import Block
-from lossbench.training.job import Job, Trained
+from lossbench.training.blocks import Block, Job, Trained
 from lossbench.training.predict import predict
 
 # The columns of a cell's curves, one row a validation.

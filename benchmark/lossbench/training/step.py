@@ -13,8 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from lossbench.base import seeds
 from lossbench.networks.stack import Stack
-from lossbench.training.blocks import Block
-from lossbench.training.job import Job
+from lossbench.training.blocks import Block, Job
 from lossbench.training.optim import clip, optimizer
 from lossbench.training.signals import call_loss
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from lossbench.metrics import Truth
 from lossbench.networks.stack import Stack
 from lossbench.training import graphs
-from lossbench.training.blocks import blocks_of, network_of
-from lossbench.training.job import Job, Trained
+from lossbench.training.blocks import Job, Trained, blocks_of, network_of
 from lossbench.training.outcome import Scoring
 from lossbench.training.predict import Tiles, predict
 from lossbench.training.signals import gradient_share, look, note

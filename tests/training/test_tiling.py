@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lossbench.data.tiling import tile, tile_weights
+from lossbench.training.predict import tile, tile_weights
 
 
 def test_the_tiles_of_a_row_are_three_quarters_of_a_side_apart_and_the_last_is_moved_inside():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lossbench.base.errors import UserError
-from lossbench.data.augment import Draws, augment, draw
+from lossbench.training.batches import Draws, augment, draw
 
 
 def stream(seed=0):
