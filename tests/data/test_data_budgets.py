@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lossbench.data import budgets
-from lossbench.data.budgets import within
+from lossbench.data import splitting
 from lossbench.data.container import container
+from lossbench.data.splitting import within
 
 
 def toy(seed=0):
@@ -35,5 +35,5 @@ def test_a_smaller_budget_takes_some_of_what_a_larger_one_takes_and_at_least_one
 
 
 def test_the_shares_that_are_scored_are_said(monkeypatch):
-    monkeypatch.setattr(budgets, "TEST", 30 * 144)
-    assert budgets.shares(toy()) == {"val": 1.0, "test": 0.5}
+    monkeypatch.setattr(splitting, "TEST", 30 * 144)
+    assert splitting.shares(toy()) == {"val": 1.0, "test": 0.5}

@@ -6,8 +6,7 @@ import pytest
 from lossbench import get_dataset
 from lossbench.catalogue.registry import datasets, parse_dataset
 from lossbench.data.container import Data
-from lossbench.data.identity import identity
-from lossbench.data.prepare import missing
+from lossbench.data.prepare import identity, missing
 
 FEW = "n_train=12, n_val=4, n_test=6"
 SYNTHETIC = [

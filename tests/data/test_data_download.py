@@ -19,7 +19,7 @@ from lossbench.base.errors import UserError
 from lossbench.base.files import write_atomically
 from lossbench.cli import data as datasets
 from lossbench.data import fetch, sources
-from lossbench.data.hashes import check
+from lossbench.data.cache import check
 
 FILES = {
     f"data/{kind}/case_{n}.bin": (f"{kind} {n} " * 2000).encode()

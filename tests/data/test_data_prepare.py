@@ -12,9 +12,8 @@ from lossbench import get_dataset
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import parse_dataset
 from lossbench.data import prepare
-from lossbench.data.identity import identity
 from lossbench.data.pairs import Arrays, Item
-from lossbench.data.prepare import missing, open_prepared, prepared_path
+from lossbench.data.prepare import identity, missing, open_prepared, prepared_path
 from lossbench.data.windows import zscore
 
 PARAMS = {"size": 8, "val_fraction": 0.2, "test_fraction": 0.2}

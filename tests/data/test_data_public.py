@@ -12,9 +12,8 @@ from scipy import ndimage
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
 from lossbench.data import medical, photographs, sources
-from lossbench.data.formats import read_picture
-from lossbench.data.hashes import check
-from lossbench.data.public import as_it_came
+from lossbench.data.cache import check
+from lossbench.data.formats import as_it_came, read_picture
 from lossbench.data.windows import zscore
 
 pytestmark = pytest.mark.realdata

@@ -9,7 +9,8 @@ from PIL import Image
 
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
-from lossbench.data import hashes, prepare
+from lossbench.base.files import sha256_of
+from lossbench.data import prepare
 from lossbench.data.container import SPLITS
 from lossbench.data.pairs import Item, Pairs
 from lossbench.data.prepare import open_prepared, prepared_path
@@ -168,7 +169,7 @@ def test_a_file_of_arrays_gives_them_back(tmp_path):
             writer.append(array)
     stored = Stored(tmp_path / "x.bin", writer.index())
     assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(arrays, stored, strict=True))
-    assert writer.hash.hexdigest() == hashes.sha256_of(tmp_path / "x.bin")
+    assert writer.hash.hexdigest() == sha256_of(tmp_path / "x.bin")
 
 
 def test_pictures_of_a_folder_are_kept_whole_with_their_empty_ones(cache, make_folder):

@@ -153,7 +153,7 @@ def test_distances_are_those_of_the_patch():
 
 
 def test_budgets_hold_and_all_test_lifts_them(monkeypatch):
-    monkeypatch.setattr(blocks.budgets, "TEST", 1000)  # of 3,400: one image with, one without
+    monkeypatch.setattr(blocks.splitting, "TEST", 1000)  # of 3,400: one image with, one without
     few, every = (train([job(all_test=lifted)])[0].scores["metrics"] for lifted in (False, True))
     assert (few["n_test"], few["test_share"]) == (2, 2 / 3)
     assert (every["n_test"], every["test_share"]) == (3, 1.0)

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,3 +165,20 @@ def _agree(asked: list[Term], shown: list[Term], full: list[Term]) -> bool:
 def plain(value: Any) -> Any:
     """Return a value with its tuples as lists, as JSON and a spec string hold them."""
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+# --- the call of a builder as a spec
+
+
+def without_seed(variables: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a builder from its ``locals()``, taken in its first line."""
+    # The seed is no part of what a data set is called or prepared from.
+    return {key: plain(value) for key, value in variables.items() if key != "seed"}
+
+
+def canonical(function: Callable, given: dict[str, Any]) -> str:
+    """Return the spec string of a builder's call: only what differs from its defaults, sorted."""
+    # Lists stand in spec strings, tuples in signatures: both are compared as lists.
+    defaults = {key: plain(p.default) for key, p in inspect.signature(function).parameters.items()}
+    changed = {key: value for key, value in given.items() if plain(value) != defaults[key]}
+    return render(function.__name__, changed)

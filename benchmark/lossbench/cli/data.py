@@ -18,7 +18,7 @@ import typer
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.files import write_atomically
 from lossbench.cli.results import say
-from lossbench.data import hashes, sources
+from lossbench.data import cache, sources
 
 Progress = Callable[[str, float, float], None]  # (what, done, total)
 
@@ -234,7 +234,7 @@ def fetch_set(
     if folder is None or sources.absent(name, folder):
         say(terms(name))
         download.fetch(name, progress=progress)
-    hashes.check(name)
+    cache.check(name)
     return _status(source)
 
 
@@ -250,7 +250,7 @@ def verify_set(name: str, *, progress: Progress = lambda what, done, total: None
         count += number
         progress(f"checking {name}", count, total)
 
-    folder = hashes.check(name, again=True, seen=seen)
+    folder = cache.check(name, again=True, seen=seen)
     return {"name": name, "folder": str(folder), "files": count}
 
 

@@ -259,7 +259,7 @@ def _expected(planned: Any) -> str:
 def say_scored(planned: Any) -> None:
     """Say of which prepared data sets the budgets of pixels leave test images out."""
     from lossbench.catalogue.registry import get_dataset
-    from lossbench.data import budgets, prepare
+    from lossbench.data import prepare, splitting
 
     experiment, said = planned.experiment, set()
     for spec, _, label, recipe in experiment.datasets:
@@ -267,7 +267,7 @@ def say_scored(planned: Any) -> None:
             continue
         said.add(spec.text)
         data = get_dataset(spec, experiment.seeds[0], experiment.extra_files)
-        share = budgets.shares(data, spec.public.text)["test"]
+        share = splitting.shares(data, spec.public.text)["test"]
         if share < 1:
             say(f"  {label}: {share:.0%} of the test images are scored; '--all-test' scores all")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.files import cannot_write, write_atomically
-from lossbench.data import budgets
+from lossbench.data import splitting
 from lossbench.data.container import VOID, Data, fractions, size_text
 
 LEAST_GAP = 1e-6
@@ -65,7 +65,7 @@ def card(data: Data, *, samples: int = 6, name: str = "") -> dict[str, Any]:
         "spacing": list(data.spacing),
         "unit": data.unit,
         "classes": list(data.classes),
-        "scored": budgets.shares(data, name),
+        "scored": splitting.shares(data, name),
         "images": {part: len(index) for part, index in data.split.items()},
         "fractions": fractions(data),
         "image_fractions": {name: shares[:, k].tolist() for k, name in enumerate(data.classes[1:])},

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.data.container import VOID
-from lossbench.data.naming import class_names
+from lossbench.data.container import VOID, class_names
 
 MOST_GREY = 65535
 

@@ -1,16 +1,17 @@
 """The one container that every data set becomes: images, masks, split, groups, and a fingerprint of all
-four.
+four; and where foreground lies in them, so that a patch can be centred on it without reading a mask.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.data.places import Places
+from lossbench.base.seeds import rng_of
 from lossbench.data.ragged import Ragged
 
 VOID = 255  # of masks that were prepared here, whatever value stood for void before
@@ -225,3 +226,57 @@ def fractions(data: Data, part: str | None = None) -> dict[str, float]:
     """
     counts = (data.counts if part is None else data.counts[data.split[part]]).sum(0)
     return dict(zip(data.classes, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """Return names for classes that have none: background, foreground; or background, class_1, ..."""
+    if count <= 2:
+        return ("background", "foreground")
+    return ("background", *(f"class_{k}" for k in range(1, count)))
+
+
+# --- where foreground lies
+
+
+MOST_PLACES = 1000  # pixels of one class that are kept of one image
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Flat indices of foreground pixels: all of a class in an image, or 1,000 of them drawn at random.
+
+    ``flat`` (M,) integers, image by image and class by class; those of class k in image n begin at
+    ``starts[n * (K - 1) + k - 1]``, int64 (N * (K - 1) + 1,), where the one before ends.
+    """
+
+    flat: np.ndarray
+    starts: np.ndarray
+    classes: int
+
+    def of(self, n: int, k: int) -> np.ndarray:
+        """Return the kept pixels of class ``k`` in image ``n``."""
+        # One flat array and its bounds, rather than lists: it can lie in a file and be mapped.
+        at = n * (self.classes - 1) + k - 1
+        return self.flat[self.starts[at] : self.starts[at + 1]]
+
+
+def places_of(mask: np.ndarray, classes: int, name: str) -> list[np.ndarray]:
+    """Return the kept pixels of each foreground class of one mask; which, depends on the image's name
+    alone.
+    """
+    # A thousand is enough: neighbouring pixels centre nearly the same patch.
+    flat, rng = mask.ravel(), rng_of(f"places {name}")
+    kept = []
+    for k in range(1, classes):
+        pixels = np.flatnonzero(flat == k)
+        if len(pixels) > MOST_PLACES:
+            pixels = np.sort(rng.choice(pixels, MOST_PLACES, replace=False, shuffle=False))
+        kept.append(pixels)
+    return kept
+
+
+def gather(images: Iterable[list[np.ndarray]], classes: int) -> Places:
+    """Return the places of a data set from those of its images."""
+    pixels = [kept for image in images for kept in image]
+    starts = np.cumsum([0, *map(len, pixels)])
+    return Places(np.concatenate(pixels).astype(np.int64), starts, classes)

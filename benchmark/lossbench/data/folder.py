@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from lossbench.base.errors import UserError
+from lossbench.base.specs import canonical, without_seed
 from lossbench.catalogue.registry import dataset
 from lossbench.data import layouts, medsegbench, windows
 from lossbench.data.coding import Options, names_of, understand
 from lossbench.data.container import Data
-from lossbench.data.naming import canonical, without_seed
 from lossbench.data.pairs import Arrays, Item, Layout, Pairs
 from lossbench.data.prepare import open_prepared
 from lossbench.data.reading import read_image, read_mask

@@ -296,3 +296,13 @@ def labels_of(array: np.ndarray, path: Path, most: int = 255) -> np.ndarray:
         probably = f"it holds {worst:g}; is it a probability map?"
         raise UserError(f"{path}: a mask must hold whole class ids, {probably}")
     return whole.astype(np.uint8 if whole.max(initial=0) <= 255 else np.uint16)
+
+
+def channels_first(picture: np.ndarray) -> np.ndarray:
+    """Return (C, H, W) of a picture (H, W) or (H, W, C)."""
+    return picture[None] if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
+
+
+def as_it_came(path: Path) -> Path:
+    """Return a TIFF, or the PNG that a local copy holds in its place."""
+    return path if path.is_file() else path.with_suffix(".png")

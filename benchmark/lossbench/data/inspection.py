@@ -14,7 +14,6 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.data import leaks, medsegbench, suggestion
-from lossbench.data.budgets import TEST, within
 from lossbench.data.coding import (
     MANY,
     Coding,
@@ -34,6 +33,7 @@ from lossbench.data.formats import has_alpha
 from lossbench.data.layouts import find
 from lossbench.data.pairs import Layout
 from lossbench.data.patches import Patches
+from lossbench.data.splitting import TEST, within
 from lossbench.data.survey import Look, Progress, looks, quiet, survey
 
 TINY = 10  # pixels of an object that is mentioned

@@ -12,8 +12,8 @@ from typing import Any
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.data import outlines
+from lossbench.data.cache import hashes, remembered_hash
 from lossbench.data.formats import NAMED, PICTURES, roles_in, stem_of, suffix_of
-from lossbench.data.hashes import hashes, remembered_hash
 from lossbench.data.pairing import by_globs, by_names, short_names, supported
 from lossbench.data.pairs import FilePair, Layout
 from lossbench.data.tables import listed_pairs, with_tables

@@ -9,13 +9,13 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.seeds import shuffle_key
+from lossbench.base.specs import without_seed
 from lossbench.catalogue.registry import dataset
+from lossbench.data.cache import check
 from lossbench.data.container import Data
-from lossbench.data.formats import labels_of, read_nifti, read_picture
-from lossbench.data.hashes import check
-from lossbench.data.naming import without_seed
-from lossbench.data.pairs import Arrays, Item, Pairs
-from lossbench.data.public import as_it_came, channels_first, numbered, open_public
+from lossbench.data.formats import as_it_came, channels_first, labels_of, read_nifti, read_picture
+from lossbench.data.pairs import Arrays, Item, Pairs, numbered
+from lossbench.data.prepare import open_public
 from lossbench.data.sources import get_source
 from lossbench.data.windows import window, zscore
 

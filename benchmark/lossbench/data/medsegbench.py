@@ -11,9 +11,8 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.data import windows
-from lossbench.data.container import SPLITS
+from lossbench.data.container import SPLITS, class_names
 from lossbench.data.formats import UNREADABLE, labels_of
-from lossbench.data.naming import class_names
 from lossbench.data.pairs import Arrays, FilePair, Item, Layout, Pairs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,3 +104,8 @@ class Arrays:
         # Slices of volumes keep the spacing of the two axes that they have.
         spacing = pairs.spacing and pairs.spacing[: masks.ndim - 1]
         return cls(images, masks, items, names, pairs.classes, spacing, pairs.unit, pairs.notes)
+
+
+def numbered(names: Iterable[str]) -> dict[str, int]:
+    """Return a number for each different name, in their order: the groups of a set."""
+    return {name: number for number, name in enumerate(sorted(set(names)))}

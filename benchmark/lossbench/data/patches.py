@@ -15,8 +15,7 @@ import numpy as np
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.seeds import stream
-from lossbench.data.container import VOID, Data
-from lossbench.data.places import Places, gather, places_of
+from lossbench.data.container import VOID, Data, Places, gather, places_of
 
 FIRST = 1000  # patches that stand for what training shows
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.seeds import shuffle_key
+from lossbench.base.specs import without_seed
 from lossbench.catalogue.registry import dataset
+from lossbench.data.cache import check
 from lossbench.data.container import VOID, Data
-from lossbench.data.formats import read_picture
-from lossbench.data.hashes import check
-from lossbench.data.naming import without_seed
-from lossbench.data.pairs import Item, Pairs
-from lossbench.data.public import channels_first, numbered, open_public
+from lossbench.data.formats import channels_first, read_picture
+from lossbench.data.pairs import Item, Pairs, numbered
+from lossbench.data.prepare import open_public
 from lossbench.data.sources import get_source, tile_groups
 
 KINDS = ("Blowhole", "Break", "Crack", "Fray", "Uneven", "Free")  # of magnetic tiles

@@ -12,10 +12,10 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.seeds import stream
+from lossbench.base.specs import canonical, without_seed
 from lossbench.catalogue.registry import dataset
 from lossbench.data import irregular
-from lossbench.data.container import SPLITS, Data, container
-from lossbench.data.naming import canonical, class_names, without_seed
+from lossbench.data.container import SPLITS, Data, class_names, container
 from lossbench.data.posterior import assignment, disturb, evidence
 from lossbench.data.templates import Family, Outline, family
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.seeds import shuffle_key, stream
+from lossbench.base.specs import canonical, without_seed
 from lossbench.catalogue.registry import dataset
 from lossbench.data import windows
-from lossbench.data.container import SPLITS, VOID, Data, container
-from lossbench.data.naming import canonical, class_names, without_seed
+from lossbench.data.container import SPLITS, VOID, Data, class_names, container
 from lossbench.data.pairs import Arrays, Item, Pairs
 from lossbench.data.prepare import open_prepared
 from lossbench.data.splitting import deal

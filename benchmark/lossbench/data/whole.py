@@ -16,9 +16,8 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.process import usable_cores
-from lossbench.data.container import VOID
+from lossbench.data.container import VOID, Places, places_of
 from lossbench.data.pairs import Item, Pairs
-from lossbench.data.places import Places, places_of
 from lossbench.data.ragged import KINDS, Ragged, Scaled, Stored, Writer
 
 THREADS = 4  # that decode pictures, at most; more wait for the disk

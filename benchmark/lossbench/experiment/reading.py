@@ -311,8 +311,7 @@ class _Reading:
         """Return a data set under its recipe, from each head, at each length; none where it is optional and
         not at hand.
         """
-        from lossbench.data.identity import identity
-        from lossbench.data.prepare import missing
+        from lossbench.data.prepare import identity, missing
 
         spec = parse_dataset(item.use, self.extra_files)
         usual = self._recipe(part.recipe, item.recipe)

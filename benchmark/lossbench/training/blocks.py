@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lossbench.base import seeds
-from lossbench.data import budgets
+from lossbench.data import splitting
 from lossbench.data.container import Data
 from lossbench.experiment.cells import Cell
 from lossbench.networks.build import Network
@@ -144,11 +144,11 @@ def _scored(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     the test images, as far as the budgets of pixels allow.
     """
     data, name = job.data, job.cell.stream
-    during = budgets.within(data, "val", budgets.DURING, name)
-    after = budgets.within(data, "val", budgets.VALIDATION, name)
+    during = splitting.within(data, "val", splitting.DURING, name)
+    after = splitting.within(data, "val", splitting.VALIDATION, name)
     if job.cell.recipe.all_test:
         return during, np.setdiff1d(after, during), data.split["test"]
-    return during, np.setdiff1d(after, during), budgets.within(data, "test", budgets.TEST, name)
+    return during, np.setdiff1d(after, during), splitting.within(data, "test", splitting.TEST, name)
 
 
 def _marks(start: dict[str, Tensor], data: Data, frequency: np.ndarray) -> dict[str, str]:
