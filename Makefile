@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-all torture style report clean
+.PHONY: sweep test test-all torture style report site clean
 sweep: .venv/.ready
 	.venv/bin/lossbench sweep
 
@@ -31,6 +31,11 @@ torture: .venv/.ready-test
 report: .venv/.ready
 	.venv/bin/lossbench report
 
+# The pages of docs/, the API from docstrings and the report, as a folder that any static host serves.
+site: .venv/.ready
+	$(UV) sync --quiet --inexact --extra docs
+	.venv/bin/python -m sphinx --quiet -b html docs site
+
 .venv/bin/uv:
 	@command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv; }
 
@@ -45,4 +50,4 @@ report: .venv/.ready
 	@touch $@ .venv/.ready
 
 clean:
-	rm -rf .venv build dist .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .hypothesis .ruff_cache

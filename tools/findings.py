@@ -17,6 +17,7 @@ There are
 - lengths: what longer training leaves of each lead
 - sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
+- share COLUMN | LOSS | DATA: the same in percent
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
 """
@@ -287,6 +288,14 @@ def _sure(results: Results, test: str) -> str:
 
 
 def _mean(results: Results, rest: str) -> str:
+    return words.significant(_value(results, rest), 3)
+
+
+def _share(results: Results, rest: str) -> str:
+    return words.percent(_value(results, rest), 2)
+
+
+def _value(results: Results, rest: str) -> float:
     parts = [part.strip() for part in rest.split("|")]
     if len(parts) != 3:
         raise UserError(f"marker 'mean {rest}': must read 'mean COLUMN | LOSS | DATA'")
@@ -304,7 +313,7 @@ def _mean(results: Results, rest: str) -> str:
                 f"marker 'mean {rest}': no cell has {name} "
                 f"'{value}'{nearest(value, sorted(set(results.cells[name])))}"
             )
-    return words.significant(float(cells[column].astype(float).mean()), 3)
+    return float(cells[column].astype(float).mean())
 
 
 def _published(results: Results, _: str) -> str:
@@ -366,6 +375,7 @@ SHOWN: dict[str, Callable[[Results, str], str]] = {
     "lengths": _lengths,
     "sure": _sure,
     "mean": _mean,
+    "share": _share,
     "published": _published,
     "figure": _figure,
     "caption": _caption,

@@ -152,6 +152,7 @@ def test_only_what_stands_between_markers_is_written(study):
             "smallest effect of interest. 3 of 4 are decided",
         ),
         ("mean dice@0.5 | ce | scenes", "0.625"),
+        ("share dice@0.5 | ce | scenes", "62 %"),
         ("levels C1.1", "rare +16.0; common +1.0"),
         ("lengths", "\n\n- rare: nothing is left of it.\n\n"),
         ("hours", "3.0 core-hours (Some processor)"),

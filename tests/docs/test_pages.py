@@ -3,6 +3,8 @@ nothing is left to be written.
 """
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -87,6 +89,30 @@ def test_the_python_of_the_page_of_commands_runs(capsys, monkeypatch):
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     exec(text.split("```python\n")[1].split("```")[0], {})
     assert 0 < float(capsys.readouterr().out) < 1
+
+
+def test_every_page_stands_in_the_contents_of_the_site():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = {
+        name
+        for block in re.findall(r"```{toctree}\n(.*?)```", index, re.DOTALL)
+        for name in block.split("\n")
+    }
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"} <= listed
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_a_network(tmp_path):
+    pytest.importorskip("sphinx", reason="the extra 'docs' is not installed")
+    command = [sys.executable, "-m", "sphinx", "--quiet", "-W", "-b", "html", "docs", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    pages = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.html")}
+    for name, text in pages.items():
+        loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//[^"]+', text)
+        assert not loaded, (name, loaded)
+    assert "get_loss" in pages["api.html"] and 'id="c9"' in pages["findings.html"]
+    assert list(tmp_path.glob("_downloads/*/report.html"))
 
 
 def test_the_citation_file_names_this_version_and_no_more_than_is_known():
