@@ -113,8 +113,8 @@ def _rows(records: list[dict]) -> list[dict[str, Any]]:
 
 def _probabilities(job: Any, weights: dict, image: int) -> np.ndarray:
     """Return what one cell says of an image, (classes, *S)."""
+    from lossbench.data.patches import side_of
     from lossbench.networks.stack import Stack
-    from lossbench.training.batches import side_of
     from lossbench.training.blocks import network_of
     from lossbench.training.predict import Tiles, predict
 

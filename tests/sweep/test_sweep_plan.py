@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from command import lossbench
 from lossbench.base.errors import UserError
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
@@ -185,3 +186,25 @@ def test_a_network_that_cannot_be_built_or_has_no_head_stops_the_sweep_before_it
     path.write_text(f"{TEXT}[recipe]\n{recipe}\n")
     with pytest.raises(UserError, match=part):
         run.check_networks(read_experiment(path, (str(own),)).cells())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "part"),
+    [
+        ("patch = 50", r"every side must be divisible by 4; the nearest is 48x48"),
+        ("widths = [4, 8, 16, 32, 64]\npatch = 40", "must be divisible by 16; the nearest is 32x32"),
+        ("patch = 160", "the largest is 64x64, so a patch may be 128x128 at most"),
+        pytest.param(
+            "network = \"smp:Segformer(encoder_name='resnet18')\"\npatch = 48",
+            "must be divisible by 32; the nearest is 64x64",
+            marks=pytest.mark.peers,
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "sweep"])
+def test_a_patch_that_fits_neither_network_nor_data_is_refused_before_anything_is_trained(
+    tmp_path, command, recipe, part
+):
+    (tmp_path / "grid.toml").write_text(f"{TEXT}[recipe]\n{recipe}\n")
+    said = lossbench(tmp_path, command, "grid.toml", code=2)
+    assert part in said and not list(tmp_path.glob("results/cells/*/*"))

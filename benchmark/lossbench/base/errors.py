@@ -22,3 +22,9 @@ def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:
         return ""
     shown = ", ".join(choices[:limit]) + (", ..." if len(choices) > limit else "")
     return f"; there are: {shown}"
+
+
+def must_divide(sides: Iterable[int], step: int) -> str:
+    """Return the clause that says by what sides must be divisible, and the nearest ones that are."""
+    near = "x".join(str(max(1, round(side / step)) * step) for side in sides)
+    return f"every side must be divisible by {step}; the nearest is {near}"

@@ -84,9 +84,12 @@ def plan(
     training.
     """
     from lossbench.sweep import plan as plans
+    from lossbench.sweep import run
 
     planned = plans.plan(chosen.resolve(seeds), results)
     print_plan(planned)
+    # Whatever opens at once is tried; a sweep tries the rest, once it is prepared, and files of the user's.
+    run.check_networks(filter(run.at_hand, planned.missing))
     say_protocol(results)
     say_scored(planned)
     print_costs(planned)

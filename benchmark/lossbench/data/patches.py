@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.seeds import stream
 from lossbench.data.container import VOID, Data, Places, gather, places_of
+from lossbench.data.ragged import Ragged
 
 FIRST = 1000  # patches that stand for what training shows
 
@@ -44,6 +46,22 @@ def parse_sampler(text: str) -> Sampler:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise UserError(f"sampler '{text}': 'share' must lie between 0 and 1, got {share!r}")
     return Sampler(float(share))
+
+
+USUAL = 64  # pixels of a patch's side, where images differ in size and the recipe names none
+
+
+def side_of(recipe: Any, data: Data) -> tuple[int, ...] | None:
+    """Return the sides of the patches that a recipe draws from a data set; None where images of one size are
+    taken as they are.
+    """
+    patch, whole = recipe.patch, not isinstance(data.images, Ragged)
+    if patch is None:
+        side = data.shape if whole else (USUAL,) * data.dims
+    else:
+        side = (patch,) * data.dims if isinstance(patch, int) else patch
+    # An image as large as the patch is simply the image.
+    return None if whole and side == data.shape and recipe.sampler == "uniform" else side
 
 
 class Patches:
@@ -79,9 +97,10 @@ class Patches:
         # Below half a patch most of what training shows would be reflection and void.
         if (2 * sizes.max(0) < self.side).any():
             largest = "x".join(map(str, sizes.max(0)))
-            patch = "x".join(map(str, self.side))
+            patch, most = "x".join(map(str, self.side)), "x".join(map(str, 2 * sizes.max(0)))
             raise UserError(
-                f"{where}: all images are smaller than half a patch of {patch}; the largest is {largest}"
+                f"{where}: all images are smaller than half a patch of {patch}; the largest is {largest}, "
+                f"so a patch may be {most} at most"
             )
         if self.sampler.share and not len(self.with_foreground):
             raise UserError(f"{where}: no image of '{part}' holds foreground to centre patches on")

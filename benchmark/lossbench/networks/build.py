@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, must_divide
 from lossbench.catalogue.registry import NetworkSpec, get_network
 from lossbench.catalogue.source import PACKAGE
 from lossbench.networks.start import find_heads, set_head, set_weights
@@ -135,7 +135,7 @@ def _why(network: Network, refusal: Refusal, mode: str) -> str:
         with suppress(UserError):
             step = divisor(network)
     if any(side % step for side in network.shape):
-        return f"images of {sides} do not fit {network}: every side must be divisible by {step}"
+        return f"images of {sides} do not fit {network}: {must_divide(network.shape, step)}"
     return f"images of {sides} do not fit {network} in {mode}: {refusal.said}"
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, must_divide
 from lossbench.catalogue import userfiles
-from lossbench.catalogue.registry import get_loss
+from lossbench.catalogue.registry import get_dataset, get_loss
+from lossbench.data import prepare
+from lossbench.data.container import Data
+from lossbench.data.patches import Patches, side_of
 from lossbench.engine import apart, display
 from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
@@ -221,9 +224,9 @@ def check(
     """
     groups: dict[str, dict[tuple, Cell]] = defaultdict(dict)
     for cell in cells:
-        groups[work.apart(cell)].setdefault((cell.loss.text, cell.network, cell.recipe.head), cell)
+        groups[work.apart(cell)].setdefault((cell.loss.text, *_seen(cell)), cell)
     check_losses(groups[""].values())
-    check_networks(groups[""].values())
+    check_networks(groups[""].values(), extra_files)
     for name, distinct in groups.items():
         if not name:
             continue
@@ -247,7 +250,7 @@ def checked(payload: dict) -> None:
     cells = [Cell.from_json(facts, payload["extra_files"]) for facts in payload["cells"]]
     with _silent():
         check_losses(cells)
-        check_networks(cells)
+        check_networks(cells, payload["extra_files"])
 
 
 @contextmanager
@@ -276,27 +279,54 @@ def check_losses(cells: Iterable[Cell]) -> None:
             raise UserError(f"loss '{spec.label}': {complaint}")
 
 
-def check_networks(cells: Iterable[Cell]) -> None:
-    """Build each distinct network once, so that a library that is not there, an impossible parameter or a
-    head without bias stops the sweep before anything starts.
+def check_networks(cells: Iterable[Cell], extra_files: Iterable[str] = ()) -> None:
+    """Try each distinct network once on the sides that it will see, so that a library that is not there, an
+    impossible parameter, a head without bias, or a patch that fits neither it nor the data set stops the
+    sweep before anything starts.
     """
-    from lossbench.networks.build import Network, heads
+    for cell in {_seen(cell): cell for cell in cells}.values():
+        recipe = cell.recipe
+        # Images of one size divide by four, and our U-Net builds: then nothing need be opened.
+        plain = recipe.network is None and len(recipe.widths) <= 3
+        if plain and recipe.patch is None and recipe.sampler == "uniform":
+            continue
+        data = get_dataset(cell.data, cell.seed, extra_files)
+        side = side_of(recipe, data)
+        if side is not None:
+            Patches(data, side, recipe.sampler)
+        _try(cell, data, side or data.shape)
 
-    for spec, head in {(cell.network, cell.recipe.head) for cell in cells}:
-        complaints = []
-        for shape in ((64, 64), (32, 32, 32)):  # some are for 2-D alone, some for 3-D
-            network = Network(spec, 3, 2, shape)
-            try:
-                network.build()
-            except UserError as error:
-                complaints.append(error)
-                continue
-            with suppress(RuntimeError, ValueError):  # a network may not suit this shape
-                if head == "prior":
-                    heads(network)
-            break
-        if len(complaints) == 2:
-            raise complaints[0]
+
+def at_hand(cell: Cell) -> bool:
+    """Return whether the cell's network can be tried at once, without preparing data or running a user's
+    file.
+    """
+    made_here = cell.data.entry.family not in ("public", "folder")
+    return not work.apart(cell) and (made_here or prepare.is_prepared(cell.data))
+
+
+def _seen(cell: Cell) -> tuple:
+    """Return what cells share whose networks see images of the same sides and channels."""
+    return cell.data.text, cell.network, cell.recipe.head, cell.recipe.patch, cell.recipe.sampler
+
+
+def _try(cell: Cell, data: Data, sides: tuple[int, ...]) -> None:
+    recipe = cell.recipe
+    if recipe.network is None:  # ours, of which all is known: PyTorch need not be loaded for it
+        step = 2 ** (len(recipe.widths) - 1)
+        if any(side % step for side in sides):
+            shown = "x".join(map(str, sides))
+            raise UserError(
+                f"{cell.data_label}: images of {shown} do not fit network '{cell.network.text}': "
+                f"{must_divide(sides, step)}"
+            )
+        return
+    from lossbench.networks.build import Network, check_shape, heads
+
+    network = Network(cell.network, data.channels, len(data.classes), sides)
+    check_shape(network, recipe.batch)
+    if recipe.head == "prior":
+        heads(network)
 
 
 def _complaint(function: Callable, classes: int) -> UserError | None:

@@ -16,27 +16,11 @@ from torch.nn import functional
 from lossbench.base import seeds
 from lossbench.base.errors import UserError, nearest
 from lossbench.data.container import Data
-from lossbench.data.patches import Patches
-from lossbench.data.ragged import Ragged
-from lossbench.experiment.cells import Cell, Recipe
+from lossbench.data.patches import Patches, side_of
+from lossbench.experiment.cells import Cell
 from lossbench.metrics.surface import signed_distances
 
-USUAL = 64  # pixels of a patch's side, where images differ in size and the recipe names none
-
 Batch = tuple[Tensor, Tensor, Tensor | None]  # images (B, C, *S), masks (B, *S), distances (B, classes, *S)
-
-
-def side_of(recipe: Recipe, data: Data) -> tuple[int, ...] | None:
-    """Return the sides of the patches that a recipe draws from a data set; None where images of one size are
-    taken as they are.
-    """
-    patch, whole = recipe.patch, not isinstance(data.images, Ragged)
-    if patch is None:
-        side = data.shape if whole else (USUAL,) * data.dims
-    else:
-        side = (patch,) * data.dims if isinstance(patch, int) else patch
-    # An image as large as the patch is simply the image.
-    return None if whole and side == data.shape and recipe.sampler == "uniform" else side
 
 
 def batches_of(cell: Cell, data: Data, mapped: bool, device: str) -> Images | Windows:

@@ -17,6 +17,7 @@ from torch import Tensor
 from lossbench.base import seeds
 from lossbench.data import splitting
 from lossbench.data.container import Data
+from lossbench.data.patches import side_of
 from lossbench.experiment.cells import Cell
 from lossbench.networks.build import Network
 from lossbench.networks.start import prior_bias, weights_hash
@@ -29,7 +30,6 @@ from lossbench.training.batches import (
     augment,
     batches_of,
     draw,
-    side_of,
 )
 from lossbench.training.predict import Tiles
 
