@@ -5,7 +5,9 @@ the same however often it was interrupted; an experiment trains at what was chos
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,6 +221,69 @@ def test_a_user_s_own_family_borrows_too():
     )
     found = rates.Rates(shared=0.005, search={}, nearest=rates.NEAREST, chosen=[item])
     assert found.lender(own, "prior") is item and found.lender(own, "default") is None
+
+
+def parameters(file, trials, score):
+    """Search parameters as ``lossbench tune`` does, with records that say what ``score(cell)`` gives."""
+    experiment, records = read_experiment(file), {}
+    store = SimpleNamespace(read=lambda key, fingerprint: records.get(key))
+    while True:
+        asked, named = tuning.search_parameters(experiment, tuning.Budget(trials, 2), store)
+        missing = [cell for cell in asked.cells() if cell.key not in records]
+        if not missing:
+            return asked, named
+        assert len({cell.loss.text for cell in missing}) <= 2 * tuning.ASKED  # of two losses
+        records |= {cell.key: {"metrics": {tuning.OBJECTIVE: score(cell)}} for cell in missing}
+
+
+def test_parameters_are_found_where_validation_is_best_with_as_many_trials_for_each_loss(file):
+    file.write_text(TEXT.replace('"dice", "focal"', '"tversky", "focal"'))
+    written(file)
+
+    def score(cell):
+        params = cell.loss.terms[0].params
+        return 1 - abs(params["fp_weight"] - 0.62) if "fp_weight" in params else 0.5
+
+    asked, named = parameters(file, 20, score)
+    assert [own.loss.text for own in named] == ["tversky", "focal"]  # CE has none
+    assert [len(own.tried) for own in named] == [20, 20]
+    assert named[0].tried[0].text == "tversky"  # as it is, so that nothing worse is chosen
+    found = named[0].tried[named[0].best].terms[0].params["fp_weight"]
+    assert found == pytest.approx(0.62, abs=0.05)
+    assert named[1].best == 0  # all equal: focal stays as it is
+    # Each at the rate that the experiment gives the loss, in both arms: focal borrows CE's.
+    rates_of = {name: {c.learning_rate for c in asked.cells() if name in c.loss.text} for name in ("focal",)}
+    assert rates_of == {"focal": {0.00167, 0.015}}
+    assert {cell.seed for cell in asked.cells()} == {1_000_000, 1_000_001}
+
+
+def test_what_a_spec_fixes_is_not_searched_and_neither_are_sums():
+    names = ("tversky", "tversky(fp_weight=0.2)", "ce + tversky", "ce", "dice")
+    assert [list(tuning.ranges(parse_loss(name))) for name in names] == [
+        ["fp_weight"],
+        [],
+        [],
+        [],
+        ["smooth"],
+    ]
+
+
+def test_tuned_parameters_are_a_file_that_an_interrupted_search_ends_with_too(file):
+    file.write_text(TEXT.split("[[part]]")[0].replace('"dice", "focal"', '"tversky"'))
+    words = ("tune", "tt.toml", "--parameters", "--trials", "6", "--seeds", "1", "--serial")
+    out = lossbench(file.parent, *words, "--results", "r")
+    chosen = file.with_name("tt.parameters.toml").read_text()
+    facts = tomllib.loads(chosen)
+    (own,) = facts["chosen"]
+    assert facts["search"]["objective"] == "val_dice_all@0.5" and own["loss"] == own["tried"][0] == "tversky"
+    assert len(own["tried"]) == 6 and own["score"] == max(own["scores"]) and own["best"] in out
+    parse_loss(own["best"])  # as it is written into an experiment
+    for record in sorted(file.parent.glob("r/cells/*/*.json"))[::2]:
+        record.unlink()
+    lossbench(file.parent, *words, "--results", "r")
+    assert file.with_name("tt.parameters.toml").read_text() == chosen
+    refused = lossbench(file.parent, "tune", "tt.toml", "--trials", "6", code=2)
+    assert "'--parameters'" in refused
 
 
 @pytest.mark.system

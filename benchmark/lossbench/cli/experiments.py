@@ -151,44 +151,72 @@ def tune(
     middle: Annotated[
         float, typer.Option("--middle", min=1e-6, max=1, help="Middle of the five rates, a factor 3 apart.")
     ] = 0.005,
+    parameters: Annotated[
+        bool,
+        typer.Option("--parameters", help="Search the losses' own parameters instead, at the rates given."),
+    ] = False,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", min=2, max=10_000, help="Points that each loss is tried at (default: 16)."),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File for the choices (default: NAME.chosen.toml beside the experiment)."),
+        typer.Option(
+            "--out",
+            help="File for the choices (default: NAME.chosen.toml or NAME.parameters.toml beside it).",
+        ),
     ] = None,
 ) -> None:
     """Find the learning rate of every loss under every head that validation prefers over all data sets of an
-    experiment.
+    experiment, or the losses' own parameters.
     """
     from lossbench.experiment import rates as files
+    from lossbench.sweep import tuning
+
+    if trials and not parameters:
+        raise UserError("--trials belongs to '--parameters'; every loss is tried at the same five rates")
+    where = engine.options()
+    experiment = chosen.resolve(tuning=not parameters)
+    source = Path(experiment.file)
+    if parameters:
+        budget = tuning.Budget(trials or 16, seeds)
+        named, failed = _search(experiment, tuning.search_parameters, budget, results, where)
+        best = tuning.best_parameters(experiment, budget, named)
+        file = out or source.with_name(f"{source.stem}.parameters.toml")
+        files.write_choice(file, "`lossbench tune --parameters`; every loss got as many trials", best)
+        print_parameters(best["chosen"])
+    else:
+        wanted = tuning.Search(middle, seeds)
+        tried, failed = _search(experiment, tuning.search, wanted, results, where)
+        rates = tuning.chosen(experiment, wanted, tried)
+        file = out or source.with_name(f"{source.stem}.chosen.toml")
+        files.write(file, rates)
+        print_tuning(rates)
+    say(f"chosen   {file}\ntrials   {results}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _search(experiment: Any, search: Any, wanted: Any, results: Path, where: Any) -> tuple[Any, bool]:
+    """Train what a search asks for until it asks no more; return what it tried, and whether cells failed."""
     from lossbench.experiment.describe import describe
     from lossbench.store.store import Store
     from lossbench.sweep import plan as plans
-    from lossbench.sweep import run, tuning
+    from lossbench.sweep import run
 
-    where = engine.options()
-    experiment = chosen.resolve(tuning=True)
-    wanted = tuning.Search(middle, seeds)
     for sentence in experiment.skipped:
         say(sentence)
     run.open_results(results, say=say)
     failed = False
-    # As long as the best rate of some loss is the last that was tried, a few trials more.
+    # What is asked next follows from what is recorded: rates beyond the best one, further points.
     while True:
-        trials, tried = tuning.search(experiment, wanted, Store(results))
-        planned = plans.plan(trials, results)
-        note.write(results, describe(trials, planned.cells, {}))
+        asked, tried = search(experiment, wanted, Store(results))
+        planned = plans.plan(asked, results)
+        note.write(results, describe(asked, planned.cells, {}))
         if failed or not planned.missing:
-            break
+            return tried, failed
         say(f"{experiment.name}: {_counts(planned)}; to train: {_expected(planned)}")
         failed = _train(planned, planned.missing, results, where)
-    rates = tuning.chosen(experiment, wanted, tried)
-    source = Path(experiment.file)
-    file = out or source.with_name(f"{source.stem}.chosen.toml")
-    files.write(file, rates)
-    print_tuning(rates)
-    say(f"chosen   {file}\ntrials   {results}")
-    if failed:
-        raise typer.Exit(1)
 
 
 def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "auto") -> bool:
@@ -388,6 +416,18 @@ def print_tuning(rates: Any) -> None:
         table.add_row(item.loss, item.head, *numbers, str(len(item.tried)), mark)
     Console().print(table)
     say(f"one rate for all: {rates.shared:g}")
+
+
+def print_parameters(chosen: list[dict[str, Any]]) -> None:
+    """Print the spec that tuning chose for each loss, its validation score, and that of the loss as it is."""
+    from rich.console import Console
+
+    table = _table(["loss", "best"], ["validation", "as it is", "trials"])
+    for item in chosen:
+        scores = dict(zip(item["tried"], item["scores"], strict=True))
+        usual = f"{scores[item['loss']]:.3f}" if item["loss"] in scores else ""
+        table.add_row(item["loss"], item["best"], f"{item['score']:.3f}", usual, str(len(item["tried"])))
+    Console().print(table)
 
 
 def _table(words: list[str], numbers: list[str]) -> Any:

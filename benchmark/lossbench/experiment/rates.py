@@ -90,14 +90,21 @@ def read(file: Path) -> Rates:
 
 def write(file: Path, rates: Rates) -> None:
     """Write the file atomically."""
-    lines = [
-        "# Written by `lossbench tune`; every loss was tried at the same rates, on the same tuning seeds.",
-        f"shared = {_toml(rates.shared)}",
-    ]
-    for name in ("search", "nearest"):
-        lines += ["", f"[{name}]", *_entries(getattr(rates, name))]
-    for item in rates.chosen:
-        lines += ["", "[[chosen]]", *_entries(item.model_dump())]
+    comment = "`lossbench tune`; every loss was tried at the same rates, on the same tuning seeds"
+    write_choice(file, comment, rates.model_dump())
+
+
+def write_choice(file: Path, comment: str, facts: dict[str, Any]) -> None:
+    """Write what was chosen atomically: plain values at the top, then tables, then one [[chosen]] for each
+    choice.
+    """
+    lines = [f"# Written by {comment}."]
+    lines += _entries({key: value for key, value in facts.items() if not isinstance(value, dict | list)})
+    for name, table in facts.items():
+        if isinstance(table, dict):
+            lines += ["", f"[{name}]", *_entries(table)]
+    for item in facts["chosen"]:
+        lines += ["", "[[chosen]]", *_entries(item)]
     try:
         write_atomically(file, ("\n".join(lines) + "\n").encode())
     except OSError as error:

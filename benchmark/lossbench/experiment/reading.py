@@ -134,8 +134,9 @@ def find_experiment(name: str | Path) -> Path:
 def shipped_experiments() -> dict[str, Path]:
     """Return the experiment files that come with lossbench, by name."""
     files = [file for folder in SHIPPED for file in sorted(folder.glob("*.toml"))]
-    # Beside them lie the claims, and the learning rates that tuning chose.
-    return {file.stem: file for file in files if file.stem != "claims" and not file.stem.endswith(".chosen")}
+    # Beside them lie the claims, and what tuning chose.
+    others = ("claims", ".chosen", ".parameters")
+    return {file.stem: file for file in files if not file.stem.endswith(others)}
 
 
 def read_experiment(

@@ -5,18 +5,25 @@ variants of the experiment, mean over tuning seeds, which no study reports. It i
 decides, and never the test split. Where the best rate is the first or the last one tried, the next one beyond
 is tried too, at most twice. What to try next follows from the records alone, so that a search that is
 interrupted goes on, and ends with the same choice.
+
+A loss's own parameters are searched in the same way, within the ranges that it declares: Optuna names the
+points, each loss gets equally many, and what they score is read from the records.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
+from lossbench.base import specs
 from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import LossSpec, parse_loss
 from lossbench.experiment.cells import Cell, Experiment, Part, Variant
 from lossbench.experiment.rates import NEAREST, Chosen, Rates
 from lossbench.store.store import Store
@@ -149,12 +156,10 @@ def _tried(
         arm, variant = (cell.loss.text, cell.recipe.head), _variant(cell)
         variants[arm][variant] = None
         if cell.key not in known:
-            record = store.read(*cell.pair)
-            if record is None:
+            score = _score(cell, store)
+            if score is None:
                 continue
-            score = record["metrics"].get(OBJECTIVE)
-            # A trial that collapsed or was not finite is a result: a bad one.
-            known[cell.key] = score if score is not None and math.isfinite(score) else 0.0
+            known[cell.key] = score
         values[arm, variant, cell.learning_rate].append(known[cell.key])
 
     def mean(arm: Arm, variant: str, place: int) -> float:
@@ -165,6 +170,16 @@ def _tried(
         Tried(arm, own, np.array([[mean(arm, name, place) for name in variants[arm]] for place in own]))
         for arm, own in places.items()
     ]
+
+
+def _score(cell: Cell, store: Store) -> float | None:
+    """Return what a trial scored; None where it is not recorded."""
+    record = store.read(*cell.pair)
+    if record is None:
+        return None
+    score = record["metrics"].get(OBJECTIVE)
+    # A trial that collapsed or was not finite is a result: a bad one.
+    return score if score is not None and math.isfinite(score) else 0.0
 
 
 def _variant(cell: Cell) -> str:
@@ -178,21 +193,25 @@ def chosen(experiment: Experiment, wanted: Search, tried: list[Tried]) -> Rates:
     whole = [own for own in tried if own.complete]
     if not whole:
         raise UserError("no loss has all its trials recorded yet; the same command goes on with them")
+    return Rates(
+        shared=_shared(whole, wanted),
+        search=_facts(experiment, wanted.seeds),
+        nearest=NEAREST,
+        chosen=[_choice(own, wanted) for own in whole],
+    )
+
+
+def _facts(experiment: Experiment, seeds: int) -> dict[str, Any]:
+    """Return what was tried on what, for the file of the choice."""
     recipes = [variant.recipe for variant in experiment.datasets]
-    facts = {
+    return {
         "experiment": experiment.name,
         "variants": list(dict.fromkeys(variant.label for variant in experiment.datasets)),
-        "seeds": list(TUNING_SEEDS[: wanted.seeds]),
+        "seeds": list(TUNING_SEEDS[:seeds]),
         "steps": sorted({recipe.steps for recipe in recipes}),
         "optimizer": sorted({recipe.optimizer for recipe in recipes}),
         "objective": OBJECTIVE,
     }
-    return Rates(
-        shared=_shared(whole, wanted),
-        search=facts,
-        nearest=NEAREST,
-        chosen=[_choice(own, wanted) for own in whole],
-    )
 
 
 def _choice(own: Tried, wanted: Search) -> Chosen:
@@ -213,5 +232,173 @@ def _shared(whole: list[Tried], wanted: Search) -> float:
     every head; over all losses where none of the three was tried.
     """
     basis = [own for own in whole if own.arm[0] in BASIS] or whole
-    columns = [own.scores[[own.places.index(place) for place in GRID]] for own in basis]
-    return wanted.rate(GRID[Tried(("", ""), GRID, np.hstack(columns)).best])
+    grid = tuple(range(-HALF, HALF + 1))
+    columns = [own.scores[[own.places.index(place) for place in grid]] for own in basis]
+    return wanted.rate(grid[Tried(("", ""), grid, np.hstack(columns)).best])
+
+
+# The own parameters of a loss
+
+ASKED = 4  # points that are named before the first of them is scored: as many as train in one stack
+
+SPAN = 30.0  # a range whose ends differ by more than this factor is searched by its logarithm
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each loss is given: ``trials`` points, of which the first is its defaults, on ``seeds`` seeds."""
+
+    trials: int = 16
+    seeds: int = 3
+
+
+@dataclass
+class Points:
+    """The points of one loss that have been named, and what they scored, over all variants and seeds."""
+
+    loss: LossSpec
+    tried: list[LossSpec] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """Which point scored best; of equals the first, so that the loss as it is needs a better one."""
+        return max(range(len(self.scores)), key=lambda place: (self.scores[place] or 0.0, -place))
+
+
+def search_parameters(
+    experiment: Experiment, budget: Budget, store: Store
+) -> tuple[Experiment, list[Points]]:
+    """Return the trials that the records so far ask for, as an experiment, and the points of each loss.
+
+    Only losses with ranges that the experiment leaves open take part; each trains at the rate that the
+    experiment gives it. While some of its cells are missing, train them and ask again."""
+    check(experiment)
+    every = {loss.text: loss for part in experiment.parts for loss in part.losses}
+    losses = [loss for loss in every.values() if ranges(loss) and _parts(experiment, loss, [loss], budget)]
+    if not losses:
+        raise UserError(
+            f"{experiment.name}: none of its losses has a parameter to search; 'lossbench list losses NAME' "
+            "shows which have a range"
+        )
+    named = [_named(experiment, loss, budget, store) for loss in losses]
+    parts = [part for own in named for part in _parts(experiment, own.loss, own.tried, budget)]
+    return replace(experiment, parts=tuple(parts), rates=None), named
+
+
+def ranges(loss: LossSpec) -> dict[str, tuple[float, float]]:
+    """Return the ends between which each parameter of a loss may be searched: those that it declares and the
+    spec does not fix; none of a sum, or of another library's.
+    """
+    if len(loss.terms) != 1 or loss.terms[0].entry is None:
+        return {}
+    term = loss.terms[0]
+    declared = term.entry.meta.get("tune") or {}
+    return {
+        name: tuple(ends)
+        for name, ends in sorted(declared.items())
+        if name not in term.given and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+    }
+
+
+def _named(experiment: Experiment, loss: LossSpec, budget: Budget, store: Store) -> Points:
+    """Return the points of a loss, as far as the records allow to name them.
+
+    The study is asked and told anew each time, from the first point on: it is its own seed and the scores
+    that decide what it names."""
+    study, space, points = _study(loss), _space(loss), Points(loss)
+    while len(points.tried) < budget.trials and None not in points.scores:
+        asked = [study.ask(space) for _ in range(min(ASKED, budget.trials - len(points.tried)))]
+        for trial in asked:
+            points.tried.append(_with(loss, trial.params, experiment.extra_files))
+            points.scores.append(_mean_score(experiment, loss, points.tried[-1], budget, store))
+        for trial, score in zip(asked, points.scores[-len(asked) :], strict=True):
+            if score is not None:
+                study.tell(trial, score)
+    return points
+
+
+def _study(loss: LossSpec) -> Any:
+    """Return an Optuna study in memory, whose first point is the loss as it is."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it is told of points that run is marked experimental
+        sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=ASKED, constant_liar=True)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    usual = {name: loss.terms[0].params[name] for name in ranges(loss)}
+    if all(_within(usual[name], ends) for name, ends in ranges(loss).items()):
+        study.enqueue_trial(usual)
+    return study
+
+
+def _within(value: Any, ends: tuple[float, float]) -> bool:
+    return isinstance(value, int | float) and ends[0] <= value <= ends[1]
+
+
+def _space(loss: LossSpec) -> dict[str, Any]:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    space = {}
+    for name, (low, high) in ranges(loss).items():
+        if isinstance(low, int) and isinstance(high, int):
+            space[name] = IntDistribution(low, high)
+        else:
+            space[name] = FloatDistribution(low, high, log=low > 0 and high > SPAN * low)
+    return space
+
+
+def _with(loss: LossSpec, point: dict[str, float], extra_files: tuple[str, ...]) -> LossSpec:
+    """Return a loss at a point, in three digits, which a person can read and type."""
+    term = loss.terms[0]
+    short = {
+        name: value if isinstance(value, int) else float(f"{value:.3g}") for name, value in point.items()
+    }
+    if all(term.params[name] == value for name, value in short.items()):
+        return loss
+    return parse_loss(specs.render(term.name, {**term.given, **short}), extra_files)
+
+
+def _parts(experiment: Experiment, loss: LossSpec, tried: list[LossSpec], budget: Budget) -> list[Part]:
+    """Return the parts of an experiment that name a loss, with points of it in its place, at its rate."""
+    parts, once = [], {own.text: own for own in tried}
+    for part in experiment.parts:
+        variants = {}
+        for variant in part.datasets if loss.text in {own.text for own in part.losses} else ():
+            rate = experiment.rate(loss, variant.recipe)
+            if rate is not None:
+                recipe = variant.recipe.model_copy(update={"learning_rate": rate})
+                variants[variant.data.text, recipe.digest] = variant._replace(recipe=recipe)
+        if variants:
+            name, seeds = f"{part.name}-{loss.terms[0].name}", tuple(TUNING_SEEDS[: budget.seeds])
+            parts.append(Part(name, seeds, tuple(once.values()), tuple(variants.values())))
+    return parts
+
+
+def _mean_score(
+    experiment: Experiment, loss: LossSpec, tried: LossSpec, budget: Budget, store: Store
+) -> float | None:
+    parts = tuple(_parts(experiment, loss, [tried], budget))
+    scores = [_score(cell, store) for cell in replace(experiment, parts=parts, rates=None).cells()]
+    return None if None in scores else sum(scores) / len(scores)
+
+
+def best_parameters(experiment: Experiment, budget: Budget, named: list[Points]) -> dict[str, Any]:
+    """Return the choice for every loss whose points are all recorded, as plain values; UserError where none
+    are.
+    """
+    whole = [own for own in named if None not in own.scores and len(own.tried) == budget.trials]
+    if not whole:
+        raise UserError("no loss has all its trials recorded yet; the same command goes on with them")
+    chosen = [
+        {
+            "loss": own.loss.text,
+            "best": own.tried[own.best].text,
+            "score": own.scores[own.best],
+            "tried": [loss.text for loss in own.tried],
+            "scores": own.scores,
+        }
+        for own in whole
+    ]
+    return {"search": _facts(experiment, budget.seeds) | {"trials": budget.trials}, "chosen": chosen}
