@@ -232,9 +232,8 @@ def _shared(whole: list[Tried], wanted: Search) -> float:
     every head; over all losses where none of the three was tried.
     """
     basis = [own for own in whole if own.arm[0] in BASIS] or whole
-    grid = tuple(range(-HALF, HALF + 1))
-    columns = [own.scores[[own.places.index(place) for place in grid]] for own in basis]
-    return wanted.rate(grid[Tried(("", ""), grid, np.hstack(columns)).best])
+    columns = [own.scores[[own.places.index(place) for place in GRID]] for own in basis]
+    return wanted.rate(GRID[Tried(("", ""), GRID, np.hstack(columns)).best])
 
 
 # The own parameters of a loss
