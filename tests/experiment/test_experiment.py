@@ -209,6 +209,9 @@ def test_unknown_losses_and_data_sets_are_reported_together(write):
         (('name = "t"', ""), "name: is missing"),
         (("steps = 5", "steps = 5 5"), "not valid TOML"),
         (("steps = 5", 'learning_rate = "fast"'), "learning_rate"),
+        (("seeds = 2", "seeds = 2\nlengths = [10, 25]"), "25 is no multiple of 10; the nearest is 20"),
+        (("seeds = 2", "seeds = 2\nlengths = [10, 10]"), "one stands twice"),
+        (("seeds = 2", "seeds = 2\nlengths = [10, 20]"), 'need schedule = "wsd"'),
         (("{ steps = 7 }", "{ stps = 7 }"), "did you mean 'steps'"),
         (
             ('["scenes(foreground=0.05)"', '["scenes(foreground=0.05)", "scenes(foreground=0.05)"'),
