@@ -144,6 +144,13 @@ def test_a_failure_of_an_older_source_leaves_the_cell_missing(results):
     assert "another source" in results.state([(KEY, FP)])[KEY].why
 
 
+def test_an_error_keeps_the_beginning_of_a_long_text_no_folders_and_no_half_characters(results):
+    trace = 'File "/home/me/own.py", line 3: \ud800'
+    results.write_error(KEY, FP, error="x" * 5_000_000, trace=trace)
+    kept = results.read_error(KEY, FP)
+    assert kept["error"] == "x" * 4000 and kept["trace"] == 'File "own.py", line 3: ?'
+
+
 def test_success_removes_the_failure_and_the_records_of_older_sources(results):
     results.write(a_record(fp="1a2b3c4d"))
     results.write_error(KEY, FP, error="it broke", trace="a, b")

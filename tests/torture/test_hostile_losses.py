@@ -182,6 +182,7 @@ def test_hostile_losses_ruin_nothing_but_their_own_cells(tmp_path):
     late, others = ([files[name] for name in files if (name in LATE) is which] for which in (True, False))
     hanging = start(tmp_path, "late", *late, options=("--workers", "3", "--time-limit", limit))
     all_others = start(tmp_path, "others", *others, options=("--workers", "2"))
+    hanging.wait(1500), all_others.wait(1500)
     records, said = end(all_others, tmp_path, "others", code=1)
     more, more_said = end(hanging, tmp_path, "late", code=1)
     for name in ("ce", "dice"):
