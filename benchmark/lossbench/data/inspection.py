@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.data import leaks, medsegbench, suggestion
+from lossbench.data import leaks, suggestion
 from lossbench.data.coding import (
     MANY,
     Coding,
@@ -28,7 +28,7 @@ from lossbench.data.coding import (
     values_of,
 )
 from lossbench.data.container import SPLITS, VOID, Data, size_text
-from lossbench.data.folder import folder
+from lossbench.data.folder import folder, listed_archive
 from lossbench.data.formats import has_alpha
 from lossbench.data.layouts import find
 from lossbench.data.pairs import Layout
@@ -78,7 +78,7 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
     options: dict[str, Any] = {k: v for k, v in (("images", images), ("masks", masks)) if v}
     layout = find(path, images, masks, strict=False)
     if not layout.pairs:
-        layout, category = medsegbench.listed(layout.root)
+        layout, category = listed_archive(layout.root)
         options |= {"category": category} if category else {}
     doubts = list(layout.notes)
     # Twice over the files: what values mean is known only after all masks were seen.
