@@ -24,6 +24,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
+        # None is no verdict.
         return all(row.passed is not False for row in self.rows)
 
 
@@ -34,6 +35,7 @@ def render(report: Report):
 
     marks = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "[dim]-[/]"}
     verdict = "[green]passes[/]" if report.passed else "[red]fails[/]"
+    # Specs hold brackets, as in unet(widths=[8, 16]), which rich would take for markup.
     table = Table(title=f"{escape(report.spec)}  {verdict}", title_justify="left")
     for name in ("test", "", "measured", "note"):
         table.add_column(name, overflow="fold")

@@ -37,6 +37,7 @@ def overlap(shared: np.ndarray, predicted: np.ndarray, size: np.ndarray) -> dict
     return {name: np.where(size == 0, np.nan, values) for name, values in scores.items()}
 
 
+# Asked of the function, so that a score that is added there is known here.
 OVERLAPS = tuple(overlap(*np.ones((3, 1))))
 """The names of these scores."""
 

@@ -14,6 +14,7 @@ class UserError(Exception):
 
 def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:
     """Return the tail of a sentence: ``; did you mean 'dice'?`` or, when nothing is close, what there is."""
+    # Sorted, so that the same mistake gets the same sentence on every machine.
     choices = sorted(str(c) for c in choices)
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
     if close:

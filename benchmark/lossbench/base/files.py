@@ -19,6 +19,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _DAY = 86_400.0  # seconds; a temporary file of another host is a dead writer's when older
 
+# Two threads of one process may write the same file.
 _serial = itertools.count()
 
 
@@ -37,6 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         with open(draft, "xb") as file:
             file.write(data)
             file.flush()
+            # A name that outlives a power cut must not stand for content that did not.
             os.fsync(file.fileno())
         os.replace(draft, path)
     finally:

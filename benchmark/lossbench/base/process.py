@@ -61,6 +61,7 @@ def is_dead(word: str) -> bool:
     parts = word.split("-")
     if len(parts) != 3 or parts[0] != host() or not parts[1].isdigit():
         return False
+    # Numbers of processes are used again; the time of the start tells two of them apart.
     now = started(int(parts[1]))
     return now is None or ("?" not in (now, parts[2]) and now != parts[2])
 
@@ -70,6 +71,7 @@ def is_dead(word: str) -> bool:
 
 def usable_cores() -> int:
     """Return the cores that this process may use: its affinity and its control group's quota considered."""
+    # A container may see all cores of its machine and have two of them.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 
+# Listed, so that a purpose that is misspelt is an error and no other stream.
 PURPOSES = ("scenes", "split", "patches", "budget", "init", "order", "augment", "dropout", "loss", "tune")
 
 
@@ -23,6 +24,7 @@ def integer(purpose: str, name: str, seed: int) -> int:
     if purpose not in PURPOSES:
         raise ValueError(f"no random stream for {purpose!r}; there are {PURPOSES}")
     digest = hashlib.sha256(f"{purpose}\0{name}\0{int(seed)}".encode()).digest()
+    # The sign bit stays free: some libraries take signed numbers alone.
     return int.from_bytes(digest[:8], "big") >> 1
 
 

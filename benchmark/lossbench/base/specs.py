@@ -27,6 +27,7 @@ EXAMPLES = {
 
 LARGEST = 1e100  # what a number in a spec stays below
 
+# "monai:Dice" is no Python: its colon becomes a mark before the parser sees it.
 _ADAPTER = re.compile(r"\b([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*)")
 
 _MARK = "__of__"
@@ -50,6 +51,7 @@ def parse(text: str, what: str = "loss") -> list[Term]:
     """
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"a {what} is named by a string such as {EXAMPLES[what]}, got {text!r}")
+    # Python's parser takes memory by the depth of what it reads.
     if len(text) > 2000:
         raise UserError(f"the {what} '{text[:40]}...' is longer than 2000 characters")
     marked = _ADAPTER.sub(lambda m: m[1] + _MARK + m[2], text.strip())
@@ -65,6 +67,7 @@ def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:
         return _terms(node.left, weight, text, what) + _terms(node.right, weight, text, what)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         for number, rest in ((node.left, node.right), (node.right, node.left)):
+            # By type, not isinstance: True would count as 1.
             if isinstance(number, ast.Constant) and type(number.value) in (int, float):
                 if not 0 < number.value < LARGEST:
                     what = f"positive and below {LARGEST:g}"
@@ -90,6 +93,7 @@ def _value(node: ast.expr, name: str, text: str) -> Any:
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError):
+        # What cannot be read gets the same sentence as what is read and not allowed.
         value = ...
     if not _is_plain(value):
         bare = f"; quote it: {name}='{node.id}'" if isinstance(node, ast.Name) else ""

@@ -42,8 +42,10 @@ def check(
         subjects = [(_kind(spec, files), spec)]
     console, passed = Console(), True
     for kind, name in subjects:
+        # Imported by name: each room has a contract of its own, and `run` means the same in both.
         outcome = importlib.import_module(f"lossbench.{kind}.contract").run(name, files)
         console.print(render(outcome))
+        # The others are measured all the same.
         passed &= outcome.passed
     if not passed:
         raise typer.Exit(1)
@@ -55,6 +57,7 @@ def _named_in(files: tuple[str, ...], file: str | None) -> list[tuple[str, str]]
 
     if file is not None and not Path(file).is_file():
         raise UserError(f"{file}: there is no such file")
+    # Files of --with are registered beside the one that is checked, and not asked for.
     listed = {"losses": losses(files), "networks": networks(files)}
     named = [
         (room, name)
@@ -75,11 +78,13 @@ def _kind(spec: str, files: tuple[str, ...]) -> str:
     from lossbench.catalogue.registry import aliases, losses, networks
 
     library, name = re.match(r"\s*(?:(\w+)\s*:)?\s*(\w*)", spec).groups()
+    # It has no losses.
     if library == "torchvision":
         return "networks"
     if library in ("monai", "smp"):
         from lossbench.catalogue.adapters import PEERS
 
+        # Both have losses and networks; a name that resembles a loss is meant as one.
         return "losses" if difflib.get_close_matches(name, PEERS[library], 1) else "networks"
     own = networks(files)
     if library or not name.isidentifier() or name in (known := {**losses(files), **aliases(files)}):
@@ -97,6 +102,7 @@ def list_experiments() -> None:
     from lossbench.experiment.reading import shipped_experiments
 
     for name, file in shipped_experiments().items():
+        # The title alone: to resolve an experiment would look for its data.
         print(f"{name:12} {tomllib.loads(file.read_text(encoding='utf-8')).get('title', '')}")
 
 
@@ -174,11 +180,13 @@ def _print_loss(console: Any, entry: Any) -> None:
     facts |= {"params": _parameters(entry) or "none", "needs": ", ".join(entry.needs)}
     for key, text in facts.items():
         if text:
+            # Formulas hold brackets, which rich would take for markup.
             console.print(f"  {key:9} {text}", markup=False)
     if entry.doc:
         console.print(textwrap.indent(textwrap.dedent(entry.doc), "  "), markup=False)
 
 
 def _parameters(entry: Any) -> str:
+    # Every loss has it, and the data set decides its value.
     shown = {key: value for key, value in entry.params.items() if key != "ignore_index"}
     return ", ".join(f"{key}={value!r}" for key, value in shown.items())

@@ -75,6 +75,7 @@ def inspect(
 
     from lossbench.data import inspection
 
+    # First: to look at a large folder takes minutes.
     for file in (write, write and write.with_suffix(".png")):
         if file and file.exists():
             raise UserError(f"--write {write}: {file} is there already; name another file, or delete it")
@@ -95,7 +96,9 @@ def accept_groups(findings: Any) -> str:
     if not findings.groups:
         return "no groups were guessed, none are written"
     root = findings.layout_of.root
+    # Beside the data where these are one file, such as pairs.csv.
     file = (root if root.is_dir() else root.parent) / "groups.csv"
+    # Made in memory, so that the file is written whole or not at all.
     rows = io.StringIO()
     table = csv.writer(rows)
     table.writerow(("name", "group"))
@@ -108,6 +111,7 @@ def write_experiment(findings: Any, file: Path) -> str:
     """Write the suggested experiment and a contact sheet, and return what comes next."""
     from lossbench.data.sheet import contact_sheet
 
+    # Drawn before anything is written: an experiment without its sheet is one that nobody has looked at.
     title = f"{findings.path}: {findings.layout}, {findings.sizes}"
     picture = io.BytesIO()
     sheet = contact_sheet(findings.layout_of, findings.coding, findings.sheet, title)
@@ -130,6 +134,7 @@ def _progress() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    # Not on stdout: what a command says may go into a file.
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda what, done, total: None
@@ -207,6 +212,7 @@ def named(names: list[str]) -> list[str]:
             "name the sets to fetch, or 'all' for those that ask for no consent; there are: "
             f"{', '.join(sources.SOURCES)}"
         )
+    # Each once, in the order in which they were named.
     return list(dict.fromkeys(chosen))
 
 
@@ -232,8 +238,10 @@ def fetch_set(
     source = sources.get_source(name)
     folder = sources.raw_folder(name)
     if folder is None or sources.absent(name, folder):
+        # Before the first byte: the user may still say no.
         say(terms(name))
         download.fetch(name, progress=progress)
+    # What was here before may be damaged, too.
     cache.check(name)
     return _status(source)
 
@@ -250,6 +258,7 @@ def verify_set(name: str, *, progress: Progress = lambda what, done, total: None
         count += number
         progress(f"checking {name}", count, total)
 
+    # What is remembered of a file would not show that its disk has changed it.
     folder = cache.check(name, again=True, seen=seen)
     return {"name": name, "folder": str(folder), "files": count}
 
@@ -268,6 +277,7 @@ def render_list(sets: list[Status]) -> Any:
         table.add_column(column, no_wrap=True, width=width, ratio=ratio, justify=justify)
     colours = {"ready": "green", "incomplete": "yellow", "absent": "dim"}
     for item in sets:
+        # The name of a licence without its conditions.
         licence = re.split(r" \(|[;,]| according", item.licence)[0]
         name = item.name + "*" * item.by_name_only
         state = f"[{colours[item.state]}]{item.state}[/]"
@@ -292,6 +302,7 @@ def render_inspection(findings: Any) -> Any:
         table.add_row(
             str(row["id"]), escape(row["name"]), row["values"], share, f"{row['present']:.1%}", size
         )
+    # Names of files may hold brackets, which rich would take for markup.
     understood = f"{escape(findings.layout)}, {findings.pairs} pairs, {escape(findings.sizes)}"
     warnings = [f"[yellow]![/] {escape(text)}" for text in findings.suspicious] or ["nothing suspicious"]
     return Group(

@@ -17,6 +17,7 @@ from lossbench.cli import options
 from lossbench.cli.results import answer, say
 from lossbench.store import note
 
+# In the order in which a line counts them.
 STATES = ("done", "missing", "stale", "failed")
 
 
@@ -58,6 +59,7 @@ def sweep(
     # Opens every data set once, so that what is wrong with one is said before anything is trained.
     sets = [variant[:3] for variant in experiment.datasets]
     cards = datacards.store(results, sets, experiment.seeds[0], experiment.extra_files)
+    # All workers share the budget.
     todo = plans.select(planned, budget, shard, where.count, part or ())
     if len(todo) < len(planned.missing):
         limits = [budget, shard and f"shard {shard}", *(f"part {name}" for name in part or ())]
@@ -65,6 +67,7 @@ def sweep(
     # First, so that an interrupted sweep can be reported, too.
     note.write(results, describe(experiment, planned.cells, cards))
     failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")
+    # After failures, too: what is there is shown, and the exit code says that some of it is missing.
     if report:
         answer(results)
     if failed:
@@ -114,6 +117,7 @@ def status(
     # A name in the directory of the pack counts as done; whether its record can be read, only reading shows.
     for line in integrity.check_records(Store(results), loose=False).damaged:
         say(f"damaged: {line}; 'lossbench sweep' trains its cell again")
+    # A fresh clone has no results of its own, but the committed study may hold these cells.
     if results == note.OWN and not planned.counts().get("done") and note.STUDY.is_dir():
         held = plans.plan(planned.experiment, note.STUDY).counts().get("done", 0)
         if held:
@@ -213,6 +217,7 @@ def _search(experiment: Any, search: Any, wanted: Any, results: Path, where: Any
         asked, tried = search(experiment, wanted, Store(results))
         planned = plans.plan(asked, results)
         note.write(results, describe(asked, planned.cells, {}))
+        # What has failed stays missing: to search on would try it again for ever.
         if failed or not planned.missing:
             return tried, failed
         say(f"{experiment.name}: {_counts(planned)}; to train: {_expected(planned)}")
@@ -231,6 +236,7 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     if not todo:  # collecting provenance asks git and takes a moment
         return False
     facts = provenance.collect(results=results)
+    # Asked before anything is trained: later they are recorded like all others.
     copies = plans.copies(todo, Store(results))
     summary, trained, failures = run.run(planned, todo, results, where, provenance=facts, mode=mode, say=say)
     for sentence in failures:
@@ -238,7 +244,9 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     if summary.interrupted:
         again = "lossbench " + shlex.join(sys.argv[1:])
         say(f"interrupted; every finished cell is kept. To go on: {again}", error=True)
+        # 128 + SIGINT, as shells have it.
         raise typer.Exit(130)
+    # Looked up, not subtracted: another sweep on the folder may have trained some meanwhile.
     left = {cell.key for cell in plans.plan(planned.experiment, results, todo).missing}
     missing, copied = len(left), len(copies.keys() - left)
     others = len(todo) - missing - trained - copied  # that another sweep on the folder has trained meanwhile
@@ -281,6 +289,7 @@ def print_plan(planned: Any) -> None:
 
 def _expected(planned: Any) -> str:
     """Return how many cells are to be trained, and how long that takes."""
+    # Of this machine: a plan asks no cluster.
     cores = usable_cores()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
     count = len(planned.missing) - len(planned.copies)
@@ -294,6 +303,7 @@ def say_scored(planned: Any) -> None:
 
     experiment, said = planned.experiment, set()
     for spec, _, label, recipe in experiment.datasets:
+        # Of prepared sets alone: to prepare one may take minutes.
         if recipe.all_test or spec.text in said or not prepare.is_prepared(spec):
             continue
         said.add(spec.text)
@@ -308,6 +318,7 @@ def say_protocol(results: Path) -> None:
     from lossbench.experiment.cells import PROTOCOL
     from lossbench.store.store import Store
 
+    # One record stands for all: to read each would take minutes.
     first = next(Store(results).records(), None) if results.is_dir() else None
     if first and first["cell"]["protocol"] != PROTOCOL:
         own = f"holds cells of protocol {first['cell']['protocol']}, this is protocol {PROTOCOL}"
@@ -346,6 +357,7 @@ def print_costs(planned: Any) -> None:
     groups = defaultdict(list)
     for cell in planned.cells:
         groups[cell.data_label].append(cell)
+    # Copies of another training cost nothing.
     missing = {cell.key for cell in planned.missing} - planned.copies.keys()
     for label, cells in groups.items():
         todo = [cell for cell in cells if cell.key in missing]
@@ -388,6 +400,7 @@ def print_power(planned: Any, results: Path, trials: Path | None) -> None:
         if own.problem:
             say(f"{own.test.id} cannot be tested: {own.problem}")
             continue
+        # Without trials nobody knows how far the numbers scatter: the effect is then in standard deviations.
         detects = f"{own.detectable:.2f} sd" if math.isnan(own.mde) else f"{own.mde:.2g}"
         numbers = str(own.n_seeds), str(own.n_sets), f"{own.smallest_p:.2g}", detects
         table.add_row(own.test.id, *numbers, f"{own.test.margin:g}")
@@ -396,6 +409,7 @@ def print_power(planned: Any, results: Path, trials: Path | None) -> None:
     short = [own.test.id for own in found if own.mde > own.test.margin]
     if short:
         say(f"cannot reach their smallest effect of interest: {', '.join(short)}")
+    # Last, so that the table above shows which tests are meant.
     refused = refusal(found)
     if refused:
         raise UserError(f"{name}: {refused}")
@@ -412,6 +426,7 @@ def print_tuning(rates: Any) -> None:
     for item in rates.chosen:
         best = item.tried.index(item.learning_rate)
         numbers = f"{item.learning_rate:.3g}", f"{item.mean_rank[best]:.2f}", f"{item.mean_score[best]:.3f}"
+        # The best rate may lie beyond the edge, so none of these is taken for it.
         mark = "still at the edge: no rate of its own" if item.edge else ""
         table.add_row(item.loss, item.head, *numbers, str(len(item.tried)), mark)
     Console().print(table)

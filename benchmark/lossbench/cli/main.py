@@ -20,7 +20,9 @@ app = typer.Typer(
     help="Which segmentation loss, and why? Identical networks, identical batches, every loss.",
     no_args_is_help=True,
     add_completion=False,
+    # A traceback is for a report of a fault: plain, as Python prints it.
     pretty_exceptions_enable=False,
+    # Brackets in a help text are meant as they stand.
     rich_markup_mode=None,
 )
 
@@ -59,14 +61,18 @@ def main() -> None:
         app()
     except UserError as error:
         say(f"lossbench: {error}", error=True)
+        # 2, as any command line says that it was misused.
         sys.exit(getattr(error, "exit_code", 2))
     except KeyboardInterrupt:
         say("interrupted", error=True)
+        # 128 + SIGINT, as shells have it.
         sys.exit(130)
     except BrokenPipeError:
+        # Whoever read has enough, as `head` does; Python would complain of it at its end.
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
+        # What nobody foresaw of a file is a sentence all the same.
         where = f"{error.filename}: " if error.filename else ""
         say(f"lossbench: {where}{error.strerror or error}", error=True)
         sys.exit(2)

@@ -93,6 +93,7 @@ def _check_all(results: Path) -> None:
     found = integrity.check_records(Store(results))
     places = {results / integrity.CERTIFICATE, verifying.certificate_of(results)}
     certificates = integrity.check_certificates(sorted(places))
+    # The JSON files beside them are no tables.
     tables = sorted(file for file in (results / "tables").glob("*.*") if file.suffix != ".json")
     changed = [file for file in tables if freshness.is_changed(file)]
     found.damaged += certificates.damaged
@@ -113,6 +114,7 @@ def merge(
     """Copy the records of other results folders into this one; what is here already stays as it is."""
     from lossbench.sweep import verify as verifying
 
+    # All of them before the first is copied.
     for folder in folders:
         verifying.check_source(folder)
     for folder in folders:
@@ -130,5 +132,6 @@ def pack(results: options.Results = Path("results")) -> None:
     verifying.check_source(results)
     store = Store(results)
     done = packs.pack(store)
+    # What was set aside on the way comes first: the last line is what stays on a screen.
     for line in (*store.notes, done):
         say(line)

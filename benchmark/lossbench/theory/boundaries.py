@@ -35,6 +35,7 @@ def uncertain_rim(core: int, rim: int, eta: float) -> Volumes:
     score = np.where(total > 0, 2 * (core + s * y / rim) / np.maximum(total, 1), 1.0) @ chance
     best = int(np.argmax(score))
     expected = core + rim * eta
+    # CE's probability is eta all over the rim, so its cut takes all of it or none.
     half = rim if eta > 0.5 else 0
     return Volumes(
         (core + best) / expected - 1,
@@ -64,6 +65,7 @@ def shifted_boundary(spread: float) -> Shifted:
     where P(G > rho) (rho^2 + E[G^2]) = E[min(rho, G)^2]. CE's probability at a distance is P(G > distance):
     cut at one half it is the disc of the median radius, and summed it is E[G^2] itself.
     """
+    # Larger radii are too rare to count.
     top = 1 + 9 * spread
 
     def mean(f, low: float, high: float) -> float:
@@ -91,6 +93,7 @@ _NODES = np.polynomial.legendre.leggauss(200)
 
 def _root(falling, low: float = 0.3, high: float = 2.0) -> float:
     """Return where a function that falls through zero does so, by bisection."""
+    # Each round halves the interval: 80 leave less than a float can tell.
     for _ in range(80):
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)

@@ -21,6 +21,7 @@ def dice_gradient(p: Array, y: Array, total: float | None = None, score: float |
     """
     total = p.sum() + y.sum() if total is None else total
     score = 2 * (p * y).sum() / total if score is None else score
+    # p (1 - p) is the slope of the sigmoid: pixels that are sure of themselves hardly pull.
     return np.where(y > 0, -(2 - score), score) / total * p * (1 - p)
 
 
@@ -56,6 +57,7 @@ def object_mass(n: int, pixels: int, front: float, back: float, over: str) -> fl
     """
     y = np.zeros(pixels)
     y[:n] = 1
+    # The pixels of each side are alike, so that only their number matters.
     p = np.where(y > 0, front, back)
     if over == "image":
         return masses(dice_gradient(p, y), y)[0]

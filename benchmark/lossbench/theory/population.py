@@ -59,6 +59,7 @@ class Pixels:
 
     def matched_mask(self) -> Mask:
         """Return the mask whose size is right (r = 1), by bisection."""
+        # Far outside both classes: at the lower cut all is marked, at the upper one nothing.
         low, high = -10.0, self.d + 10.0
         for _ in range(200):
             middle = (low + high) / 2
@@ -73,6 +74,7 @@ class Pixels:
 
     def grid(self, points: int = 4001) -> tuple[Array, Array]:
         """Return x on a grid and the share of pixels at each, for sums over the population."""
+        # Nine standard deviations beyond both means: what lies outside adds nothing.
         x = np.linspace(-9, self.d + 9, points)
         density = (1 - self.yh) * np.exp(-(x**2) / 2) + self.yh * np.exp(-((x - self.d) ** 2) / 2)
         return x, density / density.sum()
@@ -98,6 +100,7 @@ def fitted(
     def total(ab: Array) -> float:
         z = ab[0] * x + ab[1]
         ce = share @ (np.logaddexp(0, z) - eta * z)
+        # The search may wander to where every pixel, or none, is foreground.
         ph = float(np.clip(share @ _sigmoid(temperature * z), 1e-12, 1 - 1e-12))
         extra = {
             "none": 0.0,
@@ -119,6 +122,7 @@ def fitted(
 
 
 def _sigmoid(z: Array) -> Array:
+    # The same function, without an exponential that overflows.
     return 0.5 * (1 + np.tanh(z / 2))
 
 

@@ -23,6 +23,7 @@ def dice_size(ph: Array, yh: Array) -> Array:
 def kl_size(ph: Array, yh: Array) -> Array:
     """Return KL(yh || ph) over the last axis, CE's own size term: convex, zero at the true proportions."""
     ph, yh = np.clip(ph, EPS, None), np.asarray(yh, dtype=float)
+    # 0 log 0 is 0: a class that is absent adds nothing.
     return (yh * np.log(np.where(yh > 0, yh, 1) / ph)).sum(axis=-1)
 
 
@@ -59,6 +60,7 @@ Array = np.ndarray
 def cross_entropy(p0: Array, yh: float) -> Array:
     """Return the loss of the constant p0 where a share yh is foreground; least at yh."""
     p0 = np.asarray(p0, dtype=float)
+    # log1p keeps the digits of 1 - p0 where p0 is tiny.
     return -yh * np.log(p0) - (1 - yh) * np.log1p(-p0)
 
 
@@ -111,6 +113,7 @@ def best_log_dice_all(yh: float) -> float:
     0.
     """
     a, b, c = 2 * yh - 1, 2 * yh**2 - 4 * yh, 2 * yh - yh**2
+    # At yh = 1/2 the square vanishes.
     if abs(a) < 1e-12:
         return -c / b
     roots = (-b + np.array([1, -1]) * np.sqrt(b * b - 4 * a * c)) / (2 * a)
@@ -123,5 +126,6 @@ BEST = {
     "Dice with background": lambda yh: yh,
     "log-Dice with background": best_log_dice_all,
     "squared Dice (V-Net)": np.sqrt,
+    # Every p0 is as good as any other.
     "generalised Dice": lambda yh: float("nan"),
 }
