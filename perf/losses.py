@@ -1,7 +1,7 @@
 """Write docs/speed_losses.md: what a native loss costs beside the same loss of other libraries, and beside
 cross-entropy.
 
-    python perf/losses.py [--rounds 60]
+    python perf/losses.py [--rounds 60] [--look]
 
 Native and peer alternate in one run, so that a busy machine slows both. Each is called on logits (8, 2, 128,
 128) with an integer target, forward and backward, on one thread. Peers run through their adapters, which give
@@ -15,6 +15,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -93,12 +94,53 @@ def against_cross_entropy(rounds: int) -> list[str]:
     return rows
 
 
+def look(rounds: int) -> str:
+    """Return the section on what the look at every input costs, in time of the processor alone."""
+    torch.manual_seed(0)
+    mask = disc(128, 8)
+    logits = noise(mask)
+    rows, loss = [], {check: get_loss("dice", check=check) for check in (True, False)}
+    for dtype, fresh in product((torch.int64, torch.uint8), (True, False)):
+        labels, times = mask.to(dtype), {True: [], False: []}
+        for step in range(4 * rounds + 10):
+            # Which of the two comes first would matter: it warms the caches.
+            for check in (True, False) if step % 2 else (False, True):
+                z, y = logits.clone().requires_grad_(), labels.clone() if fresh else labels
+                began = time.process_time()
+                loss[check](z, y).backward()
+                times[check].append(time.process_time() - began)
+        with_look, without = (statistics.median(times[check][10:]) for check in (True, False))
+        kind = (
+            f"{str(dtype).removeprefix('torch.')}, {'another' if fresh else 'the same'} target at each call"
+        )
+        share = f"{100 * (with_look / without - 1):.0f} %"
+        rows.append(f"| {kind} | {1e3 * without:.2f} | {1e3 * with_look:.2f} | {share} |")
+    return LOOK + "\n".join(rows) + "\n"
+
+
+LOOK = """## The look at every input
+
+What `get_loss("dice")` takes on logits (8, 2, 128, 128), forward and backward, without and with the look at
+types, shapes and labels: milliseconds of the processor, medians. All labels are read once, so the price is
+that of their bytes; a target that was read last is not read again. `get_loss(..., check=False)` has none.
+
+| target | without, ms | with, ms | more |
+|---|---|---|---|
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=60)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--look", action="store_true", help="only the section on the look at every input")
+    arguments = parser.parse_args()
+    rounds, page = arguments.rounds, ROOT / "docs/speed_losses.md"
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    if arguments.look:
+        rest = page.read_text(encoding="utf-8").partition(LOOK.splitlines()[0])[0].rstrip("\n")
+        page.write_text(f"{rest}\n\n{look(rounds)}", encoding="utf-8")
+        return
     peers, slow = against_peers(rounds)
     presets = against_cross_entropy(rounds)
     versions = ", ".join(
@@ -132,8 +174,9 @@ Every preset at its defaults. Distance maps and class frequencies are data and n
 | loss | ms | x cross-entropy |
 |---|---|---|
 {chr(10).join(presets)}
-"""
-    (ROOT / "docs/speed_losses.md").write_text(text, encoding="utf-8")
+
+{look(rounds)}"""
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ HEAD = """# The losses
 
 Written by `python -m tools.losses_page` from the sources; do not edit. In an experiment or on the command
 line a loss is named by a spec string: `dice`, `tversky(fp_weight=0.3, fn_weight=0.7)`, `0.5*ce + 0.5*dice`,
-`monai:DiceFocalLoss(gamma=2)`. `lossbench check NAME` tests any of them on your machine.
+`monai:DiceFocalLoss(gamma=2)`. `lossbench check NAME` tests any of them on your machine. How they do on the
+tests of MONAI, segmentation-models-pytorch and kornia is in [cases.md](cases.md).
 
 ## Words and notation
 

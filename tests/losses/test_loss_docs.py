@@ -3,10 +3,11 @@
 import re
 
 import pytest
+import torch
 
 from lossbench.catalogue.registry import losses
 from lossbench.catalogue.source import PACKAGE
-from tools import losses_page, spellings
+from tools import cases, losses_page, spellings
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
 
@@ -54,3 +55,22 @@ def test_the_page_of_spellings_is_what_was_measured_and_names_every_loss():
         assert f"[`{entry.name}`](losses.md#{entry.name})" in page
     # What a spelling leads to is what MONAI's users train with.
     assert "| `DiceLoss` (" in next(line for line in page.splitlines() if line.startswith("| [`dice_all`]"))
+
+
+def test_the_page_of_cases_adds_up_and_knows_of_every_difference():
+    rows = [line.split("|")[1:-1] for line in cases.PAGE.read_text(encoding="utf-8").splitlines()[10:]]
+    counts = [[int(cell) for cell in row[3:]] for row in rows]
+    for tried, *parts in counts:
+        assert tried == sum(parts)
+    assert counts[-1] == [sum(column) for column in zip(*counts[:-1], strict=True)]
+    assert {row[2].strip() for row in rows[:-1] if int(row[-1])} == {"`MCCLoss`"}
+
+
+def test_a_case_of_monai_is_asked_of_our_loss():
+    logits, target = torch.tensor([[[[1.0, -1.0], [-1.0, 1.0]]]]), torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
+    # The first case of MONAI's test of Dice.
+    given = {"sigmoid": True, "smooth_nr": 1e-6, "smooth_dr": 1e-6}
+    table = cases.counted([("DiceLoss", cases.monai("DiceLoss", given, logits, target), 0.307576)])
+    assert table == {"DiceLoss": {"tried": 1, "agreed": 1}}
+    table = cases.counted([("DiceLoss", cases.monai("DiceLoss", {"weight": [2.0]}, logits, target), 0.3)])
+    assert table == {"DiceLoss": {"tried": 1, "not expressible": 1}}
