@@ -455,7 +455,7 @@ def test_the_lease_of_a_killed_process_of_this_host_is_taken_over_at_once(result
 
 def test_a_zombie_counts_as_dead():
     child = subprocess.Popen([sys.executable, "-c", ""])
-    time.sleep(0.5)  # it has ended and nobody has waited for it
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended and stays to be waited for
     word = f"{process.host()}-{child.pid}-{process.started(child.pid)}"
     assert process.started(child.pid) is None and process.is_dead(word)
     child.wait()
