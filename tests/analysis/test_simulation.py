@@ -187,7 +187,7 @@ def test_a_regret_at_its_null_is_seldom_said_to_be_above_it(means):
 def test_the_best_loss_is_marked_in_at_least_95_percent_even_when_all_are_close():
     import pandas as pd
 
-    from lossbench.analysis import boards, pairs
+    from lossbench.analysis import decisions
 
     rng, runs, kept = np.random.default_rng(13), 150, 0
     facts = {
@@ -205,7 +205,7 @@ def test_the_best_loss_is_marked_in_at_least_95_percent_even_when_all_are_close(
             for seed, row in enumerate(scores)
             for loss, value in enumerate(row)
         ]
-        kept += "3" in boards.possibly_best(pairs.losses(pd.DataFrame(rows), ["x"]))
+        kept += "3" in decisions.contest(pd.DataFrame(rows), "x").best()
     assert kept / runs >= 0.95 - three_errors(0.95, runs)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lossbench.analysis import advice, boards, learnt, rankings, sensitivity, specifications
+from lossbench.analysis import advice, boards, learnt, rankings, recommendation, sensitivity, specifications
 from lossbench.analysis.claims import ClaimSet
 from lossbench.analysis.effects import effects_table, pooled_effects
 from lossbench.analysis.groups import ByGroup
@@ -53,6 +53,7 @@ class Answers:
     # specifications, shares, shifts, advice, advice_groups, advice_data, collapses, missing, learnt, lengths,
     # speeds, cost
     tables: dict[str, pd.DataFrame]
+    recommendations: tuple[recommendation.Recommendation, ...] = ()  # one a data set that is not generated
 
 
 def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
@@ -82,7 +83,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "levels": level_table(verdicts),
         "effects": effects_table(common, REFERENCE, METRICS, by_group),
         "pooled": pooled_effects(ended, REFERENCE, METRICS[:2]),
-        "leaderboard": board(common),
+        "leaderboard": board(common, by_group),
         "profiles": rankings.profiles(ranked),
         "stability": rankings.stability(ranked),
         "part_effects": within,
@@ -96,7 +97,14 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "speeds": pd.DataFrame({"says": learnt.speeds(cells)}),
         "cost": cost(cells),
     }
-    return Answers(claims, verdicts, derived)
+    own = recommendation.recommend(real(common), by_group, reached, tables.get("spellings"))
+    return Answers(claims, verdicts, derived, tuple(own))
+
+
+def real(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of data that are not generated: nobody chooses a loss for a generator."""
+    bayes = numbers(cells, "nll_bayes")
+    return cells[bayes.isna()]
 
 
 def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
@@ -168,16 +176,17 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return table[["part", *(c for c in table if c != "part")]]
 
 
-def board(cells: pd.DataFrame) -> pd.DataFrame:
+def board(cells: pd.DataFrame, by_group: ByGroup | None = None) -> pd.DataFrame:
     """Return the leaderboard at 0.5 with who may be the best in each arm, and the means of the other metrics
     beside it.
     """
     if "dice@0.5" not in cells or not len(cells):
         return boards.leaderboard(cells.iloc[:0])
-    table = boards.leaderboard(cells, "dice@0.5").drop(columns="metric")
+    table = boards.leaderboard(cells, "dice@0.5", by_group).drop(columns="metric")
     keys = ["dataset", "recipe", "loss"]
     if "dice@val" in cells:
-        tuned = boards.leaderboard(cells, "dice@val")[[*keys, "best"]].rename(columns={"best": "best_val"})
+        tuned = boards.leaderboard(cells, "dice@val", by_group)[[*keys, "best"]]
+        tuned = tuned.rename(columns={"best": "best_val"})
         table = table.merge(tuned, on=keys, how="left")
     present = [column for column in BOARD if column in cells]
     means = cells.groupby(keys, observed=True)[present].mean().reset_index()

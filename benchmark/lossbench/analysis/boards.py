@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from lossbench.analysis import pairs
-from lossbench.analysis.flips import ALPHA, flips, holm
-from lossbench.analysis.pairs import Blocks
+from lossbench.analysis import decisions
+from lossbench.analysis.groups import ByGroup
 from lossbench.base import columns as known
 
 BOARD = ("dataset", "recipe", "metric", "place", "loss", "loss_label", "family")
@@ -24,17 +23,19 @@ KINDS = ("background", "foreground", "not_finite")
 MISSING = ("dataset", "recipe", "loss", "loss_label", "missing", "of", "seeds")
 
 
-def leaderboard(cells: pd.DataFrame, metric: str = "dice@0.5") -> pd.DataFrame:
+def leaderboard(
+    cells: pd.DataFrame, metric: str = "dice@0.5", by_group: ByGroup | None = None
+) -> pd.DataFrame:
     """Return one row a (data set, recipe, loss): mean over seeds, its t interval, place, may it be the best?
 
-    ``best`` marks the losses that no other loss is shown to beat on the same blocks (``possibly_best``). With
-    few seeds all are marked, which is what few seeds can tell."""
+    ``best`` marks the losses that no other is shown to beat (``decisions``). With few seeds all are marked,
+    which is what few seeds can tell."""
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
-        found = pairs.losses(part, [metric])
+        contest = decisions.contest(part, metric, by_group)
+        found, marked = contest.blocks, contest.best()
         facts = part.drop_duplicates("loss").set_index("loss")
         collapsed = part[part["outcome"] == "collapsed"].groupby("loss", observed=True).size()
-        marked = possibly_best(found, known.lower_is_better(metric))
         board = []
         for place, loss in enumerate(found.arms):
             scores = found.values[0, :, place, 0]
@@ -62,26 +63,6 @@ def score(values: np.ndarray, metric: str = "") -> dict[str, float]:
     if known.describe(metric).format == known.POINTS:
         low, high = max(low, min(0.0, mean)), min(high, max(1.0, mean))
     return {"mean": mean, "low": low, "high": high, "sd": sd, "n": n}
-
-
-def possibly_best(found: Blocks, lower: bool = False) -> set[str]:
-    """Return the losses of one data set that no other is shown to beat.
-
-    Each loss is compared with every other by a one-sided sign-flip test of their paired differences, adjusted
-    over the others (Holm), so that the true best is marked with 95 % confidence (subset selection, Gupta
-    1965). Pairs that did not start alike are not compared."""
-    sign = -1.0 if lower else 1.0
-    marked = set()
-    for loss in found.arms:
-        beaten = []
-        for other in found.arms:
-            if other != loss and not found.refusal(other, loss):
-                ahead = sign * found.difference(other, loss)[0]
-                ahead = ahead[~np.isnan(ahead)]
-                beaten += [flips(ahead).above()] if len(ahead) else []
-        if not beaten or holm(beaten).min() >= ALPHA:
-            marked.add(loss)
-    return marked
 
 
 def collapses(cells: pd.DataFrame) -> pd.DataFrame:

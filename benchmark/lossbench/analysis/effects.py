@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import flips, groups, pairs, seeds
+from lossbench.analysis import decisions, flips, pairs, seeds
+from lossbench.analysis.decisions import Contest
 from lossbench.analysis.flips import Flips
 from lossbench.analysis.groups import ByGroup
 from lossbench.analysis.pairs import Blocks
@@ -30,16 +31,18 @@ def effects_table(
 ) -> pd.DataFrame:
     """Return one row a (data set, recipe, metric, loss): its paired effect against ``against`` over seeds.
 
-    Holm adjusts over the losses of a data set, recipe and metric. Where a pair is refused the numbers are nan
-    and ``note`` says why; on real data the interval over test groups stands beside."""
+    ``verdict`` and the adjusted p are those of ``decisions``. Where a pair is refused the numbers are nan and
+    ``note`` says why; on real data the interval over test groups stands beside."""
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        contests: dict[str, Contest] = {}
         for row in _rows(part, against, columns):
             row |= {"dataset": dataset, "recipe": recipe}
-            if by_group is not None and row["n_seeds"] == row["n_seeds"]:
-                row |= _other_images(part, row, by_group)
-            rows.append(row)
-    return _frame(rows, ["dataset", "recipe"], [*EFFECT, *OTHER_IMAGES])
+            column = row["metric"]
+            if column not in contests:
+                contests[column] = decisions.contest(part, column, by_group)
+            rows.append(row | _decided(contests[column], row))
+    return _frame(rows, ["dataset", "recipe"], [*EFFECT, *OTHER_IMAGES], ["verdict"])
 
 
 def pooled_effects(cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -124,11 +127,18 @@ def summary(evidence: Flips | Pooled, numbers: Sequence[np.ndarray]) -> dict:
     return row
 
 
-def _other_images(part: pd.DataFrame, row: dict, by_group: ByGroup) -> dict:
-    of, against = (part[part["loss"] == name] for name in (row["loss"], row["against"]))
-    images = groups.on_other_images(of, against, by_group, row["metric"], absolute=False)
-    return dict(zip(OTHER_IMAGES, (images.low, images.high, images.n_groups), strict=True)) if images else {}
+def _decided(contest: Contest, row: dict) -> dict:
+    """Return what is shown of a row's pair of losses, as columns."""
+    found = contest.decide(row["loss"], row["against"])
+    if found is None:
+        return {"verdict": "", "p_holm": NAN}
+    columns = {"verdict": found.verdict, "p_holm": found.p_holm}
+    if found.images:
+        images = (found.images.low, found.images.high, found.images.n_groups)
+        columns |= dict(zip(OTHER_IMAGES, images, strict=True))
+    return columns
 
 
-def _frame(rows: list[dict], keys: list[str], effect: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(rows).reindex(columns=[*keys, *NAMES, *effect, "p_holm", "note"])
+def _frame(rows: list[dict], keys: list[str], effect: list[str], decided: Sequence[str] = ()) -> pd.DataFrame:
+    columns = [*keys, *NAMES, *effect, "p_holm", *decided, "note"]
+    return pd.DataFrame(rows).reindex(columns=columns)

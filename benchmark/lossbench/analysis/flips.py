@@ -99,6 +99,23 @@ def flips(numbers: Sequence[float]) -> Flips:
     return Flips(float(x.mean()), len(x), sd, means, len(subsets) + 1)
 
 
+def two_sided(differences: np.ndarray) -> np.ndarray:
+    """Return the two-sided p-value against zero of each row; shape (rows, seeds), nan for a missing seed,
+    nan for a row without any.
+    """
+    p = np.full(len(differences), np.nan)
+    there = ~np.isnan(differences)
+    # Rows that miss the same seeds share their flips; nearly always all do.
+    for held in np.unique(there[there.any(axis=1)], axis=0):
+        rows = (there == held).all(axis=1)
+        subsets = _subsets(int(held.sum()))
+        means = differences[rows][:, held] @ subsets.T / subsets.sum(axis=1)
+        tie = 1e-9 * np.maximum(np.abs(means).max(axis=1, keepdims=True), 1e-300)
+        fewer = np.minimum((means <= tie).sum(axis=1), (means >= -tie).sum(axis=1))
+        p[rows] = np.minimum(1.0, 2 * (1 + fewer) / (len(subsets) + 1))
+    return p
+
+
 def all_flips(n: int) -> np.ndarray:
     """Return which of n signs each flip turns, shape (flips, n), the one that turns none first."""
     return np.vstack([np.zeros(n), _subsets(n)])

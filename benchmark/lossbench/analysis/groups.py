@@ -68,6 +68,13 @@ class ByGroup:
             means = [np.bincount(place[there], w[there], len(cells)) / cells for w in (value, count)]
         return tuple(own.reshape(shape) for own in means)
 
+    def count(self, keys: pd.Series, column: str) -> int:
+        """Return how many groups hold a value of a score in these cells; 0 for generated data, and for
+        scores that are no means over images.
+        """
+        found = self.means(keys, {column: 1.0})
+        return 0 if found is None else int((~np.isnan(found[0])).any(axis=1).sum())
+
 
 def on_other_images(
     of: pd.DataFrame, against: pd.DataFrame | None, by_group: ByGroup | None, value: Value, absolute: bool

@@ -50,6 +50,7 @@ LENGTHS = (
     "loss_label",
     "steps",
     "longer",
+    "recipe_longer",
     "seeds",
     "change",
     "converged",
@@ -141,6 +142,7 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
                 first = own[own["steps"] == short].iloc[0]
                 facts = {name: first[name] for name in LENGTHS[:6]}
                 facts |= {"longer": long, "seeds": len(change), "change": change.mean()}
+                facts["recipe_longer"] = own.loc[own["steps"] == long, "recipe"].iloc[0]
                 rows.append({**facts, "converged": float(abs(change.mean()) < INTEREST["dice"])})
     table = pd.DataFrame(rows, columns=list(LENGTHS))
     return table.sort_values(["dataset", "recipe", "loss"], ignore_index=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lossbench.analysis.answers import Answers
 
 
+FEW = 2  # data sets, of which a sweep prints the whole answer
+
+
 @dataclass(frozen=True)
 class Made:
     """Where the report is, and the lines that the command line prints."""
@@ -59,7 +62,8 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     )
     report = build(tables, answers, drawn, results / "report.html", about)
     lines += [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
-    return Made(report, (*lines, *_verdicts(answers), *_learnt(answers), f"report   {report}"))
+    says = (*lines, *_verdicts(answers), *_learnt(answers), *_recommended(answers))
+    return Made(report, (*says, f"report   {report}"))
 
 
 def _tables(results: Path, note: Note | None) -> list[str]:
@@ -123,13 +127,24 @@ def _learnt(answers: Answers) -> list[str]:
     return [f"length   {text}" for text in (*missed, *answers.tables["speeds"]["says"])]
 
 
+def _recommended(answers: Answers) -> list[str]:
+    """Return what a sweep ends with: of few data sets the whole answer, of many its first sentence."""
+    from lossbench.analysis.recommendation import as_text
+
+    own = answers.recommendations
+    if len(own) > FEW:
+        return [f"{each.label}: {each.says}" for each in own]
+    return [line for each in own for line in ("", *as_text(each))]
+
+
 def _verdicts(answers: Answers) -> list[str]:
     """Return one line a claim that these cells say something about, and one for all others."""
     # A folder speaks of a few claims; the others would fill the screen with "not testable".
     tested = [v for v in answers.verdicts if any(result.measured is not None for result in v.results)]
     lines = [f"{v.claim.id:4} {v.verdict:13} {v.claim.title}" for v in tested]
     others = [v.claim for v in answers.verdicts if v not in tested]
-    if others:
+    # Whoever has data of their own asks for an answer, not for other people's claims.
+    if others and (tested or not answers.recommendations):
         more = " more" if tested else ""
         commands = " and ".join(
             f"`lossbench sweep {name}`" for name in dict.fromkeys(c.experiment for c in others)
