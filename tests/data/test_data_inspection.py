@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from command import command
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
 from lossbench.cli.data import accept_groups, render_inspection, write_experiment
+from lossbench.data import suggestion
 from lossbench.data.inspection import inspect
 from lossbench.experiment.reading import read_experiment
 
@@ -43,7 +45,19 @@ def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_read
     foreground = findings.classes[1]
     assert foreground["fraction"] == pytest.approx(25 / 4900) and foreground["median_object"] == 25
     (tmp_path / "e.toml").write_text(findings.experiment)
-    assert len(read_experiment(tmp_path / "e.toml").cells()) == 5 * 8
+    assert len(read_experiment(tmp_path / "e.toml").cells()) == 4 * 8 * 2  # losses, seeds, lengths
+
+
+def test_the_losses_that_are_suggested_suit_thin_objects_and_empty_images():
+    def look(pixels, side, empty=False):
+        return SimpleNamespace(objects=[(1, pixels, side)], counts=np.array([100, 0 if empty else pixels]))
+
+    usual = ["ce", "batch_dice", "dice", "dice_ce"]
+    # A disc of 20 px has 314 pixels, a line of 20 px and one pixel's width 20.
+    assert [loss for loss, _ in suggestion.losses([look(314, 20)] * 10)] == usual
+    assert [loss for loss, _ in suggestion.losses([look(20, 20)] * 10)] == [*usual, "cldice"]
+    with_empty = [look(314, 20)] * 9 + [look(314, 20, empty=True)]
+    assert [loss for loss, _ in suggestion.losses(with_empty)] == [*usual, "dice_ce(over='batch')"]
 
 
 def test_inverted_masks_are_doubted_with_the_mapping_that_turns_them(make_folder):

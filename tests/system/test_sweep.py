@@ -182,9 +182,13 @@ def test_records_of_your_own_data_keep_no_path(folder):
         noisy = (mask * 120 + draw.integers(0, 60, mask.shape)).astype(np.uint8)
         Image.fromarray(noisy).save(folder / "private" / "things" / "images" / f"{number}.png")
         Image.fromarray(mask).save(folder / "private" / "things" / "masks" / f"{number}.png")
-    assert "trained 4 cells" in lossbench(
-        folder, "sweep", "tiny.toml", "--data", "private/things", "--serial"
-    )
+    planned = lossbench(folder, "plan", "tiny.toml", "--data", "private/things")
+    assert "4 missing" in planned and "guess" not in planned  # a few steps of each loss were timed
+    answer = lossbench(folder, "sweep", "tiny.toml", "--data", "private/things", "--serial")
+    assert "trained 4 cells" in answer
+    # Two seeds can show nothing, and the answer says so; the study's claims are left out.
+    assert "Cannot tell: no loss is shown to be better" in answer and "train 6 or more" in answer
+    assert "claims" not in answer
     for path in (folder / "results").rglob("*"):
         if path.is_file() and path.suffix in (".json", ".csv", ".html"):
             text = path.read_text()
@@ -193,6 +197,9 @@ def test_records_of_your_own_data_keep_no_path(folder):
             )  # only the command as typed may name it
     shutil.move(folder / "private" / "things", folder / "things")
     assert "nothing to train" in lossbench(folder, "sweep", "tiny.toml", "--data", "things", "--no-report")
+    assert "as in --data path/to/things" in lossbench(folder, "verify", code=2)
+    again = lossbench(folder, "verify", "--sample", "1", "--data", "things")
+    assert "1 of 4 cells trained again: all as recorded (1 bit for bit)" in again
 
 
 def test_a_damaged_record_is_set_aside_with_a_line_and_trained_again_at_once(folder):

@@ -51,7 +51,7 @@ class Answers:
     verdicts: tuple[Verdict, ...]
     # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity,
     # specifications, shares, shifts, advice, advice_groups, advice_data, collapses, missing, learnt, lengths,
-    # speeds, cost
+    # speeds, cost, recommendations
     tables: dict[str, pd.DataFrame]
     recommendations: tuple[recommendation.Recommendation, ...] = ()  # one a data set that is not generated
 
@@ -98,6 +98,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "cost": cost(cells),
     }
     own = recommendation.recommend(real(common), by_group, reached, tables.get("spellings"))
+    derived["recommendations"] = recommendation.as_table(own)
     return Answers(claims, verdicts, derived, tuple(own))
 
 

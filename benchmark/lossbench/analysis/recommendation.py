@@ -284,6 +284,22 @@ class _Variant:
         return row
 
 
+TABLE = ("dataset", "recipe", "data_label", "loss", "loss_label", "kind", "score", "says", "doubts")
+
+
+def as_table(found: Iterable[Recommendation]) -> pd.DataFrame:
+    """Return one row a data set: what was recommended, in the words that were printed."""
+    rows = [
+        {
+            **{name: getattr(own, name, None) for name in TABLE},
+            "data_label": own.label,
+            "doubts": " ".join(own.doubts),
+        }
+        for own in found
+    ]
+    return pd.DataFrame(rows, columns=list(TABLE))
+
+
 def as_text(own: Recommendation) -> list[str]:
     """Return the lines that a sweep ends with: leaderboard, recommendation, doubts, spelling."""
     seeds = max(row["n"] for row in own.rows)

@@ -82,6 +82,12 @@ def plan(
         Path | None,
         typer.Option("--trials", help="Results of tuning seeds: how far the numbers of a test scatter."),
     ] = None,
+    time: Annotated[
+        bool | None,
+        typer.Option(
+            "--time/--no-time", help="Train a few steps of what was never measured (own data: always)."
+        ),
+    ] = None,
 ) -> None:
     """Show what an experiment would train, what it would cost and what its claims could show, without
     training.
@@ -89,7 +95,13 @@ def plan(
     from lossbench.sweep import plan as plans
     from lossbench.sweep import run
 
-    planned = plans.plan(chosen.resolve(seeds), results)
+    experiment = chosen.resolve(seeds)
+    planned = plans.plan(experiment, results)
+    # Of a user's own images nobody can guess how long they take.
+    own = all(data.name == "folder" for data, *_ in experiment.datasets)
+    if time or (time is None and own and not planned.measured):
+        say(f"{experiment.name}: timing a few steps of each loss, validation and test ...")
+        planned = plans.timing(planned)
     print_plan(planned)
     # Whatever opens at once is tried; a sweep tries the rest, once it is prepared, and files of the user's.
     run.check_networks(filter(run.at_hand, planned.missing))
@@ -222,6 +234,51 @@ def _search(experiment: Any, search: Any, wanted: Any, results: Path, where: Any
             return tried, failed
         say(f"{experiment.name}: {_counts(planned)}; to train: {_expected(planned)}")
         failed = _train(planned, planned.missing, results, where)
+
+
+def export(
+    chosen: options.Selection,
+    to: Annotated[str, typer.Option("--to", help="monai, smp or nnunet.")],
+    use: Annotated[
+        str, typer.Option("--use", help="The loss to train with (default: what the sweep recommended).")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write (default: train_LIBRARY.py).")
+    ] = None,
+    results: options.Results = Path("results"),
+) -> None:
+    """Write a training script for MONAI or SMP, or a trainer for nnU-Net, with the loss that was chosen."""
+    from lossbench.base.errors import nearest
+    from lossbench.base.files import cannot_write, write_atomically
+    from lossbench.catalogue.spellings import LIBRARIES
+    from lossbench.sweep.export import export
+
+    if to not in LIBRARIES:
+        raise UserError(f"--to {to}: there is no such library here{nearest(to, LIBRARIES)}")
+    experiment = chosen.resolve()
+    loss = use or _recommended(results, experiment)
+    file = out or Path(f"train_{to}.py")
+    text = export(experiment, loss, to)
+    try:
+        write_atomically(file, text.encode())
+    except OSError as error:
+        raise cannot_write(file.parent, error) from None
+    say(f"{file}: trains with {loss}")
+
+
+def _recommended(results: Path, experiment: Any) -> str:
+    """Return the loss that the last report of an experiment recommends."""
+    import csv
+
+    held, file = note.read(results), results / "tables" / "recommendations.csv"
+    if held and held.name == experiment.name and file.is_file():
+        with file.open(encoding="utf-8", newline="") as rows:
+            first = next(csv.DictReader(rows), None)
+        if first:
+            return first["loss"]
+    losses = ", ".join(loss.text for loss in experiment.losses)
+    how = f"'lossbench sweep' first, or name a loss with --use ({losses})"
+    raise UserError(f"{results} recommends no loss for '{experiment.name}': {how}")
 
 
 def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "auto") -> bool:

@@ -26,7 +26,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (experiments.sweep, experiments.plan, experiments.status, experiments.tune):
+for command in (
+    experiments.sweep,
+    experiments.plan,
+    experiments.status,
+    experiments.tune,
+    experiments.export,
+):
     app.command()(grouped(command))
 for command in (data.inspect, results.report, results.figures, catalogue.check):
     app.command()(command)

@@ -66,6 +66,10 @@ def verify(
             "--all-records", help="Train nothing; read every record, table and certificate by its check sum."
         ),
     ] = False,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="Where your own images and masks are, whose path no record keeps."),
+    ] = None,
     with_: options.With = None,
     results: options.Existing = None,
 ) -> None:
@@ -77,7 +81,9 @@ def verify(
     if all_records:
         return _check_all(note.reading(results, say))
     files = options.own_files(with_)
-    certificate = verifying.verify(note.reading(results, say), sample, seed, files, say=say, cell=cell)
+    folder = note.reading(results, say)
+    places = [str(path) for path in data or ()]
+    certificate = verifying.verify(folder, sample, seed, files, say=say, cell=cell, data=places)
     say(certificate["says"])
     if not certificate["passed"]:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base import specs
+from lossbench.catalogue import spellings
 from lossbench.catalogue.registry import DataSpec, LossSpec, LossTerm
 from lossbench.data.sources import SOURCES
 from lossbench.experiment.cells import Cell, Experiment, Part
@@ -58,6 +59,7 @@ def _loss(loss: LossSpec) -> dict[str, Any]:
         "family": loss.family,
         "aliases": _spellings(loss),
         "terms": [_term(term) for term in loss.terms],
+        "spelled": spellings.spelled(loss),
     }
 
 

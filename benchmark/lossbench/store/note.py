@@ -70,6 +70,8 @@ class Loss(Facts):
     aliases: list[str] = Field(default=[])
     """The spec with every parameter written out, under each name of the loss."""
     terms: list[Term] = Field(default=[])
+    spelled: dict[str, str] = Field(default={})
+    """How other libraries build it: ``monai``, ``smp``, ``nnunet``."""
 
 
 class Dataset(Facts):

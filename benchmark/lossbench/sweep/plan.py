@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lossbench.base.errors import UserError, nearest
+from lossbench.engine.run import run
+from lossbench.engine.tasks import EngineOptions, Task
 from lossbench.experiment.cells import Cell, Experiment, Recipe
+from lossbench.store import provenance
 from lossbench.store.store import Store
+from lossbench.sweep import work
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,14 @@ def copies(missing: Iterable[Cell], store: Store) -> dict[str, Cell]:
     return served
 
 
+def timing(planned: Plan) -> Plan:
+    """Return the plan with a pace for every kind of missing cell: where none is recorded, a few steps of each
+    loss are trained and timed.
+    """
+    unknown = [cell for cell in planned.missing if kind(cell) not in planned.paces]
+    return replace(planned, paces=planned.paces | timed(unknown, planned.experiment.extra_files))
+
+
 def why(planned: Plan, cell: Cell, results: str | Path) -> str:
     """Return why a cell is not done, in one clause; of a failed one what its error record says."""
     state = planned.states[cell.key]
@@ -183,6 +196,8 @@ def _seconds(text: str) -> float:
 # --- core-seconds, from recorded cells of the same kind: training, validation and test apart
 
 
+TRIED = (4, 16)  # steps of the trainings by which a kind of cell is timed
+
 SAMPLE = 3  # records that are read of each kind; reading ten thousand would take longer than planning
 
 
@@ -239,6 +254,48 @@ def measured(store: Store, done: Iterable[Cell]) -> dict[str, Pace]:
     return {name: Pace(*map(_mean, zip(*paces, strict=True))) for name, paces in seen.items() if paces}
 
 
+def timed(cells: Iterable[Cell], extra_files: tuple[str, ...]) -> dict[str, Pace]:
+    """Return the pace of each kind of these cells, from two trainings of a few steps, evaluation included.
+
+    A block is trained as the sweep would train it, all losses of a seed together, in a folder that is thrown
+    away. Two lengths tell what a step takes from what every cell takes once."""
+    blocks: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for cell in cells:
+        own = blocks[kind(cell)]
+        if not own or cell.block == next(iter(own.values())).block:
+            own.setdefault(cell.loss.text, cell)
+    return {name: _timed(list(own.values()), extra_files) for name, own in blocks.items()}
+
+
+def _timed(block: list[Cell], extra_files: tuple[str, ...]) -> Pace:
+    costs = []
+    for steps in TRIED:
+        own = {"steps": steps, "schedule": "constant", "warmup": 0, "validations": 1}
+        few = [replace(cell, recipe=cell.recipe.model_copy(update=own)) for cell in block]
+        costs.append(_spent(few, extra_files))
+    short, long = costs
+    step = max((long.training - short.training) / (TRIED[1] - TRIED[0]), 0.0)
+    once = max(short.training - TRIED[0] * step, 0.0)
+    return Pace(step, long.validation, long.test + once)
+
+
+def _spent(cells: list[Cell], extra_files: tuple[str, ...]) -> Cost:
+    """Train cells of one block and return what one of them took."""
+    with tempfile.TemporaryDirectory(prefix="lossbench-plan-") as scratch:
+        facts = provenance.collect(results=scratch)
+        task = Task(
+            "timing", work.payload(cells, Path(scratch), extra_files, facts), (), apart=work.apart(cells[0])
+        )
+        run([task], work.run_stack, EngineOptions(serial=True))
+        store = Store(scratch)
+        records = [store.read(*cell.pair) for cell in cells]
+        costs = [record["cost"] for record in records if record]
+    if not costs:
+        return Cost(GUESS.step * cells[0].recipe.steps)
+    look, test = (_mean([cost[name] for cost in costs]) for name in ("validation_seconds", "test_seconds"))
+    return Cost(_mean([cost["seconds"] for cost in costs]) - look - test, look, test)
+
+
 def _pace(cell: Cell, cost: Mapping[str, float]) -> Pace | None:
     """Return the pace of one record; None where it was not trained itself. Records before validation and test
     were measured apart count both as training.
@@ -250,5 +307,5 @@ def _pace(cell: Cell, cost: Mapping[str, float]) -> Pace | None:
     return Pace((cost["seconds"] - look - test) / steps, look / cell.recipe.validations, test)
 
 
-def _mean(values: tuple[float, ...]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

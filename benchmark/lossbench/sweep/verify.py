@@ -7,10 +7,11 @@ from __future__ import annotations
 import math
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lossbench.base import specs
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, write_atomically
@@ -38,24 +39,27 @@ def verify(
     extra_files: tuple[str, ...],
     say: Callable[[str], Any] = lambda text: None,
     cell: str = "",
+    data: Sequence[str] = (),
 ) -> dict:
     """Train ``sample`` random recorded cells again, in a folder of their own; write and return the
     certificate.
 
     ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is
-    no sample, so that the certificate of the folder stays as it is.
+    no sample, so that the certificate of the folder stays as it is. ``data``: paths to the user's own data,
+    of which records keep the last part alone.
 
     Where packages, processor, threads and source are those of the record, everything that was computed must
     be equal bit for bit; elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
     """
-    known = _repeatable(results)
+    places = {Path(path).expanduser().resolve().name: str(Path(path).expanduser().resolve()) for path in data}
+    known = _repeatable(results, places)
     chosen = (
         _named(known, cell, results) if cell else random.Random(seed).sample(known, min(sample, len(known)))
     )
     rows = []
     with tempfile.TemporaryDirectory(prefix="lossbench-verify-") as scratch:
         for record in chosen:
-            row = _again(record, Path(scratch), extra_files)
+            row = _again(record, Path(scratch), extra_files, places)
             rows.append(row)
             say(f"{'same' if row['passed'] else 'DIFFERS'}  {row['what']}  {row['how']}")
     certificate = {
@@ -85,25 +89,48 @@ def certificate_of(results: str | Path) -> Path:
     return folder / integrity.CERTIFICATE
 
 
-def _repeatable(results: str | Path) -> list[dict]:
-    """Return the records, in the order of their keys, whose cells can be trained again from what they say."""
+def _repeatable(results: str | Path, places: Mapping[str, str]) -> list[dict]:
+    """Return the records, in the order of their keys, whose cells can be trained again from what they say;
+    ``places``: where the user's own data lie, by the name that records keep.
+    """
     records = sorted(Store(results).records(), key=lambda record: record["key"])
     if not records:
         raise UserError(
             f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them"
         )
-    # A record keeps no path to a user's own data, so such a cell can only be trained again by its own sweep.
-    known = []
-    for record in records:
-        params = record["cell"].get("data_params", {})
-        if not any(params.get(name) for name in PATHS):
-            known.append(record)
+    asked = {record["key"]: _places_of(record["cell"]) for record in records}
+    absent = sorted({name for names in asked.values() for name in names} - set(places))
+    known = [record for record in records if not set(asked[record["key"]]) & set(absent)]
     if not known:
         raise UserError(
-            f"{results} holds only cells of your own data, whose folder is not kept in records; sweep "
-            "into another folder and compare"
+            f"{results} holds only cells of your own data ('{absent[0]}'), and records keep no path: say "
+            f"where they are, as in --data path/to/{absent[0]}"
         )
+    unasked = sorted(set(places) - {name for names in asked.values() for name in names})
+    if unasked:
+        raise UserError(f"--data {places[unasked[0]]}: no record of {results} is of data of that name")
     return known
+
+
+def _places_of(cell: Mapping[str, Any]) -> list[str]:
+    """Return the names of the user's own folders that a recorded cell was trained on."""
+    params = cell.get("data_params", {})
+    return [params[name] for name in PATHS if params.get(name)]
+
+
+def _located(record: dict, places: Mapping[str, str]) -> dict:
+    """Return a record whose data set says where it lies on this machine."""
+    own = record["cell"]
+    params = {
+        name: places.get(value, value) if name in PATHS else value
+        for name, value in own.get("data_params", {}).items()
+    }
+    if params == own.get("data_params", {}):
+        return record
+    given = specs.parse(own["dataset"], "data set")[0].arguments
+    given |= {name: params[name] for name in PATHS if name in given}
+    dataset = specs.render(own["dataset_name"], given)
+    return {**record, "cell": {**own, "dataset": dataset, "data_params": params}}
 
 
 def _named(records: list[dict], cell: str, results: str | Path) -> list[dict]:
@@ -124,7 +151,7 @@ def sentence(certificate: dict) -> str:
     return f"{count} of {certificate['of']} cells trained again: {verdict} ({exact} bit for bit)"
 
 
-def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
+def _again(record: dict, scratch: Path, extra_files: tuple[str, ...], places: Mapping[str, str]) -> dict:
     """Train one recorded cell again and return how it compares."""
     own = record["cell"]
     row = {
@@ -136,7 +163,7 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...]) -> dict:
     if own["protocol"] != PROTOCOL:
         return row | {"how": f"it was trained under protocol {own['protocol']}, this is protocol {PROTOCOL}"}
     try:
-        cell = Cell.from_json(record, extra_files)
+        cell = Cell.from_json(_located(record, places), extra_files)
     except UserError as error:
         return row | {
             "how": f"it cannot be trained here: {error}; a loss of your own needs its file by --with"

@@ -45,6 +45,7 @@ TERM = ("weight", "name", "params", "formula", "cite", "cost", "empty", "needs",
 LOSSES = ("loss", "loss_label", "family", *TERM)
 DATASETS = ("dataset", "dataset_name", "params", "family", "doc")
 REFERENCES = ("dataset", "reference", "source")  # of data sets that have one
+SPELLINGS = ("loss", "library", "code")  # of losses that other libraries have, too
 
 # Of records that come without a note.
 NOTHING = Note(name="", cells=[])
@@ -144,6 +145,13 @@ def noted(note: Note) -> dict[str, pd.DataFrame]:
     ]
     if references:
         tables["references"] = (references, REFERENCES)
+    spelled = [
+        {"loss": text, "library": library, "code": code}
+        for text, loss in note.losses.items()
+        for library, code in loss.spelled.items()
+    ]
+    if spelled:
+        tables["spellings"] = (spelled, SPELLINGS)
     return {
         name: pd.DataFrame([{k: _plain(v) for k, v in row.items()} for row in rows], columns=list(columns))
         for name, (rows, columns) in tables.items()

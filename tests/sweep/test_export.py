@@ -1,0 +1,96 @@
+"""What is written after the shortlist runs as it is, and its losses are ours."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lossbench import get_loss
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import parse_loss
+from lossbench.catalogue.spellings import WRITERS, code
+from lossbench.experiment.reading import read_experiment
+from lossbench.sweep.export import export
+
+SPECS = (
+    *("ce", "dice", "batch_dice", "dice_all", "dice_ce", "focal", "focal(gamma=1.0)", "tversky"),
+    *("dice_ce(over='batch')", "dice_ce(dice_weight=0.5, ce_weight=2.0)", "dice_all(over='batch')"),
+    "tversky(over='batch', fp_weight=0.8, fn_weight=0.4)",
+)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("library", ["monai", "smp"])
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_spelling_is_our_loss_in_value_and_gradient(library, spec):
+    pytest.importorskip({"monai": "monai", "smp": "segmentation_models_pytorch"}[library])
+    own = code(parse_loss(spec), library, 3)
+    if own is None:
+        assert library == "smp" and spec.startswith("focal")  # its focal loss is another one
+        return
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8, dtype=torch.float32)
+    target = torch.arange(2 * 8 * 8).reshape(2, 8, 8) % 3  # every image holds every class
+    results = []
+    for ours in (True, False):
+        z = logits.clone().requires_grad_()
+        if ours:
+            value = get_loss(spec)(z, target)
+        else:
+            names = {"torch": torch, "logits": z, "target": target}
+            exec(own.imports, names)
+            names["loss"] = eval(own.make, names)
+            value = eval(own.call, names)
+        value.backward()
+        results.append((float(value.detach()), z.grad))
+    (mine, gradient), (theirs, other) = results
+    assert theirs == pytest.approx(mine, rel=1e-5)
+    assert torch.allclose(gradient, other, rtol=1e-3, atol=1e-7)
+
+
+def test_what_a_library_does_not_have_has_no_spelling():
+    for spec in ("ce(weights=[1, 2])", "dice(absent='skip')", "dice(smooth=1.0)", "0.5*ce + 0.5*dice"):
+        assert all(code(parse_loss(spec), library) is None for library in WRITERS)
+    assert code(parse_loss("lovasz"), "monai") is None
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "mine"\nseeds = 8\nlosses = ["dice_ce", "ce", "batch_dice", "mcc"]\nlengths = [2, 6]\n'
+        'datasets = ["scenes(size=32, foreground=0.1, train=6, val=2, test=2)"]\nheads = ["prior"]\n'
+        '[recipe]\nschedule = "wsd"\nwarmup = 1\nbatch = 2\nsampler = "foreground(share=0.5)"\n'
+    )
+    return read_experiment(str(file))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("library", ["monai", "smp"])
+def test_the_script_trains_and_says_how_well(experiment, library, tmp_path):
+    pytest.importorskip({"monai": "monai", "smp": "segmentation_models_pytorch"}[library])
+    (tmp_path / "train.py").write_text(export(experiment, "dice_ce", library))
+    done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "step 5: " in done.stdout and "validation Dice " in done.stdout
+    assert (tmp_path / f"{library}.pt").is_file()
+
+
+def test_the_trainer_of_nnunet_holds_loss_head_and_frequencies(experiment):
+    text = export(experiment, "dice_ce", "nnunet")
+    ast.parse(text)
+    assert "DC_and_CE_loss(dict(batch_dice=False, do_bg=False, smooth=1e-5, ddp=False), {}" in text
+    frequencies = ast.literal_eval(text.split("FREQUENCIES = ")[1].splitlines()[0])
+    assert sum(frequencies) == pytest.approx(1) and 0.05 < frequencies[1] < 0.2
+    assert "def initialize" in text
+
+
+def test_a_loss_that_a_library_does_not_have_is_refused_with_those_that_it_has(experiment):
+    with pytest.raises(
+        UserError, match="smp has no 'mcc'; of this experiment's losses it has dice_ce, ce, batch_dice"
+    ):
+        export(experiment, "mcc", "smp")
+    with pytest.raises(UserError, match="--use dice: it is not among the losses"):
+        export(experiment, "dice", "monai")
