@@ -141,7 +141,7 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
         for g in derived.tables["advice_groups"].to_dict("records")
     }
     table = derived.tables["advice"]
-    assert len(facts[1200]["advice"]) == 5 * 3 * 4 * 3
+    assert len(facts[1200]["advice"]) == 5 * 3 * 4 * 7
     none = 0
     for answers, goal, rows, says, sets in facts[1200]["advice"]:
         group = groups.get(tuple(answers))

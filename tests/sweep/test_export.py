@@ -61,7 +61,7 @@ def experiment(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(
         'name = "mine"\nseeds = 8\nlosses = ["dice_ce", "ce", "batch_dice", "mcc"]\nlengths = [2, 6]\n'
-        'datasets = ["scenes(size=32, foreground=0.1, train=6, val=2, test=2)"]\nheads = ["prior"]\n'
+        'datasets = ["scenes(size=32, foreground=0.1, n_train=6, n_val=2, n_test=2)"]\nheads = ["prior"]\n'
         '[recipe]\nschedule = "wsd"\nwarmup = 1\nbatch = 2\nsampler = "foreground(share=0.5)"\n'
     )
     return read_experiment(str(file))

@@ -184,11 +184,20 @@ def test_records_of_your_own_data_keep_no_path(folder):
         Image.fromarray(mask).save(folder / "private" / "things" / "masks" / f"{number}.png")
     planned = lossbench(folder, "plan", "tiny.toml", "--data", "private/things")
     assert "4 missing" in planned and "guess" not in planned  # a few steps of each loss were timed
-    answer = lossbench(folder, "sweep", "tiny.toml", "--data", "private/things", "--serial")
+    options = ("--serial", "--keep", "predictions")
+    answer = lossbench(folder, "sweep", "tiny.toml", "--data", "private/things", *options)
     assert "trained 4 cells" in answer
     # Two seeds can show nothing, and the answer says so; the study's claims are left out.
     assert "Cannot tell: no loss is shown to be better" in answer and "train 6 or more" in answer
     assert "claims" not in answer
+    # Of each of two losses the best cell keeps its weights, and what it marks, under the images' own names.
+    kept = folder / "results" / "predictions"
+    assert len(list((kept / "weights").glob("*.pt"))) == 2
+    for image in kept.rglob("*.png"):
+        marked = np.asarray(Image.open(image))
+        assert marked.shape == (32, 32) and set(np.unique(marked)) <= {0, 1}
+    assert {image.stem for image in kept.rglob("*.png")} <= {str(number) for number in range(10)}
+    assert len(list(kept.rglob("*.png"))) == 2 * 2 and "worst    of" in answer
     for path in (folder / "results").rglob("*"):
         if path.is_file() and path.suffix in (".json", ".csv", ".html"):
             text = path.read_text()

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import flips, pairs, seeds
+from lossbench.analysis.decisions import decide
 from lossbench.analysis.effects import over_sets, summary
-from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.selection import select_loss
 from lossbench.analysis.sensitivity import usual_recipes
+from lossbench.base import columns as known
 
 ANY = "any"
 
@@ -32,15 +33,12 @@ EMPTY = (("up to 10 %", 0.1), ("10 to 40 %", 0.4), ("above 40 %", 1.0))
 
 @dataclass(frozen=True)
 class Goal:
-    """What one optimises: a column, whether |.| of it is taken, which sign is good, the smallest effect of
-    interest.
-    """
+    """What one optimises: a column, whether |.| of it is taken, which sign is good."""
 
     name: str
     column: str
     absolute: bool
     good: int
-    margin: float
 
     @property
     def estimand(self) -> str:
@@ -49,10 +47,18 @@ class Goal:
 
 
 GOALS = (
-    Goal("Dice at 0.5", "dice@0.5", False, 1, 0.01),
-    Goal("Dice at a tuned threshold", "dice@val", False, 1, 0.01),
-    Goal("calibrated volume", "log_size_ratio_soft", True, -1, 0.0488),
+    Goal("Dice at 0.5", "dice@0.5", False, 1),
+    Goal("Dice over all images, empty ones too", "dice_all@0.5", False, 1),
+    Goal("Dice at a tuned threshold", "dice@val", False, 1),
+    Goal("few false alarms", "false_alarms@0.5", False, -1),
+    Goal("surface distance (HD95)", "hd95@0.5", False, -1),
+    Goal("calibrated volume", "log_size_ratio_soft", True, -1),
+    Goal("calibrated probabilities (ECE)", "ece", False, -1),
 )
+
+QUIET = 0.2  # mean share of empty images that a loss may mark where such images are said to occur
+
+START = ["group", "goal", "loss", "loss_label", "regret", "where", "n_datasets", "first", "says"]
 
 ROWS = [
     "group",
@@ -97,17 +103,73 @@ def advise(
     """
     facts = describe(cells, recipes)
     groups, members = _groups(facts)
-    rows = []
+    # Where nobody said that empty images are few, a loss must be known to stay quiet on them.
+    empty = {row["group"] for row in groups if row["empty"] not in (ANY, EMPTY[0][0])}
+    rows, start = [], []
     for goal in GOALS:
         if goal.column in cells:
             found = _differences(cells, facts, goal, against)
             for number, sets in enumerate(members):
                 rows += [{**row, "group": number} for row in _rows(sets, goal, found)]
+                own = cells[_usual(cells, facts[facts["dataset"].isin(sets)])]
+                start += [{**row, "group": number} for row in regrets(own, goal, number in empty)]
     return {
         "advice_data": facts,
         "advice_groups": pd.DataFrame(groups, columns=GROUPS),
         "advice": pd.DataFrame(rows).reindex(columns=ROWS),
+        "advice_start": pd.DataFrame(start).reindex(columns=START),
     }
+
+
+def _usual(cells: pd.DataFrame, facts: pd.DataFrame) -> pd.Series:
+    pairs_of = set(zip(facts["dataset"], facts["recipe"], strict=True))
+    own = [pair in pairs_of for pair in zip(cells["dataset"], cells["recipe"], strict=True)]
+    return pd.Series(own, index=cells.index, dtype=bool)
+
+
+def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
+    """Return one row a loss that all these data sets hold, smallest largest regret first (Savage 1951).
+
+    The regret of a loss on a data set is how far its mean falls short of the best one's. The first row that
+    never collapsed, and with ``empty`` is known to mark at most ``QUIET`` of the empty images, is the one to
+    start with: no loss is kept from that place by a difference that few seeds cannot show."""
+    scores = cells.assign(score=seeds.numbers(cells, goal.column))
+    if goal.absolute:
+        scores = scores.assign(score=scores["score"].abs())
+    means = scores.pivot_table(index="loss", columns="dataset", values="score", observed=True).dropna()
+    if len(means) < 2:
+        return []
+    short = means.max() - means if goal.good > 0 else means - means.min()
+    worst = short.max(axis=1).sort_values(kind="stable")
+    labels = cells.drop_duplicates("loss").set_index("loss")["loss_label"]
+    places = cells.drop_duplicates("dataset").set_index("dataset")["data_label"]
+    fit = [loss for loss in worst.index if _fit(cells[cells["loss"] == loss], empty)]
+    rows = []
+    for loss, regret in worst.items():
+        row = {"goal": goal.name, "loss": loss, "loss_label": labels[loss], "regret": float(regret)}
+        row |= {"where": places[short.loc[loss].idxmax()], "n_datasets": means.shape[1]}
+        row |= {"first": bool(fit) and loss == fit[0]}
+        rows.append(row | {"says": _start(row, goal) if row["first"] else ""})
+    return rows
+
+
+def _fit(own: pd.DataFrame, empty: bool) -> bool:
+    if (own["outcome"] == "collapsed").any():
+        return False
+    # Unknown is no better than high.
+    return not empty or bool(seeds.numbers(own, "false_alarms@0.5").mean() <= QUIET)
+
+
+def _start(row: dict, goal: Goal) -> str:
+    """Return the sentence of the loss to start with."""
+    loses = f"{row['regret']:.3g}"
+    if known.describe(goal.column).format == known.POINTS:
+        loses = f"{100 * row['regret']:.1f} points"
+    elif goal.absolute:
+        loses = f"{100 * np.expm1(row['regret']):.0f} %"
+    if not row["regret"]:
+        return f"Start with {row['loss_label']}: the best mean on each of {row['n_datasets']} data sets."
+    return f"Start with {row['loss_label']}: it loses at most {loses} against the best, on {row['where']}."
 
 
 def describe(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -229,17 +291,10 @@ def _rows(sets: tuple[str, ...], goal: Goal, found: dict[tuple[str, str], _Diffe
             continue
         row = {"goal": goal.name, "metric": goal.estimand, "loss": loss, **here[0].facts}
         row |= summary(evidence, numbers)
-        row |= {"p_equal": evidence.equal(goal.margin), "n_datasets": len(here)}
+        row |= {"evidence": evidence, "n_datasets": len(here)}
         rows.append({**row, "datasets": "; ".join(own.label for own in here)})
     for row, adjusted in zip(rows, flips.holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"], row["verdict"] = adjusted, _verdict(row, adjusted, goal)
+        row["p_holm"] = adjusted
+        row["verdict"] = decide(row.pop("evidence"), row["estimate"], adjusted, goal.estimand, goal.good)
     rows.sort(key=lambda row: (ORDER[row["verdict"]], -goal.good * row["estimate"], row["loss"]))
     return [{**row, "place": place} for place, row in enumerate(rows, 1)]
-
-
-def _verdict(row: dict, adjusted: float, goal: Goal) -> str:
-    if row["p_equal"] < ALPHA:
-        return "equal"
-    if adjusted < ALPHA:
-        return "better" if goal.good * row["estimate"] > 0 else "worse"
-    return "open"

@@ -50,7 +50,8 @@ class Answers:
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
     # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity,
-    # specifications, shares, shifts, advice, advice_groups, advice_data, collapses, missing, learnt, lengths,
+    # specifications, shares, shifts, advice, advice_groups, advice_data,
+    # advice_start, collapses, missing, learnt, lengths,
     # speeds, cost, recommendations
     tables: dict[str, pd.DataFrame]
     recommendations: tuple[recommendation.Recommendation, ...] = ()  # one a data set that is not generated

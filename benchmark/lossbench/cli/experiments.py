@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import math
 import shlex
 import sys
@@ -16,6 +18,8 @@ from lossbench.base.process import usable_cores
 from lossbench.cli import options
 from lossbench.cli.results import answer, say
 from lossbench.store import note
+
+WORST = 3  # test images that are named
 
 # In the order in which a line counts them.
 STATES = ("done", "missing", "stale", "failed")
@@ -40,6 +44,12 @@ def sweep(
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")
     ] = False,
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep", help="'predictions': also write what the best cell of each loss marks on test images."
+        ),
+    ] = "",
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Draw figures and write the report at the end.")
     ] = True,
@@ -48,10 +58,12 @@ def sweep(
     from lossbench.data import cards as datacards
     from lossbench.experiment.describe import describe
     from lossbench.sweep import plan as plans
-    from lossbench.sweep import run
+    from lossbench.sweep import predictions, run
 
     # What the user mistyped is said before data are read and folders are made.
-    where = engine.options()
+    if keep not in ("", "predictions"):
+        raise UserError(f"--keep {keep}: only 'predictions' can be kept; records always are")
+    where = dataclasses.replace(engine.options(), keep=bool(keep))
     experiment = chosen.resolve(seeds)
     run.open_results(results, say=say)
     planned = plans.plan(experiment, results)
@@ -68,8 +80,11 @@ def sweep(
     note.write(results, describe(experiment, planned.cells, cards))
     failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")
     # After failures, too: what is there is shown, and the exit code says that some of it is missing.
+    if keep:
+        predictions.write(experiment, planned.cells, results, say)
     if report:
         answer(results)
+        say_worst(results, experiment)
     if failed:
         raise typer.Exit(1)
 
@@ -268,17 +283,22 @@ def export(
 
 def _recommended(results: Path, experiment: Any) -> str:
     """Return the loss that the last report of an experiment recommends."""
-    import csv
-
-    held, file = note.read(results), results / "tables" / "recommendations.csv"
-    if held and held.name == experiment.name and file.is_file():
-        with file.open(encoding="utf-8", newline="") as rows:
-            first = next(csv.DictReader(rows), None)
-        if first:
-            return first["loss"]
+    held = note.read(results)
+    advised = _advised(results) if held and held.name == experiment.name else []
+    if advised:
+        return advised[0]["loss"]
     losses = ", ".join(loss.text for loss in experiment.losses)
     how = f"'lossbench sweep' first, or name a loss with --use ({losses})"
     raise UserError(f"{results} recommends no loss for '{experiment.name}': {how}")
+
+
+def _advised(results: Path) -> list[dict[str, str]]:
+    """Return the rows of the table of recommendations, where a report wrote one."""
+    file = results / "tables" / "recommendations.csv"
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as rows:
+        return list(csv.DictReader(rows))
 
 
 def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "auto") -> bool:
@@ -368,6 +388,31 @@ def say_scored(planned: Any) -> None:
         share = splitting.shares(data, spec.public.text)["test"]
         if share < 1:
             say(f"  {label}: {share:.0%} of the test images are scored; '--all-test' scores all")
+
+
+def say_worst(results: Path, experiment: Any) -> None:
+    """Name the test images on which the recommended loss does worst, of data whose images have names."""
+    from lossbench.catalogue.registry import get_dataset
+    from lossbench.tables.files import load_table
+
+    advised = _advised(results)
+    if not advised:
+        return
+    cells = load_table(results, "cells").set_index("key")
+    images = load_table(results, "images")
+    for data, *_ in experiment.datasets:
+        names = get_dataset(data, experiment.seeds[0], experiment.extra_files).card.get("names")
+        row = next((row for row in advised if row["dataset"] == data.public.text), None)
+        if row is None or not names:
+            continue
+        keys = cells.index[
+            (cells["dataset"] == row["dataset"])
+            & (cells["recipe"] == row["recipe"])
+            & (cells["loss"] == row["loss"])
+        ]
+        scores = images[images["key"].isin(keys)].groupby("image")["dice@0.5"].mean().nsmallest(WORST)
+        worst = ", ".join(f"{names[int(image)]} ({100 * dice:.0f})" for image, dice in scores.items())
+        say(f"worst    of {row['loss_label']}, mean Dice in points: {worst}")
 
 
 def say_protocol(results: Path) -> None:

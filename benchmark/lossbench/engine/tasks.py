@@ -33,6 +33,7 @@ class EngineOptions:
     time_limit: float | None = None  # seconds after which a task is stopped with its worker
     engine: str | None = None  # a name of ``run.LAUNCHERS``; None: what the options above say
     insecure: bool = False  # whether workers of another place may be talked to without TLS
+    keep: bool = False  # whether the weights of each cell are kept, for its predictions
     logs: Path | None = None  # folder for what workers and jobs print; None: theirs is lost at the end
 
     @property

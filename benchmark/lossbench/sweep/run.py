@@ -88,7 +88,9 @@ def tasks(
     return [
         Task(
             name=_name(stack),
-            payload=work.payload(stack, results, extra_files, provenance, options.device, options.stack),
+            payload=work.payload(
+                stack, results, extra_files, provenance, options.device, options.stack, options.keep
+            ),
             cells=tuple(cell.key for cell in stack),
             cost=planned.cost(stack).total,
             group="/".join(stack[0].kind),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lossbench.base.errors import UserError
-from lossbench.base.files import file_hash
+from lossbench.base.files import file_hash, write_atomically
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.engine.worker import emit, readable
 from lossbench.experiment.cells import Cell, Recipe
@@ -30,6 +30,8 @@ from lossbench.store.store import Store
 if TYPE_CHECKING:
     from lossbench.training.blocks import Job, Trained
     from lossbench.training.train import Training
+
+PREDICTIONS = "predictions"  # folder beside the records
 
 HANDED = 64  # trunks in a task whose worker finds out by itself how many to train together
 
@@ -62,16 +64,19 @@ def payload(
     provenance: dict,
     device: str = "cpu",
     size: int | None = None,
+    keep: bool = False,
 ) -> dict:
     """Return what a worker needs to train these cells, as plain JSON values.
 
-    ``size``: how many trunks to train together; None: as many as are worth it."""
+    ``size``: how many trunks to train together; None: as many as are worth it. ``keep``: whether weights are
+    kept, too (``predictions``)."""
     return {
         "results": str(results),
         "extra_files": [str(Path(file).resolve()) for file in extra_files],
         "provenance": provenance,
         "device": device,
         "size": size,
+        "keep": keep,
         "cells": [cell.to_json() for cell in cells],
     }
 
@@ -163,6 +168,8 @@ def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
             guard.refuse(losses)
             for place, result in finished.items():
                 outcomes[cells[place].key] = _write(jobs[place], result, facts, store)
+                if task["keep"] and not result.error:
+                    _keep_weights(task["results"], cells[place].key, result.weights)
     except UserError:
         raise
     except Exception:
@@ -170,6 +177,20 @@ def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
         raise
     kept.clear()
     return outcomes
+
+
+def weights_of(results: str | Path, key: str) -> Path:
+    """Return where the weights of a cell are kept until the sweep is done."""
+    return Path(results) / PREDICTIONS / "weights" / f"{key}.pt"
+
+
+def _keep_weights(results: str, key: str, weights: dict) -> None:
+    import torch
+
+    file, buffer = weights_of(results, key), io.BytesIO()
+    torch.save(weights, buffer)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, buffer.getvalue())
 
 
 def _losses(cells: list[Cell]) -> str:

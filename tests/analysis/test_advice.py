@@ -1,0 +1,44 @@
+"""The loss to start with: smallest largest regret among those that can be trusted."""
+
+import pandas as pd
+
+from lossbench.analysis.advice import GOALS, regrets
+
+DICE = GOALS[0]
+
+
+def cells(scores, alarms=None, collapsed=()):
+    """Return one cell a (loss, data set); scores: loss -> Dice on the data sets a and b."""
+    rows = [
+        {"loss": loss, "loss_label": loss, "dataset": name, "data_label": f"set {name}", "dice@0.5": value}
+        | {"outcome": "collapsed" if loss in collapsed else "done"}
+        | ({"false_alarms@0.5": alarms[loss]} if alarms else {})
+        for loss, values in scores.items()
+        for name, value in zip("ab", values, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+SCORES = {"ce": (0.60, 0.90), "dice": (0.80, 0.70), "both": (0.77, 0.88)}
+
+
+def first(table, empty=False):
+    return next((row for row in regrets(table, DICE, empty) if row["first"]), None)
+
+
+def test_the_loss_to_start_with_has_the_smallest_largest_regret():
+    # Regrets: ce .20 on a; dice .20 on b; both .03 on a.
+    row = first(cells(SCORES))
+    assert row["says"] == "Start with both: it loses at most 3.0 points against the best, on set a."
+    assert next(r["loss"] for r in regrets(cells(SCORES), DICE, False)) == "both"
+
+
+def test_a_loss_that_collapsed_is_never_the_one_to_start_with():
+    assert first(cells(SCORES, collapsed=("both",)))["loss"] in ("ce", "dice")
+
+
+def test_where_empty_images_occur_a_loss_must_be_known_to_stay_quiet():
+    loud = {"ce": 0.01, "dice": 0.9, "both": 0.6}
+    assert first(cells(SCORES, loud), empty=True)["loss"] == "ce"
+    assert first(cells(SCORES, loud), empty=False)["loss"] == "both"
+    assert first(cells(SCORES), empty=True) is None  # nothing is known of it
