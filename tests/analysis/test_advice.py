@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from lossbench.analysis import advice
 from lossbench.analysis.advice import GOALS, regrets
 
 DICE = GOALS[0]
@@ -42,3 +43,25 @@ def test_where_empty_images_occur_a_loss_must_be_known_to_stay_quiet():
     assert first(cells(SCORES, loud), empty=True)["loss"] == "ce"
     assert first(cells(SCORES, loud), empty=False)["loss"] == "both"
     assert first(cells(SCORES), empty=True) is None  # nothing is known of it
+
+
+def test_what_a_study_advises_is_read_back_for_data_like_ones_own(tmp_path):
+    groups = [
+        {"foreground": foreground, "boundaries": boundaries, "empty": "up to 10 %", "group": group}
+        | {"n_datasets": 2, "datasets": "set a; set b"}
+        for group, foreground in enumerate(("up to 0.5 %", "2.5 to 10 %"))
+        for boundaries in ("any", "uncertain")
+    ]
+    start = [
+        {"group": group, "goal": DICE.name, "loss": loss, "loss_label": loss, "n_datasets": 2}
+        | {"first": loss == "both", "says": f"Start with {loss}."}
+        for group in (0, 1)
+        for loss in ("ce", "both")
+    ]
+    tables = {"advice_groups": pd.DataFrame(groups), "advice_start": pd.DataFrame(start)}
+    advice.prior_table(tables).to_csv(tmp_path / "prior.csv", index=False)
+    says = advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "prior.csv")
+    alike = "2.5 to 10 % foreground, up to 10 % of the images empty; set a; set b"
+    assert says == f"The study, on data like these ({alike}): Start with both."
+    assert advice.prior(0.5, 0.0, "dice@0.5", tmp_path / "prior.csv") == ""  # no data set is alike
+    assert advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "absent.csv") == ""

@@ -98,3 +98,15 @@ def test_many_p_values_at_once_are_those_of_one_test_each():
     d[5] = 1.0
     alone = [flips.flips(row[~np.isnan(row)]).p() if not np.isnan(row).all() else np.nan for row in d]
     assert np.array_equal(flips.two_sided(d), alone, equal_nan=True)
+
+
+@pytest.mark.parametrize(("gap", "most_open"), [(0.0, 1.0), (0.02, 1 / 3)])
+def test_three_groups_of_eight_seeds_do_not_contradict_each_other(gap, most_open):
+    rng, sets, opposed, unsure = np.random.default_rng(4), 60, 0, 0
+    for _ in range(sets):
+        # Paired differences scatter by a point and a half, as on small public sets.
+        d = gap + rng.normal(0, 0.015, (3, 8))
+        says = {verdict(own, p_holm=flips.flips(own).p()) for own in d}
+        opposed += {"better", "worse"} <= says
+        unsure += sum(verdict(own, p_holm=flips.flips(own).p()) == "open" for own in d)
+    assert opposed == 0 and unsure / (3 * sets) <= most_open

@@ -193,11 +193,13 @@ def test_records_of_your_own_data_keep_no_path(folder):
     # Of each of two losses the best cell keeps its weights, and what it marks, under the images' own names.
     kept = folder / "results" / "predictions"
     assert len(list((kept / "weights").glob("*.pt"))) == 2
-    for image in kept.rglob("*.png"):
+    assert len(list(kept.glob("*/errors_*.png"))) == 1
+    masks = list(kept.glob("*/*/*.png"))
+    for image in masks:
         marked = np.asarray(Image.open(image))
         assert marked.shape == (32, 32) and set(np.unique(marked)) <= {0, 1}
-    assert {image.stem for image in kept.rglob("*.png")} <= {str(number) for number in range(10)}
-    assert len(list(kept.rglob("*.png"))) == 2 * 2 and "worst    of" in answer
+    assert {image.stem for image in masks} <= {str(number) for number in range(10)}
+    assert len(masks) == 2 * 2 and "worst    of" in answer
     for path in (folder / "results").rglob("*"):
         if path.is_file() and path.suffix in (".json", ".csv", ".html"):
             text = path.read_text()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -170,6 +171,40 @@ def _start(row: dict, goal: Goal) -> str:
     if not row["regret"]:
         return f"Start with {row['loss_label']}: the best mean on each of {row['n_datasets']} data sets."
     return f"Start with {row['loss_label']}: it loses at most {loses} against the best, on {row['where']}."
+
+
+# What the study says of data of each kind: written by `python -m tools.prior RESULTS`, and part of the wheel.
+PRIOR = Path(__file__).with_name("prior.csv")
+
+PRIOR_COLUMNS = ["foreground", "empty", "goal", "loss", "loss_label", "says", "n_datasets", "datasets"]
+
+
+def prior_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return what a study's advice comes down to, from the tables of ``advise``: for each foreground share,
+    share of empty images and goal the loss to start with, whatever the boundaries.
+    """
+    groups, start = tables["advice_groups"], tables["advice_start"]
+    known_of_own_data = groups[groups["boundaries"] == ANY].drop(columns=["boundaries", "n_datasets"])
+    first = start[start["first"].astype(bool)]
+    return known_of_own_data.merge(first, on="group")[PRIOR_COLUMNS]
+
+
+def prior(foreground: float, empty: float, column: str, file: Path = PRIOR) -> str:
+    """Return what a study says of data with such shares, of the goal of this score; nothing where no data set
+    of it is alike, or where the package holds no study yet.
+    """
+    if not file.is_file():
+        return ""
+    table = pd.read_csv(file)
+    goal = next((goal.name for goal in GOALS if goal.column == column), "")
+    kind = {"foreground": _bin(foreground, FOREGROUND), "empty": _bin(empty, EMPTY), "goal": goal}
+    for name, value in kind.items():
+        table = table[table[name] == value]
+    if not len(table):
+        return ""
+    own = table.iloc[0]
+    alike = f"{kind['foreground']} foreground, {kind['empty']} of the images empty"
+    return f"The study, on data like these ({alike}; {own['datasets']}): {own['says']}"
 
 
 def describe(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> pd.DataFrame:

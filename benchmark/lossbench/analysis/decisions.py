@@ -25,11 +25,10 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import flips, groups, pairs
-from lossbench.analysis.flips import ALPHA, Flips
+from lossbench.analysis.flips import ALPHA, Flips, Sided
 from lossbench.analysis.groups import ByGroup, Images
 from lossbench.analysis.lengths import INTEREST
 from lossbench.analysis.pairs import Blocks
-from lossbench.analysis.sets import Pooled
 from lossbench.base import columns as known
 
 BETTER, WORSE, EQUAL, OPEN = "better", "worse", "equal", "open"
@@ -55,7 +54,7 @@ def margin(column: str) -> float:
 
 
 def decide(
-    evidence: Flips | Pooled,
+    evidence: Sided,
     estimate: float,
     p_holm: float,
     column: str,

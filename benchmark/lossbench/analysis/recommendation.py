@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.analysis import decisions, flips, groups, learnt, selection
+from lossbench.analysis import advice, decisions, flips, groups, learnt, selection
 from lossbench.analysis.boards import score
 from lossbench.analysis.decisions import BETTER, EQUAL, OPEN, WORSE, Contest, Decision
 from lossbench.analysis.flips import ALPHA
@@ -61,6 +61,7 @@ class Recommendation:
     doubts: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
     spelled: Mapping[str, str] = field(default_factory=dict)
+    prior: str = ""  # what the study says of data like these
 
 
 def recommend(
@@ -173,7 +174,13 @@ class _Variant:
             doubts=tuple(self._doubts(use, found, reached)),
             rows=tuple(self._row(loss, use, found) for loss in self.order),
             spelled=code,
+            prior=self._prior(),
         )
+
+    def _prior(self) -> str:
+        empty, present = (float(numbers(self.part, name).mean()) for name in ("n_empty", "n_present"))
+        share = empty / (empty + present) if empty + present > 0 else math.nan
+        return advice.prior(float(numbers(self.part, "foreground_true").mean()), share, self.column)
 
     def _kind(self, found: Mapping[str, Decision]) -> str:
         if any(own.verdict == BETTER for own in found.values()):
@@ -312,6 +319,7 @@ def as_text(own: Recommendation) -> list[str]:
         first, *rest = (text.ljust(width) for text, width in zip(row, widths, strict=True))
         lines.append("  ".join(["", first, *rest]).rstrip())
     lines += ["", own.says, *(f"  But: {text}" for text in own.doubts)]
+    lines += [f"  {own.prior}"] if own.prior else []
     lines += [f"  In {LIBRARIES[name]}: {code}" for name, code in own.spelled.items() if name in LIBRARIES]
     return [*lines, ""]
 

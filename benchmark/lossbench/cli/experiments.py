@@ -84,7 +84,7 @@ def sweep(
         predictions.write(experiment, planned.cells, results, say)
     if report:
         answer(results)
-        say_worst(results, experiment)
+        say_images(results, experiment)
     if failed:
         raise typer.Exit(1)
 
@@ -390,29 +390,37 @@ def say_scored(planned: Any) -> None:
             say(f"  {label}: {share:.0%} of the test images are scored; '--all-test' scores all")
 
 
-def say_worst(results: Path, experiment: Any) -> None:
-    """Name the test images on which the recommended loss does worst, of data whose images have names."""
+def say_images(results: Path, experiment: Any) -> None:
+    """Name the test images on which the recommended loss does worst, and those that training has seen nearly
+    alike, of data whose images have names.
+    """
     from lossbench.catalogue.registry import get_dataset
+    from lossbench.data import leaks
+
+    advised = {row["dataset"]: row for row in _advised(results)}
+    for spec in {data.public.text: data for data, *_ in experiment.datasets}.values():
+        data = get_dataset(spec, experiment.seeds[0], experiment.extra_files)
+        names, row = data.card.get("names"), advised.get(spec.public.text)
+        if not names or row is None:
+            continue
+        worst = ", ".join(f"{names[n]} ({100 * dice:.0f})" for n, dice in _worst(results, row).items())
+        say(f"worst    of {row['loss_label']}, mean Dice in points: {worst}")
+        alike = leaks.across(data)
+        if alike:
+            one, other = (names[n] for n in alike[0])
+            scored = f"{len(alike)} test images have a near-duplicate outside test ('{one}' and '{other}')"
+            say(f"leakage  {scored}: scores are too good; 'lossbench inspect --groups' helps")
+
+
+def _worst(results: Path, row: dict[str, str]) -> dict[int, float]:
+    """Return the test images with the lowest Dice of a recommended loss, mean over its cells."""
     from lossbench.tables.files import load_table
 
-    advised = _advised(results)
-    if not advised:
-        return
-    cells = load_table(results, "cells").set_index("key")
-    images = load_table(results, "images")
-    for data, *_ in experiment.datasets:
-        names = get_dataset(data, experiment.seeds[0], experiment.extra_files).card.get("names")
-        row = next((row for row in advised if row["dataset"] == data.public.text), None)
-        if row is None or not names:
-            continue
-        keys = cells.index[
-            (cells["dataset"] == row["dataset"])
-            & (cells["recipe"] == row["recipe"])
-            & (cells["loss"] == row["loss"])
-        ]
-        scores = images[images["key"].isin(keys)].groupby("image")["dice@0.5"].mean().nsmallest(WORST)
-        worst = ", ".join(f"{names[int(image)]} ({100 * dice:.0f})" for image, dice in scores.items())
-        say(f"worst    of {row['loss_label']}, mean Dice in points: {worst}")
+    cells, images = load_table(results, "cells"), load_table(results, "images")
+    for name in ("dataset", "recipe", "loss"):
+        cells = cells[cells[name] == row[name]]
+    own = images[images["key"].isin(cells["key"])]
+    return own.groupby("image")["dice@0.5"].mean().nsmallest(WORST).to_dict()
 
 
 def say_protocol(results: Path) -> None:

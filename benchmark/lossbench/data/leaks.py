@@ -7,6 +7,11 @@ from collections import Counter
 
 import numpy as np
 
+from lossbench.data.container import Data
+from lossbench.data.survey import thumbnail
+
+MOST = 2000  # images of each part of a split whose thumbnails are compared after a sweep
+
 ALIKE = 0.99  # correlation of two thumbnails above which two images probably show one thing
 
 KIN = 0.5  # share of the images whose nearest neighbour is in their group, at least, where names tell groups
@@ -24,6 +29,18 @@ def near_duplicates(thumbnails: np.ndarray) -> list[tuple[int, int]]:
             (r + start, c) for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if r + start < c
         ]
     return found
+
+
+def across(data: Data, most: int = MOST) -> list[tuple[int, int]]:
+    """Return pairs of a test image and a near-duplicate of it in training or validation, one a test image; of
+    the first so many images of each part.
+    """
+    test = data.split["test"][:most]
+    others = np.concatenate([data.split[part][:most] for part in ("train", "val")])
+    ours, theirs = (np.stack([thumbnail(np.asarray(data.images[n])) for n in own]) for own in (test, others))
+    alike = ours @ theirs.T
+    nearest, place = alike.max(1), alike.argmax(1)
+    return [(int(test[n]), int(others[place[n]])) for n in np.flatnonzero(nearest > ALIKE)]
 
 
 def guessed_groups(names: list[str], thumbnails: np.ndarray) -> list[str]:

@@ -40,11 +40,12 @@ def contact_sheet(
         x, y = 8 + number % COLUMNS * width, LINE + 8 + number // COLUMNS * height
         draw.text((x, y), text[-100:], fill="black")
         for at, picture in enumerate(pictures):
-            sheet.paste(_small(picture), (x + at * (SIDE + 4), y + LINE))
+            sheet.paste(small(picture), (x + at * (SIDE + 4), y + LINE))
     return sheet
 
 
-def _small(picture: np.ndarray) -> Image.Image:
+def small(picture: np.ndarray) -> Image.Image:
+    """Return a picture uint8 (H, W[, 3]) at the size of the sheet."""
     image = Image.fromarray(picture).convert("RGB")
     scale = SIDE / max(image.size)
     # Small ones are enlarged pixel by pixel, so that each can be seen.

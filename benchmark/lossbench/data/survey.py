@@ -147,7 +147,7 @@ def _look(coding: Coding, pair: FilePair) -> Look:
         float(counts[coding.classes :].sum() / mask.size),
         list(_objects(mask, np.flatnonzero(counts[1 : coding.classes]) + 1)),
         float(np.concatenate(edges).mean()),
-        _thumbnail(image),
+        thumbnail(image),
     )
 
 
@@ -162,7 +162,7 @@ def _objects(mask: np.ndarray, classes: Iterable[int]) -> Iterator[tuple[int, in
             yield int(kind), count, max(side.stop - side.start for side in box)
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
     plane = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2]
     plane = plane.astype(np.float32)
     for axis in (0, 1):

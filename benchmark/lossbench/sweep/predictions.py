@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lossbench.base.files import write_atomically
-from lossbench.data.cards import COLOURS
+from lossbench.data.cards import COLOURS, shown_slice
+from lossbench.data.container import VOID, Data
+from lossbench.data.sheet import LINE, SIDE, small
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
 from lossbench.sweep.work import PREDICTIONS, jobs_of, weights_of
 
 BEST = "val_dice_all@0.5"  # never a test score: that would choose the images that are shown
+
+SHOWN = 6  # images in the picture of errors
+
+STRIDE = SIDE + 4
+
+# Vermillion and blue, which the colour-blind can tell apart, too.
+FALSE, MISSED = (213, 94, 0), (0, 114, 178)
 
 
 def write(experiment: Experiment, cells: Iterable[Cell], results: Path, say: Callable[[str], None]) -> None:
@@ -36,6 +45,10 @@ def write(experiment: Experiment, cells: Iterable[Cell], results: Path, say: Cal
     for _, cell in chosen.values():
         folder = _predict(cell, results, experiment.extra_files)
         say(f"predictions  {cell.title}, {cell.recipe.steps} steps: {folder}")
+    for kind in dict.fromkeys(kind[:2] for kind in chosen):
+        own = sorted((pair for key, pair in chosen.items() if key[:2] == kind), key=lambda pair: pair[0])
+        if len(own) > 1:
+            say(f"errors       {_errors(own[-1][1], own[0][1], results, experiment.extra_files)}")
     best = {cell.key for _, cell in chosen.values()}
     for file in weights_of(results, "").parent.glob("*.pt"):
         if file.stem not in best:
@@ -44,6 +57,14 @@ def write(experiment: Experiment, cells: Iterable[Cell], results: Path, say: Cal
 
 def _predict(cell: Cell, results: Path, extra_files: tuple[str, ...]) -> Path:
     """Write the mask of every scored test image, and return their folder."""
+    folder = _folder(cell, results) / f"{_plain(cell.loss.label)}_{cell.key[:8]}"
+    for data, n, mask in _masks(cell, results, extra_files):
+        _write_mask(folder / _plain(_name(data, n)), mask, data.spacing)
+    return folder
+
+
+def _masks(cell: Cell, results: Path, extra_files: tuple[str, ...]) -> Iterator[tuple[Data, int, np.ndarray]]:
+    """Yield the data set, the number of a test image, and the class ids that a cell gives its pixels."""
     import torch
 
     from lossbench.networks.stack import Stack
@@ -55,13 +76,74 @@ def _predict(cell: Cell, results: Path, extra_files: tuple[str, ...]) -> Path:
     cells = 2 if cell.grouped else 1  # as in training: a network of one group takes other kernels
     stack = Stack(network_of(job), [weights] * cells, precision=cell.recipe.precision)
     tiles = blocks_of([job], "cpu")[cell.block].test
-    names = job.data.card.get("names") or [str(n) for n in range(len(job.data))]
-    folder = results / PREDICTIONS / _plain(cell.data_label) / f"{_plain(cell.loss.label)}_{cell.key[:8]}"
     for number, (begin, _), logits in predict(stack, [tiles] * cells, cell.recipe.batch):
         for place, own in enumerate(logits if number == 0 else ()):
             mask = own.argmax(0).numpy().astype(np.uint8)
-            _write_mask(folder / _plain(names[int(tiles.index[begin + place])]), mask, job.data.spacing)
-    return folder
+            yield job.data, int(tiles.index[begin + place]), mask
+
+
+def _errors(best: Cell, worst: Cell, results: Path, extra_files: tuple[str, ...]) -> Path:
+    """Write a picture of the test images on which the best loss does worst: image, truth, and the errors of
+    the best and the worst loss, missed pixels in blue and false ones in red. Return its path.
+    """
+    from PIL import Image, ImageDraw
+
+    rows = []
+    both = (_masks(cell, results, extra_files) for cell in (best, worst))
+    # Both start from one split, so their images come in one order.
+    for (data, n, ours), (_, _, theirs) in zip(*both, strict=True):
+        rows.append((_dice(ours, np.asarray(data.masks[n])), n, data, ours, theirs))
+    rows = sorted(rows, key=lambda row: row[:2])[:SHOWN]
+    picture = Image.new("RGB", (4 * STRIDE, LINE + len(rows) * (STRIDE + LINE)), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, head in enumerate(("image", "truth", best.loss.label, worst.loss.label)):
+        draw.text((column * STRIDE, 0), head, fill="black")
+    for line, (dice, n, data, *masks) in enumerate(rows):
+        top = LINE + line * (STRIDE + LINE)
+        draw.text((0, top + STRIDE), f"{_name(data, n)}: Dice {dice:.2f}", fill="black")
+        for column, panel in enumerate(_panels(data, n, masks)):
+            picture.paste(small(panel), (column * STRIDE, top))
+    buffer, file = io.BytesIO(), _folder(best, results) / f"errors_{best.recipe.digest}.png"
+    picture.save(buffer, "PNG", optimize=True)
+    write_atomically(file, buffer.getvalue())
+    return file
+
+
+def _panels(data: Data, n: int, masks: list[np.ndarray]) -> list[np.ndarray]:
+    """Return an image, its truth and the errors of some masks, as uint8 (H, W, 3)."""
+    truth = np.asarray(data.masks[n])
+    image, flat = shown_slice(np.asarray(data.images[n]), truth, data.ignore_index)
+    image = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+    if truth.ndim == 3:  # of a volume the slice that is shown
+        z = next(z for z in range(truth.shape[2]) if np.array_equal(truth[..., z], flat))
+        masks = [mask[..., z] for mask in masks]
+    known = flat != (VOID if data.ignore_index is None else data.ignore_index)
+    panels = [image, _tinted(image, flat > 0, known, (255, 255, 255))]
+    for mask in masks:
+        missed = _tinted(image, (flat > 0) & (mask != flat), known, MISSED)
+        panels.append(_tinted(missed, (mask > 0) & (mask != flat) & (flat == 0), known, FALSE))
+    return panels
+
+
+def _tinted(image: np.ndarray, where: np.ndarray, known: np.ndarray, colour: tuple) -> np.ndarray:
+    out = image.copy()
+    out[where & known] = (0.4 * out[where & known] + 0.6 * np.array(colour)).astype(np.uint8)
+    return out
+
+
+def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Return the Dice of all foreground together; 1 where neither holds any."""
+    both, sizes = ((mask == truth) & (truth > 0)).sum(), (mask > 0).sum() + (truth > 0).sum()
+    return float(2 * both / sizes) if sizes else 1.0
+
+
+def _folder(cell: Cell, results: Path) -> Path:
+    return results / PREDICTIONS / _plain(cell.data_label)
+
+
+def _name(data: Data, n: int) -> str:
+    names = data.card.get("names")
+    return names[n] if names else str(n)
 
 
 def _plain(name: str) -> str:
@@ -77,7 +159,7 @@ def _write_mask(stem: Path, mask: np.ndarray, spacing: tuple[float, ...]) -> Non
     from PIL import Image
 
     # Its values are the class ids; the palette only shows them.
-    picture = Image.fromarray(mask, "P")
+    picture = Image.fromarray(mask)
     picture.putpalette([0, 0, 0, *(value for colour in COLOURS for value in colour)])
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
