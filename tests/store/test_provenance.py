@@ -140,6 +140,7 @@ def test_all_keys_of_the_schema_are_there_but_those_of_the_worker(tmp_path):
         "device",
         "loss_libraries",
         "loss_injected",
+        "copy_of",
     }
     assert facts["packages"]["numpy"] and "cpu" in facts["hardware"] and facts["hardware"]["cores"] >= 1
     assert facts["python"] == platform.python_version()
