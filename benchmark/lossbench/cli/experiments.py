@@ -118,12 +118,12 @@ def plan(
         say(f"{experiment.name}: timing a few steps of each loss, validation and test ...")
         planned = plans.timing(planned)
     print_plan(planned)
-    # Whatever opens at once is tried; a sweep tries the rest, once it is prepared, and files of the user's.
-    run.check_networks(filter(run.at_hand, planned.missing))
     say_protocol(results)
     say_scored(planned)
     print_costs(planned)
     print_power(planned, results, trials)
+    # Last, since it may load PyTorch. A sweep tries what must be prepared first, too, and a user's files.
+    run.check_networks(filter(run.at_hand, planned.missing))
 
 
 def status(
