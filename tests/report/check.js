@@ -7,6 +7,11 @@ window.addEventListener("load", () => {
   const text = (element) => element.textContent.trim();
   try {
     const page = document.documentElement;
+    facts.stops = all("a[href], button, select, input, summary, [tabindex='0']").filter((e) => e.checkVisibility()).length;
+    facts.openings = all("details.group").map((group) => group.open);
+    facts.state = [location.hash, document.getElementById("advice-form").elements.empty.value];
+    facts.here = all("nav a[aria-current]").map(text);
+    all("details.group").forEach((group) => { group.open = true; });
     facts.overflow = page.scrollWidth - page.clientWidth;
     facts.tooWide = all("section").filter((s) => s.scrollWidth > s.clientWidth + 1).map((s) => s.id);
 
@@ -70,7 +75,7 @@ window.addEventListener("load", () => {
     facts["all metrics"] = all("tbody tr", own).map((row) => Number(text(row.cells[0])));
 
     facts.broken = all("a").map((a) => a.getAttribute("href"))
-      .filter((href) => !href.startsWith("data:") && !(href.startsWith("#") && document.getElementById(href.slice(1))));
+      .filter((href) => !/^(data|https):/.test(href) && !(href.startsWith("#") && document.getElementById(href.slice(1))));
     facts.skip = document.querySelector("a.skip").getAttribute("href");
 
     const cells = document.getElementById("cells-form"), table = document.getElementById("cells-table");
@@ -96,6 +101,27 @@ window.addEventListener("load", () => {
     change(part.querySelector("select"), "1");
     facts.part.push(shownTable());
 
+    const find = document.getElementById("find"), results = document.getElementById("found");
+    const search = (words) => { find.value = words; find.dispatchEvent(new Event("input", { bubbles: true })); };
+    search("dice overlap");
+    facts.search = [all("li", results).map(text), text(document.querySelector("#find-form output"))];
+    all("details.group").forEach((group) => { group.open = false; });
+    results.querySelector("a").click();
+    const card = document.getElementById(results.querySelector("a").getAttribute("href").slice(1));
+    facts.revealed = [card.open, card.checkVisibility()];
+    search("nothing is called so");
+    facts["no hit"] = [all("li", results).length, text(document.querySelector("#find-form output"))];
+    all("details.group").forEach((group) => { group.open = true; });
+    const name = document.querySelector("a.name");
+    name.dispatchEvent(new Event("pointerover", { bubbles: true }));
+    facts.tips = all("a.name").map((a) => { a.dispatchEvent(new Event("pointerover", { bubbles: true })); return [text(a), a.title]; });
+    const claims = document.getElementById("claims-form");
+    facts.claims = [...claims.elements.verdict.options].map((option) => {
+      change(claims.elements.verdict, option.value);
+      const shown = all("details.claim").filter((claim) => !claim.hidden).map((claim) => claim.dataset.verdict);
+      return [option.value, [...new Set(shown)], shown.length, text(claims.querySelector("output"))];
+    });
+
     const form = document.getElementById("advice-form"), advice = document.getElementById("advice-table");
     facts.advice = [];
     const options = (name) => [...form.elements[name].options].map((o) => o.value);
@@ -105,6 +131,10 @@ window.addEventListener("load", () => {
       const shown = [...advice.tBodies[0].rows].map((row) => [...row.cells].map(text));
       facts.advice.push([[a, b, c], goal, shown, text(document.getElementById("advice-says")), text(document.getElementById("advice-sets"))]);
     }
+
+    form.elements.foreground.value = "2.5 to 10 %";
+    change(form.elements.empty, "up to 10 %");
+    facts.address = location.hash;
 
     facts.unlabelled = all("select, input, button, [role=region], form").filter((e) =>
       !(e.closest("label") || e.getAttribute("aria-label") || text(e))).map((e) => e.outerHTML.slice(0, 90));

@@ -6,10 +6,14 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lossbench.analysis.claims import read_claims
+from lossbench.analysis.verdicts import evaluate, level_table, verdict_table
 from lossbench.base import columns
 from lossbench.report.page import About, build
 
@@ -37,7 +41,7 @@ def seen(page: Path, folder: Path, width: int) -> dict:
         f"--user-data-dir={folder / str(width)}",
         f"--window-size={width},900",
         "--dump-dom",
-        f"file://{page}",
+        f"file://{page}#advice?empty=10+to+40+%25",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     place = re.search(r'data-facts="([^"]*)"', done.stdout)
@@ -47,12 +51,43 @@ def seen(page: Path, folder: Path, width: int) -> dict:
     )
 
 
+CLAIMS = """
+[[claim]]
+id = "M{n}"
+title = "Dice {n}"
+statement = "Dice scores {expect}."
+source = "me"
+family = "mine"
+experiment = "mini"
+[[claim.test]]
+id = "M{n}.1"
+says = "It does."
+value = "dice@0.5"
+of = "dice"
+against = "ce"
+expect = "{expect}"
+margin = 0.005
+part = "ladder"
+"""
+
+
+def judged(study, derived):
+    """Return the answers with two claims that these cells speak of: one holds, one is contradicted."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "claims.toml"
+        file.write_text(CLAIMS.format(n=1, expect="greater") + CLAIMS.format(n=2, expect="less"))
+        claims = read_claims(file)
+    verdicts = evaluate(claims.claims, study["cells"])
+    tables = {"verdicts": verdict_table(verdicts), "levels": level_table(verdicts)}
+    return replace(derived, claims=claims, verdicts=verdicts, tables={**derived.tables, **tables})
+
+
 @pytest.fixture(scope="module")
 def facts(study, derived, tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     folder = tmp_path_factory.mktemp("browser")
-    page = build(study, derived, [], folder / "report.html", About(experiment="mini"))
+    page = build(study, judged(study, derived), [], folder / "report.html", About(experiment="mini"))
     watch = (
         "<script>window.failures = []; window.onerror = (m) => window.failures.push(String(m)); "
         "window.alert = (m) => failures.push(m);</script>"
@@ -63,7 +98,7 @@ def facts(study, derived, tmp_path_factory):
         .replace("</body>", f"<script>{CHECK}</script></body>")
     )
     (folder / "checked.html").write_text(text)
-    return {width: seen(folder / "checked.html", folder, width) for width in (1200, 420)}
+    return {width: seen(folder / "checked.html", folder, width) for width in (1200, 390)}
 
 
 def test_the_scripts_run_without_an_error_and_no_name_becomes_markup(facts):
@@ -166,16 +201,50 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
     assert none
 
 
+def test_the_answers_stand_in_the_address_and_an_address_brings_them_back(facts):
+    assert facts[1200]["state"][1] == "10 to 40 %"
+    assert (
+        facts[1200]["address"] == "#advice?foreground=2.5+to+10+%25&empty=up+to+10+%25&goal=calibrated+volume"
+    )
+
+
+def test_evidence_is_folded_and_few_stops_of_the_tabulator_come_before_it(facts):
+    assert facts[1200]["openings"] == [False] * 4 and facts[1200]["stops"] < 150
+
+
+def test_search_finds_losses_and_data_sets_and_opens_what_it_leads_to(facts):
+    hits, says = facts[1200]["search"]
+    assert hits and all("dice" in hit and hit.startswith("loss: ") for hit in hits)
+    assert says.startswith(f"{len(hits)} found") and facts[1200]["revealed"] == [True, True]
+    assert facts[1200]["no hit"] == [0, "0 found"]
+
+
+def test_the_name_of_a_loss_shows_its_formula(facts):
+    tips = dict(facts[1200]["tips"])
+    assert tips["dice"] == "dice: 1 - 2|PG|/(|P|+|G|)"
+
+
+def test_verdicts_are_filtered_and_counted(facts):
+    assert [row[0] for row in facts[1200]["claims"]] == ["", "supported", "contradicted"]
+    for wanted, kinds, count, says in facts[1200]["claims"]:
+        assert (not wanted and count == 2) or (kinds == [wanted] and count == 1)
+        assert says == f"{count} of 2 claims"
+
+
+def test_the_section_that_is_read_is_marked_in_the_navigation(facts):
+    assert len(facts[1200]["here"]) == 1
+
+
 def test_the_theme_switches_between_light_and_dark(facts):
     before, after, name = facts[1200]["themes"]
     assert before != after and name in ("light", "dark")
 
 
 def test_hidden_parts_can_be_reached_by_keyboard(facts):
-    assert facts[1200]["unlabelled"] == [] and facts[1200]["skip"] == "#verdicts"
+    assert facts[1200]["unlabelled"] == [] and facts[1200]["skip"] == "#answer"
     assert facts[1200]["outline"] not in ("none", "")
 
 
-@pytest.mark.parametrize("width", [1200, 420])
+@pytest.mark.parametrize("width", [1200, 390])
 def test_the_page_never_scrolls_sideways_as_a_whole(facts, width):
     assert facts[width]["overflow"] <= 0 and facts[width]["tooWide"] == []

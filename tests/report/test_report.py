@@ -15,7 +15,7 @@ from lossbench.analysis.answers import answer
 from lossbench.analysis.claims import read_claims
 from lossbench.base.columns import FACTOR, PLAIN, POINTS
 from lossbench.base.errors import UserError
-from lossbench.report import drawing, make, summary, words
+from lossbench.report import drawing, loss_cards, make, summary, words
 from lossbench.report.page import About, build
 from lossbench.store import note
 from lossbench.tables.files import NOTED, write_tables
@@ -94,6 +94,7 @@ def test_the_page_is_well_formed_and_every_id_is_unique(page):
 
 def test_every_link_leads_somewhere_in_the_page_itself_or_to_a_paper(page):
     papers = {paper.link for claim in read_claims().claims for paper in claim.papers}
+    papers |= set(loss_cards.PAPERS.values())
     for link in page.links:
         assert link.startswith(("#", "data:")) or link in papers, link
         if link.startswith("#"):
@@ -107,13 +108,24 @@ def test_nothing_is_loaded_from_a_network(text, page):
     assert "default-src 'none'" in text
 
 
-def test_the_verdicts_come_first_then_figures_leaderboards_effects_collapses_and_what_is_missing(text):
+def test_the_answer_comes_first_then_verdicts_and_the_evidence(text):
     places = [
         text.index(f'<section id="{name}"')
-        for name in ("verdicts", "figures", "leaderboards", "effects", "collapses", "missing", "provenance")
+        for name in (
+            "answer",
+            "verdicts",
+            "figures",
+            "leaderboards",
+            "effects",
+            "collapses",
+            "missing",
+            "provenance",
+        )
     ]
     assert places == sorted(places)
-    assert text.index('id="figure-dice_gap"') < text.index('id="figure-training_curves"')
+    numbers = [int(number) for number in re.findall(r"<b>Figure (\d+)\.", text)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert text.index("<b>Figure 1.") < text.index('<section id="verdicts"')
 
 
 def test_the_same_tables_give_the_same_bytes(results, text):
@@ -232,7 +244,7 @@ def test_little_data_still_gives_a_page(keep, tables, tmp_path):
 def test_a_folder_of_before_parts_and_losses_were_noted_shows_less(tables, tmp_path):
     text = built({name: table for name, table in tables.items() if name not in NOTED}, tmp_path)
     cards = text[text.index('<section id="losses"') : text.index('<section id="provenance"')]
-    assert "<dt>spec</dt><dd>dice</dd>" in cards and "formula" not in cards
+    assert "<dt>spec</dt><dd>dice</dd>" in cards and "<dt>formula" not in cards
 
 
 def test_without_tables_it_says_what_to_run(tmp_path):
@@ -304,14 +316,27 @@ def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
     assert drawing.glyph(0.1, float("nan"), float("nan"), 0.1)["low"] is None
 
 
-def test_the_first_sentences_tell_the_gap_the_sizes_and_who_may_be_best(tables):
+def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust_it(tables):
+    answers = answer(tables, read_claims())
+    first = summary.opening(tables, answers, About(verified="Verified by hand"))
+    assert first.compared.startswith("4 losses on 6 data set variants (")
+    assert "4 seeds each: " in first.compared
+    assert "the start of the last layer" in " ".join(first.trust)
+    assert first.trust[-1] == "Verified by hand"
+    assert any("4 seeds only" in text for text in first.trust)
 
-    derived = answer(tables, read_claims()).tables
-    gap, sizes, best = summary.short(derived["leaderboard"], derived["effects"])
-    # Four seeds leave the interval unbounded, so none is shown.
-    assert gap.startswith("Dice minus cross-entropy: on sirst (0.060 % foreground) +29.4 points at 0.5 and")
-    assert "the mask of ce covers ×0.428 of the true area" in sizes
-    assert best.startswith("So far no loss is shown to be worse than another, on any of 6")
-    board = derived["leaderboard"].assign(best=derived["leaderboard"]["loss"] == "dice")
-    told = summary.short(board, derived["effects"].iloc[:0])[-1]
-    assert told.startswith("May be the best at 0.5, on how many of 6 data set variants: dice 6")
+
+def test_the_first_screen_counts_who_is_ahead_by_more_than_a_point(tables):
+    table = pd.DataFrame(
+        {"contrast": summary.MAIN, "estimate": [0.5, 0.02, 0.02, 0.0, 0.0, 0.0, 0.009, -0.3]}
+    )
+    says = summary._spread(table)
+    assert "under 8 combinations" in says and "ahead in 38%" in says
+    assert "behind in 12%" in says and "within a point in 50%" in says
+    assert summary._spread(table.head(7)) == ""
+
+
+def test_without_cells_the_first_screen_says_so(tables):
+    empty = {**tables, "cells": tables["cells"].iloc[:0]}
+    first = summary.opening(empty, answer(tables, read_claims()), About())
+    assert first.compared == "No training is recorded here yet." and not first.advice

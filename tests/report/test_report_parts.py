@@ -298,7 +298,7 @@ def test_focus_is_visible_and_dark_mode_follows_the_system(text):
     assert (
         ":focus-visible { outline: 2px" in text
         and "prefers-color-scheme: dark" in text
-        and 'class="skip" href="#verdicts"' in text
+        and 'class="skip" href="#answer"' in text
     )
 
 

@@ -35,8 +35,35 @@ if TYPE_CHECKING:
 
 NOTHING = noted_tables(NO_NOTE)
 
-# Figures that stand before the others: what a reader came for.
-HEADLINE = ("dice_gap", "size_ratio")
+# The one figure that carries the answer: the first of these that can be drawn.
+HERO = ("specification_curve", "leaderboard")
+
+# The evidence, folded: id, title, what it holds, its templates, and the entries that must not all be empty.
+GROUPS = (
+    ("seen", "Figures", "every result as a drawing", ("figures.html.j2",), ("others",)),
+    (
+        "compared",
+        "Comparisons",
+        "leaderboards, how stable they are, paired effects",
+        ("boards.html.j2", "stability.html.j2", "effects.html.j2"),
+        ("boards", "effects"),
+    ),
+    (
+        "checked",
+        "Checks",
+        "what was learnt, questions of their own, other settings, collapsed trainings",
+        ("checks.html.j2",),
+        ("learnt", "parts", "collapses", "facts"),
+    ),
+    ("catalogue", "Losses and data", "formulas, papers, images, theory", ("catalogue.html.j2",), ("losses",)),
+    (
+        "records",
+        "Records",
+        "single trainings, what is missing, where it came from",
+        ("records.html.j2",),
+        ("facts",),
+    ),
+)
 
 # Beside every verdict, so that it does not rest on colour alone.
 MARKS = {"supported": "✓", "contradicted": "✕", "equivalent": "≈", "inconclusive": "?", "not testable": "–"}
@@ -64,7 +91,8 @@ def gather(
     """Return everything the template names."""
     cells = tables["cells"]
     derived = answers.tables
-    shown = [_figure(item) for item in figures]
+    shown = _numbered(figures)
+    hero = next((item for name in HERO for item in shown if item["name"] == name), None)
     # A link to single cells names data set and loss by their numbers, which keeps the page short.
     labels = _labels(cells)
     ids = singles.variants(cells, labels)
@@ -74,18 +102,18 @@ def gather(
     order = list(noted["parts"]["part"])
     ordered = effects.by_foreground(derived["effects"], derived["leaderboard"])
     shown_effects, left_out = effects.fitting(ordered)
-    return {
+    found = {
         "title": about.title or "Which segmentation loss, and why?",
         "experiment": about.experiment,
         "facts": _facts(cells, about.planned),
-        "short": summary.short(derived["leaderboard"], derived["effects"]),
+        "opening": summary.opening(tables, answers, about),
+        "hero": hero,
         "claims": [claim for claim in claims if claim["tested"]],
         "elsewhere": _elsewhere([claim for claim in claims if not claim["tested"]]),
         "claims_file": answers.claims.file,
         "claims_digest": answers.claims.digest,
         "counts": _counts(claims),
-        "headline": [item for name in HEADLINE for item in shown if item["name"] == name],
-        "others": [item for item in shown if item["name"] not in HEADLINE and not item["theory"]],
+        "others": [item for item in shown if item is not hero and not item["theory"]],
         "theory": [item for item in shown if item["theory"]],
         "aid": advice.aid(derived),
         "likeness": advice.likeness(derived["advice_data"]),
@@ -107,7 +135,9 @@ def gather(
         ),
         "changes": about.changes,
         "cards": about.cards,
-        "losses": loss_cards.cards(cells, noted["losses"]),
+        "losses": loss_cards.cards(cells, noted["losses"], tables.get("spellings")),
+        "card": {loss: f"loss-{number}" for number, loss in enumerate(loss_cards.order(cells)["loss"], 1)},
+        "data_of": _data_cards(cells, about.cards),
         "verified": about.verified,
         "cost": runs.cost(derived["cost"]),
         "origins": _plain_rows(tables.get("origins")),
@@ -117,6 +147,13 @@ def gather(
         "light": drawing.family_colours(False),
         "dark": drawing.family_colours(True),
     }
+    # A section without content leaves its group out.
+    groups = [
+        {"id": name, "title": title, "about": holds, "files": files}
+        for name, title, holds, files, needs in GROUPS
+        if any(found[key] for key in needs)
+    ]
+    return {**found, "groups": groups}
 
 
 def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
@@ -132,7 +169,7 @@ def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
         ("seeds each", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"),
         ("collapsed", str(int((cells["outcome"] == "collapsed").sum()))),
         # Not wall time, which says what else ran on the machine.
-        ("processor time", words.duration(float(cells["cpu_seconds"].astype(float).sum()))),
+        ("CPU time", words.duration(float(cells["cpu_seconds"].astype(float).sum()))),
     ]
 
 
@@ -182,9 +219,17 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
                 "experiment": verdict.claim.experiment,
                 "tested": any(test["effect"] != "–" for test in own),
                 "tests": own,
+                "decided": _deciding(own, verdict.verdict),
             }
         )
     return claims
+
+
+def _deciding(tests: list[dict[str, Any]], verdict: str) -> dict[str, Any] | None:
+    """Return the test that a claim's one row shows: the surest primary one with the claim's own verdict."""
+    primary = [test for test in tests if test["adjusted"] and test["effect"] != "–"]
+    own = [test for test in primary if test["verdict"] == verdict] or primary or tests
+    return min(own, key=lambda test: (words.missing(test["p_raw"]), test["p_raw"])) if own else None
 
 
 def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[str, Any]:
@@ -201,6 +246,7 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
         "unit": f"{words.unit(kind)} {per}".strip(),
         "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"]),
         "p": words.p_value(row["p_adjusted"]),
+        "p_raw": row["p_adjusted"],
         "adjusted": row["role"] == "primary",
         "seeds": "–" if words.missing(row["n_seeds"]) else f"{row['n_seeds']:.0f}",
         "mde": "–" if words.missing(row["mde"]) else words.effect(row["mde"], kind).lstrip("+"),
@@ -215,17 +261,36 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
     }
 
 
-def _figure(item: Drawn) -> dict[str, Any]:
+def _numbered(figures: list[Drawn]) -> list[dict[str, Any]]:
+    """Return the figures, numbered as the page shows them: the hero, results, theory."""
     from lossbench.figures.drawing import entries
 
+    known = entries()
+    names = {item.name for item in figures}
+    hero = next((name for name in HERO if name in names), None)
+    rank = lambda item: (item.name != hero, known[item.name].theory, item.number)  # noqa: E731
+    return [
+        _figure(item, number, known[item.name].theory)
+        for number, item in enumerate(sorted(figures, key=rank), 1)
+    ]
+
+
+def _data_cards(cells: pd.DataFrame, cards: tuple[dict[str, Any], ...]) -> dict[str, str]:
+    """Return label of a data set variant -> id of its card, where it has one."""
+    ids = {card["spec"]: f"data-{number}" for number, card in enumerate(cards, 1)}
+    known = cells.drop_duplicates("data_label")[["data_label", "dataset"]].itertuples(index=False, name=None)
+    return {label: ids[dataset] for label, dataset in known if dataset in ids}
+
+
+def _figure(item: Drawn, number: int, theory: bool) -> dict[str, Any]:
     return {
         "name": item.name,
-        "number": item.number,
+        "number": number,
         "title": item.title,
         "caption": item.caption,
         "svg": drawing.inline(item.svg, item.name, item.alt),
         "csv": drawing.data_link(csv_text(item.data)),
-        "theory": entries()[item.name].theory,
+        "theory": theory,
     }
 
 

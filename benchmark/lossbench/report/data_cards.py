@@ -49,11 +49,20 @@ def _card(label: str, facts: Card, images: bool) -> Card:
         histograms.append(_histogram(f"{kind}: object size", sizes, "px"))
     return {
         "label": label,
+        "spec": facts["name"],
+        "about": _about(facts),
         "rows": [(name, fact) for name, fact in _rows(facts).items() if fact],
         "histograms": [histogram for histogram in histograms if histogram],
         "samples": _samples(facts["samples"][:SAMPLES]) if images else [],
         "withheld": not images and bool(facts["samples"]),
     }
+
+
+def _about(facts: Card) -> str:
+    """Return what decides about a loss: how much foreground there is, and how many images have none."""
+    share = sum(facts["fractions"][kind] for kind in facts["classes"][1:])
+    empty = facts["empty"].get("test", 0.0)
+    return f"{100 * share:.2g} % foreground, {empty:.0%} of the test images without"
 
 
 def _rows(facts: Card) -> dict[str, str]:

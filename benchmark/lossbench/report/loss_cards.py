@@ -1,8 +1,9 @@
-"""Loss cards: formula, source, parameters and what happens on empty images, as the sweep noted them."""
+"""Loss cards: formula, paper, parameters, what happens on empty images, and how other libraries spell it."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,14 +11,92 @@ if TYPE_CHECKING:
 
 Fact = tuple[str, str]
 
+LIBRARIES = {"monai": "MONAI", "smp": "segmentation-models-pytorch", "nnunet": "nnU-Net"}
 
-def cards(cells: pd.DataFrame, losses: pd.DataFrame) -> list[dict[str, Any]]:
+ARXIV, DOI = "https://arxiv.org/abs/", "https://doi.org/"
+
+# Where a paper that a loss cites can be read, by first author and year.
+PAPERS = {
+    "Abhishek & Hamarneh 2021": f"{ARXIV}2010.13454",
+    "Abraham & Khan 2019": f"{ARXIV}1810.07842",
+    "Berman 2018": f"{ARXIV}1705.08790",
+    "Cui 2019": f"{ARXIV}1901.05555",
+    "Drozdzal 2016": f"{ARXIV}1608.04117",
+    "Fidon 2017": f"{ARXIV}1707.00478",
+    "Isensee 2021": f"{DOI}10.1038/s41592-020-01008-z",
+    "Islam & Glocker 2021": f"{ARXIV}2104.05788",
+    "Kamnitsas 2017": f"{ARXIV}1603.05959",
+    "Karimi & Salcudean 2019": f"{ARXIV}1904.10030",
+    "Kervadec 2019": f"{ARXIV}1812.07032",
+    "Leng 2022": f"{ARXIV}2204.12511",
+    "Lin 2017": f"{ARXIV}1708.02002",
+    "Liu 2022": f"{ARXIV}2111.15430",
+    "Liu 2024": f"{ARXIV}2104.08717",
+    "Menon 2021": f"{ARXIV}2007.07314",
+    "Milletari 2016": f"{ARXIV}1606.04797",
+    "Murugesan 2023": f"{ARXIV}2303.06268",
+    "Paszke 2016": f"{ARXIV}1606.02147",
+    "Ronneberger 2015": f"{ARXIV}1505.04597",
+    "Salehi 2017": f"{ARXIV}1706.05721",
+    "Shit 2021": f"{ARXIV}2003.07311",
+    "Shrivastava 2016": f"{ARXIV}1604.03540",
+    "Sudre 2017": f"{ARXIV}1707.03237",
+    "Szegedy 2016": f"{ARXIV}1512.00567",
+    "Taghanaki 2019": f"{ARXIV}1805.02798",
+    "Wang 2023": f"{ARXIV}2302.05666",
+    "Wong 2018": f"{ARXIV}1809.00076",
+    "Xie & Tu 2015": f"{ARXIV}1504.06375",
+    "Yeung 2022": f"{ARXIV}2102.04525",
+    "Yeung 2023": f"{DOI}10.1007/s10278-022-00735-3",
+    "Zhang & Sabuncu 2018": f"{ARXIV}1805.07836",
+    "Zhu 2019": f"{ARXIV}1808.05238",
+}
+
+NAME = re.compile("|".join(re.escape(name) for name in PAPERS))
+
+
+def order(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a loss of the cells, in the order of their families: the order of the cards."""
+    known = cells.drop_duplicates("loss").sort_values(["family", "loss_label"], kind="stable")
+    return known[["loss", "loss_label", "family"]]
+
+
+def cards(
+    cells: pd.DataFrame, losses: pd.DataFrame, spellings: pd.DataFrame | None = None
+) -> list[dict[str, Any]]:
     """Return one card a loss of the cells, in the order of their families; sums name their terms."""
     # A loss that is in the cells has a card, also where the note is older than its facts.
-    order = cells.drop_duplicates("loss").sort_values(["family", "loss_label"])
     return [
-        {"label": label, "family": family, "facts": _facts(loss, losses[losses["loss"] == loss])}
-        for loss, label, family in order[["loss", "loss_label", "family"]].itertuples(index=False, name=None)
+        {
+            "loss": loss,
+            "label": label,
+            "family": family,
+            "short": _short(terms := losses[losses["loss"] == loss]),
+            "facts": [*_facts(loss, terms), *_spelled(loss, spellings)],
+            "papers": _papers(terms),
+        }
+        for loss, label, family in order(cells).itertuples(index=False, name=None)
+    ]
+
+
+def _short(terms: pd.DataFrame) -> str:
+    """Return the formula in one line, for the tip that a loss's name shows."""
+    return "; ".join(f"{row.name}: {row.formula}" for row in terms.itertuples(index=False) if row.formula)
+
+
+def _papers(terms: pd.DataFrame) -> list[Fact]:
+    """Return the papers that the terms cite and that can be linked, with their links."""
+    found = dict.fromkeys(name for cite in terms["cite"] for name in NAME.findall(cite))
+    return [(name, PAPERS[name]) for name in found]
+
+
+def _spelled(loss: str, spellings: pd.DataFrame | None) -> list[Fact]:
+    """Return how other libraries spell a loss, as the sweep noted it."""
+    if spellings is None:
+        return []
+    own = spellings[spellings["loss"] == loss]
+    return [
+        (f"in {LIBRARIES.get(row.library, row.library)}", row.code) for row in own.itertuples(index=False)
     ]
 
 

@@ -36,6 +36,15 @@ def script_json(value: Any) -> str:
     return text
 
 
+def demoted(text: str) -> str:
+    """Return a section with its headings one level lower, as part of a group."""
+    from markupsafe import Markup
+
+    for level in (3, 2):
+        text = text.replace(f"<h{level}", f"<h{level + 1}").replace(f"</h{level}>", f"</h{level + 1}>")
+    return Markup(text)
+
+
 def build(
     tables: Mapping[str, pd.DataFrame],
     answers: Answers,
@@ -56,6 +65,7 @@ def build(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["demoted"] = demoted
     facts = context.gather(tables, answers, list(figures), about or About())
     # Inside the page, which has to work offline and alone.
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")

@@ -68,7 +68,7 @@ def learnt(table: pd.DataFrame, lengths: pd.DataFrame) -> list[dict[str, Any]]:
 
 def cost(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row a (data set, recipe)."""
-    # Wall time here, processor time at the head of the page: what a reader will wait, and what it took.
+    # Wall time here, CPU time at the head of the page: what a reader will wait, and what it took.
     return [
         {
             "label": row["data_label"],

@@ -1,10 +1,11 @@
-"""The first lines of the report: what happened at the rare end and at the common end, in sentences made from
-the tables.
+"""The first screen of the report, in sentences made from the tables: what was compared, what to do, and how
+far to trust it.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lossbench.report import words
@@ -12,84 +13,187 @@ from lossbench.report import words
 if TYPE_CHECKING:
     import pandas as pd
 
-HALF, TUNED = "dice@0.5", "dice@val"
-HARD, SOFT = "size_ratio_hard@0.5", "size_ratio_soft"
-NAMED = 5  # losses in a sentence; the others are counted
+    from lossbench.analysis.answers import Answers
+
+MAIN = "Dice - CE"
+POINT = 0.01  # a difference of Dice that anybody would care about
+NAMED = 4  # names in a sentence; the others are counted
+
+# Scores of images without foreground, by protocol 2 and by protocol 1.
+ALARMS = ("false_alarms@0.5", "fp_rate@0.5")
+MANY_EMPTY = 0.02  # a smaller share of alarms is what any loss has
+
+# Choices that decide such a comparison as much as the loss does: column of the specifications -> its name.
+CHOICES = {
+    "head": "the start of the last layer",
+    "length": "the length of training",
+    "sampler": "the sampler",
+    "network": "the network",
+}
 
 
-def short(board: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
-    """Return up to three sentences: Dice against CE, region sizes, and who may be the best how often."""
-    if not len(board):
-        return []
-    return [sentence for sentence in (_gap(board, effects), _sizes(board), _best(board)) if sentence]
+@dataclass(frozen=True)
+class Opening:
+    """What stands above everything else."""
+
+    compared: str
+    advice: list[str] = field(default_factory=list)
+    trust: list[str] = field(default_factory=list)
+    own: list[dict[str, Any]] = field(default_factory=list)  # recommendations for data that are not generated
 
 
-def _gap(board: pd.DataFrame, effects: pd.DataFrame) -> str:
-    """Return what Dice gains over CE where the foreground is rarest and where it is commonest."""
-    own = effects[(effects["loss"] == "dice") & effects["estimate"].notna()]
-    known = set(zip(own["dataset"], own["recipe"], strict=True))
-    tested = [variant in known for variant in zip(board["dataset"], board["recipe"], strict=True)]
-    # The two ends of the ladder, for in the middle little differs.
-    gains = []
-    for end in _ends(board[tested]):
-        here = _of(own, end).set_index("metric")
-        if not {HALF, TUNED} <= set(here.index):
-            return ""  # one threshold alone would suggest the wrong reason
-        half, tuned = _points(here.loc[HALF]), _points(here.loc[TUNED])
-        gains.append(f"on {_called(end)} {half} points at 0.5 and {tuned} at the validation threshold")
-    return f"Dice minus cross-entropy: {'; '.join(gains)}." if gains else ""
+def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) -> Opening:
+    """Return the first screen; an empty study has one sentence."""
+    cells = tables["cells"]
+    if not len(cells):
+        return Opening("No training is recorded here yet.")
+    derived = answers.tables
+    advice = [_spread(derived["specifications"]), _spread_from(derived["shares"])]
+    advice += [_length(derived["speeds"]), _alarms(cells)]
+    trust = [*_not_learnt(derived["learnt"]), _not_varied(derived["specifications"])]
+    trust += [_seeds(cells), _collapsed(cells), about.verified]
+    return Opening(
+        _compared(cells),
+        [text for text in advice if text],
+        [text for text in trust if text],
+        [_own(each) for each in getattr(answers, "recommendations", ())],
+    )
 
 
-def _points(row: pd.Series) -> str:
-    effect = words.effect(row["estimate"], words.POINTS)
-    low, high = row["low"], row["high"]
-    bounded = math.isfinite(low) and math.isfinite(high)
-    return f"{effect} {words.interval(low, high, words.POINTS)}" if bounded else effect
+def _compared(cells: pd.DataFrame) -> str:
+    """Return which losses, data, networks and lengths the cells hold."""
+    losses = cells["loss"].nunique()
+    sets = cells["dataset"].nunique()
+    steps = sorted({int(float(n)) for n in cells["recipe.steps"].dropna()}) if "recipe.steps" in cells else []
+    lengths = f" for {_range(steps)} steps" if steps else ""
+    network = _network(cells)
+    scenes = cells.loc[cells["dataset_name"] == "scenes", "dataset"].nunique()
+    kinds = [f"{scenes} of them generated scenes"] if 0 < scenes < sets else []
+    kinds += ["all of them generated scenes"] if scenes == sets else []
+    of = f" ({kinds[0]})" if kinds else ""
+    plural = "es" if losses != 1 else ""
+    return (
+        f"{losses} loss{plural} on {sets} data set variant{'s' if sets != 1 else ''}{of}, {network} trained"
+        f"{lengths}, {_range(_seeds_each(cells))} seeds each: {len(cells):,} trainings."
+    )
 
 
-def _sizes(board: pd.DataFrame) -> str:
-    """Return the hard and soft region sizes of CE and Dice where the foreground is rarest."""
-    if not {HARD, SOFT} <= set(board.columns):
+def _network(cells: pd.DataFrame) -> str:
+    names = cells["recipe.network"].dropna().unique() if "recipe.network" in cells else []
+    if len(names) == 0:
+        return "a U-Net"
+    return str(names[0]) if len(names) == 1 else f"{len(names)} networks"
+
+
+def _seeds_each(cells: pd.DataFrame) -> list[int]:
+    counts = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
+    return sorted({int(n) for n in counts})
+
+
+def _range(values: list[int]) -> str:
+    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
+
+
+def _spread(table: pd.DataFrame) -> str:
+    """Return in how many combinations of choices Dice is ahead, and in how many cross-entropy is."""
+    own = table.loc[table["contrast"] == MAIN, "estimate"]
+    if len(own) < 8:
         return ""
-    rarest = _ends(board)[0]
-    here = _of(board, rarest).set_index("loss")
-    masks = []
-    for loss in ("ce", "dice"):
-        if loss in here.index:
-            hard, soft = (words.significant(float(here.loc[loss, column]), 3) for column in (HARD, SOFT))
-            masks.append(f"the mask of {loss} covers ×{hard} of the true area (summed probability ×{soft})")
-    return f"Region size at 0.5 on {_called(rarest)}: {', '.join(masks)}." if masks else ""
+    above, below = (own > POINT).mean(), (own < -POINT).mean()
+    return (
+        f"Dice against cross-entropy under {len(own)} combinations of choices: Dice is more than a point "
+        f"ahead in {above:.0%}, more than a point behind in {below:.0%}, and within a point in "
+        f"{1 - above - below:.0%}."
+    )
 
 
-def _best(board: pd.DataFrame) -> str:
-    """Return which losses may be the best on how many data sets."""
-    sets = len(board.drop_duplicates(["dataset", "recipe"]))
-    times = board[board["best"]].groupby("loss_label").size().sort_values(ascending=False, kind="stable")
-    # Few seeds exclude nobody; to list all losses would read like a result.
-    if len(times) == board["loss_label"].nunique() and times.min() == sets:
-        return f"So far no loss is shown to be worse than another, on any of {sets} data set variants."
-    first = ", ".join(f"{label} {count}" for label, count in times.head(NAMED).items())
-    rest = f" and {len(times) - NAMED} more on fewer" if len(times) > NAMED else ""
-    return f"May be the best at 0.5, on how many of {sets} data set variants: {first}{rest}."
+def _spread_from(table: pd.DataFrame) -> str:
+    """Return which choices explain most of the spread."""
+    own = table[(table["contrast"] == MAIN) & (table["choice"] != "rest") & (table["share"] >= 0.05)]
+    first = own.sort_values("share", ascending=False, kind="stable").head(3)
+    if not len(first):
+        return ""
+    named = ", ".join(f"{row.choice.replace(' x ', ' × ')} {row.share:.0%}" for row in first.itertuples())
+    return f"What explains the spread where choices are fully crossed: {named}."
 
 
-def _called(row: dict[str, Any]) -> str:
-    """Return a data set's label, and how much foreground it holds where the label does not say so."""
-    label = row["data_label"]
-    # The experiment's labels often say it already.
-    if "%" in label or "foreground" in label:
-        return label
-    return f"{label} ({words.percent(row['foreground'], 2)} foreground)"
+def _length(table: pd.DataFrame) -> str:
+    """Return what longer training leaves of the leads, the largest lead first."""
+    says = [text for text in table["says"] if "ahead" in text][:2] or list(table["says"][:1])
+    return f"Train long enough before you compare: {'; '.join(says)}." if says else ""
 
 
-def _of(table: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
-    return table[(table["dataset"] == row["dataset"]) & (table["recipe"] == row["recipe"])]
+def _alarms(cells: pd.DataFrame) -> str:
+    """Return on how many images without foreground each usual loss marks something, where most do."""
+    column = next((name for name in ALARMS if name in cells), None)
+    if column is None:
+        return ""
+    usual = cells[cells["loss"].isin(["ce", "dice", "dice_ce", "batch_dice", "batch_dice(classes='all')"])]
+    share = usual.assign(value=usual[column].astype(float)).dropna(subset=["value"])
+    if not len(share):
+        return ""
+    by_set = share.groupby("data_label", observed=True)["value"].max()
+    where = by_set.index[by_set.to_numpy().argmax()]
+    own = share[share["data_label"] == where].groupby("loss_label", observed=True)["value"].mean()
+    own = own.sort_values(ascending=False, kind="stable")
+    if own.iloc[0] < MANY_EMPTY:
+        return ""
+    named = ", ".join(f"{label} on {value:.0%}" for label, value in own.items())
+    return f"Say how you score images without foreground: on {where} something is marked by {named} of them."
 
 
-def _ends(board: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the data set variant with the rarest foreground and, where there are several, that with the
-    commonest.
-    """
-    ordered = board.sort_values(["foreground", "dataset"], kind="stable")
-    rows = ordered.drop_duplicates(["dataset", "recipe"]).to_dict("records")
-    return rows[:1] + rows[-1:] if len(rows) > 1 else rows
+def _not_learnt(table: pd.DataFrame) -> list[str]:
+    known = table[table["learnt"].notna()]
+    missed = list(dict.fromkeys(known.loc[known["learnt"].astype(float) == 0, "data_label"]))
+    unknown = list(dict.fromkeys(table.loc[table["learnt"].isna(), "data_label"]))
+    says = []
+    if missed:
+        says.append(f"Not learnt, so that it says who learns sooner and not who is better: {_some(missed)}.")
+    if unknown:
+        says.append(f"Whether it was learnt is not known, for lack of a reference: {_some(unknown)}.")
+    return says
+
+
+def _not_varied(table: pd.DataFrame) -> str:
+    """Return which choices the cells made in one way only: nobody can tell from them what these change."""
+    own = table[table["contrast"] == MAIN]
+    same = (
+        [name for choice, name in CHOICES.items() if own[choice].dropna().nunique() <= 1] if len(own) else []
+    )
+    return f"Not varied here, so that its effect is not known: {', '.join(same)}." if same else ""
+
+
+def _seeds(cells: pd.DataFrame) -> str:
+    few = _seeds_each(cells)[0]
+    if few > 5:
+        return ""
+    return f"Some data sets have {few} seeds only; with five or fewer nothing can be shown."
+
+
+def _collapsed(cells: pd.DataFrame) -> str:
+    count = int((cells["outcome"] == "collapsed").sum())
+    return (
+        f"{count} of {len(cells):,} trainings collapsed; they count with what they scored." if count else ""
+    )
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{'; '.join(names[:NAMED])}{rest}"
+
+
+def _own(each: Any) -> dict[str, Any]:
+    """Return what the page shows of a recommendation for one data set."""
+    rows = [
+        {
+            "label": row["label"],
+            "loss": row["loss"],
+            "mean": words.number(row["mean"]),
+            "interval": words.bounds(row["low"], row["high"]),
+            "shown": row["shown"],
+            "undertrained": row["undertrained"],
+        }
+        for row in each.rows
+    ]
+    spelled = sorted(each.spelled.items())
+    return {"label": each.label, "says": each.says, "doubts": each.doubts, "rows": rows, "spelled": spelled}

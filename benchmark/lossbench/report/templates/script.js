@@ -57,3 +57,71 @@ for (const form of document.querySelectorAll("form.filters[data-for]")) {
   form.addEventListener("change", apply);
   apply();
 }
+// Evidence is folded: whatever a link or an address leads to is opened first.
+const reveal = (id) => {
+  const target = id && document.getElementById(id);
+  if (!target) return;
+  for (let at = target; at; at = at.parentElement?.closest("details")) if (at.tagName === "DETAILS") at.open = true;
+  target.scrollIntoView();
+};
+const anchor = () => decodeURIComponent(location.hash.slice(1).split("?")[0]);
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]:not(.drill)');
+  if (link) reveal(link.getAttribute("href").slice(1));
+});
+window.addEventListener("hashchange", () => reveal(anchor()));
+if (anchor()) reveal(anchor());
+// The name of a loss explains itself: its formula, from its card.
+document.addEventListener("pointerover", (event) => {
+  const link = event.target.closest("a.name:not([title])");
+  const card = link && document.getElementById(link.getAttribute("href").slice(1));
+  if (card?.dataset.tip) link.title = card.dataset.tip;
+});
+// The section that is being read is marked in the navigation.
+{
+  const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.getAttribute("href").slice(1), a]));
+  const mark = () => {
+    const line = document.querySelector("header").offsetHeight + 40;
+    const here = [...links.keys()].filter((id) => document.getElementById(id).getBoundingClientRect().top <= line).pop();
+    for (const [id, link] of links) {
+      if (id === (here ?? "answer")) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+    }
+  };
+  let waiting = false;
+  window.addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; mark(); });
+  }, { passive: true });
+  mark();
+}
+// Search over losses, data sets, figures and claims: links to what is named so.
+{
+  const field = document.getElementById("find"), list = document.getElementById("found"), form = document.getElementById("find-form");
+  const known = [...document.querySelectorAll("[data-find]")].map((e) => ({ id: e.id, kind: e.dataset.kind, text: e.dataset.find }));
+  const most = 12;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const hits = words.length ? known.filter((one) => words.every((word) => one.text.toLowerCase().includes(word))) : [];
+    list.replaceChildren(...hits.slice(0, most).map((one) => {
+      const item = document.createElement("li"), link = document.createElement("a");
+      link.href = `#${one.id}`;
+      link.textContent = one.text;
+      item.append(`${one.kind}: `, link);
+      return item;
+    }));
+    form.querySelector("output").textContent = words.length ? `${hits.length} found${hits.length > most ? `, the first ${most} below` : ""}` : "";
+  });
+}
+// Verdicts: those of one kind.
+{
+  const form = document.getElementById("claims-form");
+  form?.addEventListener("submit", (event) => event.preventDefault());
+  const apply = () => {
+    const claims = [...document.querySelectorAll("details.claim")], wanted = form.elements.verdict.value;
+    for (const claim of claims) claim.hidden = Boolean(wanted) && claim.dataset.verdict !== wanted;
+    form.querySelector("output").textContent = `${claims.filter((claim) => !claim.hidden).length} of ${claims.length} claims`;
+  };
+  if (form) { form.addEventListener("change", apply); apply(); }
+}

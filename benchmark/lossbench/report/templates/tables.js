@@ -24,12 +24,14 @@ const quiet = (form) => form.addEventListener("submit", (event) => event.prevent
       for (const board of boards) {
         const heads = [...board.querySelector("thead tr").cells];
         board.hidden = Boolean(chosen("data set")) && board.dataset.label !== chosen("data set");
+        if (chosen("data set") && !board.hidden) board.open = true;
         const rows = [...board.querySelectorAll("tbody tr")];
         for (const row of rows) {
           row.hidden = (chosen("family") && row.dataset.family !== chosen("family")) || (chosen("loss") && row.dataset.loss !== chosen("loss"));
           shown += !row.hidden && !board.hidden;
         }
         const metric = chosen("metric");
+        board.classList.toggle("by-other", Boolean(metric) && metric !== "Dice at 0.5");
         heads.forEach((head, column) => {
           const hidden = Boolean(metric && head.dataset.metric && head.dataset.metric !== metric);
           for (const cell of [head, ...rows.map((row) => row.cells[column])]) cell.hidden = hidden;
@@ -61,7 +63,12 @@ for (const form of document.querySelectorAll("form.choice")) {
     const names = ["foreground", "boundaries", "empty"];
     const body = document.querySelector("#advice-table tbody");
     const says = document.getElementById("advice-says"), sets = document.getElementById("advice-sets");
-    const list = (rows) => rows.map((row) => row[0]).join(", ");
+    // Some labels hold commas.
+    const list = (rows) => rows.map((row) => `“${row[0]}”`).join(", ");
+    const address = () => {
+      const chosen = new URLSearchParams([...form.elements].filter((e) => e.name && e.selectedIndex > 0).map((e) => [e.name, e.value]));
+      history.replaceState(null, "", `#advice${chosen.size ? `?${chosen}` : ""}`);
+    };
     const apply = () => {
       const answers = names.map((name) => form.elements[name].value);
       const known = data.answers[answers.join("|")];
@@ -76,10 +83,10 @@ for (const form of document.querySelectorAll("form.choice")) {
           (labels.length ? `; there is some when ${labels.join(" or ")} is left open.` : ".");
         return;
       }
-      const told = (verdict) => rows.filter((row) => row[2] === verdict);
-      const better = told("better"), worse = told("worse"), equal = told("equal");
+      const shown = (verdict) => rows.filter((row) => row[2] === verdict);
+      const better = shown("better"), worse = shown("worse"), equal = shown("equal");
       says.textContent = [
-        better.length ? `Shown to be better than ce: ${list(better)}.` : "No loss is shown to be better than ce.",
+        better.length ? `Start with “${better[0][0]}”. Shown to be better than ce: ${list(better)}.` : "No loss is shown to be better than ce.",
         equal.length ? `Shown to be equal: ${list(equal)}.` : "", worse.length ? `Shown to be worse: ${list(worse)}.` : "",
       ].filter(Boolean).join(" ");
       for (const [label, family, verdict, effect, interval, blocks, count, place] of rows) {
@@ -95,7 +102,13 @@ for (const form of document.querySelectorAll("form.choice")) {
       }
     };
     quiet(form);
-    form.addEventListener("change", apply);
+    form.addEventListener("change", () => { apply(); address(); });
+    if (location.hash.startsWith("#advice?")) {
+      for (const [name, value] of new URLSearchParams(location.hash.slice("#advice?".length))) {
+        const select = form.elements[name];
+        if (select && [...select.options].some((option) => option.value === value)) select.value = value;
+      }
+    }
     apply();
   }
 }
@@ -135,7 +148,7 @@ for (const form of document.querySelectorAll("form.choice")) {
         // The jump comes before the focus, which it would otherwise take away.
         event.preventDefault();
         location.hash = "cells";
-        document.getElementById("cells").scrollIntoView();
+        reveal("cells");
         table.focus({ preventScroll: true });
       });
     }
