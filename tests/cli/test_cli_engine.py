@@ -66,7 +66,7 @@ def test_what_names_no_cards_is_refused(text):
 
 @pytest.mark.parametrize(
     ("text", "count", "end"),
-    [("3", 2, "2 usable graphics cards, number 0 to 1"), ("1,", 1, "1 usable graphics card, number 0")],
+    [("3", 2, "2 usable GPUs, number 0 to 1"), ("1,", 1, "1 usable GPU, number 0")],
 )
 def test_a_card_that_is_not_there_is_named(text, count, end):
     with pytest.raises(UserError, match=f"--gpus {text}: this machine has {end}"):
@@ -77,11 +77,11 @@ def test_without_a_card_the_option_says_so():
     import torch
 
     if torch.cuda.device_count():
-        pytest.skip("there is a graphics card here")
+        pytest.skip("there is a GPU here")
     for given in ({"gpus": "1"}, {"device": "cuda"}):
         with pytest.raises(
             UserError,
-            match=r"there is no usable graphics card here .*; leave the option out to train on the processor",
+            match=r"there is no usable GPU here .*; leave the option out to train on the CPU",
         ):
             Engine(**given).options()
 
@@ -91,7 +91,7 @@ def test_two_workers_a_card_train_on_it(tmp_path):
     import torch
 
     if not torch.cuda.device_count():
-        pytest.skip("needs a graphics card")
+        pytest.skip("needs a GPU")
     from lossbench.experiment.reading import read_experiment
     from lossbench.store import provenance
     from lossbench.store.store import Store

@@ -86,6 +86,9 @@ def test_cells_at_their_own_rate_and_at_a_shared_one_stand_in_one_table(mini_rec
 def test_a_missing_table_says_what_to_run_and_an_unknown_one_what_there_is(tmp_path):
     with pytest.raises(UserError, match="does not exist; `lossbench sweep"):
         files.load_table(tmp_path, "cells")
+    (tmp_path / "records.zip").touch()
+    with pytest.raises(UserError, match=r"`lossbench report --results .*` writes it .* without training"):
+        files.load_table(tmp_path, "images")
     with pytest.raises(UserError, match="did you mean 'cells'"):
         files.load_table(tmp_path, "cell")
 

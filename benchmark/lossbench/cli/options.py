@@ -146,7 +146,7 @@ class Engine:
         str | None, typer.Option("--scheduler", help="Address or scheduler file of a running Dask cluster.")
     ] = None
     gpus: Annotated[
-        str | None, typer.Option("--gpus", help="Train on graphics cards: how many (2), or which (0,1).")
+        str | None, typer.Option("--gpus", help="Train on GPUs: how many (2), or which (0,1).")
     ] = None
     per_gpu: Annotated[
         int, typer.Option("--per-gpu", min=1, help="Workers that share each card of --gpus.")
@@ -255,7 +255,7 @@ def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple
     wanted = [int(word) for word in words] if "," in text else list(range(int(text)))
     if max(wanted) >= len(there):
         last = f"0 to {len(there) - 1}" if len(there) > 1 else "0"
-        cards = f"{len(there)} usable graphics card{'s' * (len(there) > 1)}"
+        cards = f"{len(there)} usable GPU{'s' * (len(there) > 1)}"
         raise UserError(f"--gpus {text}: this machine has {cards}, number {last}")
     return tuple(there[number] for number in wanted)
 
@@ -268,10 +268,9 @@ def _visible(option: str) -> list[str]:
     if not count:
         # The commonest reason is a torch that was installed without CUDA, which no driver mends.
         no_gpu_build = torch.version.cuda is None and torch.version.hip is None
-        why = "this torch is built for processors alone" if no_gpu_build else "torch sees none"
+        why = "this torch is built for CPUs alone" if no_gpu_build else "torch sees none"
         raise UserError(
-            f"{option}: there is no usable graphics card here ({why}); leave the option out to train "
-            "on the processor"
+            f"{option}: there is no usable GPU here ({why}); leave the option out to train on the CPU"
         )
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return named[:count] if named else [str(number) for number in range(count)]

@@ -66,7 +66,12 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     # Place 1 is the highest mean; it need not be the only one that may be best.
     tops = data[data["place"] == 1].merge(facts, on=points.VARIANT)
     leaders = "; ".join(f"{row.label}: {row.loss_label} {row.mean:.3f}" for row in tops.itertuples())
-    return drawing, data, says, f"Highest mean Dice at 0.5: {leaders}."
+    several_best = data.groupby(points.VARIANT, observed=True)["best"].sum() > 1
+    finding = (
+        f"More than one loss may be the best on {int(several_best.sum())} of {len(several_best)} data set "
+        "variants"
+    )
+    return drawing, data, says, f"Highest mean Dice at 0.5: {leaders}.", finding
 
 
 def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:

@@ -52,7 +52,7 @@ class Entry:
     number: int
     title: str
     theory: bool
-    draw: Callable[..., tuple[Figure, pd.DataFrame, str, str]]
+    draw: Callable[..., tuple[Figure, pd.DataFrame, str, str] | tuple[Figure, pd.DataFrame, str, str, str]]
 
 
 # Filled while modules are imported; read only through entries(), which imports them all.
@@ -62,7 +62,9 @@ _entries: dict[str, Entry] = {}
 def figure(name: str, *, number: int, title: str, theory: bool = False) -> Callable[[Callable], Callable]:
     """Register a function from tables to (figure, data, caption, alternative text) and return it unchanged.
 
-    A ``theory`` figure takes no tables. The function raises NothingToDraw when the tables are not enough.
+    A fifth value, where it is given, is the title: what these numbers say, in one sentence without a full
+    stop. A ``theory`` figure takes no tables. The function raises NothingToDraw when the tables are not
+    enough.
     """
 
     def keep(function: Callable) -> Callable:
@@ -90,7 +92,7 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
     entry = known[name]
     # The name is the salt: ids inside the SVG stay the same from run to run, and differ between figures.
     with style.applied(name):
-        drawing, data, caption, alt = entry.draw() if entry.theory else entry.draw(tables)
+        drawing, data, caption, alt, *finding = entry.draw() if entry.theory else entry.draw(tables)
         _as_written(drawing)
         # Laid out once and then fixed: each further layout would cost time and move things by a hair.
         drawing.draw_without_rendering()
@@ -99,7 +101,9 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
         # No date and no program: the same tables give the same bytes.
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().decode()
-    return Drawn(name, entry.number, entry.title, caption, alt, drawing, data, svg)
+    # What the numbers say makes a better title than what is drawn.
+    title = finding[0] if finding else entry.title
+    return Drawn(name, entry.number, title, caption, alt, drawing, data, svg)
 
 
 def _as_written(drawing: Figure) -> None:

@@ -38,7 +38,7 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
     if not len(data):
         raise NothingToDraw("needs blocks that hold ce and another loss")
     data = points.mapped(data, lambda values: 100 * values)
-    limits = _limits(data["mean"].dropna())
+    limits = _limits(data)
     # One scale for all panels, so that they can be compared by eye.
     rows, columns = style.shape(len(losses), 5)
     drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
@@ -64,15 +64,34 @@ def dice_gap(tables: Mapping[str, pd.DataFrame]):
         "Above zero a loss scores higher than cross-entropy on the same blocks. Filled: masks at 0.5; open: "
         "each loss at the threshold that validation chose for it. What the open marks lose against the "
         "filled ones was the threshold (C10). Means of paired differences over seeds, bars 95 % "
-        "intervals by sign flips (of six seeds or more), cut at the axis, which is linear within one point "
-        "of zero and logarithmic beyond. "
+        "intervals by sign flips (of six seeds or more). The axis is linear within one point of zero and "
+        "logarithmic beyond. "
     ) + style.evidence(cells)
-    return drawing, data.rename(columns={"x": "foreground"})[GAP], says, _gap_alt(data, losses)
+    numbers = data.rename(columns={"x": "foreground"})[GAP]
+    return drawing, numbers, says, _gap_alt(data, losses), _gap_says(data, losses)
 
 
-def _limits(means: pd.Series) -> tuple[float, float]:
-    """Return limits that hold zero and every mean."""
-    return float(1.35 * min(means.min(), -LINEAR)), float(1.35 * max(means.max(), LINEAR))
+def _limits(data: pd.DataFrame) -> tuple[float, float]:
+    """Return limits that hold zero, every mean and every bounded interval: no bar is cut at the axis."""
+    ends = data[["mean", "low", "high"]].to_numpy(float)
+    ends = ends[np.isfinite(ends)]
+    return float(1.2 * min(ends.min(initial=0), -LINEAR)), float(1.2 * max(ends.max(initial=0), LINEAR))
+
+
+def _gap_says(data: pd.DataFrame, losses: pd.DataFrame) -> str:
+    """Return the widest gap at the rare end, and how little is left of it at the common end."""
+    labels = losses.set_index("loss")["loss_label"]
+    at = data[data["arm"] == "0.5"].pivot_table(index="x", columns="loss", values="mean").sort_index()
+    if at.empty:  # of real images nobody may know the share of foreground
+        return "Dice score of each loss minus that of cross-entropy"
+    first = at.iloc[0].idxmax()
+    widest = f"At {style.percent(at.index[0])} foreground {labels[first]} gains {at.iloc[0].max():.1f} points"
+    if len(at) == 1:
+        return f"{widest} over cross-entropy"
+    return (
+        f"{widest} over cross-entropy, at {style.percent(at.index[-1])} no loss gains more than "
+        f"{max(at.iloc[-1].max(), 0):.1f}"
+    )
 
 
 def _scale(axis, limits: tuple[float, float]) -> None:

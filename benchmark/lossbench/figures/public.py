@@ -98,7 +98,9 @@ def _panel(axis, part: pd.DataFrame, looks: dict) -> None:
     low = max(part[["low", "mean"]].min(axis=None), low - spare)
     high = min(part[["high", "mean"]].max(axis=None), high + spare)
     reach = max(high - low, LEAST) * 0.62
-    axis.set_ylim((low + high) / 2 - reach, (low + high) / 2 + reach)
+    # No score lies below zero.
+    bottom = max(0.0, (low + high) / 2 - reach)
+    axis.set_ylim(bottom, bottom + 2 * reach)
     axis.yaxis.get_major_locator().set_params(nbins=5, integer=True)
 
 

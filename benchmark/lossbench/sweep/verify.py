@@ -24,7 +24,7 @@ from lossbench.store.record import rounded
 from lossbench.store.store import Store
 from lossbench.sweep import work
 
-# Dice: what another processor or library version may change by rounding alone, amplified by training
+# Dice: what another CPU or library version may change by rounding alone, amplified by training
 TOLERANCE = 0.02
 
 SAME = ("python", "platform", "threads", "device")
@@ -48,7 +48,7 @@ def verify(
     no sample, so that the certificate of the folder stays as it is. ``data``: paths to the user's own data,
     of which records keep the last part alone.
 
-    Where packages, processor, threads and source are those of the record, everything that was computed must
+    Where packages, CPU, threads and source are those of the record, everything that was computed must
     be equal bit for bit; elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
     """
     places = {Path(path).expanduser().resolve().name: str(Path(path).expanduser().resolve()) for path in data}

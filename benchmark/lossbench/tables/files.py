@@ -87,9 +87,9 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
         raise UserError(f"there is no table '{name}'{nearest(name, known)}")
     path = _path(results, name)
     if not path.is_file():
-        makes = f"`lossbench {BESIDE.get(name, 'sweep')} --results {results}`"
-        raise UserError(f"{path} does not exist; {makes} trains the cells and writes it")
-    again = f"`lossbench {BESIDE.get(name, 'report')} --results {results}` rebuilds it from the records"
+        raise UserError(f"{path} does not exist; {_makes(Path(results), name)}")
+    command = BESIDE.get(name, f"lossbench report --results {results}")
+    again = f"`{command}` rebuilds it from the records"
     # A flipped bit in a number would pass every reader.
     if is_changed(path):
         raise UserError(f"{path} is damaged: it is not what was written there; {again}")
@@ -98,6 +98,16 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     except Exception as error:  # a reader that stumbles over damaged bytes raises whatever it stumbled over
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} cannot be read ({why}); {again}") from None
+
+
+def _makes(results: Path, name: str) -> str:
+    """Return the command that makes a table which is not there, and what it does."""
+    if name in BESIDE:
+        return f"`{BESIDE[name]}` makes it"
+    # Large tables are not passed on with a study, its records are.
+    if (results / "records.zip").is_file() or (results / "cells").is_dir():
+        return f"`lossbench report --results {results}` writes it from the records, without training"
+    return f"`lossbench sweep --results {results}` trains the cells and writes it"
 
 
 def said(results: str | Path) -> list[str]:
