@@ -66,16 +66,19 @@ value = "dice@0.5"
 of = "dice"
 against = "ce"
 expect = "{expect}"
-margin = 0.005
+margin = {margin}
 part = "ladder"
 """
 
 
 def judged(study, derived):
-    """Return the answers with two claims that these cells speak of: one holds, one is contradicted."""
+    """Return the answers with two claims that these cells speak of; a wide margin makes one of them true."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "claims.toml"
-        file.write_text(CLAIMS.format(n=1, expect="greater") + CLAIMS.format(n=2, expect="less"))
+        file.write_text(
+            CLAIMS.format(n=1, expect="greater", margin=0.005)
+            + CLAIMS.format(n=2, expect="equal", margin=1.0)
+        )
         claims = read_claims(file)
     verdicts = evaluate(claims.claims, study["cells"])
     tables = {"verdicts": verdict_table(verdicts), "levels": level_table(verdicts)}
@@ -203,9 +206,9 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
 
 def test_the_answers_stand_in_the_address_and_an_address_brings_them_back(facts):
     assert facts[1200]["state"][1] == "10 to 40 %"
-    assert (
-        facts[1200]["address"] == "#advice?foreground=2.5+to+10+%25&empty=up+to+10+%25&goal=calibrated+volume"
-    )
+    name, _, answers = facts[1200]["address"].partition("?")
+    wanted = {"foreground=2.5+to+10+%25", "empty=up+to+10+%25", "goal=calibrated+volume"}
+    assert name == "#advice" and wanted <= set(answers.split("&"))
 
 
 def test_evidence_is_folded_and_few_stops_of_the_tabulator_come_before_it(facts):
@@ -225,7 +228,7 @@ def test_the_name_of_a_loss_shows_its_formula(facts):
 
 
 def test_verdicts_are_filtered_and_counted(facts):
-    assert [row[0] for row in facts[1200]["claims"]] == ["", "supported", "contradicted"]
+    assert [row[0] for row in facts[1200]["claims"]] == ["", "supported", "inconclusive"]
     for wanted, kinds, count, says in facts[1200]["claims"]:
         assert (not wanted and count == 2) or (kinds == [wanted] and count == 1)
         assert says == f"{count} of 2 claims"
