@@ -126,6 +126,7 @@ def test_the_answer_comes_first_then_verdicts_and_the_evidence(text):
     numbers = [int(number) for number in re.findall(r"<b>Figure (\d+)\.", text)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert text.index("<b>Figure 1.") < text.index('<section id="verdicts"')
+    assert "<h3>Leaderboards</h3>" in text  # one level below the heading of its group
 
 
 def test_the_same_tables_give_the_same_bytes(results, text):

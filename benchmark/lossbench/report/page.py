@@ -40,9 +40,11 @@ def demoted(text: str) -> str:
     """Return a section with its headings one level lower, as part of a group."""
     from markupsafe import Markup
 
+    # Markup would escape what it is given as a replacement.
+    plain = "".join(text)
     for level in (3, 2):
-        text = text.replace(f"<h{level}", f"<h{level + 1}").replace(f"</h{level}>", f"</h{level + 1}>")
-    return Markup(text)
+        plain = plain.replace(f"<h{level}", f"<h{level + 1}").replace(f"</h{level}>", f"</h{level + 1}>")
+    return Markup(plain)
 
 
 def build(
