@@ -56,7 +56,7 @@ def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) ->
         _compared(cells),
         [text for text in advice if text],
         [text for text in trust if text],
-        [_own(each) for each in getattr(answers, "recommendations", ())],
+        [_own(each) for each in answers.recommendations],
     )
 
 

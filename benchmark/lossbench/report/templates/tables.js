@@ -74,7 +74,7 @@ for (const form of document.querySelectorAll("form.choice")) {
       const known = data.answers[answers.join("|")];
       const rows = known ? data.rows[known[0]]?.[form.elements.goal.value] ?? [] : [];
       body.replaceChildren();
-      document.getElementById("advice-note").hidden = !form.elements.goal.selectedOptions[0].dataset.lower;
+      document.getElementById("advice-note").hidden = form.elements.goal.value !== "calibrated volume";
       sets.textContent = known ? `Data sets that are alike: ${known[1]}.` : "";
       if (!rows.length) {
         const nearer = names.filter((name, i) => answers[i] !== "any" && data.answers[answers.map((a, j) => (j === i ? "any" : a)).join("|")]);
@@ -86,7 +86,7 @@ for (const form of document.querySelectorAll("form.choice")) {
       const shown = (verdict) => rows.filter((row) => row[2] === verdict);
       const better = shown("better"), worse = shown("worse"), equal = shown("equal");
       says.textContent = [
-        better.length ? `Start with “${better[0][0]}”. Shown to be better than ce: ${list(better)}.` : "No loss is shown to be better than ce.",
+        better.length ? `Shown to be better than ce: ${list(better)}.` : "No loss is shown to be better than ce.",
         equal.length ? `Shown to be equal: ${list(equal)}.` : "", worse.length ? `Shown to be worse: ${list(worse)}.` : "",
       ].filter(Boolean).join(" ");
       for (const [label, family, verdict, effect, interval, blocks, count, place] of rows) {
