@@ -123,6 +123,11 @@ window.addEventListener("load", () => {
     });
 
     const form = document.getElementById("advice-form"), advice = document.getElementById("advice-table");
+    // Before the many states below, of whose addresses a browser keeps two hundred.
+    form.elements.goal.value = "calibrated volume";
+    form.elements.foreground.value = "2.5 to 10 %";
+    change(form.elements.empty, "up to 10 %");
+    facts.address = location.hash;
     facts.advice = [];
     const options = (name) => [...form.elements[name].options].map((o) => o.value);
     for (const a of options("foreground")) for (const b of options("boundaries")) for (const c of options("empty")) for (const goal of options("goal")) {
@@ -131,10 +136,6 @@ window.addEventListener("load", () => {
       const shown = [...advice.tBodies[0].rows].map((row) => [...row.cells].map(text));
       facts.advice.push([[a, b, c], goal, shown, text(document.getElementById("advice-says")), text(document.getElementById("advice-sets"))]);
     }
-
-    form.elements.foreground.value = "2.5 to 10 %";
-    change(form.elements.empty, "up to 10 %");
-    facts.address = location.hash;
 
     facts.unlabelled = all("select, input, button, [role=region], form").filter((e) =>
       !(e.closest("label") || e.getAttribute("aria-label") || text(e))).map((e) => e.outerHTML.slice(0, 90));

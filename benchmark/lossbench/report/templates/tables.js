@@ -76,6 +76,10 @@ for (const form of document.querySelectorAll("form.choice")) {
       body.replaceChildren();
       document.getElementById("advice-note").hidden = form.elements.goal.value !== "calibrated volume";
       sets.textContent = known ? `Data sets that are alike: ${known[1]}.` : "";
+      if (known && !rows.length) {
+        says.textContent = "No evidence: the data sets that are alike hold no score for this goal.";
+        return;
+      }
       if (!rows.length) {
         const nearer = names.filter((name, i) => answers[i] !== "any" && data.answers[answers.map((a, j) => (j === i ? "any" : a)).join("|")]);
         const labels = nearer.map((name) => `“${form.elements[name].closest("label").firstChild.textContent.trim()}”`);
