@@ -84,12 +84,16 @@ def left(results: Path) -> list[Path]:
     return [*results.rglob("*.tmp"), *(results / "leases").iterdir()]
 
 
+def of_kind(victim: str, results: Path) -> list[int]:
+    """Return the processes of a sweep that are such a victim."""
+    return [pid for pid, command in members(results).items() if COMMANDS[victim] in command]
+
+
 def kill(driver: int, results: Path, victim: str, draw: Random) -> bool:
     """Kill the victim; return whether there was one."""
-    living = members(results)
-    targets = {"all": list(living), "driver": [driver]}.get(victim)
+    targets = {"all": list(members(results)), "driver": [driver]}.get(victim)
     if targets is None:
-        targets = [pid for pid, command in living.items() if COMMANDS[victim] in command]
+        targets = of_kind(victim, results)
         targets = targets and [draw.choice(targets)]
     for pid in targets:
         with contextlib.suppress(ProcessLookupError):
@@ -97,8 +101,10 @@ def kill(driver: int, results: Path, victim: str, draw: Random) -> bool:
     return bool(targets)
 
 
-def wait(process: subprocess.Popen, results: Path, had: int, draw: Random) -> None:
-    """Wait for a random moment: a quarter of them from the start on, the others after a few more records."""
+def wait(process: subprocess.Popen, results: Path, victim: str, had: int, draw: Random) -> None:
+    """Wait for a random moment: a quarter of them from the start on, the others after a few more records; and
+    for a victim of that kind.
+    """
     until, deadline = had + draw.randint(1, 8), time.monotonic() + 4 * LONGEST
     if draw.random() < 0.25:
         until, deadline = CELLS + 1, time.monotonic() + draw.uniform(0.1, LONGEST / 3)
@@ -106,6 +112,8 @@ def wait(process: subprocess.Popen, results: Path, had: int, draw: Random) -> No
         time.sleep(0.02)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(draw.uniform(0.0, 1.0))
+    while victim in COMMANDS and process.poll() is None and not of_kind(victim, results):
+        time.sleep(0.1)
 
 
 def gone(results: Path) -> bool:
@@ -137,7 +145,7 @@ def sweep(experiment: Path, results: Path, log: Path, kills: int, draw: Random, 
         victim = ""
         if sum(seen[name] for name in VICTIMS) < kills:
             victim = draw.choices(list(VICTIMS), list(VICTIMS.values()))[0]
-            wait(process, results, len(before), draw)
+            wait(process, results, victim, len(before), draw)
             if process.poll() is None and kill(process.pid, results, victim, draw):
                 seen[victim] += 1
         ended = process.wait() == 0
