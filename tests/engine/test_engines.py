@@ -187,6 +187,8 @@ def path_to_here():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_serial_run_stops_when_told_and_says_so(number):
+    # A shell starts what runs in its background with SIGINT ignored; here as at a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tasks = [Task("a", {}), Task("b", {"interrupt": number, "sleep": 5}), Task("c", {})]
     start = time.monotonic()
     summary, results, _ = run(tasks, serial=True)

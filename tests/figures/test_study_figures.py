@@ -50,7 +50,7 @@ def test_a_figure_whose_cells_lack_says_what_it_needs(name, needs, tables):
 
 def test_figures_of_the_ladder_leave_other_parts_out(study):
     for name in ("size_ratio", "dice_gap", "threshold_curves", "size_bound", "reliability"):
-        _, data, _, _ = drawing.entries()[name].draw(study)
+        data = drawing.draw(name, study).data
         seen = data["data_label" if "data_label" in data else "label"].dropna()
         assert set(seen) == {f"scenes(foreground={f})" for f in (0.002, 0.01, 0.05, 0.2)}, name
 

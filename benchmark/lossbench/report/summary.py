@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lossbench.base import columns
 from lossbench.report import words
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ MAIN = "Dice - CE"
 POINT = 0.01  # a difference of Dice that anybody would care about
 NAMED = 4  # names in a sentence; the others are counted
 
-# Scores of images without foreground, by protocol 2 and by protocol 1.
-ALARMS = ("false_alarms@0.5", "fp_rate@0.5")
+ALARMS = "false_alarms@0.5"
 MANY_EMPTY = 0.02  # a smaller share of alarms is what any loss has
 
 # Choices that decide such a comparison as much as the loss does: column of the specifications -> its name.
@@ -125,8 +125,8 @@ def _length(table: pd.DataFrame) -> str:
 
 def _alarms(cells: pd.DataFrame) -> str:
     """Return on how many images without foreground each usual loss marks something, where most do."""
-    column = next((name for name in ALARMS if name in cells), None)
-    if column is None:
+    column = columns.spelled(ALARMS, cells)
+    if column not in cells:
         return ""
     usual = cells[cells["loss"].isin(["ce", "dice", "dice_ce", "batch_dice", "batch_dice(classes='all')"])]
     share = usual.assign(value=usual[column].astype(float)).dropna(subset=["value"])
