@@ -1,4 +1,6 @@
-"""What ``lossbench plan`` says of the claims of an experiment, and which of them it refuses."""
+"""What ``lossbench plan`` says of the claims of an experiment, and which of them it refuses; what ``status``
+says of cells.
+"""
 
 import pytest
 
@@ -20,3 +22,12 @@ def test_a_primary_test_needs_six_seeds(tmp_path, seeds, code):
     done = command(tmp_path, "plan", "t.toml")
     assert done.code == code and "X.1" in done.out
     assert ("no outcome could bring p below 0.05" in done.err) == (code != 0)
+
+
+def test_cells_that_never_ran_are_named_in_one_line_a_data_set(tmp_path):
+    (tmp_path / "t.toml").write_text(
+        'name = "t"\nseeds = 9\n' + PART.format("rare", 0.01) + PART.format("common", 0.2)
+    )
+    lines = command(tmp_path, "status", "t.toml", "--why").out.splitlines()
+    every = "18 cells of ce, dice, seeds 0, 1, 2, 3, 4, 5, 6, 7, 8  never run"
+    assert [line.endswith(every) for line in lines] == [False, True, True]

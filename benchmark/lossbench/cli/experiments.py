@@ -32,14 +32,19 @@ def sweep(
     results: options.Results = Path("results"),
     budget: Annotated[
         str | None,
-        typer.Option("--budget", help="Train only as many complete blocks as fit, e.g. 30m or 2h."),
+        typer.Option(
+            "--budget", metavar="TIME", help="Train only as many complete blocks as fit, e.g. 30m or 2h."
+        ),
     ] = None,
     shard: Annotated[
-        str | None, typer.Option("--shard", help="Train only part i of n of the blocks, as 2/5.")
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Train only part i of n of the blocks, as 2/5."),
     ] = None,
     part: Annotated[
         list[str] | None,
-        typer.Option("--part", help="Train only this part of the experiment; may be repeated."),
+        typer.Option(
+            "--part", metavar="NAME", help="Train only this part of the experiment; may be repeated."
+        ),
     ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")
@@ -47,7 +52,9 @@ def sweep(
     keep: Annotated[
         str,
         typer.Option(
-            "--keep", help="'predictions': also write what the best cell of each loss marks on test images."
+            "--keep",
+            metavar="WHAT",
+            help="'predictions': also write what the best cell of each loss marks on test images.",
         ),
     ] = "",
     report: Annotated[
@@ -130,9 +137,7 @@ def status(
     chosen: options.Selection,
     seeds: options.Seeds = None,
     results: options.Results = Path("results"),
-    why: Annotated[
-        bool, typer.Option("--why", help="Name every cell that is not done, and the reason.")
-    ] = False,
+    why: Annotated[bool, typer.Option("--why", help="Say which cells are not done, and the reason.")] = False,
 ) -> None:
     """Say which cells of an experiment are done, missing, stale or failed."""
     from lossbench.store import integrity
@@ -157,9 +162,18 @@ def status(
         if planned.missing:
             say("'--why' names each; 'lossbench sweep' trains them")
         return
+    never = defaultdict(list)
     for cell in planned.missing:
-        state = planned.states[cell.key].status
-        say(f"  {state:8} {cell.title}  {plans.why(planned, cell, results)}")
+        state, reason = planned.states[cell.key].status, plans.why(planned, cell, results)
+        if state == "missing":
+            never[cell.data_label, reason].append(cell)
+        else:
+            say(f"  {state:8} {cell.title}  {reason}")
+    # What was never begun may be thousands of cells, and there is one thing to say of all of them.
+    for (label, reason), cells in never.items():
+        losses = ", ".join(dict.fromkeys(cell.loss.label for cell in cells))
+        seeds = ", ".join(dict.fromkeys(str(cell.seed) for cell in cells))
+        say(f"  missing  {label}: {len(cells)} cells of {losses}, seeds {seeds}  {reason}")
 
 
 def _said(results: Path, experiment: str) -> list[str]:
@@ -173,14 +187,18 @@ def _said(results: Path, experiment: str) -> list[str]:
 def tune(
     chosen: options.Selection,
     engine: options.Engine,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the trials' records.")] = Path(
-        "results/tuning"
-    ),
+    results: Annotated[
+        Path, typer.Option("--results", metavar="FOLDER", help="Folder of the trials' records.")
+    ] = Path("results/tuning"),
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1000, help="Tuning seeds, which no study reports.")
+        int,
+        typer.Option("--seeds", metavar="N", min=1, max=1000, help="Tuning seeds, which no study reports."),
     ] = 3,
     middle: Annotated[
-        float, typer.Option("--middle", min=1e-6, max=1, help="Middle of the five rates, a factor 3 apart.")
+        float,
+        typer.Option(
+            "--middle", metavar="RATE", min=1e-6, max=1, help="Middle of the five rates, a factor 3 apart."
+        ),
     ] = 0.005,
     parameters: Annotated[
         bool,
@@ -194,6 +212,7 @@ def tune(
         Path | None,
         typer.Option(
             "--out",
+            metavar="FILE",
             help="File for the choices (default: NAME.chosen.toml or NAME.parameters.toml beside it).",
         ),
     ] = None,
@@ -258,7 +277,7 @@ def export(
         str, typer.Option("--use", help="The loss to train with (default: what the sweep recommended).")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", help="File to write (default: train_LIBRARY.py).")
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write (default: train_LIBRARY.py).")
     ] = None,
     results: options.Results = Path("results"),
 ) -> None:

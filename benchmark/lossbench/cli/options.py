@@ -21,18 +21,27 @@ from lossbench.experiment.cells import Experiment
 
 With = Annotated[
     list[Path] | None,
-    typer.Option("--with", help="A Python file with losses of your own (@loss); may be repeated."),
+    typer.Option(
+        "--with", metavar="FILE", help="A Python file with losses of your own (@loss); may be repeated."
+    ),
 ]
 
 Seeds = Annotated[
-    int | None, typer.Option("--seeds", min=1, help="Number of seeds, instead of the experiment's.")
+    int | None,
+    typer.Option("--seeds", metavar="N", min=1, help="Number of seeds, instead of the experiment's."),
 ]
 
-Results = Annotated[Path, typer.Option("--results", help="Folder of records, tables, figures and report.")]
+Results = Annotated[
+    Path, typer.Option("--results", metavar="FOLDER", help="Folder of records, tables, figures and report.")
+]
 
 Existing = Annotated[
     Path | None,
-    typer.Option("--results", help="Folder of results (default: results; without any, the committed study)."),
+    typer.Option(
+        "--results",
+        metavar="FOLDER",
+        help="Folder of results (default: results; without any, the committed study).",
+    ),
 ]
 
 
@@ -74,12 +83,17 @@ class Selection:
     ] = "quick"
     with_: With = None
     data: Annotated[
-        list[str] | None, typer.Option("--data", help="Your images and masks (a path), or a data set spec.")
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="PATH|SPEC", help="Your images and masks (a path), or a data set spec."
+        ),
     ] = None
     loss: Annotated[
         list[str] | None,
         typer.Option(
-            "--loss", help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated."
+            "--loss",
+            metavar="SPEC",
+            help="One more loss, as a spec such as 'tversky(fp_weight=0.3)'; may be repeated.",
         ),
     ] = None
 
@@ -133,46 +147,60 @@ class Engine:
     """Where to train, as typed."""
 
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Worker processes (default: one a core).")
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Worker processes (default: one a core)."),
     ] = None
     serial: Annotated[
         bool, typer.Option("--serial", help="Train in this process, one stack after the other.")
     ] = False
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", help="A TOML file that describes a batch system (dask-jobqueue)."),
+        typer.Option(
+            "--cluster", metavar="FILE", help="A TOML file that describes a batch system (dask-jobqueue)."
+        ),
     ] = None
     scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="Address or scheduler file of a running Dask cluster.")
+        str | None,
+        typer.Option(
+            "--scheduler", metavar="ADDRESS", help="Address or scheduler file of a running Dask cluster."
+        ),
     ] = None
     gpus: Annotated[
-        str | None, typer.Option("--gpus", help="Train on GPUs: how many (2), or which (0,1).")
+        str | None,
+        typer.Option("--gpus", metavar="N|LIST", help="Train on GPUs: how many (2), or which (0,1)."),
     ] = None
     per_gpu: Annotated[
-        int, typer.Option("--per-gpu", min=1, help="Workers that share each card of --gpus.")
+        int, typer.Option("--per-gpu", metavar="N", min=1, help="Workers that share each card of --gpus.")
     ] = 1
     device: Annotated[
-        str | None, typer.Option("--device", help="cpu (default) or cuda; --gpus means cuda.")
+        str | None, typer.Option("--device", metavar="NAME", help="cpu (default) or cuda; --gpus means cuda.")
     ] = None
     stack: Annotated[
         str | None,
         typer.Option(
-            "--stack", help="Cells trained together: a number, or auto to try (default: 4; auto on cards)."
+            "--stack",
+            metavar="N|auto",
+            help="Cells trained together: a number, or auto to try (default: 4; auto on cards).",
         ),
     ] = None
     time_limit: Annotated[
         float | None,
-        typer.Option("--time-limit", min=1, help="Seconds after which a stack of cells is given up."),
+        typer.Option(
+            "--time-limit", metavar="SECONDS", min=1, help="Seconds after which a stack of cells is given up."
+        ),
     ] = None
     engine: Annotated[
-        str | None, typer.Option("--engine", help="Another way to run tasks, by its name in engine/run.py.")
+        str | None,
+        typer.Option(
+            "--engine", metavar="NAME", help="Another way to run tasks, by its name in engine/run.py."
+        ),
     ] = None
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow --cluster and --scheduler without TLS.")
     ] = False
-    logs: Annotated[Path | None, typer.Option("--logs", help="Folder for what workers and jobs print.")] = (
-        None
-    )
+    logs: Annotated[
+        Path | None, typer.Option("--logs", metavar="FOLDER", help="Folder for what workers and jobs print.")
+    ] = None
 
     def options(self) -> EngineOptions:
         """Return what the engine takes; UserError when two options contradict each other, or there is no such

@@ -55,10 +55,15 @@ def figures(results: options.Existing = None) -> None:
 
 
 def verify(
-    sample: Annotated[int, typer.Option("--sample", min=1, help="How many random cells to train again.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which sample is drawn.")] = 0,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", min=1, help="How many random cells to train again.")
+    ] = 3,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Which sample is drawn.")] = 0,
     cell: Annotated[
-        str, typer.Option("--cell", help="Train this cell instead, by its key as the report shows it.")
+        str,
+        typer.Option(
+            "--cell", metavar="KEY", help="Train this cell instead, by its key as the report shows it."
+        ),
     ] = "",
     all_records: Annotated[
         bool,
@@ -68,7 +73,11 @@ def verify(
     ] = False,
     data: Annotated[
         list[Path] | None,
-        typer.Option("--data", help="Where your own images and masks are, whose path no record keeps."),
+        typer.Option(
+            "--data",
+            metavar="PATH|SPEC",
+            help="Where your own images and masks are, whose path no record keeps.",
+        ),
     ] = None,
     with_: options.With = None,
     results: options.Existing = None,
