@@ -61,10 +61,15 @@ def inspect(
     path: Annotated[
         Path, typer.Argument(help="A folder in any usual layout, a pairs.csv, or a MedSegBench file.")
     ],
-    images: Annotated[str, typer.Option(help="Pattern of the images below PATH, such as 'pics/*.jpg'.")] = "",
-    masks: Annotated[str, typer.Option(help="Pattern of the masks below PATH.")] = "",
+    images: Annotated[
+        str, typer.Option(metavar="GLOB", help="Pattern of the images below PATH, such as 'pics/*.jpg'.")
+    ] = "",
+    masks: Annotated[str, typer.Option(metavar="GLOB", help="Pattern of the masks below PATH.")] = "",
     write: Annotated[
-        Path | None, typer.Option(help="Write the suggested experiment here, and a contact sheet beside it.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the suggested experiment here, and a contact sheet beside it."
+        ),
     ] = None,
     groups: Annotated[
         bool, typer.Option("--groups", help="Accept the guessed groups: write PATH/groups.csv.")
