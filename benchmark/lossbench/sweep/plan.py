@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.engine.run import run
-from lossbench.engine.tasks import EngineOptions, Task
 from lossbench.experiment.cells import Cell, Experiment, Recipe
-from lossbench.store import provenance
 from lossbench.store.store import Store
 from lossbench.sweep import work
 
@@ -282,12 +279,7 @@ def _timed(block: list[Cell], extra_files: tuple[str, ...]) -> Pace:
 def _spent(cells: list[Cell], extra_files: tuple[str, ...]) -> Cost:
     """Train cells of one block and return what one of them took."""
     with tempfile.TemporaryDirectory(prefix="lossbench-plan-") as scratch:
-        facts = provenance.collect(results=scratch)
-        task = Task(
-            "timing", work.payload(cells, Path(scratch), extra_files, facts), (), apart=work.apart(cells[0])
-        )
-        run([task], work.run_stack, EngineOptions(serial=True))
-        store = Store(scratch)
+        store = work.train_aside(cells, Path(scratch), extra_files)
         records = [store.read(*cell.pair) for cell in cells]
         costs = [record["cost"] for record in records if record]
     if not costs:

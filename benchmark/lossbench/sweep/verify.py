@@ -16,10 +16,9 @@ from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, write_atomically
 from lossbench.catalogue.registry import PATHS
-from lossbench.engine.run import run
-from lossbench.engine.tasks import STACK, EngineOptions, Task
+from lossbench.engine.tasks import STACK
 from lossbench.experiment.cells import PROTOCOL, Cell
-from lossbench.store import integrity, note, provenance
+from lossbench.store import integrity, note
 from lossbench.store.record import rounded
 from lossbench.store.store import Store
 from lossbench.sweep import work
@@ -168,13 +167,7 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...], places: Ma
         return row | {
             "how": f"it cannot be trained here: {error}; a loss of your own needs its file by --with"
         }
-    here = provenance.collect(results=scratch)
-    payload = work.payload([cell], scratch, extra_files, here, size=STACK)
-    task = Task(cell.title, payload, (cell.key,), apart=work.apart(cell))
-    summary = run([task], work.run_stack, EngineOptions(serial=True))
-    if summary.interrupted:
-        raise KeyboardInterrupt
-    store = Store(scratch)
+    store = work.train_aside([cell], scratch, extra_files, STACK)
     fresh = store.read(*cell.pair)
     if fresh is None:
         failed = store.read_error(*cell.pair) or {}

@@ -23,8 +23,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lossbench.base.errors import UserError
 from lossbench.base.files import file_hash, write_atomically
 from lossbench.catalogue.registry import get_dataset, get_loss
+from lossbench.engine.run import run
+from lossbench.engine.tasks import EngineOptions, Task
 from lossbench.engine.worker import emit, readable
 from lossbench.experiment.cells import Cell, Recipe
+from lossbench.store import provenance as origins
 from lossbench.store.store import Store
 
 if TYPE_CHECKING:
@@ -55,6 +58,19 @@ OTHER = "code of another library"  # who changed a process in which no file of a
 _noted: set[tuple[str, str]] = set()  # who changed what in this process
 
 _sizes: dict[tuple, int] = {}  # (recipe, shape of an image, classes, device) -> what this worker has measured
+
+
+def train_aside(
+    cells: list[Cell], folder: Path, extra_files: Iterable[str], size: int | None = None
+) -> Store:
+    """Train cells of one block here and now, into a folder beside all results; return its records.
+
+    KeyboardInterrupt where it was told to stop."""
+    facts = payload(cells, folder, extra_files, origins.collect(results=folder), size=size)
+    task = Task(cells[0].title, facts, tuple(cell.key for cell in cells), apart=apart(cells[0]))
+    if run([task], run_stack, EngineOptions(serial=True)).interrupted:
+        raise KeyboardInterrupt
+    return Store(folder)
 
 
 def payload(
