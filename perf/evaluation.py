@@ -24,7 +24,7 @@ CELLS, STEPS, VALIDATIONS = 4, 2400, 6
 def training_of(spec: str, steps: int):
     """Return a stack of four cells after its last step but one."""
     from lossbench.experiment.reading import read_experiment
-    from lossbench.sweep.work import jobs_of
+    from lossbench.sweep.train_stack import jobs_of
     from lossbench.training.train import Training
 
     with tempfile.TemporaryDirectory() as folder:

@@ -154,7 +154,7 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
     """Return rows of cell-steps a second, and the median seconds of a plain loop's whole cell."""
     from lossbench.catalogue.registry import get_loss
     from lossbench.experiment.cells import Cell
-    from lossbench.sweep import work
+    from lossbench.sweep import train_stack
     from lossbench.training import graphs
     from lossbench.training.blocks import Job
 
@@ -174,7 +174,7 @@ def steps(counts: tuple[int, ...], rounds: int, recipe, data, device: str) -> tu
             whole.append(cell)
         else:
             with mock.patch.object(graphs, "replay", replay if kind == "replayed" else lambda step: None):
-                taken = work.step_seconds(jobs, device, count)
+                taken = train_stack.step_seconds(jobs, device, count)
         seen[arm].append(None if taken is None else count / taken)  # None: it did not fit
     rows = []
     for (kind, count), rates in seen.items():

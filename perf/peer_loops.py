@@ -20,7 +20,7 @@ from torch import nn
 from lossbench.base import seeds
 from lossbench.catalogue.registry import get_dataset, get_loss, parse_loss
 from lossbench.experiment.cells import Cell, Recipe
-from lossbench.networks.start import weights_hash
+from lossbench.networks.initial import weights_hash
 from lossbench.networks.unet import UNet, max_pool
 from lossbench.training.blocks import Job, blocks_of
 from lossbench.training.optim import learning_rate

@@ -26,7 +26,7 @@ from timing import REFERENCE, Worker, finish, spread, table, there_and_back, tog
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.reading import read_experiment
 from lossbench.store import provenance
-from lossbench.sweep import work
+from lossbench.sweep import train_stack
 
 LOSSES = ("ce", "dice", "dice_ce", "focal")
 SEEDS = (0, 1)
@@ -59,7 +59,7 @@ def run_stack(payload: dict) -> None:
     """Train one stack exactly as a worker of a sweep does."""
     from lossbench.engine import worker
 
-    out = worker.call("lossbench.sweep.work:run_stack", payload, lambda event: None)
+    out = worker.call("lossbench.sweep.train_stack:run_stack", payload, lambda event: None)
     if out["kind"] != "ok" or "failed" in out["value"]["outcomes"].values():
         raise RuntimeError(out.get("error") or out["value"])
 
@@ -98,7 +98,9 @@ class Ours:
         self.count += 1
         self.results = self.folder / f"results{self.count}"
         return [
-            work.payload([c for c in self.cells if c.seed == s], self.results, (), self.facts, size=STACK)
+            train_stack.payload(
+                [c for c in self.cells if c.seed == s], self.results, (), self.facts, size=STACK
+            )
             for s in SEEDS
         ]
 

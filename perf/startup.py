@@ -2,9 +2,9 @@
 
     python perf/startup.py [--rounds 3] [--quick]     writes docs/speed_startup.md, about three minutes
 
-Whole processes, from a warm file cache, in turns. The fixed cost is what a cell of one step takes beyond that
-step, in a warm process of one thread: it is what `work.run_stack` does for a stack of four, cut into its
-parts."""
+Whole processes, from a warm file cache, in turns. The fixed cost is what a cell of one step takes beyond
+that step, in a warm process of one thread: it is what `train_stack.run_stack` does for a stack of four, cut
+into its parts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from timing import REFERENCE, ROOT, finish, one_thread, spread, table, there_and
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.reading import read_experiment
 from lossbench.store import provenance
-from lossbench.sweep import work
+from lossbench.sweep import train_stack
 
 IMPORTS = (
     "numpy",
@@ -44,7 +44,7 @@ LOSSES = '["ce", "dice", "dice_ce", "focal"]'
 GOAL_MS = 50
 EVALUATION = ("validation and test images predicted and scored", "facts of a record")
 PARTS = {  # what is timed inside a stack: label -> (module, function)
-    "data opened or drawn": ("lossbench.sweep.work", "_open"),
+    "data opened or drawn": ("lossbench.sweep.train_stack", "_open"),
     "start, order, hashes": ("lossbench.training.blocks", "blocks_of"),
     "validation and test images predicted and scored": ("lossbench.training.train.Training", "_finished"),
     "facts of a record": ("lossbench.training.outcome", "score"),
@@ -143,14 +143,14 @@ def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float
     """
     one_thread()
     import lossbench.training.train  # noqa: F401  (its modules are looked through for what is to be timed)
-    from lossbench.sweep.work import run_stack
+    from lossbench.sweep.train_stack import run_stack
 
     facts, seen, long = provenance.collect(results=folder), [], []
     short = read_experiment(experiment(folder, "one", 1, 1, (REFERENCE,))).cells()
     many = read_experiment(experiment(folder, "eleven", 11, 1, (REFERENCE,))).cells()
     for number in range(rounds + 1):
         for cells, kept in ((short, seen), (many, long)):
-            payload = work.payload(
+            payload = train_stack.payload(
                 cells, folder / f"cost{number}{len(kept)}{cells is short}", (), facts, size=STACK
             )
             clock = Clock()

@@ -73,11 +73,11 @@ def _rows(records: list[dict]) -> list[dict[str, Any]]:
     """Return the image, its truth and each loss's mask; one row a picture."""
     from lossbench.experiment.cells import Cell
     from lossbench.metrics import thresholds
-    from lossbench.sweep import work
+    from lossbench.sweep import train_stack
     from lossbench.training.outcome import label_dice
     from lossbench.training.train import train
 
-    jobs = work.jobs_of([Cell.from_json(record) for record in records])
+    jobs = train_stack.jobs_of([Cell.from_json(record) for record in records])
     trained, data = train(jobs), jobs[0].data
     image = choose([record["images"] for record in records])
     picture, truth = data.images[image, 0], np.asarray(data.masks[image])

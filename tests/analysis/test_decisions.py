@@ -6,7 +6,7 @@ import pytest
 
 from lossbench.analysis import boards, decisions, effects, flips
 from lossbench.analysis.decisions import decide
-from lossbench.analysis.groups import ByGroup, Images
+from lossbench.analysis.resampling import ByGroup, Images
 
 
 def cells(column="dice@0.5", **scores):

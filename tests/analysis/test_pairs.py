@@ -100,7 +100,7 @@ def test_over_all_data_sets_a_ladder_is_one_and_real_sets_are_the_unit_of_a_rand
 def test_real_data_have_an_interval_for_other_test_images_and_generated_data_none():
     import mini_study
 
-    from lossbench.analysis.groups import ByGroup
+    from lossbench.analysis.resampling import ByGroup
     from lossbench.tables.compact import compact
 
     records = mini_study.records(real=True, images=9)

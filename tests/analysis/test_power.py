@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 import small_claim
-from lossbench.analysis import flips, sets
+from lossbench.analysis import across_sets, flips
 from lossbench.analysis.claims import read_claims
 from lossbench.analysis.power import power, refusal
 
@@ -61,7 +61,7 @@ def test_what_is_not_planned_is_named_and_refuses_nothing(ten_seeds, tmp_path):
 
 @pytest.mark.parametrize(("k", "tests"), [(5, 1), (12, 3)])
 def test_an_effect_that_data_sets_detect_is_found_with_the_promised_power(k, tests):
-    draw, effect = np.random.default_rng(k), sets.detectable(k, tests)
+    draw, effect = np.random.default_rng(k), across_sets.detectable(k, tests)
     p = stats.ttest_1samp(draw.normal(effect, 1, (4000, k)), 0, axis=1).pvalue
     assert np.mean(p * tests < 0.05) == pytest.approx(0.8, abs=0.03)
-    assert sets.detectable(1) == np.inf
+    assert across_sets.detectable(1) == np.inf

@@ -8,7 +8,7 @@ shows the numbers; ``table`` makes them.
 import numpy as np
 import pytest
 
-from lossbench.analysis import flips, ranks, seeds, sets
+from lossbench.analysis import across_sets, flips, ranks, seeds
 
 RUNS = 2000
 
@@ -131,7 +131,7 @@ def test_the_mean_over_data_sets_keeps_its_level_and_seeds_alone_would_not(k):
     for _ in range(runs):
         truth, spread = rng.normal(0, 1, k + 1), rng.uniform(0.2, 1.5, k)
         d = truth[:k, None] + spread[:, None] * rng.normal(size=(k, 8))
-        found = sets.pooled(d.mean(axis=1), d.var(axis=1, ddof=1) / 8)
+        found = across_sets.pooled(d.mean(axis=1), d.var(axis=1, ddof=1) / 8)
         pooled += found.p() < 0.05
         predicted += found.prediction()[0] <= truth[k] <= found.prediction()[1]
         by_seed += flips.flips(d.mean(axis=0)).p() < 0.05

@@ -147,7 +147,7 @@ def test_a_comparison_that_had_not_converged_is_worded_as_one_of_speed(ten_seeds
 
 
 def test_a_verdict_on_one_real_set_needs_other_trainings_and_other_images(ten_seeds, tmp_path):
-    from lossbench.analysis.groups import ByGroup
+    from lossbench.analysis.resampling import ByGroup
 
     one = ten_seeds[ten_seeds["data.foreground"] == 0.01]
     rows = []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossbench.base.errors import UserError
-from lossbench.data import posterior, templates
+from lossbench.data import posterior, shapes
 from lossbench.data import scenes as synthetic
 from lossbench.data.scenes import scenes
 
@@ -182,14 +182,14 @@ def test_more_test_images_leave_the_training_images_as_they_are():
 
 
 def test_sizes_span_a_factor_of_a_hundred_log_uniformly():
-    areas, weights = templates.sizes(60.0, 100.0)
+    areas, weights = shapes.sizes(60.0, 100.0)
     assert areas[-1] / areas[0] == pytest.approx(100, rel=0.2)
     assert (areas * weights).sum() == pytest.approx(60, rel=0.01)
     steps = np.diff(np.log(areas))
     assert np.allclose(steps, np.log(100) / (len(areas) - 1), atol=0.3)
     data = scenes(seed=0, size_ratio=100.0, foreground=0.02, n_train=300, n_val=1, n_test=1)
     realised = np.bincount((data.masks[:300] == 1).sum((1, 2)))
-    assert np.isin(np.flatnonzero(realised), templates.sizes(0.02 * 64**2, 100.0)[0]).all()
+    assert np.isin(np.flatnonzero(realised), shapes.sizes(0.02 * 64**2, 100.0)[0]).all()
 
 
 def test_the_shares_of_empty_images_are_exact_in_each_part():

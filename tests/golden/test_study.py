@@ -46,7 +46,7 @@ def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
 
 def test_the_tables_give_the_verdicts_byte_for_byte(frames, tmp_path):
     from lossbench.analysis.claims import read_claims
-    from lossbench.analysis.groups import ByGroup
+    from lossbench.analysis.resampling import ByGroup
     from lossbench.analysis.verdicts import evaluate, level_table, verdict_table
     from lossbench.tables.files import write_csv
 

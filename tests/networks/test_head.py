@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lossbench.base.errors import UserError
+from lossbench.networks.initial import find_heads, prior_bias, set_head
 from lossbench.networks.stack import Stack
-from lossbench.networks.start import find_heads, prior_bias, set_head
 
 
 class Summed(nn.Module):

@@ -9,7 +9,7 @@ from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_network, parse_network
 from lossbench.networks import contract
 from lossbench.networks.build import Network, check_shape, divisor, heads
-from lossbench.networks.start import prior_bias
+from lossbench.networks.initial import prior_bias
 
 RESNET = "smp:Unet(encoder_name='resnet18', encoder_weights=None)"
 BASIC = "monai:BasicUNet(features=[4, 4, 8, 8, 8, 4])"

@@ -8,8 +8,8 @@ import torch
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_network, networks, parse_network
 from lossbench.networks.build import check_shape, divisor
+from lossbench.networks.initial import weights_hash
 from lossbench.networks.stack import Stack
-from lossbench.networks.start import weights_hash
 
 
 def trained(network, seeds=(1,), steps=3):

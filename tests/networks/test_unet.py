@@ -6,8 +6,8 @@ import torch
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_network, parse_network
 from lossbench.networks.build import Network
+from lossbench.networks.initial import weights_hash
 from lossbench.networks.stack import Stack
-from lossbench.networks.start import weights_hash
 from lossbench.networks.unet import halve
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lossbench.base.errors import UserError
-from lossbench.networks.start import read_weights, set_weights, weights_hash
+from lossbench.networks.initial import read_weights, set_weights, weights_hash
 
 
 class Trap:

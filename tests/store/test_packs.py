@@ -348,7 +348,7 @@ def test_a_pack_is_strict_json_and_no_pickle(results):
 def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_changed(
     results, tmp_path, monkeypatch
 ):
-    from lossbench.tables import compact, freshness, make
+    from lossbench.tables import compact, make, stamp
 
     def note(first="loss 0"):
         cells = [
@@ -356,7 +356,7 @@ def test_tables_are_made_again_only_when_a_record_the_note_or_the_code_has_chang
         ]
         return Note(name="toy", cells=cells)
 
-    monkeypatch.setattr(freshness, "CODE", (tmp_path,))
+    monkeypatch.setattr(stamp, "CODE", (tmp_path,))
 
     def made(**labels):
         calls = []

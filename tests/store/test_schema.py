@@ -26,11 +26,13 @@ def unknown(kind, facts, place=""):
 
 def test_every_key_that_a_training_writes_is_documented(tmp_path):
     from lossbench.experiment.cells import Cell, Recipe
-    from lossbench.sweep import work
+    from lossbench.sweep import train_stack
 
     data = "scenes(foreground=0.1, size=16, n_train=4, n_val=4, n_test=4)"
     cell = Cell.of(data, "torch:CrossEntropyLoss", recipe=Recipe(widths=(4, 8), steps=2, validations=1))
-    outcomes = work.run_stack(work.payload([cell], tmp_path, (), provenance.collect(tmp_path)))["outcomes"]
+    outcomes = train_stack.run_stack(train_stack.payload([cell], tmp_path, (), provenance.collect(tmp_path)))[
+        "outcomes"
+    ]
     assert outcomes.keys() == {cell.key} and outcomes[cell.key] != "failed"
     record = Store(tmp_path).read(*cell.pair)
     whole = set(cell.recipe.model_dump()) - {

@@ -9,7 +9,7 @@ from lossbench.catalogue import userfiles
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.store import Store
-from lossbench.sweep import guard, run, work
+from lossbench.sweep import guard, run, train_stack
 from lossbench.sweep import plan as plans
 
 TEXT = """
@@ -68,8 +68,8 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
     whole = results_of(tmp_path / "whole")
     assert len(whole) == 9 and not (tmp_path / "whole" / "states").exists()
 
-    monkeypatch.setattr(work, "EVERY", 0.0)
-    monkeypatch.setattr(work, "RARELY", 0.0)  # a state after each step
+    monkeypatch.setattr(train_stack, "EVERY", 0.0)
+    monkeypatch.setattr(train_stack, "RARELY", 0.0)  # a state after each step
     steps = []
 
     def stopped(kind, **facts):
@@ -78,7 +78,7 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
             if len(steps) == stop:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(work, "emit", stopped)
+    monkeypatch.setattr(train_stack, "emit", stopped)
     monkeypatch.setattr(guard, "refuse", lambda who: None)  # which finds ``emit`` replaced
     monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
     stop, folder = 45, tmp_path / "broken"
@@ -95,14 +95,14 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
 
 
 def test_what_was_trained_into_a_folder_that_is_gone_is_not_called_trained(experiment, tmp_path, monkeypatch):
-    train = work.run_stack
+    train = train_stack.run_stack
 
     def removed(task):
         done = train(task)
         shutil.rmtree(tmp_path / "r", ignore_errors=True)
         return done
 
-    monkeypatch.setattr(work, "run_stack", removed)
+    monkeypatch.setattr(train_stack, "run_stack", removed)
     monkeypatch.setattr(guard, "refuse", lambda who: None)  # which finds ``run_stack`` replaced
     monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
     _, trained, failures = sweep(experiment, tmp_path / "r")

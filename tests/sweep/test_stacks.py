@@ -6,7 +6,7 @@ import pytest
 
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.store import Store
-from lossbench.sweep import work
+from lossbench.sweep import train_stack
 
 TEXT = """
 name = "grid"
@@ -29,8 +29,8 @@ def cells(tmp_path):
 
 
 def test_a_list_is_cut_into_few_parts_of_nearly_equal_length():
-    assert [len(part) for part in work.even(list(range(9)), 4)] == [3, 3, 3]
-    assert [item for part in work.even(list(range(9)), 4) for item in part] == list(range(9))
+    assert [len(part) for part in train_stack.even(list(range(9)), 4)] == [3, 3, 3]
+    assert [item for part in train_stack.even(list(range(9)), 4) for item in part] == list(range(9))
 
 
 @pytest.mark.parametrize(
@@ -44,24 +44,24 @@ def test_a_list_is_cut_into_few_parts_of_nearly_equal_length():
     ],
 )
 def test_a_stack_is_doubled_while_that_is_worth_it(seconds, most, expected):
-    assert work.double(seconds.__getitem__, most) == expected
+    assert train_stack.double(seconds.__getitem__, most) == expected
 
 
 def test_a_size_is_measured_once_a_worker(cells, monkeypatch):
-    monkeypatch.setattr(work, "_sizes", {})
-    jobs = work.jobs_of(cells)
-    assert work.step_seconds(jobs, "cpu", 8) > 0  # more cells than jobs, in turn
-    assert work.fastest(jobs, "cpu") in (2, 4)
-    monkeypatch.setattr(work, "step_seconds", None)
-    assert work.fastest(jobs, "cpu") in (2, 4)
+    monkeypatch.setattr(train_stack, "_sizes", {})
+    jobs = train_stack.jobs_of(cells)
+    assert train_stack.step_seconds(jobs, "cpu", 8) > 0  # more cells than jobs, in turn
+    assert train_stack.fastest(jobs, "cpu") in (2, 4)
+    monkeypatch.setattr(train_stack, "step_seconds", None)
+    assert train_stack.fastest(jobs, "cpu") in (2, 4)
 
 
 def test_records_are_bit_for_bit_the_same_however_many_are_trained_together(cells, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "_sizes", {})
+    monkeypatch.setattr(train_stack, "_sizes", {})
     found = {}
     for size in (2, 5, None):
         folder = tmp_path / f"results{size}"
-        outcomes = work.run_stack(work.payload(cells, folder, (), {}, "cpu", size))["outcomes"]
+        outcomes = train_stack.run_stack(train_stack.payload(cells, folder, (), {}, "cpu", size))["outcomes"]
         assert set(outcomes) == {cell.key for cell in cells}
         found[size] = [Store(folder).read(cell.key, cell.loss.fingerprint) for cell in cells]
     for part in ("metrics", "images", "steps", "curves", "certificate"):

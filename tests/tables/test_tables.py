@@ -8,7 +8,7 @@ import pytest
 
 from lossbench.base.errors import UserError
 from lossbench.store.note import Dataset, Loss, Note, Part, Term
-from lossbench.tables import compact, files, freshness
+from lossbench.tables import compact, files, stamp
 
 
 def test_every_record_is_one_row_and_every_image_and_step_one_more(mini_records, mini_tables):
@@ -102,16 +102,16 @@ def test_a_damaged_table_says_how_to_rebuild_it(tmp_path):
 
 def test_a_table_that_changed_since_it_was_written_is_not_loaded(mini_tables, tmp_path):
     folder = tmp_path / "tables"
-    freshness.stamp(folder, "digest", files.write_tables(mini_tables, folder))
+    stamp.stamp(folder, "digest", files.write_tables(mini_tables, folder))
     path = folder / "recipes.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert not freshness.is_fresh(folder, "digest")
+    assert not stamp.is_fresh(folder, "digest")
     with pytest.raises(UserError, match=r"is not what was written there; `lossbench report .* rebuilds it"):
         files.load_table(tmp_path, "recipes")
     assert len(files.load_table(tmp_path, "cells"))
-    freshness.unstamp(folder)  # then only its reader can tell
+    stamp.unstamp(folder)  # then only its reader can tell
     pd.DataFrame({"name": ["a"]}).to_parquet(folder / "cells.parquet")
     with pytest.raises(UserError, match="has no column 'key'"):
         files.stored(tmp_path, ["cells"])

@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 from lossbench.catalogue import registry
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.experiment.cells import Cell, Recipe
+from lossbench.networks.initial import weights_hash
 from lossbench.networks.stack import Stack
-from lossbench.networks.start import weights_hash
-from lossbench.sweep import work
+from lossbench.sweep import train_stack
 from lossbench.training import graphs
 from lossbench.training import step as steps
 from lossbench.training import train as training
@@ -165,7 +165,7 @@ def test_a_full_memory_is_not_the_fault_of_a_loss():
 
     with pytest.raises(torch.OutOfMemoryError):
         train([own(hungry), job("ce")])
-    assert work.step_seconds([own(hungry), job("ce")], "cpu", 2) is None
+    assert train_stack.step_seconds([own(hungry), job("ce")], "cpu", 2) is None
 
 
 @pytest.mark.parametrize(

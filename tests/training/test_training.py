@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lossbench.base import course
+from lossbench.base import curves
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.experiment.cells import Cell, Recipe
-from lossbench.networks.start import weights_hash
+from lossbench.networks.initial import weights_hash
 from lossbench.training.batches import batch_order
 from lossbench.training.blocks import Job, blocks_of, network_of
 from lossbench.training.outcome import collapse_step, score
@@ -61,7 +61,7 @@ def test_a_record_keeps_a_hundred_means_of_a_course_and_the_noise_of_its_single_
     assert len(record["steps"]["train_loss"]) == 84
     assert record["steps"]["train_loss"][0] == pytest.approx(np.mean(trained.train_loss[:3]))
     # Means over three steps swing less than the steps themselves, so that none of them could tell.
-    single = course.summary({"train_loss": trained.train_loss, "grad_norm": trained.grad_norm}, {})
+    single = curves.summary({"train_loss": trained.train_loss, "grad_norm": trained.grad_norm}, {})
     assert record["metrics"]["log_grad_noise"] == single["log_grad_noise"]
     assert record["metrics"]["log_loss_noise"] == single["log_loss_noise"]
     assert math.isfinite(single["log_grad_noise"])

@@ -9,7 +9,7 @@ import torch
 
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.experiment.cells import Cell, Recipe
-from lossbench.networks.start import weights_hash
+from lossbench.networks.initial import weights_hash
 from lossbench.training.blocks import Job
 from lossbench.training.optim import learning_rate
 from lossbench.training.train import Training, train

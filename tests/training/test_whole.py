@@ -13,7 +13,7 @@ from lossbench.catalogue.registry import get_loss, parse_dataset, parse_loss, pa
 from lossbench.data.container import container
 from lossbench.data.ragged import Ragged
 from lossbench.experiment.cells import Cell, Recipe
-from lossbench.networks.start import weights_hash
+from lossbench.networks.initial import weights_hash
 from lossbench.training import blocks
 from lossbench.training.blocks import Job, blocks_of
 from lossbench.training.outcome import score

@@ -9,10 +9,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lossbench.analysis import advice, boards, learnt, rankings, recommendation, sensitivity, specifications
+from lossbench.analysis import (
+    advice,
+    boards,
+    learnt,
+    rankings,
+    recommendation,
+    sensitivity,
+    specification_curve,
+)
 from lossbench.analysis.claims import ClaimSet
 from lossbench.analysis.effects import effects_table, pooled_effects
-from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import in_parts
 from lossbench.analysis.verdicts import NO_PARTS, Verdict, evaluate, level_table, verdict_table
@@ -89,7 +97,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "stability": rankings.stability(ranked),
         "part_effects": within,
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
-        **specifications.specify(cells, recipes, REFERENCE),
+        **specification_curve.specify(cells, recipes, REFERENCE),
         **advice.advise(cells, recipes, REFERENCE),
         "collapses": collapses_by_part(cells, fixed),
         "missing": missing_by_part(cells),

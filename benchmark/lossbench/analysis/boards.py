@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from lossbench.analysis import decisions
-from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.resampling import ByGroup
 from lossbench.base import columns as known
 
 BOARD = ("dataset", "recipe", "metric", "place", "loss", "loss_label", "family")

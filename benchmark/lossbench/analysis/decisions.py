@@ -24,16 +24,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import flips, groups, pairs
+from lossbench.analysis import flips, pairs, resampling
 from lossbench.analysis.flips import ALPHA, Flips, Sided
-from lossbench.analysis.groups import ByGroup, Images
 from lossbench.analysis.lengths import INTEREST
 from lossbench.analysis.pairs import Blocks
+from lossbench.analysis.resampling import ByGroup, Images
 from lossbench.base import columns as known
 
 BETTER, WORSE, EQUAL, OPEN = "better", "worse", "equal", "open"
 
-FEW_GROUPS = f"fewer than {groups.FEWEST} test groups"
+FEW_GROUPS = f"fewer than {resampling.FEWEST} test groups"
 
 OTHER_IMAGES = "other test images might say otherwise"
 
@@ -140,9 +140,9 @@ class Contest:
         if self.by_group is None:
             return None, False
         ours, theirs = (self.cells[self.cells["loss"] == loss] for loss in (of, against))
-        images = groups.on_other_images(ours, theirs, self.by_group, self.column, absolute=False)
+        images = resampling.on_other_images(ours, theirs, self.by_group, self.column, absolute=False)
         count = self.by_group.count(ours["key"], self.column)
-        return images, 0 < count < groups.FEWEST
+        return images, 0 < count < resampling.FEWEST
 
 
 def contest(part: pd.DataFrame, column: str, by_group: ByGroup | None = None) -> Contest:

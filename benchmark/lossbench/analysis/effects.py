@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import decisions, flips, pairs, seeds
+from lossbench.analysis.across_sets import Pooled, pooled
 from lossbench.analysis.decisions import Contest
 from lossbench.analysis.flips import Flips
-from lossbench.analysis.groups import ByGroup
 from lossbench.analysis.pairs import Blocks
+from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.selection import select_loss
-from lossbench.analysis.sets import Pooled, pooled
 
 NAN = float("nan")
 

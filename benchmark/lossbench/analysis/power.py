@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import flips, sets
+from lossbench.analysis import across_sets, flips
+from lossbench.analysis.across_sets import Pooled
 from lossbench.analysis.claims import Claim, Test
+from lossbench.analysis.evidence import Measured, measure
 from lossbench.analysis.flips import ALPHA
-from lossbench.analysis.measure import Measured, measure
-from lossbench.analysis.sets import Pooled
 from lossbench.base.errors import UserError
 
 CHOICES = ("val_dice@0.5", "val_dice@val", "val_dice_all@0.5")  # what losses and rates are chosen by
@@ -102,7 +102,7 @@ def _smallest(test: Test, own: Measured | str) -> float:
 
 def _detectable(test: Test, own: Measured, tests: int) -> float:
     if isinstance(own.evidence, Pooled):
-        return sets.detectable(own.n_sets, tests)
+        return across_sets.detectable(own.n_sets, tests)
     find = flips.equal_within if test.expect == "equal" else flips.detectable
     return find(own.n_seeds, tests)
 

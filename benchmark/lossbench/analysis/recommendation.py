@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.analysis import advice, decisions, flips, groups, learnt, selection
+from lossbench.analysis import advice, decisions, flips, learnt, resampling, selection
 from lossbench.analysis.boards import score
 from lossbench.analysis.decisions import BETTER, EQUAL, OPEN, WORSE, Contest, Decision
 from lossbench.analysis.flips import ALPHA
-from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import STEPS
 
@@ -248,7 +248,7 @@ class _Variant:
         few = [self.labels[loss] for loss, own in found.items() if own.why == decisions.FEW_GROUPS]
         if few:
             count = self.by_group.count(self.part["key"].iloc[:1], self.column)
-            only = f"test holds {count} independent images or groups, and {groups.FEWEST} are needed"
+            only = f"test holds {count} independent images or groups, and {resampling.FEWEST} are needed"
             yield f"{_and(few)} {_be(few)} lower in these trainings, but {only} to say so of others."
         unsure = [self.labels[loss] for loss, own in found.items() if own.why == decisions.OTHER_IMAGES]
         if unsure:

@@ -30,12 +30,12 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import flips, lengths, selection
+from lossbench.analysis.across_sets import Pooled
 from lossbench.analysis.claims import Claim, Test
+from lossbench.analysis.evidence import Evidence, Measured, measure
 from lossbench.analysis.flips import ALPHA
-from lossbench.analysis.groups import ByGroup
-from lossbench.analysis.measure import Evidence, Measured, measure
 from lossbench.analysis.pairs import CERTIFICATE, NotPaired
-from lossbench.analysis.sets import Pooled
+from lossbench.analysis.resampling import ByGroup
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 

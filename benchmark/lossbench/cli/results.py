@@ -103,14 +103,14 @@ def _check_all(results: Path) -> None:
     from lossbench.store import integrity
     from lossbench.store.store import Store
     from lossbench.sweep import verify as verifying
-    from lossbench.tables import freshness
+    from lossbench.tables import stamp
 
     found = integrity.check_records(Store(results))
     places = {results / integrity.CERTIFICATE, verifying.certificate_of(results)}
     certificates = integrity.check_certificates(sorted(places))
     # The JSON files beside them are no tables.
     tables = sorted(file for file in (results / "tables").glob("*.*") if file.suffix != ".json")
-    changed = [file for file in tables if freshness.is_changed(file)]
+    changed = [file for file in tables if stamp.is_changed(file)]
     found.damaged += certificates.damaged
     found.damaged += [f"{file}: it is not what was written there" for file in changed]
     found.unmarked += certificates.unmarked

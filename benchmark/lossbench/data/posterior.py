@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import fft
 
-from lossbench.data.templates import Family
+from lossbench.data.shapes import Family
 
 CHUNK = 32  # tiles at a time, so that the scores of all templates stay in the processor's cache
 

@@ -19,12 +19,12 @@ from lossbench.base.files import sha256_of, write_atomically
 from lossbench.base.process import cache_root
 from lossbench.base.seeds import stream
 from lossbench.base.specs import canonical
-from lossbench.data import sources, splitting, whole, windows
+from lossbench.data import memory_maps, sources, splitting, windows
 from lossbench.data.cache import locked, reason, whole_folder
 from lossbench.data.container import SPLITS, VOID, Data, container, digest, validate
 from lossbench.data.formats import UNREADABLE
+from lossbench.data.memory_maps import Written
 from lossbench.data.pairs import Arrays, Pairs
-from lossbench.data.whole import Written
 
 SPLIT_ONLY = ("val_fraction", "test_fraction")  # parameters that decide the split, not the images
 
@@ -141,7 +141,7 @@ def _open(folder: Path) -> Opened | None:
             index = dict(index)
         # Everything is opened by mapping; no image is read.
         if facts["kind"] == "whole":
-            return Opened(*whole.open_written(folder, index, len(facts["classes"])), index, facts)
+            return Opened(*memory_maps.open_written(folder, index, len(facts["classes"])), index, facts)
         images, masks = (np.load(folder / f"{key}.npy", mmap_mode="r") for key in ("images", "masks"))
         return Opened(images, masks, None, index, facts)
     except UNREADABLE:
@@ -173,7 +173,7 @@ def _build(folder: Path, build: Callable[[], Pairs | Arrays], params: dict, spec
         if isinstance(made, Arrays):
             written = _write_arrays(work, made, spec)
         else:
-            written = whole.write(work, made, made.slices or view == "whole_slices", spec)
+            written = memory_maps.write(work, made, made.slices or view == "whole_slices", spec)
         _write_facts(work, made, written, spec)
     opened = _open(folder)
     if opened is None:

@@ -17,7 +17,7 @@ from lossbench.base.specs import canonical, without_seed
 from lossbench.catalogue.registry import dataset
 from lossbench.data.container import SPLITS, Data, class_names, container
 from lossbench.data.posterior import assignment, disturb, evidence
-from lossbench.data.templates import Family, Outline, family, sizes
+from lossbench.data.shapes import Family, Outline, family, sizes
 
 # What each number may be. Bounds are wide: they keep out mistakes, not experiments.
 RANGES = {

@@ -26,7 +26,7 @@ import dask
 from distributed import KilledWorker, as_completed
 
 from lossbench.base.errors import UserError
-from lossbench.engine import apart, clusters, worker
+from lossbench.engine import clusters, isolated, worker
 from lossbench.engine.tasks import Calls, EngineOptions, Result, Task
 
 DEATHS = 3  # of its workers, after which a task is given up
@@ -314,7 +314,7 @@ def call_on_worker(
         here.log_event(topic, {**event, **facts})
 
     if name:
-        return apart.call(name, function, payload, send, interval=interval, limit=limit)
+        return isolated.call(name, function, payload, send, interval=interval, limit=limit)
     return worker.call(function, payload, send, interval)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.engine import apart, worker
+from lossbench.engine import isolated, worker
 from lossbench.engine.tasks import Calls, EngineOptions, Result, Summary, Task
 
 
@@ -78,7 +78,7 @@ def _in_this_process(tasks: list[Task], function: Callable, calls: Calls, option
 
             if task.apart:
                 limit = task.time_limit or options.time_limit
-                out = apart.call(task.apart, worker.named(function), task.payload, send, limit=limit)
+                out = isolated.call(task.apart, worker.named(function), task.payload, send, limit=limit)
             else:
                 out = worker.call(function, task.payload, send)
             calls.result(Result(task, **out))
@@ -86,7 +86,7 @@ def _in_this_process(tasks: list[Task], function: Callable, calls: Calls, option
     except KeyboardInterrupt:
         return True
     finally:
-        apart.close()
+        isolated.close()
         if main:
             signal.signal(signal.SIGTERM, before)
     return False

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis.specifications import specify
+from lossbench.analysis.specification_curve import specify
 from lossbench.figures import style
 from lossbench.figures.drawing import NothingToDraw, figure
 

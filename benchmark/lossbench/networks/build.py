@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lossbench.base.errors import UserError, must_divide
 from lossbench.catalogue.registry import NetworkSpec, get_network
 from lossbench.catalogue.source import PACKAGE
-from lossbench.networks.start import find_heads, set_head, set_weights
+from lossbench.networks.initial import find_heads, set_head, set_weights
 
 TORCH = Path(torch.__file__).parent
 

@@ -17,8 +17,8 @@ from lossbench.base.check import Report, Row
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import parse_network
 from lossbench.networks.build import Network, check_shape, divisor, heads, seeded
+from lossbench.networks.initial import prior_bias, weights_hash
 from lossbench.networks.stack import Stack
-from lossbench.networks.start import prior_bias, weights_hash
 
 BATCH = 4  # images
 FREQUENCIES = (0.99, 0.01)  # of the classes, for the prior head

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from lossbench.base.errors import UserError, nearest
 from lossbench.experiment.cells import Cell, Experiment, Recipe
 from lossbench.store.store import Store
-from lossbench.sweep import work
+from lossbench.sweep import train_stack
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _timed(block: list[Cell], extra_files: tuple[str, ...]) -> Pace:
 def _spent(cells: list[Cell], extra_files: tuple[str, ...]) -> Cost:
     """Train cells of one block and return what one of them took."""
     with tempfile.TemporaryDirectory(prefix="lossbench-plan-") as scratch:
-        store = work.train_aside(cells, Path(scratch), extra_files)
+        store = train_stack.train_aside(cells, Path(scratch), extra_files)
         records = [store.read(*cell.pair) for cell in cells]
         costs = [record["cost"] for record in records if record]
     if not costs:

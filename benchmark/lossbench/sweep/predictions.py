@@ -19,7 +19,7 @@ from lossbench.data.container import VOID, Data
 from lossbench.data.sheet import LINE, SIDE, small
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
-from lossbench.sweep.work import PREDICTIONS, jobs_of, weights_of
+from lossbench.sweep.train_stack import PREDICTIONS, jobs_of, weights_of
 
 BEST = "val_dice_all@0.5"  # never a test score: that would choose the images that are shown
 

@@ -17,13 +17,13 @@ from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.data import prepare
 from lossbench.data.container import Data
 from lossbench.data.patches import Patches, side_of
-from lossbench.engine import apart, display
+from lossbench.engine import display, isolated
 from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
 from lossbench.experiment.cells import Cell
 from lossbench.store.store import Store
 from lossbench.sweep import plan as plans
-from lossbench.sweep import work
+from lossbench.sweep import train_stack
 from lossbench.sweep.plan import Plan
 
 CHECK = 120.0  # seconds that trying out the losses of a user's file may take at most
@@ -54,10 +54,10 @@ def tasks(
     out how many to train together, a task holds many. A cell that failed before, or that is among ``alone``,
     takes no companions with it.
     """
-    size = options.stack or work.HANDED
+    size = options.stack or train_stack.HANDED
     groups: dict[tuple, list[list[Cell]]] = defaultdict(list)
     stacks: list[list[list[Cell]]] = []
-    for lengths, trunks in work.alike(cells).items():
+    for lengths, trunks in train_stack.alike(cells).items():
         for trunk in trunks:
             if any(planned.states[cell.key].status == "failed" or cell.key in alone for cell in trunk):
                 stacks.append([trunk])
@@ -72,10 +72,10 @@ def tasks(
         elif len(group) == 1:
             lone[first.kind, lengths] += group
         else:
-            stacks += work.even(group, size)
+            stacks += train_stack.even(group, size)
     # Cells that are alone in their block, of several seeds: after a resumed sweep there may be many.
     for group in lone.values():
-        stacks += work.even(group, size)
+        stacks += train_stack.even(group, size)
     # In the order of the plan, so that an interrupted sweep has finished whole comparisons.
     order = {cell.key: number for number, cell in enumerate(planned.cells)}
     flat = [[cell for trunk in stack for cell in trunk] for stack in stacks]
@@ -88,13 +88,13 @@ def tasks(
     return [
         Task(
             name=_name(stack),
-            payload=work.payload(
+            payload=train_stack.payload(
                 stack, results, extra_files, provenance, options.device, options.stack, options.keep
             ),
             cells=tuple(cell.key for cell in stack),
             cost=planned.cost(stack).total,
             group="/".join(stack[0].kind),
-            apart=work.apart(stack[0]) or here,
+            apart=train_stack.apart(stack[0]) or here,
         )
         for stack in flat
     ]
@@ -143,7 +143,7 @@ class Tally:
         """Give what is recorded of these cells to their twins, which are the same trainings."""
         for cell in filter(None, map(self.served.get, keys)):
             if not self.store.has(*cell.pair):
-                work.copy(cell, self.store)
+                train_stack.copy(cell, self.store)
 
     def _count(self, outcomes: dict[str, str]) -> None:
         for key, outcome in outcomes.items():
@@ -199,7 +199,9 @@ def run(
                 shown.result(result)
                 tally.take(result)
 
-            summary = engine.run(queue, work.run_stack, options, on_event=on_event, on_result=on_result)
+            summary = engine.run(
+                queue, train_stack.run_stack, options, on_event=on_event, on_result=on_result
+            )
         if summary.interrupted or not (tally.busy or tally.alone):
             break
         alone |= tally.alone
@@ -207,7 +209,7 @@ def run(
         if tally.busy:
             # Another sweep on this folder holds these: wait for its records, train what it leaves behind.
             say(f"another sweep on {results} is training {len(tally.busy)} cells; waiting for them")
-            _, free = store.wait(*work.leased(tally.busy))
+            _, free = store.wait(*train_stack.leased(tally.busy))
             waiting += [tally.cells[key] for key, _ in free]
     tally.share(served)  # with what another sweep trained meanwhile
     for text in notes:
@@ -226,7 +228,7 @@ def check(
     """
     groups: dict[str, dict[tuple, Cell]] = defaultdict(dict)
     for cell in cells:
-        groups[work.apart(cell)].setdefault((cell.loss.text, *_seen(cell)), cell)
+        groups[train_stack.apart(cell)].setdefault((cell.loss.text, *_seen(cell)), cell)
     check_losses(groups[""].values())
     check_networks(groups[""].values(), extra_files)
     for name, distinct in groups.items():
@@ -237,14 +239,14 @@ def check(
             "extra_files": [str(Path(file).resolve()) for file in extra_files],
         }
         limit = min(options.time_limit or CHECK, CHECK)
-        out = apart.call(name, f"{__name__}:checked", payload, lambda event: None, limit=limit)
+        out = isolated.call(name, f"{__name__}:checked", payload, lambda event: None, limit=limit)
         if out.get("user_error"):
             raise UserError(out["error"])
         if out["kind"] != "ok":  # its own cells will fail, and no others
             labels = ", ".join(dict.fromkeys(f"'{cell.loss.label}'" for cell in distinct.values()))
             say(f"trying out {labels} before the sweep: {out['error']}")
     if not options.serial:
-        apart.close()
+        isolated.close()
 
 
 def checked(payload: dict) -> None:
@@ -304,7 +306,7 @@ def at_hand(cell: Cell) -> bool:
     file.
     """
     made_here = cell.data.entry.family not in ("public", "folder")
-    return not work.apart(cell) and (made_here or prepare.is_prepared(cell.data))
+    return not train_stack.apart(cell) and (made_here or prepare.is_prepared(cell.data))
 
 
 def _seen(cell: Cell) -> tuple:

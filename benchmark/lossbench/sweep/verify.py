@@ -21,7 +21,7 @@ from lossbench.experiment.cells import PROTOCOL, Cell
 from lossbench.store import integrity, note
 from lossbench.store.record import rounded
 from lossbench.store.store import Store
-from lossbench.sweep import work
+from lossbench.sweep import train_stack
 
 # Dice: what another CPU or library version may change by rounding alone, amplified by training
 TOLERANCE = 0.02
@@ -167,7 +167,7 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...], places: Ma
         return row | {
             "how": f"it cannot be trained here: {error}; a loss of your own needs its file by --with"
         }
-    store = work.train_aside([cell], scratch, extra_files, STACK)
+    store = train_stack.train_aside([cell], scratch, extra_files, STACK)
     fresh = store.read(*cell.pair)
     if fresh is None:
         failed = store.read_error(*cell.pair) or {}

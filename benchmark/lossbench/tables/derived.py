@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from lossbench.base import course
+from lossbench.base import curves
 from lossbench.base.columns import spelled
 from lossbench.base.counts import per_image, soft_sizes
 
@@ -44,10 +44,10 @@ def _course(record: Mapping[str, Any]) -> dict[str, float]:
     its single steps; nan where these were averaged.
     """
     known = record.get("metrics") or {}
-    if course.NAMES[0] in known:
-        return {name: NAN if known[name] is None else known[name] for name in course.NAMES}
+    if curves.NAMES[0] in known:
+        return {name: NAN if known[name] is None else known[name] for name in curves.NAMES}
     single = (record.get("steps_every") or 1) == 1
-    return course.summary((record.get("steps") or {}) if single else {}, record.get("curves") or {})
+    return curves.summary((record.get("steps") or {}) if single else {}, record.get("curves") or {})
 
 
 def images_of(record: Mapping[str, Any]) -> dict[str, Any]:

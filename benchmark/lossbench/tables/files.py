@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.tables.compact import LEADING, TRAILING
-from lossbench.tables.freshness import is_changed
+from lossbench.tables.stamp import is_changed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import Any
 from lossbench.base.errors import UserError
 from lossbench.store.note import Note
 from lossbench.store.store import Store
-from lossbench.tables import compact, files, freshness
+from lossbench.tables import compact, files, stamp
 
 
 def write_tables(results: Path, note: Note) -> str:
@@ -17,9 +17,9 @@ def write_tables(results: Path, note: Note) -> str:
     from the same; return the line that says so.
     """
     store, folder = Store(results), results / "tables"
-    digest = freshness.digest(store, note)
-    if freshness.is_fresh(folder, digest):
-        count, made = freshness.cells(folder), "as they were"
+    digest = stamp.digest(store, note)
+    if stamp.is_fresh(folder, digest):
+        count, made = stamp.cells(folder), "as they were"
     else:
         count, made = _compact(store, note, folder, digest), ""
     missing, others = len(note.cells) - count, store.count() - count
@@ -37,10 +37,10 @@ def _compact(store: Store, note: Note, folder: Path, digest: str) -> int:
         cells = f"none of the {len(note.cells)} cells of '{note.name}' has a record yet"
         raise UserError(f"{store.folder}: {cells}{damaged}")
     # A kill between two files must not leave new tables under an old stamp.
-    freshness.unstamp(folder)
+    stamp.unstamp(folder)
     paths = files.write_tables(frames, folder)
     if not store.notes:  # else the digest counts records that turned out damaged
-        freshness.stamp(folder, digest, paths)
+        stamp.stamp(folder, digest, paths)
     return len(frames["cells"])
 
 

@@ -20,7 +20,7 @@ from lossbench.data.container import Data
 from lossbench.data.patches import side_of
 from lossbench.experiment.cells import Cell
 from lossbench.networks.build import Network
-from lossbench.networks.start import prior_bias, weights_hash
+from lossbench.networks.initial import prior_bias, weights_hash
 from lossbench.training.batches import (
     Batch,
     Draws,

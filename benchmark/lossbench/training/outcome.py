@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossbench import metrics
-from lossbench.base import course
+from lossbench.base import curves
 from lossbench.base.counts import per_image, soft_sizes
 from lossbench.data.container import Data
 from lossbench.metrics import thresholds
@@ -95,7 +95,7 @@ def score(job: Job, trained: Trained) -> dict[str, Any]:
         "train_loss_last": trained.train_loss[-1] if trained.train_loss else math.nan,
         "val_dice_best": best_dice if best_step else math.nan,
         "step_best": best_step,
-        **course.summary(steps, trained.curves),
+        **curves.summary(steps, trained.curves),
         **(_bayes(job.data) if job.data.posterior is not None else {}),
     }
     every = math.ceil(len(trained.train_loss) / MOST_STEPS) or 1

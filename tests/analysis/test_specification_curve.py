@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from test_measure import SEED, SEEDS, cell
+from test_evidence import SEED, SEEDS, cell
 
-from lossbench.analysis.specifications import _explained, shares, specify
+from lossbench.analysis.specification_curve import _explained, shares, specify
 
 STEPS, HEADS = (200, 800), ("default", "prior")
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lossbench.analysis.claims import Test
-from lossbench.analysis.measure import measure
+from lossbench.analysis.evidence import measure
 from lossbench.analysis.pairs import NotPaired
 from lossbench.base.errors import UserError
 

@@ -311,7 +311,7 @@ def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
 
 def _weights(recipe: Recipe) -> Any:
     """Return the weights of the recipe's file, which must be what it was when the sweep was planned."""
-    from lossbench.networks.start import read_weights
+    from lossbench.networks.initial import read_weights
 
     if recipe.weights is None:
         return None

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lossbench.base import course
+from lossbench.base import curves
 
 
 def curve(noise, steps=100, fall=30):
@@ -19,14 +19,14 @@ def test_the_noise_of_a_loss_is_its_spread_about_the_running_median_over_its_fal
     loss = curve(0.1)
     swings = np.array(loss[50:]) - 1  # the running median is 1 throughout the second half
     expected = swings.std(ddof=1) / (np.mean(loss[:5]) - np.mean(loss[-20:]))
-    found = course.summary({"train_loss": loss}, {})
+    found = curves.summary({"train_loss": loss}, {})
     assert found["loss_noise"] == pytest.approx(expected)
     assert found["log_loss_noise"] == pytest.approx(math.log(expected))
 
 
 def test_twice_the_loss_is_as_noisy_and_twice_the_noise_twice_as_noisy():
     one, scaled, twice = (
-        course.summary({"train_loss": c}, {})["loss_noise"]
+        curves.summary({"train_loss": c}, {})["loss_noise"]
         for c in (curve(0.1), [7 * x for x in curve(0.1)], curve(0.2))
     )
     assert scaled == pytest.approx(one)
@@ -35,7 +35,7 @@ def test_twice_the_loss_is_as_noisy_and_twice_the_noise_twice_as_noisy():
 
 def test_the_gradient_noise_is_that_of_its_logarithm():
     swings = 0.3 * np.array([(0, 1, 0, -1)[i % 4] for i in range(100)])
-    found = course.summary({"grad_norm": list(5 * np.exp(swings))}, {})
+    found = curves.summary({"grad_norm": list(5 * np.exp(swings))}, {})
     assert found["grad_noise"] == pytest.approx(swings[50:].std(ddof=1))
     assert found["log_grad_noise"] == pytest.approx(math.log(found["grad_noise"]))
 
@@ -43,17 +43,17 @@ def test_the_gradient_noise_is_that_of_its_logarithm():
 def test_a_loss_that_falls_while_dice_rises_tracks_it_and_a_shuffled_dice_less():
     steps = {"train_loss": list(np.linspace(2, 1, 100))}
     at = [10 * i for i in range(1, 11)]
-    rising = course.summary(steps, {"step": at, "val_dice": [i / 20 for i in range(1, 11)]})
+    rising = curves.summary(steps, {"step": at, "val_dice": [i / 20 for i in range(1, 11)]})
     assert rising["loss_tracks_dice"] == pytest.approx(1)
-    mixed = course.summary(steps, {"step": at, "val_dice": [0, 0, 0, 0, 0, 0.3, 0.5, 0.1, 0.4, 0.2]})
+    mixed = curves.summary(steps, {"step": at, "val_dice": [0, 0, 0, 0, 0, 0.3, 0.5, 0.1, 0.4, 0.2]})
     assert mixed["loss_tracks_dice"] == pytest.approx(abs(1 - 6 * (2**2 + 3**2 + 2**2 + 0 + 3**2) / (5 * 24)))
 
 
 def test_steps_to_half_is_the_first_validated_step_there_or_one_more_than_all():
     at = {"step": [20, 40, 60]}
-    assert course.summary({}, at | {"val_dice": [0.1, 0.5, 0.4]})["steps_to_half"] == 40
-    assert course.summary({}, at | {"val_dice": [0.1, None, 0.4]})["steps_to_half"] == 61
-    assert math.isnan(course.summary({}, {})["steps_to_half"])
+    assert curves.summary({}, at | {"val_dice": [0.1, 0.5, 0.4]})["steps_to_half"] == 40
+    assert curves.summary({}, at | {"val_dice": [0.1, None, 0.4]})["steps_to_half"] == 61
+    assert math.isnan(curves.summary({}, {})["steps_to_half"])
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_steps_to_half_is_the_first_validated_step_there_or_one_more_than_all():
     ],
 )
 def test_curves_that_are_short_flat_rising_or_not_finite_have_no_noise(loss):
-    assert math.isnan(course.summary({"train_loss": loss}, {})["loss_noise"])
+    assert math.isnan(curves.summary({"train_loss": loss}, {})["loss_noise"])

@@ -76,7 +76,7 @@ class _Process:
     """One process, as the one that started it sees it: requests go in and events come out, a line each."""
 
     def __init__(self) -> None:
-        program = "import sys; sys.path[:] = {!r}; from lossbench.engine import apart; apart.serve()"
+        program = "import sys; sys.path[:] = {!r}; from lossbench.engine import isolated; isolated.serve()"
         self.popen = subprocess.Popen(
             [sys.executable, "-c", program.format(sys.path)],
             stdin=subprocess.PIPE,

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import groups, pairs, ranks, seeds, selection
+from lossbench.analysis import pairs, ranks, resampling, seeds, selection
+from lossbench.analysis.across_sets import pooled
 from lossbench.analysis.claims import Losses, Test
 from lossbench.analysis.flips import Flips, flips
-from lossbench.analysis.groups import ByGroup, Images
-from lossbench.analysis.sets import pooled
+from lossbench.analysis.resampling import ByGroup, Images
 from lossbench.base import columns as known
 from lossbench.base.errors import UserError
 
@@ -160,7 +160,9 @@ def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByG
     found = _over_seeds(d, variants, labels, seeds.mean_weights, test)
     images = None
     if len(variants) == 1 and not test.minus:
-        images = groups.on_other_images(arms["of"], arms.get("against"), by_group, test.value, test.absolute)
+        images = resampling.on_other_images(
+            arms["of"], arms.get("against"), by_group, test.value, test.absolute
+        )
     return Measured(**{**vars(found), "images": images})
 
 
@@ -262,7 +264,7 @@ def _over_sets(
                 arm: cells[cells["dataset"] == variants["dataset"][own].iloc[0]]
                 for arm, cells in arms.items()
             }
-            images = groups.on_other_images(
+            images = resampling.on_other_images(
                 here["of"], here.get("against"), by_group, test.value, test.absolute
             )
             spread = max(spread, images.variance if images else 0.0)

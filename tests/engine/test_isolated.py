@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lossbench.engine import apart
+from lossbench.engine import isolated
 from lossbench.engine import run as engines
 from lossbench.engine.tasks import EngineOptions, Task
 from lossbench.engine.worker import emit
@@ -45,12 +45,12 @@ def toy(what):
 @pytest.fixture(autouse=True)
 def none_left():
     yield
-    apart.close()
+    isolated.close()
 
 
 def call(what, name="a", **options):
     events = []
-    out = apart.call(name, f"{__name__}:toy", what, events.append, **options)
+    out = isolated.call(name, f"{__name__}:toy", what, events.append, **options)
     return out, events
 
 
@@ -94,7 +94,7 @@ def test_a_copy_that_a_task_makes_of_its_process_says_nothing_and_ends_with_it()
     out, events = call("fork and answer")
     assert out["kind"] == "ok" and len(events) == 3
     pid = call("fork")[0]["value"]
-    apart.close()
+    isolated.close()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and group(pid):
         time.sleep(0.05)
