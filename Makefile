@@ -50,4 +50,4 @@ site: .venv/.ready
 	@touch $@ .venv/.ready
 
 clean:
-	rm -rf .venv build dist site .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv build dist site docs/notebooks jupyter_execute .pytest_cache .hypothesis .ruff_cache

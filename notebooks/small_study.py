@@ -17,6 +17,7 @@ datasets = [
 { use = "scenes(foreground=0.1, noise=0.5, size=32, n_train=24, n_val=10, n_test=10)",label="scenes 10 %" },
 ]
 [recipe]
+head = "prior"
 widths = [8, 16]
 steps = 40
 batch = 4
@@ -36,10 +37,9 @@ def sweep(folder: Path, experiment: str, *options: str) -> Path:
     (folder / "small.toml").write_text(experiment, encoding="utf-8")
     command = [sys.executable, "-m", "lossbench", "sweep", "small.toml", "--serial", *options]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
-    print(
-        *[line for line in done.stdout.splitlines() if line.startswith(("small", "trained", "report"))],
-        done.stderr,
-        sep="\n",
-    )
-    done.check_returncode()
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    for line in done.stdout.splitlines():
+        if line.startswith(("small", "mine", "trained", "report")):
+            print(line.partition(" in ")[0])  # without the seconds
     return folder / "results"

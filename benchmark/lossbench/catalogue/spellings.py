@@ -26,9 +26,17 @@ class Code(NamedTuple):
 
 
 def spelled(loss: LossSpec, classes: int = 2) -> dict[str, str]:
-    """Return how a loss is built in each library that has it; libraries without it are left out."""
+    """Return how a loss is written in each library that has it; libraries without it are left out.
+
+    What is called as it is built is its constructor alone; else the call stands behind it."""
     known = {library: code(loss, library, classes) for library in LIBRARIES}
-    return {library: own.make for library, own in known.items() if own}
+    return {library: _shown(own) for library, own in known.items() if own}
+
+
+def _shown(own: Code) -> str:
+    # The channel of the target is the library's custom, and stands in its pages.
+    usual = own.call in ("loss(logits, target)", _CHANNEL)
+    return own.make if usual else f"loss = {own.make}; {own.call}"
 
 
 def code(loss: LossSpec, library: str, classes: int = 2) -> Code | None:
@@ -129,7 +137,9 @@ def _smp_dice_ce(p: Params, classes: int) -> Code | None:
     if own is None:
         return None
     ce = "torch.nn.functional.cross_entropy(logits, target)"
-    return own._replace(call=f"{p['dice_weight']:g} * {own.call} + {p['ce_weight']:g} * {ce}")
+    weighted = [(p["dice_weight"], own.call), (p["ce_weight"], ce)]
+    terms = [call if weight == 1 else f"{weight:g} * {call}" for weight, call in weighted]
+    return own._replace(call=" + ".join(terms))
 
 
 # --- nnU-Net: Dice losses are minus Dice, one less than ours; targets have a channel
