@@ -48,6 +48,18 @@ def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_read
     assert len(read_experiment(tmp_path / "e.toml").cells()) == 4 * 8 * 2  # losses, seeds, lengths
 
 
+def test_the_lengths_that_are_suggested_leave_the_first_answer_within_its_time():
+    def looks(count, side):
+        return [SimpleNamespace(size=(side, side))] * count
+
+    # 15 minutes on two cores are 1,800 s; of 32 cells 56 s each. Ten images of 64 px are scored in no time,
+    # and a step on 8 x 64^2 pixels takes 0.072 s: 778 of them.
+    assert suggestion.lengths(looks(10, 64), 64, 8, 4) == (150, 600)
+    # 500 images of 200 px: 2 x 2 + 4 + 4 million pixels are scored at each length, 29 s: 374 steps are left.
+    assert suggestion.lengths(looks(500, 200), 64, 8, 4) == (100, 400)
+    assert suggestion.lengths(looks(10, 64), 32, 8, 4) == (300, 1200)
+
+
 def test_the_losses_that_are_suggested_suit_thin_objects_and_empty_images():
     def look(pixels, side, empty=False):
         return SimpleNamespace(objects=[(1, pixels, side)], counts=np.array([100, 0 if empty else pixels]))

@@ -136,15 +136,18 @@ def test_a_missing_length_costs_what_no_other_missing_length_of_its_trunk_pays(t
 def test_training_validation_and_test_are_counted_apart_as_a_record_of_the_kind_says(tmp_path):
     class Records:
         def read(self, key, fingerprint):
-            took = {"seconds": 30.0, "steps": 80, "validation_seconds": 8.0, "test_seconds": 6.0}
-            return {"cost": took if key == long.key else {"seconds": 0.0, "steps": 0}}
+            took = {"seconds": 60.0, "cpu_seconds": 30.0, "steps": 80}
+            took |= {"validation_seconds": 16.0, "test_seconds": 12.0}
+            cost = took if key == long.key else {"seconds": 0.0, "steps": 0}
+            return {"cost": cost, "provenance": {"device": "cpu"}}
 
     path = tmp_path / "grid.toml"
     path.write_text(TEXT + LENGTHS)
     planned = plan.plan(read_experiment(path), tmp_path / "results")
     short, long = planned.cells[0], planned.cells[10]
     paces = plan.measured(Records(), [short, long])
-    # 16 seconds for 80 steps; 4 validations; every length is tested.
+    # Half the time other programs had the core: 16 seconds for 80 steps; 4 validations; every length is
+    # tested.
     assert replace(planned, paces=paces).cell_cost(short) == (100 * 0.2, 8.0, 6.0)
 
 

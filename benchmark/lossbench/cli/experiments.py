@@ -389,7 +389,7 @@ def _expected(planned: Any) -> str:
     cores = usable_cores()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
     count = len(planned.missing) - len(planned.copies)
-    return f"{count}, about {duration(planned.cost().total / cores)} on {cores} cores{about}"
+    return f"{count}, about {duration(planned.cost().total / cores)} on {cores} free cores{about}"
 
 
 def say_scored(planned: Any) -> None:
@@ -499,7 +499,7 @@ def print_costs(planned: Any) -> None:
     console = Console()
     console.print(table)
     guess = "" if planned.measured else "; where no cell of a kind has been measured, a guess"
-    console.print(f"Training, validation and test in core-minutes{guess}.", highlight=False)
+    console.print(f"Training, validation and test in minutes of a free core{guess}.", highlight=False)
     seeds = len(planned.experiment.seeds)
     smallest = 2 / 2**seeds  # all differences of one sign: 2 of 2**seeds sign patterns
     within = f"On one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {smallest:.3g} at best"

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from lossbench.data.splitting import DURING, TEST, VALIDATION
 from lossbench.data.survey import Look
 
-PATCHES = (64, 96, 128)  # sides that are suggested; larger ones take long without a GPU
+PATCHES = (64, 96)  # sides that are suggested; larger ones take long without a GPU
+
+SMALLEST = 8  # pixels of a side that three levels of pooling want to divide
 
 MARGIN = 1.5  # by what factor a patch is longer than nine of ten objects, where images allow
 
@@ -24,7 +27,18 @@ MANY_EMPTY = 0.1  # share of images without foreground, from which a loss for th
 
 SEEDS, TESTS = 8, 4  # the fewest seeds whose smallest p (.0078) leaves room for so many comparisons
 
-LENGTHS = (300, 1200)  # steps; both come from one training
+STEPS = (400, 600, 800, 1200)  # of the longer training; the shorter one is the first quarter of it
+
+MINUTES, CORES = 15, 2  # that the first answer may take; what is left of 20 goes into reading and the report
+
+# Seconds that one core takes for a million pixels, of a U-Net with these widths: a step, and a score.
+TRAINED, SCORED = 2.1, 1.2
+
+WIDTHS = [8, 16, 32]
+
+LOOKS = 2  # at the validation images while training: whole images, which take as long as many steps
+
+SPLIT = 0.2  # share of the images that are for validation, and for test
 
 # Both sides of the debate, each in the form that people use.
 LOSSES = (
@@ -41,13 +55,17 @@ FOR_EMPTY = ("dice_ce(over='batch')", "the sum over the batch, for images withou
 
 def patch_side(looks: Sequence[Look]) -> int:
     """Return the side of the patches: what nine of ten objects fit into with a margin, within the images."""
-    longest = [side for look in looks for _, _, side in look.objects]
-    wanted = MARGIN * float(np.percentile(longest, 90)) if longest else PATCHES[0]
     shortest = float(np.median([min(look.size[:2]) for look in looks]))
     fitting = [side for side in PATCHES if side <= shortest]
     if not fitting:
-        return max(16, int(shortest) // 8 * 8)
-    return next((side for side in fitting if side >= wanted), fitting[-1])
+        return max(16, int(shortest) // SMALLEST * SMALLEST)
+    return next((side for side in fitting if side >= _wanted(looks)), fitting[-1])
+
+
+def _wanted(looks: Sequence[Look]) -> float:
+    """Return the side of a patch that nine of ten objects fit into with a margin."""
+    longest = [side for look in looks for _, _, side in look.objects]
+    return MARGIN * float(np.percentile(longest, 90)) if longest else PATCHES[0]
 
 
 def rarest(rows: Sequence[dict[str, Any]]) -> float:
@@ -69,43 +87,53 @@ def losses(looks: Sequence[Look]) -> tuple[tuple[str, str], ...]:
     return (*LOSSES, FOR_EMPTY) if empty >= MANY_EMPTY else LOSSES
 
 
+def lengths(looks: Sequence[Look], side: int, batch: int, losses: int) -> tuple[int, int]:
+    """Return a short and a long training: as many steps as two cores manage within the first answer's time,
+    all losses and seeds together and what is scored included.
+    """
+    pixels = SPLIT * sum(float(np.prod(look.size)) for look in looks)
+    scored = LOOKS * min(pixels, DURING) + min(pixels, VALIDATION) + min(pixels, TEST)
+    a_cell = 60 * MINUTES * CORES / (SEEDS * losses)
+    # Both lengths are scored; a step of the shorter one's own decay is one in twenty.
+    left = a_cell - 2 * SCORED * scored / 1e6
+    steps = left / (1.05 * TRAINED * batch * side**2 / 1e6)
+    longest = max((own for own in STEPS if own <= steps), default=STEPS[0])
+    return longest // 4, longest
+
+
 def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> str:
     """Return a TOML text to start from: every choice with its reason."""
     # The folder's name, as far as an experiment may be called so.
     own = path.expanduser().absolute().name.removesuffix(".npz").removesuffix(".csv")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
-    side, how = patch_side(looks), sampler(share)
+    side, how, chosen = patch_side(looks), sampler(share), losses(looks)
+    batch = 4 if side > PATCHES[0] else 8
+    short, long = lengths(looks, side, batch, len(chosen))
     small = "as large as the images" if side < PATCHES[0] else "nine of ten objects fit in with a margin"
+    cut = "objects are longer than that, and larger patches take long without a GPU"
     centred = f"the rarest class has {share:.2%} of the pixels: a third of the patches shows some class"
     anywhere = f"each class has {share:.0%} of the pixels or more: patches lie anywhere"
-    large = side >= PATCHES[1]
-    widths = [8, 16, 32, 64] if large else [8, 16, 32]
+    sees = f"U-Net of {len(WIDTHS)} levels, whose pixels depend on {_sees(len(WIDTHS))} px each"
     rows: list[tuple[str, Any, str]] = [
-        ("patch", side, f"pixels; {small}"),
+        ("patch", side, f"pixels; {cut if side < _wanted(looks) else small}"),
         ("sampler", how, anywhere if how == "uniform" else centred),
-        (
-            "batch",
-            4 if large else 8,
-            "patches a step: as many pixels as keep the first answer within minutes",
-        ),
-        (
-            "widths",
-            widths,
-            f"U-Net of {len(widths)} levels, whose pixels depend on {_sees(len(widths))} px each",
-        ),
+        ("batch", batch, "patches a step"),
+        ("widths", WIDTHS, f"{sees}; wider ones end higher and take longer"),
         ("schedule", "wsd", "a constant rate until the last fifth: both lengths share their training"),
         ("learning_rate", 0.005, "where CE, Dice and their sum all learn; `lossbench tune` looks closer"),
+        ("validations", LOOKS, "on whole images, which take as long as many steps"),
     ]
-    chosen = losses(looks)
     width = max(len(json.dumps(loss)) for loss, _ in chosen) + 2
     text = [f"  {json.dumps(loss) + ',':<{width}}# {why}" for loss, why in chosen]
     recipe = [f"{key} = {json.dumps(value)}  # {why}" for key, value, why in rows]
-    longer = f"do losses still improve after {LENGTHS[0]} steps? then the answer says so; take more"
+    longer = f"do losses still improve after {short} steps? then take {4 * long}, which shows who ends higher"
+    starts = f"paired starts, whose smallest p is {2 / 2**SEEDS:.4f}; 10 or more where time allows"
     lines = [
         f"name = {json.dumps(name)}",
-        f"seeds = {SEEDS}  # paired starts, whose smallest p is {2 / 2**SEEDS:.4f}; 10 or more say more",
+        f"# A first answer within 20 minutes on {CORES} cores; `lossbench plan` times it.",
+        f"seeds = {SEEDS}  # {starts}",
         'heads = ["prior"]  # the network starts from how frequent each class is, which no loss has to learn',
-        f"lengths = {list(LENGTHS)}  # {longer}",
+        f"lengths = {[short, long]}  # steps; {longer}",
         f"datasets = [{json.dumps(spec)}]",
         "losses = [",
         *text,

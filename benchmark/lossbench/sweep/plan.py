@@ -245,7 +245,7 @@ def measured(store: Store, done: Iterable[Cell]) -> dict[str, Pace]:
         name = kind(cell)
         if len(seen[name]) < SAMPLE:
             record = store.read(*cell.pair)
-            pace = _pace(cell, record["cost"]) if record else None
+            pace = _pace(cell, record) if record else None
             if pace:
                 seen[name].append(pace)
     return {name: Pace(*map(_mean, zip(*paces, strict=True))) for name, paces in seen.items() if paces}
@@ -284,19 +284,26 @@ def _spent(cells: list[Cell], extra_files: tuple[str, ...]) -> Cost:
         costs = [record["cost"] for record in records if record]
     if not costs:
         return Cost(GUESS.step * cells[0].recipe.steps)
-    look, test = (_mean([cost[name] for cost in costs]) for name in ("validation_seconds", "test_seconds"))
-    return Cost(_mean([cost["seconds"] for cost in costs]) - look - test, look, test)
+    return Cost(*map(_mean, zip(*(_of_free_cores(cost, "cpu") for cost in costs), strict=True)))
 
 
-def _pace(cell: Cell, cost: Mapping[str, float]) -> Pace | None:
+def _pace(cell: Cell, record: Mapping[str, Any]) -> Pace | None:
     """Return the pace of one record; None where it was not trained itself. Records before validation and test
     were measured apart count both as training.
     """
-    steps = cost.get("steps", cell.recipe.steps)
-    look, test = cost.get("validation_seconds", 0.0), cost.get("test_seconds", 0.0)
+    steps = record["cost"].get("steps", cell.recipe.steps)
     if not steps:
         return None
-    return Pace((cost["seconds"] - look - test) / steps, look / cell.recipe.validations, test)
+    spent = _of_free_cores(record["cost"], record["provenance"]["device"])
+    return Pace(spent.training / steps, spent.validation / cell.recipe.validations, spent.test)
+
+
+def _of_free_cores(cost: Mapping[str, float], device: str) -> Cost:
+    """Return what a cell took, on a processor without the time in which other programs had its core: a plan
+    that was timed on a busy machine would be wrong by any factor. A card's own time nobody else counts."""
+    look, test = cost.get("validation_seconds", 0.0), cost.get("test_seconds", 0.0)
+    own = min(cost["cpu_seconds"] / cost["seconds"], 1.0) if device == "cpu" and cost["seconds"] else 1.0
+    return Cost(own * (cost["seconds"] - look - test), own * look, own * test)
 
 
 def _mean(values: Sequence[float]) -> float:
