@@ -1,6 +1,7 @@
 """What is written after the shortlist runs as it is, and its losses are ours."""
 
 import ast
+import os
 import subprocess
 import sys
 
@@ -85,6 +86,51 @@ def test_the_trainer_of_nnunet_holds_loss_head_and_frequencies(experiment):
     frequencies = ast.literal_eval(text.split("FREQUENCIES = ")[1].splitlines()[0])
     assert sum(frequencies) == pytest.approx(1) and 0.05 < frequencies[1] < 0.2
     assert "def initialize" in text
+
+
+STEP = """
+import numpy as np
+import torch
+from trainer import FREQUENCIES, nnUNetTrainerLossbench
+
+kernels, strides = [[3, 3]] * 3, [[1, 1], [2, 2], [2, 2]]
+layers = dict(conv_op="torch.nn.Conv2d", norm_op="torch.nn.InstanceNorm2d", nonlin="torch.nn.LeakyReLU")
+network = dict(
+    network_class_name="dynamic_network_architectures.architectures.unet.PlainConvUNet",
+    arch_kwargs=dict(
+        n_stages=3, features_per_stage=[4, 8, 8], kernel_sizes=kernels, strides=strides, n_conv_per_stage=[1] * 3,
+        n_conv_per_stage_decoder=[1] * 2, conv_bias=True, norm_op_kwargs=dict(affine=True), dropout_op=None,
+        dropout_op_kwargs=None, nonlin_kwargs={}, **layers,
+    ),
+    _kw_requires_import=list(layers),
+)
+own = dict(data_identifier="own", batch_size=2, patch_size=[32, 32], batch_dice=False, architecture=network)
+plans = dict(dataset_name="own", plans_name="plans", label_manager="LabelManager", configurations={"2d": own})
+labels = dict(labels=dict(background=0, foreground=1), channel_names={"0": "grey"})
+trainer = nnUNetTrainerLossbench({**plans, "continue_training": False}, "2d", 0, labels, torch.device("cpu"))
+trainer.initialize()
+heads = [v for name, v in trainer.network.named_parameters() if "seg_layers" in name and name.endswith("bias")]
+assert len(heads) == 2
+torch.testing.assert_close(heads[0].detach().softmax(0), torch.tensor(FREQUENCIES))
+target = (torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.8).float()
+batch = dict(data=torch.cat([target]) * 2 - 1, target=[target, target[..., ::2, ::2]])
+trainer.network.train()
+values = [float(trainer.train_step(batch)["loss"]) for _ in range(9)]
+assert np.isfinite(values).all() and values[-1] < values[0], values
+"""
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("loss", ["dice_ce", "ce", "batch_dice"])
+def test_the_trainer_of_nnunet_takes_steps_from_the_frequencies(experiment, loss, tmp_path):
+    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
+    (tmp_path / "trainer.py").write_text(export(experiment, loss, "nnunet"))
+    (tmp_path / "own" / "own").mkdir(parents=True)
+    (tmp_path / "own" / "own" / "case.b2nd").touch()  # nnU-Net tells the kind of its data by names
+    folders = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), str(tmp_path))
+    own = {**os.environ, **folders, "nnUNet_compile": "f"}
+    done = subprocess.run([sys.executable, "-c", STEP], cwd=tmp_path, capture_output=True, text=True, env=own)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_loss_that_a_library_does_not_have_is_refused_with_those_that_it_has(experiment):
