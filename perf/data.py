@@ -5,7 +5,7 @@ a set larger than memory takes. Prints a Markdown table of medians and ranges.
 
 Goals: 300 scenes of 64 x 64 in under 0.3 s on one core; a prepared set opens in under 50 ms, whatever its
 size; with 1,000 RGB images of 2,000 x 2,000 (16 GB prepared) instead of 100 a process holds at most 50 MB
-more, page cache apart. Preparation and opening use a fresh, temporary cache. Times of the table are processor
+more, page cache apart. Preparation and opening use a fresh, temporary cache. Times of the table are CPU
 seconds, which other work on the machine hardly moves; those of the large set are wall-clock.
 """
 
@@ -88,7 +88,7 @@ print(opened, drawn, held)
 
 
 def clock(action: Callable[[], object], repeats: int) -> list[float]:
-    """Return processor seconds of each repeat, after one that is not counted: other work hardly moves
+    """Return CPU seconds of each repeat, after one that is not counted: other work hardly moves
     them.
     """
     action()

@@ -2,7 +2,7 @@
 replayed, grouped and by vmap.
 
     python perf/gpu.py [--rounds 3] [--quick]     writes docs/speed_gpu.md; with --quick a tiny check, on the
-    processor where there is no GPU
+    CPU where there is no GPU
 
 The plain loop has lossbench's own network, batches and schedule, with the data on the card already; it reads
 its loss after every step, validates by Dice after the same steps, and scores test images by Dice alone.
@@ -241,7 +241,7 @@ def main() -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not chosen.quick:
-        sys.exit("there is no usable graphics card here: --quick checks the script on the processor")
+        sys.exit("there is no usable GPU here: --quick checks the script on the CPU")
     quick = chosen.quick
     counts, shares, seeds, rounds = (
         ((2,), (1,), 1, 1) if quick else ((8, 32, 64), (1, 4, 8), 64, chosen.rounds)

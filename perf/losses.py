@@ -95,7 +95,7 @@ def against_cross_entropy(rounds: int) -> list[str]:
 
 
 def look(rounds: int) -> str:
-    """Return the section on what the look at every input costs, in time of the processor alone."""
+    """Return the section on what the look at every input costs, in CPU time alone."""
     torch.manual_seed(0)
     mask = disc(128, 8)
     logits = noise(mask)
@@ -121,7 +121,7 @@ def look(rounds: int) -> str:
 LOOK = """## The look at every input
 
 What `get_loss("dice")` takes on logits (8, 2, 128, 128), forward and backward, without and with the look at
-types, shapes and labels: milliseconds of the processor, medians. All labels are read once, so the price is
+types, shapes and labels: milliseconds of CPU time, medians. All labels are read once, so the price is
 that of their bytes; a target that was read last is not read again. `get_loss(..., check=False)` has none.
 
 | target | without, ms | with, ms | more |

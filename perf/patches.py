@@ -1,5 +1,5 @@
 """What whole images cost: a step on patches drawn from them against one on prepared crops, and tiles against
-plain forward passes over the same pixels. Prints processor seconds and their ratios.
+plain forward passes over the same pixels. Prints CPU seconds and their ratios.
 
     LOSSBENCH_DATA=... OMP_NUM_THREADS=1 python perf/patches.py [--rounds 12]
 
@@ -21,7 +21,7 @@ LOSSES = ("ce", "dice", "dice_ce", "focal")
 
 
 def turns(arms: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the processor seconds of each arm, which take turns, forwards and backwards."""
+    """Return the CPU seconds of each arm, which take turns, forwards and backwards."""
     seen: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(rounds + 1):
         for name in list(arms) if turn % 2 else list(arms)[::-1]:

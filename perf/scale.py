@@ -6,7 +6,7 @@ simulated.
     holds
 
 The driver (scheduler, client and our loop, one process) is the only shared part, so it bounds the size of a
-sweep. Its cost is processor time, which a busy machine does not change: measured with tasks that do nothing
+sweep. Its cost is CPU time, which a busy machine does not change: measured with tasks that do nothing
 on two workers. The simulation then runs a sweep of stacks on W workers: the driver serves one task at a time,
 workers start within the first minute, stacks take a log-normal time, and nothing but the wait for the driver
 and the end of the queue is lost."""
@@ -78,7 +78,7 @@ def simulate(
 
 
 def clock(function) -> tuple[float, float]:
-    """Wall and processor seconds of a call."""
+    """Wall and CPU seconds of a call."""
     wall, processor = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - processor

@@ -16,7 +16,7 @@ from lossbench.engine.tasks import EngineOptions
     [
         ({"serial": True, "cluster": "c.toml"}, "--serial and --cluster name two places"),
         ({"gpus": "1", "scheduler": "s.json"}, "--scheduler and --gpus name two places"),
-        ({"gpus": "1", "workers": 2}, "--per-gpu sets how many share a card"),
+        ({"gpus": "1", "workers": 2}, "--per-gpu sets how many share a GPU"),
         ({"cluster": "c.toml", "workers": 2}, "the file's 'jobs' and 'cores' set it"),
         ({"per_gpu": 2}, "--per-gpu needs --gpus"),
         ({"device": "tpu"}, "must be cpu or cuda"),
@@ -60,7 +60,7 @@ def test_cards_are_counted_or_listed_among_those_that_may_be_used(text, there, e
 
 @pytest.mark.parametrize("text", ["", "0", "a", "-1", "0,0", "1.5", ","])
 def test_what_names_no_cards_is_refused(text):
-    with pytest.raises(UserError, match="write how many cards"):
+    with pytest.raises(UserError, match="write how many GPUs"):
         slots(text, lambda option: ["0"])
 
 

@@ -129,7 +129,7 @@ def _usual(cells: pd.DataFrame, facts: pd.DataFrame) -> pd.Series:
 
 
 def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
-    """Return one row a loss that all these data sets hold, smallest largest regret first (Savage 1951).
+    """Return one row a loss that all these data sets hold, lowest maximal regret first (Savage 1951).
 
     The regret of a loss on a data set is how far its mean falls short of the best one's. The first row that
     never collapsed, and with ``empty`` is known to mark at most ``QUIET`` of the empty images, is the one to

@@ -180,7 +180,7 @@ class Engine:
         typer.Option(
             "--stack",
             metavar="N|auto",
-            help="Cells trained together: a number, or auto to try (default: 4; auto on cards).",
+            help="Cells trained together: a number, or auto to try (default: 4; auto on GPUs).",
         ),
     ] = None
     time_limit: Annotated[
@@ -237,7 +237,7 @@ class Engine:
         # With --serial one worker is harmless; everywhere else something other sets the number.
         if self.workers is not None and given and not self.serial:
             instead = {
-                "--gpus": "--per-gpu sets how many share a card",
+                "--gpus": "--per-gpu sets how many share a GPU",
                 "--cluster": "the file's 'jobs' and 'cores' set it",
                 "--scheduler": "the scheduler has its own",
                 "--engine": "that engine has its own",
@@ -250,7 +250,7 @@ class Engine:
         if self.device not in (None, "cpu", "cuda"):
             raise UserError(f"--device {self.device}: must be cpu or cuda")
         if self.gpus is None and self.per_gpu != 1:
-            raise UserError("--per-gpu needs --gpus, which says on which cards")
+            raise UserError("--per-gpu needs --gpus, which says on which GPUs")
         if self.gpus is not None and self.device == "cpu":
             raise UserError("--gpus and --device cpu contradict each other; leave one of the two out")
         if self.device == "cuda" and self.gpus is None and not (self.cluster or self.scheduler):
@@ -266,30 +266,30 @@ def _stack(text: str) -> int | None:
 
 
 def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple[str, ...]:
-    """Return what CUDA_VISIBLE_DEVICES must hold for each card that ``text`` names: a number of cards, or
+    """Return what CUDA_VISIBLE_DEVICES must hold for each GPU that ``text`` names: a number of GPUs, or
     indices joined by commas.
 
-    Indices count the cards that this process may use, so that a share given by a batch system is kept.
+    Indices count the GPUs that this process may use, so that a share given by a batch system is kept.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     numbers = all(word.isdecimal() for word in words) and text.strip() != "0"
     if not words or not numbers or len(set(words)) < len(words):
         raise UserError(
-            f"--gpus {text}: write how many cards (2), or which ones (0,1; or 0, with a comma for "
+            f"--gpus {text}: write how many GPUs (2), or which ones (0,1; or 0, with a comma for "
             "card 0 alone)"
         )
     there = (visible or _visible)(f"--gpus {text}")
-    # "2" counts cards, "0,1" lists them.
+    # "2" counts GPUs, "0,1" lists them.
     wanted = [int(word) for word in words] if "," in text else list(range(int(text)))
     if max(wanted) >= len(there):
         last = f"0 to {len(there) - 1}" if len(there) > 1 else "0"
-        cards = f"{len(there)} usable GPU{'s' * (len(there) > 1)}"
-        raise UserError(f"--gpus {text}: this machine has {cards}, number {last}")
+        known = f"{len(there)} usable GPU{'s' * (len(there) > 1)}"
+        raise UserError(f"--gpus {text}: this machine has {known}, number {last}")
     return tuple(there[number] for number in wanted)
 
 
 def _visible(option: str) -> list[str]:
-    """Return how CUDA names the cards that this process may use."""
+    """Return how CUDA names the GPUs that this process may use."""
     import torch
 
     count = torch.cuda.device_count()

@@ -9,7 +9,7 @@ from scipy import fft
 
 from lossbench.data.shapes import Family
 
-CHUNK = 32  # tiles at a time, so that the scores of all templates stay in the processor's cache
+CHUNK = 32  # tiles at a time, so that the scores of all templates stay in the CPU's cache
 
 
 def evidence(tiles: np.ndarray, kind: Family, level: float, noise: float) -> tuple[np.ndarray, np.ndarray]:

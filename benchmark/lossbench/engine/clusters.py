@@ -211,7 +211,7 @@ def from_file(engine: EngineOptions) -> Connection:
     if options["processes"] != options["cores"]:
         raise UserError(
             f"{path}: cores: must equal processes ({options['processes']}): a worker has one thread; ask for "
-            "further processors with job_cpu or the system's own directives"
+            "further CPUs with job_cpu or the system's own directives"
         )
     exports = [f"export {name}={value}" for name, value in worker.ENVIRONMENT.items()]
     exports += [f"export DASK_DISTRIBUTED__WORKER__{name}=False" for name in ("DAEMON", "PROFILE__ENABLED")]

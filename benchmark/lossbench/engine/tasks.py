@@ -13,7 +13,7 @@ from typing import Any
 
 from lossbench.base.process import usable_cores
 
-# Cells trained together on a processor: two to eight are alike there (docs/speed_stack.md), and fewer leave
+# Cells trained together on a CPU: two to eight are alike there (docs/speed_stack.md), and fewer leave
 # smaller pieces to a sweep that is interrupted.
 STACK = 4
 

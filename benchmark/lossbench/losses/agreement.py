@@ -374,6 +374,6 @@ def _unexplained(true, predicted):
 
 
 def _log_det(matrix):
-    """log det of positive definite matrices; without the look at success that would wait for a card."""
+    """log det of positive definite matrices; without the look at success that would wait for a GPU."""
     factor = torch.linalg.cholesky_ex(matrix).L
     return 2 * (factor.diagonal(dim1=-2, dim2=-1) + 1e-8).log().sum(-1)

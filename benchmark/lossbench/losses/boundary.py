@@ -192,7 +192,7 @@ def _unsigned_distance(region, inside_only=False):
     from scipy.ndimage import distance_transform_edt
 
     field = np.zeros(region.shape, np.float32)
-    # scipy transforms one region at a time; on a card this waits for the device, hence the price.
+    # scipy transforms one region at a time; on a GPU this waits for the device, hence the price.
     for index in np.ndindex(*region.shape[:2]):
         inside = (region[index] > 0.5).cpu().numpy()
         if inside.any() and not inside.all():

@@ -181,7 +181,7 @@ def _tubes(masks, radius):
     from skimage.morphology import skeletonize
 
     tubes = np.zeros(masks.shape, bool)
-    # scikit-image thins one mask at a time; on a card this waits for the device.
+    # scikit-image thins one mask at a time; on a GPU this waits for the device.
     for index, mask in enumerate((masks > 0).cpu().numpy()):
         # A volume of one layer is an image, whose thinning is another one.
         sides = [side for side in mask.shape if side > 1]
@@ -315,7 +315,7 @@ def _objects(masks, near):
     from scipy.ndimage import distance_transform_edt, label
 
     numbers = np.zeros(masks.shape, np.int64)
-    # One mask at a time, on the processor.
+    # One mask at a time, on the CPU.
     for index, mask in enumerate((masks > 0).cpu().numpy()):
         objects, count = label(mask, np.ones([3] * mask.ndim))
         if near and count:

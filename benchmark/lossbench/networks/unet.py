@@ -101,7 +101,7 @@ def halve(x: Tensor) -> Tensor:
     """Return the maximum over each 2 x 2 (x 2) window of (B, C, *S), to the bit what ``F.max_pool2d`` and
     ``F.max_pool3d`` return.
 
-    On a processor those look at one number at a time, which took a tenth of a training step and a fifth of a
+    On a CPU those look at one number at a time, which took a tenth of a training step and a fifth of a
     forward pass."""
     if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
         for axis in range(2, x.ndim):

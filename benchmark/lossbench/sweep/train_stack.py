@@ -440,7 +440,7 @@ def step_seconds(jobs: list[Job], device: str, count: int) -> float | None:
     from lossbench.training.train import reading, train
 
     # A few steps and the evaluation after them, which needs memory, too: the first ones prepare, the last one
-    # validates. On a card steps are reported when the losses are read, so many at a time.
+    # validates. On a GPU steps are reported when the losses are read, so many at a time.
     burst = reading(device)
     steps = max(STEPS, BURSTS * burst)
     short = jobs[0].cell.recipe.model_copy(update={"steps": steps, "validations": 1, "schedule": "constant"})

@@ -77,7 +77,7 @@ class Windows:
         self.frequency = patches.frequency()
         self.classes = len(patches.data.classes)
         shape = (recipe.batch, *self.side)
-        # One place that every step overwrites: what a graph on a card replays reads from there.
+        # One place that every step overwrites: what a graph on a GPU replays reads from there.
         self.images = torch.zeros(recipe.batch, patches.data.channels, *self.side, device=device)
         self.masks = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.distances = None

@@ -1,4 +1,4 @@
-"""A training step recorded once and replayed: on a card, hundreds of small operations start as one.
+"""A training step recorded once and replayed: on a GPU, hundreds of small operations start as one.
 
 What a graph replays is what it saw: it cannot wait for a value, branch on one, or hear of anything that
 Python counts. So a stack is replayed only after replayed steps have left what ordinary ones leave, and
@@ -25,7 +25,7 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]  # from a call to wh
 
 
 def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | None:
-    """Return what stands for ``step`` from now on, or None where that must run as it is: on a processor, and
+    """Return what stands for ``step`` from now on, or None where that must run as it is: on a CPU, and
     with a loss that has a schedule.
 
     The step is recorded as a CUDA graph, or by ``record``, and its replay is used if it leaves what the step
@@ -72,7 +72,7 @@ def replay(step: Step, record: Record | None = None) -> Callable[[int], None] | 
 def _alike(step: Step, ours: list[Tensor], theirs: list[Tensor]) -> bool:
     """Return whether two runs left the same losses and norms, and the same changes of weights, cell by cell.
 
-    Kernels on a card may add in another order, and with AdamW a gradient near zero then changes its weight
+    Kernels on a GPU may add in another order, and with AdamW a gradient near zero then changes its weight
     the other way."""
     for one, other in zip(ours[:2], theirs[:2], strict=True):
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
@@ -93,7 +93,7 @@ def _on_card(call: Callable[[], None]) -> Callable[[], None]:
 
 @contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Run what is within on a stream of this process's own, if on a card: nothing can be captured on the
+    """Run what is within on a stream of this process's own, if on a GPU: nothing can be captured on the
     default one.
     """
     if device == "cpu":

@@ -108,7 +108,7 @@ MOST_KEPT = 1000  # constants kept: a loss whose numbers change from call to cal
 class Constants(TorchFunctionMode):
     """While it is active, what a loss makes of Python's numbers is made once and copied from then on.
 
-    No graph can hold the way from the processor to the card."""
+    No graph can hold the way from the CPU to the GPU."""
 
     MAKERS = (torch.tensor, torch.as_tensor, Tensor.new_tensor)
 

@@ -41,7 +41,7 @@ def train(
     """Train all jobs and return what each left, in their order: as one stack, or one trunk after the other
     where their network cannot be grouped.
 
-    ``on_step(step, losses)`` is called for each step of a stack, on a card some steps later."""
+    ``on_step(step, losses)`` is called for each step of a stack, on a GPU some steps later."""
     left: dict[int, Trained] = {}
     for places in _stacks(jobs):
         own = [jobs[place] for place in places]
@@ -316,7 +316,7 @@ def validation_steps(recipe: Any) -> set[int]:
 
 
 def reading(device: str) -> int:
-    """Return after how many steps the losses are read: on a processor after each, on a card rarely, since
+    """Return after how many steps the losses are read: on a CPU after each, on a GPU rarely, since
     reading waits for it.
     """
     return 1 if device == "cpu" else READ
