@@ -1,6 +1,7 @@
 """The loss to start with: smallest largest regret among those that can be trusted."""
 
 import pandas as pd
+import pytest
 
 from lossbench.analysis import advice
 from lossbench.analysis.advice import GOALS, regrets
@@ -65,3 +66,62 @@ def test_what_a_study_advises_is_read_back_for_data_like_ones_own(tmp_path):
     assert says == f"The study, on data like these ({alike}): Start with both."
     assert advice.prior(0.5, 0.0, "dice@0.5", tmp_path / "prior.csv") == ""  # no data set is alike
     assert advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "absent.csv") == ""
+
+
+def trial(scores, held=()):
+    """Return what the advice is worth on sets a to f; scores: loss -> Dice on each of them."""
+    rows = [
+        {"loss": loss, "loss_label": loss, "dataset": name, "data_label": f"set {name}", "dice@0.5": value}
+        | {"outcome": "done", "recipe": "r", "parts": "held_out" if name in held else "public"}
+        for loss, values in scores.items()
+        for name, value in zip("abcdef", values, strict=True)
+    ]
+    facts = [
+        {
+            "dataset": name,
+            "recipe": "r",
+            "data_label": f"set {name}",
+            "foreground": "f",
+            "empty": "up to 10 %",
+        }
+        for name in "abcdef"
+    ]
+    return advice.tried(pd.DataFrame(rows), pd.DataFrame(facts), set("abcdef"))
+
+
+# On f alone ce is better than their sum.
+TRIED = {"ce": (0.5, 0.5, 0.5, 0.5, 0.5, 0.9), "dice_ce": (0.6, 0.6, 0.6, 0.6, 0.6, 0.87)}
+
+
+def test_each_data_set_is_left_out_in_turn_and_the_advice_of_the_others_is_followed():
+    # Maximal regret with f among the others: dice_ce .03, ce .1; without it: dice_ce 0.
+    found = trial(TRIED)["advice_tried"]
+    assert list(found["loss"].unique()) == ["dice_ce"]
+    assert found["advice"].round(6).tolist() == [0, 0, 0, 0, 0, 0.03]
+    assert found["ce"].round(6).tolist() == [0.1] * 5 + [0]
+    assert set(found["rests_on"].iloc[5].split("; ")) == {f"set {name}" for name in "abcde"}
+
+
+def test_what_the_advice_is_worth_stands_beside_one_loss_for_all_data():
+    (row,) = trial(TRIED)["advice_worth"].to_dict("records")
+    assert row["advice"] == row["dice_ce"] == pytest.approx(0.005)
+    assert row["ce"] == pytest.approx(0.5 / 6) and row["ce_low"] < row["ce"] < row["ce_high"]
+    assert row["says"].startswith(
+        "Dice at 0.5, on 6 data sets that were left out in turn: mean shortfall against the best loss there, "
+        "in points: the advice 0.5 ["
+    )
+    assert "always ce 8.3 [" in row["says"]
+
+
+def test_a_data_set_that_was_held_out_gives_no_advice_and_few_prove_nothing():
+    # Of c and d, where ce is far better, nobody knows.
+    swapped = {"ce": (0.5, 0.5, 0.9, 0.9, 0.5, 0.5), "dice_ce": (0.6, 0.6, 0.5, 0.5, 0.6, 0.6)}
+    tables = trial(swapped, held="cd")
+    assert list(tables["advice_tried"]["loss"].unique()) == ["dice_ce"]
+    held = tables["advice_worth"].set_index("held").loc[True]
+    assert held["advice"] == pytest.approx(0.4) and pd.isna(held["advice_low"])
+    assert held["says"] == (
+        "Dice at 0.5, on 2 data sets that were named before training: mean shortfall against the best loss "
+        "there, in points: "
+        "the advice 40.0; always dice + ce 40.0; always ce 0.0. So few data sets prove nothing."
+    )

@@ -98,8 +98,9 @@ layers = dict(conv_op="torch.nn.Conv2d", norm_op="torch.nn.InstanceNorm2d", nonl
 network = dict(
     network_class_name="dynamic_network_architectures.architectures.unet.PlainConvUNet",
     arch_kwargs=dict(
-        n_stages=3, features_per_stage=[4, 8, 8], kernel_sizes=kernels, strides=strides, n_conv_per_stage=[1] * 3,
-        n_conv_per_stage_decoder=[1] * 2, conv_bias=True, norm_op_kwargs=dict(affine=True), dropout_op=None,
+        n_stages=3, features_per_stage=[4, 8, 8], kernel_sizes=kernels, strides=strides,
+        n_conv_per_stage=[1] * 3, n_conv_per_stage_decoder=[1] * 2, conv_bias=True,
+        norm_op_kwargs=dict(affine=True), dropout_op=None,
         dropout_op_kwargs=None, nonlin_kwargs={}, **layers,
     ),
     _kw_requires_import=list(layers),
@@ -109,7 +110,8 @@ plans = dict(dataset_name="own", plans_name="plans", label_manager="LabelManager
 labels = dict(labels=dict(background=0, foreground=1), channel_names={"0": "grey"})
 trainer = nnUNetTrainerLossbench({**plans, "continue_training": False}, "2d", 0, labels, torch.device("cpu"))
 trainer.initialize()
-heads = [v for name, v in trainer.network.named_parameters() if "seg_layers" in name and name.endswith("bias")]
+named = trainer.network.named_parameters()
+heads = [v for name, v in named if "seg_layers" in name and name.endswith("bias")]
 assert len(heads) == 2
 torch.testing.assert_close(heads[0].detach().softmax(0), torch.tensor(FREQUENCIES))
 target = (torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.8).float()

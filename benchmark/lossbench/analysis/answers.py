@@ -59,7 +59,7 @@ class Answers:
     verdicts: tuple[Verdict, ...]
     # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity,
     # specifications, shares, shifts, advice, advice_groups, advice_data,
-    # advice_start, collapses, missing, learnt, lengths,
+    # advice_start, advice_tried, advice_worth, collapses, missing, learnt, lengths,
     # speeds, cost, recommendations
     tables: dict[str, pd.DataFrame]
     recommendations: tuple[recommendation.Recommendation, ...] = ()  # one a data set that is not generated
@@ -87,6 +87,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"].to_dict()
     )
     changes = [sensitivity.sensitivity(cells, recipes, REFERENCE), sensitivity.variants(within, labels)]
+    advised = advice.advise(cells, recipes, REFERENCE)
     derived = {
         "verdicts": verdict_table(verdicts),
         "levels": level_table(verdicts),
@@ -98,7 +99,8 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "part_effects": within,
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
         **specification_curve.specify(cells, recipes, REFERENCE),
-        **advice.advise(cells, recipes, REFERENCE),
+        **advised,
+        **advice.tried(cells[~missed], advised["advice_data"], set(real(cells[~missed])["dataset"])),
         "collapses": collapses_by_part(cells, fixed),
         "missing": missing_by_part(cells),
         "learnt": reached,

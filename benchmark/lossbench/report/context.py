@@ -117,6 +117,7 @@ def gather(
         "theory": [item for item in shown if item["theory"]],
         "aid": advice.aid(derived),
         "likeness": advice.likeness(derived["advice_data"]),
+        "worth": list(derived["advice_worth"]["says"]),
         "boards": boards.boards(derived["leaderboard"]),
         "board_filters": boards.filters(derived["leaderboard"]),
         "firmness": stability.firmness(derived["profiles"], derived["stability"], order),
