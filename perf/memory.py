@@ -125,14 +125,17 @@ def measure(folder: Path, count: int, steps: int) -> dict[str, tuple[float, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--folder", type=Path, help="where there is room; default: a temporary folder")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         few, many = (
-            measure(Path(folder), count, chosen.steps)["worker"][0] for count in (chosen.images // 10, chosen.images)
+            measure(Path(folder), count, chosen.steps)["worker"][0]
+            for count in (chosen.images // 10, chosen.images)
         )
     print(f"a worker holds {many - few:.0f} MB more with ten times as many images")
 

@@ -19,6 +19,15 @@ def test_licence_citation_and_address_stand_as_in_the_sources(name):
         assert " ".join(fact.split()) in PAGE
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_published_score_has_its_source_and_says_why_ours_cannot_be_compared_or_there_is_none(name):
+    published, missing = SOURCES[name].published, SOURCES[name].unpublished
+    assert bool(published) != bool(missing) and missing in PAGE
+    for item in published:
+        assert item["source"] and (item["comparable"] or item["why"])
+        assert f"{item['score']:.3f}" in PAGE
+
+
 def test_every_set_has_a_section_and_every_parameter_is_mentioned():
     for name, entry in datasets().items():
         if entry.family == "user":

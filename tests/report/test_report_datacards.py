@@ -48,6 +48,23 @@ def test_a_card_of_unequal_images_says_their_sizes_and_what_share_is_scored(tmp_
     assert facts["scored"] == "25% of test, drawn once for all losses"
 
 
+def test_a_card_says_what_was_published_and_why_it_cannot_be_compared_or_that_nothing_was(tmp_path):
+    files = stored(tmp_path)
+    path = tmp_path / "cards" / files["scenes"]
+    plain = json.loads(path.read_text())
+    score = {"score": 0.826, "metric": "mean IoU", "of": "PSPNet", "source": "a journal"}
+
+    def row(**facts):
+        path.write_text(json.dumps(plain | facts))
+        return dict(datacards.read(tmp_path, files)[0]["rows"]).get("published")
+
+    assert row() is None  # scenes have their best possible score
+    compared = row(published=[score | {"comparable": False, "why": "the split leaks"}])
+    assert compared == "mean IoU 0.826, PSPNet (a journal): not comparable, the split leaks"
+    assert row(published=[score | {"comparable": True}]) == "mean IoU 0.826, PSPNet (a journal)"
+    assert row(unpublished="no split is named") == "no published figure to compare with: no split is named"
+
+
 def test_a_picture_with_foreign_characters_is_not_put_into_the_page(tmp_path):
     files = stored(tmp_path)
     path = tmp_path / "cards" / files["scenes"]

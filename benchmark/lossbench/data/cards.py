@@ -37,8 +37,8 @@ def card(data: Data, *, samples: int = 6, name: str = "") -> dict[str, Any]:
     """Return what describes a data set; every entry but ``samples`` can be written as JSON. ``name`` stands
     for it in random streams (default: its own).
 
-    - ``name, fingerprint, licence, citation, url, source, notes, published, channels, spacing, unit,
-      classes``;
+    - ``name, fingerprint, licence, citation, url, source, notes, published, unpublished, channels, spacing,
+      unit, classes``;
     - ``shape``: of every image, or None, and then ``sizes`` says from what to what;
     - ``scored``: share of the images of val and test that the budgets of pixels allow;
     - ``images``: their number in each part; ``fractions``: pooled pixel fraction of each class;
@@ -59,6 +59,7 @@ def card(data: Data, *, samples: int = 6, name: str = "") -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         **origin,
         "published": data.card.get("published", []),
+        "unpublished": data.card.get("unpublished", ""),
         "shape": list(data.shape) if data.shape else None,
         "sizes": size_text(data.sizes),
         "channels": data.channels,

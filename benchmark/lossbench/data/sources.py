@@ -26,7 +26,8 @@ class Source:
 
     ``size`` in bytes; ``consent``: its licence is not open, so it is fetched by name only; ``archive``: the
     repository is small enough to come as one archive; ``prefix``: the folder that all paths lie below;
-    ``published``: scores, each with metric, source, and whether ours can be compared with it.
+    ``published``: scores, each with metric, source, and whether ours can be compared with it;
+    ``unpublished``: why there is none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Source:
     archive: bool
     prefix: str = ""
     published: list[dict[str, Any]] = field(default_factory=list)
+    unpublished: str = ""
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -73,6 +75,7 @@ class Source:
             "url": self.url,
             "source": f"commit {self.commit[:10]}",
             "published": self.published,
+            "unpublished": self.unpublished,
         }
 
 

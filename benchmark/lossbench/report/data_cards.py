@@ -77,6 +77,7 @@ def _rows(facts: Card) -> dict[str, str]:
         "foreground": f"{shares} (share of pixels)",
         "without foreground": ", ".join(f"{split} {share:.0%}" for split, share in facts["empty"].items()),
         "scored": _scored(facts.get("scored", {})),
+        "published": _published(facts),
         "licence": facts["licence"],
         "cite": facts["citation"],
         "fingerprint": f"{facts['fingerprint']} (seed {facts['seed']})",
@@ -87,6 +88,20 @@ def _scored(shares: dict[str, float]) -> str:
     """Return which share of the images the budgets of pixels let be scored, where it is not all."""
     parts = [f"{share:.0%} of {part}" for part, share in shares.items() if share < 1]
     return f"{' and '.join(parts)}, drawn once for all losses" if parts else ""
+
+
+def _published(facts: Card) -> str:
+    """Return the scores that others published and whether ours can be compared with them; of scenes and the
+    user's own data, nothing. Cards of old results have no word on it.
+    """
+    scores = [
+        f"{item['metric']} {item['score']:.3g}, {item['of']} ({item['source']})"
+        + ("" if item["comparable"] else f": not comparable, {item['why']}")
+        for item in facts.get("published", [])
+    ]
+    if why := facts.get("unpublished"):
+        return f"no published figure to compare with: {why}"
+    return "; ".join(scores)
 
 
 def _samples(samples: list[Card]) -> list[Card]:

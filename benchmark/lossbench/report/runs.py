@@ -57,7 +57,9 @@ def learnt(table: pd.DataFrame, lengths: pd.DataFrame) -> list[dict[str, Any]]:
                 "loss": row["loss_label"],
                 "best": words.value(row["best"], "dice"),
                 "reference": words.value(row["reference"], "dice") if known else "–",
-                "reference_is": row["reference_is"] if known else "nothing to measure by",
+                "reference_is": row["reference_is"]
+                if known
+                else "no published figure to compare with, and no reference network",
                 "share": words.percent(row["share"]) if known else "–",
                 "learnt": ("yes" if row["learnt"] else "not yet") if known else "unknown",
                 "moving": ", ".join(moving) if here.any() else "not trained longer",

@@ -150,7 +150,8 @@ def _not_learnt(table: pd.DataFrame) -> list[str]:
     if missed:
         says.append(f"Not learnt, so that it says who learns sooner and not who is better: {_some(missed)}.")
     if unknown:
-        says.append(f"Whether it was learnt is not known, for lack of a reference: {_some(unknown)}.")
+        missing = "there is no published figure to compare with, and no reference network was trained"
+        says.append(f"Whether it was learnt is not known, since {missing}: {_some(unknown)}.")
     return says
 
 
