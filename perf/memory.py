@@ -1,11 +1,12 @@
-"""What a worker holds in memory when the images are many times as large: a folder of RGB images of 2,000 x 2,000,
-prepared, trained on and scored by `lossbench sweep --data`, as a user would; then again with ten times as many.
+"""What a worker holds in memory when the images are many times as large: a folder of RGB images of
+2,000 x 2,000, prepared, trained on and scored by `lossbench sweep`, as a user would; then again with ten
+times as many.
 
-    python perf/memory.py [--images 1000] [--steps 60] [--folder FOLDER]
+    python perf/memory.py [--images 1000] [--steps 24] [--folder FOLDER]
 
-Prints what the prepared set takes on the disk, how long each sweep took, and the largest resident memory of the
-driver (which prepares) and of the worker (which trains and scores): what is their own, page cache apart, and with it.
-Needs 20 MB of disk an image below FOLDER, which it removes in the end.
+Prints what the prepared set takes on the disk, how long each sweep took, and the largest resident memory of
+the driver (which prepares) and of the worker (which trains and scores): their own, page cache apart, and with
+the pages of files. Needs 17 MB of disk an image below FOLDER, which it removes in the end.
 Goals: 2 GB a worker; 50 MB more with 1,000 images than with 100.
 """
 
