@@ -4,6 +4,7 @@ collapses, gaps, cost.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import pandas as pd
 from lossbench.analysis import (
     advice,
     boards,
+    decisions,
     learnt,
     rankings,
     recommendation,
@@ -19,6 +21,7 @@ from lossbench.analysis import (
     specification_curve,
 )
 from lossbench.analysis.claims import ClaimSet
+from lossbench.analysis.decisions import Looks
 from lossbench.analysis.effects import effects_table, pooled_effects
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
@@ -60,7 +63,7 @@ class Answers:
     # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity,
     # specifications, shares, shifts, advice, advice_groups, advice_data,
     # advice_start, advice_tried, advice_worth, collapses, missing, learnt, lengths,
-    # speeds, cost, recommendations
+    # speeds, cost, recommendations, and decided where seeds are sequential
     tables: dict[str, pd.DataFrame]
     recommendations: tuple[recommendation.Recommendation, ...] = ()  # one a data set that is not generated
 
@@ -75,6 +78,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     by_group = ByGroup(by_group) if by_group is not None and len(by_group) else None
     parts = tables.get("parts", NO_PARTS)
     fixed = tuple(parts.loc[parts["fixed"].astype(bool), "part"]) if len(parts) else ()
+    looks, choice = sequential(tables.get("looks"))
     reached = learnt.learnt(cells, tables.get("references", learnt.NO_REFERENCES))
     missed = learnt.unlearnt(reached, cells)
     verdicts = evaluate(claims.claims, cells.assign(unlearnt=missed), parts, by_group)
@@ -82,7 +86,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     # What was not learnt says who learns sooner, not who ends where.
     ended = compared(cells[~missed], fixed)
     ranked = without(ended, fixed)
-    within = part_effects(cells, fixed)
+    within = part_effects(cells, fixed, looks)
     labels = (
         cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"].to_dict()
     )
@@ -91,9 +95,9 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     derived = {
         "verdicts": verdict_table(verdicts),
         "levels": level_table(verdicts),
-        "effects": effects_table(common, REFERENCE, METRICS, by_group),
+        "effects": effects_table(common, REFERENCE, METRICS, by_group, looks),
         "pooled": pooled_effects(ended, REFERENCE, METRICS[:2]),
-        "leaderboard": board(common, by_group),
+        "leaderboard": board(common, by_group, looks),
         "profiles": rankings.profiles(ranked),
         "stability": rankings.stability(ranked),
         "part_effects": within,
@@ -108,9 +112,18 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "speeds": pd.DataFrame({"says": learnt.speeds(cells)}),
         "cost": cost(cells),
     }
-    own = recommendation.recommend(real(common), by_group, reached, tables.get("spellings"))
+    if looks:
+        derived["decided"] = decisions.decided(common, by_group, looks, choice)
+    own = recommendation.recommend(real(common), by_group, reached, tables.get("spellings"), looks)
     derived["recommendations"] = recommendation.as_table(own)
     return Answers(claims, verdicts, derived, tuple(own))
+
+
+def sequential(table: pd.DataFrame | None) -> tuple[Looks, bool]:
+    """Return the seeds of each look of a sequential experiment, and whether one loss is to be chosen."""
+    if table is None or not len(table):
+        return (), False
+    return tuple(tuple(json.loads(seeds)) for seeds in table["seeds"]), bool(table["choice"].iloc[0])
 
 
 def real(cells: pd.DataFrame) -> pd.DataFrame:
@@ -139,7 +152,7 @@ def without(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
     return cells.assign(parts=parts.map(kept))
 
 
-def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
+def part_effects(cells: pd.DataFrame, fixed: Iterable[str], looks: Looks = ()) -> pd.DataFrame:
     """Return the paired effects within each fixed part, against CE or, where a part has none, against Dice;
     Holm within the part's data set.
     """
@@ -148,7 +161,7 @@ def part_effects(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
         own = cells[in_parts(cells, (part,))]
         reference = next((name for name in (REFERENCE, "dice") if (own["loss"] == name).any()), None)
         if reference:
-            found.append(effects_table(own, reference, PART_METRICS).assign(part=part))
+            found.append(effects_table(own, reference, PART_METRICS, looks=looks).assign(part=part))
     table = (
         pd.concat(found, ignore_index=True)
         if found
@@ -188,16 +201,16 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return table[["part", *(c for c in table if c != "part")]]
 
 
-def board(cells: pd.DataFrame, by_group: ByGroup | None = None) -> pd.DataFrame:
+def board(cells: pd.DataFrame, by_group: ByGroup | None = None, looks: Looks = ()) -> pd.DataFrame:
     """Return the leaderboard at 0.5 with who may be the best in each arm, and the means of the other metrics
     beside it.
     """
     if "dice@0.5" not in cells or not len(cells):
         return boards.leaderboard(cells.iloc[:0])
-    table = boards.leaderboard(cells, "dice@0.5", by_group).drop(columns="metric")
+    table = boards.leaderboard(cells, "dice@0.5", by_group, looks).drop(columns="metric")
     keys = ["dataset", "recipe", "loss"]
     if "dice@val" in cells:
-        tuned = boards.leaderboard(cells, "dice@val", by_group)[[*keys, "best"]]
+        tuned = boards.leaderboard(cells, "dice@val", by_group, looks)[[*keys, "best"]]
         tuned = tuned.rename(columns={"best": "best_val"})
         table = table.merge(tuned, on=keys, how="left")
     present = [column for column in BOARD if column in cells]

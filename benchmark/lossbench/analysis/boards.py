@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from lossbench.analysis import decisions
+from lossbench.analysis.decisions import Looks
 from lossbench.analysis.resampling import ByGroup
 from lossbench.base import columns as known
 
@@ -24,7 +25,10 @@ MISSING = ("dataset", "recipe", "loss", "loss_label", "missing", "of", "seeds")
 
 
 def leaderboard(
-    cells: pd.DataFrame, metric: str = "dice@0.5", by_group: ByGroup | None = None
+    cells: pd.DataFrame,
+    metric: str = "dice@0.5",
+    by_group: ByGroup | None = None,
+    looks: Looks = (),
 ) -> pd.DataFrame:
     """Return one row a (data set, recipe, loss): mean over seeds, its t interval, place, may it be the best?
 
@@ -32,7 +36,7 @@ def leaderboard(
     which is what few seeds can tell."""
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
-        contest = decisions.contest(part, metric, by_group)
+        contest = decisions.contest(part, metric, by_group, looks)
         found, marked = contest.blocks, contest.best()
         facts = part.drop_duplicates("loss").set_index("loss")
         collapsed = part[part["outcome"] == "collapsed"].groupby("loss", observed=True).size()

@@ -12,13 +12,22 @@ has one p, whichever loss is asked about, and a table of effects can never disag
 outcome of five seeds reaches .05, so five seeds exclude nobody.
 
 Seeds speak of other trainings on this split. On real images a second interval must agree, that of other test
-images (``groups``); with fewer than 8 test groups there is none, and nothing is better or worse.
+images (``resampling``); with fewer than 8 test groups there is none, and nothing is better or worse.
+
+Sequential seeds: where an experiment has looks, at 10, 14 and 20 seeds say, a pair is decided at the first
+look that can tell, and is not asked again. Every look has the same share of the 5 % (Bonferroni): p-values,
+of differences as of equality, are multiplied by the number of looks, after Holm's adjustment over all pairs.
+A pair that is rejected at one look leaves its room to the others at the next: by then every rejection was
+right, or an error has been made already. Before the first look nothing is decided.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +38,7 @@ from lossbench.analysis.flips import ALPHA, Flips, Sided
 from lossbench.analysis.lengths import INTEREST
 from lossbench.analysis.pairs import Blocks
 from lossbench.analysis.resampling import ByGroup, Images
+from lossbench.analysis.selection import meeting
 from lossbench.base import columns as known
 
 BETTER, WORSE, EQUAL, OPEN = "better", "worse", "equal", "open"
@@ -46,6 +56,12 @@ class Decision(NamedTuple):
     evidence: Flips
     images: Images | None = None
     why: str = ""  # what keeps the pair open although p is small
+    seeds: int = 0  # of the look at which it was decided, or of the last one
+    looks: float = 1
+
+    def interval(self) -> tuple[float, float]:
+        """Return the interval that holds in 95 % of all studies at every look."""
+        return self.evidence.interval(1 - ALPHA / self.looks)
 
 
 def margin(column: str) -> float:
@@ -60,13 +76,16 @@ def decide(
     column: str,
     good: int,
     images: Images | None = None,
+    p_equal: float | None = None,
 ) -> str:
     """Return the verdict on a difference; ``good``: +1 where a larger value is better, -1, or 0 for neither.
 
-    ``images`` is asked as well where it is given: both must lie on one side, or within the margin."""
+    ``images`` is asked as well where it is given: both must lie on one side, or within the margin.
+    ``p_equal``: of two one-sided tests, where it is adjusted."""
     small = margin(column)
     within = images is None or (-small < images.low and images.high < small)
-    if evidence.equal(small) < ALPHA and within:  # never true of nan
+    p_equal = evidence.equal(small) if p_equal is None else p_equal
+    if p_equal < ALPHA and within:  # never true of nan
         return EQUAL
     agrees = images is None or images.side(0.0) == np.sign(estimate)
     if not p_holm < ALPHA or not agrees or not good:
@@ -74,56 +93,118 @@ def decide(
     return BETTER if good * estimate > 0 else WORSE
 
 
+# The seeds of each look: ((0, ..., 9), (0, ..., 13), (0, ..., 19)).
+Looks = Sequence[Sequence[int]]
+
+
 @dataclass(frozen=True)
 class Contest:
-    """All losses of one data set variant, compared by one score."""
+    """All losses of one data set variant, compared by one score.
+
+    Of a sequential experiment it is one look, at ``seeds``; ``looks`` says how many share the 5 %,
+    ``earlier`` is the look before."""
 
     blocks: Blocks
     column: str
     cells: pd.DataFrame
     by_group: ByGroup | None = None
+    seeds: Sequence[int] = ()  # () for all
+    looks: float = 1
+    earlier: Contest | None = None
 
     @cached_property
     def adjusted(self) -> np.ndarray:
         """Return the p-value of every pair, shape (losses, losses); nan where it is refused or has no
         seed.
         """
-        losses = self.blocks.arms
-        p = np.full((len(losses), len(losses)), np.nan)
-        compared = [(a, b) for a in range(len(losses)) for b in range(a) if self._paired(a, b)]
-        if compared:
-            d = np.stack([self.blocks.difference(losses[a], losses[b])[0] for a, b in compared])
-            for (a, b), value in zip(compared, flips.two_sided(d), strict=True):
-                p[a, b] = p[b, a] = value
-        own = np.array([flips.holm(np.delete(row, place)) for place, row in enumerate(p)])
-        # Back to a square: the diagonal compares nothing.
-        square = np.full_like(p, np.nan)
-        square[~np.eye(len(losses), dtype=bool)] = own.ravel()
-        return np.fmax(square, square.T)
+        p = self._square(flips.two_sided)
+        return _holm_by_loss(p) if self.looks == 1 else self._over_looks(p, "adjusted")
+
+    @cached_property
+    def equality(self) -> np.ndarray:
+        """Return the p-value of every pair's equality in a sequential experiment."""
+        small = margin(self.column)
+
+        def equal(differences: np.ndarray) -> list[float]:
+            held = [row[~np.isnan(row)] for row in differences]
+            return [flips.flips(row).equal(small) if len(row) else math.nan for row in held]
+
+        return self._over_looks(self._square(equal), "equality")
+
+    def _over_looks(self, p: np.ndarray, which: str) -> np.ndarray:
+        """Return p-values adjusted over all pairs and looks; of a pair that was rejected, that of then."""
+        before = getattr(self.earlier, which) if self.earlier else np.ones_like(p)
+        rejected = before < ALPHA
+        # Those come first in Holm's order, so that each makes the factor of the others smaller by one.
+        now = self.looks * _holm_over_pairs(np.where(rejected, 0.0, p))
+        return np.where(rejected, before, np.minimum(1.0, now))
 
     def decide(self, of: str, against: str) -> Decision | None:
         """Return what is shown of one loss against another; None where they have no seed in common."""
+        before = self.earlier.decide(of, against) if self.earlier else None
+        if before and before.verdict != OPEN:
+            return before
+        return self.look(of, against) or before
+
+    def look(self, of: str, against: str) -> Decision | None:
+        """Return what this look alone shows; None where one of the losses does not hold all of its seeds."""
+        if (of, against) not in self._seen:
+            self._seen[of, against] = self._look(of, against)
+        return self._seen[of, against]
+
+    def _look(self, of: str, against: str) -> Decision | None:
         a, b = self.blocks.arms.index(of), self.blocks.arms.index(against)
         p_holm = float(self.adjusted[a, b])
         if np.isnan(p_holm):
             return None
-        d = self.blocks.difference(of, against)[0]
-        evidence = flips.flips(d[~np.isnan(d)])
+        d = self._difference(a, b)
+        d = d[~np.isnan(d)]
+        if not len(d):  # decided at an earlier look, and not trained since
+            return None
+        evidence, seeds = flips.flips(d), len(self.seeds) or len(d)
         images, few = self._images(of, against)
-        verdict = decide(evidence, evidence.estimate, p_holm, self.column, self.good, images)
-        if few and verdict in (BETTER, WORSE):
-            return Decision(OPEN, p_holm, evidence, images, FEW_GROUPS)
+        # Elsewhere each pair's equality has its own 5 %, and not all of them need be computed.
+        p_equal = self.equality[a, b] if self.looks > 1 else None
+        verdict = decide(evidence, evidence.estimate, p_holm, self.column, self.good, images, p_equal)
         why = OTHER_IMAGES if verdict == OPEN and p_holm < ALPHA and images is not None else ""
-        return Decision(verdict, p_holm, evidence, images, why)
+        if few and verdict in (BETTER, WORSE):
+            verdict, why = OPEN, FEW_GROUPS
+        return Decision(verdict, p_holm, evidence, images, why, seeds, self.looks)
+
+    @cached_property
+    def _seen(self) -> dict[tuple[str, str], Decision | None]:
+        return {}
 
     def best(self) -> set[str]:
         """Return the losses that no other is shown to beat (subset selection, Gupta 1965)."""
-        losses, kept = self.blocks.arms, set()
-        for b, loss in enumerate(losses):
-            rivals = [other for a, other in enumerate(losses) if self.adjusted[a, b] < ALPHA]
-            if not any(self.decide(loss, other).verdict == WORSE for other in rivals):
-                kept.add(loss)
-        return kept
+        return {loss for loss in self.blocks.arms if not self._beaten_by(loss)}
+
+    def _beaten_by(self, loss: str) -> list[str]:
+        own = self.adjusted[self.blocks.arms.index(loss)]
+        # By p first: to decide takes longer.
+        rivals = [other for other, p in zip(self.blocks.arms, own, strict=True) if p < ALPHA]
+        return [other for other in rivals if self.decide(loss, other).verdict == WORSE]
+
+    def dropped(self) -> set[str]:
+        """Return the losses that a look showed to be worse than another by more than the smallest difference
+        that matters, adjusted for looks and pairs (Bonferroni).
+        """
+        small, tests = margin(self.column), self.looks * math.comb(len(self.blocks.arms), 2)
+        out = self.earlier.dropped() if self.earlier else set()
+        for loss in self.blocks.arms:
+            shown = [self.look(loss, other) for other in self._beaten_by(loss)]
+            if any(own and own.evidence.beyond(small) * tests < ALPHA for own in shown):
+                out.add(loss)
+        return out
+
+    def unsettled(self, choice: bool) -> set[str]:
+        """Return the losses that are in a pair which is still open; ``choice`` counts no pair of a loss that
+        is dropped.
+        """
+        dropped = self.dropped() if choice else set()
+        left = [loss for loss in self.blocks.arms if loss not in dropped]
+        found = {pair: self.decide(*pair) for pair in combinations(left, 2)}
+        return {loss for pair, own in found.items() if own is None or own.verdict == OPEN for loss in pair}
 
     @property
     def good(self) -> int:
@@ -132,6 +213,27 @@ class Contest:
             return 0
         return -1 if known.lower_is_better(self.column) else 1
 
+    def _square(self, test: Callable[[np.ndarray], Sequence[float]]) -> np.ndarray:
+        """Return a p-value for every pair of losses that are paired, from their differences."""
+        p = np.full((len(self.blocks.arms),) * 2, np.nan)
+        compared = [(a, b) for a in range(len(p)) for b in range(a) if self._paired(a, b)]
+        if compared:
+            d = np.stack([self._difference(a, b) for a, b in compared])
+            for (a, b), value in zip(compared, test(d), strict=True):
+                p[a, b] = p[b, a] = value
+        return p
+
+    def _difference(self, a: int, b: int) -> np.ndarray:
+        """Return the differences of a pair over the seeds of this look; nan for others, and for all where one
+        of these is missing.
+        """
+        blocks = self.blocks
+        d = blocks.difference(blocks.arms[a], blocks.arms[b])[0]
+        if not self.seeds:
+            return d
+        held = blocks.held[0][:, [a, b]].all(axis=1) & np.isin(blocks.seeds, self.seeds)
+        return np.where(held & (held.sum() == len(self.seeds)), d, np.nan)
+
     def _paired(self, a: int, b: int) -> bool:
         return not self.blocks.refusal(self.blocks.arms[a], self.blocks.arms[b])
 
@@ -139,12 +241,111 @@ class Contest:
         """Return the interval over test images, and whether there are too few of them for one."""
         if self.by_group is None:
             return None, False
-        ours, theirs = (self.cells[self.cells["loss"] == loss] for loss in (of, against))
+        cells = self.cells[self.cells["seed"].isin(self.seeds)] if self.seeds else self.cells
+        ours, theirs = (cells[cells["loss"] == loss] for loss in (of, against))
         images = resampling.on_other_images(ours, theirs, self.by_group, self.column, absolute=False)
         count = self.by_group.count(ours["key"], self.column)
         return images, 0 < count < resampling.FEWEST
 
 
-def contest(part: pd.DataFrame, column: str, by_group: ByGroup | None = None) -> Contest:
-    """Return the contest of the losses of one data set variant."""
-    return Contest(pairs.losses(part, [column]), column, part, by_group)
+def _holm_by_loss(p: np.ndarray) -> np.ndarray:
+    """Return Holm's adjusted p-values of a square of pairs: over the comparisons of either loss, the larger
+    of both.
+    """
+    own = np.array([flips.holm(np.delete(row, place)) for place, row in enumerate(p)])
+    # Back to a square: the diagonal compares nothing.
+    square = np.full_like(p, np.nan)
+    square[~np.eye(len(p), dtype=bool)] = own.ravel()
+    return np.fmax(square, square.T)
+
+
+def _holm_over_pairs(p: np.ndarray) -> np.ndarray:
+    """Return Holm's adjusted p-values of a square of pairs, over all of them."""
+    square, below = np.full_like(p, np.nan), np.tril_indices(len(p), -1)
+    square[below] = square.T[below] = flips.holm(p[below])
+    return square
+
+
+def contest(
+    part: pd.DataFrame,
+    column: str,
+    by_group: ByGroup | None = None,
+    looks: Looks = (),
+    taken: int | None = None,
+) -> Contest:
+    """Return the contest of the losses of one data set variant; of a sequential experiment that of its last
+    look, or of as many looks as are ``taken``.
+    """
+    blocks = pairs.losses(part, [column])
+    if not looks:
+        return Contest(blocks, column, part, by_group)
+    # Before the first look no p-value is small enough.
+    found = Contest(blocks, column, part, by_group, looks=math.inf)
+    for seeds in looks[:taken]:
+        found = Contest(blocks, column, part, by_group, tuple(seeds), len(looks), found)
+    return found
+
+
+# What a sequential experiment has decided
+
+SCORES = ("dice_all@0.5", "dice@0.5")  # the first that the cells hold decides
+
+PAIR = ("dataset", "recipe", "data_label", "loss", "against", "verdict", "estimate", "seeds", "says")
+
+
+def deciding(part: pd.DataFrame) -> str:
+    """Return the score that decides on a data set variant: Dice over all images, empty ones included."""
+    held = [name for name in SCORES if name in part and part[name].notna().any()]
+    return held[0] if held else SCORES[-1]
+
+
+def judged(cells: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the cells on which a sequential experiment decides: of each data set and recipe those of its
+    longest training.
+    """
+    longest = meeting(cells, {}, "longest")
+    for _, part in longest.groupby(["dataset", "recipe"], sort=False, observed=True):
+        yield part
+
+
+def unsettled(
+    cells: pd.DataFrame, by_group: ByGroup | None, looks: Looks, choice: bool, taken: int
+) -> dict[tuple[str, str], set[str]]:
+    """Return the losses that need more seeds after so many looks, by data set and recipe."""
+    found = {}
+    for part in judged(cells):
+        own = contest(part, deciding(part), by_group, looks, taken)
+        found[part["dataset"].iloc[0], part["recipe"].iloc[0]] = own.unsettled(choice)
+    return found
+
+
+def decided(cells: pd.DataFrame, by_group: ByGroup | None, looks: Looks, choice: bool) -> pd.DataFrame:
+    """Return one row a pair of losses: what is shown at the longest training, at how many seeds, in words."""
+    rows = []
+    for part in judged(cells):
+        rows += _decided(part, contest(part, deciding(part), by_group, looks), len(looks[-1]), choice)
+    return pd.DataFrame(rows, columns=list(PAIR))
+
+
+def _decided(part: pd.DataFrame, found: Contest, most: int, choice: bool) -> list[dict]:
+    labels = part.drop_duplicates("loss").set_index("loss")["loss_label"]
+    facts = {name: part[name].iloc[0] for name in ("dataset", "recipe", "data_label")}
+    dropped, rows = found.dropped() if choice else set(), []
+    for pair in combinations(found.blocks.arms, 2):
+        own = found.decide(*pair)
+        if own is None:
+            continue
+        if own.verdict == WORSE or (own.verdict != BETTER and own.evidence.estimate < 0):
+            pair = pair[::-1]  # the one with the higher score first
+            own = found.decide(*pair)
+        points, first, second = 100 * own.evidence.estimate, *(labels[loss] for loss in pair)
+        at = f"at {own.seeds} of {most} seeds"
+        without = next((labels[loss] for loss in pair if loss in dropped), "")
+        says = {
+            BETTER: f"decided {at}: {first} is {points:.1f} points above {second}",
+            EQUAL: f"decided {at}: {first} and {second} are equal within a point",
+            OPEN: f"open {at}: {first} and {second}" + (f"; {without} is out" if without else ""),
+        }[own.verdict]
+        numbers = {"verdict": own.verdict, "estimate": own.evidence.estimate, "seeds": own.seeds}
+        rows.append({**facts, "loss": pair[0], "against": pair[1], **numbers, "says": says})
+    return rows

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lossbench.analysis import decisions, flips, pairs, seeds
 from lossbench.analysis.across_sets import Pooled, pooled
-from lossbench.analysis.decisions import Contest
+from lossbench.analysis.decisions import Contest, Looks
 from lossbench.analysis.flips import Flips
 from lossbench.analysis.pairs import Blocks
 from lossbench.analysis.resampling import ByGroup
@@ -27,7 +27,11 @@ OTHER_IMAGES = ("images_low", "images_high", "n_groups")
 
 
 def effects_table(
-    cells: pd.DataFrame, against: str = "ce", columns: Iterable[str] = (), by_group: ByGroup | None = None
+    cells: pd.DataFrame,
+    against: str = "ce",
+    columns: Iterable[str] = (),
+    by_group: ByGroup | None = None,
+    looks: Looks = (),
 ) -> pd.DataFrame:
     """Return one row a (data set, recipe, metric, loss): its paired effect against ``against`` over seeds.
 
@@ -40,7 +44,7 @@ def effects_table(
             row |= {"dataset": dataset, "recipe": recipe}
             column = row["metric"]
             if column not in contests:
-                contests[column] = decisions.contest(part, column, by_group)
+                contests[column] = decisions.contest(part, column, by_group, looks)
             rows.append(row | _decided(contests[column], row))
     return _frame(rows, ["dataset", "recipe"], [*EFFECT, *OTHER_IMAGES], ["verdict"])
 

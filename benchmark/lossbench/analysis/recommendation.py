@@ -16,13 +16,11 @@ import pandas as pd
 
 from lossbench.analysis import advice, decisions, flips, learnt, resampling, selection
 from lossbench.analysis.boards import score
-from lossbench.analysis.decisions import BETTER, EQUAL, OPEN, WORSE, Contest, Decision
+from lossbench.analysis.decisions import BETTER, EQUAL, OPEN, WORSE, Contest, Decision, Looks
 from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import STEPS
-
-SCORES = ("dice_all", "dice")  # the first that the cells hold decides
 
 ALARMS = "false_alarms@0.5"
 
@@ -69,6 +67,7 @@ def recommend(
     by_group: ByGroup | None = None,
     reached: pd.DataFrame | None = None,
     spellings: pd.DataFrame | None = None,
+    looks: Looks = (),
 ) -> list[Recommendation]:
     """Return one recommendation a data set, at its longest training; of several recipes the one with the
     best score. Needs two losses.
@@ -80,7 +79,9 @@ def recommend(
     found = []
     for _, own in longest.groupby("dataset", sort=False, observed=True):
         several = [part for _, part in own.groupby("recipe", sort=True, observed=True)]
-        variants = [_Variant(part, by_group, lengths) for part in several if part["loss"].nunique() > 1]
+        variants = [
+            _Variant(part, by_group, lengths, looks) for part in several if part["loss"].nunique() > 1
+        ]
         variants = [variant for variant in variants if variant.order]
         if variants:
             best = max(variants, key=lambda variant: variant.means[variant.order[0]])
@@ -91,14 +92,15 @@ def recommend(
 class _Variant:
     """The losses of one data set and recipe, with all that is shown of them."""
 
-    def __init__(self, part: pd.DataFrame, by_group: ByGroup | None, lengths: pd.DataFrame):
-        self.part, self.by_group = part, by_group
+    def __init__(
+        self, part: pd.DataFrame, by_group: ByGroup | None, lengths: pd.DataFrame, looks: Looks = ()
+    ):
+        self.part, self.by_group, self.looks = part, by_group, looks
         first = part.iloc[0]
         self.dataset, self.recipe = first["dataset"], first["recipe"]
         self.steps = float(first[STEPS])
-        held = [name for name in SCORES if numbers(part, f"{name}@0.5").notna().any()]
-        self.score = held[0] if held else SCORES[-1]
-        self.column = f"{self.score}@0.5"
+        self.column = decisions.deciding(part)
+        self.score = self.column.removesuffix("@0.5")
         values = part.assign(value=numbers(part, self.column)).groupby("loss", observed=True)["value"]
         self.means = values.mean().dropna().to_dict()
         self.order = sorted(self.means, key=lambda loss: (-self.means[loss], loss))
@@ -112,7 +114,7 @@ class _Variant:
         self.shorter = float(own["steps"].max()) if len(own) else math.nan
 
     def _contest(self, column: str) -> Contest:
-        return decisions.contest(self.part, column, self.by_group)
+        return decisions.contest(self.part, column, self.by_group, self.looks)
 
     def chosen(self) -> str:
         """Return the loss to use: of those that no other beats the best mean, and of equals the plainest."""
@@ -238,6 +240,8 @@ class _Variant:
 
     def _about_seeds(self) -> Iterable[str]:
         seeds, tests = self.part["seed"].nunique(), len(self.order) - 1
+        if self.looks and seeds < len(self.looks[0]):
+            yield f"{seeds} seeds are trained; the first look is at {len(self.looks[0])}."
         smallest = flips.smallest_p(seeds) * tests
         if smallest >= ALPHA:
             needed = flips.seeds_needed(tests)
@@ -353,7 +357,7 @@ def _lower(own: Decision) -> str:
 
 
 def _interval(own: Decision, sign: int = 1) -> str:
-    low, high = sorted(sign * end for end in own.evidence.interval())
+    low, high = sorted(sign * end for end in own.interval())
     return "[unbounded]" if math.isinf(low) else f"[{_points(low)}, {_points(high)}]"
 
 

@@ -358,6 +358,8 @@ class Experiment:
     rates: Rates | None = None  # what `lossbench tune` chose, where a recipe asks for it
     # Data set -> the Dice by which it counts as learnt, and where that comes from.
     references: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()  # numbers of seeds at which a sequential experiment decides
+    choice: bool = False  # one loss is to be chosen: what is clearly worse trains no further
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -25,6 +25,8 @@ def describe(experiment: Experiment, cells: list[Cell], cards: dict[str, str]) -
         "title": experiment.title,
         "file": Path(experiment.file).name,
         "seeds": list(experiment.seeds),
+        "looks": list(experiment.looks),
+        "choice": experiment.choice,
         "skipped": list(experiment.skipped),
         "cards": cards,
         "parts": [_part(part) for part in experiment.parts],

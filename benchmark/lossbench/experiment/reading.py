@@ -5,6 +5,7 @@ Every mistake in a file is reported at once, each with file, line, key and the n
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from dataclasses import replace
@@ -25,6 +26,8 @@ from lossbench.experiment.rates import read as read_rates
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = [PACKAGE.parents[1] / "experiments", PACKAGE / "experiments"]  # of a checkout, of a wheel
 
+ALPHA = 0.05
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -38,6 +41,10 @@ Seeds = (
 Lengths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], Field(min_length=1, max_length=8, strict=False)
 ]
+
+
+# Numbers of seeds at which it is looked whether more are needed.
+Looks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
 
 
 # What the last layer's bias starts from: each cell is trained from each of them.
@@ -93,6 +100,8 @@ class ExperimentFile(_Crossed):
     name: Name
     title: str = ""
     seeds: Seeds = 3
+    looks: Looks = ()
+    choice: bool = False
     lengths: Lengths | None = None
     heads: Heads | None = None
     rates: str | None = None  # file that `lossbench tune` wrote; default: NAME.chosen.toml beside this one
@@ -160,6 +169,8 @@ def read_experiment(
         raw = _on_other_data(raw, data)
     if seeds is not None:  # in all parts
         raw["seeds"] = seeds
+        if isinstance(raw.get("looks"), list):  # as far as they go, and one at the end
+            raw["looks"] = [*(n for n in raw["looks"] if isinstance(n, int) and n < seeds), seeds]
         for part in raw.get("part", []) if isinstance(raw.get("part"), list) else []:
             part.pop("seeds", None)
     if all_test and isinstance(raw.setdefault("recipe", {}), dict):
@@ -234,6 +245,7 @@ class _Reading:
         parts = [part for part in parts if part is not None]
         self._check_names(parts)
         parts = self._labelled(parts)
+        self._check_looks(parts)
         owns = [part for part in parts if _trains_at_own(part)] if not self.tuning else []
         for part in owns:
             self._check_own_rates(part)
@@ -252,6 +264,8 @@ class _Reading:
             str(self.path),
             rates,
             self.references,
+            parsed.looks,
+            parsed.choice,
         )
 
     def _part(self, item: PartItem, where: str) -> Part | None:
@@ -268,6 +282,35 @@ class _Reading:
         if len(set(seeds)) != len(seeds):
             self._wrong(["seeds"], f"{where}seeds", "a seed stands twice")
         return Part(item.name, seeds, specs, variants, item.title, item.fixed) if variants else None
+
+    def _check_looks(self, parts: list[Part]) -> None:
+        """Note what is wrong with the looks of a sequential experiment."""
+        looks, losses = self.parsed.looks, max((len(part.losses) for part in parts), default=0)
+        if not looks:
+            return self._wrong(["choice"], "choice", "needs looks") if self.parsed.choice else None
+        seeds = {part.seeds for part in parts}
+        counts = {len(own) for own in seeds}
+        if list(looks) != sorted(set(looks)):
+            what = f"{list(looks)} do not increase"
+        elif len(seeds) > 1:
+            what = "all parts need the same seeds"
+        elif any(list(own) != sorted(own) for own in seeds):
+            what = "the seeds must increase, too: the first look takes the first of them"
+        elif counts and looks[-1] != max(counts):
+            what = (
+                f"the last one is at {looks[-1]} seeds, and there are {max(counts)}: end with {max(counts)}"
+            )
+        elif losses and losses < 2:
+            what = "there is one loss only, and nothing to decide"
+        elif len(looks) > 1 and reach(looks, losses) >= ALPHA:
+            first = next(n for n in range(looks[0], 64) if reach((n, *looks[1:]), losses) < ALPHA)
+            what = (
+                f"with {losses} losses no pair can be decided at {looks[0]} seeds (smallest p "
+                f"{reach(looks, losses):.2g}, over all pairs and looks); begin with {first}"
+            )
+        else:
+            return
+        self._wrong(["looks"], "looks", what)
 
     def _wrong(self, names: list[str], key: str, what: object, typed: str = "") -> None:
         """Note a mistake: where the last of these names stands in the file, or the option that was typed."""
@@ -433,6 +476,12 @@ class _Reading:
                     what = f"part '{part.name}': {loss.label} with the head '{head}' is left out, since"
                     whose = "its" if lender.loss == loss.text else f"the {lender.loss}'s"
                     self.skipped.append(f"{what} {whose} best rate lies at the edge of those tried ({name})")
+
+
+def reach(looks: tuple[int, ...], losses: int) -> float:
+    """Return the smallest p that the first look can give, adjusted over all pairs of losses and all looks."""
+    # All differences of one sign: 2 of 2^n sign patterns.
+    return 2.0 ** (1 - looks[0]) * math.comb(losses, 2) * len(looks)
 
 
 def _trains_at_own(part: Part) -> bool:

@@ -109,6 +109,10 @@ class Note(Facts):
     file: str = ""
     """The experiment's file, without its folder."""
     seeds: list[int] = Field(default=[])
+    looks: list[int] = Field(default=[])
+    """Numbers of seeds at which a sequential experiment decides which pairs need more."""
+    choice: bool = False
+    """Losses that are clearly worse than another train no further."""
     skipped: list[str] = Field(default=[])
     """Sentences about data sets that were not at hand."""
     cards: dict[str, CardFile] = Field(default={})

@@ -45,6 +45,7 @@ TERM = ("weight", "name", "params", "formula", "cite", "cost", "empty", "needs",
 LOSSES = ("loss", "loss_label", "family", *TERM)
 DATASETS = ("dataset", "dataset_name", "params", "family", "doc")
 REFERENCES = ("dataset", "reference", "source")  # of data sets that have one
+LOOKS = ("seeds", "choice")  # of sequential experiments, one row a look
 SPELLINGS = ("loss", "library", "code")  # of losses that other libraries have, too
 
 # Of records that come without a note.
@@ -145,6 +146,9 @@ def noted(note: Note) -> dict[str, pd.DataFrame]:
     ]
     if references:
         tables["references"] = (references, REFERENCES)
+    if note.looks:
+        looks = [{"seeds": note.seeds[:count], "choice": note.choice} for count in note.looks]
+        tables["looks"] = (looks, LOOKS)
     spelled = [
         {"loss": text, "library": library, "code": code}
         for text, loss in note.losses.items()

@@ -26,6 +26,9 @@ FACTS = {
     "losses",
     "datasets",
     "recipes",
+    "seeds",
+    "looks",
+    "choice",
 }  # of the note that stand in tables, beside its cells
 
 
