@@ -110,3 +110,54 @@ def test_three_groups_of_eight_seeds_do_not_contradict_each_other(gap, most_open
         opposed += {"better", "worse"} <= says
         unsure += sum(verdict(own, p_holm=flips.flips(own).p()) == "open" for own in d)
     assert opposed == 0 and unsure / (3 * sets) <= most_open
+
+
+LOOKS = (range(8), range(10), range(12))
+
+ASIDE = [0.5, 0.51, 0.49, 0.5, 0.52, 0.5, 0.51, 0.49]  # of one loss; another is 5 points ahead, then behind
+
+
+def sequential(looks=LOOKS, taken=None, **scores):
+    return decisions.contest(cells(**scores), "dice@0.5", looks=looks, taken=taken)
+
+
+def test_a_pair_is_decided_at_the_first_look_that_can_tell_and_is_not_asked_again():
+    ahead, behind = [v + 0.05 for v in ASIDE], [0.1] * 4
+    found = sequential(a=ahead + behind, b=ASIDE + [0.5] * 4).decide("a", "b")
+    assert (found.verdict, found.seeds) == ("better", 8)
+    assert found.evidence.estimate == pytest.approx(0.05)
+    # All eight differences have one sign: 2 of 2^8 patterns, at three looks.
+    assert found.p_holm == pytest.approx(3 * 2 / 2**8)
+
+
+def test_nothing_is_decided_before_the_first_look_nor_where_a_seed_is_missing():
+    ahead = [v + 0.05 for v in ASIDE]
+    assert sequential(a=ahead[:7], b=ASIDE[:7]).decide("a", "b").verdict == "open"
+    assert sequential(a=ahead[:7], b=ASIDE).decide("a", "b").verdict == "open"
+    assert sequential(a=ahead, b=ASIDE, looks=[range(n) for n in range(8, 16)]).best() == {"a", "b"}
+
+
+def test_equality_needs_its_share_of_the_five_percent_too():
+    near = [v + d for v, d in zip(ASIDE, [0.001, -0.001] * 4, strict=True)]
+    # Both tests within a point see all signs alike: p is 1 in 2^8 for one pair, and 3 / 2^8 at three looks.
+    assert sequential(a=near, b=ASIDE).decide("a", "b").verdict == "equal"
+    assert sequential(a=near, b=ASIDE, looks=[range(n) for n in range(8, 21)]).decide("a", "b").seeds == 8
+    assert sequential(a=near, b=ASIDE, looks=[range(8)] * 13).decide("a", "b").verdict == "open"
+
+
+def test_a_loss_that_is_clearly_worse_leaves_the_choice_and_its_open_pairs_ask_for_nothing():
+    noisy = [v + d for v, d in zip(ASIDE, [0.03, -0.03] * 4, strict=True)]
+    scores = {"a": [v + 0.2 for v in ASIDE], "b": [v + 0.2 for v in noisy], "c": ASIDE}
+    found = sequential(taken=1, **scores, looks=LOOKS[:2])
+    assert found.dropped() == {"c"} and found.unsettled(choice=True) == {"a", "b"}
+    # Beside c, d is open: that matters only where no loss is to be chosen.
+    scores["d"] = noisy
+    found = sequential(taken=1, **{k: v for k, v in scores.items() if k in "acd"}, looks=LOOKS[:2])
+    assert found.unsettled(choice=True) == set() and found.unsettled(choice=False) == {"c", "d"}
+
+
+def test_what_is_decided_is_said_of_each_pair():
+    ahead = [v + 0.05 for v in ASIDE]
+    table = cells(a=ASIDE, b=ahead).assign(**{"recipe.steps": 10.0})
+    said = decisions.decided(table, None, LOOKS, choice=False)
+    assert list(said["says"]) == ["decided at 8 of 12 seeds: b is 5.0 points above a"]

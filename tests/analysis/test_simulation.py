@@ -5,10 +5,14 @@ leave three standard errors of the simulation, sqrt(p (1 - p) / runs), and nothi
 shows the numbers; ``table`` makes them.
 """
 
+from itertools import combinations
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from lossbench.analysis import across_sets, flips, ranks, seeds
+from lossbench.analysis import across_sets, decisions, flips, ranks, seeds
+from lossbench.analysis.pairs import Blocks
 
 RUNS = 2000
 
@@ -237,3 +241,49 @@ def table(runs=10_000):
 
 if __name__ == "__main__":
     print("\n".join(table()))
+
+
+LOOKS = (range(10), range(11), range(12))
+
+# Means of the losses in points of Dice, one point being what matters; spread of a difference between seeds.
+SEQUENTIAL = {
+    "all equal": ((0, 0, 0, 0), 1.2),
+    "one is worse by what matters": ((0, 0, 0, -1), 1.2),
+    "two and two, apart by what matters": ((0, 0, 1, 1), 0.8),
+    "each apart from the next by what matters": ((0, 1, 2, 3), 0.8),
+}
+
+
+def false_decisions(means, spread, looks=LOOKS, runs=120, seed=0):
+    """Return the share of simulated sequential experiments with a wrong decision on any pair at any look: a
+    winner among equals, or equality of losses that are a point apart.
+    """
+    rng, wrong = np.random.default_rng(seed), 0
+    shape = len(means), len(looks[-1])
+    for _ in range(runs):
+        scores = 0.01 * (np.array(means)[:, None] + spread / np.sqrt(2) * rng.normal(size=shape))
+        blocks = Blocks(
+            pd.DataFrame({"dataset": ["d"]}),
+            np.arange(shape[1]),
+            tuple("abcdef"[: len(means)]),
+            scores.T[None, :, :, None],
+            np.ones((1, *shape[::-1]), dtype=bool),
+            np.ones((1, *shape[::-1], 3), dtype=int),
+        )
+        wrong += _errs(decisions.over_looks(blocks, "dice@0.5", looks), means)
+    return wrong / runs
+
+
+def _errs(contest, means):
+    for a, b in combinations(range(len(means)), 2):
+        apart = means[a] - means[b]
+        verdict = contest.decide("abcdef"[a], "abcdef"[b]).verdict
+        right = {0: ("equal", "open"), 1: ("better", "open"), -1: ("worse", "open")}[np.sign(apart)]
+        if verdict not in right:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("case", SEQUENTIAL)
+def test_sequential_seeds_keep_five_percent_over_all_pairs_and_looks(case):
+    assert false_decisions(*SEQUENTIAL[case]) <= 0.05 + three_errors(0.05, 120)

@@ -105,8 +105,6 @@ def test_two_workers_a_card_train_on_it(tmp_path):
     planned = plan.plan(read_experiment(tmp_path / "tiny.toml"), tmp_path / "r")
     facts = provenance.collect(results=tmp_path)
     where = Engine(gpus="1", per_gpu=2).options()
-    summary, trained, _ = run.run(
-        planned, planned.missing, tmp_path / "r", where, provenance=facts, mode="quiet"
-    )
-    assert summary.failed == 0 and trained == 4
+    done = run.run(planned, planned.missing, tmp_path / "r", where, provenance=facts, mode="quiet")
+    assert done.summary.failed == 0 and done.trained == 4
     assert {record["provenance"]["device"] for record in Store(tmp_path / "r").records()} == {"cuda"}

@@ -323,3 +323,28 @@ def test_a_mistake_in_a_part_is_named(write, change, sentence):
     with pytest.raises(UserError) as error:
         read_experiment(write(PARTS.replace(*change)))
     assert sentence in str(error.value)
+
+
+SEQUENTIAL = GOOD.replace("seeds = 2", "seeds = 12\nlooks = LOOKS\nchoice = true")
+
+
+@pytest.mark.parametrize(
+    ("looks", "says"),
+    [
+        ("[10, 8, 12]", "do not increase"),
+        ("[8, 10]", "end with 12"),
+        ("[6, 8, 10, 12]", "at 6 seeds .smallest p 0.12, .*; begin with 8"),
+        ("[8, 10, 30]", "there are 12"),
+    ],
+)
+def test_looks_that_cannot_be_taken_are_refused_in_a_sentence(write, looks, says):
+    with pytest.raises(UserError, match=f"t.toml:4: looks: .*{says}"):
+        read_experiment(write(SEQUENTIAL.replace("LOOKS", looks)))
+
+
+def test_looks_go_as_far_as_the_seeds_of_the_command_line(write):
+    file = write(SEQUENTIAL.replace("LOOKS", "[8, 10, 12]"))
+    read = [read_experiment(file, seeds=seeds).looks for seeds in (None, 9, 4)]
+    assert read == [(8, 10, 12), (8, 9), (4,)]
+    with pytest.raises(UserError, match="choice: needs looks"):
+        read_experiment(write(GOOD.replace("seeds = 2", "choice = true")))

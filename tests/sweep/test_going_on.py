@@ -105,7 +105,7 @@ def test_what_was_trained_into_a_folder_that_is_gone_is_not_called_trained(exper
     monkeypatch.setattr(train_stack, "run_stack", removed)
     monkeypatch.setattr(guard, "refuse", lambda who: None)  # which finds ``run_stack`` replaced
     monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
-    _, trained, failures = sweep(experiment, tmp_path / "r")
+    _, trained, failures, _ = sweep(experiment, tmp_path / "r")
     assert trained == 0
     assert failures == [
         f"the records are gone from {tmp_path / 'r'}; was the folder removed meanwhile? (9 cells)"

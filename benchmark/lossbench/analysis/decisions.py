@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,7 @@ class Contest:
 
     blocks: Blocks
     column: str
-    cells: pd.DataFrame
+    cells: pd.DataFrame | None = None  # needed with ``by_group``
     by_group: ByGroup | None = None
     seeds: Sequence[int] = ()  # () for all
     looks: float = 1
@@ -279,10 +279,15 @@ def contest(
     blocks = pairs.losses(part, [column])
     if not looks:
         return Contest(blocks, column, part, by_group)
+    return over_looks(blocks, column, looks, taken, cells=part, by_group=by_group)
+
+
+def over_looks(blocks: Blocks, column: str, looks: Looks, taken: int | None = None, **rest: Any) -> Contest:
+    """Return the last of some looks, with those before it."""
     # Before the first look no p-value is small enough.
-    found = Contest(blocks, column, part, by_group, looks=math.inf)
+    found = Contest(blocks, column, looks=math.inf, **rest)
     for seeds in looks[:taken]:
-        found = Contest(blocks, column, part, by_group, tuple(seeds), len(looks), found)
+        found = Contest(blocks, column, seeds=tuple(seeds), looks=len(looks), earlier=found, **rest)
     return found
 
 

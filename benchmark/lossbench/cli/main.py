@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lossbench.base.errors import UserError
-from lossbench.cli import catalogue, data, experiments, results
+from lossbench.cli import catalogue, data, experiments, plan, results
 from lossbench.cli.options import grouped
 from lossbench.cli.results import say
 
@@ -28,8 +28,8 @@ app = typer.Typer(
 
 for command in (
     experiments.sweep,
-    experiments.plan,
-    experiments.status,
+    plan.plan,
+    plan.status,
     experiments.tune,
     experiments.export,
 ):

@@ -143,9 +143,11 @@ def select(
     shard: str | None = None,
     workers: int = 1,
     parts: Sequence[str] = (),
+    spent: float = 0.0,
 ) -> list[Cell]:
     """Return the missing cells to train now: whole blocks only, those of the ``parts`` (() for all) and of
-    one shard, and no more than ``workers`` finish within the budget (at least one block).
+    one shard, and no more than ``workers`` finish within what is left of the budget when so many seconds are
+    ``spent`` (at first one block at least).
     """
     names = [part.name for part in planned.experiment.parts]
     for part in parts:
@@ -165,12 +167,12 @@ def select(
         blocks = {block: cells for block, cells in blocks.items() if block in ours}
     if budget is None:
         return [cell for cells in blocks.values() for cell in cells]
-    left = _seconds(budget) * workers
+    left = (_seconds(budget) - spent) * workers
     chosen: list[Cell] = []
-    # Blocks are complete comparisons, so they are never cut; the first is trained whatever it costs.
+    # Blocks are complete comparisons, so they are never cut; the first of all is trained whatever it costs.
     for cells in blocks.values():
         left -= planned.cost(cells).total
-        if left < 0 and chosen:
+        if left < 0 and (chosen or spent):
             break
         chosen += cells
     return chosen

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from lossbench.base.errors import UserError, must_divide
 from lossbench.catalogue import userfiles
@@ -158,6 +159,17 @@ class Tally:
         return [f"{text} ({count} cell{'s' * (count > 1)})" for text, count in self.failures.most_common()]
 
 
+class Ran(NamedTuple):
+    """How a run went: cells that it trained, one sentence for each kind of failure, cells whose training is
+    that of their twin.
+    """
+
+    summary: Summary
+    trained: int
+    failures: list[str]
+    copied: int
+
+
 def run(
     planned: Plan,
     todo: list[Cell],
@@ -167,9 +179,8 @@ def run(
     provenance: dict,
     mode: str = "auto",
     say: Callable[[str], None] = lambda text: None,
-) -> tuple[Summary, int, list[str]]:
-    """Train the cells ``todo`` into a folder that ``open_results`` has opened; return how the run went, how
-    many it trained, and one sentence for each kind of failure.
+) -> Ran:
+    """Train the cells ``todo`` into a folder that ``open_results`` has opened.
 
     ``mode``: how a person sees it, see ``engine.display``."""
     options, folder = options or EngineOptions(), Path(results).resolve()
@@ -217,7 +228,8 @@ def run(
     gone = [key for key in tally.trained if not store.has(*tally.cells[key].pair)]
     if gone:
         tally.failures[f"the records are gone from {results}; was the folder removed meanwhile?"] = len(gone)
-    return summary, len(tally.trained) - len(gone), tally.sentences()
+    copied = sum(store.has(*cell.pair) for cell in served.values())
+    return Ran(summary, len(tally.trained) - len(gone), tally.sentences(), copied)
 
 
 def check(
