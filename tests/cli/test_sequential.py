@@ -79,9 +79,9 @@ def test_every_pair_is_said_to_be_decided_or_open_and_at_how_many_seeds(experime
     own = experiment("false")
     said = plan.decided(own, own.cells(), 12)
     assert [text for _, text in said] == [
-        "scenes(foreground=0.1): open at 12 of 12 seeds: ce and dice",
-        "scenes(foreground=0.1): decided at 9 of 12 seeds: ce is 20.4 points above jaccard",
-        "scenes(foreground=0.1): decided at 9 of 12 seeds: dice is 20.0 points above jaccard",
+        "d: open at 12 of 12 seeds: ce and dice",
+        "d: decided at 9 of 12 seeds: ce is 20.4 points above jaccard",
+        "d: decided at 9 of 12 seeds: dice is 20.0 points above jaccard",
     ]
 
 
