@@ -2,8 +2,9 @@
 
 FOLDER holds clones of the repositories, each named ``owner+name``; nothing is fetched, and a project whose
 clone or library is not here keeps its rows. MONAI's cases are tables of arguments, inputs and an expected
-number: ours is asked for that number. The tests of the others run as they are, and at each call of a loss
-ours is asked for the number that theirs gives. Agreed is within 1e-4, or 1e-3 of the number.
+number: ours is asked for that number. The tests of SMP, kornia and MetricsReloaded run as they are, and at
+each call of a loss or measure ours is asked for the number that theirs gives. nnU-Net and SegLossBias test no
+loss: theirs are called with each of their options. Agreed is within 1e-4, or 1e-3 of the number.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss
+from lossbench.metrics import evaluate
+from perf.peer_pairs import inputs
+from tools.released import module_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cases.md"
 COLUMNS = ("tried", "agreed", "not expressible", "differ")
@@ -38,7 +45,7 @@ def logit(p: Tensor) -> Tensor:
     return torch.logit(p.double().clamp(0, 1)).clamp(-80, 80)
 
 
-def whole(target: Tensor) -> bool:
+def whole(target: Tensor | np.ndarray) -> bool:
     """Whether a target holds class ids or a one-hot, not shares."""
     return bool((target == target.round()).all())
 
@@ -302,9 +309,117 @@ def _listening(kind: type, seen: list) -> type:
     return type(kind.__name__, (kind,), {"forward": forward})
 
 
+# --- MetricsReloaded: at each call of a measure in its tests
+
+# Its measures of two masks that we have, too; its boundary IoU is of the border alone.
+MEASURES = {
+    "dsc": "dice",
+    "intersection_over_union": "iou",
+    "positive_predictive_value": "precision",
+    "sensitivity": "recall",
+    "recall": "recall",
+    "centreline_dsc": "cldice",
+    "measured_average_distance": "assd",
+    "measured_masd": "masd",
+    "measured_hausdorff_distance": "hd",
+    "measured_hausdorff_distance_perc": "hd",
+    "normalised_surface_distance": "nsd_",
+    "boundary_iou": "",
+}
+
+
+def measure(name: str, asked: Any) -> Ours:
+    """Return our spelling of a measure of MetricsReloaded's class; None where masks are no masks."""
+    pred, true = (np.asarray(mask) for mask in (asked.pred, asked.ref))
+    if not MEASURES[name] or pred.shape != true.shape or not (whole(pred) and whole(true)):
+        return None
+    if not true.any() or getattr(asked, "connectivity", 1) != 1:
+        return None  # an absent class has no score here
+    percent = asked.dict_args.get("hd_perc", 95) if name.endswith("perc") else ()
+    tolerance = asked.dict_args.get("nsd", 1)
+    column = MEASURES[name] + (f"{percent:g}" if percent else "")
+    column += f"{tolerance:g}" if name.startswith("normalised") else ""
+
+    def ours() -> float:
+        options = {"spacing": asked.pixdim, "tolerance": tolerance, "percentile": percent}
+        masks = (pred > 0).astype(np.uint8), (true > 0).astype(np.uint8)
+        return evaluate(*masks, classes=("0", "1"), cldice=column == "cldice", **options)[column]
+
+    # A miss gets the worst value here, and is no number there.
+    return ours if pred.any() or "dist" not in name else None
+
+
+def metricsreloaded(clone: Path) -> Iterator[tuple[str, Ours, float]]:
+    """Run the tests of pairs of masks; yield each call of a measure that gives one number."""
+    import pytest
+
+    sys.path.insert(0, str(clone))
+    kind = importlib.import_module("MetricsReloaded.metrics.pairwise_measures").BinaryPairwiseMeasures
+    seen = []
+    for name in MEASURES:
+        setattr(kind, name, _noting(getattr(kind, name), name, seen))
+    file = clone / "test" / "test_metrics" / "test_pairwise_measures.py"
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main([str(file), "-q", "-p", "no:cacheprovider", f"--rootdir={clone}"])
+    for name, asked, value in seen:
+        yield name, measure(name, asked), value
+
+
+def _noting(method: Callable, name: str, seen: list) -> Callable:
+    def noted(self):
+        value = method(self)
+        seen.append((name, self, float(value)))
+        return value
+
+    return noted
+
+
+# --- nnU-Net and SegLossBias: each option of their losses
+
+
+def nnunet(clone: Path) -> Iterator[tuple[str, Ours, float]]:
+    """Yield the losses of nnU-Net with each of their options; it trains with minus Dice."""
+    module = module_of(clone, "nnunetv2/training/loss/compound_losses.py")
+    for classes, axes, batch, background in product((2, 3), (2, 3), (True, False), (True, False)):
+        z, y = inputs(classes, axes, torch.float64)
+        dice = {"batch_dice": batch, "do_bg": background, "smooth": 1e-5, "ddp": False}
+        how = f"over={'batch' if batch else 'sample'!r}, classes={'all' if background else 'fg'!r}"
+        for name in ("SoftDiceLoss", "MemoryEfficientSoftDiceLoss"):
+            theirs = getattr(module, name)(**dice)(z.softmax(1), y[:, None])
+            yield name, partial(get_loss(f"dice({how})"), z, y), 1 + float(theirs)
+        for weights, void in product(((1, 1), (0.5, 2)), (None, 255)):
+            target = y.clone()
+            target[:, :2] = target[:, :2] if void is None else void
+            own = {"weight_ce": weights[0], "weight_dice": weights[1], "ignore_label": void}
+            kind = module.MemoryEfficientSoftDiceLoss
+            theirs = module.DC_and_CE_loss(dict(dice), {}, dice_class=kind, **own)(z, target[:, None])
+            spec = f"dice_ce({how}, ce_weight={weights[0]}, dice_weight={weights[1]})"
+            ours = partial(get_loss(spec), z, target, ignore_index=void)
+            yield "DC_and_CE_loss", ours, weights[1] + float(theirs)
+        theirs = module.DC_and_topk_loss(dict(dice), {"k": 10})(z, y[:, None])
+        spec = f"dice({how}) + topk_ce"
+        yield "DC_and_topk_loss", partial(get_loss(spec), z, y), 1 + float(theirs)
+        if background:  # classes that do not exclude each other: each is one channel's foreground
+            regions, spec = F.one_hot(y, classes).movedim(-1, 1), how.replace("'all'", "'fg'")
+            theirs = module.DC_and_BCE_loss({}, dict(dice))(z, regions.double())
+            ours = partial(channels(f"dice_ce({spec})"), z, regions)
+            yield "DC_and_BCE_loss", ours, 1 + float(theirs)
+
+
+def seglossbias(clone: Path) -> Iterator[tuple[str, Ours, float]]:
+    """Yield the losses of SegLossBias with each of their options."""
+    module = module_of(clone, "seglossbias/modeling/compound_losses.py")
+    for classes, alpha, sharp, kind in product((2, 3), (0.1, 1.0), (1.0, 10.0), ("L1", "KL")):
+        z, y = inputs(classes, 2, torch.float64)
+        theirs = getattr(module, f"CrossEntropyWith{kind}")("multiclass", alpha=alpha, temp=sharp)
+        spec = f"ce_{kind.lower()}(size_weight={alpha}, temperature={sharp})"
+        yield f"CrossEntropyWith{kind}", partial(get_loss(spec), z, y), float(theirs(z, y)[0])
+
+
 # --- the page
 
 
+# Repository: title, the library that must be installed beside its clone, and its cases.
 PROJECTS = {
     "Project-MONAI+MONAI": ("MONAI", "monai", monai_cases),
     "qubvel-org+segmentation_models.pytorch": (
@@ -325,6 +440,9 @@ PROJECTS = {
             kornia,
         ),
     ),
+    "Project-MONAI+MetricsReloaded": ("MetricsReloaded", "sklearn", metricsreloaded),
+    "MIC-DKFZ+nnUNet": ("nnU-Net", "torch", nnunet),
+    "by-liu+SegLossBias": ("SegLossBias", "torch", seglossbias),
 }
 
 
@@ -349,13 +467,16 @@ def counted(found: Iterator[tuple[str, Ours, float]]) -> dict[str, Counter]:
     return table
 
 
-HEAD = """# Our losses on other projects' tests
+HEAD = """# Our losses and metrics on other projects' tests
 
 Written by `python -m tools.cases FOLDER`, which runs clones and fetches nothing. MONAI's tables of cases hold
-the number that is expected; of the others each call of a loss in their tests is a case, and expected is what
-theirs gives. *Not expressible*: class weights, targets of floats in losses that take none here, focal losses
-by sigmoid of class ids, predictions that are no probabilities (tanh, or 100). *Differ*: the coefficient of
-Matthews where the truth is one class alone, which is undefined and 1 here, is 1/2 or 3/2 in SMP.
+the number that is expected; of SMP, kornia and MetricsReloaded each call of a loss or measure in their tests
+is a case, and expected is what theirs gives. nnU-Net and SegLossBias test no loss: a case is one of
+their options, on pictures and volumes of two and three classes. *Not expressible*: class weights, targets of
+floats in losses that take none here, focal losses by sigmoid of class ids, predictions that are no
+probabilities (tanh, or 100); measures where the truth is empty, which has no score here; the boundary IoU of
+the border alone. *Differ*: the coefficient of Matthews where the truth is one class alone, which is undefined
+and 1 here, is 1/2 or 3/2 in SMP.
 
 | project | commit | class | tried | agreed | not expressible | differ |
 |---|---|---|---|---|---|---|

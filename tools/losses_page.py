@@ -27,7 +27,7 @@ HEAD = """# The losses
 Written by `python -m tools.losses_page` from the sources; do not edit. In an experiment or on the command
 line a loss is named by a spec string: `dice`, `tversky(fp_weight=0.3, fn_weight=0.7)`, `0.5*ce + 0.5*dice`,
 `monai:DiceFocalLoss(gamma=2)`. `lossbench check NAME` tests any of them on your machine. How they do on the
-tests of MONAI, segmentation-models-pytorch and kornia is in [cases.md](cases.md).
+tests and options of MONAI, segmentation-models-pytorch, kornia and nnU-Net is in [cases.md](cases.md).
 
 ## Words and notation
 
@@ -69,7 +69,7 @@ Classes that do not exclude each other have one sigmoid each: `get_loss("dice_ce
 target (N, C, *S) of 0 and 1, and is the mean of the losses of the channels. Soft labels, of several raters
 (`lossbench.metrics.shares`) or of another network, are shares (N, C, *S) of floats that sum to 1, or all 0
 where void: `ce_soft`, `dice_soft` and `jaccard_soft` take them; of class ids they are `ce`, `dice` and
-`jaccard`.
+`jaccard`. A sweep trains them on [several raters](data.md#several-raters).
 
 A wrong call gets one sentence (`UserError`): labels that are neither a class nor `ignore_index` ("label 255
 with 2 classes: a 0/255 mask? divide by 255, or ignore_index=255"), targets of floats, shapes that do not

@@ -139,6 +139,15 @@ def blob(module, z, y, _):
     return module.compute_loss(weights, criteria, criteria, margin(z), true, parts)[0]
 
 
+def t_loss(module, z, y, _):
+    """The released loss less its constants, per pixel, and with as many pixels as there are."""
+    data = types.SimpleNamespace(image_size=1)
+    made = module.TLoss(types.SimpleNamespace(data=data, device="cpu"))
+    made.D, made.lambdas = torch.tensor(float(y[0].numel())), torch.ones(y.shape[1:])
+    true = y.to(z.dtype)
+    return (made(z.softmax(1)[:, 1], true) - made(true, true)) / made.D
+
+
 def rmi(module, z, y, _):
     torch.cholesky = torch.linalg.cholesky  # its old name
     return module.RMILoss(num_classes=z.shape[1])(z, y)
@@ -208,6 +217,16 @@ RELEASED = (
         lambda m, z, y, _: m.TruncatedLoss(trainset_size=1)(z, y, 0) + (1 - 0.5**0.7) / 0.7,
         "TruncatedLoss() + (1 - k^q)/q",
         note="unofficial; untruncated, which is its first epoch",
+    ),
+    Released(
+        "t_loss(variant='released')",
+        "Digital-Dermatology/t-loss",
+        "tloss.py",
+        t_loss,
+        "TLoss(), less constants, / pixels",
+        (2,),
+        (2,),
+        "theirs learns ν, and this is where it begins",
     ),
     Released(
         "poly_ce",

@@ -63,7 +63,7 @@ def spec(request):
 
 def test_every_registered_name_is_under_contract():
     covered = {text.partition("(")[0] for text in SYNTHETIC + PUBLIC}
-    assert {"folder", "torchvision"} == set(
+    assert {"folder", "raters", "torchvision"} == set(
         datasets()
     ) - covered  # these need the user's files; see tests/data
 

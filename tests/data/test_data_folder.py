@@ -13,6 +13,7 @@ from PIL import Image
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
 from lossbench.data import layouts
+from lossbench.data.container import Ratings
 
 
 def load(root, seed=0, **options):
@@ -392,3 +393,64 @@ def test_colour_pictures_lose_their_alpha_and_keep_their_channels(make_folder):
     for file in (root / "images").iterdir():
         Image.open(file).convert("RGBA").save(file)
     assert load(root).images.shape[1] == 3
+
+
+# Several raters: the mean of what they say is what soft losses train on
+
+
+def rate(root, raters=3, count=10):
+    """Write a square in each image, and for each rater one that is cut off by as many rows as he has before
+    him; the top left pixel is void for the first.
+    """
+    for n in range(count):
+        square = np.zeros((16, 12), np.uint8)
+        square[4:10, 3 : 7 + n % 2] = 1
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        write(root / "images" / f"{n}.png", 50 + 100 * square)
+        for rater in range(raters):
+            mask = square.copy()
+            mask[10 - rater :] = 0
+            mask[0, 0] = 0 if rater else 255
+            (root / f"masks_{rater + 1}").mkdir(exist_ok=True)
+            write(root / f"masks_{rater + 1}" / f"{n}.png", mask)
+    return root
+
+
+def test_what_raters_say_is_their_majority_and_their_shares(tmp_path):
+    root = rate(tmp_path / "rated")
+    data = get_dataset(f"raters(path={str(root)!r})")
+    assert data.ratings.of(0).shape == (3, 16, 12) and data.ratings.of(0)[0, 0, 0] == 255
+    # Row 9 is marked by one of three, row 8 by two, the others by all.
+    assert np.asarray(data.masks[0])[:, 4].tolist() == [0] * 4 + [1] * 5 + [0] * 7
+    assert data.counts[0].tolist() == [16 * 12 - 20, 20]
+    shares = data.ratings.shares(2)[data.ratings.codes[0]]
+    assert shares[:, 4, 1].tolist() == pytest.approx([0] * 4 + [1] * 4 + [2 / 3, 1 / 3] + [0] * 6)
+    # The void of one leaves two.
+    assert shares[0, 0].tolist() == [1, 0]
+    assert "3 raters: mean Dice of two of them" in data.card["notes"]
+
+
+def test_data_change_with_any_rater(tmp_path):
+    root, other = rate(tmp_path / "a"), rate(tmp_path / "b")
+    mask = np.zeros((16, 12), np.uint8)
+    mask[4:7, 3:7] = 1
+    write(other / "masks_3" / "0.png", mask)
+    first, second = (get_dataset(f"raters(path={str(path)!r})") for path in (root, other))
+    assert np.array_equal(first.masks[0], second.masks[0])
+    assert first.fingerprint != second.fingerprint
+
+
+def test_ratings_of_two_who_differ_are_background_and_of_nobody_are_void():
+    ratings = Ratings(np.array([[0, 1, 2, 3, 255]], np.uint8), np.array([[0, 0], [1, 1], [0, 1], [255, 1]]))
+    assert ratings.masks(2).tolist() == [[0, 1, 0, 1, 255]]
+    assert ratings.shares(2)[:4].tolist() == [[1, 0], [0, 1], [0.5, 0.5], [0, 1]]
+    assert ratings.shares(2)[255].tolist() == [0, 0]
+
+
+def test_raters_who_are_missing_are_named(tmp_path):
+    root = rate(tmp_path / "rated")
+    (root / "masks_2" / "3.png").unlink()
+    with pytest.raises(UserError, match=r"beside 'masks_1/3.png' there is no mask of the rater"):
+        get_dataset(f"raters(path={str(root)!r})")
+    with pytest.raises(UserError, match=r"so it is folder\(path=...\), not raters"):
+        get_dataset(f"raters(path={str(rate(tmp_path / 'alone', raters=1))!r})")

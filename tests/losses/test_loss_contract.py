@@ -27,6 +27,7 @@ def test_a_preset_passes_the_contract_in_full(name):
         "unified_focal(variant='released', symmetric=True)",
         "mbls(variant='released', margin=1)",
         "nacl(variant='released')",
+        "t_loss(variant='released')",
         "cldice(variant='released', iterations=10, classes='all')",
         "hausdorff_dt(variant='released')",
         "gen_surface(variant='released', classes='fg')",

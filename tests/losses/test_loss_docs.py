@@ -7,6 +7,7 @@ import torch
 
 from lossbench.catalogue.registry import losses
 from lossbench.catalogue.source import PACKAGE
+from lossbench.report import loss_cards
 from tools import cases, losses_page, spellings
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
@@ -31,6 +32,13 @@ def test_every_loss_states_its_facts(entry):
         assert low < high, name
     if entry.name not in ("ce", "cosine"):
         assert re.search(r"(19|20)\d\d", entry.meta["cite"])
+
+
+def test_every_paper_that_a_loss_cites_can_be_read():
+    for entry in BUILT_IN:
+        cited = re.findall(r"[A-Z][\w-]+(?: & [A-Z]\w+)? \d{4}", entry.meta["cite"])
+        linked = [name.partition(" (")[0] for name in loss_cards.NAME.findall(entry.meta["cite"])]
+        assert linked == [name for name in cited if name != "MONAI 2023"], entry.name  # code, not a paper
 
 
 def test_every_parameter_with_choices_declares_them():
@@ -58,7 +66,8 @@ def test_the_page_of_spellings_is_what_was_measured_and_names_every_loss():
 
 
 def test_the_page_of_cases_adds_up_and_knows_of_every_difference():
-    rows = [line.split("|")[1:-1] for line in cases.PAGE.read_text(encoding="utf-8").splitlines()[10:]]
+    table = cases.PAGE.read_text(encoding="utf-8").partition("|---|")[2].splitlines()[1:]
+    rows = [line.split("|")[1:-1] for line in table]
     counts = [[int(cell) for cell in row[3:]] for row in rows]
     for tried, *parts in counts:
         assert tried == sum(parts)

@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lossbench.base.errors import UserError
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
+from lossbench.store import provenance
 from lossbench.store.record import encode
 from lossbench.store.store import Store
 from lossbench.sweep import plan, run, verify
@@ -20,8 +23,6 @@ TEXT = TINY.replace("steps = 4", "steps = 3")
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    from lossbench.store import provenance
-
     folder = tmp_path_factory.mktemp("verify")
     (folder / "tiny.toml").write_text(TEXT)
     planned = plan.plan(read_experiment(folder / "tiny.toml"), folder / "results")
@@ -91,3 +92,40 @@ def test_only_a_results_folder_can_be_merged_and_only_records_verified(tmp_path)
         verify.merge(tmp_path, tmp_path / "r")
     with pytest.raises(UserError, match="no records"):
         verify.verify(tmp_path, 1, 0, ())
+
+
+RATED = """
+name = "rated"
+seeds = 1
+losses = ["ce", "ce_soft", "dice_soft", "0.5*ce_soft + 0.5*jaccard_soft"]
+datasets = ["raters(path={path!r})"]
+[recipe]
+steps = 3
+batch = 4
+widths = [4, 8]
+validations = 1
+"""
+
+
+def test_soft_losses_train_on_what_several_raters_say_from_the_plan_to_the_tables(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOSSBENCH_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for n in range(10):
+        square = np.zeros((32, 32), np.uint8)
+        square[8:24, 8:24] = 255
+        images = [square // 2 + rng.integers(0, 50, square.shape, np.uint8), square, np.roll(square, 4, 0)]
+        for folder, image in zip(("images", "masks_1", "masks_2"), images, strict=True):
+            (tmp_path / "rated" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "rated" / folder / f"{n}.png")
+    (tmp_path / "rated.toml").write_text(RATED.format(path=str(tmp_path / "rated")))
+    planned = plan.plan(read_experiment(tmp_path / "rated.toml"), tmp_path / "results")
+    facts, results = provenance.collect(results=tmp_path), tmp_path / "results"
+    run.run(planned, planned.missing, results, EngineOptions(serial=True), provenance=facts, mode="quiet")
+    certificate = verify.verify(results, 2, 0, (), data=[tmp_path / "rated"])
+    assert certificate["passed"] and all(row["exact"] for row in certificate["cells"])
+    records = {record["loss_label"]: record for record in Store(results).records()}
+    # The raters' squares of 16 rows share 12; what both mark is the majority of two.
+    between = {record["metrics"]["dice_between_raters"] for record in records.values()}
+    assert len(records) == 4 and between == {0.75}
+    assert len({str(record["certificate"]) for record in records.values()}) == 1
+    assert records["ce"]["steps"]["train_loss"] != records["ce_soft"]["steps"]["train_loss"]

@@ -9,6 +9,7 @@ import torch
 
 from lossbench.base import curves
 from lossbench.catalogue.registry import get_dataset, get_loss
+from lossbench.data.container import Ratings
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.initial import weights_hash
 from lossbench.training.batches import batch_order
@@ -317,3 +318,41 @@ def test_jobs_of_two_recipes_are_not_trained_together():
         train([job("ce"), job("dice", 0, TINY.model_copy(update={"batch": 2}))])
     with pytest.raises(ValueError, match="full cross"):
         train([job("ce"), job("ce", 0, TINY.model_copy(update={"steps": 7}))])
+
+
+def rated(loss, patterns, function=None, recipe=TINY):
+    """Return a job on scenes where what is marked in the left half is code 2 of two raters."""
+    usual = job(loss, recipe=recipe)
+    codes = np.array(usual.data.masks)
+    codes[..., :16] *= 2
+    ratings = Ratings(codes, np.array(patterns, np.uint8))
+    masks = ratings.masks(2)
+    counts = np.stack([np.bincount(mask.ravel(), minlength=2) for mask in masks])
+    data = replace(usual.data, ratings=ratings, masks=masks, counts=counts)
+    return Job(usual.cell, data, function or usual.loss)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "foreground(share=0.5)"])
+def test_soft_losses_are_shown_the_shares_of_the_raters_and_others_their_majority(sampler):
+    recipe = TINY.model_copy(update={"augment": "full", "sampler": sampler})
+    seen = {"ce": [], "ce_soft": []}
+
+    def spy(name):
+        return lambda logits, target, **_: (seen[name].append(target), logits.sum() * 0)[1]
+
+    scores = train([rated(name, [[0, 0], [1, 1], [1, 0]], spy(name), recipe) for name in seen])[0].scores
+    for hard, soft in zip(seen["ce"], seen["ce_soft"], strict=True):
+        assert torch.equal(hard, (soft[:, 1] > 0.5).long())  # one of two is no majority
+        assert set(soft[:, 1].unique().tolist()) <= {0, 0.5, 1} and torch.equal(soft[:, 0], 1 - soft[:, 1])
+    assert any((soft == 0.5).any() for soft in seen["ce_soft"])
+    # One of the raters marks what both mark and more.
+    assert 0 < scores["metrics"]["dice_between_raters"] < 1
+
+
+def test_raters_who_agree_change_no_bit_of_a_training():
+    plain, agreed = (train([made])[0] for made in (job("ce"), rated("ce", [[0, 0], [1, 1], [1, 1]])))
+    assert plain.train_loss == agreed.train_loss and plain.curves == agreed.curves
+    named = agreed.scores["metrics"]
+    assert repr({**named, **plain.scores["metrics"]}) == repr(named)  # nan is nan
+    assert named["dice_between_raters"] == named["kappa_raters"] == 1
+    assert named["dice_raters"] == pytest.approx(named["dice@0.5"], abs=0.05)

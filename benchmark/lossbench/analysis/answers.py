@@ -35,6 +35,7 @@ BOARD = (
     "dice@val",
     "dice_all@0.5",
     "dice_pooled@0.5",
+    "dice_raters",
     "false_alarms@0.5",
     "iou@0.5",
     "nsd_1@0.5",

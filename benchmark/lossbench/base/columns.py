@@ -191,6 +191,9 @@ COURSE = (
     Column("val_dice", "Validation Dice", "Dice on the validation images after the last step"),
     Column("val_dice_all", "Validation Dice, all images", "the same over all images, as dice_all"),
     Column("val_dice_best", "Best validation Dice", "the highest Dice of any validated step"),
+    Column("dice_raters", "Dice with the raters", "mean Dice with each of several raters, at the argmax"),
+    Column("dice_between_raters", "Dice between raters", "mean Dice of two raters of the same test images"),
+    Column("kappa_raters", "Kappa of the raters", "Fleiss' kappa of the raters of the test images"),
     Column("dice_bayes_ce", "Dice of the posterior", "Dice of the argmax of a scene's exact posterior"),
     Column(
         "dice_bayes_dice", "Best possible Dice", "Dice of the Dice-optimal mask of a scene's exact posterior"

@@ -112,6 +112,8 @@ def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) 
     if part.guest and "ignore_index" in arguments:
         # No NaN of a void pixel may reach the sums. Finite logits stay as they are, so that ``lossbench
         # check`` still sees a loss that counts void pixels.
-        void = (target == arguments["ignore_index"]).unsqueeze(1)
+        soft = target.is_floating_point()
+        void = target.sum(1) == 0 if soft else target == arguments["ignore_index"]
+        void = void.unsqueeze(1)
         logits = logits.masked_fill(void & ~logits.isfinite(), 0)
     return part.function(logits, target, **arguments)

@@ -158,6 +158,11 @@ class LossSpec:
     fingerprint: str
     label: str = ""
 
+    @property
+    def soft(self) -> bool:
+        """Whether it takes shares of the classes as a target: all of its summands do."""
+        return all(term.entry is not None and bool(term.entry.meta.get("soft")) for term in self.terms)
+
     def identity(self) -> list:
         """Return what enters the cell key: names and all parameters, without source or files."""
         return [[t.weight, f"{t.library}:{t.name}" if t.library else t.name, t.params] for t in self.terms]

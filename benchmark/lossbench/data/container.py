@@ -12,11 +12,48 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.seeds import rng_of
-from lossbench.data.ragged import Ragged
+from lossbench.data.ragged import Looked, Ragged
 
 VOID = 255  # of masks that were prepared here, whatever value stood for void before
 
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Ratings:
+    """What R raters say of each image. ``codes[i]``: uint8 (*S), rows of ``patterns``, 255 where nobody has a
+    label; ``patterns``: uint8 (P, R), the class that each rater gives, 255 where he has none.
+
+    One byte a pixel holds them all, so that a patch of it is cut, flipped and turned as a mask is."""
+
+    codes: np.ndarray | Ragged
+    patterns: np.ndarray
+
+    def of(self, i: int) -> np.ndarray:
+        """Return the labels of all raters of one image, uint8 (R, *S)."""
+        table = np.full((VOID + 1, self.patterns.shape[1]), VOID, np.uint8)
+        table[: len(self.patterns)] = self.patterns
+        return np.moveaxis(table[np.asarray(self.codes[i])], -1, 0)
+
+    def shares(self, classes: int) -> np.ndarray:
+        """Return the share of each class among the raters of each code, float32 (256, classes), void 0."""
+        votes = (self.patterns[:, :, None] == np.arange(classes)).sum(1)
+        table = np.zeros((VOID + 1, classes), np.float32)
+        table[: len(votes)] = votes / votes.sum(1, keepdims=True)
+        return table
+
+    def majority(self, classes: int) -> np.ndarray:
+        """Return the class that most raters give, uint8 (256,); of equally many the first, so that half of
+        two raters is background.
+        """
+        table = self.shares(classes).argmax(1).astype(np.uint8)
+        table[len(self.patterns) :] = VOID
+        return table
+
+    def masks(self, classes: int) -> np.ndarray | Ragged:
+        """Return the masks of the majority."""
+        table = self.majority(classes)
+        return Looked(self.codes, table) if isinstance(self.codes, Ragged) else table[self.codes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +69,8 @@ class Data:
     - ``spacing`` per spatial axis in ``unit``; ``classes`` in order of their ids, the background first;
     - ``posterior``: float32 (N, K, *S), the exact p(class | image) of a synthetic scene, or None;
     - ``counts``: int64 (N, K), pixels of each class in each image;
-    - ``places``: where foreground lies, as far as it was looked up when the set was prepared.
+    - ``places``: where foreground lies, as far as it was looked up when the set was prepared;
+    - ``ratings``: what several raters say, of whom ``masks`` is the majority, or None.
 
     Arrays have sides that are divisible by 4; whole images of unequal sizes are as they came.
     """
@@ -50,11 +88,17 @@ class Data:
     ignore_index: int | None = None
     posterior: np.ndarray | None = None
     places: Places | None = None
+    ratings: Ratings | None = None
     card: dict = field(default_factory=dict)
     truth: dict = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    @property
+    def labels(self) -> np.ndarray | Ragged:
+        """What training reads of each image: its mask, or the codes of what its raters say."""
+        return self.masks if self.ratings is None else self.ratings.codes
 
     @property
     def dims(self) -> int:
@@ -115,7 +159,7 @@ def container(*, split, groups=None, spacing=None, digests=None, counts=None, **
     )
     if digests is None:
         data = replace(data, counts=validate(data))
-        digests = (digest(images), digest(masks))
+        digests = (digest(images), digest(data.labels))
     validate_split(data.split, data.groups, len(data), name)
     return replace(data, fingerprint=fingerprint(*digests, data.split, data.groups))
 

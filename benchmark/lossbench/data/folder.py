@@ -5,6 +5,7 @@ for which the package that made it is not needed.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +16,13 @@ from lossbench.base.specs import canonical, without_seed
 from lossbench.catalogue.registry import dataset
 from lossbench.data import layouts, windows
 from lossbench.data.coding import Options, names_of, understand
-from lossbench.data.container import SPLITS, Data, class_names
+from lossbench.data.container import SPLITS, VOID, Data, class_names
 from lossbench.data.formats import UNREADABLE, labels_of
 from lossbench.data.pairs import Arrays, FilePair, Item, Layout, Pairs
 from lossbench.data.prepare import open_prepared
-from lossbench.data.reading import read_image, read_mask
+from lossbench.data.reading import read_image, read_mask, read_values
 from lossbench.data.survey import survey
+from lossbench.metrics.raters import agreement
 
 OWN = {"licence": "the user's own", "citation": "", "url": ""}
 
@@ -110,6 +112,95 @@ def _items(layout: Layout) -> list[Item]:
     # By name, not by order of files: a pair that is added later moves no number before it.
     numbers = {unit: number for number, unit in enumerate(sorted(set(unit_of.values())))}
     return [Item(pair.name, numbers[unit_of[pair.name]], part=pair.part) for pair in layout.pairs]
+
+
+# --- several raters: one mask file each, of every image
+
+
+@dataset("raters", family="folder", cite="the user's own")
+def raters(
+    *,
+    seed,
+    path: str = "",
+    leave_out: list[str] = (),
+    threshold: int | None = None,
+    ignore_index: int | str | None = None,
+    values: list[int | str | list[int | str]] = (),
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+) -> Data:
+    """Return the user's images with the masks of several raters each; parameters as those of ``folder``.
+
+    A folder for each rater (images/, masks_1/, masks_2/, ...) or an ending (07_manual1.png, 07_manual2.png).
+    Losses that take shares of the classes are shown those of the raters, all others their majority, on which
+    everything is scored. Where a rater left a pixel void he has no say there. Pictures are whole, volumes are
+    slices across their last axis.
+    """
+    given = without_seed(locals())
+    if not path:
+        raise UserError("raters: say where the data are, as in raters(path='my_folder')")
+    root, options = Path(path).expanduser(), Options(threshold, ignore_index, tuple(values))
+
+    def build() -> Pairs:
+        return prepare_raters(layouts.find(root, leave_out=tuple(leave_out), raters=True), options)
+
+    return open_prepared("raters", canonical(raters, given), given, 1, build, {**OWN, "source": root.name})
+
+
+MOST_PATTERNS = 255  # of what raters say of a pixel: one byte less the void
+
+
+def prepare_raters(layout: Layout, options: Options) -> Pairs:
+    """Return the pairs of a layout whose masks are codes of what the raters say, see ``Ratings``."""
+    # Every mask is looked at as if it were an image's only one: raters have one coding.
+    single = [replace(p, name=f"{p.name} {r}", masks=(file,)) for p in layout.pairs for r, file in _files(p)]
+    seen = survey(replace(layout, pairs=single))
+    coding = understand(seen.values, options, None, str(layout.root))
+    names, files = names_of(coding, layout.classes), {pair.name: pair for pair in layout.pairs}
+
+    def labels_by(pair: FilePair) -> np.ndarray:
+        parts = [coding.apply(read_values(file)[0], file) for file in pair.masks]
+        if len({part.shape for part in parts}) > 1:
+            raise UserError(f"{pair.where}: the raters' masks of one image differ in size")
+        return np.stack(parts)
+
+    unlike, agreed = set(), []
+    for pair in layout.pairs:
+        labels = labels_by(pair)
+        unlike |= set(map(tuple, np.unique(labels[:, (labels != labels[0]).any(0)], axis=1).T.tolist()))
+        agreed.append(agreement(labels, classes=names, ignore_index=VOID))
+    number = len(layout.pairs[0].masks)
+    patterns = np.array([[k] * number for k in range(len(names))] + sorted(unlike), np.uint8)
+    if len(patterns) > MOST_PATTERNS:
+        several = f"{number} raters and {len(names)} classes make {len(patterns)} different sets of labels"
+        raise UserError(f"{layout.root}: {several} of a pixel, {MOST_PATTERNS} are the most; take fewer")
+    # Only where raters differ is a pattern looked for: where all agree the code is the class.
+    code_of = {pattern.tobytes(): code for code, pattern in enumerate(patterns)}
+
+    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+        labels = labels_by(files[name])
+        codes, unlike = labels[0].copy(), (labels != labels[0]).any(0)
+        codes[unlike] = [code_of[pattern.tobytes()] for pattern in np.ascontiguousarray(labels[:, unlike].T)]
+        image = read_image(files[name], codes.shape)
+        return np.repeat(image, 3, 0) if len(image) == 1 and seen.colour else image, codes
+
+    dice, kappa = (np.nanmean([own[key] for own in agreed]) for key in ("dice", "kappa"))
+    means = f"mean Dice of two of them {dice:.3f}, Fleiss' kappa {kappa:.3f}"
+    return Pairs(
+        _items(layout),
+        read,
+        names,
+        spacing=seen.spacing,
+        unit="px" if seen.spacing is None else "mm",
+        notes={"notes": f"{number} raters: {means}, as means over images"},
+        pixels=sum(int(np.prod(shape)) for shape in seen.shapes.values()) // number,
+        slices=seen.dims == 3,
+        patterns=patterns,
+    )
+
+
+def _files(pair: FilePair) -> list[tuple[int, Path]]:
+    return list(enumerate(pair.masks, 1))
 
 
 # --- MedSegBench files (.npz): read directly, with their official split

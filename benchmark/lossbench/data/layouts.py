@@ -29,12 +29,13 @@ def find(
     leave_out: tuple[str, ...] = (),
     *,
     strict: bool = True,
+    raters: bool = False,
 ) -> Layout:
     """Return the layout of a folder, a pairs.csv or a MedSegBench file.
 
     ``images`` and ``masks`` are patterns below the folder, for one whose names tell nothing; ``leave_out``
     names pairs and files that are not to be used. With ``strict`` an unmatched file raises UserError, else it
-    is listed.
+    is listed. ``raters``: a folder in which each image has several masks, one a rater.
     """
     root = Path(path).expanduser()
     if not root.exists():
@@ -43,7 +44,10 @@ def find(
         return Layout("a MedSegBench file", root, [], extra_files=(root,))
     if root.is_file() and root.suffix.lower() != ".csv":
         raise UserError(f"{path}: expected {KINDS}")
-    layout = _parts_told(_without(with_tables(_found(root, images, masks)), leave_out))
+    found = by_names(root, raters=True) if raters else _found(root, images, masks)
+    if found is None:
+        raise UserError(f"{root}: holds no images with masks of several raters, as in images/ and masks_1/")
+    layout = _parts_told(_without(with_tables(found), leave_out))
     if strict and layout.unmatched:
         more = f" and {len(layout.unmatched) - 1} more" if len(layout.unmatched) > 1 else ""
         name = layout.unmatched[0].split("'")[1]
@@ -112,12 +116,14 @@ def _parts_told(layout: Layout) -> Layout:
     return replace(layout, pairs=pairs, notes=notes)
 
 
-def content_hash(path: str, images: str = "", masks: str = "", leave_out: tuple[str, ...] = ()) -> str:
+def content_hash(
+    path: str, images: str = "", masks: str = "", leave_out: tuple[str, ...] = (), raters: bool = False
+) -> str:
     """Return 16 hexadecimal digits over names and contents of the files that the data set is made from."""
     root = Path(path).expanduser()
 
     def compute() -> str:
-        files = find(path, images, masks, leave_out).files()
+        files = find(path, images, masks, leave_out, raters=raters).files()
         # Names relative to the folder: the same data elsewhere is the same data.
         base = root if root.is_dir() else root.parent
         names = [file.relative_to(base).as_posix() if base in file.parents else file.name for file in files]
@@ -129,7 +135,7 @@ def content_hash(path: str, images: str = "", masks: str = "", leave_out: tuple[
     return (
         compute()
         if listed or not root.exists()
-        else remembered_hash(root, compute, f"{images} {masks} {leave_out}")
+        else remembered_hash(root, compute, f"{images} {masks} {leave_out}{' raters' * raters}")
     )
 
 

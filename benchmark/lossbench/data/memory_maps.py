@@ -16,7 +16,7 @@ import numpy as np
 
 from lossbench.base.errors import UserError
 from lossbench.base.process import usable_cores
-from lossbench.data.container import VOID, Places, places_of
+from lossbench.data.container import VOID, Places, Ratings, places_of
 from lossbench.data.pairs import Item, Pairs
 from lossbench.data.ragged import KINDS, Ragged, Scaled, Stored, Writer
 
@@ -88,6 +88,9 @@ def write(folder: Path, pairs: Pairs, slices: bool, spec: str) -> Written:
         "masks": _digest(masks.hash.hexdigest(), index["mask_shapes"]),
     }
     index["starts"] = np.cumsum([0, *lengths])
+    if pairs.patterns is not None:
+        index["patterns"] = pairs.patterns
+        digests["masks"] = _digest(digests["masks"], pairs.patterns)
     hashes = {"images.bin": images.hash.hexdigest(), "masks.bin": masks.hash.hexdigest()}
     return Written([row.item for row in rows], [row.name for row in rows], index, digests, hashes)
 
@@ -116,7 +119,7 @@ def _all(pairs: Pairs, slices: bool, spec: str) -> Iterator[Ready]:
         where = f"data set '{spec}': '{item.name}'"
         if image.shape[1:] != mask.shape:
             raise UserError(f"{where}: the image has the size {image.shape[1:]}, its mask {mask.shape}")
-        return list(_ready(item, image, mask, len(pairs.classes), slices, where))
+        return list(_ready(item, image, mask, pairs, slices, where))
 
     for images in _ahead(ready, pairs.items, min(THREADS, usable_cores())):
         yield from images
@@ -135,7 +138,7 @@ def _ahead(work: Callable, items: Iterable, threads: int) -> Iterator:
             yield waiting.popleft().result()
 
 
-def _ready(item: Item, image, mask, classes: int, slices: bool, where: str) -> Iterator[Ready]:
+def _ready(item: Item, image, mask, pairs: Pairs, slices: bool, where: str) -> Iterator[Ready]:
     """Yield one image, or the slices of a volume: these are scaled alike."""
     # Channels last: a row of a patch then lies in one place of the file.
     stored = np.ascontiguousarray(np.moveaxis(_compact(image), 0, -1))
@@ -144,13 +147,14 @@ def _ready(item: Item, image, mask, classes: int, slices: bool, where: str) -> I
         raise UserError(f"{where}: the image holds values that are not finite")
     # Of the whole volume: slices scaled one by one would lose how bright they are beside each other.
     mean, spread = moments(stored)
+    # What several raters say is kept; what is counted is their majority.
+    classes, rated = len(pairs.classes), pairs.patterns is not None
+    seen = Ratings(mask, pairs.patterns).majority(classes)[mask] if rated else mask
     cuts = [(f"{item.name}:{z}", (..., z, slice(None)), (..., z)) for z in range(mask.shape[-1])]
     for name, of_image, of_mask in cuts if slices else [(item.name, ..., ...)]:
-        labels = mask[of_mask]
-        counts = _counts(labels, classes, where)
-        yield Ready(
-            name, item, stored[of_image], labels, mean, spread, counts, places_of(labels, classes, name)
-        )
+        labels = seen[of_mask]
+        facts = mean, spread, _counts(labels, classes, where), places_of(labels, classes, name)
+        yield Ready(name, item, stored[of_image], mask[of_mask], *facts)
 
 
 def _compact(image: np.ndarray) -> np.ndarray:

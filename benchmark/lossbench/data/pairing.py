@@ -53,12 +53,15 @@ def by_globs(root: Path, images: str, masks: str) -> Layout:
     return _layout(root, [file for file in chosen[0] if file not in set(chosen[1])], chosen[1])
 
 
-def by_names(root: Path) -> Layout | None:
-    """Return the pairs below a folder as folders and names tell them apart; None where nothing does."""
+def by_names(root: Path, raters: bool = False) -> Layout | None:
+    """Return the pairs below a folder as folders and names tell them apart; None where nothing does.
+
+    ``raters``: all masks of an image, one file a rater.
+    """
     files = supported(root)
     # Folders say most; what files look alike in says least, so it is tried last.
     sides = _by_folders(files, root) or _by_endings(files) or _by_types(files) or _by_beginnings(files, root)
-    return _layout(root, *sides) if sides else None
+    return _layout(root, *sides, raters) if sides else None
 
 
 # --- which side a file is on
@@ -141,7 +144,7 @@ def _beginning(stem: str, known: Callable[[str], bool]) -> str:
 # --- which image belongs to which mask
 
 
-def _layout(root: Path, images: list[Path], masks: list[Path]) -> Layout:
+def _layout(root: Path, images: list[Path], masks: list[Path], raters: bool = False) -> Layout:
     keys = max(_all_keys(root, images, masks), key=lambda keys: _matches(keys, images, masks))
     by_key: tuple[dict, dict] = ({}, {})
     for side, files in zip(by_key, (images, masks), strict=True):
@@ -150,7 +153,8 @@ def _layout(root: Path, images: list[Path], masks: list[Path]) -> Layout:
     for file, other, *_ in (files for files in by_key[0].values() if len(files) > 1):
         raise UserError(f"{file.parent}: '{file.name}' and '{other.name}' have the same stem")
     image_of = {key: files[0] for key, files in by_key[0].items()}
-    mask_of, notes = _one_each(by_key[1], root)
+    every, notes = (_every_rater(by_key[1], root), []) if raters else _one_each(by_key[1], root)
+    mask_of = {key: files[0] for key, files in every.items()}
     both = sorted(image_of.keys() & mask_of.keys(), key=lambda key: image_of[key])
     chosen = [image_of[key] for key in both], [mask_of[key] for key in both]
     lonely = ([image_of[key] for key in image_of.keys() - mask_of.keys()], "mask", chosen[0])
@@ -164,8 +168,8 @@ def _layout(root: Path, images: list[Path], masks: list[Path]) -> Layout:
     names = short_names(chosen[0], root)
     parts = [part_of(file.relative_to(root).parts[:-1]) for file in chosen[0]]
     pairs = [
-        FilePair(name, (image,), (mask,), part=part)
-        for name, image, mask, part in zip(names, *chosen, parts, strict=True)
+        FilePair(name, (image_of[key],), every[key], part=part)
+        for name, key, part in zip(names, both, parts, strict=True)
     ]
     return Layout(kind, root, pairs, unmatched=unmatched, notes=notes)
 
@@ -210,11 +214,26 @@ def _matches(keys: Keys, images: list[Path], masks: list[Path]) -> int:
     return sum(count == 1 and key in there for key, count in counts.items())
 
 
-def _one_each(masks: dict[tuple, list[Path]], root: Path) -> tuple[dict[tuple, Path], list[str]]:
+def _every_rater(masks: dict[tuple, list[Path]], root: Path) -> dict[tuple, tuple[Path, ...]]:
+    """Return the masks of each key, one a rater, in the same order for all."""
+    kinds = {key: {_kind(file, key): file for file in files} for key, files in masks.items()}
+    names = sorted(set().union(*kinds.values()))
+    if len(names) < 2:
+        raise UserError(f"{root}: holds one mask of each image, so it is folder(path=...), not raters(...)")
+    for own in kinds.values():
+        rater = next((name for name in names if name not in own), None)
+        if rater:
+            there = next(iter(own.values())).relative_to(root)
+            other = next(each[rater] for each in kinds.values() if rater in each).relative_to(root)
+            raise UserError(f"{root}: beside '{there}' there is no mask of the rater of '{other}'")
+    return {key: tuple(own[name] for name in names) for key, own in kinds.items()}
+
+
+def _one_each(masks: dict[tuple, list[Path]], root: Path) -> tuple[dict[tuple, tuple[Path]], list[str]]:
     """Return one mask for each key, of one kind where there are several kinds, and what was left out."""
     several = [files for files in masks.values() if len(files) > 1]
     if not several:
-        return {key: files[0] for key, files in masks.items()}, []
+        return {key: (files[0],) for key, files in masks.items()}, []
     # The first kind that every image has, such as the first of two observers.
     kinds = {key: {_kind(file, key): file for file in files} for key, files in masks.items()}
     shared = sorted(set.intersection(*(set(each) for each in kinds.values())))
@@ -222,10 +241,10 @@ def _one_each(masks: dict[tuple, list[Path]], root: Path) -> tuple[dict[tuple, P
         one, other = several[0][:2]
         names = f"'{one.relative_to(root)}' and '{other.relative_to(root)}'"
         raise UserError(f"{root}: two masks for one image, {names}; name those to take by masks='PATTERN'")
-    chosen = {key: each[shared[0]] for key, each in kinds.items()}
-    left = [file for files in masks.values() for file in files if file not in set(chosen.values())]
+    chosen = {key: (each[shared[0]],) for key, each in kinds.items()}
+    left = [file for key, files in masks.items() for file in files if file not in chosen[key]]
     note = f"{len(several)} images have several masks: {pattern_of(left, root)} is left out"
-    return chosen, [f"{note}, --masks chooses"]
+    return chosen, [f"{note}, --masks chooses; the data set raters(path=...) takes all"]
 
 
 def _kind(file: Path, key: tuple) -> tuple[str, ...]:

@@ -84,6 +84,7 @@ class Pairs:
     notes: dict[str, Any] = field(default_factory=dict)
     pixels: int | None = None  # lets a full disk be noticed before anything is written
     slices: bool = False
+    patterns: np.ndarray | None = None  # of several raters, whose codes are the masks; see ``Ratings``
 
 
 @dataclass

@@ -182,12 +182,15 @@ class Patches:
             out[j] = np.pad(part, [(0, 0), *margins], "reflect") if margins else part
         return out
 
-    def masks_at(self, images: np.ndarray, corners: np.ndarray) -> np.ndarray:
-        """Return uint8 (batch, *side), void where a patch reaches beyond its image."""
+    def masks_at(self, images: np.ndarray, corners: np.ndarray, codes: bool = False) -> np.ndarray:
+        """Return uint8 (batch, *side), void where a patch reaches beyond its image; ``codes``: what raters
+        say, where there are several.
+        """
+        source = self.data.labels if codes else self.data.masks
         out = np.full((len(images), *self.side), self.ignore_index or 0, np.uint8)
         for j, (n, window, margins) in enumerate(self._windows(images, corners)):
             inside = tuple(slice(low, s - high) for (low, high), s in zip(margins, self.side, strict=False))
-            out[(j, *inside)] = self.data.masks[(n, *window)]
+            out[(j, *inside)] = source[(n, *window)]
         return out
 
     def _windows(self, images: np.ndarray, corners: np.ndarray) -> Iterator[tuple]:

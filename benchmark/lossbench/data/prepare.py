@@ -21,7 +21,7 @@ from lossbench.base.seeds import stream
 from lossbench.base.specs import canonical
 from lossbench.data import memory_maps, sources, splitting, windows
 from lossbench.data.cache import locked, reason, whole_folder
-from lossbench.data.container import SPLITS, VOID, Data, container, digest, validate
+from lossbench.data.container import SPLITS, VOID, Data, Ratings, container, digest, validate
 from lossbench.data.formats import UNREADABLE
 from lossbench.data.memory_maps import Written
 from lossbench.data.pairs import Arrays, Pairs
@@ -67,11 +67,15 @@ def open_prepared(
         except OSError as error:
             where = f"cannot write the prepared data set '{name}' to {folder.parent}: {reason(error)}"
             raise UserError(f"{where}; free some space or set LOSSBENCH_CACHE to another folder") from None
-    facts = opened.facts
+    facts, masks, ratings = opened.facts, opened.masks, None
+    if "patterns" in opened.index:
+        ratings = Ratings(masks, opened.index["patterns"])
+        masks = ratings.masks(len(facts["classes"]))
     return container(
         name=spec,
         images=opened.images,
-        masks=opened.masks,
+        masks=masks,
+        ratings=ratings,
         split=_split(name, spec, params, opened),
         groups=opened.index["groups"],
         spacing=facts["spacing"],
@@ -257,11 +261,11 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
     source = source_of(name, params)
     if source is not None:
         return f"{FORMAT} {sources.registry_hash(source)}", params
-    if name == "folder":
+    if name in ("folder", "raters"):
         from lossbench.data.layouts import content_hash
 
         how = params.get("images", ""), params.get("masks", ""), tuple(params.get("leave_out", ()))
-        files = content_hash(params.pop("path"), *how)
+        files = content_hash(params.pop("path"), *how, raters=name == "raters")
         return f"{FORMAT} {files}", params
     if name == "torchvision":  # its files are not hashed: they are the user's, and very many
         params.pop("root")

@@ -37,6 +37,17 @@ class Ragged(Sequence):
         return self.arrays[i][tuple(window)]
 
 
+class Looked(Ragged):
+    """Arrays of codes uint8, each replaced by its entry of ``table`` (256,) when it is read."""
+
+    def __init__(self, codes: Ragged, table: np.ndarray):
+        super().__init__(codes.arrays, codes.shapes)
+        self.table = table
+
+    def __getitem__(self, key):
+        return self.table[super().__getitem__(key)]
+
+
 class Scaled(Ragged):
     """Images float32 (C, *S) whose arrays lie as (*S, C); each channel is z-scored when it is read.
 

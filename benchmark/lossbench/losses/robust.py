@@ -1,4 +1,6 @@
-"""Losses that forgive wrong labels: bounded, or nearly so, where cross-entropy grows without end."""
+"""Losses that forgive wrong labels: bounded, or nearly so, where cross-entropy grows without end, pixel by
+pixel or image by image.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +65,46 @@ def symmetric_ce(
     cost = r.nll(px)
     wrong = -torch.expm1(-cost)
     return r.pixel_mean(ce_weight * cost - reverse_weight * math.log(floor) * wrong, px, over)
+
+
+@loss(
+    "t_loss",
+    family="distribution",
+    cite="Gonzalez-Jimenez 2023 (T-Loss)",
+    formula="(ν + n) / 2n log(1 + Σ (g-p)² / ν), n the pixels of an image",
+    released=(
+        "Digital-Dermatology/t-loss learns ν with the weights, which no loss here can: it stays where theirs "
+        "begins, e^ν of ν = 1. It counts each squared error e times, for λ = 1 stands where the "
+        "paper has a covariance of 1, and adds constants: t_loss(variant='released')"
+    ),
+    tune={"nu": (0.1, 100.0)},
+    penalises_empty=True,
+    empty="penalises false positives, less for each where there are many",
+    cost="0.9x",
+)
+def t_loss(
+    logits,
+    target,
+    *,
+    nu=1.0,
+    over: r.Over = "sample",
+    classes="fg",
+    absent: r.Absent = "eps",
+    variant: r.Variant = "paper",
+    ignore_index=None,
+):
+    """Negative log-likelihood of an image's errors under one Student t-distribution of ``nu`` degrees of
+    freedom, without its constants and divided by the pixels: 0 for a perfect prediction.
+
+    An image that is wrong at many pixels pulls no harder for it, whence its patience with wrong masks; the
+    smaller ``nu``, the earlier. The authors learn it; here it is a parameter like others."""
+    r.one_of(r.VARIANT, variant=variant)
+    r.between(1e-3, 100, nu=nu)
+    px = r.see(logits, target, ignore_index)
+    ids = r.class_ids(classes, px.n_classes)
+    p, g = r.probabilities(px, ids), r.truth(px, ids)
+    freedom, times = (math.exp(nu), math.e) if variant == "released" else (nu, 1.0)
+    n = r.count(px, over)
+    n = n if isinstance(n, int) else n.clamp_min(1)
+    share = (times / freedom) * r.pool((g - p) ** 2, over)
+    return r.average((freedom + n) / (2 * n) * share.log1p(), r.pool(g, over), absent)

@@ -59,6 +59,23 @@ def shares(raters: np.ndarray, *, classes: int, ignore_index: int | None = None)
     return (votes / np.maximum(votes.sum(axis=0), 1)).astype(np.float32)
 
 
+def closeness(
+    labels: np.ndarray, raters: np.ndarray, *, classes: Sequence[str], ignore_index: int | None = None
+) -> float:
+    """Return the mean Dice of a mask (*S) with each of R raters (R, *S) of one image: over the raters, then
+    over the foreground classes, on the scale of `dice` in `agreement`; NaN where nobody marked any.
+    """
+    raters = raters.reshape(len(raters), -1)
+    valid = slice(None) if ignore_index is None else (raters != ignore_index).all(axis=0)
+    raters, labels = raters[:, valid], labels.reshape(-1)[valid]
+    each = []
+    for c in range(1, len(classes)):
+        marks, own = raters == c, labels == c
+        size = marks.sum(axis=1) + own.sum()
+        each.append(mean((2 * (marks & own).sum(axis=1) / np.maximum(size, 1))[size > 0]))
+    return mean_over_classes(each)
+
+
 def _pairwise_dice(marks: np.ndarray) -> float:
     """Return the mean Dice over the pairs of raters; `marks` (R, pixels) says where each sees the class."""
     size = marks.sum(axis=1)

@@ -78,6 +78,7 @@ def _rows(facts: Card) -> dict[str, str]:
         "without foreground": ", ".join(f"{split} {share:.0%}" for split, share in facts["empty"].items()),
         "scored": _scored(facts.get("scored", {})),
         "published": _published(facts),
+        "notes": facts.get("notes", ""),
         "licence": facts["licence"],
         "cite": facts["citation"],
         "fingerprint": f"{facts['fingerprint']} (seed {facts['seed']})",

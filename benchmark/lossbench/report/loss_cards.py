@@ -15,19 +15,30 @@ LIBRARIES = {"monai": "MONAI", "smp": "segmentation-models-pytorch", "nnunet": "
 
 ARXIV, DOI = "https://arxiv.org/abs/", "https://doi.org/"
 
-# Where a paper that a loss cites can be read, by first author and year.
+# Where a paper that a loss cites can be read, by first author and year; of two of one name and year, the one
+# whose subject is named comes first, for the first that fits is taken.
 PAPERS = {
     "Abhishek & Hamarneh 2021": f"{ARXIV}2010.13454",
     "Abraham & Khan 2019": f"{ARXIV}1810.07842",
+    "Acebes 2024": f"{DOI}10.1007/978-3-031-72111-3_67",
     "Berman 2018": f"{ARXIV}1705.08790",
+    "Bouteille 2025": f"{ARXIV}2511.17146",
+    "Brosch 2015": f"{DOI}10.1007/978-3-319-24574-4_1",
+    "Celaya 2023": f"{ARXIV}2302.03868",
     "Cui 2019": f"{ARXIV}1901.05555",
     "Drozdzal 2016": f"{ARXIV}1608.04117",
+    "Eigen & Fergus 2015": f"{ARXIV}1411.4734",
     "Fidon 2017": f"{ARXIV}1707.00478",
+    "Galdran 2022": f"{DOI}10.1007/978-3-031-26354-5_4",
+    "Gonzalez-Jimenez 2023": f"{ARXIV}2306.00753",
     "Isensee 2021": f"{DOI}10.1038/s41592-020-01008-z",
     "Islam & Glocker 2021": f"{ARXIV}2104.05788",
+    "Jungo 2018": f"{ARXIV}1806.02562",
     "Kamnitsas 2017": f"{ARXIV}1603.05959",
     "Karimi & Salcudean 2019": f"{ARXIV}1904.10030",
     "Kervadec 2019": f"{ARXIV}1812.07032",
+    "Kirchhoff 2024": f"{ARXIV}2404.03010",
+    "Kofler 2022": f"{ARXIV}2205.08209",
     "Leng 2022": f"{ARXIV}2204.12511",
     "Lin 2017": f"{ARXIV}1708.02002",
     "Liu 2022": f"{ARXIV}2111.15430",
@@ -36,6 +47,7 @@ PAPERS = {
     "Milletari 2016": f"{ARXIV}1606.04797",
     "Murugesan 2023": f"{ARXIV}2303.06268",
     "Paszke 2016": f"{ARXIV}1606.02147",
+    "Rahman & Wang 2016": f"{DOI}10.1007/978-3-319-50835-1_22",
     "Ronneberger 2015": f"{ARXIV}1505.04597",
     "Salehi 2017": f"{ARXIV}1706.05721",
     "Shit 2021": f"{ARXIV}2003.07311",
@@ -43,12 +55,19 @@ PAPERS = {
     "Sudre 2017": f"{ARXIV}1707.03237",
     "Szegedy 2016": f"{ARXIV}1512.00567",
     "Taghanaki 2019": f"{ARXIV}1805.02798",
-    "Wang 2023": f"{ARXIV}2302.05666",
+    "Wang 2019 (adaptive wing)": f"{ARXIV}1904.07399",
+    "Wang 2019": f"{ARXIV}1908.06112",
+    "Wang 2023 (Jaccard metric losses)": f"{ARXIV}2302.05666",
+    "Wang 2023": f"{ARXIV}2303.16296",
     "Wong 2018": f"{ARXIV}1809.00076",
+    "Wu 2016": f"{ARXIV}1605.06885",
     "Xie & Tu 2015": f"{ARXIV}1504.06375",
     "Yeung 2022": f"{ARXIV}2102.04525",
     "Yeung 2023": f"{DOI}10.1007/s10278-022-00735-3",
+    "Yu & Blaschko 2015": f"{ARXIV}1512.07797",
+    "Yuan 2020": f"{ARXIV}1909.11065",
     "Zhang & Sabuncu 2018": f"{ARXIV}1805.07836",
+    "Zhao 2019": f"{ARXIV}1910.12037",
     "Zhu 2019": f"{ARXIV}1808.05238",
 }
 

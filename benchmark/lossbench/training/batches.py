@@ -20,7 +20,9 @@ from lossbench.data.patches import Patches, side_of
 from lossbench.experiment.cells import Cell
 from lossbench.metrics.surface import signed_distances
 
-Batch = tuple[Tensor, Tensor, Tensor | None]  # images (B, C, *S), masks (B, *S), distances (B, classes, *S)
+# Images (B, C, *S), masks (B, *S), distances (B, classes, *S); of several raters masks are codes, which are
+# moved as masks are, and looked up when a loss asks.
+Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
 def batches_of(cell: Cell, data: Data, mapped: bool, device: str) -> Images | Windows:
@@ -41,7 +43,7 @@ class Images:
         self.rows = torch.from_numpy(self.order).to(device)
         self.side, self.ignore_index = data.shape, data.ignore_index
         self.images = shared(data.images).to(device)
-        self.masks = shared(np.asarray(data.masks)).to(device)
+        self.masks = shared(np.asarray(data.labels)).to(device)
         self.distances = None
         if mapped:
             maps = signed_distances(
@@ -88,10 +90,12 @@ class Windows:
     def feed(self, done: int) -> None:
         """Make the batch of the step after ``done`` steps ready."""
         where = self.images_of[done], self.corners[done]
-        masks = self.patches.masks_at(*where)
+        masks = self.patches.masks_at(*where, codes=True)
         self.images.copy_(torch.from_numpy(self.patches.images_at(*where)))
         self.masks.copy_(torch.from_numpy(masks))
         if self.distances is not None:
+            if self.patches.data.ratings is not None:
+                masks = self.patches.masks_at(*where)
             # Of the patch, not cut from maps of the whole masks: those would take four bytes a pixel and
             # class of sets that do not fit into memory, and would tell of borders that nobody sees here.
             spacing = self.patches.data.spacing

@@ -82,6 +82,8 @@ class Block:
     frequency: Tensor  # (classes,): share of the pixels that training shows
     marks: dict[str, str]  # of the certificate: all but the order
     augment_seed: int
+    # Where there are several raters: the class (256,) and the shares (256, classes) of each code.
+    tables: tuple[Tensor, Tensor] | None = None
 
     @property
     def ignore_index(self) -> int | None:
@@ -93,6 +95,15 @@ class Block:
         not waited for.
         """
         return augment(*self.batches.at(step), self.draws.at(step))
+
+    def target(self, masks: Tensor, shares: bool = False) -> Tensor:
+        """Return what a loss is shown of masks or codes (B, *S): class ids; of several raters, if it takes
+        ``shares``, those of the classes (B, classes, *S).
+        """
+        if self.tables is None:
+            return masks
+        majority, each = self.tables
+        return each[masks].movedim(-1, 1).contiguous() if shares else majority[masks]
 
     def certificate(self, steps: int) -> dict[str, str]:
         """Return the proof of pairing of a training of so many steps: two cells with equal hashes had the
@@ -136,7 +147,16 @@ def _block(job: Job, device: str, mapped: bool) -> Block:
         frequency=torch.from_numpy(batches.frequency.astype(np.float32)).to(device),
         marks=_marks(start, data, batches.frequency),
         augment_seed=augment_seed,
+        tables=_tables(data, device),
     )
+
+
+def _tables(data: Data, device: str) -> tuple[Tensor, Tensor] | None:
+    if data.ratings is None:
+        return None
+    classes = len(data.classes)
+    majority = torch.from_numpy(data.ratings.majority(classes)).to(device).long()
+    return majority, torch.from_numpy(data.ratings.shares(classes)).to(device)
 
 
 def _scored(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from lossbench import metrics
 from lossbench.base import curves
 from lossbench.base.counts import per_image, soft_sizes
-from lossbench.data.container import Data
+from lossbench.data.container import VOID, Data
 from lossbench.metrics import thresholds
+from lossbench.metrics.arrays import mean_over_classes
 from lossbench.training.blocks import Block, Job, Trained
 from lossbench.training.signals import collapse_kind, joined, mean_dice, soft_dice_sums
 
@@ -36,6 +37,7 @@ class Scoring:
         self.sums: list[dict[str, Tensor]] = []
         self.tau: float | None = None
         self.test: metrics.Scoring | None = None
+        self.close: list[float] = []  # of test images that several raters marked: Dice with each of them
 
     def add_validation(self, logits: Tensor, truth: metrics.Truth) -> None:
         """Take logits (n, classes, *S) and truth (n, *S) of validation images."""
@@ -52,7 +54,14 @@ class Scoring:
             options = {"spacing": self.data.spacing, "classes": self.data.classes}
             arms = {"0.5": None, "val": self.tau}
             self.test = metrics.Scoring(ignore_index=self.block.ignore_index, thresholds=arms, **options)
-        self.test.add(_finite(logits.softmax(1)).cpu().numpy(), truth)
+        prob = _finite(logits.softmax(1)).cpu().numpy()
+        self.test.add(prob, truth)
+        if self.data.ratings is not None:
+            begin = len(self.close)
+            scored = self.block.test.index[begin : begin + len(prob)]
+            for n, labels in zip(scored, thresholds.labels_at(prob, None), strict=True):
+                said = {"classes": self.data.classes, "ignore_index": VOID}
+                self.close.append(metrics.closeness(labels, self.data.ratings.of(int(n)), **said))
 
     def scores(self) -> dict[str, Any]:
         """Return summary, columns of images and reliability, threshold curve, collapse."""
@@ -73,6 +82,9 @@ class Scoring:
             "val_dice@val": max((v for v in self.curve if v is not None), default=math.nan),
             "test_share": len(scored) / len(self.data.split["test"]),
         }
+        if self.close:
+            between = _between_raters(self.data, tuple(scored.tolist()))
+            summary |= {"dice_raters": mean_over_classes(self.close), **between}
         return {
             "metrics": summary,
             "images": columns,
@@ -169,6 +181,15 @@ def _bayes(data: Data) -> dict[str, float]:
         "dice_bayes_dice": label_dice(best, masks, classes, data.ignore_index),
         "nll_bayes": float(-np.log(truth.clip(1e-12)).mean()),
     }
+
+
+@lru_cache(maxsize=4)  # the same for every cell of a block
+def _between_raters(data: Data, index: tuple[int, ...]) -> dict[str, float]:
+    """Return how far the raters of some images agree, means over the images: Dice of two of them, kappa."""
+    said = {"classes": data.classes, "ignore_index": VOID}
+    each = [metrics.agreement(data.ratings.of(n), **said) for n in index]
+    names = {"dice": "dice_between_raters", "kappa": "kappa_raters"}
+    return {name: mean_over_classes([own[key] for own in each]) for key, name in names.items()}
 
 
 def _finite(prob: Tensor) -> Tensor:

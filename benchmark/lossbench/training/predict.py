@@ -174,14 +174,14 @@ class Tiles:
         return self._image[1][(slice(None), *self.tilings[i].places[k])]
 
     def masks(self, begin: int, end: int) -> np.ndarray:
-        """Return the masks (n, *side) of tiles, void where an image is padded."""
+        """Return the masks (n, *side) of tiles, void where an image is padded; codes of several raters."""
         if self._masks[0] != (begin, end):  # all cells look at the same tiles, one after the other
             tiles = map(self.place, range(begin, min(end, len(self))))
             self._masks = (begin, end), np.stack([self._mask(i, k) for i, k in tiles])
         return self._masks[1]
 
     def _mask(self, i: int, k: int) -> np.ndarray:
-        mask, tiling = np.asarray(self.data.masks[int(self.index[i])]), self.tilings[i]
+        mask, tiling = np.asarray(self.data.labels[int(self.index[i])]), self.tilings[i]
         if any(map(any, tiling.margins)):
             mask = np.pad(mask, tiling.margins, constant_values=self.void)
         return mask[tiling.places[k]]
@@ -190,6 +190,8 @@ class Tiles:
         """Return signed distances (n, classes, *side) of tiles, computed once; None where no loss asks."""
         if self.mapped and begin not in self._maps:
             masks, data = self.masks(begin, end), self.data
+            if data.ratings is not None:
+                masks = data.ratings.majority(len(data.classes))[masks]
             self._maps[begin] = signed_distances(masks, len(data.classes), data.spacing, self.void)
         return self._maps.get(begin)
 

@@ -127,8 +127,9 @@ def call_loss(
     job: Job, block: Block, logits: Tensor, target: Tensor, distances: Tensor | None, progress: float
 ) -> Tensor:
     """Return the scalar loss of one cell; raises when it is not a scalar. The loss may write into what it is
-    given: it gets copies.
+    given: it gets copies. ``target``: masks, or codes of several raters, as a batch holds them.
     """
+    target = block.target(target, job.cell.loss.soft)
     # Contiguous, as a single network would give them: kernels, and with them the last bits, may depend on it.
     logits = logits.clone(memory_format=torch.contiguous_format)
     supplied = {

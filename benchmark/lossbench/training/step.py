@@ -58,7 +58,10 @@ class Step:
         """Train one step; ``done`` steps came before."""
         batches = {name: block.batch(self.counter) for name, block in self.blocks.items()}
         members = [batches[job.cell.block] for job in self.jobs]
-        self.targets = [masks for _, masks, _ in members]
+        self.targets = [
+            self.blocks[job.cell.block].target(masks)
+            for job, (_, masks, _) in zip(self.jobs, members, strict=True)
+        ]
         images = [images for images, _, _ in members]
         first = self.jobs[0].cell
         seed = seeds.integer("dropout", f"{first.stream} {done}", first.seed)
