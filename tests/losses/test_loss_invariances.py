@@ -73,7 +73,8 @@ def test_a_shift_of_all_logits_changes_nothing(name):
     close(value(name, logits, target), value(name, logits + shift, target))
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - LOCAL - MAPPED))
+# In the logarithm of t_loss stands the sum over an image, which grows with it.
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - LOCAL - MAPPED - {"t_loss"}))
 def test_tiling_the_image_changes_nothing(name):
     logits, target = case(3, (10, 10))  # top-k takes whole pixels: a tenth of 200 and of 800
     supplied = needs(target, 3)
