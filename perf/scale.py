@@ -4,6 +4,7 @@ simulated.
     python perf/scale.py --table docs/scale.md
     python perf/scale.py --records 100000          # how long a folder of so many records takes to say what it
     holds
+    python perf/scale.py --cells 1000              # what a worker holds in memory while it trains so many
 
 The driver (scheduler, client and our loop, one process) is the only shared part, so it bounds the size of a
 sweep. Its cost is CPU time, which a busy machine does not change: measured with tasks that do nothing
@@ -147,6 +148,41 @@ def crowd(count: int) -> list[str]:
     return [*lines, *(f"| {what} | {wall:.1f} | {processor:.1f} |" for what, wall, processor in rows)]
 
 
+TINY = """
+name = "memory"
+seeds = {seeds}
+losses = ["ce", "dice", "dice_ce", "focal"]
+datasets = ["scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=6)"]
+[recipe]
+steps = 4
+batch = 4
+widths = [4, 8]
+validations = 1
+"""
+
+
+def steady(count: int) -> list[str]:
+    """Lines of a table: what this process holds after it has trained so many cells as a worker does."""
+    from lossbench.experiment.reading import read_experiment
+    from lossbench.store import provenance
+    from lossbench.sweep import train_stack
+
+    lines = ["| cells | MB |", "|---|---|"]
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        file, results = Path(folder) / "memory.toml", Path(folder) / "results"
+        file.write_text(TINY.format(seeds=count // 4))
+        cells, facts = read_experiment(file).cells(), provenance.collect(results=results)
+        for first in range(0, len(cells), 4):
+            train_stack.run_stack(train_stack.payload(cells[first : first + 4], results, (), facts, size=4))
+            done = first + 4
+            if done == 4 or done % max(count // 10, 4) == 0:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                lines.append(f"| {done} | {pages * resource.getpagesize() / 1e6:.0f} |")
+                print(lines[-1], flush=True)
+        assert Store(results).count() == len(cells)
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=1500)
@@ -155,10 +191,11 @@ def main() -> None:
     )
     parser.add_argument("--stack", type=int, default=4)
     parser.add_argument("--records", type=int, help="measure a folder of so many records instead")
+    parser.add_argument("--cells", type=int, help="measure the memory of a worker over so many instead")
     parser.add_argument("--table", type=Path, help="write the tables to this Markdown file")
     chosen = parser.parse_args()
-    if chosen.records:
-        print("\n".join(crowd(chosen.records)))
+    if chosen.records or chosen.cells:
+        print("\n".join(crowd(chosen.records) if chosen.records else steady(chosen.cells)))
         return
     per_task = cost(nothing, {}, chosen.tasks) / (chosen.tasks - 1)
     few, many = cost(chatter, {"events": 10}, 200), cost(chatter, {"events": 60}, 200)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import importlib.util
 import io
+import pkgutil
 import statistics
 import subprocess
 import sys
@@ -117,8 +117,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
 
     def watch(self, stack: contextlib.ExitStack, label: str, where: str, name: str) -> None:
-        owner = importlib.import_module(where.removesuffix(".Store"))
-        owner = owner.Store if where.endswith(".Store") else owner
+        owner = pkgutil.resolve_name(where)
         function = getattr(owner, name)
 
         def timed(*arguments, **named):
@@ -143,6 +142,7 @@ def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float
     """
     one_thread()
     import lossbench.training.train  # noqa: F401  (its modules are looked through for what is to be timed)
+    from lossbench.sweep import guard
     from lossbench.sweep.train_stack import run_stack
 
     facts, seen, long = provenance.collect(results=folder), [], []
@@ -157,6 +157,7 @@ def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float
             with contextlib.ExitStack() as stack, contextlib.redirect_stdout(io.StringIO()):
                 for label, (where, name) in PARTS.items():
                     clock.watch(stack, label, where, name)
+                guard.fresh.cache_clear()  # or it would refuse the stack for what is watched
                 began = time.perf_counter()
                 if "failed" in run_stack(payload)["outcomes"].values():
                     sys.exit("a one-step cell failed")

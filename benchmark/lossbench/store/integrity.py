@@ -3,11 +3,14 @@ its check sum. Nothing is set aside and nothing is parsed, so that a hundred tho
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from lossbench.store.record import DamagedRecord
 from lossbench.store.store import Store
 
 CERTIFICATE = "verified.json"
+
+SHARE = 256  # records that a thread reads at once
 
 
 @dataclass
@@ -40,12 +45,14 @@ class Found:
 def check_records(store: Store, loose: bool = True) -> Found:
     """Read every record of a folder; of the pack alone with ``loose=False``."""
     found = Found()
-    jobs = [(store, key, fp, "") for key, fp in store.pack.members()]
+    jobs = [(key, fp, "") for key, fp in store.pack.members()]
     if loose and store.cells.is_dir():
-        jobs += [(store, "", "", str(path)) for path in sorted(store.cells.glob("[0-9a-f][0-9a-f]/*.json"))]
-    # Reading, unpacking and summing let other threads run.
+        jobs += [("", "", path) for path in _loose(store.cells)]
+    # Reading, unpacking and summing let other threads run; to hand over each record alone would not.
+    shares = [jobs[first : first + SHARE] for first in range(0, len(jobs), SHARE)]
     with ThreadPoolExecutor(usable_cores()) as threads:
-        for name, why, marked in threads.map(_look, jobs, chunksize=64):
+        looks = itertools.chain.from_iterable(threads.map(partial(_look_at, store), shares))
+        for name, why, marked in looks:
             found.records += 1
             if why:
                 found.damaged.append(f"{name}: {why}")
@@ -55,19 +62,41 @@ def check_records(store: Store, loose: bool = True) -> Found:
     return found
 
 
-def _look(job: tuple[Store, str, str, str]) -> tuple[str, str, bool]:
+def _loose(cells: Path) -> list[str]:
+    """Return the paths of all loose files; as plain text, since there may be a hundred thousand."""
+    files: list[str] = []
+    for shard in sorted(cells.glob("[0-9a-f][0-9a-f]")):
+        files += [os.path.join(shard, name) for name in sorted(os.listdir(shard)) if _is_json(name)]
+    return files
+
+
+def _is_json(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _look_at(store: Store, jobs: list[tuple[str, str, str]]) -> list[tuple[str, str, bool]]:
+    return [_look(store, *job) for job in jobs]
+
+
+def _look(store: Store, key: str, fp: str, path: str) -> tuple[str, str, bool]:
     """Return the name of a record, why it is damaged, if it is, and whether it carries a check sum."""
-    store, key, fp, path = job
     name = path or f"{store.pack.path}: {key}.{fp}"
-    key = key or Path(path).name.partition(".")[0]
     try:
-        data = Path(path).read_bytes() if path else store.pack.read(key, fp) or b""
+        data = _bytes(path) if path else store.pack.read(key, fp) or b""
     except (OSError, DamagedRecord) as error:
         return name, str(error), False
+    if path:
+        key, fp, *_ = [*os.path.basename(path).split("."), ""]
     why = record.flaw(data)
-    if not why and f'"key":"{key}"'.encode() not in data:
+    named = (f'"key":"{key}"', f'"loss_fingerprint":"{fp}')
+    if not why and not all(word.encode() in data for word in named):
         why = "it holds another cell"
     return name, why, record.is_marked(data)
+
+
+def _bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def seal(facts: dict[str, Any]) -> bytes:

@@ -17,9 +17,9 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from operator import is_
+from operator import is_, itemgetter
 from types import ModuleType
 from typing import Any
 
@@ -72,7 +72,7 @@ Setting = tuple[Callable[[], Any], Callable[[Any], Any] | None]
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
+    return {name: os.environ[name] for name in os.environ if name.startswith(VARIABLES)}
 
 
 def _set_environment(wanted: dict[str, str]) -> None:
@@ -146,12 +146,16 @@ class _Fresh:
 
     def __init__(self) -> None:
         self.settings = {name: read() for name, (read, _) in (SETTINGS | GRAD | HARMLESS).items()}
-        self.names: list[tuple[Any, list[str], list[Any]]] = []
+        # Of each place its names, what reads them all at once, and what they held.
+        self.names: list[tuple[Any, list[str], Callable, list[Any]]] = []
         self.inherited: list[tuple[type, int, frozenset[str]]] = []
         for place in dict.fromkeys(_places()):
             held = {name: value for name, value in vars(place).items() if _is_code(value)}
             held = {name: value for name, value in held.items() if (place, name) not in OPEN}
-            self.names.append((place, list(held), list(held.values())))
+            if held:
+                # The last name is read twice, since of one alone there would be no tuple.
+                read = itemgetter(*held, next(reversed(held)))
+                self.names.append((place, list(held), read, list(held.values())))
             if isinstance(place, type):
                 own = vars(place)
                 self.inherited.append((place, len(own), frozenset(dir(place)).difference(own)))
@@ -198,10 +202,11 @@ def restore(settings: dict[str, Setting] = SETTINGS) -> list[str]:
 def replaced() -> list[str]:
     """Return which functions, classes and methods are others than they were, and put them back."""
     names = []
-    for place, held, values in fresh().names:
+    for place, held, read, values in fresh().names:
         now = vars(place)
-        if all(map(is_, map(now.get, held), values)):
-            continue
+        with suppress(KeyError):
+            if all(map(is_, read(now), values)):
+                continue
         for number, name in enumerate(held):
             new, value = now.get(name), values[number]
             if new is value:
@@ -243,6 +248,10 @@ def _probe() -> torch.Tensor:
     return torch.cat([y.detach(), x.grad])
 
 
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or torch.allclose(one, other)  # the second takes longer
+
+
 def settle(who: str) -> list[str]:
     """Set the process back after a user's files were run; return what they had changed. Raises UserError
     where they replaced what other code calls.
@@ -263,7 +272,7 @@ def refuse(who: str) -> None:
     restore(HARMLESS)
     names = dict.fromkeys([*_between, *replaced(), *restore(SETTINGS | GRAD)])
     _between.clear()
-    if not names and not torch.allclose(_probe(), fresh().probe):
+    if not names and not _alike(_probe(), fresh().probe):
         names = ["what operations of torch compute"]
     if names:
         raise UserError(f"{who} changed {_some(list(names))} while it trained; nothing is recorded")
