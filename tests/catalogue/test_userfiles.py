@@ -3,8 +3,12 @@ helpers of one name do not meet."""
 
 from __future__ import annotations
 
+import _ctypes
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +26,17 @@ from lossbench import loss
 def mine(logits, target, *, ignore_index=None):
     {inside}
     return logits.sum() * 0 + {value}
+"""
+
+NETWORK = """
+from pathlib import Path
+from torch import nn
+from lossbench import network
+
+@network("mine")
+def mine(in_channels, classes, dims):
+    size = int(Path(__file__).with_name(f"w{1}.txt").read_text())
+    return nn.Conv2d(in_channels, classes, size, padding="same")
 """
 
 HELPER = "FACTOR = 1.0\ndef f():\n    return FACTOR\nclass C:\n    weight = 1.0\n"
@@ -72,6 +87,21 @@ FORMS = {
         ONE,
     ),
     "__import__": ({"value": "__import__('hel' + 'per').f()"}, ONE),
+    "import_module under a name of its own": (
+        {"imports": "from importlib import import_module as get\nh = get('hel' + 'per')", "value": "h.f()"},
+        ONE,
+    ),
+    "run_path under a name of its own": (
+        {
+            "imports": "from runpy import run_path as run\nh = run(f'{__file__[:-6]}helper.py')",
+            "value": "h['f']()",
+        },
+        ONE,
+    ),
+    "a loader by its name as text": (
+        {"imports": "import importlib as i", "value": "getattr(i, 'import_' + 'module')('hel' + 'per').f()"},
+        ONE,
+    ),
     "sys.path": (
         {
             "imports": "import sys, os\nsys.path.append(os.path.join(os.path.dirname(__file__), 'lib'))\n"
@@ -117,6 +147,25 @@ FORMS = {
     "value in a file in a folder": (
         {"imports": "import os", "value": "float(open(os.path.dirname(__file__) + f'/w/{1}.txt').read())"},
         {"w/1.txt": "1.0"},
+    ),
+    "value by a reader under a name of its own": (
+        {"imports": "from numpy import loadtxt as get", "value": "float(get(f'{__file__[:-6]}w{1}.txt'))"},
+        {"w1.txt": "1.0"},
+    ),
+    "value by open under a name of its own": (
+        {"imports": "from io import open as get", "value": "float(get(f'{__file__[:-6]}w{1}.txt').read())"},
+        {"w1.txt": "1.0"},
+    ),
+    "value by the loader": (
+        {"value": "float(__loader__.get_data(f'{__file__[:-6]}w{1}.txt'))"},
+        {"w1.txt": "1.0"},
+    ),
+    "value by a table reader": (
+        {
+            "imports": "import csv, fileinput",
+            "value": "float(next(csv.reader(fileinput.input(f'{__file__[:-6]}w{1}.txt')))[0])",
+        },
+        {"w1.txt": "1.0"},
     ),
     "file of its own name": (
         {
@@ -165,6 +214,9 @@ def fingerprint(file):
 RUN = (
     *("importlib", "importlib inside", "__import__", "sys.path", "exec", "runpy", "name as text"),
     *("value in a file", "value in a file in a folder", "file of its own name"),
+    *("import_module under a name of its own", "run_path under a name of its own"),
+    *("a loader by its name as text", "value by a reader under a name of its own"),
+    *("value by open under a name of its own", "value by the loader", "value by a table reader"),
 )
 
 
@@ -195,6 +247,71 @@ def test_a_helper_on_the_path_counts_too(tmp_path, monkeypatch):
     own = write(tmp_path, {"imports": "import helper", "value": "helper.f()"}, {})
     before = fingerprint(own)
     (tmp_path / "lib" / "helper.py").write_text(HELPER.replace("1.0", "2.0"))
+    assert fingerprint(own) != before
+
+
+def test_a_package_on_the_path_counts_though_a_folder_of_its_name_stands_beside_the_file(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "lib" / "pkg"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(HELPER)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    (tmp_path / "own" / "pkg").mkdir(parents=True)
+    own = write(tmp_path / "own", {"imports": "import pkg", "value": "pkg.f()"}, {})
+    before = fingerprint(own)
+    (package / "__init__.py").write_text(HELPER.replace("1.0", "2.0"))
+    assert fingerprint(own) != before
+
+
+def test_a_helper_that_a_finder_leads_to_counts_too(tmp_path, monkeypatch):
+    """As packages do that are installed in place."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "inplace.py").write_text(HELPER)
+    spec = importlib.util.spec_from_file_location("inplace", tmp_path / "far" / "inplace.py")
+    finder = SimpleNamespace(find_spec=lambda name, *_: spec if name == "inplace" else None)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+    (tmp_path / "own").mkdir()
+    own = write(tmp_path / "own", {"imports": "import inplace", "value": "inplace.f()"}, {})
+    before = fingerprint(own)
+    (tmp_path / "far" / "inplace.py").write_text(HELPER.replace("1.0", "2.0"))
+    assert fingerprint(own) != before
+
+
+@pytest.mark.parametrize("imports", ["import fast", "import ctypes\nctypes.CDLL(f'{__file__[:-6]}fast.so')"])
+def test_a_compiled_helper_counts_too(tmp_path, imports):
+    own = write(tmp_path, {"imports": imports}, {})
+    (tmp_path / "fast.so").write_bytes(Path(_ctypes.__file__).read_bytes())
+    before = fingerprint(own)
+    (tmp_path / "fast.so").write_bytes((tmp_path / "fast.so").read_bytes() + b"more")
+    assert fingerprint(own) != before
+
+
+@pytest.mark.slow
+def test_a_file_that_comes_later_counts(tmp_path):
+    value = "sum(float(p.read_text()) for p in Path(__file__).parent.glob('*.t' + 'xt'))"
+    own = write(tmp_path, {"imports": "from pathlib import Path", "value": value}, {"a.txt": "1.0"})
+    before = fingerprint(own)
+    (tmp_path / "b.txt").write_text("1.0")
+    assert fingerprint(own) != before
+
+
+@pytest.mark.slow
+def test_what_the_builder_of_a_network_reads_counts_too(tmp_path):
+    (tmp_path / "own.py").write_text(NETWORK)
+    (tmp_path / "w1.txt").write_text("3")
+    before = fingerprint(tmp_path / "own.py")
+    (tmp_path / "w1.txt").write_text("5")
+    assert fingerprint(tmp_path / "own.py") != before
+
+
+def test_two_helpers_that_are_exchanged_count(tmp_path):
+    pieces = {"imports": "import a, b", "value": "a.f() - 2 * b.f()"}
+    own = write(tmp_path, pieces, {"a.py": HELPER, "b.py": HELPER.replace("1.0", "2.0")})
+    before = fingerprint(own)
+    (tmp_path / "a.py").rename(tmp_path / "c.py")
+    (tmp_path / "b.py").rename(tmp_path / "a.py")
+    (tmp_path / "c.py").rename(tmp_path / "b.py")
     assert fingerprint(own) != before
 
 

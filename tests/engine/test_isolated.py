@@ -3,6 +3,7 @@ hangs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -39,6 +40,11 @@ def toy(what):
         print("much" * 100_000)
     elif what == "close":
         os.closerange(0, 100)
+    elif what.startswith("say "):
+        for pipe in range(3, 30):
+            with contextlib.suppress(OSError):
+                os.write(pipe, f"{what[4:]}\n".encode())
+        time.sleep(1000)
     return os.getpid()
 
 
@@ -79,6 +85,11 @@ def test_a_task_whose_process_dies_is_tried_once_more_and_given_up_with_the_reas
 
 def test_a_task_that_closes_its_pipes_is_given_up():
     assert call("close")[0]["kind"] == "killed"
+
+
+@pytest.mark.parametrize("text", ["noise", "[]", "{}", "7", '{"event": 1}', '{"out": []}', "[" * 100_000])
+def test_a_task_that_writes_into_the_pipe_of_its_process_is_given_up(text):
+    assert call(f"say {text}")[0]["kind"] == "killed"
 
 
 def test_a_task_over_its_limit_is_stopped_with_its_process():

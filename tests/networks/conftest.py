@@ -7,6 +7,8 @@ from lossbench.networks.build import Network
 
 OWN = '''
 """Networks of my own."""
+import random
+import numpy as np
 import torch
 from torch import nn
 from lossbench import network
@@ -88,6 +90,21 @@ def restless(in_channels, classes, dims):
             return self.norm(self.conv(x + torch.randn(x.shape, generator=self.generator)))
 
     return Restless()
+
+
+@network("lucky")
+def lucky(in_channels, classes, dims):
+    class Lucky(nn.Module):
+        """Draws from numpy and Python, as some stochastic depths do."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(in_channels, classes, 1)
+
+        def forward(self, x):
+            return self.conv(x) * (random.random() + np.random.rand())
+
+    return Lucky()
 '''
 
 

@@ -2,6 +2,9 @@
 sentence.
 """
 
+import random
+
+import numpy as np
 import pytest
 import torch
 
@@ -106,6 +109,13 @@ def test_dropout_and_batch_normalisation_give_the_same_bits_again_and_touch_no_g
     images = torch.randn(4, 1, 16, 16)
     assert torch.equal(one(images, seed=1), one(images, seed=1))
     assert not torch.equal(one(images, seed=1), one(images, seed=2))
+
+
+def test_what_a_network_draws_from_numpy_and_python_comes_from_the_seed_too(fitted):
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    one, again = trained(fitted("lucky")), trained(fitted("lucky"))
+    assert one.draws and weights_hash(one.weights(0)) == weights_hash(again.weights(0))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 def test_evaluation_uses_running_means_which_are_kept_with_the_weights(fitted):

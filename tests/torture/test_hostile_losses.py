@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from command import lossbench
 from tiny import TINY
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -110,6 +112,9 @@ FAILS = {
     "deep": "(lambda f: f(f))(lambda f: f(f))",
     "huge": "bytearray(1 << 60)",
     "huge_tensor": "torch.empty(1 << 50)",
+    "huge_array": "np.zeros(1 << 50)",
+    "huge_list": "[0] * (1 << 60)",
+    "memory_limit": "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)) or torch.ones(1 << 29)",
     "long_error": "raise ValueError('x' * 5_000_000)",
     "surrogate": "raise ValueError('\\\\ud800' * 10)",
     "asks": "input()",
@@ -131,6 +136,29 @@ LOADING = {
     "loading_sleep": ("import time; time.sleep(1000)", False),
     "loading_raise": ("raise KeyboardInterrupt", False),
 }
+
+# Of a file of data sets: what building one may do to the process that builds it.
+DATA = """
+import os
+import numpy as np
+from lossbench import dataset, get_dataset
+
+def scenes(seed):
+    return get_dataset("scenes(foreground=0.1, size=32, n_train=8, n_val=4, n_test=4)", seed)
+
+@dataset("leaves")
+def leaves(*, seed):
+    os._exit(0)
+
+@dataset("interrupts")
+def interrupts(*, seed):
+    raise KeyboardInterrupt
+
+@dataset("patches")
+def patches(*, seed):
+    np.mean = lambda *a, **k: 1.0
+    return scenes(seed)
+"""
 
 GROUPS = {"set_back": SET_BACK, "draws": DRAWS, "refused": REFUSED, "fails": FAILS, "hangs": HANGS}
 
@@ -206,3 +234,13 @@ def test_hostile_losses_ruin_nothing_but_their_own_cells(tmp_path):
     serial = start(tmp_path, "again", files["draws"], options=("--stack", "2", "--serial"))
     again, _ = end(serial, tmp_path, "again", code=0)
     assert {name: again[name] for name in DRAWS} == {name: records[name] for name in DRAWS}
+
+
+def test_a_data_set_of_a_users_file_is_opened_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "own.py").write_text(DATA)
+    (tmp_path / "hostile.toml").write_text(SWEEP)
+    mean, words = np.mean, ("sweep", "hostile.toml", "--with", "own.py", "--serial", "--no-report", "--data")
+    assert "ended by itself with status 0" in lossbench(tmp_path, *words, "leaves", code=2)
+    assert "KeyboardInterrupt" in lossbench(tmp_path, *words, "interrupts", code=2)
+    assert "numpy.mean" in lossbench(tmp_path, *words, "patches", code=1)
+    assert np.mean is mean

@@ -45,7 +45,7 @@ def mine(logits, target, *, ignore_index=None):
 CELLS = 48
 # Who is killed, and how often; a loss of the user's trains in a process apart.
 VICTIMS = {"all": 0.4, "driver": 0.2, "worker": 0.2, "apart": 0.2}
-COMMANDS = {"worker": "spawn_main", "apart": "apart.serve"}  # what stands in their command lines
+COMMANDS = {"worker": "spawn_main", "apart": "isolated.serve"}  # what stands in their command lines
 LONGEST = 30.0  # seconds that a sweep of these takes undisturbed, at most
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -35,12 +36,25 @@ LIMIT = 60.0  # seconds that running a file may take, to see what it opens
 
 CALL = 10.0  # seconds that calling one function of it may take then
 
-# Words of code whose files only running it shows: names, and attributes.
-NAMES = {"__import__", "exec", "eval", "compile", "open", "importlib", "runpy", "pkgutil", "glob"}
-ATTRIBUTES = {
-    *("import_module", "open", "load", "loadtxt", "genfromtxt", "fromfile", "read_text", "read_bytes"),
-    *("read_csv", "read_json", "iterdir", "listdir", "scandir", "rglob"),
+# Words that may read a file, or run one, that no text names: where code says one of them, by whatever name it
+# goes on to use it, only running it shows which.
+READERS = {
+    *("__import__", "__loader__", "__spec__", "__builtins__", "exec", "eval", "compile", "getattr", "vars"),
+    *("open", "load", "loads", "read", "read_text", "read_bytes", "get_data", "imread", "loadmat", "hub"),
+    *("loadtxt", "genfromtxt", "fromfile", "from_file", "fromregex", "memmap", "open_memmap", "DataSource"),
+    *("load_library", "import_module", "run_path", "iterdir", "listdir", "scandir", "walk", "rglob", "io"),
 }
+
+# Modules that read no file of the user's but by these words; any other module may.
+PLAIN = {
+    *("__future__", "abc", "collections", "copy", "dataclasses", "decimal", "enum", "fractions", "functools"),
+    *("itertools", "math", "numbers", "operator", "random", "statistics", "string", "types", "typing"),
+    *("warnings", "lossbench", "torch", "numpy", "scipy", "torchvision", "monai", "kornia", "einops"),
+}
+
+SYSTEM = ("/proc/", "/sys/", "/dev/")  # folders of what is no file
+
+SUFFIXES = tuple(importlib.machinery.all_suffixes())  # of what can be imported: text, bytes, compiled
 
 
 def is_users(file: str | Path) -> bool:
@@ -88,7 +102,7 @@ def _run(name: str, path: Path) -> ModuleType:
     located = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(located)
     module.__lossbench_helpers__ = {}
-    module.__lossbench_names__ = {entry.stem for entry in path.parent.iterdir()}
+    module.__lossbench_names__ = {entry.name.split(".")[0] for entry in path.parent.iterdir()}
     sys.modules[name] = module
     try:
         with _home(module, path.parent):
@@ -146,8 +160,13 @@ def mark(path: Path, function: str, depends: Iterable[str] = ()) -> str:
         if not file.is_file():
             raise UserError(f"{path}: '{function}' depends on '{name}', and there is no such file beside it")
         files.append(file.resolve())
-    parts += sorted({_content(file) for file in files})
+    # By their names, too: two that are exchanged are not the same; but wherever their folder lies.
+    parts += sorted(f"{_within(file, path.parent)} {_content(file)}" for file in set(files))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _within(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix() if folder in file.parents else file.name
 
 
 def _around(parsed: source.Source) -> tuple[str, list[str]]:
@@ -170,13 +189,10 @@ def _around(parsed: source.Source) -> tuple[str, list[str]]:
 
 
 def _words(tree: ast.AST) -> set[str]:
-    return set().union(*_names_and_attributes(tree))
-
-
-def _names_and_attributes(tree: ast.AST) -> tuple[set[str], set[str]]:
     nodes = list(ast.walk(tree))
-    names = {node.id for node in nodes if isinstance(node, ast.Name)}
-    return names, {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return {node.id for node in nodes if isinstance(node, ast.Name)} | {
+        node.attr for node in nodes if isinstance(node, ast.Attribute)
+    }
 
 
 def dependencies(path: Path, function: str) -> list[Path]:
@@ -209,12 +225,19 @@ def _static(paths: Iterable[Path], home: Path) -> tuple[list[Path], bool]:
 
 
 def _is_dynamic(tree: ast.AST) -> bool:
-    names, attributes = _names_and_attributes(tree)
-    return bool(names & NAMES or attributes & ATTRIBUTES or ("sys" in names and "path" in attributes))
+    """Whether code may read or run files that its text does not name."""
+    words = _words(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words.add(node.value)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            dotted = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            words.update(*(name.split(".") for name in dotted))
+    return bool(words & READERS)
 
 
 def _imported(node: ast.Import | ast.ImportFrom, file: Path, home: Path) -> tuple[list[Path], bool]:
-    """Return the user's files that an import may run, and whether it is known where it leads."""
+    """Return the user's files that an import may run, and whether it reads no others."""
     if isinstance(node, ast.Import):
         words = [alias.name for alias in node.names]
     elif node.level:
@@ -226,23 +249,29 @@ def _imported(node: ast.Import | ast.ImportFrom, file: Path, home: Path) -> tupl
     files, known = [], True
     for word in words:
         top = word.split(".")[0]
-        for root in [home, *map(Path, sys.path)]:
-            if _exists(root, top):
-                files += _files_of(root, word) if is_users(root / top) else []
-                break
-        else:
-            known &= top in sys.stdlib_module_names or top in sys.modules or _is_installed(top)
+        roots = _roots(top, home)
+        for root in roots:
+            files += _files_of(root, word)
+        known &= bool(roots) or top in PLAIN
     return files, known
 
 
-def _exists(root: Path, top: str) -> bool:
-    return (root / f"{top}.py").is_file() or (root / top).is_dir()
-
-
-def _is_installed(top: str) -> bool:
-    with suppress(ImportError, ValueError):
-        return importlib.util.find_spec(top) is not None
-    return False
+def _roots(top: str, home: Path) -> list[Path]:
+    """Return the user's folders in which a module may be found: up to the first that holds it, and any before
+    that hold a folder of its name, which Python passes over if it finds better.
+    """
+    roots = []
+    for root in [home, *map(Path, sys.path)]:
+        whole = any(_is(root / f"{top}{suffix}", Path.is_file) for suffix in SUFFIXES)
+        if (whole or _is(root / top, Path.is_dir)) and is_users(root / top):
+            roots.append(root)
+        if whole or _is(root / top / "__init__.py", Path.is_file):
+            return roots
+    with suppress(ImportError, ValueError, AttributeError):  # what is installed in place has a finder
+        spec = importlib.util.find_spec(top)
+        places = [spec.origin, *(spec.submodule_search_locations or ())]
+        roots += [Path(place).parent for place in filter(None, places) if is_users(place)]
+    return roots
 
 
 def _files_of(root: Path, dotted: str) -> list[Path]:
@@ -254,7 +283,8 @@ def _files_of(root: Path, dotted: str) -> list[Path]:
         if word == "*":
             files += sorted(base.glob("*.py"))
         base = base / word
-        files += [file for file in (base.with_name(f"{word}.py"), base / "__init__.py") if file.is_file()]
+        names = [*(base.with_name(f"{word}{suffix}") for suffix in SUFFIXES), base / "__init__.py"]
+        files += [file for file in names if _is(file, Path.is_file)]
     return [file.resolve() for file in files]
 
 
@@ -278,16 +308,18 @@ def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
 
 def _by_running(path: Path, function: str, static: list[Path]) -> list[Path]:
     """Return the user's files that a file opens when it is loaded and a function of it called; remembered as
-    long as none of these files changes.
+    long as none of these files changes, and none comes or goes beside them.
     """
-    name = hashlib.sha256("\n".join([str(path), *map(_digest, static)]).encode()).hexdigest()[:24]
+    places = [place for place in sys.path if is_users(place)]
+    name = hashlib.sha256("\n".join([str(path), *map(_digest, static), *places]).encode()).hexdigest()[:24]
     memory = cache_root() / "userfiles" / f"{name}.json"
     with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
         known = json.loads(memory.read_bytes())
         if all(_digest(Path(file)) == digest for file, digest in known["files"].items()):
             return [Path(file) for word in ("", function) for file in known["opened"].get(word, ())]
     opened = _opened(path)
-    digests = {file: _digest(Path(file)) for files in opened.values() for file in files}
+    seen = {Path(file) for files in opened.values() for file in files}
+    digests = {str(file): _digest(file) for file in seen | {file.parent for file in {path, *seen}}}
     with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memory, json.dumps({"files": digests, "opened": opened}).encode())
@@ -295,74 +327,124 @@ def _by_running(path: Path, function: str, static: list[Path]) -> list[Path]:
 
 
 def _opened(path: Path) -> dict[str, list[str]]:
-    """Return the user's files that are opened when a file is loaded (""), and when each of its losses is
-    called.
+    """Return the user's files that are opened when a file is loaded (""), and when each of its losses and
+    networks is tried.
     """
-    losses = _losses(path)
+    functions = _called(path)
     program = f"import sys; sys.path[:] = {sys.path!r}; from lossbench.catalogue import userfiles; "
-    program += f"userfiles.tell({str(path)!r}, {losses!r})"
-    nothing = subprocess.DEVNULL
-    words = [sys.executable, "-c", program]
-    run = subprocess.Popen(words, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing)
+    program += f"userfiles.tell({str(path)!r}, {functions!r}, {LIMIT!r}, {CALL!r})"
+    nothing, grouped = subprocess.DEVNULL, hasattr(os, "killpg")
+    run = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=nothing,
+        stdout=subprocess.PIPE,
+        stderr=nothing,
+        start_new_session=grouped,
+    )
     try:
-        out, _ = run.communicate(timeout=LIMIT + CALL * len(losses))
-    except subprocess.TimeoutExpired as late:  # what it opened until then
-        run.kill()
+        out, _ = run.communicate(timeout=10 * LIMIT + CALL * len(functions))
+    except subprocess.TimeoutExpired as late:  # its own alarm did not end it; what it opened until then
         out = late.stdout or b""
+    finally:
+        with suppress(OSError):  # with all that it has started
+            os.killpg(run.pid, signal.SIGKILL) if grouped else run.kill()
         run.communicate()
     opened: dict[str, set[str]] = {}
     for line in out.decode(errors="replace").splitlines():
         word, tab, file = line.partition("\t")
-        if tab and word in ("", *losses) and is_users(file) and Path(file).is_file():
+        known = tab and word in ("", *functions) and not file.startswith(SYSTEM)
+        if known and is_users(file) and Path(file).is_file():
             opened.setdefault(word, set()).add(str(Path(file).resolve()))
     return {word: sorted(files) for word, files in opened.items()}
 
 
-def _losses(path: Path) -> list[str]:
+def _called(path: Path) -> dict[str, str]:
+    """Return the losses and networks of a file: its functions, and what each is."""
     functions = [node for node in source.read_source(path).tree.body if isinstance(node, ast.FunctionDef)]
-    return [node.name for node in functions if "loss" in map(source.decorator_name, node.decorator_list)]
+    kinds = {node.name: set(map(source.decorator_name, node.decorator_list)) for node in functions}
+    return {name: kind for name, own in kinds.items() for kind in ("loss", "network") if kind in own}
 
 
-def tell(path: str, losses: list[str]) -> None:
-    """Load a file in this process, call its losses on a small input, each in a copy of the process, and print
-    every file that is opened beside who opened it.
+def tell(path: str, functions: dict[str, str], limit: float, call: float) -> None:
+    """Load a file in this process, try its losses and networks on a small input, each in a copy of the
+    process, and print every file that its code opens beside who opened it.
     """
-    from lossbench.catalogue.inputs import example
+    began = time.monotonic()
+    import torch  # noqa: F401  (loaded before anything of the user's)
 
+    from lossbench.catalogue import inputs  # noqa: F401
+
+    slow = time.monotonic() - began  # so long on a machine that has other work, too
     out, word = os.fdopen(os.dup(1), "w"), ""
     os.dup2(2, 1)
 
     def hear(event: str, args: tuple) -> None:
-        if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
-            file = os.path.abspath(os.fsdecode(args[0]))
-            if file.endswith(".pyc"):
-                with suppress(ValueError, NotImplementedError):
-                    file = importlib.util.source_from_cache(file)
-            print(word, file, sep="\t", file=out, flush=True)
+        # Compiled modules are opened by the linker.
+        place = {"open": 0, "import": 1, "ctypes.dlopen": 0, "sqlite3.connect": 0}.get(event)
+        if place is None or not isinstance(args[place], str | bytes | os.PathLike) or not _by_user():
+            return
+        file = os.path.abspath(os.fsdecode(args[place]))
+        if file.endswith(".pyc"):
+            with suppress(ValueError, NotImplementedError):
+                file = importlib.util.source_from_cache(file)
+        print(word, file, sep="\t", file=out, flush=True)
 
     sys.addaudithook(hear)
-    logits, target, more = example(2)
-    functions = {name: load(Path(path), name) for name in losses}
-    for word, function in functions.items():  # noqa: B007 - what is heard belongs to it
+    _end_after(max(limit, 3 * slow))
+    loaded = {name: load(Path(path), name) for name in functions}
+    for word, function in loaded.items():
         copy = os.fork() if hasattr(os, "fork") else 0
         if copy:
-            _wait(copy)
+            _end_after(0)  # the copy has an alarm of its own
+            os.waitpid(copy, 0)
             continue
+        _end_after(max(call, 3 * slow))
         with suppress(BaseException):
-            code = function.__wrapped__.__code__
-            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-            function(logits, target, **{name: more[name] for name in names if name in more})
+            _try(function, functions[word])
         if hasattr(os, "fork"):
             os._exit(0)
 
 
-def _wait(child: int) -> None:
-    """Wait for a process to end, and end it when it takes too long."""
-    end = time.monotonic() + CALL
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.01)
+def _by_user() -> bool:
+    """Whether a file is opened by an import itself, or by code of the user's and all that it calls; not by a
+    library that is being imported, whose settings and caches are none of its business.
+    """
+    frame = sys._getframe(2)
+    if frame.f_code.co_filename.startswith("<frozen "):
+        return True
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib"):
+            return False
+        if not name.startswith("<frozen") and _is_users(name):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_is_users = functools.cache(is_users)
+
+
+def _end_after(seconds: float) -> None:
+    """Let the kernel end this process then, whatever it does; 0: no more."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _try(function: Callable, kind: str) -> None:
+    """Call a loss, or build a network and let it predict."""
+    import torch
+
+    from lossbench.catalogue.inputs import example
+
+    code = function.__wrapped__.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if kind == "network":
+        module = function(1, 2, 2, **({"cells": 1} if "cells" in names else {}))
+        module(torch.zeros(2, 1, 64, 64))
+    else:
+        logits, target, more = example(2)
+        function(logits, target, **{name: more[name] for name in names if name in more})
 
 
 def _content(file: Path) -> str:
@@ -374,6 +456,10 @@ def _content(file: Path) -> str:
 
 
 def _digest(file: Path) -> str:
+    """Return a hash of a file, or of the names in a folder; "" where there is neither."""
     with suppress(OSError):
+        if file.is_dir():
+            names = sorted(entry for entry in os.listdir(file) if entry[0] not in "._")
+            return hashlib.sha256("\n".join(names).encode()).hexdigest()
         return sha256_of(file)
-    return ""  # it is gone
+    return ""

@@ -58,7 +58,6 @@ def sweep(
     ] = True,
 ) -> None:
     """Train what is missing of an experiment, then write tables, figures and the report."""
-    from lossbench.data import cards as datacards
     from lossbench.experiment.describe import describe
     from lossbench.sweep import plan as plans
     from lossbench.sweep import predictions, run
@@ -70,9 +69,7 @@ def sweep(
     experiment = chosen.resolve(seeds)
     run.open_results(results, say=say)
     print_plan(plans.plan(experiment, results))
-    # Opens every data set once, so that what is wrong with one is said before anything is trained.
-    sets = [variant[:3] for variant in experiment.datasets]
-    cards = datacards.store(results, sets, experiment.seeds[0], experiment.extra_files)
+    cards = run.open_data(experiment, results, where)
     limits = [budget, shard and f"shard {shard}", *(f"part {name}" for name in part or ())]
     began, spent = time.monotonic(), 0.0
     for cells in rounds(experiment, results):
@@ -281,6 +278,8 @@ def say_images(results: Path, experiment: Any) -> None:
 
     advised = {row["dataset"]: row for row in _advised(results)}
     for spec in {data.public.text: data for data, *_ in experiment.datasets}.values():
+        if spec.entry.own:  # a file of the user's is not run in this process
+            continue
         data = get_dataset(spec, experiment.seeds[0], experiment.extra_files)
         names, row = data.card.get("names"), advised.get(spec.public.text)
         if not names or row is None:

@@ -260,7 +260,7 @@ def say_scored(planned: Any) -> None:
     experiment, said = planned.experiment, set()
     for spec, _, label, recipe in experiment.datasets:
         # Of prepared sets alone: to prepare one may take minutes.
-        if recipe.all_test or spec.text in said or not prepare.is_prepared(spec):
+        if recipe.all_test or spec.entry.own or spec.text in said or not prepare.is_prepared(spec):
             continue
         said.add(spec.text)
         data = get_dataset(spec, experiment.seeds[0], experiment.extra_files)

@@ -72,6 +72,14 @@ def _keep(name: str, process: _Process) -> None:
         _waiting.popitem(last=False)[1].end()
 
 
+def _sound(said: Any) -> dict:
+    """Return what a process says if it is an event, or what became of a task."""
+    what = said["event"] if "event" in said else said["out"]
+    if not isinstance(what["kind"], str):
+        raise ValueError(said)
+    return said
+
+
 class _Process:
     """One process, as the one that started it sees it: requests go in and events come out, a line each."""
 
@@ -90,9 +98,10 @@ class _Process:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        with contextlib.suppress(ValueError, OSError):  # what is no JSON ends the conversation
+        # What is not of this conversation ends it: the user's code may have found the pipe.
+        with contextlib.suppress(ValueError, OSError, RecursionError, TypeError, KeyError):
             for line in self.popen.stdout:
-                self.said.put(json.loads(line))
+                self.said.put(_sound(json.loads(line)))
         self.said.put(None)
 
     def ask(self, request: dict, send: Send, limit: float | None) -> dict | None:
@@ -117,7 +126,7 @@ class _Process:
                 continue
             if said is None:
                 return None
-            if "kind" not in said.get("event", {}):
+            if "out" in said:
                 return said["out"]
             self.owner = said["event"].get("owner", self.owner)
             send(said["event"])

@@ -6,6 +6,7 @@ the sides must be divisible by, and where the bias of its head is."""
 from __future__ import annotations
 
 import math
+import random
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,7 +99,8 @@ class Refusal(NamedTuple):
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Draw from ``seed`` within, and leave PyTorch's global generators as they were."""
+    """Draw from ``seed`` within; leave the global generators of PyTorch, numpy and Python as they were."""
+    others = np.random.get_state(), random.getstate()
     devices = [] if torch.device(device).type == "cpu" else [torch.device(device)]
     with torch.random.fork_rng(devices=devices):
         # Not torch.manual_seed, which would also seed the cards that are not restored here.
@@ -105,7 +108,21 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         for card in devices:
             index = torch.cuda.current_device() if card.index is None else card.index
             torch.cuda.default_generators[index].manual_seed(seed)
-        yield
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(others[0])
+            random.setstate(others[1])
+
+
+def drawn(device: torch.device) -> tuple:
+    """Return where the global generators stand that a network on this device may draw from."""
+    on_card = device.type == "cuda"
+    state = torch.cuda.get_rng_state(device) if on_card else torch.get_rng_state()
+    _, key, place, *_ = np.random.get_state()
+    return state.numpy().tobytes(), key.tobytes(), place, random.getstate()
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbench.base.errors import UserError
-from lossbench.networks.build import Network, seeded
+from lossbench.networks.build import Network, drawn, seeded
 
 ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
 
@@ -81,9 +81,9 @@ class Stack:
         if self.draws is False:
             return self._forward(images, training=True)
         with seeded(seed, self.device):
-            before = self._random_state()
+            before = drawn(self.device)
             logits = self._forward(images, training=True)
-            self.draws = not torch.equal(before, self._random_state())
+            self.draws = before != drawn(self.device)
         if self.draws and self.count > 1:
             # Its masks would depend on how many cells there are.
             raise UserError(
@@ -113,10 +113,6 @@ class Stack:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is not None)
-
-    def _random_state(self) -> Tensor:
-        on_card = self.device.type == "cuda"
-        return torch.cuda.get_rng_state(self.device) if on_card else torch.get_rng_state()
 
     @property
     def state(self) -> list[Tensor]:

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from lossbench.base.errors import UserError, must_divide
 from lossbench.catalogue import userfiles
-from lossbench.catalogue.registry import get_dataset, get_loss
-from lossbench.data import prepare
+from lossbench.catalogue.registry import get_dataset, get_loss, parse_dataset
+from lossbench.data import cards, prepare
 from lossbench.data.container import Data
 from lossbench.data.patches import Patches, side_of
 from lossbench.engine import display, isolated
 from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
-from lossbench.experiment.cells import Cell
+from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
 from lossbench.sweep import plan as plans
 from lossbench.sweep import train_stack
@@ -282,6 +282,41 @@ def _silent() -> Iterator[None]:
             os.dup2(old, number)
             os.close(old)
         os.close(nothing)
+
+
+def open_data(experiment: Experiment, results: Path, options: EngineOptions) -> dict[str, str]:
+    """Open every data set once, so that what is wrong with one is said before anything is trained, and write
+    the cards that are not there yet; return label -> file name. Those of the user's files are opened in
+    processes of their own.
+    """
+    sets = [variant[:3] for variant in experiment.datasets]
+    seed, extra_files = experiment.seeds[0], experiment.extra_files
+    files = cards.store(results, [one for one in sets if not one[0].entry.own], seed, extra_files)
+    for spec, identity, label in sets:
+        if not spec.entry.own:
+            continue
+        payload = {
+            "results": str(results),
+            "set": (spec.text, identity, label),
+            "seed": seed,
+            "extra_files": [str(Path(file).resolve()) for file in extra_files],
+        }
+        name = f"data {spec.entry.file}"
+        out = isolated.call(name, f"{__name__}:opened", payload, lambda _: None, limit=options.time_limit)
+        if out["kind"] != "ok":
+            raise UserError(out["error"] if out.get("user_error") else f"{label}: {out['error']}")
+        files |= out["value"]
+    if not options.serial:
+        isolated.close()
+    return files
+
+
+def opened(payload: dict) -> dict[str, str]:
+    """Open a data set of a user's file; return label -> file name of its card."""
+    text, *facts = payload["set"]
+    spec = parse_dataset(text, payload["extra_files"])
+    with _silent():
+        return cards.store(payload["results"], [(spec, *facts)], payload["seed"], payload["extra_files"])
 
 
 def check_losses(cells: Iterable[Cell]) -> None:

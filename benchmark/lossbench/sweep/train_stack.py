@@ -179,8 +179,13 @@ def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
     kept.go_on(training)
     facts = {**task["provenance"], "threads": _threads(), "device": task["device"]}
     outcomes, losses = {}, _losses(cells) if who else OTHER
+
+    def keep(state: dict) -> None:
+        guard.refuse(losses)  # or a later sweep would go on from what it has spoilt
+        kept.keep(state)
+
     try:
-        for finished in training.run(kept.due, kept.keep):
+        for finished in training.run(kept.due, keep):
             guard.refuse(losses)
             for place, result in finished.items():
                 outcomes[cells[place].key] = _write(jobs[place], result, facts, store)
