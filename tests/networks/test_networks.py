@@ -114,8 +114,15 @@ def test_dropout_and_batch_normalisation_give_the_same_bits_again_and_touch_no_g
 def test_what_a_network_draws_from_numpy_and_python_comes_from_the_seed_too(fitted):
     before = random.getstate(), np.random.get_state()[1].tolist()
     one, again = trained(fitted("lucky")), trained(fitted("lucky"))
-    assert one.draws and weights_hash(one.weights(0)) == weights_hash(again.weights(0))
+    assert weights_hash(one.weights(0)) == weights_hash(again.weights(0))
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+def test_what_another_thread_draws_meanwhile_is_no_draw_of_the_network(fitted):
+    stack = Stack(network := fitted("unet(widths=[4, 8])"), [network.start(seed) for seed in (1, 2)])
+    stack.module.register_forward_hook(lambda *_: random.random() + np.random.rand() < 0 or None)
+    stack(torch.zeros(2, 2, 16, 16))
+    assert stack.draws is False
 
 
 def test_evaluation_uses_running_means_which_are_kept_with_the_weights(fitted):

@@ -98,9 +98,10 @@ class Refusal(NamedTuple):
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Draw from ``seed`` within; leave the global generators of PyTorch, numpy and Python as they were."""
-    others = np.random.get_state(), random.getstate()
+def seeded(seed: int, device: torch.device | str = "cpu", everything: bool = False) -> Iterator[None]:
+    """Draw from ``seed`` within, and leave PyTorch's global generators as they were.
+
+    ``everything``: those of numpy and Python, too, which other threads of a worker may draw from."""
     devices = [] if torch.device(device).type == "cpu" else [torch.device(device)]
     with torch.random.fork_rng(devices=devices):
         # Not torch.manual_seed, which would also seed the cards that are not restored here.
@@ -108,6 +109,10 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         for card in devices:
             index = torch.cuda.current_device() if card.index is None else card.index
             torch.cuda.default_generators[index].manual_seed(seed)
+        if not everything:
+            yield
+            return
+        others = np.random.get_state(), random.getstate()
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:
@@ -115,14 +120,6 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         finally:
             np.random.set_state(others[0])
             random.setstate(others[1])
-
-
-def drawn(device: torch.device) -> tuple:
-    """Return where the global generators stand that a network on this device may draw from."""
-    on_card = device.type == "cuda"
-    state = torch.cuda.get_rng_state(device) if on_card else torch.get_rng_state()
-    _, key, place, *_ = np.random.get_state()
-    return state.numpy().tobytes(), key.tobytes(), place, random.getstate()
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lossbench.base.errors import UserError
-from lossbench.networks.build import Network, drawn, seeded
+from lossbench.networks.build import Network, seeded
 
 ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
 
@@ -78,12 +78,14 @@ class Stack:
 
     def __call__(self, images: Tensor, seed: int = 0) -> Tensor:
         """Return logits of one training step; what the network draws, as dropout does, is from ``seed``."""
-        if self.draws is False:
+        # A user's may draw from numpy or Python, which leaves no trace in PyTorch; no graph could hold that.
+        own = self.network.spec.own and self.device.type == "cpu"
+        if self.draws is False and not own:
             return self._forward(images, training=True)
-        with seeded(seed, self.device):
-            before = drawn(self.device)
+        with seeded(seed, self.device, everything=own):
+            before = self._random_state()
             logits = self._forward(images, training=True)
-            self.draws = before != drawn(self.device)
+            self.draws = not torch.equal(before, self._random_state())
         if self.draws and self.count > 1:
             # Its masks would depend on how many cells there are.
             raise UserError(
@@ -113,6 +115,10 @@ class Stack:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is not None)
+
+    def _random_state(self) -> Tensor:
+        on_card = self.device.type == "cuda"
+        return torch.cuda.get_rng_state(self.device) if on_card else torch.get_rng_state()
 
     @property
     def state(self) -> list[Tensor]:
