@@ -259,6 +259,16 @@ def test_bad_folders_are_refused_in_one_sentence(make_folder, damage, word, cach
     assert not list(cache.glob("prepared/*/meta.json"))
 
 
+def test_pictures_of_unequal_channels_are_refused_with_their_folder(tmp_path):
+    for number in range(10):
+        for part, shape in (("images", (2 if number == 7 else 3, 24, 24)), ("masks", (24, 24))):
+            (tmp_path / part).mkdir(exist_ok=True)
+            np.save(tmp_path / part / f"{number}.npy", np.eye(24, dtype=np.uint8) + np.zeros(shape, np.uint8))
+    with pytest.raises(UserError, match="'7' has 2 channels, the images before it have 3") as refused:
+        load(tmp_path)
+    assert str(refused.value).startswith(str(tmp_path))
+
+
 def test_a_path_that_is_not_there_or_not_given_is_said(tmp_path):
     with pytest.raises(UserError, match="there is no such folder"):
         load(tmp_path / "nowhere")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from command import lossbench
 from lossbench.base.errors import UserError
@@ -189,6 +190,23 @@ def test_a_network_that_cannot_be_built_or_has_no_head_stops_the_sweep_before_it
     path.write_text(f"{TEXT}[recipe]\n{recipe}\n")
     with pytest.raises(UserError, match=part):
         run.check_networks(read_experiment(path, (str(own),)).cells())
+
+
+@pytest.mark.parametrize(
+    ("held", "part"),
+    [
+        ({"a": print}, "net.pt: holds more than tensors"),
+        ({"other.weight": torch.zeros(3)}, "net.pt: lacks 'down.0.0.weight' and 21 more of the network"),
+    ],
+)
+def test_a_file_of_weights_with_code_or_for_another_network_stops_the_sweep_before_it_starts(
+    tmp_path, held, part
+):
+    torch.save(held, tmp_path / "net.pt")
+    path = tmp_path / "grid.toml"
+    path.write_text(f'{TEXT}[recipe]\nwidths = [4, 8]\nweights = "net.pt"\n')
+    with pytest.raises(UserError, match=part):
+        run.check_networks(read_experiment(path).cells())
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def prepare(layout: Layout, options: Options, view: str) -> Pairs | Arrays:
     if seen.dims == 2 and view == "whole_slices":
         raise UserError(f"{layout.root}: holds pictures; view='whole_slices' is for volumes")
     padded = seen.dims == 2 and view == "auto" and windows.are_small([*seen.shapes.values()])
-    return windows.cut(pairs, view="padded", size=0) if padded else pairs
+    return windows.cut(pairs, view="padded", size=0, where=str(layout.root)) if padded else pairs
 
 
 def _items(layout: Layout) -> list[Item]:

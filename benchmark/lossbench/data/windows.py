@@ -21,7 +21,7 @@ SMALL = 160  # pictures up to this side are padded to one size, where that adds 
 TINY = 64  # pictures up to this side always are: a usual patch would hold more padding
 
 
-def cut(pairs: Pairs, *, view: str, size: int, per_image: int | None = None) -> Arrays:
+def cut(pairs: Pairs, *, view: str, size: int, per_image: int | None = None, where: str = "") -> Arrays:
     """Return the windows of all pictures.
 
     - view 'crop': ``per_image`` (or one) windows of ``size`` x ``size`` at native resolution, each around one
@@ -30,7 +30,7 @@ def cut(pairs: Pairs, *, view: str, size: int, per_image: int | None = None) -> 
       many, chosen at random;
     - view 'padded': the pictures themselves, padded to a common size.
 
-    Random choices depend on the picture's name alone.
+    Random choices depend on the picture's name alone. ``where`` is what an error names.
     """
     check_view(view, size, per_image)
     # Read one by one, but for 'padded', which must see all sizes first.
@@ -43,7 +43,7 @@ def cut(pairs: Pairs, *, view: str, size: int, per_image: int | None = None) -> 
     for item, image, mask in loaded:
         if kept and len(image) != len(images[0]):
             channels = f"{len(image)} channels, the images before it have {len(images[0])}"
-            raise UserError(f"'{item.name}' has {channels}")
+            raise UserError(f"{where}: '{item.name}' has {channels}".removeprefix(": "))
         image = zscore(image)
         for corner, margin in _corners(item, mask, view, extent, per_image):
             part, labels = window(image, mask, corner, extent, margin)

@@ -332,13 +332,13 @@ def check_losses(cells: Iterable[Cell]) -> None:
 
 def check_networks(cells: Iterable[Cell], extra_files: Iterable[str] = ()) -> None:
     """Try each distinct network once on the sides that it will see, so that a library that is not there, an
-    impossible parameter, a head without bias, or a patch that fits neither it nor the data set stops the
-    sweep before anything starts.
+    impossible parameter, a head without bias, weights of another network, or a patch that fits neither it nor
+    the data set stops the sweep before anything starts.
     """
     for cell in {_seen(cell): cell for cell in cells}.values():
         recipe = cell.recipe
         # Images of one size divide by four, and our U-Net builds: then nothing need be opened.
-        plain = recipe.network is None and len(recipe.widths) <= 3
+        plain = recipe.network is None and len(recipe.widths) <= 3 and recipe.weights is None
         if plain and recipe.patch is None and recipe.sampler == "uniform":
             continue
         data = get_dataset(cell.data, cell.seed, extra_files)
@@ -358,7 +358,8 @@ def at_hand(cell: Cell) -> bool:
 
 def _seen(cell: Cell) -> tuple:
     """Return what cells share whose networks see images of the same sides and channels."""
-    return cell.data.text, cell.network, cell.recipe.head, cell.recipe.patch, cell.recipe.sampler
+    recipe = cell.recipe
+    return cell.data.text, cell.network, recipe.head, recipe.patch, recipe.sampler, recipe.weights_hash
 
 
 def _try(cell: Cell, data: Data, sides: tuple[int, ...]) -> None:
@@ -371,13 +372,16 @@ def _try(cell: Cell, data: Data, sides: tuple[int, ...]) -> None:
                 f"{cell.data_label}: images of {shown} do not fit network '{cell.network.text}': "
                 f"{must_divide(sides, step)}"
             )
-        return
+        if recipe.weights is None:
+            return
     from lossbench.networks.build import Network, check_shape, heads
 
     network = Network(cell.network, data.channels, len(data.classes), sides)
     check_shape(network, recipe.batch)
     if recipe.head == "prior":
         heads(network)
+    if recipe.weights is not None:
+        network.start(0, None, train_stack.start_weights(recipe), recipe.weights)
 
 
 def _complaint(function: Callable, classes: int) -> UserError | None:

@@ -291,7 +291,7 @@ def jobs_of(cells: list[Cell], extra_files: Iterable[str] = ()) -> list[Job]:
     from lossbench.training.blocks import Job
 
     files = tuple(extra_files)
-    weights = _weights(cells[0].recipe)
+    weights = start_weights(cells[0].recipe)
     return [Job(cell, _open(cell, files), _loss(cell, files), weights) for cell in cells]
 
 
@@ -314,7 +314,7 @@ def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
     return _open_data[name]
 
 
-def _weights(recipe: Recipe) -> Any:
+def start_weights(recipe: Recipe) -> Any:
     """Return the weights of the recipe's file, which must be what it was when the sweep was planned."""
     from lossbench.networks.initial import read_weights
 
