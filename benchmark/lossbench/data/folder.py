@@ -20,8 +20,7 @@ from lossbench.data.container import SPLITS, VOID, Data, class_names
 from lossbench.data.formats import UNREADABLE, labels_of
 from lossbench.data.pairs import Arrays, FilePair, Item, Layout, Pairs
 from lossbench.data.prepare import open_prepared
-from lossbench.data.reading import read_image, read_mask, read_values
-from lossbench.data.survey import survey
+from lossbench.data.reading import read_image, read_mask, read_values, survey
 from lossbench.metrics.raters import agreement
 
 OWN = {"licence": "the user's own", "citation": "", "url": ""}

@@ -33,8 +33,8 @@ from lossbench.data.formats import has_alpha
 from lossbench.data.layouts import find
 from lossbench.data.pairs import Layout
 from lossbench.data.patches import Patches
+from lossbench.data.reading import Look, Progress, looks, quiet, survey
 from lossbench.data.splitting import TEST, within
-from lossbench.data.survey import Look, Progress, looks, quiet, survey
 
 TINY = 10  # pixels of an object that is mentioned
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 
 from lossbench.data.container import Data
-from lossbench.data.survey import thumbnail
+from lossbench.data.reading import thumbnail
 
 MOST = 2000  # images of each part of a split whose thumbnails are compared after a sweep
 

@@ -1,18 +1,24 @@
-"""Reading one pair of a user's folder: channels first, masks as their raw values.
+"""Reading the pairs of a user's folder: one, channels first, masks as their raw values; and all of
+them, to learn which values the masks hold and what can be said of each image.
 
 Raw values are grey values as they are, and colours above ``COLOUR``; ``coding`` says which classes they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lossbench.base.errors import UserError
-from lossbench.data.coding import COLOUR, MOST_GREY
-from lossbench.data.formats import PICTURES, labels_of, read_any, suffix_of
-from lossbench.data.pairs import FilePair
+from lossbench.base.process import usable_cores
+from lossbench.data.coding import COLOUR, MOST_GREY, Coding, Values
+from lossbench.data.formats import PICTURES, is_colour, labels_of, read_any, suffix_of
+from lossbench.data.pairs import FilePair, Layout
 
 MOST_CHANNELS = 64  # an axis that is longer belongs to space
 
@@ -93,3 +99,164 @@ def _channels_first(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np
     if array.shape[1:] == shape and array.shape[0] <= MOST_CHANNELS:
         return array
     raise UserError(f"{path}: has the shape {array.shape}, its mask {shape}")
+
+
+# --- all pairs: the values of their masks
+
+Progress = Callable[[str, float, float], None]  # (what, done, total)
+
+THUMB = 24  # pixels of a thumbnail's side
+
+THREADS = 4  # that decode pictures, at most; more wait for the disk
+
+
+def quiet(what: str, done: float, total: float) -> None:
+    """Show no progress."""
+
+
+@dataclass
+class Survey:
+    """What all masks of a layout hold: their values, their shapes by name, one voxel size or None; whether an
+    image is in colour; and why a pair cannot be used, by name.
+    """
+
+    values: Values = field(default_factory=Values)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    spacing: tuple[float, ...] | None = None
+    colour: bool = False
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dims(self) -> int:
+        return len(next(iter(self.shapes.values())))
+
+
+def survey(layout: Layout, *, strict: bool = True, progress: Progress = quiet) -> Survey:
+    """Read all masks; with ``strict`` one that cannot be read raises UserError, else it is listed.
+
+    Pictures beside volumes, and volumes of several voxel sizes, always raise: surface distances would be
+    wrong.
+    """
+    seen = Survey(colour=any(is_colour(pair.images) for pair in layout.pairs))
+    for pair, got in _each(_values_of, layout.pairs, "reading masks", progress):
+        if isinstance(got, UserError):
+            if strict:
+                raise got
+            seen.broken[pair.name] = str(got)
+            continue
+        values, shape, spacing = got
+        seen.values.merge(values)
+        seen.shapes[pair.name] = shape
+        seen.spacing = seen.spacing or spacing  # files without one, such as NPY, may stand beside others
+        if spacing is not None and not np.allclose(seen.spacing, spacing, rtol=0.01):
+            other = f"has the voxel size {spacing}, other masks {seen.spacing}; resample them to one"
+            raise UserError(f"{pair.where}: {other}")
+    if len({len(shape) for shape in seen.shapes.values()}) > 1:
+        raise UserError(f"{layout.root}: holds both pictures and volumes; keep them in two folders")
+    return seen
+
+
+def _values_of(pair: FilePair) -> tuple[Values, tuple[int, ...], tuple[float, ...] | None]:
+    mask, spacing = read_mask(pair)
+    # Counted within the thread, joined outside: counts are no place for a race.
+    values = Values()
+    values.add(mask, pair.name)
+    return values, mask.shape, spacing
+
+
+def _each(work: Callable, pairs: list[FilePair], what: str, progress: Progress) -> Iterator[tuple]:
+    """Yield each pair with what ``work`` returns of it, or with the UserError that it raises."""
+
+    def careful(pair: FilePair):
+        try:
+            return work(pair)
+        except UserError as error:
+            return error
+
+    # Results are small, whatever the size of the images, so all may wait.
+    with ThreadPoolExecutor(min(THREADS, usable_cores())) as pool:
+        for number, (pair, got) in enumerate(zip(pairs, pool.map(careful, pairs), strict=True), 1):
+            yield pair, got
+            progress(what, number, len(pairs))
+
+
+# --- one image
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of one image and its mask.
+
+    - ``counts``: pixels of each class; ``void``: share of the pixels;
+    - ``objects``: (class, pixels, longest side) of each connected region of foreground;
+    - ``frame``: share of the image's border that is foreground;
+    - ``thumbnail``: a unit vector of mean 0, of the first channel (of a volume, of the middle slice).
+    """
+
+    name: str
+    size: tuple[int, ...]
+    channels: int
+    kind: str
+    top: float
+    counts: np.ndarray
+    void: float
+    objects: list[tuple[int, int, int]]
+    frame: float
+    thumbnail: np.ndarray
+
+
+def looks(layout: Layout, coding: Coding, progress: Progress = quiet) -> tuple[list[Look], dict[str, str]]:
+    """Return what was seen of each pair, and why some cannot be used."""
+    seen, broken = [], {}
+    for pair, got in _each(partial(_look, coding), layout.pairs, "looking at images", progress):
+        if isinstance(got, UserError):
+            broken[pair.name] = str(got)
+        else:
+            seen.append(got)
+    return seen, broken
+
+
+def _look(coding: Coding, pair: FilePair) -> Look:
+    values, _ = read_mask(pair)
+    image = read_image(pair, values.shape)
+    mask = coding.apply(values, pair.where)
+    counts = np.bincount(mask.ravel(), minlength=256)
+    inside = (mask > 0) & (mask < coding.classes)
+    # Of a volume, the sides of its slices: its first and last slice are inside the body.
+    edges = [inside.take(at, axis).ravel() for axis in range(min(2, mask.ndim)) for at in (0, -1)]
+    return Look(
+        pair.name,
+        mask.shape,
+        len(image),
+        image.dtype.name,
+        float(image.max()),
+        counts[: coding.classes],
+        float(counts[coding.classes :].sum() / mask.size),
+        list(_objects(mask, np.flatnonzero(counts[1 : coding.classes]) + 1)),
+        float(np.concatenate(edges).mean()),
+        thumbnail(image),
+    )
+
+
+def _objects(mask: np.ndarray, classes: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    from scipy import ndimage
+
+    for kind in classes:
+        # Corners touch: thin diagonal objects would fall into pieces otherwise.
+        labelled, _ = ndimage.label(mask == kind, np.ones((3,) * mask.ndim))
+        pixels = np.bincount(labelled.ravel())[1:].tolist()
+        for count, box in zip(pixels, ndimage.find_objects(labelled), strict=True):
+            yield int(kind), count, max(side.stop - side.start for side in box)
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    plane = image[0] if image.ndim == 3 else image[0, ..., image.shape[-1] // 2]
+    plane = plane.astype(np.float32)
+    for axis in (0, 1):
+        # Means over blocks: fast, and no library has to be imported for a thumbnail.
+        edges = np.linspace(0, plane.shape[axis], THUMB + 1).astype(int)
+        widths = np.maximum(np.diff(edges), 1)
+        plane = np.add.reduceat(plane, edges[:-1], axis=axis) / np.expand_dims(widths, 1 - axis)
+    flat = plane.ravel() - plane.mean()
+    norm = np.linalg.norm(flat)
+    return flat / norm if norm > 1e-6 else np.zeros_like(flat)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from lossbench.data.reading import Look
 from lossbench.data.splitting import DURING, TEST, VALIDATION
-from lossbench.data.survey import Look
 
 PATCHES = (64, 96)  # sides that are suggested; larger ones take long without a GPU
 
