@@ -18,6 +18,7 @@ There are
 - sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
 - share COLUMN | LOSS | DATA: the same in percent
+- trial: what experiments/trial.toml left in results/trial, row by row with its seeds
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
 """
@@ -332,6 +333,34 @@ def _published(results: Results, _: str) -> str:
     return _block(lines)
 
 
+# Of the images that hold the class, of all, of all pixels; the last two differ where images are empty.
+TRIAL = ("dice@0.5", "dice_all@0.5", "dice_pooled@0.5")
+
+
+def _trial(results: Results, _: str) -> str:
+    """Return a row for each data set, head and length of ``results/trial``, a column for each loss."""
+    from lossbench.store.store import Store
+    from lossbench.tables.compact import compact
+
+    records = list(Store(results.root / "results" / "trial").records())
+    if not records:
+        return _block(
+            ["Nothing of it is kept yet: `lossbench sweep trial --results results/trial` trains it."]
+        )
+    cells = compact(records)["cells"]
+    losses = list(dict.fromkeys(cells["loss_label"]))
+    lines = ["| Dice: present / all / pooled | seeds | " + " | ".join(losses) + " |"]
+    lines.append("|---" * (len(losses) + 2) + "|")
+    for data, rows in cells.groupby("data_label", sort=True, observed=True):
+        # Only seeds that every loss has: others would compare losses on different images.
+        whole = rows.groupby("seed")["loss_label"].nunique() == len(losses)
+        paired = rows[rows["seed"].map(whole)]
+        means = paired.groupby("loss_label", observed=True)[list(TRIAL)].mean().reindex(losses)
+        shown = ["/".join(f"{v:.2f}".removeprefix("0") for v in means.loc[loss]) for loss in losses]
+        lines.append(f"| {data} | {whole.sum()} | " + " | ".join(shown) + " |")
+    return _block(lines)
+
+
 def _scored(rows: pd.DataFrame, loss: str) -> str:
     if loss not in rows.index:
         return "–"
@@ -376,6 +405,7 @@ SHOWN: dict[str, Callable[[Results, str], str]] = {
     "sure": _sure,
     "mean": _mean,
     "share": _share,
+    "trial": _trial,
     "published": _published,
     "figure": _figure,
     "caption": _caption,

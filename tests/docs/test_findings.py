@@ -114,6 +114,19 @@ def study(tmp_path):
     return findings.Results(tmp_path / "results", tmp_path)
 
 
+def test_the_trial_is_shown_over_seeds_that_every_loss_has_or_said_to_be_missing(study, monkeypatch):
+    from lossbench.store import store
+    from lossbench.tables import compact
+
+    assert "lossbench sweep trial" in findings.show("trial", study)
+    cell = {"data_label": "roads", "dice_all@0.5": 0.25, "dice_pooled@0.5": 0.3}
+    scores = [("ce", 1, 0.5), ("dice", 1, 0.7), ("ce", 2, 0.1)]  # the second seed lacks Dice
+    cells = [cell | {"loss_label": loss, "seed": seed, "dice@0.5": value} for loss, seed, value in scores]
+    monkeypatch.setattr(store.Store, "records", lambda self: iter(cells))
+    monkeypatch.setattr(compact, "compact", lambda records: {"cells": pd.DataFrame(records)})
+    assert "| roads | 1 | .50/.25/.30 | .70/.25/.30 |" in findings.show("trial", study)
+
+
 def test_only_what_stands_between_markers_is_written(study):
     before = (
         "C1 is <!-- verdict C1 -->old\nlines<!-- / -->, C2 <!-- verdict C2 --><!-- / -->; <!-- a remark "

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lossbench import __version__
+from tools import findings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -76,7 +77,7 @@ def test_the_readme_is_short_and_leaves_verdicts_and_speeds_to_their_pages():
 
 
 def test_the_trials_of_the_first_study_are_marked_as_trials():
-    text = (ROOT / "docs" / "first_study.md").read_text(encoding="utf-8")
+    text = findings.prose((ROOT / "docs" / "first_study.md").read_text(encoding="utf-8"))
     tables = re.findall(r"((?:^\|.*\n)+)", text, re.MULTILINE)
     assert len(tables) == 2
     for table in tables:
