@@ -45,17 +45,19 @@ def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_read
     foreground = findings.classes[1]
     assert foreground["fraction"] == pytest.approx(25 / 4900) and foreground["median_object"] == 25
     (tmp_path / "e.toml").write_text(findings.experiment)
-    assert len(read_experiment(tmp_path / "e.toml").cells()) == 4 * 8 * 2  # losses, seeds, lengths
+    suggested = read_experiment(tmp_path / "e.toml")
+    assert len(suggested.cells()) == 4 * 20 * 2  # losses, seeds, lengths
+    assert suggested.looks == (10, 14, 20) and suggested.choice
 
 
 def test_the_lengths_that_are_suggested_leave_the_first_answer_within_its_time():
     def looks(count, side):
         return [SimpleNamespace(size=(side, side))] * count
 
-    # 15 minutes on two cores are 1,800 s; of 32 cells 56 s each. Ten images of 64 px are scored in no time,
-    # and a step on 8 x 64^2 pixels takes 0.072 s: 778 of them.
+    # 15 minutes on two cores are 1,800 s; of 40 cells 45 s each. Ten images of 64 px are scored in no time,
+    # and a step on 8 x 64^2 pixels takes 0.072 s: 622 of them.
     assert suggestion.lengths(looks(10, 64), 64, 8, 4) == (150, 600)
-    # 500 images of 200 px: 2 x 2 + 4 + 4 million pixels are scored at each length, 29 s: 374 steps are left.
+    # 500 images of 200 px: 2 x 2 + 4 + 4 million pixels are scored at each length, 29 s: 222 steps are left.
     assert suggestion.lengths(looks(500, 200), 64, 8, 4) == (100, 400)
     assert suggestion.lengths(looks(10, 64), 32, 8, 4) == (300, 1200)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lossbench.base import process
 from lossbench.base.errors import UserError
 from lossbench.base.process import usable_cores
 from lossbench.engine import run as engines
@@ -401,3 +403,12 @@ def test_another_user_of_this_machine_can_open_the_ports_and_hears_nothing():
         # This Python may lie in a folder that others cannot enter.
         done = subprocess.run(["/usr/bin/env", "python3", "-I", "-c", STRANGER, *places], **nobody)
     assert done.stdout.split() == ["refused"] * 3, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "workers"), [(4, 64, 4), (16, 8, 8), (8, 0.5, 1), (2, math.inf, 2)]
+)
+def test_workers_are_one_a_core_as_far_as_memory_goes(monkeypatch, cores, gigabytes, workers):
+    monkeypatch.setattr(process, "usable_cores", lambda: cores)
+    monkeypatch.setattr(process, "usable_memory", lambda: gigabytes * 1e9)
+    assert process.usable_workers() == EngineOptions().count == workers

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -77,6 +78,38 @@ def usable_cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, int(quota) // int(period))
     return max(1, cores)
+
+
+A_WORKER = 1e9  # bytes that a worker holds with small networks; whole images of 4 million pixels take 1.3e9
+
+
+def usable_memory() -> float:
+    """Return the bytes that this process may use: the machine's, or what its control group allows; inf where
+    neither is known.
+    """
+    held = math.inf
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        held = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        held = min(held, float(int(Path("/sys/fs/cgroup/memory.max").read_text())))
+    return held
+
+
+def usable_workers(each: float = A_WORKER) -> int:
+    """Return how many workers this machine bears: one a core, as far as its memory goes."""
+    return max(1, int(min(usable_cores(), usable_memory() / each)))
+
+
+def peak_memory() -> float:
+    """Return the most bytes that this process, or one that it has started and ended, has held so far; nan
+    where the platform does not say.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    held = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return held * (1 if sys.platform == "darwin" else 1024)  # bytes there, kilobytes elsewhere
 
 
 def cache_root() -> Path:

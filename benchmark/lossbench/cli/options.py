@@ -148,7 +148,9 @@ class Engine:
 
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", min=1, help="Worker processes (default: one a core)."),
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Worker processes (default: one a core that has 1 GB)."
+        ),
     ] = None
     serial: Annotated[
         bool, typer.Option("--serial", help="Train in this process, one stack after the other.")

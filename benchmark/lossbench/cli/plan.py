@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lossbench.base.errors import UserError
-from lossbench.base.process import usable_cores
+from lossbench.base.process import peak_memory, usable_memory, usable_workers
 from lossbench.cli import options
 from lossbench.cli.results import say
 from lossbench.store import note
@@ -48,6 +48,7 @@ def plan(
     if time or (time is None and own and not planned.measured):
         say(f"{experiment.name}: timing a few steps of each loss, validation and test ...")
         planned = plans.timing(planned)
+        say_memory(peak_memory())
     print_plan(planned)
     say_protocol(results)
     say_scored(planned)
@@ -227,6 +228,16 @@ def print_plan(planned: Any) -> None:
     say(f"  {counts(planned)}; to train: {expected(planned)}")
 
 
+def say_memory(each: float) -> None:
+    """Say what a worker holds that trains like the one that was timed, and how many fit into this machine."""
+    if math.isnan(each):
+        return
+    usual, fit = usable_workers(), usable_workers(each)
+    share = f"{usual * each / 1e9:.1f} of {usable_memory() / 1e9:.0f} GB"
+    text = f"  a worker holds {each / 1e9:.1f} GB, {usual} of them {share}"
+    say(text if fit >= usual else f"{text}: too much; '--workers {fit}' fits")
+
+
 def say_looks(experiment: Any) -> None:
     """Say when a sequential experiment looks, and what its first look can show."""
     from lossbench.experiment.reading import reach
@@ -246,7 +257,7 @@ def _listed(numbers: Any) -> str:
 def expected(planned: Any) -> str:
     """Return how many cells are to be trained, and how long that takes."""
     # Of this machine: a plan asks no cluster.
-    cores = usable_cores()
+    cores = usable_workers()
     about = "" if planned.measured else " (a guess until the first cells are measured)"
     count = len(planned.missing) - len(planned.copies)
     return f"{count}, about {duration(planned.cost().total / cores)} on {cores} free cores{about}"

@@ -25,7 +25,9 @@ THIN = 12.0  # squared length of an object over its pixels, from which most obje
 
 MANY_EMPTY = 0.1  # share of images without foreground, from which a loss for them is added
 
-SEEDS, TESTS = 8, 4  # the fewest seeds whose smallest p (.0078) leaves room for so many comparisons
+# Numbers of seeds at which it is looked whether more are needed, of up to so many losses: at the first one
+# the smallest p, adjusted over all pairs and looks, is below .05.
+SEEDS = {4: (10, 14, 20), 5: (11, 14, 20)}
 
 STEPS = (400, 600, 800, 1200)  # of the longer training; the shorter one is the first quarter of it
 
@@ -88,12 +90,12 @@ def losses(looks: Sequence[Look]) -> tuple[tuple[str, str], ...]:
 
 
 def lengths(looks: Sequence[Look], side: int, batch: int, losses: int) -> tuple[int, int]:
-    """Return a short and a long training: as many steps as two cores manage within the first answer's time,
-    all losses and seeds together and what is scored included.
+    """Return a short and a long training: as many steps as two cores manage within the time of the first
+    look, all losses and seeds together and what is scored included.
     """
     pixels = SPLIT * sum(float(np.prod(look.size)) for look in looks)
     scored = LOOKS * min(pixels, DURING) + min(pixels, VALIDATION) + min(pixels, TEST)
-    a_cell = 60 * MINUTES * CORES / (SEEDS * losses)
+    a_cell = 60 * MINUTES * CORES / (SEEDS[losses][0] * losses)
     # Both lengths are scored; a step of the shorter one's own decay is one in twenty.
     left = a_cell - 2 * SCORED * scored / 1e6
     steps = left / (1.05 * TRAINED * batch * side**2 / 1e6)
@@ -127,11 +129,14 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
     text = [f"  {json.dumps(loss) + ',':<{width}}# {why}" for loss, why in chosen]
     recipe = [f"{key} = {json.dumps(value)}  # {why}" for key, value, why in rows]
     longer = f"do losses still improve after {short} steps? then take {4 * long}, which shows who ends higher"
-    starts = f"paired starts, whose smallest p is {2 / 2**SEEDS:.4f}; 10 or more where time allows"
+    seeds = SEEDS[len(chosen)]
+    asked = "by then decided pairs of losses need no more seeds: so the sweep may end at any of these"
     lines = [
         f"name = {json.dumps(name)}",
-        f"# A first answer within 20 minutes on {CORES} cores; `lossbench plan` times it.",
-        f"seeds = {SEEDS}  # {starts}",
+        f"# The first look within 20 minutes on {CORES} cores, the last within 40 (`lossbench plan` says).",
+        f"seeds = {seeds[-1]}  # paired starts, at most",
+        f"looks = {list(seeds)}  # {asked}",
+        "choice = true  # which loss to use is the question: one that is worse by more than a point is out",
         'heads = ["prior"]  # the network starts from how frequent each class is, which no loss has to learn',
         f"lengths = {[short, long]}  # steps; {longer}",
         f"datasets = [{json.dumps(spec)}]",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.process import usable_cores
+from lossbench.base.process import usable_workers
 
 # Cells trained together on a CPU: two to eight are alike there (docs/speed_stack.md), and fewer leave
 # smaller pieces to a sweep that is interrupted.
@@ -22,7 +22,7 @@ STACK = 4
 class EngineOptions:
     """Where a sweep trains and how; the command line builds it once, everything below takes it whole."""
 
-    workers: int | None = None  # processes of one thread on this machine; None: one a usable core
+    workers: int | None = None  # processes of one thread on this machine; None: ``usable_workers``
     serial: bool = False  # in this process, one task after the other
     cluster: str | Path | None = None  # a TOML file that describes a batch system
     scheduler: str | Path | None = None  # address or file of a Dask scheduler that runs already
@@ -48,7 +48,7 @@ class EngineOptions:
     @property
     def count(self) -> int:
         """How many tasks run at a time on this machine."""
-        return 1 if self.serial else len(self.gpus) * self.per_gpu or self.workers or usable_cores()
+        return 1 if self.serial else len(self.gpus) * self.per_gpu or self.workers or usable_workers()
 
 
 @dataclass(frozen=True)
