@@ -53,6 +53,7 @@ GOALS = (
     Goal("Dice at a tuned threshold", "dice@val", False, 1),
     Goal("few false alarms", "false_alarms@0.5", False, -1),
     Goal("surface distance (HD95)", "hd95@0.5", False, -1),
+    # Too large and too small are equally wrong.
     Goal("calibrated volume", "log_size_ratio_soft", True, -1),
     Goal("calibrated probabilities (ECE)", "ece", False, -1),
 )
@@ -149,9 +150,11 @@ def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
     if goal.absolute:
         scores = scores.assign(score=scores["score"].abs())
     means = scores.pivot_table(index="loss", columns="dataset", values="score", observed=True).dropna()
+    # A loss without a rival has no regret and would always be advised.
     if len(means) < 2:
         return []
     short = means.max() - means if goal.good > 0 else means - means.min()
+    # Stable: of equal regrets the first by name, on every machine.
     worst = short.max(axis=1).sort_values(kind="stable")
     labels = cells.drop_duplicates("loss").set_index("loss")["loss_label"]
     places = cells.drop_duplicates("dataset").set_index("dataset")["data_label"]
@@ -217,6 +220,7 @@ def tried(cells: pd.DataFrame, facts: pd.DataFrame, learnt: Collection[str]) -> 
 
 
 def _alike(others: pd.DataFrame, own: dict) -> pd.DataFrame:
+    # How many images are empty decides which losses are fit at all, so that likeness is given up last.
     quiet = others[others["empty"] == own["empty"]]
     same = quiet[quiet["foreground"] == own["foreground"]]
     return next((found for found in (same, quiet) if len(found)), others)
@@ -229,6 +233,7 @@ def _trial(usual: pd.DataFrame, own: dict, alike: pd.DataFrame, goal: Goal) -> d
     first = next((row for row in regrets(there, goal, own["empty"] != EMPTY[0][0]) if row["first"]), None)
     if first is None:
         return None
+    # The price is counted against the best loss there is, fit or not.
     short = {row["loss"]: row["regret"] for row in regrets(here, goal, False)}
     if not short:
         return None
@@ -250,6 +255,7 @@ def _worth(tried: pd.DataFrame, held: bool) -> dict:
         values = tried[rule].dropna().to_numpy()
         if not len(values):
             continue
+        # As groups of one class with one image each, data sets are drawn anew by the same code.
         drawn = resampling.redrawn(values[:, None], np.ones((len(values), 1)))
         low, high = np.quantile(drawn, [0.025, 0.975]) if len(values) >= FEWEST_SETS else (np.nan, np.nan)
         row |= {rule: values.mean(), f"{rule}_low": low, f"{rule}_high": high, f"{rule}_worst": values.max()}
@@ -337,6 +343,7 @@ def _boundaries(first: pd.Series) -> str:
     )
     if np.isnan(shift):
         return UNKNOWN
+    # A rim that is labelled always, or never, is certain however wide it is.
     return BOUNDARIES[int(shift > 0 or (rim > 0 and 0 < chance < 1))]
 
 
@@ -367,6 +374,7 @@ def _groups(facts: pd.DataFrame) -> tuple[list[dict], list[tuple[str, ...]]]:
             alike = alike if answer == ANY else alike[alike[question] == answer]
         if len(alike):
             sets = tuple(alike["dataset"])
+            # Many triples of answers mean the same data sets, whose effects are computed and stored once.
             number = numbers.setdefault(sets, len(numbers))
             labels = "; ".join(alike["data_label"])
             rows.append({**answers, "group": number, "n_datasets": len(sets), "datasets": labels})
@@ -398,6 +406,7 @@ def _differences(
         names = part.drop_duplicates("loss").set_index("loss")[["loss_label", "family"]].to_dict("index")
         place = (held.variants["data_label"].iloc[0], seeds.units(held.variants).iloc[0])
         for loss in held.arms:
+            # The report names a pair that did not start alike; no advice may rest on it.
             if loss == reference or held.refusal(loss, reference):
                 continue
             by_seed = pd.Series(held.difference(loss, reference)[0], index=held.seeds).dropna()
@@ -410,6 +419,7 @@ def _rows(sets: tuple[str, ...], goal: Goal, found: dict[tuple[str, str], _Diffe
     rows = []
     for loss in sorted({loss for dataset, loss in found if dataset in sets}):
         here = [found[dataset, loss] for dataset in sets if (dataset, loss) in found]
+        # Aligned by seed: levels of one generator are one number a seed.
         d = pd.concat([own.by_seed for own in here], axis=1).to_numpy().T
         evidence, numbers = over_sets(d, np.array([own.unit for own in here]))
         if not numbers:  # no seed holds all levels of a generator

@@ -129,6 +129,7 @@ def sequential(table: pd.DataFrame | None) -> tuple[Looks, bool]:
 
 def real(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the cells of data that are not generated: nobody chooses a loss for a generator."""
+    # Only a generator knows its posterior, and so the score of it.
     bayes = numbers(cells, "nll_bayes")
     return cells[bayes.isna()]
 
@@ -160,6 +161,7 @@ def part_effects(cells: pd.DataFrame, fixed: Iterable[str], looks: Looks = ()) -
     found = []
     for part in fixed:
         own = cells[in_parts(cells, (part,))]
+        # A part that compares forms of Dice has no CE.
         reference = next((name for name in (REFERENCE, "dice") if (own["loss"] == name).any()), None)
         if reference:
             found.append(effects_table(own, reference, PART_METRICS, looks=looks).assign(part=part))
@@ -198,6 +200,7 @@ def missing_by_part(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    # An empty table would change the types of the others, and pandas warns; one is kept for its columns.
     table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
     return table[["part", *(c for c in table if c != "part")]]
 

@@ -50,6 +50,7 @@ def leaderboard(
                 own = {**score(scores, metric), "collapsed": int(collapsed.get(loss, 0))}
                 board.append({**names, **own, "best": loss in marked})
         sign = 1 if known.lower_is_better(metric) else -1
+        # Equal means go by name, so that the order of the records never shows.
         board.sort(key=lambda row, sign=sign: (sign * row["mean"], row["loss"]))
         rows += [{**row, "place": place} for place, row in enumerate(board, 1)]
     return pd.DataFrame(rows).reindex(columns=[*BOARD, *SCORE])
@@ -65,6 +66,7 @@ def score(values: np.ndarray, metric: str = "") -> dict[str, float]:
     half = float(stdtrit(n - 1, 0.975)) * sd / np.sqrt(n) if n > 1 else float("nan")
     low, high = mean - half, mean + half
     if known.describe(metric).format == known.POINTS:
+        # Also a mean that is itself outside 0 and 1, as of a difference of scores, lies in its interval.
         low, high = max(low, min(0.0, mean)), min(high, max(1.0, mean))
     return {"mean": mean, "low": low, "high": high, "sd": sd, "n": n}
 
@@ -89,6 +91,7 @@ def missing_blocks(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a (data set, recipe, loss) without blocks that another loss of the same has."""
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        # What another loss has is what was planned, as far as records say: no experiment file is read here.
         blocks = part.drop_duplicates("block").set_index("block")["seed"]
         for loss, own in part.groupby("loss", observed=True):
             absent = blocks.drop(own["block"].unique())

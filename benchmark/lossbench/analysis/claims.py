@@ -50,8 +50,10 @@ def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
+# Strict, since true would pass as 1; TOML also knows inf and nan, which no criterion may be.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Range = Annotated[tuple[Number, Number], Field(strict=False), AfterValidator(_ordered)]
+# TOML gives lists, which a strict tuple would refuse.
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Losses = str | Annotated[Names, Field(min_length=2)]  # a list: the one that scores best on validation
 Value = str | Annotated[dict[str, Number], Field(min_length=1)]
@@ -60,6 +62,7 @@ Length = Literal["longest", "shortest"]
 
 
 class _Strict(BaseModel):
+    # Frozen, since a registered criterion must not move between the file, whose hash is shown, and a verdict.
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
@@ -106,6 +109,7 @@ class Test(_Strict):
 
     @validated(mode="after")
     def _makes_sense(self) -> Test:
+        # The first problem alone: what follows it is often its consequence.
         for problem in (*_of_shape(self), *_of_null(self)):
             raise ValueError(problem)
         return self
@@ -190,10 +194,12 @@ def read_claims(path: str | Path | None = None) -> ClaimSet:
         raise UserError(f"{path} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    # A misspelt [[claims]] would read as a file that holds no claims.
     for key in content:
         if key != "claim":
             raise UserError(f"{path}: unknown key '{key}'; there is: claim")
     claims = tuple(_claim(item, path) for item in content.get("claim", []))
+    # Verdicts are kept by test over all claims, and messages name either by its id alone.
     ids = [c.id for c in claims] + [t.id for c in claims for t in c.tests]
     for name in ids:
         if ids.count(name) > 1:

@@ -244,6 +244,7 @@ class Contest:
         cells = self.cells[self.cells["seed"].isin(self.seeds)] if self.seeds else self.cells
         ours, theirs = (cells[cells["loss"] == loss] for loss in (of, against))
         images = resampling.on_other_images(ours, theirs, self.by_group, self.column, absolute=False)
+        # Generated data have no groups (0), and need none: a generator makes as many images as one likes.
         count = self.by_group.count(ours["key"], self.column)
         return images, 0 < count < resampling.FEWEST
 

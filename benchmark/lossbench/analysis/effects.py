@@ -43,6 +43,7 @@ def effects_table(
         for row in _rows(part, against, columns):
             row |= {"dataset": dataset, "recipe": recipe}
             column = row["metric"]
+            # A contest compares all pairs of losses, so that one serves every row of its metric.
             if column not in contests:
                 contests[column] = decisions.contest(part, column, by_group, looks)
             rows.append(row | _decided(contests[column], row))
@@ -66,8 +67,10 @@ def _rows(part: pd.DataFrame, against: str, columns: Iterable[str]) -> list[dict
     reference = select_loss(part, against) if len(part) else part
     if not len(reference) or not columns:
         return []
+    # It may have been named by its label or another spelling; the arms below go by the spec of the cells.
     reference = reference["loss"].iloc[0]
     names = part.drop_duplicates("loss").sort_values("loss_label")[["loss", "loss_label", "family"]]
+    # Paired once, for all columns together.
     found = pairs.losses(part, columns)
     rows = []
     for place, column in enumerate(columns):
@@ -89,6 +92,7 @@ def _effect(found: Blocks, loss: str, reference: str, column: int) -> dict:
         return {**empty, "note": refused}
     d = found.difference(loss, reference, column)
     there = ~np.isnan(d).all(axis=1)
+    # A block of which neither cell is there was never planned for this pair.
     lost = int(
         (np.isnan(d) & found.held[:, :, [found.arms.index(a) for a in (loss, reference)]].any(axis=2)).sum()
     )
@@ -107,12 +111,15 @@ def over_sets(d: np.ndarray, unit: np.ndarray) -> tuple[Flips | Pooled, list[np.
     numbers = []
     for name in dict.fromkeys(unit):
         own = d[unit == name]
+        # Levels of one generator share their start, so together they are one number a seed.
         numbers.append(seeds.within(own, np.full(len(own), 1 / len(own))).numbers)
     numbers = [own for own in numbers if len(own)]
+    # A variance over seeds, which weighs a set, needs two of them.
     several = [own for own in numbers if len(own) > 1]
     if len(several) > 1:
         means, variances = [own.mean() for own in several], [own.var(ddof=1) / len(own) for own in several]
         return pooled(means, variances), several
+    # One set at most is left to speak of: its own seeds are the evidence, and the caller sees one set.
     best = max(numbers, key=len, default=np.empty(0))
     return (flips.flips(best), [best]) if len(best) else (Pooled(NAN, 0, NAN, NAN), [])
 
@@ -122,10 +129,12 @@ def summary(evidence: Flips | Pooled, numbers: Sequence[np.ndarray]) -> dict:
     low, high = evidence.interval()
     row = {"estimate": evidence.estimate, "low": low, "high": high, "p": evidence.p()}
     row |= {"smallest_p": evidence.smallest_p, "n_sets": len(numbers), "mde": NAN}
+    # The sum over sets would suggest more trainings than the weakest set rests on.
     row["n_seeds"] = min(map(len, numbers), default=0)
     if isinstance(evidence, Pooled):
         row["tau"] = evidence.tau
         row["predict_low"], row["predict_high"] = evidence.prediction()
+    # Power is that of sign flips of seeds, which a mean over data sets does not rest on.
     elif np.isfinite(evidence.sd) and np.isfinite(flips.detectable(evidence.n)):
         row["mde"] = flips.detectable(evidence.n) * evidence.sd
     return row
@@ -144,5 +153,6 @@ def _decided(contest: Contest, row: dict) -> dict:
 
 
 def _frame(rows: list[dict], keys: list[str], effect: list[str], decided: Sequence[str] = ()) -> pd.DataFrame:
+    # All columns, always: the table of a study without cells is read by the same code.
     columns = [*keys, *NAMES, *effect, "p_holm", *decided, "note"]
     return pd.DataFrame(rows).reindex(columns=columns)

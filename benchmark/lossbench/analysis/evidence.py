@@ -40,6 +40,7 @@ class Each:
 
     @property
     def furthest(self) -> int:
+        # All must be equal, so the furthest is the one to look at.
         return int(np.argmax([abs(own.estimate) for own in self.single]))
 
     @property
@@ -68,6 +69,7 @@ class Each:
 
     @property
     def smallest_p(self) -> float:
+        # The set with the fewest seeds limits what can be shown of all.
         return max(own.smallest_p for own in self.single)
 
 
@@ -105,6 +107,7 @@ def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) ->
     part = selection.select(cells, test)
     absent = [loss for loss in test.losses if not len(selection.select_loss(cells, loss))]
     here = [test.of, test.against, test.among]
+    # A loss may be there, but not among the cells that this test is about.
     absent += [
         loss for loss in _flat(here) if loss not in absent and not len(selection.select_loss(part, loss))
     ]
@@ -146,6 +149,7 @@ def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByG
     labels = list(variants["data_label"])
     if test.shape == "each":
         single = tuple(flips(own[~np.isnan(own)]) for own in d if not np.isnan(own).all())
+        # Equality in every data set cannot be claimed of one that holds nothing.
         if len(single) < len(d):
             raise UserError(f"no seed holds a value{_place(test)}")
         each = Each(tuple(labels), single)
@@ -159,6 +163,7 @@ def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByG
         return _over_sets(d, variants, labels, arms, by_group, test)
     found = _over_seeds(d, variants, labels, seeds.mean_weights, test)
     images = None
+    # Other images are drawn of one real set; a mean over levels is one of generated scenes.
     if len(variants) == 1 and not test.minus:
         images = resampling.on_other_images(
             arms["of"], arms.get("against"), by_group, test.value, test.absolute
@@ -187,6 +192,7 @@ def _minus(test: Test, cells: pd.DataFrame, d: np.ndarray, variants: pd.DataFram
     if not len(part):
         raise UserError(f"there are no cells to take off{_place(test)}")
     other, theirs, others = _differences(test, _arms(test, part, of, against))
+    # Seed by seed: a number is a difference of two differences of the same start.
     shared = np.intersect1d(numbered, others)
     names = sorted(set(variants["dataset"]) & set(theirs["dataset"]))
     if not names or not len(shared):
@@ -199,6 +205,7 @@ def _minus(test: Test, cells: pd.DataFrame, d: np.ndarray, variants: pd.DataFram
 
 def _by_dataset(d: np.ndarray, variants: pd.DataFrame, names: list[str]) -> np.ndarray:
     """Return the mean over the recipes of each data set."""
+    # Not nanmean: a seed that misses one of the recipes would count as a number of another kind.
     return np.stack([d[(variants["dataset"] == name).to_numpy()].mean(axis=0) for name in names])
 
 
@@ -226,6 +233,7 @@ def _over_seeds(
 
 def _rarest_first(variants: pd.DataFrame) -> np.ndarray:
     """Return the places of variants by their foreground fraction, as far as it was set."""
+    # The rarest level is the one that a mean most often hangs on, so it is named first.
     return seeds.numbers(variants, seeds.FOREGROUND).fillna(np.inf).argsort(kind="stable").to_numpy()
 
 
@@ -256,6 +264,7 @@ def _over_sets(
         own = unit == name
         within = seeds.within(d[own], seeds.mean_weights(variants[own]))
         lost += within.lost
+        # One seed gives no variance, and the variance is the weight.
         if len(within.numbers) < 2:
             continue
         spread = within.numbers.var(ddof=1) / len(within.numbers)
@@ -267,6 +276,7 @@ def _over_sets(
             images = resampling.on_other_images(
                 here["of"], here.get("against"), by_group, test.value, test.absolute
             )
+            # Many seeds on few test images would else make a set look certain.
             spread = max(spread, images.variance if images else 0.0)
         effects.append(within.numbers.mean())
         variances.append(spread)
@@ -278,6 +288,7 @@ def _over_sets(
         own = d[place][~np.isnan(d[place])]
         if len(own):
             levels.append(Level(label, flips(own)))
+    # With one variant a set, leaving out the level and leaving out the set are the same.
     if len(levels) == len(effects) > 2:  # one variant a set
         rest = [pooled(np.delete(effects, k), np.delete(variances, k)) for k in range(len(effects))]
         levels = [Level(own.label, own.effect, left) for own, left in zip(levels, rest, strict=True)]
@@ -294,6 +305,7 @@ def _count(variants: pd.DataFrame) -> int:
 def _agreement(test: Test, part: pd.DataFrame) -> Measured:
     columns = [test.value, test.with_]
     found = pairs.losses(part, columns)
+    # A loss that one data set misses cannot be ranked there.
     everywhere = ~np.isnan(found.values).all(axis=1).any(axis=(0, 2))
     arms = [name for name, there in zip(found.arms, everywhere, strict=True) if there]
     if len(arms) < 3:
@@ -356,6 +368,7 @@ def _regret(test: Test, part: pd.DataFrame) -> Measured:
     count = (len(found.variants), _count(found.variants))
     if test.against is None:
         at = range(len(test.among)) if test.of == "any" else [test.among.index(test.of)]
+        # Where a loss is missing the best of all is not known, and so no regret.
         values[~held] = np.nan
         values = values[held.any(axis=1)]
         evidence = ranks.Regrets(values, tuple(at))

@@ -69,10 +69,13 @@ def learnt(cells: pd.DataFrame, references: pd.DataFrame = NO_REFERENCES) -> pd.
         return pd.DataFrame(columns=list(LEARNT))
     apart = selection.in_parts(cells, (REFERENCE_PART,))
     given = references.set_index("dataset")[["reference", "source"]].to_dict("index")
+    # The best loss of the other network counts: a reference says what is possible.
     others = _means(cells[apart]).groupby("dataset", observed=True)["score"].max().to_dict()
     rows = []
+    # Reference trainings are not judged: measured by themselves they would always be learnt.
     means = _means(cells[~apart])
     for (dataset, recipe), own in means.groupby(["dataset", "recipe"], sort=True, observed=True):
+        # Without any score the variant keeps a row, which says that nothing is known of it.
         best = own.loc[own["score"].idxmax()] if own["score"].notna().any() else own.iloc[0]
         if np.isfinite(best["bayes"]):
             reference, is_ = best["bayes"], "the best possible"
@@ -101,6 +104,7 @@ def _means(cells: pd.DataFrame) -> pd.DataFrame:
 def _judged(best: pd.Series, reference: float, is_: str) -> dict:
     needed = NEEDED_OF_BAYES if is_ == "the best possible" else NEEDED
     room = reference - best["constant"]
+    # A reference that a constant prediction reaches cannot tell who learnt.
     share = (best["score"] - best["constant"]) / room if room > 0 else np.nan
     row = {name: best[name] for name in ("data_label", "steps", "loss", "loss_label", "constant")}
     row |= {"best": best["score"], "reference": reference, "reference_is": is_, "share": share}
@@ -130,11 +134,8 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
     """
     if STEPS not in cells or SCORE not in cells:
         return pd.DataFrame(columns=list(LENGTHS))
-    known = cells.assign(
-        score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=trunks(cells, ["dataset"])
-    )
     rows = []
-    for (_, _), own in known.groupby(["way", "loss"], sort=False, observed=True):
+    for _, own in _by_length(cells).groupby(["way", "loss"], sort=False, observed=True):
         by_steps = own.pivot_table(index="seed", columns="steps", values="score")
         for short, long in zip(by_steps.columns, by_steps.columns[1:], strict=False):
             change = (by_steps[long] - by_steps[short]).dropna()
@@ -143,6 +144,7 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
                 facts = {name: first[name] for name in LENGTHS[:6]}
                 facts |= {"longer": long, "seeds": len(change), "change": change.mean()}
                 facts["recipe_longer"] = own.loc[own["steps"] == long, "recipe"].iloc[0]
+                # To fall with a longer training is as much a change as to rise.
                 rows.append({**facts, "converged": float(abs(change.mean()) < INTEREST["dice"])})
     table = pd.DataFrame(rows, columns=list(LENGTHS))
     return table.sort_values(["dataset", "recipe", "loss"], ignore_index=True)
@@ -160,10 +162,7 @@ def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[s
     """
     if STEPS not in cells or SCORE not in cells:
         return []
-    known = cells[cells["loss"].isin([of, against])]
-    known = known.assign(
-        score=numbers(known, SCORE), steps=numbers(known, STEPS), way=trunks(known, ["dataset"])
-    )
+    known = _by_length(cells[cells["loss"].isin([of, against])])
     says = []
     for _, own in known.groupby("way", sort=False, observed=True):
         paired = own.pivot_table(index=["steps", "seed"], columns="loss", values="score").dropna()
@@ -181,6 +180,7 @@ def _lead(leads: pd.Series, of: str, against: str) -> str:
     """Return what is left of a lead, in words; leads: by steps, ascending."""
     first, last = leads.iloc[0], leads.iloc[-1]
     short, long = f"{leads.index[0]:,.0f}", f"{leads.index[-1]:,.0f}"
+    # Below the smallest effect of interest the sign of a lead is noise, and is not put into words.
     matters = abs(first) >= INTEREST["dice"], abs(last) >= INTEREST["dice"]
     if matters == (False, False):
         return f"{of} and {against} are alike after {short} steps and after {long}"

@@ -59,8 +59,10 @@ class Blocks:
         """Return the sentence that names a block whose cells of these arms are not paired, or nothing."""
         places = [self.arms.index(arm) for arm in arms]
         held, proofs = self.held[:, :, places], self.proofs[:, :, places]
+        # A cell that is alone in its block is compared with nothing, so it needs no proof.
         several = held.sum(axis=2) > 1
         first = np.take_along_axis(proofs, held.argmax(axis=2)[:, :, None, None], axis=2)
+        # A record without a hash proves nothing: two missing ones are not equal.
         wrong = ((proofs != first) | (proofs == 0)) & held[..., None] & several[:, :, None, None]
         if not wrong.any():
             return ""
@@ -84,9 +86,11 @@ def blocks(arms: Mapping[str, pd.DataFrame], columns: Sequence[Value], absolute:
     first = next(iter(arms.values()))
     asked = [name for column in columns for name in ([column] if isinstance(column, str) else column)]
     needed = {*CERTIFICATE, *(spelled(name, first) for name in asked), "seed", "loss"}
+    # A table of two hundred metrics is slow to join, and claims pair it hundreds of times.
     narrow = [name for name in first if _describes(name) or name in needed]
     table = pd.concat([cells[narrow].assign(arm=place) for place, cells in enumerate(arms.values())])
     variants = table.loc[~table[VARIANT].duplicated(), [name for name in table if _describes(name)]]
+    # Sorted, so that sums and draws do not depend on the order in which records were written.
     variants = variants.sort_values(VARIANT, ignore_index=True)
     variant = pd.MultiIndex.from_frame(variants[VARIANT]).get_indexer(
         pd.MultiIndex.from_frame(table[VARIANT])
@@ -101,9 +105,11 @@ def blocks(arms: Mapping[str, pd.DataFrame], columns: Sequence[Value], absolute:
     for place, column in enumerate(columns):
         values[(*at, place)] = value_of(table, column)
     for place, column in enumerate(CERTIFICATE):
+        # Factorize gives None the code -1; an empty text would become a hash that equals others.
         texts = table[column].replace("", None)
         proofs[(*at, place)] = pd.factorize(texts)[0] + 1  # a missing one is 0
     held[at] = True
+    # The absolute value is taken of each score, not of the difference: who is nearer to the target?
     return Blocks(
         variants, np.asarray(seeds), tuple(arms), np.abs(values) if absolute else values, held, proofs
     )
@@ -134,6 +140,7 @@ def _one_cell_each(table: pd.DataFrame, at: tuple[np.ndarray, ...]) -> None:
     doubled = pd.MultiIndex.from_arrays(at).duplicated()
     if doubled.any():
         row = table[doubled].iloc[0]
+        # Which of the two is current cannot be known here, and to choose silently would decide results.
         raise UserError(
             f"{row['dataset']}, seed {row['seed']} holds two cells of the loss '{row['loss']}'; the tables "
             "must be built from current records only"

@@ -17,6 +17,7 @@ from lossbench.analysis import pairs, ranks
 from lossbench.analysis.selection import in_parts
 from lossbench.base import columns as known
 
+# Rounded, since arange gives .15000000000000002, and these numbers are printed.
 THRESHOLDS = tuple(np.round(np.arange(0, 1.0, 0.05), 2))
 
 METRICS = ("dice@0.5", "dice@val", "iou@0.5", "nsd_1@0.5", "hd95@0.5", "nll", "ece")
@@ -100,6 +101,7 @@ def stability(cells: pd.DataFrame, metrics: Iterable[str] = METRICS) -> pd.DataF
                 own = _as_one(scores[..., [k, k]])
                 same = [half.argmax() == other.argmax() for half, other in _both_halves(scores[..., k])]
                 rows.append([runs.part, metric, "seeds", "", own.tau, np.nan, float(np.mean(same)), *counts])
+            # Of two sets the one that is left is half of what it would be compared with.
             for left, name in enumerate(runs.datasets if len(runs.datasets) > 2 else []):
                 rest = np.delete(means, left, axis=0).mean(axis=0)[:, k]
                 tau = float(ranks.tau_b(rest, whole[:, k]))
@@ -127,6 +129,7 @@ def stability(cells: pd.DataFrame, metrics: Iterable[str] = METRICS) -> pd.DataF
 
 def _as_one(scores: np.ndarray) -> ranks.Agreement:
     """Return the agreement of two rankings of means over data sets."""
+    # A ranking of means over data sets is the ranking of one variant.
     return ranks.split_halves(scores.mean(axis=1, keepdims=True))
 
 
@@ -171,6 +174,8 @@ def rank_table(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     index = ["dataset", "recipe", "seed"]
     wide = cells.pivot_table(index=index, columns="loss", values=metric, observed=True)
     everywhere = wide.notna().groupby(level=["dataset", "recipe"]).any().all(axis=0)
+    # First the losses, then the blocks: the other way round one loss that a set misses would cost all its
+    # blocks.
     wide = wide.loc[:, everywhere].dropna()
     nearness = known.nearer_is_better(metric)
     values = wide.abs() if nearness else wide
@@ -194,6 +199,7 @@ def critical_difference(losses: int, datasets: int, level: float = 0.95) -> floa
 
     q sqrt(k (k + 1) / (6 N)), where q is the quantile of the studentized range of k means with infinite
     degrees of freedom, over sqrt 2 (Demšar 2006)."""
+    # Slow to import, and few pages ask for it.
     from scipy.stats import studentized_range
 
     if datasets < ENOUGH or losses < 2:

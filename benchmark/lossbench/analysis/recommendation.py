@@ -120,7 +120,9 @@ class _Variant:
         """Return the loss to use: of those that no other beats the best mean, and of equals the plainest."""
         best = self.contest.best()
         kept = [loss for loss in self.order if loss in best and not self.collapsed.get(loss)]
+        # Where each of them collapsed somewhere, one must still be named.
         kept = kept or [loss for loss in self.order if loss in best]
+        # False alarms weigh among losses that the score cannot tell apart, never against the score.
         quiet = self._quiet(kept)
         first = quiet[0]
         # What is shown to lie within a point of the first may as well be the loss that everybody has.
@@ -265,6 +267,7 @@ class _Variant:
             return
         contest = self._contest(tuned)
         small = decisions.margin(tuned)
+        # A loss that loses at 0.5 alone may be as good a loss with another threshold.
         for loss in beaten:
             there = contest.decide(use, loss)
             if there and there.verdict != BETTER and there.evidence.estimate < small:
@@ -313,6 +316,7 @@ def as_table(found: Iterable[Recommendation]) -> pd.DataFrame:
 
 def as_text(own: Recommendation) -> list[str]:
     """Return the lines that a sweep ends with: leaderboard, recommendation, doubts, spelling."""
+    # A loss that failed on some seeds does not make the board smaller.
     seeds = max(row["n"] for row in own.rows)
     title = f"{own.label}, {own.steps:,.0f} steps, {seeds} seeds; points, with the 95 % interval over seeds"
     heads = ["loss", "Dice", "all images", "pooled", "false alarms", "HD95", "", ""]
@@ -363,6 +367,7 @@ def _interval(own: Decision, sign: int = 1) -> str:
 
 def _points(value: float) -> str:
     text = f"{100 * value:.1f}"
+    # "-0.0" would read as a difference that has a sign.
     return text.removeprefix("-") if float(text) == 0 else text
 
 

@@ -43,6 +43,8 @@ class ByGroup:
 
     def __init__(self, table: pd.DataFrame):
         self.table = table
+        # The rows of a cell must lie together, as they are written: of two stretches only the last would be
+        # found.
         starts = np.flatnonzero(np.r_[True, table["key"].to_numpy()[1:] != table["key"].to_numpy()[:-1]])
         ends = np.r_[starts[1:], len(table)]
         keys = table["key"].to_numpy()[starts]
@@ -61,6 +63,7 @@ class ByGroup:
         shape = (self.group.max() + 1, self.kind.max() + 1)
         place = self.group[at] * shape[1] + self.kind[at]
         value = sum(w * self.table[column].to_numpy(float)[at] for column, w in columns.items())
+        # A weighted sum of scores holds for the images that count for all of them.
         count = np.min([self.table[f"n {column}"].to_numpy(float)[at] for column in columns], axis=0)
         there = ~np.isnan(value)
         cells = np.bincount(place[there], minlength=shape[0] * shape[1])
@@ -82,6 +85,7 @@ def on_other_images(
     """Return the interval over test groups of the seed-mean difference of the cells of one data set.
 
     None for generated data, where a score is no mean over images, or with fewer than ``FEWEST`` groups."""
+    # The absolute value of a mean is no mean over images, so drawing images says nothing of it.
     if by_group is None or absolute:
         return None
     columns = {value: 1.0} if isinstance(value, str) else dict(value)
@@ -111,9 +115,11 @@ def redrawn(values: np.ndarray, weights: np.ndarray, draws: int = DRAWS) -> np.n
     group holds is left out of its draw."""
     groups = len(values)
     rng = np.random.default_rng(0)
+    # For a mean it is enough how often each group is drawn; one product then gives all draws.
     counts = rng.multinomial(groups, np.full(groups, 1 / groups), size=draws)
     weights = np.where(np.isnan(values), 0.0, np.nan_to_num(weights))
     with np.errstate(invalid="ignore", divide="ignore"):
         by_class = (counts @ (np.nan_to_num(values) * weights)) / (counts @ weights)
+    # A class that no group holds is nan in each draw, and nanmean would warn of it.
     used = ~np.isnan(by_class).all(axis=0)
     return np.nanmean(by_class[:, used], axis=1)

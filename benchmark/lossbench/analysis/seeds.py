@@ -32,8 +32,11 @@ class Seeds:
 
 def within(differences: np.ndarray, weights: np.ndarray) -> Seeds:
     """Return the weighted sum over variants within each seed; differences: (variants, seeds)."""
+    # A variant without weight, such as one outside every ladder, costs no seed.
     whole = ~np.isnan(differences[weights != 0]).any(axis=0)
+    # A seed of which nothing is there was meant for other data, and is not lost here.
     lost = int((~whole & ~np.isnan(differences).all(axis=0)).sum())
+    # nan times a weight of zero would be nan.
     return Seeds(weights @ np.where(np.isnan(differences), 0.0, differences)[:, whole], lost)
 
 
@@ -56,10 +59,12 @@ def slope_weights(variants: pd.DataFrame, dose: str | None = None) -> np.ndarray
         centred = x[own] - x[own].mean()
         spread = float(centred @ centred)
         if spread > 0:
+            # The slope sum (x - mean) y / sum (x - mean)^2 is a weighted sum of y; these are its weights.
             weights[own] = centred / spread
             found += 1
     if not found:
         raise UserError("a slope needs a data set at two or more foreground fractions or doses")
+    # A ladder counts once, however many levels it has.
     return weights / found
 
 
@@ -67,6 +72,7 @@ def doses(variants: pd.DataFrame, dose: str | None = None) -> np.ndarray:
     """Return the dose of each variant, nan where it has none."""
     if dose is None:
         foreground = numbers(variants, FOREGROUND)
+        # Scenes without any foreground have no place on a logarithmic axis.
         return np.log10(foreground.where(foreground > 0)).to_numpy()
     if dose not in variants:
         known = [column for column in variants if "." in column]
@@ -77,6 +83,7 @@ def doses(variants: pd.DataFrame, dose: str | None = None) -> np.ndarray:
 def ladders(variants: pd.DataFrame, dose: str | None = None) -> pd.Series:
     """Return the name of each variant's ladder: everything but the dose."""
     if dose and dose.startswith("recipe."):  # then the recipes differ, but only in the dose
+        # The family is a hash that changes with the dose: with it each variant would be a ladder of its own.
         others = [c for c in variants if c.startswith("recipe.") and c not in (dose, FAMILY)]
         return joined(variants, ["dataset", *others])
     return joined(variants, ["recipe", "dataset_name", *ladder_parameters(variants, dose or FOREGROUND)])

@@ -22,6 +22,7 @@ UNLEARNT = "unlearnt"  # true for the cells of data set variants that were not l
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the cells of a loss, named by its spec, another spelling of it or, failing that, its label."""
+    # The exact spec first: it is the only name that can mean no other loss, and the fastest to look up.
     same = cells[cells["loss"] == name]
     if not len(same):
         same = cells[cells["loss"].isin(_spelled(cells, name))]
@@ -45,6 +46,7 @@ def select(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
     own = meeting(_of_parts(cells, test), test.where, test.length)
     if UNLEARNT not in own or test.length == "shortest" or STEPS in test.where:
         return own
+    # What was not learnt shows who learns sooner. A test of the shortest training asks just that.
     kept = own[~own[UNLEARNT]]
     if len(own) and not len(kept):
         raise UserError("none of its data set variants was learnt, so nothing says who ends where")
@@ -69,6 +71,7 @@ def _of_parts(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
 
 def in_parts(cells: pd.DataFrame, parts: tuple[str, ...]) -> pd.Series:
     """Return which cells belong to one of these parts of their experiment."""
+    # A few distinct texts stand for all cells: each is split once.
     texts = cells["parts"].fillna("").astype(str)
     wanted = {text: not set(parts).isdisjoint(text.split(",")) for text in texts.unique()}
     return texts.map(wanted).astype(bool)
@@ -87,6 +90,7 @@ def meeting(
     if length and len(cells):
         steps = numbers(cells, STEPS)
         end = "max" if length == "longest" else "min"
+        # Each data set has its own ends: public sets and scenes are trained for different lengths.
         cells = cells[steps == steps.groupby(cells["dataset"], observed=True).transform(end)]
     return cells
 
@@ -108,6 +112,7 @@ def arm(cells: pd.DataFrame, names: Losses, value: Value) -> pd.DataFrame:
     score = validation_score(cells, value)
     listed = pd.concat([select_loss(cells, name) for name in names])
     listed = listed.assign(score=listed[score].astype(float)).dropna(subset="score")
+    # A mean over other seeds than its rivals' would let chance choose.
     whole = listed.groupby("block", observed=True)["loss"].transform("nunique") == len(names)
     return _best(listed[whole], ["dataset", "recipe"], ["loss"]).drop(columns="score")
 
@@ -128,9 +133,11 @@ def tuned(cells: pd.DataFrame, value: Value) -> pd.DataFrame:
     cells = cells.assign(score=cells[score].astype(float), recipe=cells[FAMILY]).dropna(subset="score")
     group = ["dataset", "recipe"]
     rates = cells.groupby(group, observed=True)[RATE].transform("nunique")
+    # As above: all rates of a loss are compared on the same seeds.
     whole = cells.groupby([*group, "loss", "seed"], observed=True)[RATE].transform("nunique") == rates
     chosen = _best(cells[whole], [*group, "loss"], [RATE]).drop(columns="score")
     names = [chosen[column].astype(str) for column in (*group, "seed")]
+    # The block is named anew, since cells that were trained at different rates are now one pair.
     return chosen.assign(block=names[0] + " / " + names[1] + " / " + names[2])
 
 
@@ -140,6 +147,7 @@ def validation_score(cells: pd.DataFrame, value: Value) -> str:
     It is that over all images, those without the class among them; where records do not hold it, Dice at the
     validation threshold if this is where the value is tested, else at 0.5."""
     columns = [value] if isinstance(value, str) else list(value)
+    # A value at the tuned threshold is chosen for by what that threshold gives on validation.
     first = "val_dice@val" if all(column.endswith("@val") for column in columns) else "val_dice@0.5"
     # Records of protocol 1 do not hold the first.
     for name in ("val_dice_all@0.5", first, "val_dice_best"):

@@ -55,6 +55,7 @@ def usual_recipes(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> d
     counts = cells.groupby(["dataset", "recipe"], observed=True).size()
     if not len(counts):
         return {}
+    # Sorted first: of recipes that are equally common always the same one.
     first = cells["recipe"].value_counts().sort_index().idxmax()
     usual = {}
     for dataset, own in counts.groupby(level=0, observed=True):
@@ -99,6 +100,7 @@ def variants(effects: pd.DataFrame, labels: Mapping[tuple[str, str], str]) -> pd
     """Return rows of the same columns for the parts that compare forms of one loss with each other, from
     their paired effects.
     """
+    # Parts with CE are compared with it elsewhere; the others compare forms of one loss.
     own = effects[effects["metric"].isin(METRICS) & (effects["against"] != "ce")]
     return own.assign(
         axis=VARIANT,
@@ -157,6 +159,7 @@ def _preferred(own: pd.DataFrame, settings: list[str]) -> str | None:
         return None
     there = own[own["recipe"].isin(settings)]
     wide = there.pivot_table(index="seed", columns="recipe", values=CHOICE, observed=True).dropna()
+    # One rate is no choice.
     return None if not len(wide) or wide.shape[1] < 2 else wide.mean().idxmax()
 
 
@@ -178,6 +181,7 @@ def differing(one: Mapping, other: Mapping) -> list[str]:
 
 
 def _plain(value: object) -> str:
+    # Of tables that were read from a file nan is what None was before.
     return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
 
 

@@ -147,14 +147,19 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     usual = table[table["aside"] == ""]
     for contrast, own in usual.groupby("contrast", sort=True):
         ends = own["length"].isin(["shortest", "longest"])
+        # Several lengths may lie between the ends; under one name their mean would be no level of a cross.
         own = own[ends] if ends.any() else own
+        # A choice that was never varied explains nothing.
         choices = [name for name in CROSSED[:-1] if own[name].nunique() > 1]
         wide = own.pivot_table(index="data", columns=choices, values="estimate") if choices else own.iloc[:0]
         full = int(np.prod([own[name].nunique() for name in choices]))
+        # Sums of squares add up only on a full cross, so sets that miss a combination are left out.
         wide = wide.dropna() if wide.shape[1] == full else wide.iloc[:0]
         if not len(wide):
             continue
         levels = [len(wide), *(own[name].nunique() for name in choices)]
+        # Reshape takes the columns in the order of the product of the levels; unsorted it would mix up
+        # choices.
         y = wide.sort_index(axis=1).to_numpy().reshape(levels)
         names = ["data", *choices]
         explained = _explained(y, names)
@@ -193,6 +198,7 @@ def _explained(y: np.ndarray, names: list[str]) -> dict[str, float]:
         both = y.mean(axis=tuple(a for a in range(y.ndim) if a not in (j, k)), keepdims=True)
         found[f"{names[j]} x {names[k]}"] = float(((both - means[j] - means[k]) ** 2).mean() * y.size)
     found = {name: value / total if total else 0.0 for name, value in found.items()}
+    # Rounding can take the sum just above 1.
     return {**found, "rest": max(0.0, 1 - sum(found.values()))}
 
 
@@ -210,6 +216,7 @@ def _shifts(found: list[_Specification]) -> pd.DataFrame:
         for contrast, reduction in sorted({key[:2] for key in here}):
             shifts: dict[str, list[pd.Series]] = {}
             for key, d in here.items():
+                # All else equal: the same data set, head and length, and seed by seed.
                 both = (d - base[key]).dropna() if key[:2] == (contrast, reduction) and key in base else []
                 if len(both):
                     shifts.setdefault(key[2], []).append(both)

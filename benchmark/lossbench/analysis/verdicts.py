@@ -93,6 +93,7 @@ def evaluate(
     ``parts`` is the table of that name: what the experiment plans, for the commands that fill gaps;
     ``by_group`` is the table 'groups' by key, for what other test images would have shown."""
     claims = tuple(claims)
+    # Once for all tests: to join the recipe of every cell into a text is slow.
     cells = cells.assign(trunk=lengths.trunks(cells)) if len(cells) else cells
     raw = {
         test.id: _measured(test, _narrow(cells, test), by_group) for claim in claims for test in claim.tests
@@ -102,6 +103,8 @@ def evaluate(
         members = [claim for claim in claims if claim.family == family]
         primary = [test.id for claim in members for test in claim.tests if test.role == "primary"]
         adjusted = dict(zip(primary, flips.holm([raw[name].p for name in primary]), strict=True))
+        # What the family could reach at best decides whether it is testable, so that this never hangs on the
+        # outcome.
         reach = dict(zip(primary, flips.holm([raw[name].smallest_p for name in primary]), strict=True))
         for claim in members:
             planned = parts[parts["experiment"] == claim.experiment]
@@ -147,6 +150,7 @@ def _measured(test: Test, cells: pd.DataFrame, by_group: ByGroup | None) -> _Raw
         found = measure(test, cells, by_group)
         changes = lengths.unconverged(test, cells, selection.select(cells, test))
         speed = lengths.sentence(changes, test.against is not None)
+    # This is a UserError as well, but no further training mends it.
     except NotPaired as error:
         return _Raw(problem=str(error))
     except UserError as error:
@@ -161,6 +165,7 @@ def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
     """Return what a test shows if anything, and the p-value of that."""
     if test.expect == "equal":
         equal, beyond = evidence.equal(test.margin), evidence.beyond(test.margin)
+        # Both cannot be shown; of nothing shown the p of equality, which was asked for, stands in the table.
         return ("beyond", beyond) if beyond < ALPHA <= equal else ("equal", equal)
     p = evidence.p(null_of(test))
     if test.shape in ("mean", "slope", "trend") and not test.null:
@@ -179,6 +184,7 @@ def null_of(test: Test) -> float:
 def _judged(
     test: Test, raw: _Raw, adjusted: float | None, reach: float | None, commands: _Commands
 ) -> Result:
+    # Without numbers the reader gets the command that leads to them.
     if raw.problem:
         command = commands.fill() if raw.fills else ""
         why = raw.problem[0].upper() + raw.problem[1:] + (f"; `{command}` trains them" if command else "")
@@ -188,6 +194,7 @@ def _judged(
         why = _join(_levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed)
         return Result(test, "exploratory", why, found, raw.p, mde=_mde(found, 1))
     mde = _mde(found, commands.family)
+    # "Inconclusive" would sound like evidence where none was possible.
     if reach >= ALPHA:
         command = commands.more_seeds()
         why = f"Exploratory: no outcome of {found.n_seeds} seeds could bring p below {ALPHA:g}"
@@ -224,6 +231,7 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
         )
     null = null_of(test)
     side = 1 if found.evidence.estimate > null else -1
+    # Asked of a difference that is shown for other trainings: on real data it must hold for other images too.
     if found.images and found.images.side(null) != side:
         low, high = found.images.low, found.images.high
         why = (
@@ -252,6 +260,7 @@ def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
     null = null_of(test)
     side = np.sign(found.evidence.estimate - null)
     alone = []
+    # A mean over levels can be the work of one: the rest must keep its side and its significance.
     for level in found.levels:
         rest = level.without
         if rest is not None and (rest.p(null) >= ALPHA or np.sign(rest.estimate - null) != side):
@@ -267,6 +276,7 @@ def _join(*sentences: str) -> str:
 
 def _mde(found: Measured, tests: int) -> float:
     """Return the smallest true effect that would be found with 80 % power, after Holm; nan where unknown."""
+    # The simulation of power is of sign flips over seeds.
     if isinstance(found.evidence, Pooled) or not np.isfinite(found.sd):
         return NAN
     effect = flips.detectable(found.n_seeds, tests) * found.sd
@@ -293,6 +303,8 @@ class _Commands:
     def fill(self) -> str:
         """Return the command that trains the missing cells."""
         planned = {loss for losses in self.parts["losses"] for loss in json.loads(losses)}
+        # With no plan at hand the experiment is taken to hold them: to name a loss would add it to every
+        # part.
         added = [name for name in self.test.losses if planned and name not in planned]
         return " ".join(
             ["lossbench sweep", self.experiment, *(f"--loss {shlex.quote(name)}" for name in added)]
