@@ -233,6 +233,7 @@ class Engine:
             "--gpus": self.gpus,
             "--engine": self.engine,
         }
+        # Any two of them contradict each other, so the first two are enough to say so.
         given = [name for name, value in places.items() if value]
         if len(given) > 1:
             raise UserError(f"{given[0]} and {given[1]} name two places to train at; give one of them")
@@ -303,4 +304,5 @@ def _visible(option: str) -> list[str]:
             f"{option}: there is no usable GPU here ({why}); leave the option out to train on the CPU"
         )
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    # A batch system that gives a job some of its GPUs names them here, perhaps by their UUID.
     return named[:count] if named else [str(number) for number in range(count)]

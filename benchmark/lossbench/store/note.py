@@ -23,6 +23,7 @@ NAME = "experiment.json"
 OWN = Path("results")
 STUDY = OWN / "paper"
 
+# A name alone: with a folder in it a note could point at any file of the reader's.
 CardFile = Annotated[str, Field(pattern=r"^[0-9a-f]{16}\.json$")]
 
 
@@ -162,6 +163,7 @@ def reading(given: Path | None, say: Callable[[str], None] = lambda text: None) 
     """
     if given is not None:
         return given
+    # Away from a checkout there is no study: then the reader hears of their own empty folder.
     if (OWN / NAME).is_file() or not (STUDY / "tables").is_dir():
         return OWN
     say(f"no sweep of your own in {OWN} yet: this is the committed study in {STUDY}")

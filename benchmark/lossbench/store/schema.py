@@ -27,6 +27,7 @@ def _fits(value: Any, depth: int = DEPTH) -> bool:
         return True
     if type(value) in (int, float):
         return abs(value) < (LARGEST if type(value) is int else HUGE)
+    # A damaged file may nest a thousand deep, which would end in an error of recursion.
     items = value.values() if isinstance(value, dict) else value
     return depth > 0 and all(_fits(item, depth - 1) for item in items)
 
@@ -37,6 +38,7 @@ def _are_numbers(values: Iterable[Any]) -> bool:
     known = [value for value in values if value is not None]
     if not set(map(type, known)) <= {int, float, bool}:
         return False
+    # True of nearly every record, which then costs two passes.
     low, high = min(known, default=0), max(known, default=0)
     if low > -LARGEST and high < LARGEST:
         return True
@@ -73,6 +75,7 @@ def _columns(*words: str) -> Callable[[Any], Any]:
             raise ValueError("are not columns")
         if len({len(column) for column in table.values()}) > 1:
             raise ValueError("differ in length")
+        # The tables put the key of the cell beside each row, and two columns of one name cannot be.
         if "key" in table:
             raise ValueError("have a column 'key', which is the cell's")
         for name, column in table.items():
@@ -127,6 +130,7 @@ class Cell(Facts):
     """What the experiment called the variant."""
     loss: str
     """Canonical spec, ``dice(over='batch')``."""
+    # JSON has no tuples, hence not strict.
     loss_terms: list[Annotated[tuple[float, str, dict[str, Any]], Field(strict=False)]] = []
     """One [weight, name, parameters] a summand, every parameter filled in."""
     seed: Whole
@@ -298,6 +302,7 @@ def clause(error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"its {place} {first['ctx']['error']}"
     if first["type"] == "literal_error":
+        # Pydantic joins the choices in a sentence of its own; a reader needs the words alone.
         words = re.findall(r"'(\w+)'", first["ctx"]["expected"])
         return f"its {place} is none of {', '.join(words)}"
     return f"its '{place}' is not what it should be"

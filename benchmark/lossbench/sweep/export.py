@@ -15,6 +15,7 @@ from lossbench.data.patches import parse_sampler
 from lossbench.experiment.cells import Cell, Experiment
 
 # What a library's script needs besides the loss: imports, network, how whole images are predicted.
+# The last value divides the sides of a patch: BasicUNet halves them four times, a ResNet-18 encoder five.
 NETWORKS = {
     "monai": (
         "from monai.inferers import sliding_window_inference\nfrom monai.networks.nets import BasicUNet",
@@ -196,6 +197,7 @@ def export(experiment: Experiment, loss: str, library: str) -> str:
         raise UserError(f"{library} has no '{cell.loss.text}'{rest}")
     if library == "nnunet":
         return _trainer(cell, data, own)
+    # A refusal now: a script that fails in its first step would cost its reader more.
     if data.dims == 3 and library == "smp":
         raise UserError("smp trains on 2-D images, these data are 3-D; export to monai")
     return _script(cell, data, own, library)
@@ -215,7 +217,9 @@ def _cell(experiment: Experiment, loss: str) -> Cell:
 def _script(cell: Cell, data: Any, own: Code, library: str) -> str:
     recipe = cell.recipe
     imports, network, bias, predict, divisor = NETWORKS[library]
+    # Loss and network may ask for the same line.
     imports = "\n".join(dict.fromkeys([*own.imports.splitlines(), *imports.splitlines()]))
+    # A constant rate is a schedule as well, since the script steps one in any case.
     schedules = {"one_cycle": ONE_CYCLE, "wsd": WSD.format(warmup=max(1, recipe.warmup))}
     return SCRIPT.format(
         label=cell.loss.label,
@@ -241,6 +245,7 @@ def _script(cell: Cell, data: Any, own: Code, library: str) -> str:
 
 
 def _trainer(cell: Cell, data: Any, own: Code) -> str:
+    # Of whole images: nnU-Net draws its patches in its own way.
     counts = data.counts[data.split["train"]].sum(0)
     return TRAINER.format(
         label=cell.loss.label,
@@ -257,6 +262,7 @@ def _sides(patch: Any, data: Any, divisor: int) -> tuple[int, ...]:
     """Return the sides of a patch, as multiples of what the network wants."""
     sides = patch or (data.shape or (64,) * data.dims)
     sides = (sides,) * data.dims if isinstance(sides, int) else tuple(sides)
+    # Rounded down: a patch that is larger than the image would be mostly padding.
     return tuple(max(divisor, side // divisor * divisor) for side in sides)
 
 

@@ -123,6 +123,7 @@ class Tally:
 
     def take(self, result: Result) -> None:
         """Note the result of a task; of one that ended badly each cell without a record keeps the error."""
+        # One bad loss ends a whole stack; before any is blamed, each is tried alone.
         if not result.ok and len({self.cells[key].trunk for key in result.task.cells}) > 1:
             self.alone.update(result.task.cells)
         elif not result.ok:
@@ -250,6 +251,7 @@ def check(
             "cells": [cell.to_json() for cell in distinct.values()],
             "extra_files": [str(Path(file).resolve()) for file in extra_files],
         }
+        # A loss that never returns would otherwise stop a sweep before it has begun.
         limit = min(options.time_limit or CHECK, CHECK)
         out = isolated.call(name, f"{__name__}:checked", payload, lambda event: None, limit=limit)
         if out.get("user_error"):

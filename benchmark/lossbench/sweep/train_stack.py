@@ -103,6 +103,8 @@ def run_stack(task: dict) -> dict:
 
     from lossbench.sweep import guard
 
+    # One thread unless asked otherwise: workers share the cores, and sums over threads differ in their last
+    # bits.
     torch.set_num_threads(_threads())
     guard.begin()
     store, extra_files = Store(task["results"]), tuple(task["extra_files"])
@@ -236,6 +238,7 @@ def _write(job: Job, result: Trained, provenance: dict, store: Store) -> str:
     else:
         began = time.perf_counter()
         record = _record(job, result, provenance)
+        # Scoring whole images is a good part of what a cell takes, and plans are made from this number.
         record["cost"]["seconds"] += time.perf_counter() - began
         store.write(record)
         outcome = record["outcome"]
@@ -309,6 +312,8 @@ def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
     if name not in _open_data:
         _open_data[name] = get_dataset(cell.data, cell.seed, extra_files)
         while len(_open_data) > KEPT:
+            # The set that was not used for longest goes: a worker gets tasks of few sets, but of all of them
+            # in time.
             _open_data.popitem(last=False)
     _open_data.move_to_end(name)
     return _open_data[name]

@@ -104,6 +104,7 @@ def search(experiment: Experiment, wanted: Search, store: Store) -> tuple[Experi
         trials = _trials(experiment, wanted, places)
         tried = _tried(trials.cells(), wanted, places, store, known)
         more = {own.arm: own.beyond for own in tried if own.complete and own.beyond is not None}
+        # A loss that is still best at the edge after that is reported as such, and has no rate of its own.
         if widening == WIDENINGS or not more:
             break
         places |= {arm: tuple(sorted((*places[arm], place))) for arm, place in more.items()}
@@ -163,6 +164,7 @@ def _tried(
         values[arm, variant, cell.learning_rate].append(known[cell.key])
 
     def mean(arm: Arm, variant: str, place: int) -> float:
+        # All seeds or none: a mean over some of them would compete with means over others.
         over_seeds = values[arm, variant, wanted.rate(place)]
         return sum(over_seeds) / wanted.seeds if len(over_seeds) == wanted.seeds else math.nan
 
@@ -232,6 +234,7 @@ def _shared(whole: list[Tried], wanted: Search) -> float:
     every head; over all losses where none of the three was tried.
     """
     basis = [own for own in whole if own.arm[0] in BASIS] or whole
+    # Some grids were widened; a rate for all is one that all were tried at.
     columns = [own.scores[[own.places.index(place) for place in GRID]] for own in basis]
     return wanted.rate(GRID[Tried(("", ""), GRID, np.hstack(columns)).best])
 
@@ -305,6 +308,7 @@ def _named(experiment: Experiment, loss: LossSpec, budget: Budget, store: Store)
 
     The study is asked and told anew each time, from the first point on: it is its own seed and the scores
     that decide what it names."""
+    # So nothing but records is kept between two runs, and an interrupted search names the same points again.
     study, space, points = _study(loss), _space(loss), Points(loss)
     while len(points.tried) < budget.trials and None not in points.scores:
         asked = [study.ask(space) for _ in range(min(ASKED, budget.trials - len(points.tried)))]
@@ -324,9 +328,11 @@ def _study(loss: LossSpec) -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it is told of points that run is marked experimental
+        # Points are asked for several at a time; the constant liar keeps apart those that have no score yet.
         sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=ASKED, constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     usual = {name: loss.terms[0].params[name] for name in ranges(loss)}
+    # Optuna takes no point from outside the space, and a default may lie there.
     if all(_within(usual[name], ends) for name, ends in ranges(loss).items()):
         study.enqueue_trial(usual)
     return study

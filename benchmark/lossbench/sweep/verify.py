@@ -92,12 +92,14 @@ def _repeatable(results: str | Path, places: Mapping[str, str]) -> list[dict]:
     """Return the records, in the order of their keys, whose cells can be trained again from what they say;
     ``places``: where the user's own data lie, by the name that records keep.
     """
+    # By key: a sample is drawn by position, and the file system's order is anybody's.
     records = sorted(Store(results).records(), key=lambda record: record["key"])
     if not records:
         raise UserError(
             f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them"
         )
     asked = {record["key"]: _places_of(record["cell"]) for record in records}
+    # Cells of data that are not at hand leave the draw; only where none is left is that a mistake.
     absent = sorted({name for names in asked.values() for name in names} - set(places))
     known = [record for record in records if not set(asked[record["key"]]) & set(absent)]
     if not known:
@@ -159,6 +161,7 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...], places: Ma
         "passed": False,
         "exact": False,
     }
+    # Other rules give other numbers, which would say nothing about the record.
     if own["protocol"] != PROTOCOL:
         return row | {"how": f"it was trained under protocol {own['protocol']}, this is protocol {PROTOCOL}"}
     try:
@@ -186,6 +189,7 @@ def _same_environment(old: dict, new: dict) -> bool:
 
 
 def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
+    # First: from another start or other batches no score need be alike.
     parts = [name for name, value in old["certificate"].items() if value != new["certificate"].get(name)]
     if parts:
         return False, f"start, order, split or data differ: {', '.join(parts)}"
@@ -224,12 +228,14 @@ def merge(source: str | Path, results: str | Path) -> str:
     check_source(source)
     store, other = Store(results), Store(source)
     store.open_for_writing()
-    note = Path(source) / "experiment.json"
-    if note.is_file() and not (Path(results) / "experiment.json").exists():
-        write_atomically(Path(results) / "experiment.json", note.read_bytes())
+    # A folder without a note cannot be reported; one that has its own keeps it, since it says what was swept.
+    theirs, ours = (Path(folder) / note.NAME for folder in (source, results))
+    if theirs.is_file() and not ours.exists():
+        write_atomically(ours, theirs.read_bytes())
     new = kept = different = 0  # records are copied whole, never merged: each keeps its provenance
     for record in other.records():
         fingerprint = record["loss_fingerprint"]
+        # What is here stays, whichever is better: to choose by numbers would bias what is kept.
         if store.has(record["key"], fingerprint):
             kept += 1
             mine = store.read(record["key"], fingerprint)
@@ -238,13 +244,10 @@ def merge(source: str | Path, results: str | Path) -> str:
             store.write(record)
             new += 1
     _copy_diffs(Path(source), Path(results))
-    note = (
-        f", {different} of them with other numbers (another environment; 'lossbench verify' compares)"
-        if different
-        else ""
-    )
+    numbers = f", {different} of them with other numbers (another environment; 'lossbench verify' compares)"
+    numbers = numbers if different else ""
     aside = f"; {len(other.notes)} damaged files set aside" if other.notes else ""
-    return f"{source}: {new} records added, {kept} were here already{note}{aside}"
+    return f"{source}: {new} records added, {kept} were here already{numbers}{aside}"
 
 
 def _copy_diffs(source: Path, results: Path) -> None:
