@@ -289,6 +289,7 @@ def prior(foreground: float, empty: float, column: str, file: Path = PRIOR) -> s
     """Return what a study says of data with such shares, of the goal of this score; nothing where no data set
     of it is alike, or where the package holds no study yet.
     """
+    # A package without a study has nothing to say, and inspect goes on without it.
     if not file.is_file():
         return ""
     table = pd.read_csv(file)
@@ -327,6 +328,7 @@ def _empty(part: pd.DataFrame, first: pd.Series) -> float:
     """Return the share of training images without foreground where it is set, else of test images (of a
     class, where there are several).
     """
+    # Set for scenes: what was asked for is exact, what a test split shows is a draw from it.
     known = _number(first, "data.empty")
     if not np.isnan(known):
         return known

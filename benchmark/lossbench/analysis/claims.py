@@ -204,6 +204,7 @@ def read_claims(path: str | Path | None = None) -> ClaimSet:
     for name in ids:
         if ids.count(name) > 1:
             raise UserError(f"{path}: the id '{name}' stands twice")
+    # Of the bytes, comments included: whoever edits the file at all shows it.
     return ClaimSet(claims, path.name, hashlib.sha256(raw).hexdigest()[:12])
 
 
@@ -284,6 +285,7 @@ def sentence(test: Test) -> str:
 
     These are the words of the report, of the tables and of the messages."""
     how = f"slope on {test.dose}, all else equal" if test.dose else SHAPES[test.shape].how
+    # ``evidence`` takes the place of a test from the third of these, so their order is fixed.
     parts = [_what(test), how, _where(test)]
     if test.minus:
         parts.append(_taken_off(test.minus))

@@ -25,6 +25,7 @@ INTEREST = {
     "dice_all": 0.01,
     "dice_pooled": 0.01,
     "iou": 0.01,
+    # log 1.05.
     "log_size_ratio_hard": 0.0488,
     "log_size_ratio_soft": 0.0488,
     "ece": 0.01,
@@ -53,6 +54,7 @@ def unconverged(test: Test, cells: pd.DataFrame, part: pd.DataFrame) -> list[Cha
 
     ``part`` is what the test is about, ``cells`` all there is, with a column "trunk" (``trunks``); losses
     that are chosen from a list are not looked at."""
+    # Of a sum of scores the first stands for all, since nobody has named what matters in a sum.
     column = test.value if isinstance(test.value, str) else next(iter(test.value))
     margin = INTEREST.get(column.partition("@")[0])
     column = spelled(column, cells)
@@ -86,6 +88,7 @@ def _changes(own: pd.DataFrame, everywhere: pd.DataFrame, column: str) -> list[C
     both = both[both[f"{STEPS} later"] > both[STEPS]]
     found = []
     for _, longer in both.groupby(["dataset", "recipe"], sort=False, observed=True):
+        # One step up, which is what converged means; a loss may move again much later.
         later = longer[longer[f"{STEPS} later"] == longer[f"{STEPS} later"].min()]
         gain = (later[f"{column} later"] - later[column]).astype(float).mean()
         first = later.iloc[0]

@@ -84,6 +84,7 @@ def recommend(
         ]
         variants = [variant for variant in variants if variant.order]
         if variants:
+            # Who asks what to use on a data set wants one answer, with the recipe that gets furthest.
             best = max(variants, key=lambda variant: variant.means[variant.order[0]])
             found.append(best.recommendation(reached, spellings))
     return found

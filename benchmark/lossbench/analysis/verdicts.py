@@ -165,7 +165,7 @@ def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
     """Return what a test shows if anything, and the p-value of that."""
     if test.expect == "equal":
         equal, beyond = evidence.equal(test.margin), evidence.beyond(test.margin)
-        # Both cannot be shown; of nothing shown the p of equality, which was asked for, stands in the table.
+        # At most one of them can be shown. Where neither is, the p of equality stands: it was asked for.
         return ("beyond", beyond) if beyond < ALPHA <= equal else ("equal", equal)
     p = evidence.p(null_of(test))
     if test.shape in ("mean", "slope", "trend") and not test.null:

@@ -52,6 +52,7 @@ def fetch(names: Sets = None) -> None:
 def verify(names: Sets = None) -> None:
     """Hash every file of data sets again; the first damaged or missing one is named."""
     with _progress() as advance:
+        # A set that was never fetched is no damage.
         for name in named(names or [s.name for s in list_sets() if s.state != "absent"]):
             facts = verify_set(name, progress=advance)
             print(f"{name}: {facts['files']} files as registered, in {facts['folder']}")
@@ -142,6 +143,7 @@ def _progress() -> Iterator[Progress]:
     # Not on stdout: what a command says may go into a file.
     console = Console(stderr=True)
     if not console.is_terminal:
+        # In a log file a bar would be a thousand lines.
         yield lambda what, done, total: None
         return
     with Progress(
@@ -184,6 +186,7 @@ def list_sets() -> list[Status]:
 def _status(source: Any) -> Status:
     """Return what is here of one source of ``data.fetch``."""
     folder = sources.raw_folder(source.name)
+    # Counted and not hashed: a list must come at once; 'verify' hashes.
     state = "absent" if folder is None else "incomplete" if sources.absent(source.name, folder) else "ready"
     return Status(
         name=source.name,

@@ -222,6 +222,7 @@ def _recommended(results: Path, experiment: Any) -> str:
     advised = _advised(results) if held and held.name == experiment.name else []
     if advised:
         return advised[0]["loss"]
+    # Never a guess: a script that trains for days should not start from a loss that nobody has chosen.
     losses = ", ".join(loss.text for loss in experiment.losses)
     how = f"'lossbench sweep' first, or name a loss with --use ({losses})"
     raise UserError(f"{results} recommends no loss for '{experiment.name}': {how}")

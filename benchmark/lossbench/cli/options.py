@@ -35,6 +35,7 @@ Results = Annotated[
     Path, typer.Option("--results", metavar="FOLDER", help="Folder of records, tables, figures and report.")
 ]
 
+# None and not a folder: which one is read depends on what is there (``note.reading``).
 Existing = Annotated[
     Path | None,
     typer.Option(
@@ -106,6 +107,7 @@ class Selection:
         """Read the experiment; UserError with all that is wrong with it."""
         from lossbench.experiment.reading import read_experiment
 
+        # First: losses and data sets of the user's files may be named in all that follows.
         files = own_files(self.with_)
         return read_experiment(
             self.experiment,
@@ -134,6 +136,7 @@ def _data_spec(text: str, files: tuple[str, ...]) -> str:
     # A folder called "scenes" goes before the data set of that name: whoever types a path sees it.
     if text.strip() and path.exists():
         return f"folder(path={str(path.resolve())!r})"
+    # What looks like a spec is read by the catalogue, which says better what is wrong with one.
     if "(" in text or text in datasets(files):
         return text
     raise UserError(
@@ -174,6 +177,7 @@ class Engine:
     per_gpu: Annotated[
         int, typer.Option("--per-gpu", metavar="N", min=1, help="Workers that share each card of --gpus.")
     ] = 1
+    # None, so that a cpu that was typed differs from none: only the first contradicts --gpus.
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="cpu (default) or cuda; --gpus means cuda.")
     ] = None
@@ -256,6 +260,7 @@ class Engine:
             raise UserError("--per-gpu needs --gpus, which says on which GPUs")
         if self.gpus is not None and self.device == "cpu":
             raise UserError("--gpus and --device cpu contradict each other; leave one of the two out")
+        # Workers of another place have GPUs of their own, which nobody sees from here.
         if self.device == "cuda" and self.gpus is None and not (self.cluster or self.scheduler):
             _visible("--device cuda")
 

@@ -30,6 +30,7 @@ def report(
     """Write tables, figures and the report again from what is stored; trains nothing."""
     path = answer(note.reading(results, say), images)
     if open_:
+        # Only who asks for the page pays for this import.
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
@@ -107,6 +108,8 @@ def _check_all(results: Path) -> None:
     from lossbench.tables import stamp
 
     found = integrity.check_records(Store(results))
+    # The certificate of the committed study lies beside one's own results, since a tracked file is not
+    # written.
     places = {results / integrity.CERTIFICATE, verifying.certificate_of(results)}
     certificates = integrity.check_certificates(sorted(places))
     # The JSON files beside them are no tables.

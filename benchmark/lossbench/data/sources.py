@@ -55,6 +55,7 @@ class Source:
         """
         file = REGISTRY / f"{self.name}.copies.txt"
         # Where PNG came from TIFF the pixels are equal, and the hashes cannot be.
+        # Most sets have no such file.
         copies = read_registry(file) if file.is_file() else {}
         return {str(PurePosixPath(path).with_suffix(".tif")): (path, mark) for path, mark in copies.items()}
 

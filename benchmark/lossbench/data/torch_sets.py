@@ -84,6 +84,7 @@ def torchvision(
         validation = set(order[: max(1, len(order) // 5)])
         tested = sorted(range(len(test)), key=lambda n: shuffle_key(f"{name} test {n}"))[:limit]
         items = [Item(f"train/{n}", n, part="val" if n in validation else "train") for n in sorted(order)]
+        # Numbers go on after those of training, so that no test picture shares a group with one.
         items += [Item(f"test/{n}", len(train) + n, part="test") for n in sorted(tested)]
 
         def read(item: str) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +118,7 @@ def _open(name: str, root: str) -> tuple[Any, Any, dict[int, int] | None, tuple[
         ids = {c.id: c.train_id for c in datasets.Cityscapes.classes if c.id >= 0}
         label_map = {old: new if new in known else VOID for old, new in ids.items()}
         return *sets, label_map, tuple(known[number] for number in range(19))
+    # torchvision raises RuntimeError where files are not there, in a text whose first line says it.
     except (RuntimeError, OSError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"torchvision: {name} cannot be opened at '{root}' ({why})") from None
@@ -171,6 +173,7 @@ def from_torchvision(
     if isinstance(objects, dict):
         split = {part: np.flatnonzero(kept_parts == part) for part in SPLITS}
     else:
+        # By group: two pictures of one unit must not stand on both sides of a split.
         split = deal(kept_groups, fractions, stream("split", name, seed), name=name)
     return container(
         name=name,
@@ -210,6 +213,7 @@ def pair_of(
         given = f"it has the shape {mask.shape} and type {mask.dtype}"
         raise UserError(f"{where}: the mask must be (H, W) numbers, {given}")
     array = np.asarray(image)
+    # Grey pictures have no axis for their channel.
     if array.ndim == 2:
         array = array[None]
     elif array.shape[:2] == mask.shape:  # a picture or an array; tensors have their channels first already

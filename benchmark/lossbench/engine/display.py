@@ -99,7 +99,9 @@ class Board:
         self.settled.add(task.name)
         self.ahead[task.group] -= task.cost
         busy = set(value.get("busy", ()))
+        # They are the other sweep's to count; here they would keep the bar from its end.
         self.total -= len(busy)
+        # What a worker reported of a cell stays: one may have been finished before its task failed.
         for cell in task.cells or (task.name,):
             if cell not in busy:
                 self.outcomes.setdefault(cell, "done" if result.ok else "failed")
@@ -287,6 +289,7 @@ class JsonLines(Display):
         }
 
     def line(self, facts: dict) -> None:
+        # By str where JSON has no word for something: a line of a log is no reason to stop a sweep.
         self.stream.write(json.dumps({"time": round(self.board.elapsed, 3), **facts}, default=str) + "\n")
         self.stream.flush()
 
@@ -304,6 +307,7 @@ class Live(Display):
                 self.quiet = True
 
         self.console = Console(file=stream)
+        # Transient: at the end the bars go, and one line says what was done.
         self.live = RichLive(
             get_renderable=self.draw, console=self.console, refresh_per_second=4, transient=True
         )
@@ -335,6 +339,7 @@ class Live(Display):
 
         board, left = self.board, self.board.left()
         table = Table.grid(padding=(0, 1))
+        # 56 columns are for the bar (24) and for step, loss and time beside it.
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(20, self.console.width - 56))
         table.add_column(width=24)
         table.add_column(no_wrap=True)
@@ -356,6 +361,7 @@ MODES = {"live": Live, "plain": Plain, "json": JsonLines, "quiet": Display}
 def show(tasks: Sequence[Task], workers: int, mode: str = "auto", stream: TextIO | None = None) -> Display:
     """Return the display for a mode; "auto" is live on a terminal and plain elsewhere."""
     if mode == "auto":
+        # Of stderr, on which bars are drawn: stdout may go into a file all the same.
         tty = (stream or sys.stderr).isatty() and os.environ.get("TERM") != "dumb"
         mode = "live" if tty else "plain"
     if mode not in MODES:

@@ -32,6 +32,7 @@ def compare(folder: Path, cells: pd.DataFrame, answers: Answers) -> tuple[str, .
     before = None
     try:
         last = files.read(folder / FILE)
+        # Made again from the same cells, this report would else say that nothing has changed since itself.
         before = last["before"] if last["now"]["mark"] == now["mark"] else last["now"]
         says = differences(before, now) if before else [FIRST]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or damaged

@@ -218,6 +218,8 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
                 "verdict": verdict.verdict,
                 "mark": MARKS[verdict.verdict],
                 "experiment": verdict.claim.experiment,
+                # A claim without one number here belongs to another experiment, and is no open question of
+                # this one.
                 "tested": any(test["effect"] != "–" for test in own),
                 "tests": own,
                 "decided": _deciding(own, verdict.verdict),
@@ -228,6 +230,7 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
 
 def _deciding(tests: list[dict[str, Any]], verdict: str) -> dict[str, Any] | None:
     """Return the test that a claim's one row shows: the surest primary one with the claim's own verdict."""
+    # An exploratory test has no verdict, so it cannot stand for the claim where a primary one can.
     primary = [test for test in tests if test["adjusted"] and test["effect"] != "–"]
     own = [test for test in primary if test["verdict"] == verdict] or primary or tests
     return min(own, key=lambda test: (words.missing(test["p_raw"]), test["p_raw"])) if own else None
@@ -306,6 +309,7 @@ def _missing(
     not of the claims that are listed ``elsewhere``), figures not drawn.
     """
     says = list(about.skipped)
+    # More cells than are planned are no gap: a folder may hold what an earlier experiment has trained.
     if about.planned is not None and about.planned > len(cells):
         absent = f"{about.planned - len(cells)} of {about.planned} planned cells have no record"
         says.append(f"{absent}; `lossbench sweep {about.experiment}` trains them")
@@ -326,6 +330,7 @@ def _not_testable(tests: pd.DataFrame, elsewhere: set[str]) -> list[str]:
     if not len(tests):
         return []
     stopped = tests[(tests["verdict"] == "not testable") & ~tests["claim"].isin(elsewhere)]
+    # A part that was not trained stops many tests at once; it is said once.
     reasons: dict[str, list[str]] = {}
     for why, test in zip(stopped["why"], stopped["test"], strict=True):
         reasons.setdefault(why[0].lower() + why[1:], []).append(test)

@@ -67,6 +67,7 @@ def _about(facts: Card) -> str:
 
 def _rows(facts: Card) -> dict[str, str]:
     counts = ", ".join(f"{split} {count}" for split, count in facts["images"].items())
+    # Images of unequal sizes have no shape in common.
     size = " × ".join(map(str, facts["shape"])) if facts["shape"] else facts["sizes"]
     channels = f", {facts['channels']} channels" if facts["channels"] > 1 else ""
     spacing = " × ".join(f"{step:g}" for step in facts["spacing"])
@@ -109,6 +110,7 @@ def _samples(samples: list[Card]) -> list[Card]:
     """Return pictures as the page embeds them, without those that are no base64 and could end the
     attribute.
     """
+    # A results folder may come from anybody, and what it says goes into a page.
     kept = [s for s in samples if BASE64.fullmatch(s["png"])]
     return [
         {"src": f"data:image/png;base64,{s['png']}", "width": int(s["width"]), "height": int(s["height"])}

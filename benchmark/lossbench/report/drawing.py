@@ -61,6 +61,7 @@ def glyph(estimate: float, low: float, high: float, margin: float, width: int = 
     values = (estimate, low, high) if known else (estimate,)
     if estimate != estimate:
         return None
+    # The zone of what is too small to matter always fits, with room beside it.
     reach = max([abs(v) for v in values] + [1.6 * margin]) * 1.06
     at = lambda v: round(width / 2 * (1 + v / reach), 1)  # noqa: E731
     return {

@@ -53,6 +53,7 @@ def by_foreground(effects: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
     place = {variant: number for number, variant in enumerate(variants)}
     # A stable sort by the place of the data set alone leaves all else as it is.
     own = zip(effects["dataset"], effects["recipe"], strict=True)
+    # A variant without a leaderboard comes last and is not lost.
     rank = [place.get(variant, len(place)) for variant in own]
     return effects.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank")
 
@@ -129,4 +130,5 @@ def filters(table: pd.DataFrame, labels: Labels) -> list[tuple[str, list[str]]]:
     variants = zip(table["dataset"], table["recipe"], strict=True)
     datasets = list(dict.fromkeys(labels[variant] for variant in variants))
     metrics = [columns.title(m) for m in dict.fromkeys(table["metric"])]
+    # Data sets and metrics keep the order of the rows; a loss is looked up by its name.
     return [("data set", datasets), ("metric", metrics), ("loss", sorted(dict.fromkeys(table["loss_label"])))]

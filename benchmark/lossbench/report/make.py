@@ -53,6 +53,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     answers = answer(tables, read_claims(claims) if claims else find_claims(results))
     # Every number of the page also stands in a file.
     _write_answers(results / "tables", answers)
+    # A figure that cannot be drawn is named on the page with its reason, and stops nothing.
     drawn, skipped = drawing.draw_everything(tables)
     for item in drawn:
         drawing.save(item, results / "figures")
@@ -74,6 +75,7 @@ def _tables(results: Path, note: Note | None) -> list[str]:
     # A study is passed on with its tables, with or without its records.
     if note is not None and recorded:
         return [write_tables(results, note)]
+    # Tables alone are a study as well: records are large, and need not be passed on.
     if (results / "tables" / "cells.parquet").is_file():
         return []
     if recorded:
@@ -114,6 +116,7 @@ def _verified(results: Path) -> str:
     try:
         says = files.read(results / "verified.json")["says"]
         return says if isinstance(says, str) else ""
+    # A damaged certificate certifies nothing, which is no reason to refuse the report.
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -58,8 +58,7 @@ def build(
     import jinja2
 
     # Everything is escaped that does not say otherwise: labels come from users' files. A name that the
-    # templates
-    # use and nobody gives is a mistake here, not an empty place on the page.
+    # templates use and nobody gives is a mistake here, not an empty place on the page.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

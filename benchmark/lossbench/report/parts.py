@@ -25,6 +25,7 @@ def sections(
             continue
         # A data set that two recipes share is told apart by its label, in the order of the labels' first row.
         variants = list(dict.fromkeys(zip(own["dataset"], own["recipe"], strict=True)))
+        # As in the list of single cells, to which these links lead.
         variants.sort(key=lambda variant: ids["variants"].get(variant, 0))
         tables = [_table(metric, own, variants) for metric in dict.fromkeys(own["metric"])]
         entries.append(

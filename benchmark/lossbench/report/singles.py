@@ -23,6 +23,7 @@ POINTS = 12  # of a curve at most
 WHAT, WHENCE = ("dataset", "recipe", "loss", "seed"), ("commit", "dirty", "device", "key")
 SHOWN = (*WHAT, "outcome", "collapse", "seconds", *WHENCE)
 
+# A few scores for each of many thousand cells: the others stand in tables/cells.csv.
 METRICS = ("dice@0.5", "dice@val", "size_ratio_hard@0.5", "size_ratio_soft", "nll")
 
 

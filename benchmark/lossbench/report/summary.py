@@ -97,6 +97,7 @@ def _range(values: list[int]) -> str:
 def _spread(table: pd.DataFrame) -> str:
     """Return in how many combinations of choices Dice is ahead, and in how many cross-entropy is."""
     own = table.loc[table["contrast"] == MAIN, "estimate"]
+    # Percentages of a handful of combinations would sound like more than they are.
     if len(own) < 8:
         return ""
     above, below = (own > POINT).mean(), (own < -POINT).mean()
@@ -128,10 +129,12 @@ def _alarms(cells: pd.DataFrame) -> str:
     column = columns.spelled(ALARMS, cells)
     if column not in cells:
         return ""
+    # The losses that everybody knows: the sentence is about scoring, not about a rare loss.
     usual = cells[cells["loss"].isin(["ce", "dice", "dice_ce", "batch_dice", "batch_dice(classes='all')"])]
     share = usual.assign(value=usual[column].astype(float)).dropna(subset=["value"])
     if not len(share):
         return ""
+    # Where most is marked the choice of a score decides most.
     by_set = share.groupby("data_label", observed=True)["value"].max()
     where = by_set.index[by_set.to_numpy().argmax()]
     own = share[share["data_label"] == where].groupby("loss_label", observed=True)["value"].mean()
@@ -145,6 +148,7 @@ def _alarms(cells: pd.DataFrame) -> str:
 def _not_learnt(table: pd.DataFrame) -> list[str]:
     known = table[table["learnt"].notna()]
     missed = list(dict.fromkeys(known.loc[known["learnt"].astype(float) == 0, "data_label"]))
+    # Not the same as missed: without a reference it may have been learnt as well as not.
     unknown = list(dict.fromkeys(table.loc[table["learnt"].isna(), "data_label"]))
     says = []
     if missed:
@@ -166,6 +170,7 @@ def _not_varied(table: pd.DataFrame) -> str:
 
 def _seeds(cells: pd.DataFrame) -> str:
     few = _seeds_each(cells)[0]
+    # 2 / 2^5 is .0625: no outcome of five seeds reaches .05.
     if few > 5:
         return ""
     return f"Some data sets have {few} seeds only; with five or fewer nothing can be shown."

@@ -60,6 +60,7 @@ class Archive:
         except (FileNotFoundError, NotADirectoryError):
             self.close()
             return self._members
+        # Another process may have packed meanwhile: an old directory would miss what it moved.
         if mark(facts) != self._mark:
             self.close()
             self._open()

@@ -25,6 +25,7 @@ from lossbench.base.process import is_dead, owner
 
 BEAT = 5.0  # seconds between heartbeats
 
+# Twelve beats: a busy disk or a slow network must not make a live owner look dead.
 PATIENCE = 60.0  # seconds without a heartbeat after which an owner counts as dead
 
 

@@ -273,6 +273,7 @@ class ErrorRecord(Facts):
     """``error``, ``killed``, ``time limit``, ``damaged``."""
     error: str
     """One sentence."""
+    # What follows is shown to a person and never computed with, so it is taken as it is.
     trace: Any = None
     """For the author of the loss."""
     cell: Any = None

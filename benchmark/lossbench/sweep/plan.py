@@ -63,6 +63,7 @@ class Plan:
             if self.states[other.key].status != "done" and other.key not in self.copies
         ]
         shorter = [other.recipe for other in trained if other.recipe.steps < cell.recipe.steps]
+        # Up to where the longest of the shorter lengths begins to decay both are the same training.
         return cell.recipe.steps - max((recipe.decay_begins for recipe in shorter), default=0)
 
     @cached_property
@@ -99,6 +100,7 @@ def plan(experiment: Experiment, results: str | Path, cells: list[Cell] | None =
     states = store.state([cell.pair for cell in cells], {cell.key: cell.loss.label for cell in cells})
     done = [cell for cell in cells if states[cell.key].status == "done"]
     missing = [cell for cell in cells if states[cell.key].status != "done"]
+    # From records of this folder alone: elsewhere another machine may have trained them.
     paces = measured(store, done)
     return Plan(experiment, cells, states, paces, tuple(store.notes), copies(missing, store))
 
@@ -111,6 +113,7 @@ def copies(missing: Iterable[Cell], store: Store) -> dict[str, Cell]:
     recorded = store.state(twin.pair for twin in twins.values())
     trained = {key for key, state in recorded.items() if state.status == "done"}
     served = {}
+    # Of two cells that are each other's twin the first trains, and the second copies.
     for key, twin in twins.items():
         if twin.key in trained:
             served[key] = twin

@@ -312,8 +312,7 @@ def _open(cell: Cell, extra_files: tuple[str, ...]) -> Any:
     if name not in _open_data:
         _open_data[name] = get_dataset(cell.data, cell.seed, extra_files)
         while len(_open_data) > KEPT:
-            # The set that was not used for longest goes: a worker gets tasks of few sets, but of all of them
-            # in time.
+            # Tasks come in the order of the plan: what was unused for longest is the least likely to return.
             _open_data.popitem(last=False)
     _open_data.move_to_end(name)
     return _open_data[name]

@@ -133,6 +133,7 @@ def _trials(experiment: Experiment, wanted: Search, places: Places) -> Experimen
                     variants = _at(part, head, wanted.rate(place))
                     name = f"{part.name}-{head}-{wanted.rate(place):g}"
                     parts.append(Part(name, seeds, losses, variants))
+    # Without the rates that were chosen before: this search is what they come from.
     return replace(experiment, parts=tuple(parts), rates=None)
 
 
@@ -360,6 +361,7 @@ def _with(loss: LossSpec, point: dict[str, float], extra_files: tuple[str, ...])
     short = {
         name: value if isinstance(value, int) else float(f"{value:.3g}") for name, value in point.items()
     }
+    # The loss as it is keeps its spec: the same cell under another spelling would be trained twice.
     if all(term.params[name] == value for name, value in short.items()):
         return loss
     return parse_loss(specs.render(term.name, {**term.given, **short}), extra_files)
@@ -393,6 +395,7 @@ def best_parameters(experiment: Experiment, budget: Budget, named: list[Points])
     """Return the choice for every loss whose points are all recorded, as plain values; UserError where none
     are.
     """
+    # The best of some of the points would be a choice from fewer trials than other losses got.
     whole = [own for own in named if None not in own.scores and len(own.tried) == budget.trials]
     if not whole:
         raise UserError("no loss has all its trials recorded yet; the same command goes on with them")

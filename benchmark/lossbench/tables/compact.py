@@ -104,6 +104,7 @@ def _one_type_each(table: pd.DataFrame) -> pd.DataFrame:
     A rate may be a number, or "own"; a patch a side, or several."""
     for name in table:
         values = table[name].dropna()
+        # A column on disk has one type, and a table that cannot be written is of no use to anybody.
         words = values.map(lambda value: isinstance(value, str))
         if words.any() and not words.all():
             table[name] = table[name].map(

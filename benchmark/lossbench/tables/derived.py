@@ -108,6 +108,7 @@ def recipe(whole: Mapping[str, Any], rate: float | None = None) -> dict[str, Any
     if isinstance(columns["recipe.learning_rate"], str):
         columns["recipe.learning_rate"] = rate
     # Cells that differ in nothing but the rate are one loss at several rates.
+    # A digest of the whole recipe, so that a field that is added later separates cells without a change here.
     rest = {name: value for name, value in whole.items() if name != "learning_rate"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:8]
     return {**columns, "recipe.family": digest}
@@ -147,6 +148,7 @@ def by_group(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
         count = np.bincount(at[there], minlength=places.shape[1])
         total = np.bincount(at[there], weights=values[there], minlength=places.shape[1])
         with np.errstate(invalid="ignore"):
+            # Half the size: a table of all groups of a study is passed on with it.
             found[score] = (total / count).astype(np.float32)
         found[f"n {score}"] = count.astype(np.int32)
     return found

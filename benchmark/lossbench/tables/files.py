@@ -71,6 +71,7 @@ def _runs(values: Iterable[object]) -> bool:
 def _inert(value: object) -> object:
     if not isinstance(value, str) or not value.startswith(FORMULA):
         return value
+    # "-1.5" is a number and no formula; an apostrophe would make a text of it.
     try:
         float(value)
     except ValueError:
