@@ -220,7 +220,7 @@ def tried(cells: pd.DataFrame, facts: pd.DataFrame, learnt: Collection[str]) -> 
 
 
 def _alike(others: pd.DataFrame, own: dict) -> pd.DataFrame:
-    # How many images are empty decides which losses are fit at all, so that likeness is given up last.
+    # How many images are empty decides which losses are fit, so this likeness is given up last.
     quiet = others[others["empty"] == own["empty"]]
     same = quiet[quiet["foreground"] == own["foreground"]]
     return next((found for found in (same, quiet) if len(found)), others)

@@ -303,8 +303,7 @@ class _Commands:
     def fill(self) -> str:
         """Return the command that trains the missing cells."""
         planned = {loss for losses in self.parts["losses"] for loss in json.loads(losses)}
-        # With no plan at hand the experiment is taken to hold them: to name a loss would add it to every
-        # part.
+        # With no plan at hand the experiment is taken to hold them.
         added = [name for name in self.test.losses if planned and name not in planned]
         return " ".join(
             ["lossbench sweep", self.experiment, *(f"--loss {shlex.quote(name)}" for name in added)]
