@@ -36,6 +36,7 @@ def leaderboard(
     which is what few seeds can tell."""
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
+        # Marks and verdicts come from one contest: this board cannot disagree with the table of effects.
         contest = decisions.contest(part, metric, by_group, looks)
         found, marked = contest.blocks, contest.best()
         facts = part.drop_duplicates("loss").set_index("loss")

@@ -141,6 +141,8 @@ class Contest:
 
     def decide(self, of: str, against: str) -> Decision | None:
         """Return what is shown of one loss against another; None where they have no seed in common."""
+        # A look at more seeds must not take back what an earlier one has decided, and spent its share of 5 %
+        # on.
         before = self.earlier.decide(of, against) if self.earlier else None
         if before and before.verdict != OPEN:
             return before
@@ -244,6 +246,7 @@ class Contest:
         cells = self.cells[self.cells["seed"].isin(self.seeds)] if self.seeds else self.cells
         ours, theirs = (cells[cells["loss"] == loss] for loss in (of, against))
         images = resampling.on_other_images(ours, theirs, self.by_group, self.column, absolute=False)
+        # Generated data have no groups (0), and need none: a generator makes as many images as one likes.
         # Generated data have no groups (0), and need none: a generator makes as many images as one likes.
         count = self.by_group.count(ours["key"], self.column)
         return images, 0 < count < resampling.FEWEST

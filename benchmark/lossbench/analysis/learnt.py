@@ -67,6 +67,7 @@ def learnt(cells: pd.DataFrame, references: pd.DataFrame = NO_REFERENCES) -> pd.
     """
     if not len(cells) or SCORE not in cells:
         return pd.DataFrame(columns=list(LEARNT))
+    # Trained four times as long by another network, these would win every comparison.
     apart = selection.in_parts(cells, (REFERENCE_PART,))
     given = references.set_index("dataset")[["reference", "source"]].to_dict("index")
     # The best loss of the other network counts: a reference says what is possible.
@@ -171,6 +172,7 @@ def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[s
         leads = (paired[of] - paired[against]).groupby("steps").mean()
         if len(leads) > 1:
             names = own.drop_duplicates("loss").set_index("loss")["loss_label"]
+            # The sentence names both lengths itself.
             label = _STEPS.sub("", own["data_label"].iloc[0])
             says.append(f"{label}: {_lead(leads, names[of], names[against])}")
     return says

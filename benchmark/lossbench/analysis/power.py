@@ -85,6 +85,7 @@ def _tried(test: Test, planned: pd.DataFrame) -> Measured | str:
     """Return what a test measures on made-up scores, or why it cannot."""
     asked = [test.value] if isinstance(test.value, str) else list(test.value)
     asked += [*CHOICES, *filter(None, [test.with_])]
+    # Any numbers do, since what is asked is how many there are; equal ones would tie.
     draw = np.random.default_rng(0)
     scores = {name: draw.normal(size=len(planned)) for name in asked}
     try:

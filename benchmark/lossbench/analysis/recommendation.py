@@ -245,6 +245,7 @@ class _Variant:
         seeds, tests = self.part["seed"].nunique(), len(self.order) - 1
         if self.looks and seeds < len(self.looks[0]):
             yield f"{seeds} seeds are trained; the first look is at {len(self.looks[0])}."
+        # Holm's first step, which the smallest p of all must pass.
         smallest = flips.smallest_p(seeds) * tests
         if smallest >= ALPHA:
             needed = flips.seeds_needed(tests)

@@ -126,6 +126,7 @@ def _facts(cells: pd.DataFrame, recipes: pd.DataFrame, variants: pd.DataFrame) -
         own = known[row.recipe]
         steps = ends.get(row.dataset, [])
         at = {max(steps, default=0): "longest", min(steps, default=0): "shortest"}
+        # Data sets differ in their lengths, so a cross of them knows only which end of its own ladder one is.
         length = at.get(own["steps"], "between") if len(set(steps)) > 1 else "the only"
         fact = {
             "data": labels[row.dataset],
@@ -174,6 +175,7 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
 def _redrawn(y: np.ndarray, names: list[str], unit: np.ndarray) -> tuple[Mapping, Mapping]:
     """Return both ends of the interval of each share; levels of one generator are drawn together."""
     members = [np.flatnonzero(unit == name) for name in dict.fromkeys(unit)]
+    # Of four sets a bootstrap draws 35 different samples, whose percentiles say next to nothing.
     if len(members) < 5:
         return {}, {}
     chosen = np.random.default_rng(0).integers(0, len(members), (DRAWS, len(members)))

@@ -48,6 +48,7 @@ Existing = Annotated[
 
 def grouped(command: Callable) -> Callable:
     """Return a command whose parameters of a dataclass type are typed option by option, as typer sees it."""
+    # Annotations are texts here (``from __future__``), and what typer reads stands in their extras.
     hints = get_type_hints(command, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
@@ -63,6 +64,7 @@ def grouped(command: Callable) -> Callable:
     # Keyword only, since a group may stand before parameters that have no default.
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
 
+    # Its name and docstring are the name and the help of the command.
     @functools.wraps(command)
     def typed(**given: Any) -> Any:
         for name, group in groups.items():
@@ -132,6 +134,7 @@ def _data_spec(text: str, files: tuple[str, ...]) -> str:
     """Return a spec for what the user typed after --data: a path becomes folder(path=...)."""
     from lossbench.catalogue.registry import datasets
 
+    # A shell leaves the ~ of --data=~/images as it is.
     path = Path(text).expanduser()
     # A folder called "scenes" goes before the data set of that name: whoever types a path sees it.
     if text.strip() and path.exists():
@@ -279,6 +282,7 @@ def slots(text: str, visible: Callable[[str], list[str]] | None = None) -> tuple
 
     Indices count the GPUs that this process may use, so that a share given by a batch system is kept.
     """
+    # An empty last word is meant: "0," is card 0, where "0" would be no card at all.
     words = [word.strip() for word in text.split(",") if word.strip()]
     numbers = all(word.isdecimal() for word in words) and text.strip() != "0"
     if not words or not numbers or len(set(words)) < len(words):

@@ -89,6 +89,7 @@ def status(
     for text in _said(results, experiment.name):
         say(f"  {text}")
     if not why:
+        # Looks are taken in their order: what a later one needs is known only when this one is whole.
         if planned.missing:
             say("'--why' names each; 'lossbench sweep' trains them")
         return
@@ -111,6 +112,7 @@ def _said(results: Path, experiment: str) -> list[str]:
     from lossbench.tables.files import said
 
     held = note.read(results)
+    # The folder may have been swept with another experiment since, of which these sentences would then be.
     return said(results) if held and held.name == experiment else []
 
 

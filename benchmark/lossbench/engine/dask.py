@@ -147,6 +147,7 @@ class _Driver:
         """Keep as many tasks submitted as there are workers and a few more, so that none is idle; no more,
         so that stopping is quick.
         """
+        # A cluster that adapts itself grows only while tasks wait for it.
         more = self.threads + 8 if self.elastic else max(1, self.threads // 8)
         window = self.threads + more
         while self.waiting and len(self.flying) < window:
@@ -166,9 +167,11 @@ class _Driver:
                 self.threads * len(flight.task.cells) / STEPS,
                 flight.task.apart,
                 flight.task.time_limit or self.time_limit,
+                # A new key each time: under an old one Dask would hand back the old result, or the old error.
                 key=("cell", self.topic, flight.index, flight.submitted),
                 pure=False,
                 retries=0,
+                # Dask takes the largest first: so the order of the plan holds, also for what is tried again.
                 priority=-flight.index,
             )
             self.finished.add(flight.future)

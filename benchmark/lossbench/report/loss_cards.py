@@ -72,6 +72,7 @@ PAPERS = {
 }
 
 # A citation may name several papers and say more than their names.
+# A citation may name several papers, and say more than their names.
 NAME = re.compile("|".join(re.escape(name) for name in PAPERS))
 
 

@@ -32,6 +32,7 @@ def script_json(value: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     for character in "&<>\u2028\u2029":
+        # A label such as </script> would end the block and run what follows it.
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 

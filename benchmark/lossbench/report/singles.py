@@ -46,6 +46,7 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
     """Return the block: shared names once, then one short row a cell; ``says`` tells what a large study
     leaves out.
     """
+    # Without its rows the page still says everything else, and opens.
     if len(cells) > CELLS_UP_TO:
         many = f"This study holds {len(cells)} cells, too many for a page"
         return {"rows": [], "says": f"{many}; each is a row of tables/cells.csv."}

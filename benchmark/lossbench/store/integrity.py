@@ -47,6 +47,7 @@ def check_records(store: Store, loose: bool = True) -> Found:
     found = Found()
     jobs = [(key, fp, "") for key, fp in store.pack.members()]
     if loose and store.cells.is_dir():
+        # In the order of their names, so that damage is named in one order on every file system.
         jobs += [("", "", path) for path in _loose(store.cells)]
     # Reading, unpacking and summing let other threads run; to hand over each record alone would not.
     shares = [jobs[first : first + SHARE] for first in range(0, len(jobs), SHARE)]
@@ -89,6 +90,7 @@ def _look(store: Store, key: str, fp: str, path: str) -> tuple[str, str, bool]:
         key, fp, *_ = [*os.path.basename(path).split("."), ""]
     why = record.flaw(data)
     named = (f'"key":"{key}"', f'"loss_fingerprint":"{fp}')
+    # A sound record under the name of another cell would pass its own check sum.
     if not why and not all(word.encode() in data for word in named):
         why = "it holds another cell"
     return name, why, record.is_marked(data)

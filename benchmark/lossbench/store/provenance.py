@@ -132,6 +132,7 @@ def _paths(results: Path, root: Path) -> list[str]:
 
 def _store(difference: bytes, results: Path) -> str:
     """Write a difference under its hash, unless it is there; return the hash (16 hex)."""
+    # By its content: equal changes of code are one file, whoever swept when.
     name = hashlib.sha256(difference).hexdigest()[:16]
     path = results / "provenance" / f"{name}.diff"
     # Once for all records of a sweep: they name it by its hash.
@@ -151,6 +152,7 @@ def _git(folder: Path, *words: str) -> str:
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     command = ["git", "-c", "core.quotepath=off", "-C", str(folder), *words]
     try:
+        # A repository on a share that hangs must not keep a sweep from its start.
         done = subprocess.run(command, capture_output=True, timeout=60, env=environment, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
+# Whatever passes here ends in pandas and pyarrow, whose whole numbers have 64 bits.
 LARGEST = 2**63  # whole numbers beyond do not fit a table's column
 HUGE = 1e100  # the square of a number beyond is none
 LOGARITHM = 100.0  # no ratio of two sizes has a larger one
@@ -296,6 +297,7 @@ def wrong(kind: type[Facts], facts: dict[str, Any]) -> str:
 def clause(error: ValidationError) -> str:
     """Return the first mistake that a model met as a clause that begins with "it" or "its"."""
     # One is enough to set a file aside; all of them would fill a screen.
+    # Without the input, which may be megabytes and may hold what nobody should print.
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))[:80]
     if first["type"] == "missing":

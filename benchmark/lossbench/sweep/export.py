@@ -190,6 +190,7 @@ def export(experiment: Experiment, loss: str, library: str) -> str:
     The recipe is that of the longest training. UserError where the library does not have the loss."""
     cell = _cell(experiment, loss)
     data = get_dataset(cell.data, cell.seed, experiment.extra_files)
+    # Some libraries spell one loss in two ways, for two classes and for more.
     own = code(cell.loss, library, len(data.classes))
     if own is None:
         has = [other.text for other in experiment.losses if code(other, library)]
@@ -205,12 +206,14 @@ def export(experiment: Experiment, loss: str, library: str) -> str:
 
 def _cell(experiment: Experiment, loss: str) -> Cell:
     """Return the cell of a loss at the longest training on the first data set."""
+    # By the canonical spec: another spelling of a loss names the same one.
     wanted, cells = parse_loss(loss, experiment.extra_files).text, experiment.cells()
     first = [cell for cell in cells if cell.data.text == cells[0].data.text]
     own = [cell for cell in first if cell.loss.text == wanted]
     if not own:
         known = list(dict.fromkeys(cell.loss.text for cell in first))
         raise UserError(f"--use {loss}: it is not among the losses of this experiment{nearest(loss, known)}")
+    # What was recommended was read at the longest training, so its rate and schedule are the ones to pass on.
     return max(own, key=lambda cell: cell.recipe.steps)
 
 
@@ -266,6 +269,7 @@ def _sides(patch: Any, data: Any, divisor: int) -> tuple[int, ...]:
     return tuple(max(divisor, side // divisor * divisor) for side in sides)
 
 
+# Loss and network bring their imports in any order; what is written should look as a person writes it.
 def _sorted(imports: str) -> str:
     """Return import lines as a person sorts them: plain ones first."""
     lines = imports.splitlines()

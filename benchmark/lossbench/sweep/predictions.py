@@ -37,6 +37,7 @@ def write(experiment: Experiment, cells: Iterable[Cell], results: Path, say: Cal
     for cell in cells:
         record = store.read(*cell.pair) if weights_of(results, cell.key).is_file() else None
         if record:
+            # Of equal scores the first seed, so that the same cell is shown again.
             own = (record["metrics"].get(BEST) or -1.0, -cell.seed)
             kind = (cell.data.text, cell.recipe.digest, cell.loss.text)
             chosen[kind] = max(chosen.get(kind, (own, cell)), (own, cell), key=lambda pair: pair[0])

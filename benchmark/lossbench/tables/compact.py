@@ -122,6 +122,7 @@ def planned(facts: Iterable[dict[str, Any]]) -> pd.DataFrame:
         block, data = own["cell"]["block"], own["cell"]["dataset"]
         # Cells of one block will start alike: that is what a block is.
         proof = {"init": block, "order": block, "split": data}
+        # No outcome of a record, so that nothing can take a plan for a result.
         made.append({**own, "outcome": "planned", "certificate": proof})
     return compact(made)["cells"]
 
