@@ -1,10 +1,13 @@
 """Which cells each look of a sequential experiment needs, worked out from scores that are made up."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
 from lossbench.cli import plan
 from lossbench.experiment.reading import read_experiment
+from lossbench.report import make
 
 TEXT = """
 name = "own"
@@ -89,3 +92,13 @@ def test_an_experiment_without_looks_needs_all_cells_at_once(tmp_path):
     (tmp_path / "t.toml").write_text(TEXT.replace("looks = [9, 10, 12]\nchoice = {choice}\n", ""))
     own = read_experiment(tmp_path / "t.toml")
     assert list(plan.rounds(own, tmp_path)) == [own.cells()]
+
+
+def test_the_last_lines_of_a_sweep_say_at_how_many_seeds_each_pair_was_decided():
+    table = pd.DataFrame(
+        {"data_label": ["own"], "says": ["decided at 9 of 12 seeds: ce is 2.0 points above dice"]}
+    )
+    tables = {"decided": table}
+    says = "seeds    own: decided at 9 of 12 seeds: ce is 2.0 points above dice"
+    assert make._decided(SimpleNamespace(tables=tables)) == [says]
+    assert make._decided(SimpleNamespace(tables={})) == []

@@ -63,7 +63,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     )
     report = build(tables, answers, drawn, results / "report.html", about)
     lines += [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
-    says = (*lines, *_verdicts(answers), *_learnt(answers), *_recommended(answers))
+    says = (*lines, *_verdicts(answers), *_learnt(answers), *_decided(answers), *_recommended(answers))
     return Made(report, (*says, f"report   {report}"))
 
 
@@ -128,6 +128,13 @@ def _learnt(answers: Answers) -> list[str]:
     table = answers.tables["learnt"]
     missed = table.loc[table["learnt"] == 0, "says"]
     return [f"length   {text}" for text in (*missed, *answers.tables["speeds"]["says"])]
+
+
+def _decided(answers: Answers) -> list[str]:
+    """Return at how many seeds each pair of losses was decided, where seeds are sequential."""
+    table = answers.tables.get("decided")
+    rows = () if table is None else table.itertuples()
+    return [f"seeds    {row.data_label}: {row.says}" for row in rows]
 
 
 def _recommended(answers: Answers) -> list[str]:
