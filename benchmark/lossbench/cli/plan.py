@@ -89,7 +89,6 @@ def status(
     for text in _said(results, experiment.name):
         say(f"  {text}")
     if not why:
-        # Looks are taken in their order: what a later one needs is known only when this one is whole.
         if planned.missing:
             say("'--why' names each; 'lossbench sweep' trains them")
         return
@@ -142,6 +141,7 @@ def at_look(experiment: Any, results: Path) -> tuple[int, Any]:
 
     for taken, cells in enumerate(rounds(experiment, results)):
         planned = plans.plan(experiment, results, cells)
+        # Looks are taken in their order: what a later one needs is known only when this one is whole.
         if planned.missing:
             return taken, planned
     return taken + 1, planned
