@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 
 from lossbench.catalogue.entries import read_entries
-from lossbench.catalogue.fingerprint import fingerprint
-from lossbench.catalogue.source import PACKAGE
+from lossbench.catalogue.source import PACKAGE, fingerprint
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "fingerprints.json"
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from lossbench.catalogue import source
-from lossbench.catalogue.fingerprint import fingerprint
+from lossbench.catalogue.source import fingerprint
 from tools.fingerprints import GOLDEN, fingerprints
 
 OWN = '''

@@ -6,7 +6,7 @@ import torch
 from loss_cases import PRESETS, VOID, case, needs
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue import inputs
+from lossbench.catalogue import loss_module
 from lossbench.catalogue.registry import get_loss
 
 Z, Y = case(2, (4, 4), dtype=torch.float32)
@@ -102,7 +102,7 @@ def test_a_target_is_read_again_after_it_was_changed():
 
 def test_declared_void_labels_and_every_integer_type_are_fine():
     expected = get_loss("dice")(Z, Y)
-    for dtype in inputs.WHOLE:
+    for dtype in loss_module.WHOLE:
         assert get_loss("dice")(Z, Y.to(dtype)) == expected
     for void in (VOID, -100, 0):
         assert get_loss("dice")(Z, stray(void), ignore_index=void).isfinite()
@@ -133,9 +133,9 @@ def test_labels_are_not_read_where_that_would_break_a_recording():
 
 def test_the_assertion_for_a_device_fails_for_stray_labels_alone():
     # The function that CUDA tensors go through, on the CPU, where the assertion is immediate.
-    inputs._assert_later(stray(VOID), 2, (VOID, None))
+    loss_module._assert_later(stray(VOID), 2, (VOID, None))
     with pytest.raises(RuntimeError, match="a label is not one of 2 classes"):
-        inputs._assert_later(stray(VOID, 3), 2, (VOID, None))
+        loss_module._assert_later(stray(VOID, 3), 2, (VOID, None))
 
 
 @pytest.mark.parametrize("name", [*PRESETS, "torch:CrossEntropyLoss"])

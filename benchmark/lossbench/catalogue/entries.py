@@ -11,8 +11,7 @@ from typing import Any
 from lossbench.base.errors import UserError
 from lossbench.catalogue import source as files
 from lossbench.catalogue import userfiles
-from lossbench.catalogue.fingerprint import fingerprint
-from lossbench.catalogue.source import KINDS, Source, decorator_name, read_source
+from lossbench.catalogue.source import KINDS, Source, decorator_name, fingerprint, read_source
 
 
 @dataclass(frozen=True)

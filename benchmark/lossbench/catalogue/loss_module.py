@@ -1,23 +1,21 @@
-"""What ``get_loss`` returns: a torch module around the functions that a spec names."""
+"""What ``get_loss`` returns, a torch module around the functions that a spec names, and its look at what it
+is called with: a mistake gets one sentence, with its likely cause.
+
+The shapes and types of tensors are looked at wherever a loss is called. The labels are read only where that
+neither waits for a device nor breaks a recording."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossbench.base.errors import UserError
-from lossbench.catalogue.inputs import (
-    MEANING,
-    check_labels,
-    check_shares,
-    check_sums,
-    check_supplied,
-    check_tensors,
-)
+from lossbench.base.errors import UserError, nearest
 
 
 class Part(NamedTuple):
@@ -40,7 +38,7 @@ class Loss(nn.Module):
     1), ``distance_map`` (N, C, *S), ``class_frequency`` (C,), where the loss needs them.
 
     With ``check`` a wrong call raises UserError with one sentence: types, shapes and keywords are looked at
-    in each eager call, labels as ``inputs.check_labels`` says, nothing under ``torch.compile``."""
+    in each eager call, labels as ``check_labels`` says, nothing under ``torch.compile``."""
 
     def __init__(
         self,
@@ -117,3 +115,181 @@ def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) 
         void = void.unsqueeze(1)
         logits = logits.masked_fill(void & ~logits.isfinite(), 0)
     return part.function(logits, target, **arguments)
+
+
+# --- the look at what a loss is called with
+
+WHOLE = (torch.int64, torch.uint8, torch.bool, torch.int32, torch.int16, torch.int8)
+
+# What a loss may need beside logits and target.
+MEANING = {
+    "progress": "how far training is, from 0 to 1",
+    "distance_map": "the signed distance (N, C, *S) of each pixel to the boundary of each class",
+    "class_frequency": "the share (C,) of each class among the pixels of the training images",
+}
+
+KEYWORDS = (*MEANING, "ignore_index")
+
+TAKES = "a loss takes logits (N, C, *S) of floats and a target (N, *S) of class ids"
+
+
+def example(classes: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Return logits (2, classes, 8, 8), a target, and all that a loss may need beside: to try one out on."""
+    logits = torch.linspace(-1, 1, 2 * classes * 8 * 8).reshape(2, classes, 8, 8)
+    frequency = torch.full((classes,), 1 / classes)
+    supplied = {"distance_map": torch.zeros_like(logits), "class_frequency": frequency, "progress": 0.5}
+    return logits, (logits[:, 1] > 0.3).long(), supplied
+
+
+def check_tensors(logits: Tensor, target: Tensor) -> None:
+    """Raise UserError unless logits (N, C, *S) of floats and a target (N, *S) of integers belong together."""
+    # One condition for all sound calls: this runs in every step of somebody's training.
+    if (
+        not isinstance(logits, Tensor)
+        or not isinstance(target, Tensor)
+        or not logits.is_floating_point()
+        or target.dtype not in WHOLE
+        or logits.ndim < 3
+        or target.shape != logits.shape[:1] + logits.shape[2:]
+        or not target.numel()
+    ):
+        raise UserError(_mismatch(logits, target))
+
+
+def check_shares(logits: Tensor, target: Tensor) -> None:
+    """Raise UserError unless logits (N, C, *S) of floats and the shares (N, C, *S) of the classes, of floats
+    too, belong together; one channel of logits takes one, the share of class 1, or two.
+    """
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise UserError(_mismatch(logits, target))
+    channels = (1, 2) if logits.shape[1:2] == (1,) else logits.shape[1:2]
+    places = logits.shape[:1] + logits.shape[2:]
+    matched = logits.ndim > 2 and target.numel() and target.shape[:1] + target.shape[2:] == places
+    if not matched or target.shape[1] not in channels:
+        raise UserError(
+            f"logits of shape {tuple(logits.shape)} and shares of shape {tuple(target.shape)} do not belong "
+            "together; soft labels are the share (N, C, *S) of each class at each pixel"
+        )
+
+
+def check_sums(target: Tensor) -> None:
+    """Raise UserError where shares (N, C, *S), C of at least 2, are no distribution: negative, or of another
+    sum than 1; all 0 is a void pixel. Read on a CPU, and not under ``torch.func``.
+    """
+    total = target.sum(1)
+    # NaN is neither 0 nor near to 1.
+    sound = ((target >= 0).all(1) & ((total - 1).abs() < 1e-3)) | ((target == 0).all(1))
+    try:
+        wrong = target.is_cpu and not bool(sound.all())
+    except RuntimeError:
+        return
+    if wrong:
+        raise UserError(
+            "the shares of the classes are negative or do not sum to 1 at some pixel; divide them by their "
+            "sum, and leave all 0 where no rater has a label"
+        )
+
+
+def _mismatch(logits: Any, target: Any) -> str:
+    for what, value in (("logits are", logits), ("target is", target)):
+        if not isinstance(value, Tensor):
+            kind = "numpy array" if isinstance(value, np.ndarray) else type(value).__name__
+            return f"the {what} a {kind}; {TAKES}; torch.as_tensor() makes a tensor"
+    if not logits.is_floating_point():
+        # The commonest reason: other libraries take the target first.
+        swapped = "; are logits and target swapped?" if target.is_floating_point() else ""
+        return f"the logits are of {_dtype(logits)}; {TAKES}{swapped}"
+    if target.shape == logits.shape and logits.shape[1] > 1:
+        return f"the target has the shape of the logits; {TAKES}; of one-hot or soft labels, target.argmax(1)"
+    if target.dtype not in WHOLE:
+        hint = "" if target.is_complex() else "; where they are whole numbers, target.long()"
+        return f"the target is of {_dtype(target)}; {TAKES}{hint}"
+    both = f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)}"
+    if logits.ndim < 3 or target.shape != logits.shape[:1] + logits.shape[2:]:
+        return f"{both} do not belong together; {TAKES}{_hint(logits, target)}"
+    return f"{both} hold no pixel; an empty batch has no loss"
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _hint(logits: Tensor, target: Tensor) -> str:
+    if target.shape == (logits.shape[0], 1, *logits.shape[2:]):
+        return "; target.squeeze(1) drops the axis of one channel"
+    if logits.ndim < 5 and target.shape == logits.shape[1:]:
+        return "; of one image, logits.unsqueeze(0) and target.unsqueeze(0)"
+    return ""
+
+
+def check_supplied(supplied: Collection[str], needs: Collection[str]) -> None:
+    """Raise UserError for a keyword that no loss takes, and for one that this loss needs and did not get."""
+    for name in supplied:
+        if name not in KEYWORDS:
+            raise UserError(f"a loss takes no '{name}'{nearest(name, KEYWORDS)}")
+    for name in needs:
+        if name not in supplied:
+            raise UserError(f"this loss needs {name}=... at each call: {MEANING[name]}")
+
+
+# The target that was last found right: whoever tries several losses on one batch pays for one look.
+_last: tuple[Callable[[], Tensor | None], tuple] = (lambda: None, ())
+
+
+def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = ()) -> None:
+    """Raise UserError where a label is neither a class of the logits nor one of ``void``.
+
+    On a CPU the labels are read at each call; on a CUDA device an assertion is queued, which fails when the
+    device comes to it. Nothing is read while a graph is captured, nor under ``torch.func``; a tensor that was
+    read last and not changed by torch since is not read again."""
+    global _last
+    classes = max(2, logits.shape[1])  # one channel z stands for the two classes [0, z]
+    if target.is_cpu:
+        # Not by its address, which the next tensor may get.
+        state = (classes, frozenset(void), 0 if target.is_inference() else target._version)
+        if _last[0]() is target and _last[1] == state:
+            return
+        try:
+            labels = target.numpy()
+        except RuntimeError:  # under torch.func, or of a fake tensor, there is nothing to read
+            return
+        # As unsigned numbers negative labels are huge: one maximum, half as expensive as torch's two bounds.
+        unsigned = labels.view(f"u{labels.itemsize}")
+        if unsigned.max() >= classes and not _only_void(labels, unsigned, classes, void):
+            raise UserError(_stray(target, classes, void))
+        _last = weakref.ref(target), state
+    elif target.is_cuda and not torch.cuda.is_current_stream_capturing():
+        _assert_later(target, classes, void)
+
+
+def _assert_later(target: Tensor, classes: int, void: Collection[int | None]) -> None:
+    known = (target >= 0) & (target < classes)
+    for label in _outside(void, classes):
+        known = known | (target == label)
+    torch._assert_async(known.all(), f"lossbench: a label is not one of {classes} classes or ignore_index")
+
+
+def _only_void(labels: np.ndarray, unsigned: np.ndarray, classes: int, void: Collection[int | None]) -> bool:
+    """Whether as many labels are void as are no class; counting in numpy is several times as fast here."""
+    outside = np.count_nonzero(unsigned >= classes)
+    return outside == sum(np.count_nonzero(labels == label) for label in _outside(void, classes))
+
+
+def _outside(void: Collection[int | None], classes: int) -> set[int]:
+    return {label for label in void if label is not None and not 0 <= label < classes}
+
+
+def _stray(target: Tensor, classes: int, void: Collection[int]) -> str:
+    values = target.unique().tolist()
+    strays = [value for value in values if value not in (*range(classes), *void)]
+    named = ", ".join(map(str, strays[:3])) + (", ..." if len(strays) > 3 else "")
+    # The causes by how often they are met: masks saved as pictures, labels from 1, void pixels.
+    if set(values) <= {0, 255}:
+        cause = "a 0/255 mask? divide by 255, or ignore_index=255"
+    elif values[0] == 1 and strays == [classes]:
+        cause = "do the labels begin at 1? subtract 1"
+    elif len(strays) == 1:
+        cause = f"void pixels? ignore_index={strays[0]}"
+    else:
+        cause = "are they class ids, and have the logits a channel for each class?"
+    return f"label{'s' * (len(strays) > 1)} {named} with {classes} classes: {cause}"

@@ -26,7 +26,7 @@ from lossbench.base.errors import UserError
 from lossbench.base.files import sha256_of, write_atomically
 from lossbench.base.process import cache_root
 from lossbench.catalogue import source
-from lossbench.catalogue.fingerprint import fingerprint
+from lossbench.catalogue.source import fingerprint
 
 PREFIX = "lossbench_user_"  # begins the module names of users' files
 
@@ -435,7 +435,7 @@ def _try(function: Callable, kind: str) -> None:
     """Call a loss, or build a network and let it predict."""
     import torch
 
-    from lossbench.catalogue.inputs import example
+    from lossbench.catalogue.loss_module import example
 
     code = function.__wrapped__.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.catalogue.inputs import check_shares, check_tensors
+from lossbench.catalogue.loss_module import check_shares, check_tensors
 
 Over = Literal["sample", "batch"]
 Absent = Literal["eps", "skip"]

@@ -388,7 +388,7 @@ def _try(cell: Cell, data: Data, sides: tuple[int, ...]) -> None:
 
 def _complaint(function: Callable, classes: int) -> UserError | None:
     """Return what a loss says against its own parameters, on a tiny input of so many classes."""
-    from lossbench.catalogue.inputs import example
+    from lossbench.catalogue.loss_module import example
 
     logits, target, supplied = example(classes)
     try:
