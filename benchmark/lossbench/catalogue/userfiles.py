@@ -372,7 +372,7 @@ def tell(path: str, functions: dict[str, str], limit: float, call: float) -> Non
     began = time.monotonic()
     import torch  # noqa: F401  (loaded before anything of the user's)
 
-    from lossbench.catalogue import inputs  # noqa: F401
+    from lossbench.catalogue import loss_module  # noqa: F401
 
     slow = time.monotonic() - began  # so long on a machine that has other work, too
     out, word = os.fdopen(os.dup(1), "w"), ""
