@@ -190,7 +190,7 @@ def export(experiment: Experiment, loss: str, library: str) -> str:
     The recipe is that of the longest training. UserError where the library does not have the loss."""
     cell = _cell(experiment, loss)
     data = get_dataset(cell.data, cell.seed, experiment.extra_files)
-    # Some libraries spell one loss in two ways, for two classes and for more.
+    # SMP lists the foreground classes by number, so its code depends on how many there are.
     own = code(cell.loss, library, len(data.classes))
     if own is None:
         has = [other.text for other in experiment.losses if code(other, library)]
