@@ -54,12 +54,13 @@ def test_the_lengths_that_are_suggested_leave_the_first_answer_within_its_time()
     def looks(count, side):
         return [SimpleNamespace(size=(side, side))] * count
 
-    # 15 minutes on two cores are 1,800 s; of 40 cells 45 s each. Ten images of 64 px are scored in no time,
-    # and a step on 8 x 64^2 pixels takes 0.072 s: 622 of them.
-    assert suggestion.lengths(looks(10, 64), 64, 8, 4) == (150, 600)
-    # 500 images of 200 px: 2 x 2 + 4 + 4 million pixels are scored at each length, 29 s: 222 steps are left.
-    assert suggestion.lengths(looks(500, 200), 64, 8, 4) == (100, 400)
-    assert suggestion.lengths(looks(10, 64), 32, 8, 4) == (300, 1200)
+    # 15 minutes on two cores are 1,800 s; of 40 cells 45 s each. Ten images of 64 px are scored in no time; a
+    # step on 8 x 64^2 pixels of three levels takes .02 s, which leaves time for 2,200: the most are 1,200.
+    assert suggestion.lengths(looks(10, 64), 64, 8, 3, 4) == (300, 1200)
+    # 500 images of 320 px: 2 x 2 + 5 + 10 million pixels are scored at each length, 18 s at four levels; a
+    # step on 4 x 96^2 takes .031 s, which leaves time for 860; of 55 cells for 460.
+    assert suggestion.lengths(looks(500, 320), 96, 4, 4, 4) == (200, 800)
+    assert suggestion.lengths(looks(500, 320), 96, 4, 4, 5) == (100, 400)
 
 
 def test_the_losses_that_are_suggested_suit_thin_objects_and_empty_images():

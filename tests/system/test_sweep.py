@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -200,6 +201,11 @@ def test_records_of_your_own_data_keep_no_path(folder):
         assert marked.shape == (32, 32) and set(np.unique(marked)) <= {0, 1}
     assert {image.stem for image in masks} <= {str(number) for number in range(10)}
     assert len(masks) == 2 * 2 and "worst    of" in answer
+    # One's own data first: the answer, its figure, errors; no verdicts on claims, no aid for other data.
+    page = (folder / "results" / "report.html").read_text()
+    shown = re.findall(r'id="(answer|advice|verdicts|figure-leaderboard)"', page)
+    assert shown == ["answer", "figure-leaderboard"]
+    assert "Where they err" in page and "Cannot tell: no loss is shown to be better" in page
     for path in (folder / "results").rglob("*"):
         if path.is_file() and path.suffix in (".json", ".csv", ".html"):
             text = path.read_text()

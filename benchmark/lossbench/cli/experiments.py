@@ -65,8 +65,8 @@ def sweep(
     # What the user mistyped is said before data are read and folders are made.
     if keep not in ("", "predictions"):
         raise UserError(f"--keep {keep}: only 'predictions' can be kept; records always are")
-    where = dataclasses.replace(engine.options(), keep=bool(keep))
     experiment = chosen.resolve(seeds)
+    where = dataclasses.replace(engine.options(), keep=bool(keep) or _own_pictures(experiment))
     run.open_results(results, say=say)
     print_plan(plans.plan(experiment, results))
     cards = run.open_data(experiment, results, where)
@@ -90,8 +90,8 @@ def sweep(
             pairs = decided(experiment, cells, results)
             say(f"  {sum(ready for ready, _ in pairs)} of {len(pairs)} pairs are decided")
     # After failures, too: what is there is shown, and the exit code says that some of it is missing.
-    if keep:
-        predictions.write(experiment, cells, results, say)
+    if where.keep:
+        predictions.write(experiment, cells, results, say, masks=bool(keep))
     if report:
         answer(results)
         say_images(results, experiment)
@@ -216,6 +216,12 @@ def export(
     say(f"{file}: trains with {loss}")
 
 
+def _own_pictures(experiment: Any) -> bool:
+    """Return whether errors on the user's own images are drawn. Not of other networks: the weights of 64 cells
+    would fill a disk."""
+    return all(data.name == "folder" and not own.network for data, _, _, own in experiment.datasets)
+
+
 def _recommended(results: Path, experiment: Any) -> str:
     """Return the loss that the last report of an experiment recommends."""
     held = note.read(results)
@@ -287,11 +293,9 @@ def say_images(results: Path, experiment: Any) -> None:
             continue
         worst = ", ".join(f"{names[n]} ({100 * dice:.0f})" for n, dice in _worst(results, row).items())
         say(f"worst    of {row['loss_label']}, mean Dice in points: {worst}")
-        alike = leaks.across(data)
-        if alike:
-            one, other = (names[n] for n in alike[0])
-            scored = f"{len(alike)} test images have a near-duplicate outside test ('{one}' and '{other}')"
-            say(f"leakage  {scored}: scores are too good; 'lossbench inspect --groups' helps")
+        leak = leaks.says(data)
+        if leak:
+            say(f"leakage  {leak}")
 
 
 def _worst(results: Path, row: dict[str, str]) -> dict[int, float]:

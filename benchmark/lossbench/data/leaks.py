@@ -97,3 +97,13 @@ def divided(groups: list[str], parts: list[str]) -> int:
     """Return how many test images have an image of their group in training or validation."""
     known = {group for group, part in zip(groups, parts, strict=True) if part in ("train", "val")}
     return sum(part == "test" and group in known for group, part in zip(groups, parts, strict=True))
+
+
+def says(data: Data) -> str:
+    """Return a sentence where test images have a near-duplicate outside of test; else nothing."""
+    alike, names = across(data), data.card.get("names")
+    if not alike or not names:
+        return ""
+    one, other = (names[n] for n in alike[0])
+    scored = f"{len(alike)} test images have a near-duplicate outside test ('{one}' and '{other}')"
+    return f"{scored}: scores are too good; 'lossbench inspect --groups' helps"

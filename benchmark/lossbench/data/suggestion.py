@@ -33,10 +33,9 @@ STEPS = (400, 600, 800, 1200)  # of the longer training; the shorter one is the 
 
 MINUTES, CORES = 15, 2  # that the first answer may take; what is left of 20 goes into reading and the report
 
-# Seconds that one core takes for a million pixels, of a U-Net with these widths: a step, and a score.
-TRAINED, SCORED = 2.1, 1.2
-
-WIDTHS = [8, 16, 32]
+# Seconds that a free core takes for a million pixels and each level of the network, which cost alike: to
+# train on them (docs/speed_stack.md: .0193 for 8 x 64^2 pixels and three levels), and to score them.
+TRAINED, SCORED = 0.2, 0.12
 
 LOOKS = 2  # at the validation images while training: whole images, which take as long as many steps
 
@@ -89,7 +88,7 @@ def losses(looks: Sequence[Look]) -> tuple[tuple[str, str], ...]:
     return (*LOSSES, FOR_EMPTY) if empty >= MANY_EMPTY else LOSSES
 
 
-def lengths(looks: Sequence[Look], side: int, batch: int, losses: int) -> tuple[int, int]:
+def lengths(looks: Sequence[Look], side: int, batch: int, levels: int, losses: int) -> tuple[int, int]:
     """Return a short and a long training: as many steps as two cores manage within the time of the first
     look, all losses and seeds together and what is scored included.
     """
@@ -97,8 +96,8 @@ def lengths(looks: Sequence[Look], side: int, batch: int, losses: int) -> tuple[
     scored = LOOKS * min(pixels, DURING) + min(pixels, VALIDATION) + min(pixels, TEST)
     a_cell = 60 * MINUTES * CORES / (SEEDS[losses][0] * losses)
     # Both lengths are scored; a step of the shorter one's own decay is one in twenty.
-    left = a_cell - 2 * SCORED * scored / 1e6
-    steps = left / (1.05 * TRAINED * batch * side**2 / 1e6)
+    left = a_cell - 2 * SCORED * levels * scored / 1e6
+    steps = left / (1.05 * TRAINED * levels * batch * side**2 / 1e6)
     longest = max((own for own in STEPS if own <= steps), default=STEPS[0])
     return longest // 4, longest
 
@@ -109,18 +108,19 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
     own = path.expanduser().absolute().name.removesuffix(".npz").removesuffix(".csv")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
     side, how, chosen = patch_side(looks), sampler(share), losses(looks)
-    batch = 4 if side > PATCHES[0] else 8
-    short, long = lengths(looks, side, batch, len(chosen))
+    large = side > PATCHES[0]
+    batch, widths = (4, [8, 16, 32, 64]) if large else (8, [8, 16, 32])
+    short, long = lengths(looks, side, batch, len(widths), len(chosen))
     small = "as large as the images" if side < PATCHES[0] else "nine of ten objects fit in with a margin"
     cut = "objects are longer than that, and larger patches take long without a GPU"
     centred = f"the rarest class has {share:.2%} of the pixels: a third of the patches shows some class"
     anywhere = f"each class has {share:.0%} of the pixels or more: patches lie anywhere"
-    sees = f"U-Net of {len(WIDTHS)} levels, whose pixels depend on {_sees(len(WIDTHS))} px each"
+    sees = f"U-Net of {len(widths)} levels, whose pixels depend on {_sees(len(widths))} px each"
     rows: list[tuple[str, Any, str]] = [
         ("patch", side, f"pixels; {cut if side < _wanted(looks) else small}"),
         ("sampler", how, anywhere if how == "uniform" else centred),
         ("batch", batch, "patches a step"),
-        ("widths", WIDTHS, f"{sees}; wider ones end higher and take longer"),
+        ("widths", widths, f"{sees}; wider ones end higher and take longer"),
         ("schedule", "wsd", "a constant rate until the last fifth: both lengths share their training"),
         ("learning_rate", 0.005, "where CE, Dice and their sum all learn; `lossbench tune` looks closer"),
         ("validations", LOOKS, "on whole images, which take as long as many steps"),

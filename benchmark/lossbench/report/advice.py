@@ -20,9 +20,9 @@ QUESTIONS = {
 }
 
 
-def aid(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """Return what the decision aid shows: its questions, what every triple of answers rests on, and the rows
-    of each group and goal.
+def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any]:
+    """Return what the decision aid shows: its questions, what every triple of answers rests on, the rows of
+    each group and goal, and the loss to start with. Where it is not ``there`` the page leaves it out.
     """
     groups, rows = tables["advice_groups"], tables["advice"]
     by_group: dict[str, dict[str, list]] = {}
@@ -48,11 +48,15 @@ def aid(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         ]
         for group in groups.to_dict("records")
     }
+    start: dict[str, dict[str, str]] = {}
+    for row in tables["advice_start"].dropna(subset=["says"]).to_dict("records"):
+        if row["says"]:
+            start.setdefault(str(row["group"]), {})[row["goal"]] = row["says"]
     return {
         "questions": QUESTIONS,
         "goals": [{"name": goal.name, "lower": goal.good < 0} for goal in advice.GOALS],
-        "data": {"answers": answers, "rows": by_group, "sets": list(number)},
-        "there": bool(by_group),
+        "data": {"answers": answers, "rows": by_group, "sets": list(number), "start": start},
+        "there": there and bool(by_group),
     }
 
 

@@ -37,6 +37,7 @@ NOTHING = noted_tables(NO_NOTE)
 
 # The one figure that carries the answer: the first of these that can be drawn.
 HERO = ("specification_curve", "leaderboard")
+HERO_OF_OWN = ("leaderboard",)  # of the user's own data
 
 # The evidence, folded: id, title, what it holds, its templates, and the entries that must not all be empty.
 GROUPS = (
@@ -81,6 +82,8 @@ class About:
     planned: int | None = None  # cells of the experiment
     verified: str = ""  # what `lossbench verify` says
     cards: tuple[dict[str, Any], ...] = ()  # of the data
+    errors: tuple[dict[str, Any], ...] = ()  # pictures of what the best and the worst loss mark
+    judged: bool = True  # whether the claims are judged by these cells
     changes: tuple[str, ...] = ()  # sentences about what differs from the report before
     not_drawn: Mapping[str, str] = field(default_factory=dict)  # name of a figure -> why
 
@@ -91,12 +94,14 @@ def gather(
     """Return everything the template names."""
     cells = tables["cells"]
     derived = answers.tables
-    shown = _numbered(figures)
-    hero = next((item for name in HERO for item in shown if item["name"] == name), None)
+    own = summary.is_own(tables)
+    heroes = HERO_OF_OWN if own else HERO
+    shown = _numbered(figures, heroes)
+    hero = next((item for name in heroes for item in shown if item["name"] == name), None)
     # A link to single cells names data set and loss by their numbers, which keeps the page short.
     labels = _labels(cells)
     ids = singles.variants(cells, labels)
-    claims = _claims(derived["verdicts"], answers)
+    claims = _claims(derived["verdicts"], answers) if about.judged else []
     # An older folder has none of these tables; its page then says less.
     noted = {name: tables.get(name, NOTHING[name]) for name in NOTHING}
     order = list(noted["parts"]["part"])
@@ -115,7 +120,7 @@ def gather(
         "counts": _counts(claims),
         "others": [item for item in shown if item is not hero and not item["theory"]],
         "theory": [item for item in shown if item["theory"]],
-        "aid": advice.aid(derived),
+        "aid": advice.aid(derived, there=not own),
         "likeness": advice.likeness(derived["advice_data"]),
         "worth": list(derived["advice_worth"]["says"]),
         "boards": boards.boards(derived["leaderboard"]),
@@ -132,10 +137,11 @@ def gather(
         "learnt": runs.learnt(derived["learnt"], derived["lengths"]),
         "speeds": list(derived["speeds"]["says"]),
         "missing": _missing(
-            derived, cells, labels, about, {claim["id"] for claim in claims if not claim["tested"]}
+            derived, cells, labels, about, {claim["id"] for claim in claims if claim["tested"]}
         ),
         "changes": about.changes,
         "cards": about.cards,
+        "errors": about.errors,
         "losses": loss_cards.cards(cells, noted["losses"], tables.get("spellings")),
         "card": {loss: f"loss-{number}" for number, loss in enumerate(loss_cards.order(cells)["loss"], 1)},
         "data_of": _data_cards(cells, about.cards),
@@ -265,13 +271,13 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
     }
 
 
-def _numbered(figures: list[Drawn]) -> list[dict[str, Any]]:
+def _numbered(figures: list[Drawn], heroes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return the figures, numbered as the page shows them: the hero, results, theory."""
     from lossbench.figures.drawing import entries
 
     known = entries()
     names = {item.name for item in figures}
-    hero = next((name for name in HERO if name in names), None)
+    hero = next((name for name in heroes if name in names), None)
     rank = lambda item: (item.name != hero, known[item.name].theory, item.number)  # noqa: E731
     return [
         _figure(item, number, known[item.name].theory)
@@ -303,10 +309,10 @@ def _missing(
     cells: pd.DataFrame,
     labels: Mapping[tuple[str, str], str],
     about: About,
-    elsewhere: set[str],
+    tested: set[str],
 ) -> list[str]:
-    """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run (but
-    not of the claims that are listed ``elsewhere``), figures not drawn.
+    """Return sentences: data sets left out, incomplete blocks, refused pairs, tests that cannot be run (of
+    the claims that are ``tested`` here), figures not drawn.
     """
     says = list(about.skipped)
     # More cells than are planned are no gap: a folder may hold what an earlier experiment has trained.
@@ -321,15 +327,15 @@ def _missing(
     # Pairs whose certificates differ are refused where pairs are made; here it is said.
     notes = [note for name in ("effects", "part_effects") for note in derived[name]["note"].dropna()]
     says += sorted({note for note in notes if "not paired" in note})
-    says += _not_testable(derived["verdicts"], elsewhere)
+    says += _not_testable(derived["verdicts"], tested)
     return says + [f"figure {name} is not drawn: it {why}" for name, why in about.not_drawn.items()]
 
 
-def _not_testable(tests: pd.DataFrame, elsewhere: set[str]) -> list[str]:
+def _not_testable(tests: pd.DataFrame, tested: set[str]) -> list[str]:
     """Return one sentence a reason with the tests that it stops."""
     if not len(tests):
         return []
-    stopped = tests[(tests["verdict"] == "not testable") & ~tests["claim"].isin(elsewhere)]
+    stopped = tests[(tests["verdict"] == "not testable") & tests["claim"].isin(tested)]
     # A part that was not trained stops many tests at once; it is said once.
     reasons: dict[str, list[str]] = {}
     for why, test in zip(stopped["why"], stopped["test"], strict=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
+import struct
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from lossbench.base import files
 
 BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 BINS = 12
+MOST_BYTES = 3_000_000  # of a picture within the page
 SAMPLES = 4  # of those that a sweep stored: a study of many data sets stays one page
 
 Card = dict[str, Any]
@@ -40,6 +43,19 @@ def read(
     return ready
 
 
+def errors(results: str | Path) -> list[Card]:
+    """Return the pictures of errors that a sweep drew, each with the name of its data set's folder."""
+    found = []
+    for file in sorted(Path(results).glob("predictions/*/errors_*.png")):
+        content = file.read_bytes()
+        if content.startswith(b"\x89PNG") and len(content) < MOST_BYTES:
+            src = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            # Width and height stand behind the first chunk's name.
+            width, height = struct.unpack(">II", content[16:24])
+            found.append({"label": file.parent.name, "src": src, "width": width, "height": height})
+    return found
+
+
 def _card(label: str, facts: Card, images: bool) -> Card:
     histograms = []
     for kind in facts["classes"][1:]:
@@ -54,6 +70,7 @@ def _card(label: str, facts: Card, images: bool) -> Card:
         "rows": [(name, fact) for name, fact in _rows(facts).items() if fact],
         "histograms": [histogram for histogram in histograms if histogram],
         "samples": _samples(facts["samples"][:SAMPLES]) if images else [],
+        "leaks": facts.get("leaks", ""),
         "withheld": not images and bool(facts["samples"]),
     }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lossbench.base import files
 from lossbench.base.errors import UserError
-from lossbench.report import changes, data_cards
+from lossbench.report import changes, data_cards, summary
 from lossbench.report.page import About, build
 from lossbench.store import note as notes
 from lossbench.store.note import Note
@@ -57,13 +57,18 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     drawn, skipped = drawing.draw_everything(tables)
     for item in drawn:
         drawing.save(item, results / "figures")
-    about = _about(results, note, tables, images)
+    # Nobody's own data were made to test the claims of the study.
+    judged = bool(claims) or (results / "claims.toml").is_file() or not summary.is_own(tables)
     about = replace(
-        about, not_drawn=skipped, changes=changes.compare(results / "tables", tables["cells"], answers)
+        _about(results, note, tables, images),
+        not_drawn=skipped,
+        changes=changes.compare(results / "tables", tables["cells"], answers),
+        judged=judged,
     )
     report = build(tables, answers, drawn, results / "report.html", about)
     lines += [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
-    says = (*lines, *_verdicts(answers), *_learnt(answers), *_decided(answers), *_recommended(answers))
+    verdicts = _verdicts(answers) if judged else []
+    says = (*lines, *verdicts, *_learnt(answers), *_decided(answers), *_recommended(answers))
     return Made(report, (*says, f"report   {report}"))
 
 
@@ -108,6 +113,7 @@ def _about(results: Path, note: Note | None, tables: dict[str, pd.DataFrame], im
         planned=len(note.cells),
         verified=_verified(results),
         cards=tuple(data_cards.read(results, note.cards, generated, images)),
+        errors=tuple(data_cards.errors(results)) if images else (),
     )
 
 
@@ -153,8 +159,7 @@ def _verdicts(answers: Answers) -> list[str]:
     tested = [v for v in answers.verdicts if any(result.measured is not None for result in v.results)]
     lines = [f"{v.claim.id:4} {v.verdict:13} {v.claim.title}" for v in tested]
     others = [v.claim for v in answers.verdicts if v not in tested]
-    # Whoever has data of their own asks for an answer, not for other people's claims.
-    if others and (tested or not answers.recommendations):
+    if others:
         more = " more" if tested else ""
         commands = " and ".join(
             f"`lossbench sweep {name}`" for name in dict.fromkeys(c.experiment for c in others)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lossbench.base import columns
 from lossbench.report import words
+from lossbench.report.loss_cards import LIBRARIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,9 @@ POINT = 0.01  # a difference of Dice that anybody would care about
 NAMED = 4  # names in a sentence; the others are counted
 
 ALARMS = "false_alarms@0.5"
+OWN = ("folder", "user")  # families of data sets
+GOALS = ("Dice over all images, empty ones too", "Dice at 0.5")  # the first that is scored
+BOARD = ("dice@0.5", "dice_all@0.5", "dice_pooled@0.5", ALARMS, "hd95@0.5")
 MANY_EMPTY = 0.02  # a smaller share of alarms is what any loss has
 
 # Choices that decide such a comparison as much as the loss does: column of the specifications -> its name.
@@ -47,17 +51,43 @@ def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) ->
     cells = tables["cells"]
     if not len(cells):
         return Opening("No training is recorded here yet.")
+    own = [_own(each) for each in answers.recommendations]
+    if is_own(tables):
+        start = _start(answers.tables) if len(own) > 1 else ""
+        leaks = [f"{card['label']}: {card['leaks']}." for card in about.cards if card.get("leaks")]
+        trust = [*leaks, _collapsed(cells), _verified(about)]
+        return Opening(_compared(cells), [start] if start else [], [text for text in trust if text], own)
     derived = answers.tables
     advice = [_spread(derived["specifications"]), _spread_from(derived["shares"])]
     advice += [_length(derived["speeds"]), _alarms(cells)]
     trust = [*_not_learnt(derived["learnt"]), _not_varied(derived["specifications"])]
-    trust += [_seeds(cells), _collapsed(cells), about.verified]
+    trust += [_seeds(cells), _collapsed(cells), _verified(about)]
     return Opening(
         _compared(cells),
         [text for text in advice if text],
         [text for text in trust if text],
-        [_own(each) for each in answers.recommendations],
+        own,
     )
+
+
+def is_own(tables: Mapping[str, pd.DataFrame]) -> bool:
+    """Return whether all data sets are the user's own."""
+    sets = tables.get("datasets")
+    return sets is not None and len(sets) > 0 and bool(sets["family"].isin(OWN).all())
+
+
+def _verified(about: Any) -> str:
+    return f"{about.verified.removesuffix('.')}." if about.verified else ""
+
+
+def _start(derived: Mapping[str, pd.DataFrame]) -> str:
+    """Return the loss that loses least where it loses most, over all data sets here."""
+    groups, start = derived["advice_groups"], derived["advice_start"]
+    every = groups[(groups[["foreground", "boundaries", "empty"]] == "any").all(axis=1)]["group"]
+    # Goals without a score have no first loss.
+    first = start[start["group"].isin(every) & start["says"].fillna("").astype(bool)]
+    says = first.set_index("goal")["says"]
+    return next((f"For all of them: {says[goal]}" for goal in GOALS if goal in says), "")
 
 
 def _compared(cells: pd.DataFrame) -> str:
@@ -190,6 +220,7 @@ def _some(names: list[str]) -> str:
 
 def _own(each: Any) -> dict[str, Any]:
     """Return what the page shows of a recommendation for one data set."""
+    columns_of = [name for name in BOARD if name != each.score and not words.missing(each.rows[0].get(name))]
     rows = [
         {
             "label": row["label"],
@@ -198,8 +229,17 @@ def _own(each: Any) -> dict[str, Any]:
             "interval": words.bounds(row["low"], row["high"]),
             "shown": row["shown"],
             "undertrained": row["undertrained"],
+            "others": [words.value(row.get(name), name) for name in columns_of],
         }
         for row in each.rows
     ]
-    spelled = sorted(each.spelled.items())
-    return {"label": each.label, "says": each.says, "doubts": each.doubts, "rows": rows, "spelled": spelled}
+    return {
+        "label": each.label,
+        "says": each.says,
+        "doubts": each.doubts,
+        "score": columns.title(each.score),
+        "columns": [columns.title(name) for name in columns_of],
+        "rows": rows,
+        "prior": each.prior,
+        "spelled": [(LIBRARIES.get(name, name), code) for name, code in sorted(each.spelled.items())],
+    }

@@ -1,7 +1,8 @@
 """What the best training of each loss marks on the test images, as files that any viewer opens.
 
-A sweep with ``--keep predictions`` keeps the last weights of its cells. When it is done, the best cell of
-each loss on each data set predicts the test images, and the other weights go.
+A sweep over one's own data, or with ``--keep predictions``, keeps the last weights of its cells. When it is
+done, only those of the best cell of each loss stay. The best and the worst loss show their errors in a
+picture; with ``--keep predictions`` the masks of all are written.
 """
 
 from __future__ import annotations
@@ -27,12 +28,20 @@ SHOWN = 6  # images in the picture of errors
 
 STRIDE = SIDE + 4
 
-# Vermillion and blue, which the colour-blind can tell apart, too.
-FALSE, MISSED = (213, 94, 0), (0, 114, 178)
+# White, vermillion and blue, which the colour-blind can tell apart, too.
+RIGHT, FALSE, MISSED = (255, 255, 255), (213, 94, 0), (0, 114, 178)
 
 
-def write(experiment: Experiment, cells: Iterable[Cell], results: Path, say: Callable[[str], None]) -> None:
-    """Write the predictions of the best cell of each data set, recipe and loss whose weights are here."""
+def write(
+    experiment: Experiment,
+    cells: Iterable[Cell],
+    results: Path,
+    say: Callable[[str], None],
+    masks: bool = True,
+) -> None:
+    """Write the predictions of the best cell of each data set, recipe and loss whose weights are here;
+    without ``masks``, only a picture of errors at the longest training.
+    """
     store, chosen = Store(results), {}
     for cell in cells:
         record = store.read(*cell.pair) if weights_of(results, cell.key).is_file() else None
@@ -41,14 +50,15 @@ def write(experiment: Experiment, cells: Iterable[Cell], results: Path, say: Cal
             own = (record["metrics"].get(BEST) or -1.0, -cell.seed)
             kind = (cell.data.text, cell.recipe.digest, cell.loss.text)
             chosen[kind] = max(chosen.get(kind, (own, cell)), (own, cell), key=lambda pair: pair[0])
-    if not chosen:
+    if not chosen and masks:
         say("predictions  none: what an earlier sweep trained has kept no weights")
-    for _, cell in chosen.values():
+    for _, cell in chosen.values() if masks else ():
         folder = _predict(cell, results, experiment.extra_files)
         say(f"predictions  {cell.title}, {cell.recipe.steps} steps: {folder}")
+    longest = max((cell.recipe.steps for _, cell in chosen.values()), default=0)
     for kind in dict.fromkeys(kind[:2] for kind in chosen):
         own = sorted((pair for key, pair in chosen.items() if key[:2] == kind), key=lambda pair: pair[0])
-        if len(own) > 1:
+        if len(own) > 1 and (masks or own[0][1].recipe.steps == longest):
             say(f"errors       {_errors(own[-1][1], own[0][1], results, experiment.extra_files)}")
     best = {cell.key for _, cell in chosen.values()}
     for file in weights_of(results, "").parent.glob("*.pt"):
@@ -84,8 +94,8 @@ def _masks(cell: Cell, results: Path, extra_files: tuple[str, ...]) -> Iterator[
 
 
 def _errors(best: Cell, worst: Cell, results: Path, extra_files: tuple[str, ...]) -> Path:
-    """Write a picture of the test images on which the best loss does worst: image, truth, and the errors of
-    the best and the worst loss, missed pixels in blue and false ones in red. Return its path.
+    """Write a picture of the test images on which the best loss does worst: image, truth, and what the best
+    and the worst loss mark: rightly in white, falsely in red; what they miss in blue. Return its path.
     """
     from PIL import Image, ImageDraw
 
@@ -119,10 +129,11 @@ def _panels(data: Data, n: int, masks: list[np.ndarray]) -> list[np.ndarray]:
         z = next(z for z in range(truth.shape[2]) if np.array_equal(truth[..., z], flat))
         masks = [mask[..., z] for mask in masks]
     known = flat != (VOID if data.ignore_index is None else data.ignore_index)
-    panels = [image, _tinted(image, flat > 0, known, (255, 255, 255))]
+    panels = [image, _tinted(image, flat > 0, known, RIGHT)]
     for mask in masks:
-        missed = _tinted(image, (flat > 0) & (mask != flat), known, MISSED)
-        panels.append(_tinted(missed, (mask > 0) & (mask != flat) & (flat == 0), known, FALSE))
+        right = _tinted(image, (flat > 0) & (mask == flat), known, RIGHT)
+        missed = _tinted(right, (flat > 0) & (mask != flat), known, MISSED)
+        panels.append(_tinted(missed, (mask > 0) & (flat == 0), known, FALSE))
     return panels
 
 

@@ -92,6 +92,7 @@ for (const form of document.querySelectorAll("form.choice")) {
       says.textContent = [
         better.length ? `Shown to be better than ce: ${list(better)}.` : "No loss is shown to be better than ce.",
         equal.length ? `Shown to be equal: ${list(equal)}.` : "", worse.length ? `Shown to be worse: ${list(worse)}.` : "",
+        data.start[known[0]]?.[form.elements.goal.value] ?? "",
       ].filter(Boolean).join(" ");
       for (const [label, family, verdict, effect, interval, blocks, count, place] of rows) {
         const row = make("tr"), name = make("th", "", { scope: "row" }), from = make("td");
