@@ -16,15 +16,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from timing import DOCS, ROOT, finish, table
+from timing import finish, table
 
 from lossbench.analysis import decisions, learnt, recommendation
 from lossbench.analysis.resampling import ByGroup
 from lossbench.tables.files import stored
 
 SEEDS, GROUP = 24, 8
+GROUPS = SEEDS // GROUP
 IMAGES, SIDE = 60, 32
 POINT = 0.01
+
+WORDS = {"use": "use", "same": "no difference", "open": "cannot tell"}
+
+ABOUT = f"""Three folders of {IMAGES} generated pictures of {SIDE} x {SIDE} pixels, three losses, two lengths
+of a tiny network, {SEEDS} seeds. Every {GROUP} seeds answer by themselves, as a sweep's last lines do."""
 
 # Share of the pixels of a disc, share of images without one, how far it is from the noise.
 FOLDERS = {
@@ -68,34 +74,37 @@ def draw(folder: Path, share: float, empty: float, contrast: float, rng: np.rand
 def train(folder: Path) -> None:
     """Draw the folders and train what is missing of the experiment."""
     rng = np.random.default_rng(0)
-    paths = [folder / name.replace(" ", "_").replace(",", "") for name in FOLDERS]
+    paths = [folder / _plain(name) for name in FOLDERS]
     for path, facts in zip(paths, FOLDERS.values(), strict=True):
         if not path.exists():
             draw(path, *facts, rng)
     specs = ", ".join(f"\"folder(path='{path}')\"" for path in paths)
     (folder / "answers.toml").write_text(EXPERIMENT.format(seeds=SEEDS, folders=specs))
-    command = [sys.executable, "-m", "lossbench", "sweep", "answers.toml"]
-    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "lossbench", "sweep", "answers.toml"], cwd=folder, check=True)
 
 
-def answers(folder: Path) -> list[list[str]]:
-    """Return one row a folder: what each group of seeds says, and what all say together."""
-    tables = stored(folder / "results", ("cells", "groups"))
-    cells, by_group = tables["cells"], ByGroup(tables["groups"])
-    rows = []
-    for label, own in cells.groupby("data_label", sort=False, observed=True):
-        groups = [own[own["seed"] // GROUP == n] for n in range(SEEDS // GROUP)]
-        if "steps" in label:  # the longer of two lengths has it in its label
-            continue
-        same = cells[cells["dataset"] == own["dataset"].iloc[0]]
-        groups = [same[same["seed"] // GROUP == n] for n in range(SEEDS // GROUP)]
-        found = [_answer(part, by_group) for part in (*groups, same)]
-        shown = [_shown(part, by_group) for part in (*groups, same)]
-        turned = [(a, b) for each in shown for a, b in each if any((b, a) in other for other in shown)]
-        spread = max(row["mean"] for row in found[-1].rows) - min(row["mean"] for row in found[-1].rows)
-        names = [f"{each.kind} {each.loss_label}" for each in found]
-        rows.append([label, *names, f"{100 * spread:.1f}", str(len(set(map(frozenset, turned))))])
-    return rows
+def _plain(name: str) -> str:
+    return name.replace(" ", "_").replace(",", "")
+
+
+def row(name: str, cells: pd.DataFrame, by_group: ByGroup) -> tuple[list[str], int, int, bool]:
+    """Return a line of the table, how many pairs contradict each other, how many groups cannot tell, and
+    whether all seeds together show a point or more."""
+    groups = [cells[cells["seed"] // GROUP == n] for n in range(GROUPS)]
+    answers = [_answer(part, by_group) for part in (*groups, cells)]
+    shown = [_shown(part, by_group) for part in (*groups, cells)]
+    pairs = {pair for each in shown for pair in each}
+    contradicted = {frozenset(pair) for pair in pairs if pair[::-1] in pairs}
+    # A loss that one answer names is shown to be worse by another.
+    contradicted |= {
+        frozenset((a.loss, b)) for a in answers for b, worse in pairs if worse == a.loss and a.kind == "use"
+    }
+    means = [each["mean"] for each in answers[-1].rows]
+    matters = answers[-1].kind == "use" and max(means) - min(means) >= POINT
+    says = [WORDS[each.kind] + f" {each.loss_label}" * (each.kind == "use") for each in answers]
+    unsure = sum(each.kind == "open" for each in answers[:-1])
+    spread = f"{100 * (max(means) - min(means)):.1f}"
+    return [name, *says, spread], len(contradicted), unsure, matters
 
 
 def _answer(cells: pd.DataFrame, by_group: ByGroup) -> recommendation.Recommendation:
@@ -104,10 +113,41 @@ def _answer(cells: pd.DataFrame, by_group: ByGroup) -> recommendation.Recommenda
 
 
 def _shown(cells: pd.DataFrame, by_group: ByGroup) -> set[tuple[str, str]]:
-    """Return the pairs (better, worse) of losses that these seeds show, at the longer training."""
+    """Return the pairs (better, worse) of losses that these seeds show at the longer training."""
     longest = cells[cells["recipe.steps"] == cells["recipe.steps"].max()]
-    score = "dice_all@0.5" if "dice_all@0.5" in longest else "dice@0.5"
-    contest = decisions.contest(longest, score, by_group)
-    pairs = itertools.permutations(contest.blocks.arms, 2)
-    decided = {pair: contest.decide(*pair) for pair in pairs}
+    contest = decisions.contest(longest, "dice_all@0.5", by_group)
+    decided = {pair: contest.decide(*pair) for pair in itertools.permutations(contest.blocks.arms, 2)}
     return {pair for pair, own in decided.items() if own and own.verdict == decisions.BETTER}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="folder of the pictures and records, to go on from")
+    given = parser.parse_args().keep
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (given or Path(scratch)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        train(folder)
+        tables = stored(folder / "results", ("cells", "groups"))
+    by_group = ByGroup(tables["groups"])
+    cells = tables["cells"]
+    found = [row(name, cells[cells["dataset"].str.contains(_plain(name))], by_group) for name in FOLDERS]
+    told = [unsure for _, _, unsure, matters in found if matters]
+    groups = GROUPS * len(told)
+    heads = ["pictures", *(f"seeds {GROUP * n} to {GROUP * n + GROUP - 1}" for n in range(GROUPS))]
+    lines = [table([*heads, f"all {SEEDS}", "best to worst, points"], [line for line, *_ in found]), ""]
+    lines.append(
+        f"Pairs of losses on which two answers contradict each other: {sum(each[1] for each in found)}."
+    )
+    lines.append(
+        f"Where all seeds together show a point or more ({len(told)} of {len(found)} folders), "
+        f"{sum(told)} of {groups} groups cannot tell."
+    )
+    body = f"{ABOUT}\n\n" + "\n".join(lines)
+    finish(
+        "answers.py", "answers", "Whether eight seeds contradict each other", body, ("torch", "numpy"), False
+    )
+
+
+if __name__ == "__main__":
+    main()

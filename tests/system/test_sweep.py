@@ -257,3 +257,39 @@ def test_the_loss_of_the_readme_keeps_the_contract(folder):
     code = readme.split("```python\n# my_loss.py\n")[1].split("```")[0]
     (folder / "readme_loss.py").write_text(code)
     assert "FAIL" not in lossbench(folder, "check", "readme_loss.py")
+
+
+EASY = """
+name = "easy"
+seeds = 8
+lengths = [50, 200]
+heads = ["prior"]
+losses = ["ce", "dice", "dice_ce"]
+datasets = ["folder(path='easy')"]
+[recipe]
+widths = [8, 16]
+batch = 8
+schedule = "wsd"
+warmup = 10
+validations = 1
+"""
+
+
+@pytest.mark.slow
+def test_on_a_folder_on_which_nothing_differs_the_answer_is_no_difference_that_matters(folder):
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    rows, columns = np.mgrid[:32, :32]
+    for kind in ("images", "masks"):
+        (folder / "easy" / kind).mkdir(parents=True)
+    for number in range(60):  # large, clear discs
+        y, x = draw.uniform(9, 23, 2)
+        mask = (rows - y) ** 2 + (columns - x) ** 2 < draw.uniform(5, 9) ** 2
+        image = 90 + 120 * mask + 20 * draw.normal(0, 1, mask.shape)
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"easy/images/{number}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(folder / f"easy/masks/{number}.png")
+    (folder / "easy.toml").write_text(EASY)
+    answer = lossbench(folder, "sweep", "easy.toml")
+    assert "There is no difference that matters: all 3 losses lie within a point. ce will do." in answer

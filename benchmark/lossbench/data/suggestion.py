@@ -139,7 +139,7 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
         "choice = true  # which loss to use is the question: one that is worse by more than a point is out",
         'heads = ["prior"]  # the network starts from how frequent each class is, which no loss has to learn',
         f"lengths = {[short, long]}  # steps; {longer}",
-        f"datasets = [{json.dumps(spec)}]",
+        f"datasets = [{{ use = {json.dumps(spec)}, label = {json.dumps(own[:60])} }}]",
         "losses = [",
         *text,
         "]",
