@@ -217,8 +217,9 @@ def export(
 
 
 def _own_pictures(experiment: Any) -> bool:
-    """Return whether errors on the user's own images are drawn. Not of other networks: the weights of 64 cells
-    would fill a disk."""
+    """Return whether errors on the user's own images are drawn; not of other networks, whose weights would
+    fill a disk.
+    """
     return all(data.name == "folder" and not own.network for data, _, _, own in experiment.datasets)
 
 
