@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -87,24 +88,41 @@ def _plain(name: str) -> str:
     return name.replace(" ", "_").replace(",", "")
 
 
-def row(name: str, cells: pd.DataFrame, by_group: ByGroup) -> tuple[list[str], int, int, bool]:
-    """Return a line of the table, how many pairs contradict each other, how many groups cannot tell, and
-    whether all seeds together show a point or more."""
-    groups = [cells[cells["seed"] // GROUP == n] for n in range(GROUPS)]
-    answers = [_answer(part, by_group) for part in (*groups, cells)]
-    shown = [_shown(part, by_group) for part in (*groups, cells)]
-    pairs = {pair for each in shown for pair in each}
-    contradicted = {frozenset(pair) for pair in pairs if pair[::-1] in pairs}
-    # A loss that one answer names is shown to be worse by another.
-    contradicted |= {
-        frozenset((a.loss, b)) for a in answers for b, worse in pairs if worse == a.loss and a.kind == "use"
-    }
+class Row(NamedTuple):
+    """What is said of one folder: a line of the table, pairs of losses on which groups of seeds contradict
+    each other, and those with all seeds among them, groups that cannot tell, whether a point is shown.
+    """
+
+    line: list[str]
+    among: int
+    with_all: int
+    unsure: int
+    matters: bool
+
+
+def row(name: str, cells: pd.DataFrame, by_group: ByGroup) -> Row:
+    """Return what each group of seeds says of a folder, and all seeds together."""
+    parts = [*(cells[cells["seed"] // GROUP == n] for n in range(GROUPS)), cells]
+    answers = [_answer(part, by_group) for part in parts]
+    shown = [_shown(part, by_group) for part in parts]
     means = [each["mean"] for each in answers[-1].rows]
-    matters = answers[-1].kind == "use" and max(means) - min(means) >= POINT
+    spread = max(means) - min(means)
     says = [WORDS[each.kind] + f" {each.loss_label}" * (each.kind == "use") for each in answers]
-    unsure = sum(each.kind == "open" for each in answers[:-1])
-    spread = f"{100 * (max(means) - min(means)):.1f}"
-    return [name, *says, spread], len(contradicted), unsure, matters
+    return Row(
+        [name, *says, f"{100 * spread:.1f}"],
+        _contradicted(answers[:-1], shown[:-1]),
+        _contradicted(answers, shown),
+        sum(each.kind == "open" for each in answers[:-1]),
+        answers[-1].kind == "use" and spread >= POINT,
+    )
+
+
+def _contradicted(answers: list, shown: list[set[tuple[str, str]]]) -> int:
+    """Return on how many pairs one answer shows, or recommends, what another shows to be worse."""
+    pairs = {pair for each in shown for pair in each}
+    found = {frozenset(pair) for pair in pairs if pair[::-1] in pairs}
+    used = {each.loss for each in answers if each.kind == "use"}
+    return len(found | {frozenset(pair) for pair in pairs if pair[1] in used})
 
 
 def _answer(cells: pd.DataFrame, by_group: ByGroup) -> recommendation.Recommendation:
@@ -132,16 +150,18 @@ def main() -> None:
     by_group = ByGroup(tables["groups"])
     cells = tables["cells"]
     found = [row(name, cells[cells["dataset"].str.contains(_plain(name))], by_group) for name in FOLDERS]
-    told = [unsure for _, _, unsure, matters in found if matters]
+    told = [each.unsure for each in found if each.matters]
     groups = GROUPS * len(told)
     heads = ["pictures", *(f"seeds {GROUP * n} to {GROUP * n + GROUP - 1}" for n in range(GROUPS))]
-    lines = [table([*heads, f"all {SEEDS}", "best to worst, points"], [line for line, *_ in found]), ""]
+    lines = [table([*heads, f"all {SEEDS}", "best to worst, points"], [each.line for each in found]), ""]
+    among, with_all = (sum(each[at] for each in found) for at in (1, 2))
     lines.append(
-        f"Pairs of losses on which two answers contradict each other: {sum(each[1] for each in found)}."
+        f"Pairs of losses on which two groups contradict each other: {among} (goal: none); a group and all "
+        f"{SEEDS} seeds: {with_all - among}."
     )
     lines.append(
         f"Where all seeds together show a point or more ({len(told)} of {len(found)} folders), "
-        f"{sum(told)} of {groups} groups cannot tell."
+        f"{sum(told)} of {groups} groups cannot tell (goal: at most {groups // 3})."
     )
     body = f"{ABOUT}\n\n" + "\n".join(lines)
     finish(
