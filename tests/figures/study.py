@@ -51,6 +51,9 @@ def cell(part: str, dataset: str, foreground: float, loss: str, seed: int, **rec
         "train_loss": [math.exp(-i / 20) + 0.01 * (-1) ** i for i in range(60)],
         "grad_norm": [1.0] * 60,
     }
+    found["images"]["predicted@0.5"] = [
+        round(size * (0.8 if loss == "ce" else 1.1)) for size in found["images"]["size"]
+    ]
     found["curves"] |= decomposed(found["curves"]["size_ratio_soft"], foreground)
     return found
 
@@ -87,7 +90,7 @@ def _bins(slope: float) -> dict[str, list]:
 
 
 def records() -> list[dict]:
-    """Return all records: parts ladder, public, rates, curves, uncertain, terms, sizes and empty."""
+    """Return all records: parts ladder, public, rates, length, curves, uncertain, terms, sizes and empty."""
     found = []
     for seed in range(SEEDS):
         for foreground in mini_study.FOREGROUND:
@@ -102,6 +105,10 @@ def records() -> list[dict]:
             ]
         found += [
             cell("rates", "scenes(foreground=0.01)", 0.01, loss, seed, learning_rate=0.015)
+            for loss in ("ce", "dice")
+        ]
+        found += [
+            cell("length", "scenes(foreground=0.002)", 0.002, loss, seed, steps=240)
             for loss in ("ce", "dice")
         ]
         found += [

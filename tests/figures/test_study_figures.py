@@ -31,6 +31,9 @@ def cells_of(study, part, **where):
         ("reliability", "reliability diagrams"),
         ("empty_images", "empty test images"),
         ("rankings", "three losses"),
+        ("significance_map", "three losses"),
+        ("score_by_length", "two lengths"),
+        ("volume_agreement", "sizes of single images"),
     ],
 )
 def test_a_figure_whose_cells_lack_says_what_it_needs(name, needs, tables):
@@ -41,7 +44,7 @@ def test_a_figure_whose_cells_lack_says_what_it_needs(name, needs, tables):
     short = {
         **tables,
         "cells": plain[plain["loss"] != "focal"]
-        if name != "rankings"
+        if name not in ("rankings", "significance_map")
         else plain[plain["loss"].isin(["ce", "dice"])],
     }
     with pytest.raises(drawing.NothingToDraw, match=f"^needs .*{needs}"):
@@ -250,3 +253,100 @@ def test_with_enough_data_sets_the_critical_difference_is_drawn(study):
     drawn = drawing.draw("rankings", {**study, "cells": pd.concat(many, ignore_index=True)})
     assert drawn.data["critical_difference"].iloc[0] == pytest.approx(rankings.critical_difference(4, 12))
     assert "Nemenyi" in drawn.caption
+
+
+def repeated(study, seeds, lift=0.0):
+    """Return the study with so many copies of its seeds, whose losses but CE score a little more each."""
+    base = study["cells"]
+    copies = []
+    for copy in range(seeds):
+        own = base.assign(seed=base["seed"] + 100 * copy, block=base["block"] + str(copy))
+        gain = np.where(own["loss"] == "ce", 0, lift * (1 + copy / 10))
+        copies.append(own.assign(**{"dice@0.5": own["dice@0.5"] + gain}))
+    return study | {"cells": pd.concat(copies, ignore_index=True)}
+
+
+def test_lengths_of_one_training_stand_in_one_panel_and_a_sure_first_lead_makes_the_title(study):
+    drawn = drawing.draw("score_by_length", repeated(study, 3, 0.05))
+    assert set(drawn.data["steps"]) == {60, 240} and set(drawn.data["loss"]) == {"ce", "dice"}
+    assert drawn.title.startswith("scenes(foreground=0.002): dice is ahead by")
+    assert "after 60 steps" in drawn.title
+    # Three seeds bound no difference: the title says what is drawn, not what was found.
+    assert drawing.draw("score_by_length", study).title == "Dice by the length of training, loss by loss"
+
+
+def test_the_map_of_losses_shows_paired_differences_in_points_and_marks_what_is_shown(study):
+    data = drawing.draw("loss_by_data", study).data
+    mean = cells_of(study, "public", dataset="sirst").groupby("loss")["dice@0.5"].mean()
+    row = data.query("dataset == 'sirst' and loss == 'dice_ce'").iloc[0]
+    assert row["mean"] == pytest.approx(100 * (mean["dice_ce"] - mean["ce"]))
+    assert not data["shown"].any() and data["learnt"].all()
+    assert drawing.draw("loss_by_data", repeated(study, 3, 0.3)).data["shown"].any()
+
+
+def test_a_data_set_that_was_not_learnt_is_marked_and_takes_no_part(study):
+    cells = study["cells"].assign(protocol=2)
+    references = pd.DataFrame({"dataset": ["sirst"], "reference": [0.999], "source": ["a paper"]})
+    short = study | {"cells": cells, "references": references}
+    data = drawing.draw("loss_by_data", short).data
+    assert set(data.loc[data["learnt"] == 0, "dataset"]) >= {"sirst"}
+    ranked = drawing.draw("rankings", short)
+    assert "Not learnt, so left out:" in ranked.caption and "sirst" in ranked.caption
+
+
+def test_the_map_of_ranks_counts_the_data_sets_on_which_a_loss_is_shown_to_be_better(study):
+    few = drawing.draw("significance_map", study)
+    assert not few.data["better_on"].any()
+    assert few.title == "On none of 6 data sets is one of 3 losses shown to beat another"
+    many = drawing.draw("significance_map", repeated(study, 3, 0.3)).data
+    wins = many.set_index(["loss", "against"])["better_on"]
+    # On the four scenes; on real images the test groups, which were not lifted, must agree.
+    assert wins["dice", "ce"] == 4 and wins["ce", "dice"] == 0 and len(many) == 6
+
+
+def test_profiles_are_of_the_runs_that_hold_every_loss_on_scenes_and_on_real_images(study):
+    data = drawing.draw("profiles", study).data
+    middle = data[data["kind"] == "iqm"].set_index(["part", "loss"])
+    own = cells_of(study, "public", loss="ce")["dice@0.5"].sort_values().to_numpy()
+    # Six runs: one cut off at each end.
+    assert middle.loc[("real images", "ce"), "value"] == pytest.approx(own[1:-1].mean())
+    assert middle.loc[("scenes", "ce"), "n_runs"] == 12
+    share = data[(data["kind"] == "share") & (data["threshold"] == 0)]
+    assert (share["value"] == 1).all()
+
+
+def test_the_forest_pools_data_sets_and_says_what_a_new_one_may_show(study):
+    drawn = drawing.draw("forest", study)
+    own = drawn.data[drawn.data["of"] == "dice"].set_index("label")
+    assert list(own.index[-2:]) == ["mean over data sets", "a new data set"] and len(own) == 5
+    assert own.loc["mean over data sets", "n_variants"] == 3  # the ladder is one data set
+    mean = cells_of(study, "public", dataset="sirst").groupby("loss")["dice@0.5"].mean()
+    assert own.loc["sirst", "estimate"] == pytest.approx(100 * (mean["dice"] - mean["ce"]))
+    new, mean = own.loc["a new data set"], own.loc["mean over data sets"]
+    assert new["low"] < mean["low"] and mean["high"] < new["high"]
+    assert drawn.title.startswith("Over 3 data sets ")
+
+
+def test_limits_of_agreement_are_those_of_logarithms_and_leave_out_what_was_missed():
+    facts = {"dataset": "a", "recipe": "r", "data_label": "a", "loss": "ce", "loss_label": "ce", "seed": 0}
+    ratios = pd.DataFrame({"ratio": [0.5, 2.0, 0.0, 1.0]}).assign(**facts)
+    row = uncertain.limits_of_agreement(ratios).iloc[0]
+    spread = np.exp(1.96 * np.log(2))  # the standard deviation of -ln 2, ln 2 and 0
+    assert (row["bias"], row["high"], row["low"]) == pytest.approx((1.0, spread, 1 / spread))
+    assert row["missed"] == 0.25 and row["objects"] == 4
+
+
+def test_volumes_of_single_images_are_compared_with_the_truth(study):
+    data = drawing.draw("volume_agreement", study).data
+    bias = data[data["label"] == "scenes(foreground=0.2)"].set_index("loss")["bias"]
+    assert bias["ce"] == pytest.approx(0.8, rel=0.02) and bias["dice"] == pytest.approx(1.1, rel=0.02)
+
+
+def test_of_several_lengths_and_heads_the_usual_recipe_at_the_longest_is_shown(study):
+    base = cells_of(study, "ladder").assign(data_label="rare")
+    longer = base.assign(recipe="long", data_label="rare, steps 240", **{"recipe.steps": 240})
+    other = base.assign(recipe="other", data_label="rare, head default, steps 240", **{"recipe.steps": 240})
+    begun = longer.assign(recipe="begun", data_label="rare, steps 960", **{"recipe.steps": 960}).head(1)
+    kept, says = points.usual(pd.concat([base, longer, other, begun], ignore_index=True))
+    assert set(kept["recipe"]) == {"long"} and says.startswith("Of each data set its usual recipe")
+    assert points.usual(base)[1] == ""

@@ -108,20 +108,81 @@ def over_sets(d: np.ndarray, unit: np.ndarray) -> tuple[Flips | Pooled, list[np.
 
     ``unit`` says which data set each variant is of (``seeds.units``). One data set: one number a seed.
     Several: a random-effects mean of those that two seeds or more hold."""
-    numbers = []
-    for name in dict.fromkeys(unit):
-        own = d[unit == name]
-        # Levels of one generator share their start, so together they are one number a seed.
-        numbers.append(seeds.within(own, np.full(len(own), 1 / len(own))).numbers)
-    numbers = [own for own in numbers if len(own)]
+    # Levels of one generator share their start, so together they are one number a seed.
+    numbers = [own for own in by_unit(d, unit).values() if len(own)]
     # A variance over seeds, which weighs a set, needs two of them.
     several = [own for own in numbers if len(own) > 1]
     if len(several) > 1:
-        means, variances = [own.mean() for own in several], [own.var(ddof=1) / len(own) for own in several]
-        return pooled(means, variances), several
+        return _random_effects(several), several
     # One set at most is left to speak of: its own seeds are the evidence, and the caller sees one set.
     best = max(numbers, key=len, default=np.empty(0))
     return (flips.flips(best), [best]) if len(best) else (Pooled(NAN, 0, NAN, NAN), [])
+
+
+def by_unit(d: np.ndarray, unit: np.ndarray) -> dict[str, np.ndarray]:
+    """Return independent data set -> one number a seed, the mean over its variants."""
+    numbers = {}
+    for name in dict.fromkeys(unit):
+        own = d[unit == name]
+        numbers[name] = seeds.within(own, np.full(len(own), 1 / len(own))).numbers
+    return numbers
+
+
+def _random_effects(several: Sequence[np.ndarray]) -> Pooled:
+    means, variances = [own.mean() for own in several], [own.var(ddof=1) / len(own) for own in several]
+    return pooled(means, variances)
+
+
+FOREST = ("unit", "label", "estimate", "low", "high", "n_seeds", "n_variants", "pooled")
+
+MEAN, NEW = "mean over data sets", "a new data set"  # the last rows of a forest
+
+
+def forest(cells: pd.DataFrame, of: str, against: str, column: str, take: pd.Series) -> pd.DataFrame:
+    """Return one row an independent data set, then their random-effects mean and what a new one would show.
+
+    ``take`` says which cells enter the mean: those of data that were learnt. Variants of one generator, such
+    as the levels of a ladder, are one data set. No row at all where the losses have no pair."""
+    own = cells[cells["loss"].isin([of, against])]
+    if own["loss"].nunique() < 2:
+        return pd.DataFrame(columns=list(FOREST))
+    found = pairs.losses(own, [column])
+    d = found.difference(of, against)
+    there = ~np.isnan(d).all(axis=1)
+    variants = found.variants[there]
+    unit = seeds.units(variants)
+    inside = set(cells.loc[take, "dataset"] + cells.loc[take, "recipe"])
+    counted = (variants["dataset"] + variants["recipe"]).isin(inside).groupby(unit).all()
+    rows = []
+    entering = []
+    for name, numbers in by_unit(d[there], unit.to_numpy()).items():
+        labels = list(variants.loc[unit == name, "data_label"])
+        if not len(numbers):
+            continue
+        facts = {"unit": name, "label": _unit_label(labels), "n_seeds": len(numbers)}
+        low, high = _bounded(flips.flips(numbers).interval())
+        facts |= {"estimate": numbers.mean(), "low": low, "high": high, "n_variants": len(labels)}
+        rows.append(facts | {"pooled": bool(counted[name])})
+        if counted[name] and len(numbers) > 1:
+            entering.append(numbers)
+    if len(entering) > 1:
+        mean = _random_effects(entering)
+        for label, ends in ((MEAN, mean.interval()), (NEW, mean.prediction())):
+            low, high = _bounded(ends)
+            facts = {"unit": "", "label": label, "estimate": mean.estimate, "low": low, "high": high}
+            rows.append(facts | {"n_seeds": min(map(len, entering)), "n_variants": len(entering)})
+    return pd.DataFrame(rows, columns=list(FOREST))
+
+
+def _unit_label(labels: list[str]) -> str:
+    # The levels of a ladder share their first word, which names the generator.
+    return labels[0] if len(labels) == 1 else f"{labels[0].split()[0]}, {len(labels)} levels"
+
+
+def _bounded(ends: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval, nan where it has no end: few seeds bound nothing."""
+    low, high = (end if np.isfinite(end) else NAN for end in ends)
+    return low, high
 
 
 def summary(evidence: Flips | Pooled, numbers: Sequence[np.ndarray]) -> dict:

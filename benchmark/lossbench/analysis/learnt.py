@@ -56,7 +56,7 @@ LENGTHS = (
     "converged",
 )
 
-_STEPS = re.compile(r", steps \d+")  # which tells the lengths of a data set apart in its label
+STEPS_CLAUSE = re.compile(r", steps \d+")  # which tells the lengths of a data set apart in its label
 
 NO_REFERENCES = pd.DataFrame(columns=["dataset", "reference", "source"])
 
@@ -151,12 +151,6 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["dataset", "recipe", "loss"], ignore_index=True)
 
 
-def _by_length(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells with score and steps as numbers, and the ``way`` that a recipe's lengths share."""
-    way = trunks(cells, ["dataset"])
-    return cells.assign(score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=way)
-
-
 def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[str]:
     """Return one sentence for each data set at two lengths or more: what is left of the lead of one loss over
     another, from the shortest to the longest.
@@ -173,7 +167,7 @@ def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[s
         if len(leads) > 1:
             names = own.drop_duplicates("loss").set_index("loss")["loss_label"]
             # The sentence names both lengths itself.
-            label = _STEPS.sub("", own["data_label"].iloc[0])
+            label = STEPS_CLAUSE.sub("", own["data_label"].iloc[0])
             says.append(f"{label}: {_lead(leads, names[of], names[against])}")
     return says
 

@@ -1,4 +1,4 @@
-"""Who is ahead: every loss on every data set with its seeds, and the order of the losses by each metric."""
+"""Who is ahead: every loss on every data set, with its seeds and beside cross-entropy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import boards as scores
-from lossbench.analysis import rankings as orders
-from lossbench.base import columns
+from lossbench.analysis import decisions
+from lossbench.analysis.groups import ByGroup
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 
@@ -124,92 +124,82 @@ def _panel(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
     axis.set_xlim(max(low - pad, -0.01), min(high + pad, 1.01))
 
 
-METRICS = (
-    "dice@0.5",
-    "dice@val",
-    "nsd_1@0.5",
-    "hd95@0.5",
-    "log_size_ratio_hard@0.5",
-    "log_size_ratio_soft",
-    "ece",
-    "nll",
-)
+FIELDS = 14  # data sets of the map; more would leave no room for a number
 
-RANKS = ["metric", *points.LOSS, *points.SUMMARY, "critical_difference"]
+REACH = 50.0  # points at which the colours of the map end
+
+POINT = 1.0  # of Dice, the smallest difference that anybody would care about
+
+MAP = ["dataset", "label", "foreground", *points.LOSS, *points.SUMMARY, "shown", "learnt"]
 
 
-@figure("rankings", number=18, title="Mean rank of each loss, by metric")
-def rankings(tables: Mapping[str, pd.DataFrame]):
-    """One panel a metric: mean rank over data sets with interval, and the rank on each data set."""
-    cells = points.of_parts(tables["cells"], "ladder", "public")
-    ranks = _ranks(cells)
-    if not ranks:
-        raise NothingToDraw(
-            "needs at least three losses that were all trained on the same two data sets or more"
-        )
-    rows = []
-    for metric, table in ranks.items():
-        # NaN below ten data sets, where its approximation is not to be trusted.
-        difference = orders.critical_difference(table.shape[1], len(table))
-        rows.append(orders.bootstrap(table).assign(metric=metric, critical_difference=difference))
-    data = pd.concat(rows, ignore_index=True)
-    used = cells[cells["loss"].isin(data["loss"])]
-    losses = style.ordered(used)
-    data = data.merge(losses, on="loss")
-    first = data[data["metric"] == data["metric"].iloc[0]].sort_values(["mean", "loss_label"])
-    # The first panel orders all panels, so that a change of rank is seen as a shift.
-    order = list(dict.fromkeys([*first["loss"], *losses["loss"]]))
-    lines, wide = style.shape(len(ranks), 4)
-    height = 0.5 + lines * (0.55 + 0.23 * len(order))
-    drawing, axes = style.canvas(lines, wide, height, sharex=True, sharey=True)
-    for axis, (metric, table) in zip(axes.flat, ranks.items(), strict=False):
-        _rank_panel(axis, data[data["metric"] == metric], table, order)
-        axis.set_title(columns.title(metric))
-    labels = losses.set_index("loss")["loss_label"]
-    style.names(axes[0][0], [labels[loss] for loss in order])
-    axes[0][0].set_xlim(0.7, len(order) + 0.3)
-    axes[0][0].set_xticks(range(1, len(order) + 1, max(1, len(order) // 6)))
-    style.hide_rest(axes, len(ranks))
-    drawing.supxlabel("rank among the losses, 1 is best", fontsize=9)
-    sets = max(map(len, ranks.values()))
+@figure("loss_by_data", number=22, title="Each loss against cross-entropy on each data set")
+def loss_by_data(tables: Mapping[str, pd.DataFrame]):
+    """Rows are losses, columns data sets from rare to common: Dice minus that of CE, in points."""
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.BOARD))
+    if HALF not in cells or not len(cells) or "ce" not in set(cells["loss"]):
+        raise NothingToDraw("needs cells of ce and of another loss")
+    facts = points.rarest_first(cells).drop(columns="n")
+    gaps = points.mapped(points.gaps(cells, "ce", HALF), lambda values: 100 * values)
+    data = gaps.merge(facts, on=points.VARIANT).merge(style.ordered(cells), on="loss")
+    if not len(data):
+        raise NothingToDraw("needs blocks that hold ce and another loss")
+    data = data.merge(_shown(cells, points.groups(tables)), on=["dataset", "loss"])
+    there = set(cells.loc[points.ended(cells, tables), "dataset"])
+    data["learnt"] = data["dataset"].isin(there).astype(int)
+    # The loss that gains most on the middle one of the data sets stands on top.
+    middle = data.assign(gain=data["mean"].where(data["learnt"] == 1)).groupby("loss")["gain"].median()
+    order = list(middle.sort_values(ascending=False, kind="stable").index)
+    labels = data.drop_duplicates("loss").set_index("loss")["loss_label"]
+    wanted = points.spread_evenly(facts, FIELDS)
+    drawing, axes = style.canvas(1, 1, 1.5 + 0.27 * len(order))
+    _map(axes[0][0], data, order, list(wanted["dataset"]))
+    axes[0][0].set_yticklabels([style.fitting(labels[loss], 22) for loss in order])
+    names = points.without_common(list(wanted["label"]))
+    ends = ["" if name in there else " (not learnt)" for name in wanted["dataset"]]
+    names = [style.fitting(name, 24) + end for name, end in zip(names, ends, strict=True)]
+    style.slanted(axes[0][0], names)
+    more = len(facts) - len(wanted)
     says = (
-        f"Ranks within each block, mean over seeds (ticks: one a data set) and then over {sets} data sets "
-        "(dots); losses in the order of the first panel. Sizes are ranked by their distance to the truth. "
-        f"{_bars(data['critical_difference'])}A rank depends on which losses take part; the paired "
-        "differences elsewhere do not. "
-    ) + style.evidence(used)
-    tops = data.sort_values("mean").drop_duplicates("metric").set_index("metric").loc[list(ranks)]
-    best = "; ".join(f"{columns.title(r.Index)}: {r.loss_label} {r.mean:.1f}" for r in tops.itertuples())
-    return drawing, data[RANKS], says, f"Best mean rank: {best}."
+        "Dice at 0.5 minus that of cross-entropy on the same blocks, in points, mean over seeds; violet is "
+        "higher, orange lower, and colours grow with the logarithm. Bold: shown to be better or worse "
+        "(paired sign flips over seeds, Holm within the data set). Data sets from rare to common foreground, "
+        f"losses by their median over those that were learnt. {left}"
+        + (f"{more} more data sets stand in the numbers behind the figure. " if more else "")
+    ) + style.evidence(cells)
+    medians = "; ".join(f"{labels[loss]} {style.signed(middle[loss], 1)}" for loss in order)
+    alt = f"Median difference to cross-entropy over data sets, in points: {medians}."
+    finding = _map_says(data[(data["learnt"] == 1) & (data["loss"] == order[0])], labels[order[0]])
+    return drawing, data[MAP], says, alt.replace("nan", "not learnt"), *finding
 
 
-def _ranks(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return metric -> mean rank of each loss (columns) on each data set; at least three losses, two sets."""
-    # A ranking of two losses, or on one data set, says nothing that the leaderboard does not.
-    shown = [metric for metric in METRICS if len(cells) and metric in cells and cells[metric].notna().any()]
-    tables = {m: orders.rank_table(cells, m) for m in shown}
-    return {metric: table for metric, table in tables.items() if table.shape[1] > 2 and len(table) > 1}
+def _shown(cells: pd.DataFrame, by_group: ByGroup | None) -> pd.DataFrame:
+    """Return (data set, loss) with whether the loss is shown to be better or worse than CE there."""
+    rows = []
+    for _, part in cells.groupby(points.VARIANT, sort=True, observed=True):
+        contest = decisions.contest(part, HALF, by_group)
+        for loss in contest.blocks.arms if "ce" in contest.blocks.arms else ():
+            found = contest.decide(loss, "ce") if loss != "ce" else None
+            shown = found is not None and found.verdict in (decisions.BETTER, decisions.WORSE)
+            rows.append((part["dataset"].iloc[0], loss, int(shown)))
+    return pd.DataFrame(rows, columns=["dataset", "loss", "shown"])
 
 
-def _bars(differences: pd.Series) -> str:
-    if differences.notna().any():
-        return (
-            "Bars are half the critical difference of Nemenyi's test to either side (up to "
-            f"{differences.max():.2f} ranks): losses whose bars do not overlap differ at the 5 % level. "
-        )
-    return (
-        "Bars are 95 % percentile intervals when data sets are drawn anew; with fewer than "
-        f"{orders.ENOUGH} data sets no critical difference is shown. "
-    )
+def _map(axis, data: pd.DataFrame, order: list[str], datasets: list[str]) -> None:
+    square = data.pivot(index="loss", columns="dataset", values=["mean", "shown"]).reindex(order)
+    values, shown = (square[what].reindex(columns=datasets) for what in ("mean", "shown"))
+    # Differences of half a point and of fifty stand side by side.
+    reach = style.folded(REACH)
+    texts = values.map(lambda value: style.signed(value, 1))
+    style.heat(axis, values.map(style.folded), texts, "PuOr", -reach, reach, bold=shown == 1)
 
 
-def _rank_panel(axis, part: pd.DataFrame, ranks: pd.DataFrame, order: list[str]) -> None:
-    # Half to either side: bars that do not overlap differ by the critical difference.
-    half = part["critical_difference"] / 2
-    low, high = (part["mean"] - half).fillna(part["low"]), (part["mean"] + half).fillna(part["high"])
-    for row in part.assign(low=low, high=high).itertuples():
-        y, color = order.index(row.loss), style.colour(row.family)
-        own = ranks[row.loss]
-        axis.plot(own, np.full(len(own), y), "|", color=color, alpha=0.45, markersize=6, zorder=2)
-        style.whiskers(axis, y, row, color)
-    axis.grid(axis="y", visible=False)
+def _map_says(own: pd.DataFrame, label: str) -> list[str]:
+    """Return on how many data sets a loss is ahead, and behind; nothing where none was learnt."""
+    if not len(own):
+        return []
+    ahead, behind = int((own["mean"] > POINT).sum()), int((own["mean"] < -POINT).sum())
+    sets = f"{len(own)} data set{'s' * int(len(own) > 1)}"
+    return [
+        f"{label} is ahead of cross-entropy by more than a point on {ahead} of {sets}, behind on {behind}"
+    ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from lossbench.analysis import effects
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 
@@ -15,6 +16,8 @@ LINEAR = 1.0  # points within which the axis of gaps is linear
 ARMS = (("0.5", "dice@0.5", True, 0.97), ("val", "dice@val", False, 1.03))  # arm, column, filled, shift
 
 GAP = [*points.LOSS, "dataset", "label", "recipe", "foreground", "arm", *points.SUMMARY]
+
+HALF = "dice@0.5"
 
 PANELS, LOSSES = 4, 6  # of the threshold curves
 
@@ -113,6 +116,97 @@ def _gap_alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
         parts.append(f"{row.loss_label} {half:+.1f} at 0.5 and {tuned:+.1f} at the validation threshold")
     start = f"Small panels, one a loss. At {style.percent(rarest)} foreground the difference to cross-entropy"
     return f"{start} in points is: {'; '.join(parts)}."
+
+
+# Contrasts of the forest: loss, against.
+CONTRASTS = (("dice", "ce"), ("dice_ce", "ce"), ("batch_dice(classes='all')", "ce"), ("batch_dice", "ce"))
+
+PANELS_OF_FOREST = 3
+
+
+@figure(
+    "forest",
+    number=25,
+    title="Differences to cross-entropy, data set by data set, and what a new one would show",
+)
+def forest(tables: Mapping[str, pd.DataFrame]):
+    """One panel a contrast: each data set with its interval, the random-effects mean, a new data set."""
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER, *points.PUBLIC))
+    if not len(cells) or HALF not in cells:
+        raise NothingToDraw("needs cells of ce and dice on two independent data sets or more")
+    take = points.ended(cells, tables)
+    found = []
+    for of, against in CONTRASTS:
+        table = effects.forest(cells, of, against, HALF, take)
+        if effects.NEW in set(table["label"]):
+            found.append(table.assign(of=of, against=against))
+    if not found:
+        raise NothingToDraw("needs cells of ce and dice on two independent data sets or more")
+    found = found[:PANELS_OF_FOREST]
+    data = pd.concat(found, ignore_index=True).merge(style.ordered(cells), left_on="of", right_on="loss")
+    for name in ("estimate", "low", "high"):
+        data[name] = 100 * data[name]
+    last = [effects.MEAN, effects.NEW]
+    # From rare to common, as everywhere; then what they say together.
+    units = list(dict.fromkeys(data.loc[~data["label"].isin(last), "label"])) + last
+    drawing, axes = style.canvas(1, len(found), 0.9 + 0.27 * len(units), sharey=True)
+    reach = np.nanmax(np.abs(data.loc[data["label"] != effects.NEW, ["estimate", "low", "high"]]).to_numpy())
+    limit = 1.15 * max(reach, LINEAR)
+    for axis, own in zip(axes[0], found, strict=True):
+        _forest_panel(axis, data[data["of"] == own["of"].iloc[0]], units, limit)
+    style.names(axes[0][0], units, 26)
+    drawing.supxlabel("difference of Dice at 0.5, points", fontsize=9)
+    says = (
+        "Dots: mean paired difference over seeds, bars 95 % intervals by sign flips (of six seeds or more); "
+        "levels of one generator are one data set. Diamond: random-effects mean over data sets with the "
+        "interval of Hartung, Knapp, Sidik and Jonkman. Thick line: where the effect on a new data set lies, "
+        "with 95 %; an arrow where it goes on beyond the axis. Open dots were not learnt and take no part. "
+        f"The axis is linear within one point of zero and logarithmic beyond. {left}"
+    ) + style.evidence(cells[cells["loss"].isin({*data["of"], "ce"})])
+    table = data[["of", "loss_label", "against", *effects.FOREST]]
+    texts = [_forest_says(own) for _, own in data.groupby("of", sort=False)]
+    return drawing, table, says, f"{'; '.join(texts)}.", texts[0]
+
+
+def _forest_panel(axis, own: pd.DataFrame, units: list[str], limit: float) -> None:
+    color = style.colour(own["family"].iloc[0])
+    axis.axvline(0, color=style.SOFT, linewidth=0.9, zorder=1)
+    for row in own.itertuples():
+        y = units.index(row.label)
+        low, high = np.clip([row.low, row.high], -limit, limit)
+        if row.label == effects.NEW:
+            axis.hlines(y, low, high, color=color, linewidth=4, alpha=0.55)
+            style.arrows(axis, y, row.low, row.high, (-limit, limit), color)
+            continue
+        axis.hlines(y, low, high, color=color, linewidth=1.3)
+        together = row.label == effects.MEAN
+        fill = color if together or row.pooled else style.PAPER
+        mark = "D" if together else "o"
+        axis.plot(
+            [row.estimate], [y], mark, color=color, markerfacecolor=fill, markersize=6 if together else 5
+        )
+    # The two last rows are of another kind.
+    axis.axhline(len(units) - 2.5, color=style.RULE, linewidth=1)
+    axis.set_title(f"{style.fitting(own['loss_label'].iloc[0], 20)} minus ce", color=color)
+    axis.set_xscale("symlog", linthresh=LINEAR, linscale=0.6)
+    ticks = [sign * t for sign in (-1, 1) for t in (1, 10, 100) if t <= limit]
+    axis.set_xticks([0, *ticks], ["0", *(style.signed(t, 0) for t in ticks)])
+    axis.minorticks_off()
+    axis.set_xlim(-limit, limit)
+
+
+def _forest_says(own: pd.DataFrame) -> str:
+    """Return what the mean over data sets shows, and what a new data set may."""
+    label = own["loss_label"].iloc[0]
+    mean, new = (own[own["label"] == name].iloc[0] for name in (effects.MEAN, effects.NEW))
+    sets = f"{int(mean['n_variants'])} data sets"
+    if not (mean["low"] > 0 or mean["high"] < 0):
+        return f"Over {sets} no mean difference between {label} and ce is shown"
+    says = f"Over {sets} {label} {'gains' if mean['estimate'] > 0 else 'loses'} "
+    says += f"{abs(mean['estimate']):.1f} points on ce"
+    if new["low"] > 0 or new["high"] < 0:
+        return f"{says}, and a new one should show the same sign"
+    return f"{says}, but a new one may show the opposite"
 
 
 @figure("threshold_curves", number=13, title="Dice over the threshold, on the validation images")

@@ -5,13 +5,15 @@ A ladder is a generated data set at several foreground fractions; a real set sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import boards, pairs
+from lossbench.analysis import boards, learnt, pairs
 from lossbench.analysis.flips import flips
+from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.lengths import trunks
 from lossbench.analysis.seeds import FOREGROUND as DOSE
 from lossbench.analysis.seeds import ladder_parameters, numbers
 from lossbench.figures import style
@@ -20,6 +22,11 @@ from lossbench.figures import style
 VARIANT = ["dataset", "recipe"]
 LOSS = ["loss", "loss_label", "family"]
 SUMMARY = ["mean", "low", "high", "n"]
+
+# The parts of the two studies that vary the foreground alone, those of real images, and those that rank.
+LADDER = ("ladder", "rare", "common")
+PUBLIC = ("public", "public_l1")
+BOARD = (*LADDER, "board", *PUBLIC)
 
 ORDER = ["recipe.batch", "recipe.learning_rate", "recipe.steps"]  # of the variants of one data set
 
@@ -51,6 +58,51 @@ def first_of(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
         if len(own) < len(cells):
             return own
     return cells
+
+
+def usual(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the cells of one recipe a data set, and the sentence that says what was left out.
+
+    It is the experiment's own recipe, which a label needs no words for, at the longest training that is not
+    only begun.
+    """
+    if not len(cells):
+        return cells, ""
+    facts = cells.groupby(VARIANT, observed=True, sort=True).agg(
+        label=("data_label", "first"), n=("key", "size")
+    )
+    known = cells.assign(steps=numbers(cells, "recipe.steps"), rate=numbers(cells, "recipe.learning_rate"))
+    facts = facts.join(known.groupby(VARIANT, observed=True)[["steps", "rate"]].first())
+    facts["words"] = facts["label"].str.replace(learnt.STEPS_CLAUSE, "", regex=True).str.count(",")
+    chosen = []
+    for _, own in facts.reset_index().groupby("dataset", observed=True, sort=True):
+        own = own[own["n"] >= own["n"].max() / 2]
+        for column, best in (("words", "min"), ("steps", "max"), ("n", "max")):
+            # Where steps are unknown nothing is longest.
+            own = own[own[column].fillna(0) == own[column].fillna(0).agg(best)]
+        # Of a grid of rates the middle one: an end is there to be worse.
+        chosen.append(own.sort_values(["rate", "recipe"]).iloc[[(len(own) - 1) // 2]])
+    kept = of_variants(cells, pd.concat(chosen))
+    if len(chosen) == len(facts):
+        return kept, ""
+    return kept, (
+        "Of each data set its usual recipe at the longest training; other lengths and heads stand in the "
+        "tables. "
+    )
+
+
+def ended(cells: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.Series:
+    """Return which cells belong to a data set variant that was learnt, as far as anybody can say.
+
+    What was not learnt says who learns sooner, not who ends where, and takes no part in rankings."""
+    reached = learnt.learnt(cells, tables.get("references", learnt.NO_REFERENCES))
+    return ~learnt.unlearnt(reached, cells)
+
+
+def groups(tables: Mapping[str, pd.DataFrame]) -> ByGroup | None:
+    """Return the scores by test group, which decide together with the seeds; None where no table has them."""
+    table = tables.get("groups")
+    return ByGroup(table) if table is not None and len(table) else None
 
 
 def of_variant(table: pd.DataFrame, variant) -> pd.DataFrame:
@@ -154,6 +206,15 @@ def _paired(differences: np.ndarray) -> dict:
     return {"mean": own.estimate, "low": low, "high": high, "n": own.n}
 
 
+def is_sure(differences: pd.Series | np.ndarray) -> bool:
+    """Return whether the 95 % interval of a mean of paired differences leaves out zero: what a title may say
+    without a doubt.
+    """
+    kept = np.asarray(differences, dtype=float)
+    low, high = flips(kept[~np.isnan(kept)]).interval() if (~np.isnan(kept)).any() else (-1.0, 1.0)
+    return low > 0 or high < 0
+
+
 # Ladders and real sets over the foreground fraction.
 
 
@@ -166,14 +227,16 @@ def places(cells: pd.DataFrame) -> pd.DataFrame:
     dose = numbers(cells, DOSE)
     measured = numbers(cells, "foreground_true") if "foreground_true" in cells else dose
     others = ladder_parameters(cells)
+    # A ladder may be trained longer where foreground is rare.
+    way = trunks(cells, ["dataset_name", *others])
     rows = []
-    for (dataset, recipe), part in cells.assign(dose=dose, measured=measured).groupby(
+    for (dataset, recipe), part in cells.assign(dose=dose, measured=measured, way=way).groupby(
         VARIANT, sort=True, observed=True
     ):
         first = part.iloc[0]
         # A fraction that was set is exact; one that was measured differs a little from seed to seed.
         is_set = bool(np.isfinite(first["dose"])) and first["dose"] > 0
-        ladder = repr([first["dataset_name"], recipe, *(str(first[c]) for c in others)]) if is_set else ""
+        ladder = first["way"] if is_set else ""
         x = first["dose"] if is_set else part["measured"].mean()
         rows.append((dataset, recipe, first["data_label"], x, ladder))
     table = pd.DataFrame(rows, columns=[*VARIANT, "label", "x", "ladder"])

@@ -229,11 +229,25 @@ def whiskers(axis, y: float, row, color: str) -> None:
     axis.plot([row.mean], [y], "o", color=color, markersize=5, zorder=4)
 
 
+def arrows(axis, y: float, low: float, high: float, limits: tuple[float, float], color: str) -> None:
+    """Put an arrow head at each end of the axis that an interval goes beyond."""
+    look = {"color": color, "markersize": 6, "clip_on": False, "zorder": 4}
+    if low < limits[0]:
+        axis.plot([limits[0]], [y], "<", **look)
+    if high > limits[1]:
+        axis.plot([limits[1]], [y], ">", **look)
+
+
 def names(axis, labels: Sequence[str], letters: int = 20) -> None:
     """Make the y axis one of names, the first on top."""
     axis.set_yticks(range(len(labels)), [fitting(label, letters) for label in labels])
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
+
+
+def slanted(axis, labels: Sequence[str]) -> None:
+    """Write the names of columns at a slant, so that long ones do not run into each other."""
+    axis.set_xticklabels(labels, rotation=30, ha="right", rotation_mode="anchor")
 
 
 def bare(axis) -> None:
@@ -243,9 +257,22 @@ def bare(axis) -> None:
     axis.spines[:].set_visible(False)
 
 
-def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: float, high: float) -> None:
+def folded(value: float) -> float:
+    """Return sign(v) log(1 + |v|): points of half and of fifty find a colour of their own on one scale."""
+    return float(np.sign(value) * np.log1p(abs(value)))
+
+
+def heat(
+    axis,
+    values: pd.DataFrame,
+    texts: pd.DataFrame,
+    colours: str,
+    low: float,
+    high: float,
+    bold: pd.DataFrame | None = None,
+) -> None:
     """Draw a table as coloured fields, its first row on top, each with its text; a value that is missing
-    stays blank.
+    stays blank. ``bold``: of which fields the text is.
     """
     import matplotlib
 
@@ -262,9 +289,9 @@ def heat(axis, values: pd.DataFrame, texts: pd.DataFrame, colours: str, low: flo
                 # Perceived lightness decides between dark and light letters.
                 red, green, blue, _ = colormap(scaled[i, j])
                 ink = ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK
-                axis.text(
-                    j + 0.5, i + 0.5, texts.iloc[i, j], ha="center", va="center", fontsize=8.5, color=ink
-                )
+                weight = "bold" if bold is not None and bold.iloc[i, j] else "normal"
+                look = {"ha": "center", "va": "center", "fontsize": 8.5, "color": ink, "weight": weight}
+                axis.text(j + 0.5, i + 0.5, texts.iloc[i, j], **look)
     axis.set_xlim(0, columns)
     axis.set_ylim(rows, 0)
     axis.set_xticks(np.arange(columns) + 0.5, [_text(name) for name in values.columns])
@@ -286,8 +313,9 @@ def percent(fraction: float) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """Return a number as text with its sign, the minus as long as the plus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """Return a number as text with its sign, the minus as long as the plus; zero has none."""
+    text = f"{value:+.{digits}f}"
+    return (text if float(text) else text[1:]).replace("-", "−")
 
 
 def fitting(label: str, letters: int = 30) -> str:
@@ -344,6 +372,17 @@ def log_axis(axis, values: Sequence[float], which: str) -> None:
     set_limits(low, high)
 
 
+def span(axis, rows: pd.DataFrame, least: float) -> None:
+    """Give the y axis room for every mean and every interval (``mean``, ``low``, ``high``), over at least
+    ``least``: no bar is cut, and a hair's breadth does not look like a difference.
+    """
+    ends = rows[["mean", "low", "high"]].to_numpy(float)
+    ends = ends[np.isfinite(ends)]
+    low, high = (ends.min(), ends.max()) if len(ends) else (0.0, least)
+    middle, reach = (low + high) / 2, max(high - low, least) * 0.55
+    axis.set_ylim(middle - reach, middle + reach)
+
+
 def unit_ticks(axis, which: str) -> None:
     """Tick an axis ("x" or "y") from 0 to 1 in quarters."""
     getattr(axis, f"set_{which}ticks")([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
@@ -367,7 +406,7 @@ def clipped(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np
 
 
 def evidence(cells: pd.DataFrame) -> str:
-    """Return the sentence every caption ends with: cells, blocks, collapses, commit, device."""
+    """Return the sentence every caption ends with: cells, blocks, lengths, collapses, commit, device."""
     collapsed = int((cells["outcome"] == "collapsed").sum())
     seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
     # Variants may have been trained with different numbers of seeds.
@@ -376,6 +415,12 @@ def evidence(cells: pd.DataFrame) -> str:
     variants = f"{len(seeds)} data set variant{'s' * int(len(seeds) > 1)}"
     blocks = cells["block"].nunique()
     parts = [f"{len(cells)} cells in {blocks} block{'s' * int(blocks > 1)} ({variants}, {each})"]
+    lengths = sorted(pd.to_numeric(cells.get("recipe.steps"), errors="coerce").dropna().unique())
+    if lengths:
+        # A study has two or three lengths; trials may have many.
+        texts = [f"{steps:,.0f}" for steps in lengths]
+        shown = f"{texts[0]} to {texts[-1]}" if len(texts) > 3 else " and ".join(texts)
+        parts.append(f"{shown} steps")
     if collapsed:
         parts.append(f"{collapsed} collapsed and scored as such")
     commits = sorted({str(c)[:8] for c in cells["commit"] if c})

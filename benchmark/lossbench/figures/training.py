@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from lossbench.analysis import learnt
+from lossbench.analysis.lengths import trunks
+from lossbench.analysis.seeds import numbers
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 from lossbench.theory import gradients
@@ -124,6 +127,109 @@ def _last(own: pd.DataFrame, label: str) -> str:
     last = own.sort_values("step").groupby("loss_label", observed=True)[f"{DICE} mean"].last()
     values = ", ".join(f"{loss} {value:.2f}" for loss, value in last.items())
     return f"At the last step on {label} validation Dice is {values}."
+
+
+SCORE, STEPS = "dice@0.5", "recipe.steps"
+
+MOST_LENGTHS = 8  # panels
+
+
+@figure("score_by_length", number=21, title="Dice by the length of training, loss by loss")
+def score_by_length(tables: Mapping[str, pd.DataFrame]):
+    """One panel a data set and head: Dice at each length of training, and what is left of the first lead."""
+    cells = tables["cells"]
+    cells = cells.assign(steps=numbers(cells, STEPS), way=trunks(cells, ["dataset"])) if len(cells) else cells
+    if not len(cells) or SCORE not in cells:
+        raise NothingToDraw("needs cells that were trained at two lengths or more")
+    # Cells that differ in nothing but their steps are one training, stopped sooner or later.
+    cells = cells[cells.groupby(["way", "loss"], observed=True)["steps"].transform("nunique") > 1]
+    if not len(cells):
+        raise NothingToDraw("needs cells that were trained at two lengths or more")
+    losses, left = points.first_losses(cells, LOSSES)
+    cells = cells[cells["loss"].isin(losses["loss"])]
+    ways = _ways(cells)
+    shown = ways.head(MOST_LENGTHS)
+    data = points.means(cells, SCORE).merge(
+        cells[[*points.VARIANT, "way", "steps"]].drop_duplicates(), on=points.VARIANT
+    )
+    data = data.merge(losses, on="loss").merge(ways, on="way")
+    rows, wide = style.shape(len(shown), 4)
+    drawing, axes = style.canvas(rows, wide, 0.7 + 2.3 * rows, sharex=True)
+    looks = style.lines(losses)
+    for axis, way in zip(axes.flat, shown.itertuples(), strict=False):
+        _length_panel(axis, data[data["way"] == way.way], looks)
+        axis.set_title(style.fitting(way.label, 28 if wide > 2 else 50))
+    _length_axis(axes, sorted(data.loc[data["way"].isin(shown["way"]), "steps"].unique()))
+    style.hide_rest(axes, len(shown))
+    drawing.supxlabel("optimiser steps", fontsize=9)
+    drawing.supylabel("Dice at 0.5", fontsize=9)
+    style.loss_legend(drawing, losses, looks)
+    hidden = len(ways) - len(shown)
+    says = (
+        "Each length is a training of its own schedule from the same start and the same batches. Means over "
+        "seeds, bars 95 % t intervals over seeds of one loss; the losses of a seed are paired, so their "
+        "difference may be sure where bars overlap. Where lines still rise, a difference says who learns "
+        f"sooner. Every panel has its own scale. {left}"
+        + (f"{hidden} more data sets stand in the tables. " if hidden > 0 else "")
+    ) + style.evidence(cells)
+    table = data[["label", *points.LOSS, "steps", *points.SUMMARY]]
+    finding = _lead(cells, ways)
+    alt = "; ".join(finding) if finding else _ends(table)
+    return drawing, table, says, f"Lines of Dice over steps. {alt}.", *finding[:1]
+
+
+def _ways(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a data set and recipe but for its length: way, label; by foreground, then label."""
+    facts = points.rarest_first(cells)
+    named = facts["label"].str.replace(learnt.STEPS_CLAUSE, "", regex=True)
+    by_variant = cells[[*points.VARIANT, "way"]].drop_duplicates()
+    ways = facts.assign(label=named).merge(by_variant, on=points.VARIANT)
+    ways = ways.groupby("way", sort=False, observed=True).agg(
+        label=("label", "first"), foreground=("foreground", "mean")
+    )
+    ordered = ways.reset_index().sort_values(["foreground", "label"], kind="stable", ignore_index=True)
+    return ordered.drop(columns="foreground")
+
+
+def _length_panel(axis, own: pd.DataFrame, looks: dict) -> None:
+    count = len(looks)
+    for place, (loss, look) in enumerate(looks.items()):
+        part = own[own["loss"] == loss].sort_values("steps")
+        # A little aside, so that bars of one length do not hide each other.
+        x = part["steps"] * (1 + 0.035 * (place - (count - 1) / 2))
+        axis.vlines(x, part["low"], part["high"], color=look["color"], linewidth=1.1, zorder=2)
+        axis.plot(x, part["mean"], **look, markersize=4.5, zorder=3)
+    style.span(axis, own, 0.05)
+
+
+def _length_axis(axes: np.ndarray, lengths: list[float]) -> None:
+    for axis in axes.flat:
+        axis.set_xscale("log")
+        axis.set_xticks(lengths, [f"{steps:,.0f}" for steps in lengths])
+        axis.minorticks_off()
+        axis.set_xlim(lengths[0] / 1.35, lengths[-1] * 1.35)
+
+
+def _lead(cells: pd.DataFrame, ways: pd.DataFrame) -> list[str]:
+    """Return what is left of the lead of Dice over CE in each panel where there was one at first, the widest
+    first.
+    """
+    found = []
+    for way in ways.itertuples():
+        own = cells[cells["way"] == way.way]
+        wide = own.pivot_table(index=["steps", "seed"], columns="loss", values=SCORE, observed=True)
+        if not {"dice", "ce"} <= set(wide):
+            continue
+        lead = (wide["dice"] - wide["ce"]).dropna().unstack("steps")
+        # Of few seeds nothing is said: their sign flips bound no difference.
+        if lead.shape[1] > 1 and points.is_sure(lead.iloc[:, 0]):
+            found.append((-abs(lead.iloc[:, 0].mean()), learnt.speeds(own)[0]))
+    return [text for _, text in sorted(found)]
+
+
+def _ends(table: pd.DataFrame) -> str:
+    last = table.sort_values("steps").groupby(["label", "loss_label"], observed=True).last().reset_index()
+    return "; ".join(f"{row.loss_label} ends at {row.mean:.2f} on {row.label}" for row in last.itertuples())
 
 
 PIXELS = 128 * 128

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -161,6 +162,128 @@ def _bias_alt(data: pd.DataFrame, losses: pd.DataFrame, last: float) -> str:
         sizes = ", ".join(f"{kind} {mean:+.1f} %" for kind, mean in means[row.loss].items())
         parts.append(f"{row.loss_label} {sizes}")
     return f"Bias of the volume at the largest spread of the boundary ({last:g}): {'; '.join(parts)}."
+
+
+AGREE_SETS, AGREE_LOSSES = 3, 4  # rows and columns
+
+WORST = 8.0  # factor at which the axis of volumes ends
+
+AGREE = ["dataset", "label", "loss", "loss_label", "bias", "low", "high", "factor", "objects", "missed", "n"]
+
+
+@figure("volume_agreement", number=26, title="Agreement of predicted and true volumes, image by image")
+def volume_agreement(tables: Mapping[str, pd.DataFrame]):
+    """Bland and Altman's plot on logarithms: rows are data sets, columns losses; one dot an object."""
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER, *points.PUBLIC))
+    sizes = tables.get("volumes")
+    if sizes is None or not {"size", "predicted"} <= set(sizes) or not sizes["key"].isin(cells["key"]).any():
+        raise NothingToDraw("needs cells whose records hold the sizes of single images")
+    losses, more = points.first_losses(cells, AGREE_LOSSES)
+    wanted = points.spread_evenly(points.rarest_first(cells), AGREE_SETS)
+    cells = points.of_variants(cells[cells["loss"].isin(losses["loss"])], wanted)
+    both = sizes.merge(cells[["key", "seed", *points.VARIANT, "data_label", "loss", "loss_label"]], on="key")
+    both = both.assign(
+        ratio=both["predicted"] / both["size"], middle=np.sqrt(both["predicted"] * both["size"])
+    )
+    data = limits_of_agreement(both)
+    drawing, axes = style.canvas(len(wanted), len(losses), 0.7 + 2.0 * len(wanted), sharey=True)
+    names = points.without_common(list(wanted["label"]))
+    for row, name, variant in zip(axes, names, wanted.itertuples(), strict=True):
+        own, said = points.of_variant(both, variant), points.of_variant(data, variant)
+        for axis, loss in zip(row, losses.itertuples(), strict=True):
+            _agreement(axis, own[own["loss"] == loss.loss], said[said["loss"] == loss.loss], loss.family)
+            style.log_axis(axis, own[["size", "middle"]].to_numpy().ravel(), "x")
+        # A label taller than its row would leave the row no height.
+        row[0].set_ylabel("\n".join(wrap(name, 18)[:2]), fontsize=8.5)
+    for axis, loss in zip(axes[0], losses.itertuples(), strict=True):
+        axis.set_title(style.fitting(loss.loss_label, 22), color=style.colour(loss.family))
+    drawing.supxlabel("√(predicted × true volume), pixels", fontsize=9)
+    drawing.supylabel("predicted / true volume", fontsize=9)
+    lines = [
+        style.key("mean", color=style.INK, linewidth=1.3),
+        style.key("95 % limits of agreement", color=style.INK, linewidth=1, linestyle=style.BROKEN),
+        style.key("missed: nothing predicted", color=style.SOFT, marker="v", linestyle="", markersize=5),
+    ]
+    style.legend(drawing, lines, 3)
+    says = (
+        "Bland and Altman's plot on a logarithmic scale, masks at 0.5: one dot an object of a test image, of "
+        "up to 24 images a cell, evenly spread from the smallest to the largest. Lines: geometric mean of "
+        "predicted over true, and within which factor 95 % of the objects that were found lie (mean ± 1.96 "
+        f"standard deviations of the logarithm). {more}{left}"
+    ) + style.evidence(cells)
+    data = data.rename(columns={"data_label": "label"})
+    return drawing, data[AGREE], says, *_agreement_says(data)
+
+
+def limits_of_agreement(both: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (data set, recipe, loss): bias and 95 % limits of predicted over true volume.
+
+    Of logarithms, since volumes differ by factors (Bland and Altman 1999), over objects of which something
+    was predicted: exp(mean), exp(mean +- 1.96 sd). ``factor`` is the limit farther from 1; ``missed`` the
+    share of objects without a predicted pixel.
+    """
+    rows = []
+    keys = [*points.VARIANT, "data_label", "loss", "loss_label"]
+    for names, own in both.groupby(keys, sort=True, observed=True):
+        logs = np.log(own.loc[own["ratio"] > 0, "ratio"].to_numpy(float))
+        # Of one object there is no spread.
+        spread = 1.96 * logs.std(ddof=1) if len(logs) > 1 else np.nan
+        mean = logs.mean() if len(logs) else np.nan
+        ends = np.exp([mean, mean - spread, mean + spread])
+        facts = dict(zip(("bias", "low", "high"), ends, strict=True))
+        facts["factor"] = np.exp(abs(mean) + spread)
+        facts |= {"objects": len(own), "missed": 1 - len(logs) / len(own), "n": own["seed"].nunique()}
+        rows.append(dict(zip(keys, names, strict=True)) | facts)
+    return pd.DataFrame(rows)
+
+
+def _agreement(axis, own: pd.DataFrame, said: pd.DataFrame, family: str) -> None:
+    if not len(own):  # a loss that was not trained on this set
+        axis.set_visible(False)
+        return
+    color = style.colour(family)
+    axis.axhline(1, color=style.SOFT, linewidth=0.8, zorder=1)
+    there = own[own["ratio"] > 0]
+    # A thousand dots are faint, so that one sees where they crowd; a dozen are not.
+    faint = float(np.clip(40 / max(len(there), 1), 0.15, 0.8))
+    dot = {"color": color, "markersize": 5, "markeredgewidth": 0, "alpha": faint}
+    axis.plot(there["middle"], there["ratio"].clip(1 / WORST, WORST), ".", **dot, zorder=2)
+    # What was missed has no logarithm: it stands at the foot, at its true size.
+    missed = own[own["ratio"] == 0]
+    foot = {"color": color, "markersize": 4, "alpha": 0.5, "clip_on": False}
+    if len(missed):  # marks that are not clipped and not there have no place, which no layout can be made for
+        axis.plot(missed["size"], np.full(len(missed), 1 / WORST), "v", **foot, zorder=2)
+    for row in said.itertuples():
+        for y, dash in ((row.bias, "-"), (row.low, style.BROKEN), (row.high, style.BROKEN)):
+            if 1 / WORST < y < WORST:
+                axis.axhline(y, color=style.INK, linestyle=dash, linewidth=1.2, zorder=3)
+        missing = f", missed {100 * row.missed:.0f} %" if row.missed else ""
+        text = f"× {row.low:.2g} to {row.high:.2g}{missing}"
+        place = {"ha": "right", "va": "top", "fontsize": 7.5, "zorder": 5, "transform": axis.transAxes}
+        axis.text(0.97, 0.97, text, **place, bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1})
+    style.ratio_axis(axis, 1 / WORST, WORST)
+
+
+def _agreement_says(data: pd.DataFrame) -> tuple[str, ...]:
+    """Return the limits of every loss on the rarest data set, and, as a title, whose are narrowest there."""
+    first = data[data["label"] == data["label"].iloc[0]]
+    limits = "; ".join(f"{r.loss_label} {r.low:.2f} to {r.high:.2f}" for r in first.itertuples())
+    alt = (
+        f"95 % of found objects on {first['label'].iloc[0]} lie between these factors of the truth: {limits}."
+    )
+    known = data.dropna(subset=["factor"])
+    if known["loss"].nunique() < 2:
+        return (alt.replace("nan", "?"),)
+    # The data set on which the losses differ most says most.
+    spread = known.groupby("label", sort=False)["factor"].agg(lambda f: np.log(f.max() / f.min()))
+    own = known[known["label"] == spread.idxmax()].sort_values("factor")
+    best, worst = own.iloc[0], own.iloc[-1]
+    missed = f", and misses {100 * worst['missed']:.0f} %" if worst["missed"] >= 0.005 else ""
+    return (
+        alt.replace("nan", "?"),
+        f"On {best['label']} {best['loss_label']} finds volumes within a factor of {best['factor']:.1f}, "
+        f"{worst['loss_label']} within {worst['factor']:.1f}{missed}",
+    )
 
 
 PANELS, LOSSES = 4, 6

@@ -3,6 +3,7 @@
 - cells: one row a cell: what was run (data set, loss, seed, recipe, block), how it ended, cost and metrics
 - images: one row a cell x test image x foreground class
 - groups: one row a cell x test group x foreground class, of real data
+- volumes: one row a cell x some test image: true and predicted pixels
 - curves: one row a cell x logged step
 - thresholds: one row a cell x threshold: Dice on the validation images, from which the threshold is chosen
 - reliability: one row a cell x foreground class x region x bin of predicted probability, on the test images
@@ -25,7 +26,7 @@ import numpy as np
 from lossbench.base import specs
 from lossbench.base.errors import UserError
 from lossbench.store.note import Note
-from lossbench.tables.derived import by_group, derived, images_of
+from lossbench.tables.derived import by_group, derived, images_of, volumes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    images, groups, curves, thresholds, reliability = (_Long() for _ in range(5))
+    images, groups, sizes, curves, thresholds, reliability = (_Long() for _ in range(6))
     recipes: dict[str, dict[str, Any]] = {}
     origins: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -75,6 +76,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         origins.setdefault(json.dumps(origin, sort_keys=True), {**origin, "cells": 0})["cells"] += 1
         images.add(row["key"], record["images"])
         groups.add(row["key"], by_group(record))
+        sizes.add(row["key"], volumes(record))
         curves.add(row["key"], record.get("curves") or {})
         thresholds.add(row["key"], _thresholds(record.get("threshold_curve") or []))
         reliability.add(row["key"], record.get("reliability") or {})
@@ -87,6 +89,7 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         "cells": cells,
         "images": images.frame(rank, ["image", "class"]),
         "groups": groups.frame(rank, ["group", "class"]),
+        "volumes": sizes.frame(rank, ["size"]),
         "curves": curves.frame(rank, ["step"]),
         "thresholds": thresholds.frame(rank, ["threshold"]),
         "reliability": reliability.frame(rank, ["class", "region", "bin"]),

@@ -152,3 +152,24 @@ def by_group(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
             found[score] = (total / count).astype(np.float32)
         found[f"n {score}"] = count.astype(np.int32)
     return found
+
+
+# --- volumes of single images: what a plot of agreement needs
+
+MOST_VOLUMES = 24  # images a cell
+
+
+def volumes(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return true, predicted (mask at 0.5) and soft pixels of some (image, class) pairs that hold the class:
+    as many as ``MOST_VOLUMES``, evenly spread from the smallest to the largest.
+    """
+    images = record.get("images") or {}
+    size, predicted = _numbers(images.get("size")), _numbers(images.get("predicted@0.5"))
+    there = np.flatnonzero(size > 0)
+    if not len(there) or len(predicted) != len(size):
+        return {}
+    by_truth = there[np.argsort(size[there], kind="stable")]
+    count = min(MOST_VOLUMES, len(by_truth))
+    # Both ends are kept: a bias that grows with the object is seen there.
+    at = by_truth[np.linspace(0, len(by_truth) - 1, count).round().astype(int)]
+    return {"size": size[at].astype(np.int32), "predicted": predicted[at].astype(np.int32)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TABLES = ("cells", "images", "curves", "thresholds", "reliability", "recipes", "origins")
 # What the note says of the experiment, and scores by test group; older folders without records have none.
 NOTED = ("parts", "losses", "datasets")
-LATER = ("groups", "references", "spellings", "looks", *NOTED)
+LATER = ("groups", "volumes", "references", "spellings", "looks", *NOTED)
 # What a text begins with that a spreadsheet takes for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
