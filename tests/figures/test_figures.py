@@ -93,7 +93,7 @@ def test_every_caption_ends_with_its_evidence_and_every_figure_is_described(name
 @pytest.mark.parametrize("name", [*EMPIRICAL, *THEORY])
 def test_the_numbers_behind_a_figure_are_saved_beside_it(name, full, saved):
     paths = saved[name]
-    assert [p.name for p in paths] == [f"{name}{end}" for end in (".svg", ".png", ".csv", ".txt")]
+    assert [p.name for p in paths] == [f"{name}{end}" for end in drawing.ENDINGS]
     assert len(paths[2].read_text().splitlines()) == len(full[name].data) + 1
     assert paths[0].stat().st_size < 400_000
 

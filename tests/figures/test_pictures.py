@@ -16,6 +16,14 @@ def test_the_panel_shows_every_column_and_its_dice(study):
     assert "pixels" not in drawn.data and "dice 1.00" in drawn.alt
 
 
+def test_a_mask_is_split_into_right_too_much_missing_and_wrong_class():
+    truth, mask = np.array([1, 0, 1, 2, 0]), np.array([1, 1, 0, 1, 0])
+    right, extra, missing, wrong = public.errors(mask, truth)
+    assert right.tolist() == [True, False, False, False, False] and extra.tolist().index(True) == 1
+    assert missing.tolist().index(True) == 2 and wrong.tolist().index(True) == 3
+    assert sum(kind.sum() for kind in (right, extra, missing, wrong)) == 4
+
+
 def test_without_its_table_the_panel_says_which_command_makes_it():
     with pytest.raises(NothingToDraw, match=r"tools\.panel"):
         public.panel({})

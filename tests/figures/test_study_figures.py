@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lossbench.analysis import rankings
-from lossbench.figures import drawing, points, public, sizes, training, uncertain
+from lossbench.figures import drawing, points, public, sizes, style, training, uncertain
 from lossbench.theory import boundaries, proportions
 
 
@@ -350,3 +350,23 @@ def test_of_several_lengths_and_heads_the_usual_recipe_at_the_longest_is_shown(s
     kept, says = points.usual(pd.concat([base, longer, other, begun], ignore_index=True))
     assert set(kept["recipe"]) == {"long"} and says.startswith("Of each data set its usual recipe")
     assert points.usual(base)[1] == ""
+
+
+def test_columns_of_curves_that_are_nearly_alike_are_drawn_once_and_named(study):
+    drawn = drawing.draw("training_curves", study)
+    assert drawn.data["recipe"].nunique() == 1 and "Much the same, so not drawn: " in drawn.caption
+
+
+def test_of_a_field_of_a_map_zero_has_no_sign_and_colours_part_small_from_large():
+    assert [style.signed(v, 1) for v in (-0.04, 0.04, 1.25)] == ["0.0", "0.0", "+1.2"]
+    seven, eighty = style.folded(-7), style.folded(-80)
+    assert eighty < seven < 0 and style.folded(0) == 0
+
+
+def test_bars_of_public_sets_stay_inside_their_panels(study):
+    drawn = drawing.draw("public_sets", study)
+    data = drawn.data[drawn.data["source"] == "measured"]
+    limits = {axis.get_title(loc="left"): axis.get_ylim() for axis in drawn.figure.axes}
+    for label, own in data.groupby("label"):
+        low, high = limits[label]
+        assert low <= own["low"].min() and own["high"].max() <= high

@@ -26,10 +26,10 @@ HALF, TUNED = "dice@0.5", "dice@val"
 def leaderboard(tables: Mapping[str, pd.DataFrame]):
     """One panel a data set: mean at 0.5 with interval and seeds, and the mean at the validation threshold."""
     # The usual recipe only: learning-rate arms and factorials answer questions of their own.
-    cells = points.of_parts(tables["cells"], "ladder", "board", "public")
+    cells, chosen = points.usual(points.of_parts(tables["cells"], *points.BOARD))
     if HALF not in cells or not len(cells):
         raise NothingToDraw("needs cells with a Dice score")
-    data = scores.leaderboard(cells, HALF)
+    data = scores.leaderboard(cells, HALF, points.groups(tables))
     keys = [*points.VARIANT, "loss"]
     tuned = cells.assign(mean_val=cells.get(TUNED, np.nan))
     data = data.merge(tuned.groupby(keys, observed=True)["mean_val"].mean().reset_index(), on=keys)
@@ -39,12 +39,13 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     wanted = wanted.sort_index()
     # A recipe is named only where it is needed to tell two panels apart.
     several = wanted["recipe"].nunique() > 1 and wanted["label"].duplicated().any()
+    missed = set(cells.loc[~points.ended(cells, tables), "dataset"])
     drawing, panels = _panels(wanted, data.groupby(points.VARIANT, observed=True)["loss"].nunique())
     for axis, variant in panels:
         own = points.of_variant(data, variant).sort_values("place", ascending=False)
         _panel(axis, own.reset_index(drop=True), points.of_variant(cells, variant))
         name = f"{variant.label} · {variant.recipe}" if several else variant.label
-        axis.set_title(style.fitting(name))
+        axis.set_title(style.fitting(name) + (" (not learnt)" if variant.dataset in missed else ""))
     # Marks in grey: colours say the family.
     soft = {"color": style.SOFT, "linestyle": ""}
     tuned_mark = {**soft, "marker": "D", "markersize": 4.5, "markerfacecolor": style.PAPER}
@@ -58,15 +59,16 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     left = len(facts) - len(wanted)
     says = (
         "Bold with a dot: may be the best, that is, no other loss is shown to beat it on the same blocks "
-        "(one-sided sign flips; the best is among them with 95 % confidence). Bars are 95 % t intervals "
-        "over seeds of one loss and must not be compared by eye, since the losses of a seed share start and "
-        "batches. Every panel has its own scale. "
+        "(sign flips, Holm; where that leaves all losses none is bold). Bars are 95 % t intervals over seeds "
+        "of one loss and must not be compared by eye, since the losses of a seed share start and batches; an "
+        f"arrow: the bar goes on beyond the panel. Every panel has its own scale. {chosen}"
         + (f"{left} more data set variants stand in the tables. " if left else "")
     ) + style.evidence(cells)
     # Place 1 is the highest mean; it need not be the only one that may be best.
     tops = data[data["place"] == 1].merge(facts, on=points.VARIANT)
     leaders = "; ".join(f"{row.label}: {row.loss_label} {row.mean:.3f}" for row in tops.itertuples())
-    several_best = data.groupby(points.VARIANT, observed=True)["best"].sum() > 1
+    ended = data[~data["dataset"].isin(missed)]
+    several_best = ended.groupby(points.VARIANT, observed=True)["best"].sum() > 1
     finding = (
         f"More than one loss may be the best on {int(several_best.sum())} of {len(several_best)} data set "
         "variants"
@@ -104,24 +106,35 @@ def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
 
 
 def _panel(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
+    low, high = _reach(part, own)
     for y, row in enumerate(part.itertuples()):
         color = style.colour(row.family)
+        style.arrows(axis, y, row.low, row.high, (low, high), color)
         # Every seed is shown, since intervals of few seeds hide an outlier.
         seeds = own.loc[own["loss"] == row.loss, HALF]
         axis.plot(seeds, [y] * len(seeds), "|", color=color, alpha=0.55, markersize=6, zorder=2)
         style.whiskers(axis, y, row, color)
         axis.plot([row.mean_val], [y], "D", color=color, markerfacecolor=style.PAPER, markersize=4, zorder=3)
-    style.names(axis, [f"{'• ' if row.best else ''}{row.loss_label}" for row in part.itertuples()], 24)
+    # Where no loss is excluded, bold would say nothing.
+    said = part["best"] & (not part["best"].all())
+    labels = [f"{'• ' if best else ''}{label}" for best, label in zip(said, part["loss_label"], strict=True)]
+    style.names(axis, labels, 24)
     axis.set_ylim(-0.6, len(part) - 0.4)  # the first of the part is the last of the board
-    for text, best in zip(axis.get_yticklabels(), part["best"], strict=True):
+    for text, best in zip(axis.get_yticklabels(), said, strict=True):
         text.set_fontweight("bold" if best else "normal")
-    # All means are shown; intervals and seeds may leave the panel, as those of a loss that collapsed do.
+    ticks = min(8, 2 * len(axis.get_subplotspec().colspan))  # four numbers fit a third of the page
+    axis.xaxis.get_major_locator().set_params(nbins=ticks)
+    axis.set_xlim(low, high)
+
+
+def _reach(part: pd.DataFrame, own: pd.DataFrame) -> tuple[float, float]:
+    """Return the ends of a panel: all means are shown; intervals and seeds may leave it, as those of a loss
+    that collapsed do.
+    """
     low = min(part["mean"].min(), part["mean_val"].min(), own[HALF].quantile(0.1))
     high = max(part["mean"].max(), part["mean_val"].max(), own[HALF].max())
     pad = max(0.08 * (high - low), 0.005)
-    ticks = min(8, 2 * len(axis.get_subplotspec().colspan))  # four numbers fit a third of the page
-    axis.xaxis.get_major_locator().set_params(nbins=ticks)
-    axis.set_xlim(max(low - pad, -0.01), min(high + pad, 1.01))
+    return float(max(low - pad, -0.01)), float(min(high + pad, 1.01))
 
 
 FIELDS = 14  # data sets of the map; more would leave no room for a number

@@ -1,4 +1,4 @@
-"""Finds, draws and saves figures: SVG, PNG, the numbers as CSV and the caption as text.
+"""Finds, draws and saves figures: SVG, PNG, the numbers as CSV and LaTeX, and the caption as text.
 
 A figure is a decorated function in any module of this folder; report and command line then show it.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 TABLES = ("cells", "curves", "thresholds", "reliability", "recipes")
 
-# What is written of each figure: to look at, to print, to compute with, to read.
-ENDINGS = (".svg", ".png", ".csv", ".txt")
+# What is written of each figure: to look at, to print, to compute with, to typeset, to read.
+ENDINGS = (".svg", ".png", ".csv", ".tex", ".txt")
 
 
 class NothingToDraw(Exception):
@@ -120,11 +120,11 @@ def _as_written(drawing: Figure) -> None:
 
 
 def save(drawn: Drawn, folder: Path) -> list[Path]:
-    """Write NAME.svg, NAME.png, NAME.csv and NAME.txt (the caption) into the folder; return their paths."""
+    """Write NAME.svg, .png, .csv, .tex (its table) and .txt (the caption) into the folder; return them."""
     from lossbench.figures import style
-    from lossbench.tables.files import write_csv
+    from lossbench.tables.files import write_csv, write_latex
 
-    svg, png, csv, text = paths = [folder / f"{drawn.name}{ending}" for ending in ENDINGS]
+    svg, png, csv, tex, text = paths = [folder / f"{drawn.name}{ending}" for ending in ENDINGS]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         svg.write_text(drawn.svg, encoding="utf-8")
@@ -132,6 +132,7 @@ def save(drawn: Drawn, folder: Path) -> list[Path]:
         with style.applied(drawn.name):
             drawn.figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
         write_csv(drawn.data, csv)
+        write_latex(drawn.data, tex)
         text.write_text(f"Figure {drawn.number}. {drawn.title}. {drawn.caption}\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write the figures to {folder}: {error.strerror or error}") from None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
 
 from lossbench.analysis import effects
+from lossbench.base import columns
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 
 LINEAR = 1.0  # points within which the axis of gaps is linear
 
-ARMS = (("0.5", "dice@0.5", True, 0.97), ("val", "dice@val", False, 1.03))  # arm, column, filled, shift
+ARMS = {"0.5": "dice@0.5", "val": "dice@val"}
 
 GAP = [*points.LOSS, "dataset", "label", "recipe", "foreground", "arm", *points.SUMMARY]
 
 HALF = "dice@0.5"
 
-PANELS, LOSSES = 4, 6  # of the threshold curves
+PANELS, LOSSES = 4, 6  # rows and columns of the threshold curves
 
 
 @figure(
@@ -28,47 +30,40 @@ PANELS, LOSSES = 4, 6  # of the threshold curves
     title="Dice score minus that of cross-entropy, at 0.5 and at the validation threshold",
 )
 def dice_gap(tables: Mapping[str, pd.DataFrame]):
-    """One panel a loss: paired difference of Dice to CE, in points, over the foreground fraction."""
+    """Columns are families, rows the threshold: paired difference of Dice to CE over the foreground."""
     # The ladder alone: other parts vary something else than the foreground.
-    cells = points.of_parts(tables["cells"], "ladder")
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER))
     if "dice@0.5" not in cells or "dice@val" not in cells or "ce" not in set(cells.get("loss", ())):
         raise NothingToDraw("needs cells of ce and of another loss")
     # Where each variant stands on the foreground axis.
     place = points.places(cells)
     losses = style.ordered(cells[cells["loss"] != "ce"])
-    gaps = pd.concat([points.gaps(cells, "ce", column).assign(arm=arm) for arm, column, _, _ in ARMS])
+    gaps = pd.concat([points.gaps(cells, "ce", column).assign(arm=arm) for arm, column in ARMS.items()])
     data = gaps.merge(place, on=points.VARIANT).merge(losses, on="loss")
     if not len(data):
         raise NothingToDraw("needs blocks that hold ce and another loss")
     data = points.mapped(data, lambda values: 100 * values)
     limits = _limits(data)
-    # One scale for all panels, so that they can be compared by eye.
-    rows, columns = style.shape(len(losses), 5)
-    drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
-    for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
+
+    def prepare(axis) -> None:
         # Zero is the point of the figure: no difference to CE.
         axis.axhline(0, color=style.SOFT, linewidth=0.9, zorder=1)
-        color = style.colour(loss.family)
-        for arm, _, filled, shift in ARMS:
-            part = data[(data["loss"] == loss.loss) & (data["arm"] == arm)]
-            points.draw(axis, part, limits, color=color, filled=filled, shift=shift)
-        axis.set_title(style.fitting(loss.loss_label, 24), color=color)
         _scale(axis, limits)
         style.foreground_axis(axis, points.levels(place))
-    style.hide_rest(axes, len(losses))
-    # Soft grey: the legend speaks of the arms, colours of the families.
-    dot = {"color": style.SOFT, "marker": "o", "markersize": 5}
-    open_dot = {**dot, "linestyle": style.BROKEN, "markerfacecolor": style.PAPER}
-    arms = [style.key("at 0.5", **dot), style.key("at the validation threshold", **open_dot)]
-    style.legend(drawing, [*arms, *points.real_legend(place)], 5)
+
+    drawing, axes = points.families(data, losses, list(ARMS), "arm", limits, prepare)
+    for row, arm in zip(axes, ARMS, strict=True):
+        row[0].set_ylabel(columns.ARMS[arm])
+    if real := points.real_legend(place):
+        style.legend(drawing, real, 4)
     drawing.supxlabel("foreground fraction, %", fontsize=9)
     drawing.supylabel("Dice minus that of ce, points", fontsize=9)
     says = (
-        "Above zero a loss scores higher than cross-entropy on the same blocks. Filled: masks at 0.5; open: "
-        "each loss at the threshold that validation chose for it. What the open marks lose against the "
-        "filled ones was the threshold (C10). Means of paired differences over seeds, bars 95 % "
-        "intervals by sign flips (of six seeds or more). The axis is linear within one point of zero and "
-        "logarithmic beyond. "
+        "Above zero a loss scores higher than cross-entropy on the same blocks; one column a family of "
+        "losses. Top: masks at 0.5; bottom: each loss at the threshold that validation chose for it. What "
+        "is gone in the lower row was the threshold (C10). Means of paired differences over seeds, bars "
+        "95 % intervals by sign flips (of six seeds or more). The axis is linear within one point of zero "
+        f"and logarithmic beyond. {left}"
     ) + style.evidence(cells)
     numbers = data.rename(columns={"x": "foreground"})[GAP]
     return drawing, numbers, says, _gap_alt(data, losses), _gap_says(data, losses)
@@ -114,7 +109,7 @@ def _gap_alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
     for row in losses[losses["loss"].isin(at.index)].itertuples():
         half, tuned = at.loc[row.loss, "0.5"], at.loc[row.loss, "val"]
         parts.append(f"{row.loss_label} {half:+.1f} at 0.5 and {tuned:+.1f} at the validation threshold")
-    start = f"Small panels, one a loss. At {style.percent(rarest)} foreground the difference to cross-entropy"
+    start = f"One column a family. At {style.percent(rarest)} foreground the difference to cross-entropy"
     return f"{start} in points is: {'; '.join(parts)}."
 
 
@@ -211,12 +206,12 @@ def _forest_says(own: pd.DataFrame) -> str:
 
 @figure("threshold_curves", number=13, title="Dice over the threshold, on the validation images")
 def threshold_curves(tables: Mapping[str, pd.DataFrame]):
-    """One panel a data set: validation Dice of each loss over the threshold, and half the best Dice of CE."""
-    cells, curves = points.of_parts(tables["cells"], "ladder"), tables.get("thresholds")
+    """Rows are data sets, columns losses: validation Dice over the threshold, beside that of CE."""
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER))
+    curves = tables.get("thresholds")
     if curves is None or not len(cells) or "val_dice" not in curves:
         raise NothingToDraw("needs cells with threshold curves")
-    # More lines could not be told apart.
-    losses, left = points.first_losses(cells, LOSSES)
+    losses, more = points.first_losses(cells, LOSSES)
     wanted = points.spread_evenly(points.rarest_first(cells), PANELS)
     cells = points.of_variants(cells[cells["loss"].isin(losses["loss"])], wanted)
     keys = [*points.VARIANT, "data_label", "loss", "loss_label"]
@@ -225,53 +220,86 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
         raise NothingToDraw("needs cells with threshold curves")
     grouped = joined.groupby([*keys, "threshold"], observed=True, sort=True)["val_dice"]
     data = grouped.agg(["mean", "min", "max", "count"]).reset_index().rename(columns={"count": "n"})
-    drawing, axes = style.canvas(1, len(wanted), 3.4, sharex=True)
-    # Dash and marker differ between neighbours: many of these lines lie on each other.
-    looks = style.lines(losses)
-    best = []
-    for axis, variant in zip(axes[0], wanted.itertuples(), strict=True):
-        own = points.of_variant(data, variant)
-        top = _curves(axis, own, losses, looks)
-        axis.set_title(style.fitting(variant.label))
-        if top is not None:
-            threshold, half = top["threshold"], top["mean"] / 2
-            best.append(f"{variant.label}: best threshold of ce {threshold:.2f}, D*/2 {half:.2f}")
-    axes[0][0].set_ylabel("validation Dice")
+    tops = _tops(data)
+    drawing, axes = style.canvas(
+        len(wanted), len(losses), 0.8 + 1.35 * len(wanted), sharex=True, sharey="row"
+    )
+    names = points.without_common(list(wanted["label"]))
+    for row, name, variant in zip(axes, names, wanted.itertuples(), strict=True):
+        own, best = points.of_variant(data, variant), points.of_variant(tops, variant).set_index("loss")
+        for axis, loss in zip(row, losses.itertuples(), strict=True):
+            _curve(axis, own, best, loss)
+        _foot(row[0], own)
+        row[0].set_ylabel("\n".join(wrap(name, 16)[:2]), fontsize=8.5)
+    for axis, loss in zip(axes[0], losses.itertuples(), strict=True):
+        axis.set_title(style.fitting(loss.loss_label, 16), color=style.colour(loss.family))
     drawing.supxlabel("threshold on the foreground probability", fontsize=9)
-    half_line = {"color": style.INK, "linewidth": 1, "linestyle": style.DASHES[1]}
-    others = [style.key("D*/2 of ce", **half_line)] if best else []
-    style.loss_legend(drawing, losses, looks, others, most=7)
+    drawing.supylabel("validation Dice", fontsize=9)
+    marks = [
+        style.key("best threshold of the mean", color=style.SOFT, marker="o", linestyle="", markersize=5),
+        style.key("ce", color=style.SOFT, linewidth=1),
+        style.key("half of the best Dice", color=style.SOFT, linewidth=1, linestyle=style.DASHES[1]),
+    ]
+    style.legend(drawing, marks, 3)
     says = (
-        "Lines are means over seeds, bands run from the lowest to the highest seed; a mark stands at the "
-        "best threshold of each mean. For a true posterior the best threshold is D*/2, half of the Dice "
-        "that it reaches: the vertical line is half the best Dice of cross-entropy. Where a line is flat, "
-        f"as that of Dice, the threshold does not matter. Every panel has its own scale. {left}"
+        "Lines are means over seeds, bands run from the lowest to the highest seed; the thin line repeats "
+        "that of cross-entropy. For a true posterior the best threshold is D*/2, half of the Dice that it "
+        "reaches: the dashed line. Where a line is flat, as that of Dice, the threshold does not matter. "
+        f"Every row has its own scale. {more}{left}"
     ) + style.evidence(cells)
-    alt = "; ".join(best) or f"{len(losses)} losses on {len(wanted)} data sets"
-    return drawing, data, says, f"Dice over the threshold. {alt}."
+    alt = "; ".join(_best_says(tops, wanted)) or f"{len(losses)} losses on {len(wanted)} data sets"
+    return drawing, data, says, f"Dice over the threshold. {alt}.", *_flat_says(data, tops, wanted)
 
 
-def _curves(axis, own: pd.DataFrame, losses: pd.DataFrame, looks: dict) -> pd.Series | None:
-    """Draw one panel; return the best point of CE's mean curve, where CE is there."""
-    best = {}
-    for loss in losses["loss"]:
-        part = own[own["loss"] == loss].sort_values("threshold")
-        if not part["mean"].notna().any():
-            continue
-        color, dash = looks[loss]["color"], looks[loss]["linestyle"]
-        axis.plot(part["threshold"], part["mean"], color=color, linestyle=dash, linewidth=1.5, zorder=3)
-        # Pale, since six bands overlap.
-        axis.fill_between(part["threshold"], part["min"], part["max"], color=color, alpha=0.08, linewidth=0)
-        best[loss] = top = part.loc[part["mean"].idxmax()]
-        mark = looks[loss]["marker"]
-        axis.plot([top["threshold"]], [top["mean"]], marker=mark, color=color, markersize=5.5, zorder=4)
-    if "ce" in best:
-        axis.axvline(best["ce"]["mean"] / 2, color=style.INK, linewidth=1, linestyle=style.DASHES[1])
+def _tops(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the best threshold of each mean curve, its Dice, and the Dice at 0.5."""
+    known = data.dropna(subset=["mean"])
+    keys = [*points.VARIANT, "loss"]
+    tops = known.loc[known.groupby(keys, observed=True)["mean"].idxmax()]
+    half = known[np.isclose(known["threshold"], 0.5)]
+    return tops.merge(half[[*keys, "mean"]].rename(columns={"mean": "at_half"}), on=keys, how="left")
+
+
+def _curve(axis, own: pd.DataFrame, best: pd.DataFrame, loss) -> None:
+    color = style.colour(loss.family)
+    part, ce = (own[own["loss"] == name].sort_values("threshold") for name in (loss.loss, "ce"))
+    axis.plot(ce["threshold"], ce["mean"], color=style.SOFT, linewidth=1, zorder=2)
+    axis.plot(part["threshold"], part["mean"], color=color, linewidth=1.6, zorder=3)
+    axis.fill_between(part["threshold"], part["min"], part["max"], color=color, alpha=0.2, linewidth=0)
+    if loss.loss in best.index:
+        top = best.loc[loss.loss]
+        axis.plot([top["threshold"]], [top["mean"]], "o", color=color, markersize=5, zorder=4)
+        axis.axvline(top["mean"] / 2, color=style.SOFT, linewidth=1, linestyle=style.DASHES[1], zorder=1)
     axis.set_xlim(0, 1)
     style.unit_ticks(axis, "x")
+
+
+def _foot(axis, own: pd.DataFrame) -> None:
     top = float(own["max"].max())
     worst = float(own.groupby("loss", observed=True)["mean"].max().min())
-    # The foot of the panel: well below the worst loss's best, but never so low that all tops look alike.
+    # The foot of the row: well below the worst loss's best, but never so low that all tops look alike.
     low = np.clip(worst - 0.35 * top, 0, 0.75 * top) if np.isfinite(worst) else 0.0
     axis.set_ylim(low, top + 0.04 * (top - low) + 1e-3)
-    return best.get("ce")
+
+
+def _best_says(tops: pd.DataFrame, wanted: pd.DataFrame) -> list[str]:
+    texts = []
+    for variant in wanted.itertuples():
+        own = points.of_variant(tops, variant).set_index("loss")
+        if "ce" in own.index:
+            threshold, half = own.loc["ce", "threshold"], own.loc["ce", "mean"] / 2
+            texts.append(f"{variant.label}: best threshold of ce {threshold:.2f}, D*/2 {half:.2f}")
+    return texts
+
+
+def _flat_says(data: pd.DataFrame, tops: pd.DataFrame, wanted: pd.DataFrame) -> list[str]:
+    """Return on which data set CE loses most at 0.5, if that is more than a point, and what Dice loses."""
+    cost = tops.assign(cost=100 * (tops["mean"] - tops["at_half"])).merge(wanted[[*points.VARIANT, "label"]])
+    ce = cost[cost["loss"] == "ce"].dropna(subset=["cost"])
+    # One seed is no finding.
+    if not len(ce) or data["n"].max() < 2 or ce["cost"].max() < LINEAR:
+        return []
+    worst = ce.loc[ce["cost"].idxmax()]
+    dice = cost[(cost["loss"] == "dice") & (cost["label"] == worst["label"])]["cost"]
+    beside = f", dice {dice.iloc[0]:.1f}" if len(dice) else ""
+    return [f"On {worst['label']} the threshold of 0.5 costs ce {worst['cost']:.1f} points{beside}"]

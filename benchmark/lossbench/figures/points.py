@@ -5,7 +5,7 @@ A ladder is a generated data set at several foreground fractions; a real set sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -267,26 +267,65 @@ def levels(table: pd.DataFrame) -> list[float]:
     return table.loc[table["ladder"] != "", "x"].tolist() or table["x"].tolist()
 
 
+def families(
+    rows: pd.DataFrame,
+    losses: pd.DataFrame,
+    kinds: Sequence[str],
+    kind: str,
+    limits: tuple[float, float],
+    prepare: Callable,
+):
+    """Return a drawing with one column a family of losses and one row a kind (a value of the column
+    ``kind``): ladders as lines with intervals, real sets as single marks.
+
+    Losses of one family mostly do alike: in a panel of each they would fill a page with the same line.
+    ``prepare`` is called with every axis once it is drawn.
+    """
+    groups = [own for _, own in losses.groupby("family", sort=False, observed=True)]
+    drawing, axes = style.canvas(len(kinds), len(groups), 1.1 + 2.4 * len(kinds), sharex=True, sharey=True)
+    most = max(map(len, groups))
+    for own, column in zip(groups, axes.T, strict=True):
+        looks = style.lines(own)
+        for axis, name in zip(column, kinds, strict=True):
+            for shift, (loss, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
+                draw(axis, rows[(rows["loss"] == loss) & (rows[kind] == name)], limits, look, shift)
+            prepare(axis)
+        handles = [
+            style.key(style.fitting(row.loss_label, 20), **looks[row.loss], markersize=4.5)
+            for row in own.itertuples()
+        ]
+        # Over the lines that it speaks of; an empty title keeps the room, so that columns stay equally wide.
+        column[0].set_title("\n" * most, fontsize=8)
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.04, 1.0), "fontsize": 8, "labelspacing": 0.25}
+        column[0].legend(handles=handles, **place).set_in_layout(False)
+    return drawing, axes
+
+
+def _shifts(count: int) -> list[float]:
+    """Return factors that move the marks of so many losses apart, so that no bar hides another."""
+    return [1.06 ** (place - (count - 1) / 2) for place in range(count)]
+
+
 def draw(
-    axis, rows: pd.DataFrame, limits: tuple[float, float], *, color: str, filled: bool, shift: float = 1.0
+    axis, rows: pd.DataFrame, limits: tuple[float, float], look: Mapping[str, object], shift: float = 1.0
 ) -> None:
-    """Draw ladders as lines with intervals and real sets as single marks.
+    """Draw ladders as lines with intervals and real sets as single marks, in the look of a loss.
 
     Values outside the limits become arrow heads at the edge. ``shift`` moves marks aside by a factor.
     """
-    look = {"color": color, "markerfacecolor": color if filled else style.PAPER, "zorder": 4}
-    ladders = rows[rows["ladder"] != ""]
-    for _, part in ladders.groupby("ladder", sort=True):
+    color = look["color"]
+    for _, part in rows[rows["ladder"] != ""].groupby("ladder", sort=True):
         part = part.sort_values("x")
         # The line is drawn through the clipped values, so that it leads to the arrow heads.
         y, _ = style.clipped(part["mean"].to_numpy(), *limits)
-        dash = "-" if filled else style.BROKEN
-        axis.plot(part["x"] * shift, y, color=color, linestyle=dash, zorder=3)
+        axis.plot(part["x"] * shift, y, color=color, linestyle=look["linestyle"], zorder=3)
     for row in rows.itertuples():
         x, y = row.x * shift, float(np.clip(row.mean, *limits))
         # An interval is cut where the axis ends; the arrow head says that it goes on.
         axis.vlines(x, *np.clip([row.low, row.high], *limits), color=color, linewidth=1.1, zorder=2)
         if y == row.mean:
-            axis.plot([x], [y], row.mark if row.ladder == "" else "o", markersize=5.2, **look)
+            mark = row.mark if row.ladder == "" else look["marker"]
+            axis.plot([x], [y], mark, color=color, markersize=4.5, zorder=4)
         elif y == y:
-            axis.plot([x], [y], "v" if y == limits[0] else "^", markersize=6, clip_on=False, **look)
+            mark = "v" if y == limits[0] else "^"
+            axis.plot([x], [y], mark, color=color, markersize=6, clip_on=False, zorder=4)

@@ -29,7 +29,7 @@ SETS = ["source", "label", "loss", *points.SUMMARY]
 @figure("public_sets", number=1, title="Five losses on public data sets: measured here, and published")
 def public_sets(tables: Mapping[str, pd.DataFrame]):
     """Top: Dice of each public set, mean over seeds; below: published values of other sets, digitised."""
-    cells = _real(points.of_parts(tables["cells"], "public"))
+    cells, left = points.usual(_real(points.of_parts(tables["cells"], *points.PUBLIC)))
     if not len(cells) or "dice@0.5" not in cells:
         some = ", ".join(LOSSES)
         raise NothingToDraw(f"needs cells of public data sets and of at least two of the losses {some}")
@@ -38,31 +38,54 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
     measured = points.means(cells, "dice@0.5").merge(sets, on=points.VARIANT)
     measured = points.mapped(measured, lambda values: 100 * values).assign(source="measured")
     theirs = published()
+    # What was not learnt says who learns sooner: it is shown, but it is no result.
+    missed = set(cells.loc[~points.ended(cells, tables), "data_label"])
     labels = {"measured": list(sets["label"].unique()), "published": list(theirs["label"].unique())}
     data = pd.concat([measured, theirs], ignore_index=True)
+    short = dict(zip(labels["measured"], points.without_common(labels["measured"]), strict=True))
     drawing, axes = style.canvas(2, max(map(len, labels.values())), 4.6)
     looks = style.lines(pd.DataFrame({"loss": list(LOSSES), "family": FAMILIES}))
     # Marks without lines: between losses there is nothing to connect.
     looks = {loss: look | {"linestyle": "", "markersize": 6} for loss, look in looks.items()}
     for row, (source, names) in enumerate(labels.items()):
         for axis, label in zip(axes[row], names, strict=False):
-            _panel(axis, data[(data["source"] == source) & (data["label"] == label)], looks)
-            axis.set_title(style.fitting(label, 18))
+            own = data[(data["source"] == source) & (data["label"] == label)]
+            _panel(axis, own, looks, label not in missed)
+            axis.set_title(style.fitting(short.get(label, label), 18))
         for axis in axes[row][len(names) :]:
             axis.set_axis_off()
         axes[row][0].set_ylabel(f"Dice, % ({'here' if source == 'measured' else source})")
-    style.legend(drawing, [style.key(name, **looks[loss]) for loss, name in LOSSES.items()], len(LOSSES))
+    keys = [style.key(name, **looks[loss]) for loss, name in LOSSES.items()]
+    if missed:
+        keys.append(
+            style.key("not learnt", color=style.SOFT, marker="o", markerfacecolor=style.PAPER, linestyle="")
+        )
+    style.legend(drawing, keys, len(keys))
     says = (
         "Top: mean Dice of the masks at 0.5 over test images, then classes, bars 95 % t intervals over "
         "seeds; the losses of a seed share start and batches, so that bars may overlap and the difference "
         "still be sure. Bottom: values that Liu et al. (2024) show for their networks and data sets, read "
         "off the radar chart in their repository to about 0.1; they come without intervals, the chart does "
         "not say which of their size terms 'ce + l1' is, and has no point for Dice on AMOS. Every panel has "
-        "its own scale. "
+        f"its own scale. {left}"
     ) + style.evidence(cells)
     best = measured.sort_values("mean").groupby("label", sort=False).tail(1).sort_values("label")
     highest = "; ".join(f"{row.label}: {LOSSES[row.loss]} {row.mean:.1f}" for row in best.itertuples())
-    return drawing, data[SETS], says, f"Highest measured Dice: {highest}."
+    alt = f"Highest measured Dice: {highest}."
+    return drawing, data[SETS], says, alt, *_sets_say(cells[~cells["data_label"].isin(missed)])
+
+
+def _sets_say(cells: pd.DataFrame) -> list[str]:
+    """Return on how many sets Dice is ahead of CE and behind; nothing where one of them was not trained."""
+    gaps = points.gaps(cells, "ce", "dice@0.5")
+    own = 100 * gaps.loc[gaps["loss"] == "dice", "mean"].dropna()
+    if not len(own):
+        return []
+    ahead, behind = int((own > 1).sum()), int((own < -1).sum())
+    return [
+        f"On {ahead} of {len(own)} public sets dice is ahead of cross-entropy by more than a point, on "
+        f"{behind} behind"
+    ]
 
 
 def published() -> pd.DataFrame:
@@ -84,34 +107,37 @@ def _real(cells: pd.DataFrame) -> pd.DataFrame:
     return kept[kept.groupby(points.VARIANT, observed=True)["loss"].transform("nunique") > 1]
 
 
-def _panel(axis, part: pd.DataFrame, looks: dict) -> None:
+def _panel(axis, part: pd.DataFrame, looks: dict, learnt: bool) -> None:
     for x, (loss, look) in enumerate(looks.items()):
         for row in part[part["loss"] == loss].itertuples():
             # Published values come without interval: NaN draws nothing.
             axis.vlines(x, row.low, row.high, color=look["color"], linewidth=1.4, zorder=2)
-            axis.plot([x], [row.mean], **look, zorder=3)
+            fill = {} if learnt else {"markerfacecolor": style.PAPER}
+            axis.plot([x], [row.mean], **look | fill, zorder=3)
     axis.set_xlim(-0.6, len(looks) - 0.4)
     axis.set_xticks([])
-    low, high = part["mean"].min(), part["mean"].max()
-    # Intervals are shown in full unless they would more than double the span of the means.
-    spare = max(high - low, LEAST) / 2
-    low = max(part[["low", "mean"]].min(axis=None), low - spare)
-    high = min(part[["high", "mean"]].max(axis=None), high + spare)
-    reach = max(high - low, LEAST) * 0.62
-    # No score lies below zero.
-    bottom = max(0.0, (low + high) / 2 - reach)
-    axis.set_ylim(bottom, bottom + 2 * reach)
+    # No bar is cut, and no score lies below zero.
+    style.span(axis, part, LEAST)
+    axis.set_ylim(bottom=max(axis.get_ylim()[0], 0.0))
     axis.yaxis.get_major_locator().set_params(nbins=5, integer=True)
 
 
-TINTS = ("#e8a13a", "#3f7fd6", "#c9509b", "#4aa35b")  # of the classes, over the grey image
+# What a pixel of a mask is, over the grey image: colours that stay apart for the colour-blind.
+ERRORS = {
+    "true positive": "#3f7fd6",
+    "false positive": "#e8a13a",
+    "false negative": "#c9509b",
+    "wrong class": "#4aa35b",
+}
+
+VEIL = 0.5  # how much of the image a colour covers
 
 VOID = 255  # padding and unlabelled pixels
 
 
 @figure("panel", number=2, title="One test image of each data set, and the mask that each loss leaves")
 def panel(tables: Mapping[str, pd.DataFrame]):
-    """Rows are data sets, columns image, truth and losses; the number under a mask is its Dice."""
+    """Rows are data sets, columns image, truth and losses; colours say what is right and what is not."""
     rows = tables.get("panel")
     if rows is None or not len(rows):
         raise NothingToDraw(
@@ -120,24 +146,40 @@ def panel(tables: Mapping[str, pd.DataFrame]):
     # In the order in which the pictures were made.
     sets = list(dict.fromkeys(rows["data_label"]))
     shown = list(dict.fromkeys(rows["shows"]))
-    drawing, axes = style.canvas(len(sets), len(shown), 0.5 + 1.45 * len(sets))
+    drawing, axes = style.canvas(len(sets), len(shown), 0.8 + 1.45 * len(sets))
     for y, name in enumerate(sets):
         _pictures(axes[y], rows[rows["data_label"] == name].set_index("shows"), shown)
         axes[y, 0].set_ylabel(style.fitting(name, 16), fontsize=8.5)
     for axis, name in zip(axes[0], shown, strict=True):
         axis.set_title(name, fontsize=8.5, loc="center")
+    style.legend(drawing, [style.patch(name, tint, VEIL) for name, tint in ERRORS.items()], len(ERRORS))
     says = (
         "Numbers: Dice of this image, as recorded. The image is chosen by a rule: the median of the test "
         "images that hold every class, by their mean Dice over the five losses (seed 0, last-step weights, "
-        "threshold 0.5). Shown is the window around the true object, coloured by class. The authors' own "
-        "panel (Cityscapes; images not redistributable) gives for motorcycle, rider and bus: CE .58, .54, "
-        ".70; Dice .31, .55, .49; CE + Dice .70, .53, .44; CE + L1 .77, .69, .81 (read off their image). "
+        "threshold 0.5). Shown is the window around the true object; blue is right, orange marked too much, "
+        "pink missed, green another class. The authors' own panel (Cityscapes; images not redistributable) "
+        "gives for motorcycle, rider and bus: CE .58, .54, .70; Dice .31, .55, .49; CE + Dice .70, .53, .44; "
+        "CE + L1 .77, .69, .81 (read off their image). "
     ) + _evidence(tables["cells"], rows)
     data = rows.drop(columns="pixels").reset_index(drop=True)
     scores = []
     for name, part in data[data["loss"] != ""].groupby("data_label", sort=False):
         scores.append(f"{name}: " + ", ".join(f"{row.shows} {row.dice:.2f}" for row in part.itertuples()))
-    return drawing, data, says, f"Masks of five losses beside the truth. Dice, {'; '.join(scores)}."
+    alt = f"Masks of five losses beside the truth. Dice, {'; '.join(scores)}."
+    return drawing, data, says, alt, *_masks_say(data[data["loss"] != ""])
+
+
+def _masks_say(data: pd.DataFrame) -> list[str]:
+    """Return on which image the losses differ most, as far as one image of one seed may say."""
+    spread = data.groupby("data_label", sort=False)["dice"].agg(lambda dice: dice.max() - dice.min())
+    if not len(spread) or not spread.max() > 0:
+        return []
+    own = data[data["data_label"] == spread.idxmax()].sort_values("dice")
+    low, high = own.iloc[0], own.iloc[-1]
+    return [
+        f"One image each: losses differ most on {spread.idxmax()}, from {low['dice']:.2f} ({low['shows']}) "
+        f"to {high['dice']:.2f} ({high['shows']})"
+    ]
 
 
 def _evidence(cells: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -163,18 +205,28 @@ def _pictures(axes: np.ndarray, part: pd.DataFrame, shown: list[str]) -> None:
         if name != "image":
             # What lies on void pixels is scored nowhere, and not shown.
             mask = np.where(void, 0, picture(part.loc[name]))[window]
-            # One clear layer a class, so that the image stays visible below.
-            for kind in range(1, int(mask.max()) + 1):
-                axis.imshow(_tinted(mask == kind, TINTS[(kind - 1) % len(TINTS)]), interpolation="nearest")
+            for where, tint in zip(errors(mask, truth[window]), ERRORS.values(), strict=True):
+                axis.imshow(_tinted(where, tint), interpolation="nearest")
         value = part.loc[name, "dice"]
         if np.isfinite(value):
             axis.set_xlabel(f"{value:.2f}", fontsize=8.5, labelpad=2)
 
 
+def errors(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return where a mask of class ids is right, too much, missing, and of another class than the truth."""
+    marked, there = mask > 0, truth > 0
+    return (
+        there & (mask == truth),
+        marked & ~there,
+        there & ~marked,
+        marked & there & (mask != truth),
+    )
+
+
 def _tinted(mask: np.ndarray, tint: str) -> np.ndarray:
     """Return a picture (height, width, 4) of one colour where the mask is true, clear elsewhere."""
     colour = [int(tint[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    return np.dstack([np.full(mask.shape, c) for c in colour] + [0.75 * mask])
+    return np.dstack([np.full(mask.shape, c) for c in colour] + [VEIL * mask])
 
 
 def picture(row: pd.Series) -> np.ndarray:

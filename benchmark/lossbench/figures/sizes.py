@@ -14,8 +14,9 @@ from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 from lossbench.theory.proportions import size_error_bound
 
-# kind, column, filled mark, shift of the marks along the axis
-SIZES = (("hard", "log_size_ratio_hard@0.5", True, 0.97), ("soft", "log_size_ratio_soft", False, 1.03))
+SIZES = {"hard": "log_size_ratio_hard@0.5", "soft": "log_size_ratio_soft"}
+
+NAMES = {"hard": "mask at 0.5 (hard)", "soft": "summed probability (soft)"}
 
 RATIO = [*points.LOSS, "dataset", "label", "recipe", "foreground", "size", *points.SUMMARY]
 
@@ -24,48 +25,60 @@ BAND = 0.05  # 5 %: the smallest difference in region size of interest
 
 @figure("size_ratio", number=11, title="Predicted over true region size, by loss and foreground fraction")
 def size_ratio(tables: Mapping[str, pd.DataFrame]):
-    """One panel a loss: size of the mask at 0.5 and summed probability, geometric means over seeds."""
-    cells = points.of_parts(tables["cells"], "ladder")
-    if not len(cells) or not {column for _, column, _, _ in SIZES} <= set(cells):
+    """Columns are families, rows hard and soft size: geometric means over seeds over the foreground."""
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER))
+    if not len(cells) or not set(SIZES.values()) <= set(cells):
         raise NothingToDraw("needs cells with region sizes")
     place = points.places(cells)
     losses = style.ordered(cells)
     # Means of logarithms: half and double are equally wrong.
-    logs = pd.concat([points.means(cells, column).assign(size=size) for size, column, _, _ in SIZES])
+    logs = pd.concat([points.means(cells, column).assign(size=size) for size, column in SIZES.items()])
     data = points.mapped(logs, np.exp).merge(place, on=points.VARIANT).merge(losses, on="loss")
     # A loss that collapsed would stretch the axis until nothing else is seen.
     limits = _limits(data["mean"])
-    rows, columns = style.shape(len(losses), 4)
-    drawing, axes = style.canvas(rows, columns, 0.7 + 2.05 * rows, sharex=True, sharey=True)
-    first = losses.iloc[0]
-    # The first loss, usually CE, is repeated in every panel to compare with.
-    grey = data[(data["loss"] == first["loss"]) & (data["size"] == "hard") & (data["ladder"] != "")]
-    reference = [part.sort_values("x") for _, part in grey.groupby("ladder")]
-    faint = {"color": style.SOFT, "linewidth": 1, "alpha": 0.55}
-    for axis, loss in zip(axes.flat, losses.itertuples(), strict=False):
+
+    def prepare(axis) -> None:
         # Within the band a size is as good as right.
         axis.axhspan(1 / (1 + BAND), 1 + BAND, color=style.RULE, alpha=0.6, linewidth=0, zorder=1)
         axis.axhline(1, color=style.SOFT, linewidth=0.9, zorder=1)
-        for part in reference:
-            axis.plot(part["x"], part["mean"].clip(*limits), **faint, zorder=1)
-        color = style.colour(loss.family)
-        for size, _, filled, shift in SIZES:
-            part = data[(data["loss"] == loss.loss) & (data["size"] == size)]
-            points.draw(axis, part, limits, color=color, filled=filled, shift=shift)
-        axis.set_title(style.fitting(loss.loss_label), color=color)
-        style.ratio_axis(axis, limits[0] / 1.06, limits[1] * 1.06)
+        style.ratio_axis(axis, limits[0] / 1.06, limits[1] * 1.06, 4 if limits[1] > 6 else 2)
         style.foreground_axis(axis, points.levels(place))
-    style.hide_rest(axes, len(losses))
-    entry = style.key(f"{first['loss_label']}, hard", **faint)
-    style.sizes_legend(drawing, [entry, *points.real_legend(place)])
+
+    drawing, axes = points.families(data, losses, list(SIZES), "size", limits, prepare)
+    for row, size in zip(axes, SIZES, strict=True):
+        row[0].set_ylabel(NAMES[size])
+    if real := points.real_legend(place):
+        style.legend(drawing, real, 4)
     drawing.supxlabel("foreground fraction, %", fontsize=9)
     drawing.supylabel("predicted / true region size", fontsize=9)
     says = (
-        "Hard size: area of the mask at 0.5; soft size: summed probability; both over the whole test split. "
-        "Geometric means over seeds, bars 95 % t intervals; the band is ±5 %, the thin line repeats the "
-        "hard size of the first panel; arrow heads lie beyond the axis. "
+        "Hard size: area of the mask at 0.5; soft size: summed probability; both over the whole test split; "
+        "one column a family of losses. Geometric means over seeds, bars 95 % t intervals; the band is "
+        f"±5 %; arrow heads lie beyond the axis. {left}"
     ) + style.evidence(cells)
-    return drawing, data.rename(columns={"x": "foreground"})[RATIO], says, _ratio_alt(data, losses)
+    numbers = data.rename(columns={"x": "foreground"})[RATIO]
+    return drawing, numbers, says, _ratio_alt(data, losses), *_ratio_says(data)
+
+
+def _ratio_says(data: pd.DataFrame) -> list[str]:
+    """Return, where foreground is rarest, which loss marks too little and which too much, if intervals say
+    so.
+    """
+    own = data[(data["x"] == data["x"].min()) & (data["size"] == "hard") & (data["n"] > 1)]
+    # Beyond the band even at the near end of the interval.
+    small, large = own[own["high"] < 1 / (1 + BAND)], own[own["low"] > 1 + BAND]
+    texts = []
+    for side, end in ((small, "idxmin"), (large, "idxmax")):
+        if len(side):
+            row = side.loc[side["mean"].agg(end)]
+            texts.append(f"{row['loss_label']} marks {style.percent(row['mean'])} of the true size")
+    if not texts:
+        return []
+    right = len(own) - len(small) - len(large)
+    where = style.percent(own["x"].iloc[0])
+    return [
+        f"At {where} foreground {' and '.join(texts)}; {right} of {len(own)} losses are not shown to be off"
+    ]
 
 
 def _limits(means: pd.Series) -> tuple[float, float]:
@@ -80,9 +93,7 @@ def _ratio_alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
     hard = data[(data["x"] == rarest) & (data["size"] == "hard")].groupby("loss")["mean"].mean()
     known = losses[losses["loss"].isin(hard.index)]
     sizes = ", ".join(f"{row.loss_label} {hard[row.loss]:.2f}" for row in known.itertuples())
-    start = (
-        f"Small panels, one a loss. At {style.percent(rarest)} foreground the mask at 0.5 is this fraction"
-    )
+    start = f"One column a family. At {style.percent(rarest)} foreground the mask at 0.5 is this fraction"
     return f"{start} of the true size: {sizes}."
 
 
@@ -90,8 +101,6 @@ TERMS = ("ce_l1", "ce_kl")
 SETTING = {"size_weight", "temperature"}
 
 COLUMNS = 4  # of the grid
-
-REACH = 5.0  # points at which the colours of a gain end, so that a collapse does not bleach the rest
 
 GRID_NEEDS = "needs cells of ce and of ce_l1 or ce_kl at two or more weights or temperatures"
 
@@ -137,9 +146,11 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     ]
     shown = shown[:COLUMNS]
     drawing, axes = style.canvas(2, len(shown), 4.9)
+    # To the largest value of all: a loss of seven points and one of eighty differ in colour, too.
+    gain, size = (style.folded(max(data[name].abs().max(), 1.0)) for name in ("gain", "size"))
     for place, (variant, own) in enumerate(shown):
-        _field(axes[0][place], own, "gain", ("PuOr", -REACH, REACH), place == 0)
-        _field(axes[1][place], own, "size", ("Greys", 0.0, np.log(4)), place == 0)
+        _field(axes[0][place], own, "gain", ("PuOr", -gain, gain), place == 0)
+        _field(axes[1][place], own, "size", ("Greys", 0.0, size), place == 0)
         term = own["term"].iloc[0].replace("_", " + ")
         axes[0][place].set_title(f"{term}, {style.fitting(variant.label, 14)}", fontsize=9)
         axes[0][place].set_xlabel(f"ce: {100 * own['dice_ce'].iloc[0]:.1f}", fontsize=8.5)
@@ -150,8 +161,8 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     says = (
         "T is the temperature of the softmax from which the size term takes the region size; weight 1 and "
         "T 10 are the authors' released setting. Top: paired differences; both are means over seeds, of the "
-        "masks at 0.5; under each field stands plain cross-entropy. Colours end at "
-        f"±{REACH:g} points and at a factor of 4; a |log size ratio| of 0.05 is an error of 5 %, one beyond "
+        "masks at 0.5; under each field stands plain cross-entropy. Colours "
+        "grow with the logarithm; a |log size ratio| of 0.05 is an error of 5 %, one beyond "
         "5 a collapse. At T 1 theory says that both terms change nothing where cross-entropy has converged. "
     ) + style.evidence(cells[cells["loss"].isin(["ce", *data["loss"]])])
     best = data.loc[data["gain"].idxmax()]
@@ -160,12 +171,23 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
         f"{best['weight']:g}, temperature {best['temperature']:g}."
     )
     labels = variants[["dataset", "label"]].drop_duplicates("dataset")
-    return drawing, data.drop(columns="recipe").merge(labels, on="dataset"), says, alt
+    table = data.drop(columns="recipe").merge(labels, on="dataset")
+    return drawing, table, says, alt, _settings_say(data)
+
+
+def _settings_say(data: pd.DataFrame) -> str:
+    """Return of how many settings of a size term the interval of the gain lies above zero, and below."""
+    more, less = int((data["gain_low"] > 0).sum()), int((data["gain_high"] < 0).sum())
+    low, high = (style.signed(end, 1) for end in (data["gain"].min(), data["gain"].max()))
+    return (
+        f"Of {len(data)} settings of a size term {more} are shown to gain Dice over ce and {less} to lose; "
+        f"gains run from {low} to {high} points"
+    )
 
 
 def _grid(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a data set variant and setting of a size term, with the values of CE beside it."""
-    hard = SIZES[0][1]
+    hard = SIZES["hard"]
     if not len(cells) or not {"dice@0.5", hard} <= set(cells):
         raise NothingToDraw(GRID_NEEDS)
     losses = cells.drop_duplicates("loss").sort_values("loss")[["loss", "loss_spellings"]]
@@ -195,7 +217,7 @@ def _field(axis, own: pd.DataFrame, column: str, scale: tuple[str, float, float]
     values = own.pivot(index="temperature", columns="weight", values=column).sort_index()
     # A leading zero would only take room.
     texts = values.map(lambda v: style.signed(v, 1) if column == "gain" else f"{v:.2f}".removeprefix("0"))
-    style.heat(axis, values, texts, *scale)
+    style.heat(axis, values.map(style.folded), texts, *scale)
     axis.set_yticklabels([f"T {t:g}" for t in values.index] if named else [])
 
 
@@ -213,7 +235,8 @@ BOUND_NEEDS = "needs two-class cells of scenes whose curves hold the terms of th
 @figure("size_bound", number=5, title="Cross-entropy bounds the error in region size")
 def size_bound(tables: Mapping[str, pd.DataFrame]):
     """One panel a data set: error of the predicted proportions over cross-entropy, on validation images."""
-    cells, curves = points.of_parts(tables["cells"], "ladder"), tables.get("curves")
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER))
+    curves = tables.get("curves")
     # The bound is drawn for two classes; records of other sets do not say how many they have.
     two = cells[numbers(cells, "data.classes").fillna(2) == 2] if len(cells) else cells
     two = two[two["dataset_name"] == "scenes"] if len(two) else two
@@ -258,12 +281,17 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
         "seed. The line is the bound √(2 CE) on the summed error of the two classes' predicted proportions "
         "(chain rule and Pinsker's inequality): no network can lie above it, whatever loss it was trained "
         f"with ({below:.4g} % of {len(data)} marks lie below). So a low cross-entropy forces the size to be "
-        "right; a high one leaves it open. "
+        f"right; a high one leaves it open. {left}"
     ) + style.evidence(two)
     errors = data[data["last"]].groupby("loss_label", observed=True)["error"].median()
     medians = ", ".join(f"{label} {error:.2g}" for label, error in errors.items())
     alt = f"Median error of the proportions at the last step: {medians}; all below the bound."
-    return drawing, data[BOUND], says, alt
+    # How far below: the nearest mark, in factors.
+    near = float((bounds / data["error"].clip(lower=FLOOR)).min())
+    finding = (
+        f"Cross-entropy bounds the error in region size; trainings stay {near:.1f} times below it or more"
+    )
+    return drawing, data[BOUND], says, alt, *([finding] if near >= 1 else [])
 
 
 def _proportions(curves: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

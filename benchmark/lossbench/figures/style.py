@@ -195,6 +195,13 @@ def key(label: str, **look):
     return Line2D([], [], label=label, **look)
 
 
+def patch(label: str, color: str, alpha: float):
+    """Return an entry of a legend for a coloured field."""
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=color, alpha=alpha, label=label)
+
+
 def legend(drawing, handles: Sequence, most: int) -> None:
     """Put a legend above the panels, with at most so many entries in a row."""
     drawing.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), most))
@@ -309,7 +316,12 @@ def percent(fraction: float) -> str:
     """Return a fraction as text in percent with as many digits as it needs: .002 -> "0.2 %", at most two
     digits.
     """
-    return f"{100 * fraction:.2g} %"
+    return f"{100 * fraction:.2g} %" if fraction < 0.995 else f"{100 * fraction:,.0f} %"
+
+
+def times(factor: float) -> str:
+    """Return a factor as text: one decimal below ten, none above."""
+    return f"{factor:.1f}" if factor < 10 else f"{factor:,.0f}"
 
 
 def signed(value: float, digits: int) -> str:

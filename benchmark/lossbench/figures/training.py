@@ -33,8 +33,12 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
         raise NothingToDraw("needs cells with training curves")
     # More lines could not be told apart.
     losses, left = points.first_losses(cells, LOSSES)
-    wanted = points.spread_evenly(points.rarest_first(cells), PANELS)
-    cells = points.of_variants(cells[cells["loss"].isin(losses["loss"])], wanted)
+    cells = cells[cells["loss"].isin(losses["loss"])]
+    wanted, alike = _distinct(
+        points.rarest_first(cells), curves.merge(cells[["key", *points.VARIANT, "loss"]])
+    )
+    wanted = points.spread_evenly(wanted, PANELS)
+    cells = points.of_variants(cells, wanted)
     keys = [*points.VARIANT, "data_label", "loss", "loss_label"]
     joined = curves.merge(cells[["key", *keys]], on="key")
     shown = [name for name in (DICE, SIZE) if name in joined and joined[name].notna().any()]
@@ -67,13 +71,62 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
     says = (
         "Lines are means over seeds, bands run from the lowest to the highest seed. A soft size still far "
         "from 1 at the last step means that the network has not yet learnt how much foreground there is. "
-        f"{'' if noise is None else NOISE_SAYS}{left}"
+        f"{'' if noise is None else NOISE_SAYS}{left}{alike}"
     ) + style.evidence(cells)
     alt = _last(points.of_variant(data, wanted.iloc[0]), wanted["label"].iloc[0])
+    finding = _sooner(joined, wanted)
     if noise is not None:
         named = {name: f"loss_noise {name}" for name in points.SUMMARY}
         data = pd.concat([data, noise.rename(columns=named)], ignore_index=True)
-    return drawing, data, says, alt
+    return drawing, data, says, alt, *finding
+
+
+ALIKE = 0.03  # of Dice: the mean distance below which two columns of curves are one
+
+
+def _distinct(facts: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the variants whose curves of Dice differ from those that stand before them, and the sentence
+    that names the others.
+    """
+    mean = curves.groupby([*points.VARIANT, "loss", "step"], observed=True)[DICE].mean()
+    kept, same = [], []
+    for place, row in enumerate(facts.itertuples()):
+        own = mean.loc[row.dataset, row.recipe] if (row.dataset, row.recipe) in mean.index else None
+        near = [name for name, other in kept if own is not None and _near(own, other)]
+        if near:
+            same.append(f"{row.label} as {near[0]}")
+        else:
+            kept.append((row.label, own))
+            facts.loc[facts.index[place], "kept"] = True
+    texts = f"Much the same, so not drawn: {'; '.join(same)}. " if same else ""
+    return facts[facts["kept"].notna()].drop(columns="kept"), texts
+
+
+def _near(own: pd.Series, other: pd.Series | None) -> bool:
+    if other is None or not own.index.equals(other.index):
+        return False
+    return bool((own - other).abs().mean() < ALIKE)
+
+
+HALF_WAY = 0.5  # of the last Dice of the best loss
+
+
+def _sooner(joined: pd.DataFrame, wanted: pd.DataFrame) -> list[str]:
+    """Return after how many steps Dice and CE reach half of the best last Dice, where they differ most."""
+    found = []
+    for variant in wanted.itertuples():
+        own = points.of_variant(joined, variant)
+        mean = own.pivot_table(index="step", columns="loss", values=DICE, observed=True)
+        if not {"dice", "ce"} <= set(mean) or own.groupby("loss", observed=True)["key"].nunique().min() < 2:
+            continue
+        reached = mean >= HALF_WAY * mean.iloc[-1].max()
+        if reached["dice"].any() and reached["ce"].any():
+            dice, ce = (int(reached[loss].idxmax()) for loss in ("dice", "ce"))
+            found.append((abs(np.log(dice / ce)), variant.label, dice, ce))
+    if not found:
+        return []
+    _, label, dice, ce = max(found)
+    return [f"On {label} dice is half way after {dice} steps, ce after {ce}"]
 
 
 NOISE_SAYS = (
@@ -306,7 +359,11 @@ def loss_noise():
         "relative noise of a batch by its images."
     )
     data = pd.concat(tables, ignore_index=True)[["panel", "kind", "case", "x", "y"]]
-    return drawing, data, says, alt
+    finding = (
+        f"With the size n of an object the noise of Dice changes as n^{rim} (errors at the rim), that of "
+        f"CE as n^{ce}"
+    )
+    return drawing, data, says, alt, finding
 
 
 def by_formula(sizes: np.ndarray) -> pd.DataFrame:

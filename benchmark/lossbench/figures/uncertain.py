@@ -69,7 +69,13 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
         "probability has no bias and its mask is too small, Dice of each image is too small, Dice over the "
         "batch too large" + ("; 'rim': a ring whose pixels are labelled independently. " if rims else ". ")
     ) + style.evidence(cells)
-    return drawing, data.drop(columns="x"), says, _bias_alt(data, losses, last)
+    return (
+        drawing,
+        data.drop(columns="x"),
+        says,
+        _bias_alt(data, losses, last),
+        *_bias_says(data, losses, last),
+    )
 
 
 def _percent(logs: pd.Series) -> pd.Series:
@@ -152,6 +158,19 @@ def _theory_keys(rims: bool) -> list:
         style.key("theory, rim", **cross),
     ]
     return keys if rims else keys[:2]
+
+
+def _bias_says(data: pd.DataFrame, losses: pd.DataFrame, last: float) -> list[str]:
+    """Return how the masks of Dice and of Dice over the batch err where the boundary is least certain, if
+    intervals leave out zero.
+    """
+    own = data[(data["shift"] == last) & (data["rim"] == 0) & (data["kind"] == "hard") & (data["n"] > 1)]
+    own = own[(own["low"] > 0) | (own["high"] < 0)].set_index("loss")
+    texts = []
+    for row in losses[losses["loss"].isin(own.index)].itertuples():
+        mean = own.loc[row.loss, "mean"]
+        texts.append(f"{row.loss_label} marks {abs(mean):.0f} % too {'much' if mean > 0 else 'little'}")
+    return [f"At the least certain boundary {', '.join(texts)}"] if texts else []
 
 
 def _bias_alt(data: pd.DataFrame, losses: pd.DataFrame, last: float) -> str:
@@ -286,7 +305,7 @@ def _agreement_says(data: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-PANELS, LOSSES = 4, 6
+PANELS, LOSSES = 4, 6  # rows and columns of diagrams
 
 FEWEST = 100  # pixels that a bin must hold to be drawn
 
@@ -295,8 +314,9 @@ ERROR = "ece"
 
 @figure("reliability", number=16, title="Reliability of the predicted probabilities, and calibration error")
 def reliability(tables: Mapping[str, pd.DataFrame]):
-    """Columns are data sets; top: frequency by predicted probability; below: calibration error by loss."""
-    cells, bins = points.of_parts(tables["cells"], "ladder"), tables.get("reliability")
+    """Rows are data sets, columns losses: frequency by predicted probability; below, calibration error."""
+    cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER))
+    bins = tables.get("reliability")
     # Records of failed or early cells have no diagram.
     there = bins is not None and len(cells) and ERROR in cells and "frequency" in bins
     if not there or not bins["key"].isin(cells["key"]).any():
@@ -309,59 +329,95 @@ def reliability(tables: Mapping[str, pd.DataFrame]):
     # Errors differ by factors, so means and intervals are taken of logarithms.
     logs = np.log(cells[ERROR].where(cells[ERROR] > 0))
     errors = points.mapped(points.means(cells.assign(log=logs), "log"), np.exp)
-    # The lower row is as high as its list of losses.
-    heights = [2.6, 0.45 + 0.19 * len(losses)]
-    drawing, grid = style.grid(2, len(wanted), 0.6 + sum(heights), height_ratios=heights)
-    looks = style.lines(first)
-    for place, variant in enumerate(wanted.itertuples()):
-        upper, lower = (drawing.add_subplot(grid[row, place]) for row in (0, 1))
-        _diagram(upper, points.of_variant(data, variant), looks)
-        upper.set_title(style.fitting(variant.label))
-        _errors(lower, points.of_variant(errors, variant), losses, errors["mean"])
-        if place:
-            upper.set_yticklabels([])
-            lower.set_yticklabels([])
-        else:
-            upper.set_ylabel("frequency of foreground")
-    style.loss_legend(drawing, first, looks, most=6)
-    left = len(losses) - len(first)
+    drawing = _reliability(data, errors, wanted, losses)
+    more = len(losses) - len(first)
     says = (
-        f"Top: pixels of all test images and seeds in 15 equal bins of predicted probability (with {FEWEST} "
-        "pixels or more); on the diagonal the probability is what it says, below it the network is too "
-        "sure. Bottom: class-wise expected calibration error over all pixels, geometric means and 95 % t "
-        "intervals over seeds, lower is better; it shrinks with the foreground, so compare within a panel. "
-        + (f"{left} more losses are in the lower row only. " if left > 0 else "")
+        f"Top: pixels of all test images in 15 equal bins of predicted probability (with {FEWEST} pixels or "
+        "more); line and marks pool the seeds, the band runs from the lowest to the highest seed; on the "
+        "diagonal the probability is what it says, below it the network is too sure. Bottom: class-wise "
+        "expected calibration error over all pixels, geometric means and 95 % t intervals over seeds, lower "
+        "is better; it shrinks with the foreground, so compare within a panel. "
+        + (f"{more} more losses are in the lowest row only. " if more > 0 else "")
+        + left
     ) + style.evidence(cells)
     rarest = points.of_variant(errors, wanted.iloc[0]).merge(losses, on="loss")
     values = ", ".join(f"{row.loss_label} {row.mean:.2g}" for row in rarest.itertuples())
     alt = f"Calibration error on {wanted['label'].iloc[0]}: {values}."
+    finding = _error_says(rarest, wanted["label"].iloc[0])
     errors = errors.merge(wanted[[*points.VARIANT, "label"]], on=points.VARIANT)
     errors = errors.rename(columns={"mean": ERROR, "n": "seeds"})
-    return drawing, pd.concat([data, errors], ignore_index=True).drop(columns="recipe"), says, alt
+    table = pd.concat([data, errors], ignore_index=True).drop(columns="recipe")
+    return drawing, table, says, alt, *finding
+
+
+def _reliability(data: pd.DataFrame, errors: pd.DataFrame, wanted: pd.DataFrame, losses: pd.DataFrame):
+    first, rows = losses.head(LOSSES), len(wanted)
+    heights = [1.35] * rows + [0.55 + 0.19 * len(losses)]
+    # Six diagrams in a row, and below them one panel a data set: both fill a grid of so many columns.
+    wide = len(first) * rows
+    drawing, grid = style.grid(rows + 1, wide, 0.6 + sum(heights), height_ratios=heights)
+    names = points.without_common(list(wanted["label"]))
+    for place, (name, variant) in enumerate(zip(names, wanted.itertuples(), strict=True)):
+        own = points.of_variant(data, variant)
+        for column, loss in enumerate(first.itertuples()):
+            axis = drawing.add_subplot(grid[place, column * rows : (column + 1) * rows])
+            _diagram(axis, own[own["loss"] == loss.loss], style.colour(loss.family))
+            if place == 0:
+                axis.set_title(style.fitting(loss.loss_label, 16), color=style.colour(loss.family))
+            axis.tick_params(labelbottom=place == rows - 1, labelleft=column == 0)
+            if column == 0:
+                axis.set_ylabel("\n".join(wrap(name, 16)[:2]), fontsize=8.5)
+        lower = drawing.add_subplot(grid[rows, place * len(first) : (place + 1) * len(first)])
+        _errors(lower, points.of_variant(errors, variant), losses, errors["mean"])
+        lower.set_title(style.fitting(name, 26), fontsize=8.5)
+        lower.tick_params(labelleft=place == 0)
+    return drawing
+
+
+def _error_says(rarest: pd.DataFrame, label: str) -> list[str]:
+    """Return which losses have the smallest and the largest calibration error, if their intervals part."""
+    own = rarest[(rarest["n"] > 1) & (rarest["mean"] > 0)].sort_values("mean")
+    if len(own) < 2 or not own["high"].iloc[0] < own["low"].iloc[-1]:
+        return []
+    best, worst = own.iloc[0], own.iloc[-1]
+    times = style.times(worst["mean"] / best["mean"])
+    return [f"On {label} {worst['loss_label']} is {times} times as badly calibrated as {best['loss_label']}"]
 
 
 def pooled(bins: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return probability and frequency of each bin, pixels pooled over seeds and foreground classes."""
+    """Return probability and frequency of each bin, pixels pooled over seeds and foreground classes, and the
+    lowest and the highest frequency of a seed.
+    """
     keys = [*points.VARIANT, "data_label", "loss", "bin"]
-    held = bins[bins["n"] > 0].merge(cells[["key", *keys[:-1]]], on="key")
+    held = bins[bins["n"] > 0].merge(cells[["key", "seed", *keys[:-1]]], on="key")
     n = held["n"].astype(float)
     # Weighted by pixels: the mean of a pooled bin, not a mean of means.
     sums = {"pixels": n, "probability": n * held["probability"], "frequency": n * held["frequency"]}
-    grouped = held.assign(**sums).groupby(keys, observed=True, sort=True)[list(sums)].sum().reset_index()
-    grouped = grouped[grouped["pixels"] >= FEWEST]
+    by_seed = held.assign(**sums).groupby([*keys, "seed"], observed=True, sort=True)[list(sums)].sum()
+    grouped = by_seed.groupby(keys, observed=True, sort=True).sum().reset_index()
+    # A seed with a handful of pixels in a bin says nothing of it.
+    enough = by_seed[by_seed["pixels"] >= FEWEST / 4]
+    ends = (
+        (enough["frequency"] / enough["pixels"]).groupby(keys, observed=True).agg(lowest="min", highest="max")
+    )
+    grouped = grouped[grouped["pixels"] >= FEWEST].merge(ends.reset_index(), on=keys, how="left")
     means = {name: grouped[name] / grouped["pixels"] for name in ("probability", "frequency")}
     return grouped.assign(**means).rename(columns={"data_label": "label"})
 
 
-def _diagram(axis, own: pd.DataFrame, looks: dict) -> None:
+def _diagram(axis, own: pd.DataFrame, color: str) -> None:
     # The diagonal: a probability that is what it says.
     axis.plot([0, 1], [0, 1], color=style.SOFT, linewidth=0.9, zorder=1)
-    for loss, look in looks.items():
-        part = own[own["loss"] == loss].sort_values("bin")
-        axis.plot(part["probability"], part["frequency"], **look, linewidth=1.3, markersize=3.5, zorder=3)
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="predicted probability")
-    style.unit_ticks(axis, "x")
-    style.unit_ticks(axis, "y")
+    part = own.sort_values("bin")
+    axis.plot(
+        part["probability"], part["frequency"], "-o", color=color, linewidth=1.3, markersize=3, zorder=3
+    )
+    axis.fill_between(
+        part["probability"], part["lowest"], part["highest"], color=color, alpha=0.2, linewidth=0
+    )
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+    axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
 
 
 def _errors(axis, own: pd.DataFrame, losses: pd.DataFrame, everywhere: pd.Series) -> None:

@@ -91,11 +91,12 @@ def _tables(results: Path, note: Note | None) -> list[str]:
 
 
 def _write_answers(folder: Path, answers: Answers) -> None:
-    from lossbench.tables.files import write_csv
+    from lossbench.tables.files import write_csv, write_latex
 
     try:
         for name, frame in sorted(answers.tables.items()):
             write_csv(frame, folder / f"{name}.csv")
+            write_latex(frame, folder / f"{name}.tex")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
 

@@ -64,6 +64,47 @@ def csv_text(frame: pd.DataFrame) -> str:
     return frame.assign(**inert).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
+# Rows of a table in LaTeX; whoever prints more makes it from the CSV, which holds them all.
+MOST_ROWS = 200
+
+# What LaTeX would take for a command.
+SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def write_latex(frame: pd.DataFrame, path: Path) -> Path:
+    """Write the first rows of a frame as a LaTeX table (package booktabs), numbers to four digits."""
+    return _atomically(path, lambda partial: partial.write_text(latex_text(frame), encoding="utf-8"))
+
+
+def latex_text(frame: pd.DataFrame) -> str:
+    """Return the first rows of a frame as a LaTeX table (package booktabs), numbers to four digits; a comment
+    says how many there are.
+    """
+    numeric = set(frame.select_dtypes("number"))
+    lines = [r"\begin{tabular}{" + "".join("r" if name in numeric else "l" for name in frame) + "}"]
+    lines += [r"\toprule", _latex_row(frame.columns), r"\midrule"]
+    lines += [_latex_row(row) for row in frame.head(MOST_ROWS).itertuples(index=False, name=None)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    more = f"% {MOST_ROWS} of {len(frame)} rows; the CSV file holds all\n" if len(frame) > MOST_ROWS else ""
+    return more + "\n".join(lines) + "\n"
+
+
+def _latex_row(values: Iterable[object]) -> str:
+    return " & ".join(map(_latex, values)) + r" \\"
+
+
+def _latex(value: object) -> str:
+    if value is None or value != value:
+        return "--"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "".join(SPECIAL.get(character, character) for character in str(value)).replace("\n", " ")
+
+
 def _runs(values: Iterable[object]) -> bool:
     return any(_inert(value) is not value for value in values)
 
