@@ -247,7 +247,8 @@ def constant_prediction():
     says = (
         "Dots (of cross-entropy a ring) mark the constant that each loss likes best, the thin line the true "
         "foreground: Dice of the foreground starts from all foreground, with the background in the mean from "
-        "the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised Dice is flat: it pulls in no direction."
+        "the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised Dice is flat: "
+        "it pulls in no direction."
     )
     alt = (
         "Loss of a constant prediction for six losses at 1, 5 and 20 % foreground, with the best constant of "
