@@ -9,7 +9,7 @@ import pandas as pd
 
 from lossbench.analysis import boards as scores
 from lossbench.analysis import decisions
-from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.resampling import ByGroup
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from lossbench.analysis import boards, learnt, pairs
 from lossbench.analysis.flips import flips
-from lossbench.analysis.groups import ByGroup
 from lossbench.analysis.lengths import trunks
+from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import FOREGROUND as DOSE
 from lossbench.analysis.seeds import ladder_parameters, numbers
 from lossbench.figures import style

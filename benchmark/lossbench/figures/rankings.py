@@ -10,7 +10,7 @@ import pandas as pd
 
 from lossbench.analysis import decisions
 from lossbench.analysis import rankings as orders
-from lossbench.analysis.groups import ByGroup
+from lossbench.analysis.resampling import ByGroup
 from lossbench.base import columns
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
