@@ -41,3 +41,18 @@ def test_the_image_is_the_median_of_those_that_hold_every_class():
     one = {"image": [1, 2, 3, 4], "dice@0.5": [0.1, 0.5, 0.9, None]}
     two = {"image": [1, 2, 3, 4], "dice@0.5": [0.2, 0.6, 0.8, 1.0]}
     assert panel.choose([one, two]) == 2
+
+
+def test_of_each_data_set_the_fullest_then_the_longest_block_is_shown():
+    def block(steps, *losses):
+        return {loss: {"cell": {"recipe": {"steps": steps}}} for loss in losses}
+
+    three, four = ("ce", "dice", "dice_ce"), ("ce", "dice", "dice_ce", "ce_l1")
+    blocks = {
+        ("a", "r1", 0): block(200, *three),
+        ("a", "r2", 1): block(800, *three),
+        ("b", "r1", 0): block(200, *four),
+        ("b", "r2", 0): block(800, *three),
+        ("c", "r1", 0): block(800, "ce", "dice"),
+    }
+    assert panel.chosen_blocks(blocks) == [blocks["a", "r2", 1], blocks["b", "r1", 0]]
