@@ -45,6 +45,7 @@ def leaderboard(
         for place, loss in enumerate(found.arms):
             scores = found.values[0, :, place, 0]
             scores = scores[~np.isnan(scores)]
+            # A loss whose cells have no value of this score has no row.
             if len(scores):
                 names = {"dataset": dataset, "recipe": recipe, "metric": metric, "loss": loss}
                 names |= {name: facts.loc[loss, name] for name in ("loss_label", "family")}
@@ -62,10 +63,12 @@ def score(values: np.ndarray, metric: str = "") -> dict[str, float]:
 
     It describes how one loss scatters; losses are compared by their paired differences, never by these. Of a
     score between 0 and 1 the interval stays between 0 and 1."""
+    # The spread of one training has no estimate, so one seed has no interval.
     n = len(values)
     mean, sd = float(values.mean()), float(values.std(ddof=1)) if n > 1 else float("nan")
     half = float(stdtrit(n - 1, 0.975)) * sd / np.sqrt(n) if n > 1 else float("nan")
     low, high = mean - half, mean + half
+    # A t interval knows nothing of the ends of a score.
     if known.describe(metric).format == known.POINTS:
         # Also a mean that is itself outside 0 and 1, as of a difference of scores, lies in its interval.
         low, high = max(low, min(0.0, mean)), min(high, max(1.0, mean))
@@ -79,6 +82,7 @@ def collapses(cells: pd.DataFrame) -> pd.DataFrame:
         bad = part[part["outcome"] == "collapsed"]
         if not len(bad):
             continue
+        # How it collapsed matters: all background, all foreground, or not finite.
         kinds = bad["collapse"].value_counts()
         row = dict(zip(("dataset", "recipe", "loss"), names, strict=True))
         row |= {name: part[name].iloc[0] for name in ("loss_label", "family")}

@@ -55,6 +55,7 @@ def pooled_effects(cells: pd.DataFrame, against: str = "ce", columns: Iterable[s
 
     With two independent data sets or more they are the unit (random effects), else seeds are. Where a data
     set was run with several recipes these are kept apart, since a mean over them would answer no question."""
+    # Two lengths of one data set are two answers, not two data sets.
     apart = len(cells) and cells.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
     rows = []
     for recipe, part in cells.groupby("recipe", sort=True, observed=True) if apart else [("", cells)]:
@@ -79,6 +80,7 @@ def _rows(part: pd.DataFrame, against: str, columns: Iterable[str]) -> list[dict
             if name["loss"] != reference:
                 facts = {"metric": column, **name, "against": reference}
                 own.append({**facts, **_effect(found, name["loss"], reference, place)})
+        # Holm over the losses of one metric: what a reader scans is a column.
         adjusted = flips.holm([row["p"] for row in own])
         rows += [{**row, "p_holm": p} for row, p in zip(own, adjusted, strict=True)]
     return rows
@@ -87,6 +89,7 @@ def _rows(part: pd.DataFrame, against: str, columns: Iterable[str]) -> list[dict
 def _effect(found: Blocks, loss: str, reference: str, column: int) -> dict:
     """Return the effect of a loss as columns, or the note that says why there is none."""
     empty = dict.fromkeys(("estimate", "low", "high", "p", "smallest_p", "mde", "n_seeds"), NAN)
+    # Pairs that did not share start and batches have no paired difference.
     refused = found.refusal(loss, reference)
     if refused:
         return {**empty, "note": refused}
@@ -192,6 +195,7 @@ def summary(evidence: Flips | Pooled, numbers: Sequence[np.ndarray]) -> dict:
     row |= {"smallest_p": evidence.smallest_p, "n_sets": len(numbers), "mde": NAN}
     # The sum over sets would suggest more trainings than the weakest set rests on.
     row["n_seeds"] = min(map(len, numbers), default=0)
+    # Only several data sets say something about a new one.
     if isinstance(evidence, Pooled):
         row["tau"] = evidence.tau
         row["predict_low"], row["predict_high"] = evidence.prediction()

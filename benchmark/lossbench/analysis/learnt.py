@@ -78,6 +78,7 @@ def learnt(cells: pd.DataFrame, references: pd.DataFrame = NO_REFERENCES) -> pd.
     for (dataset, recipe), own in means.groupby(["dataset", "recipe"], sort=True, observed=True):
         # Without any score the variant keeps a row, which says that nothing is known of it.
         best = own.loc[own["score"].idxmax()] if own["score"].notna().any() else own.iloc[0]
+        # The surest reference first: what is possible, then what was published, then what we tried.
         if np.isfinite(best["bayes"]):
             reference, is_ = best["bayes"], "the best possible"
         elif dataset in given:
@@ -104,11 +105,13 @@ def _means(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _judged(best: pd.Series, reference: float, is_: str) -> dict:
     needed = NEEDED_OF_BAYES if is_ == "the best possible" else NEEDED
+    # From the best constant mask on, since at 20 % foreground that alone has a Dice of a third.
     room = reference - best["constant"]
     # A reference that a constant prediction reaches cannot tell who learnt.
     share = (best["score"] - best["constant"]) / room if room > 0 else np.nan
     row = {name: best[name] for name in ("data_label", "steps", "loss", "loss_label", "constant")}
     row |= {"best": best["score"], "reference": reference, "reference_is": is_, "share": share}
+    # Without a reference nobody can say; the column is nan then, not 0.
     known = bool(np.isfinite(share))
     row |= {"needed": needed, "learnt": float(share >= needed) if known else np.nan}
     return {**row, "says": _says(row) if known else ""}
@@ -138,6 +141,7 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, own in _by_length(cells).groupby(["way", "loss"], sort=False, observed=True):
         by_steps = own.pivot_table(index="seed", columns="steps", values="score")
+        # Each length is compared with the next one only: a step up is what a reader could afford.
         for short, long in zip(by_steps.columns, by_steps.columns[1:], strict=False):
             change = (by_steps[long] - by_steps[short]).dropna()
             if len(change):
@@ -164,6 +168,7 @@ def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[s
         if set(paired) < {of, against} or paired.empty:
             continue
         leads = (paired[of] - paired[against]).groupby("steps").mean()
+        # One length has no course.
         if len(leads) > 1:
             names = own.drop_duplicates("loss").set_index("loss")["loss_label"]
             # The sentence names both lengths itself.

@@ -44,6 +44,7 @@ class Change(NamedTuple):
 
 def trunks(cells: pd.DataFrame, keys: Sequence[str] = ("dataset", "loss", "seed")) -> pd.Series:
     """Return what cells share that agree in ``keys`` and differ in nothing of their recipe but the length."""
+    # The family is a hash over the whole recipe, steps included.
     recipe = [name for name in cells if name.startswith("recipe.") and name not in (STEPS, FAMILY)]
     return joined(cells, [*keys, *recipe])
 
@@ -56,6 +57,7 @@ def unconverged(test: Test, cells: pd.DataFrame, part: pd.DataFrame) -> list[Cha
     that are chosen from a list are not looked at."""
     # Of a sum of scores the first stands for all, since nobody has named what matters in a sum.
     column = test.value if isinstance(test.value, str) else next(iter(test.value))
+    # The mask's arm does not change what matters.
     margin = INTEREST.get(column.partition("@")[0])
     column = spelled(column, cells)
     if margin is None or STEPS not in cells or test.shape in ("agreement", "regret"):
@@ -85,6 +87,7 @@ def _changes(own: pd.DataFrame, everywhere: pd.DataFrame, column: str) -> list[C
     both.
     """
     both = own.merge(everywhere[["trunk", STEPS, column]], on="trunk", suffixes=("", " later"))
+    # A cell is not its own longer training.
     both = both[both[f"{STEPS} later"] > both[STEPS]]
     found = []
     for _, longer in both.groupby(["dataset", "recipe"], sort=False, observed=True):
@@ -100,6 +103,7 @@ def _changes(own: pd.DataFrame, everywhere: pd.DataFrame, column: str) -> list[C
 
 def sentence(changes: list[Change], compared: bool) -> str:
     """Return the sentence that names what had not converged, or nothing; ``compared``: two losses are."""
+    # One clause a loss, or a sentence would name the same loss for each data set.
     by_loss: dict[str, list[str]] = {}
     for own in changes:
         more = f"{own.label} ({own.change:+.3f} with {own.times:g} times the steps)"

@@ -52,10 +52,12 @@ def profiles(
     drawn anew, since the data sets of a seed are not independent."""
     rows = []
     for runs in _runs(cells, [metric]):
+        # Each part is a full cross of its own; a mean over parts would mix questions.
         values = runs.values[..., 0]  # (seeds, data sets, losses)
         count, sets, losses = values.shape
         chosen = np.random.default_rng(0).integers(0, count, (draws, count))
         drawn = values[chosen].reshape(draws, count * sets, losses)
+        # A run is a seed on a data set, as the authors of the profiles have it.
         together = values.reshape(-1, losses)
         kinds = [("iqm", np.nan, iqm)]
         kinds += [("share", t, lambda x, t=t: np.mean(x > t, axis=-2)) for t in thresholds]
@@ -74,6 +76,7 @@ def iqm(runs: np.ndarray) -> np.ndarray:
 
     runs: (..., runs, losses) -> (..., losses)."""
     ordered = np.sort(runs, axis=-2)
+    # Of fewer than four runs nothing is cut off.
     cut = ordered.shape[-2] // 4
     return ordered[..., cut : ordered.shape[-2] - cut, :].mean(axis=-2)
 
@@ -89,6 +92,7 @@ def stability(cells: pd.DataFrame, metrics: Iterable[str] = METRICS) -> pd.DataF
     """
     rows = []
     metrics = [metric for metric in metrics if metric in cells]
+    # So that larger is better, whatever the metric.
     signs = np.array([-1.0 if known.lower_is_better(metric) else 1.0 for metric in metrics])
     for runs in _runs(cells, metrics):
         scores = runs.values * signs
@@ -171,6 +175,7 @@ def rank_table(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     Ranks are taken within a block, over the losses that every data set variant has, so that no rank is out of
     fewer losses than another; blocks that miss one of them are left out. A metric with a target, such as 0
     for the log of a size ratio, ranks by nearness to it."""
+    # Within a block the losses share start and batches: ranks are paired, too.
     index = ["dataset", "recipe", "seed"]
     wide = cells.pivot_table(index=index, columns="loss", values=metric, observed=True)
     everywhere = wide.notna().groupby(level=["dataset", "recipe"]).any().all(axis=0)

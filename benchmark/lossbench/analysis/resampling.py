@@ -89,6 +89,7 @@ def on_other_images(
     if by_group is None or absolute:
         return None
     columns = {value: 1.0} if isinstance(value, str) else dict(value)
+    # Only seeds of both, so that the interval is of the same pairs as the effect.
     seeds = set(of["seed"]) if against is None else set(of["seed"]) & set(against["seed"])
     ours = by_group.means(of.loc[of["seed"].isin(seeds), "key"], columns)
     if ours is None:
@@ -99,6 +100,7 @@ def on_other_images(
         if theirs is None:
             return None
         total = total - theirs[0]
+    # A group without the class says nothing of it.
     there = ~np.isnan(total).all(axis=1)
     if there.sum() < FEWEST:
         return None
@@ -113,12 +115,14 @@ def redrawn(values: np.ndarray, weights: np.ndarray, draws: int = DRAWS) -> np.n
     values, weights: (groups, classes), the mean difference over the images of a group that hold the class,
     and how many there are. The mean is over images, then over classes, as scores are; a class that no drawn
     group holds is left out of its draw."""
+    # A fixed seed: the same tables give the same page.
     groups = len(values)
     rng = np.random.default_rng(0)
     # For a mean it is enough how often each group is drawn; one product then gives all draws.
     counts = rng.multinomial(groups, np.full(groups, 1 / groups), size=draws)
     weights = np.where(np.isnan(values), 0.0, np.nan_to_num(weights))
     with np.errstate(invalid="ignore", divide="ignore"):
+        # A mean over images first, then over classes, as the score itself is.
         by_class = (counts @ (np.nan_to_num(values) * weights)) / (counts @ weights)
     # A class that no group holds is nan in each draw, and nanmean would warn of it.
     used = ~np.isnan(by_class).all(axis=0)

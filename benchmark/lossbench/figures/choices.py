@@ -51,6 +51,7 @@ def specification_curve(tables: Mapping[str, pd.DataFrame]):
     found = specify(cells, tables.get("recipes"))
     curve = found["specifications"]
     main = curve[curve["contrast"] == MAIN]
+    # A curve of a few combinations would look like a finding about all of them.
     if len(main) < 8:
         raise NothingToDraw("needs cells of dice and ce, scored in at least eight combinations of choices")
     rows = _marked(main)
@@ -119,6 +120,7 @@ def _marked(main: pd.DataFrame) -> list[tuple[str, object, str]]:
 
 def _marks(axis, main: pd.DataFrame, rows: list[tuple[str, object, str]]) -> None:
     place = np.minimum((_along(len(main)) / 100 * BINS).astype(int), BINS - 1)
+    # A bin without a specification stays white, not undefined.
     per_bin = np.maximum(np.bincount(place, minlength=BINS), 1)
     share = np.zeros((len(rows), BINS))
     for row, (choice, level, _) in enumerate(rows):
@@ -133,12 +135,14 @@ def _marks(axis, main: pd.DataFrame, rows: list[tuple[str, object, str]]) -> Non
 
 
 def _shares(axis, shares: pd.DataFrame) -> None:
+    # Bars of half a percent could not be told from the axis.
     own = shares[(shares["contrast"] == MAIN) & (shares["share"] >= 0.005)]
     own = own.sort_values("share", ascending=False, kind="stable").head(MOST)
     axis.set_title("What explains the variance")
     if not len(own):
         axis.text(0.5, 0.5, "no fully crossed choices", ha="center", transform=axis.transAxes, fontsize=8)
         return
+    # One data set cannot be drawn anew: it has a share, but no interval.
     low, high = (own[end].fillna(own["share"]) for end in ("low", "high"))
     reach = 100 * np.stack([(own["share"] - low).clip(lower=0), (high - own["share"]).clip(lower=0)])
     place = np.arange(len(own))
@@ -156,6 +160,7 @@ def _shifts(axis, shifts: pd.DataFrame) -> None:
             0.5, 0.5, "every recipe is the usual one", ha="center", transform=axis.transAxes, fontsize=8
         )
         return
+    # Few seeds have no bounded interval; the dot stands alone then.
     ends = 100 * own[["low", "high"]].where(np.isfinite(own[["low", "high"]]))
     place = np.arange(len(own))
     axis.hlines(place, ends["low"], ends["high"], color=style.SOFT, linewidth=1.2)

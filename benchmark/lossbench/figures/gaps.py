@@ -129,10 +129,12 @@ def forest(tables: Mapping[str, pd.DataFrame]):
     cells, left = points.usual(points.of_parts(tables["cells"], *points.LADDER, *points.PUBLIC))
     if not len(cells) or HALF not in cells:
         raise NothingToDraw("needs cells of ce and dice on two independent data sets or more")
+    # What was not learnt is drawn, but does not enter the mean.
     take = points.ended(cells, tables)
     found = []
     for of, against in CONTRASTS:
         table = effects.forest(cells, of, against, HALF, take)
+        # One data set has no mean over data sets.
         if effects.NEW in set(table["label"]):
             found.append(table.assign(of=of, against=against))
     if not found:
@@ -145,6 +147,7 @@ def forest(tables: Mapping[str, pd.DataFrame]):
     # From rare to common, as everywhere; then what they say together.
     units = list(dict.fromkeys(data.loc[~data["label"].isin(last), "label"])) + last
     drawing, axes = style.canvas(1, len(found), 0.9 + 0.27 * len(units), sharey=True)
+    # By the data sets: the prediction of few of them may be wider than any page.
     reach = np.nanmax(np.abs(data.loc[data["label"] != effects.NEW, ["estimate", "low", "high"]]).to_numpy())
     limit = 1.15 * max(reach, LINEAR)
     for axis, own in zip(axes[0], found, strict=True):
@@ -195,6 +198,7 @@ def _forest_says(own: pd.DataFrame) -> str:
     label = own["loss_label"].iloc[0]
     mean, new = (own[own["label"] == name].iloc[0] for name in (effects.MEAN, effects.NEW))
     sets = f"{int(mean['n_variants'])} data sets"
+    # A title says what is shown, and says so where nothing is.
     if not (mean["low"] > 0 or mean["high"] < 0):
         return f"Over {sets} no mean difference between {label} and ce is shown"
     says = f"Over {sets} {label} {'gains' if mean['estimate'] > 0 else 'loses'} "
@@ -253,6 +257,7 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
 
 def _tops(data: pd.DataFrame) -> pd.DataFrame:
     """Return the best threshold of each mean curve, its Dice, and the Dice at 0.5."""
+    # A loss that collapsed in every seed has no curve.
     known = data.dropna(subset=["mean"])
     keys = [*points.VARIANT, "loss"]
     tops = known.loc[known.groupby(keys, observed=True)["mean"].idxmax()]
@@ -263,6 +268,7 @@ def _tops(data: pd.DataFrame) -> pd.DataFrame:
 def _curve(axis, own: pd.DataFrame, best: pd.DataFrame, loss) -> None:
     color = style.colour(loss.family)
     part, ce = (own[own["loss"] == name].sort_values("threshold") for name in (loss.loss, "ce"))
+    # CE in every panel: what is to be compared stands side by side.
     axis.plot(ce["threshold"], ce["mean"], color=style.SOFT, linewidth=1, zorder=2)
     axis.plot(part["threshold"], part["mean"], color=color, linewidth=1.6, zorder=3)
     axis.fill_between(part["threshold"], part["min"], part["max"], color=color, alpha=0.2, linewidth=0)

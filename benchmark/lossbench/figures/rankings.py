@@ -46,6 +46,7 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
         difference = orders.critical_difference(table.shape[1], len(table))
         rows.append(orders.bootstrap(table).assign(metric=metric, critical_difference=difference))
     data = pd.concat(rows, ignore_index=True)
+    # The evidence counts what is shown, not all that was trained.
     used = cells[cells["loss"].isin(data["loss"])]
     losses = style.ordered(used)
     data = data.merge(losses, on="loss")
@@ -111,6 +112,7 @@ def significance_map(tables: Mapping[str, pd.DataFrame]):
     table = orders.rank_table(cells, SCORE) if len(cells) and SCORE in cells else pd.DataFrame()
     if table.shape[1] < 3 or not len(table):
         raise NothingToDraw("needs at least three losses that were all trained on the same data sets")
+    # The best mean rank first, so that a firm order fills the upper triangle.
     mean = table.mean()
     order = list(mean.sort_values(kind="stable").index)
     cells = cells[cells["loss"].isin(order)]
@@ -152,6 +154,7 @@ def _wins(cells: pd.DataFrame, order: list[str], by_group: ByGroup | None) -> pd
 def _wins_say(wins: pd.DataFrame, labels: pd.Series, sets: int) -> str:
     first = wins.index[0]
     others = len(wins) - 1
+    # With few seeds nothing can be shown, which is no sign that losses are alike.
     if not wins.to_numpy().any():
         return f"On none of {sets} data sets is one of {others + 1} losses shown to beat another"
     # Better on at least half of the data sets: what a ranking usually makes readers believe.
@@ -189,6 +192,7 @@ def profiles(tables: Mapping[str, pd.DataFrame]):
         found = [found[0].assign(part="all data sets")]
     data = pd.concat(found, ignore_index=True)
     cells = pd.concat(used).drop_duplicates("key")
+    # One look a loss on both sides.
     losses = style.ordered(cells)
     looks = style.lines(losses)
     shown = list(dict.fromkeys(data["part"]))
@@ -217,6 +221,7 @@ def _everywhere(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the cells of the losses that were trained on every data set variant: others have other runs."""
     if not len(cells):
         return cells
+    # A loss of two data sets cannot be compared by its runs with one of ten.
     count = cells.groupby("loss", observed=True)["dataset"].nunique()
     return cells[cells["loss"].isin(count.index[count == count.max()])]
 

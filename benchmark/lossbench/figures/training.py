@@ -117,8 +117,10 @@ def _sooner(joined: pd.DataFrame, wanted: pd.DataFrame) -> list[str]:
     for variant in wanted.itertuples():
         own = points.of_variant(joined, variant)
         mean = own.pivot_table(index="step", columns="loss", values=DICE, observed=True)
+        # One seed each would make a chance a title.
         if not {"dice", "ce"} <= set(mean) or own.groupby("loss", observed=True)["key"].nunique().min() < 2:
             continue
+        # By the same height for both: that of the better of them.
         reached = mean >= HALF_WAY * mean.iloc[-1].max()
         if reached["dice"].any() and reached["ce"].any():
             dice, ce = (int(reached[loss].idxmax()) for loss in ("dice", "ce"))
@@ -198,6 +200,7 @@ def score_by_length(tables: Mapping[str, pd.DataFrame]):
     cells = cells[cells.groupby(["way", "loss"], observed=True)["steps"].transform("nunique") > 1]
     if not len(cells):
         raise NothingToDraw("needs cells that were trained at two lengths or more")
+    # More lines could not be told apart.
     losses, left = points.first_losses(cells, LOSSES)
     cells = cells[cells["loss"].isin(losses["loss"])]
     ways = _ways(cells)
