@@ -4,7 +4,7 @@ import pandas as pd
 
 from lossbench.analysis import rankings
 from lossbench.analysis.answers import without
-from lossbench.report import stability
+from lossbench.report import boards
 
 
 def told(kind="seeds", metric="dice@0.5", against="", tau=0.5, same=1.0):
@@ -40,7 +40,7 @@ def test_losses_stand_from_the_best_interquartile_mean_down_and_parts_in_the_ord
     table = pd.DataFrame(
         [mean("ce", 0.6), mean("dice", 0.8), mean("dice", 0.7, part="all"), mean("x", 0.7, part="zoo")]
     )
-    found = stability.firmness(table, pd.DataFrame([told()]), ["zoo", "ladder", "never trained"])
+    found = boards.firmness(table, pd.DataFrame([told()]), ["zoo", "ladder", "never trained"])
     assert [part["part"] for part in found] == ["zoo", "ladder", "all"]
     assert [(row["loss"], row["value"], row["interval"]) for row in found[1]["losses"]] == [
         ("dice", "0.800", "[0.700, 0.900]"),
@@ -55,7 +55,7 @@ def test_the_data_sets_that_hold_a_ranking_up_are_named():
         told("data sets", against="sirst", tau=-0.1, same=0.0),
     ]
     rows += [told("metric", against="nll", tau=0.3), told("seeds", "nll")]
-    dice, nll = stability.firmness(pd.DataFrame([mean("ce", 0.6)]), pd.DataFrame(rows))[0]["metrics"]
+    dice, nll = boards.firmness(pd.DataFrame([mean("ce", 0.6)]), pd.DataFrame(rows))[0]["metrics"]
     assert (dice["seeds"], dice["first"]) == ("0.50", "100 %")
     assert (dice["lowest"], dice["without"], dice["unseated"], dice["dice"]) == (
         "−0.10",

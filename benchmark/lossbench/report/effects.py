@@ -1,4 +1,4 @@
-"""Paired effects against cross-entropy in ready words: data set by data set, and over all of them."""
+"""Paired effects in ready words: data set by data set, over all of them, and within parts of their own."""
 
 from __future__ import annotations
 
@@ -132,3 +132,61 @@ def filters(table: pd.DataFrame, labels: Labels) -> list[tuple[str, list[str]]]:
     metrics = [columns.title(m) for m in dict.fromkeys(table["metric"])]
     # Data sets and metrics keep the order of the rows; a loss is looked up by its name.
     return [("data set", datasets), ("metric", metrics), ("loss", sorted(dict.fromkeys(table["loss_label"])))]
+
+
+# Parts that answer a question of their own: what each asks, and the effects within it.
+
+
+def sections(
+    parts: pd.DataFrame, effects: pd.DataFrame, labels: Labels, ids: dict[str, dict]
+) -> list[dict[str, Any]]:
+    """Return the fixed parts that hold effects: per metric a table losses x data sets of paired effects
+    against the part's reference.
+    """
+    entries = []
+    for part in parts.to_dict("records"):
+        own = effects[effects["part"] == part["part"]]
+        if not len(own):  # open parts are compared in the leaderboards
+            continue
+        # A data set that two recipes share is told apart by its label, in the order of the labels' first row.
+        variants = list(dict.fromkeys(zip(own["dataset"], own["recipe"], strict=True)))
+        variants.sort(key=lambda variant: ids["variants"].get(variant, 0))
+        tables = [_table(metric, own, variants) for metric in dict.fromkeys(own["metric"])]
+        entries.append(
+            {
+                "name": part["part"],
+                "about": part["title"],
+                "against": own["against"].iloc[0],
+                "columns": [labels[variant] for variant in variants],
+                "metrics": tables,
+            }
+        )
+    return entries
+
+
+def _table(metric: str, effects: pd.DataFrame, variants: list[tuple[str, str]]) -> dict[str, Any]:
+    kind = columns.form(metric)
+    losses = effects.drop_duplicates("loss")[["loss", "loss_label", "family"]].to_dict("records")
+    own = effects[effects["metric"] == metric].to_dict("records")
+    # The table is dense, the effects are a list; a gap stays a dash.
+    at = {(row["loss"], row["dataset"], row["recipe"]): row for row in own}
+    rows = [
+        {**loss, "cells": [_cell(at.get((loss["loss"], *variant)), kind) for variant in variants]}
+        for loss in losses
+    ]
+    return {"name": columns.title(metric), "unit": words.unit(kind) or "factor", "rows": rows}
+
+
+def _cell(row: dict[str, Any] | None, kind: str) -> dict[str, Any] | None:
+    # Not every loss of a part is trained on each of its data sets at once: a sweep may have been cut short.
+    if row is None or words.missing(row["estimate"]):
+        return None
+    return {
+        "effect": words.effect(row["estimate"], kind),
+        "raw": row["estimate"],
+        "interval": "" if words.missing(row["low"]) else f"{words.interval(row['low'], row['high'], kind)}, ",
+        "resolved": words.resolved(row["low"], row["high"]),
+        "seeds": f"{row['n_seeds']:.0f}",
+        "dataset": row["dataset"],
+        "recipe": row["recipe"],
+    }
