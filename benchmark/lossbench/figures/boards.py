@@ -29,7 +29,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     cells, chosen = points.usual(points.of_parts(tables["cells"], *points.BOARD))
     if HALF not in cells or not len(cells):
         raise NothingToDraw("needs cells with a Dice score")
-    data = scores.leaderboard(cells, HALF, points.groups(tables))
+    data = scores.leaderboard(cells, HALF, *points.deciding(tables))
     keys = [*points.VARIANT, "loss"]
     tuned = cells.assign(mean_val=cells.get(TUNED, np.nan))
     data = data.merge(tuned.groupby(keys, observed=True)["mean_val"].mean().reset_index(), on=keys)
@@ -157,7 +157,7 @@ def loss_by_data(tables: Mapping[str, pd.DataFrame]):
     data = gaps.merge(facts, on=points.VARIANT).merge(style.ordered(cells), on="loss")
     if not len(data):
         raise NothingToDraw("needs blocks that hold ce and another loss")
-    data = data.merge(_shown(cells, points.groups(tables)), on=["dataset", "loss"])
+    data = data.merge(_shown(cells, points.deciding(tables)), on=["dataset", "loss"])
     there = set(cells.loc[points.ended(cells, tables), "dataset"])
     data["learnt"] = data["dataset"].isin(there).astype(int)
     # The loss that gains most on the middle one of the data sets stands on top.
@@ -186,11 +186,11 @@ def loss_by_data(tables: Mapping[str, pd.DataFrame]):
     return drawing, data[MAP], says, alt.replace("nan", "not learnt"), *finding
 
 
-def _shown(cells: pd.DataFrame, by_group: ByGroup | None) -> pd.DataFrame:
+def _shown(cells: pd.DataFrame, deciding: tuple[ByGroup | None, tuple]) -> pd.DataFrame:
     """Return (data set, loss) with whether the loss is shown to be better or worse than CE there."""
     rows = []
     for _, part in cells.groupby(points.VARIANT, sort=True, observed=True):
-        contest = decisions.contest(part, HALF, by_group)
+        contest = decisions.contest(part, HALF, *deciding)
         for loss in contest.blocks.arms if "ce" in contest.blocks.arms else ():
             found = contest.decide(loss, "ce") if loss != "ce" else None
             shown = found is not None and found.verdict in (decisions.BETTER, decisions.WORSE)

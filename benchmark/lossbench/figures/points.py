@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import boards, learnt, pairs
+from lossbench.analysis.answers import sequential
 from lossbench.analysis.flips import flips
 from lossbench.analysis.lengths import trunks
 from lossbench.analysis.resampling import ByGroup
@@ -99,10 +100,13 @@ def ended(cells: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.Series:
     return ~learnt.unlearnt(reached, cells)
 
 
-def groups(tables: Mapping[str, pd.DataFrame]) -> ByGroup | None:
-    """Return the scores by test group, which decide together with the seeds; None where no table has them."""
+def deciding(tables: Mapping[str, pd.DataFrame]) -> tuple[ByGroup | None, tuple]:
+    """Return what decides beside the seeds, as on every other page: scores by test group where a table has
+    them, and the looks of a sequential experiment.
+    """
     table = tables.get("groups")
-    return ByGroup(table) if table is not None and len(table) else None
+    by_group = ByGroup(table) if table is not None and len(table) else None
+    return by_group, sequential(tables.get("looks"))[0]
 
 
 def of_variant(table: pd.DataFrame, variant) -> pd.DataFrame:

@@ -116,7 +116,7 @@ def significance_map(tables: Mapping[str, pd.DataFrame]):
     mean = table.mean()
     order = list(mean.sort_values(kind="stable").index)
     cells = cells[cells["loss"].isin(order)]
-    wins, sets = _wins(cells, order, points.groups(tables)), len(table)
+    wins, sets = _wins(cells, order, points.deciding(tables)), len(table)
     labels = style.ordered(cells).set_index("loss")["loss_label"]
     wide = min(style.WIDTH, 3.2 + 0.6 * len(order))
     drawing, axes = style.canvas(1, 1, 1.5 + 0.33 * len(order), width=wide)
@@ -140,11 +140,11 @@ def significance_map(tables: Mapping[str, pd.DataFrame]):
     return drawing, pd.DataFrame(rows, columns=MAP), says, alt, _wins_say(wins, labels, sets)
 
 
-def _wins(cells: pd.DataFrame, order: list[str], by_group: ByGroup | None) -> pd.DataFrame:
+def _wins(cells: pd.DataFrame, order: list[str], deciding: tuple[ByGroup | None, tuple]) -> pd.DataFrame:
     """Return on how many data sets the loss of the row is shown to be better than that of the column."""
     wins = pd.DataFrame(0, index=order, columns=order)
     for _, part in cells.groupby(points.VARIANT, sort=True, observed=True):
-        contest = decisions.contest(part, SCORE, by_group)
+        contest = decisions.contest(part, SCORE, *deciding)
         for a, b in permutations(order, 2):
             found = contest.decide(a, b)
             wins.loc[a, b] += int(found is not None and found.verdict == decisions.BETTER)
