@@ -155,6 +155,12 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["dataset", "recipe", "loss"], ignore_index=True)
 
 
+def _by_length(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells with score and steps as numbers, and the ``way`` that a recipe's lengths share."""
+    way = trunks(cells, ["dataset"])
+    return cells.assign(score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=way)
+
+
 def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[str]:
     """Return one sentence for each data set at two lengths or more: what is left of the lead of one loss over
     another, from the shortest to the longest.
