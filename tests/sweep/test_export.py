@@ -142,3 +142,21 @@ def test_a_loss_that_a_library_does_not_have_is_refused_with_those_that_it_has(e
         export(experiment, "mcc", "smp")
     with pytest.raises(UserError, match="--use dice: it is not among the losses"):
         export(experiment, "dice", "monai")
+
+
+def test_the_loss_is_the_one_that_was_recommended_for_the_data_set_that_the_script_trains_on(
+    experiment, tmp_path
+):
+    from types import SimpleNamespace
+
+    from lossbench.cli import experiments
+
+    first = experiment.datasets[0][0].public.text
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "recommendations.csv").write_text(
+        f'dataset,loss\n"another","ce"\n"{first}","batch_dice"\n'
+    )
+    note = SimpleNamespace(read=lambda results: experiment)  # both have a name
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "note", note)
+        assert experiments._recommended(tmp_path, experiment) == "batch_dice"

@@ -224,11 +224,14 @@ def _own_pictures(experiment: Any) -> bool:
 
 
 def _recommended(results: Path, experiment: Any) -> str:
-    """Return the loss that the last report of an experiment recommends."""
+    """Return the loss that the last report of an experiment recommends for its first data set."""
     held = note.read(results)
     advised = _advised(results) if held and held.name == experiment.name else []
-    if advised:
-        return advised[0]["loss"]
+    # The script trains on the first data set; the table may begin with another one, and another loss.
+    first = experiment.datasets[0][0].public.text
+    own = next((row for row in advised if row["dataset"] == first), None)
+    if own:
+        return own["loss"]
     # Never a guess: a script that trains for days should not start from a loss that nobody has chosen.
     losses = ", ".join(loss.text for loss in experiment.losses)
     how = f"'lossbench sweep' first, or name a loss with --use ({losses})"
