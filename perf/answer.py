@@ -5,7 +5,7 @@
 Four losses, a learning curve at three lengths, paired seeds until each pair is decided or equivalent by one
 point of Dice, at most 20. lossbench runs its side to the end, in a results folder that may be kept: a run
 that was cut goes on. The loop trains one seed of a loss at each length for real; what 20 seeds of all losses
-would take is that times their number. Costs are seconds of the processor in processes of one thread, taken in
+would take is that times their number. Costs are CPU seconds in processes of one thread, taken in
 turns (A B B A), so that other work on the machine adds to both sides alike.
 
 Predicted before the first run: a step 1.4 times, of sharing the trunk 1.25 times, of evaluation 2 times, of
@@ -36,7 +36,7 @@ SEEDS, LOOKS, LENGTHS = 20, (10, 14, 20), (60, 120, 240)
 GOALS = {"best": 4, "default": 6, "rule": 2}
 
 # One process of two threads over two of one, a cell, on a machine at rest (docs/speed_peers.md): in that
-# layout a thread that waits counts as work, so that seconds of the processor say nothing.
+# layout a thread that waits counts as work, so that CPU seconds say nothing.
 DEFAULT = 3.09 / 1.97
 
 TEXT = """name = "answer"
@@ -51,7 +51,7 @@ datasets = ["{data}"]
 
 
 def on_processor(function, *arguments) -> tuple[float, object]:
-    """Call a function; return the seconds of the processor that it took, and what it returned."""
+    """Call a function; return the CPU seconds that it took, and what it returned."""
     began = time.process_time()
     value = function(*arguments)
     return time.process_time() - began, value

@@ -119,7 +119,7 @@ def measure(folder: Path, count: int, steps: int) -> dict[str, tuple[float, floa
     prepared = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
     held = "; ".join(f"{name} {a:.0f} MB, with files {b:.0f} MB" for name, (a, b) in most.items())
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = f"{used.ru_utime + used.ru_stime:.0f} processor seconds so far"
+    used = f"{used.ru_utime + used.ru_stime:.0f} CPU seconds so far"
     print(f"{count} images, {prepared / 1e9:.1f} GB prepared, {seconds:.0f} s ({used}): {held}", flush=True)
     shutil.rmtree(folder / "cache")
     return most

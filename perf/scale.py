@@ -142,7 +142,7 @@ def crowd(count: int) -> list[str]:
     lines = [
         f"{count} synthetic records; most memory in use: {memory:.1f} GB",
         "",
-        "| what | seconds | of the processor |",
+        "| what | seconds | of the CPU |",
         "|---|---|---|",
     ]
     return [*lines, *(f"| {what} | {wall:.1f} | {processor:.1f} |" for what, wall, processor in rows)]
@@ -205,8 +205,8 @@ def main() -> None:
     lines = [
         "| measured in the driver | |",
         "|---|---|",
-        f"| processor time a task, submission to result | {per_task * 1e3:.1f} ms |",
-        f"| processor time an event | {per_event * 1e3:.2f} ms |",
+        f"| CPU time a task, submission to result | {per_task * 1e3:.1f} ms |",
+        f"| CPU time an event | {per_event * 1e3:.2f} ms |",
         f"| so at most, beside the {STEPS} step events a second that all workers keep to | {rate:.0f} "
         "tasks a second |",
         "",

@@ -3,7 +3,7 @@
     python perf/trust.py [--records 100000] [--quick]     writes docs/speed_trust.md, some minutes
 
 The records are those of a results folder, over and over under other keys, as loose files and in a pack.
-Seconds of the processor do not depend on what else the machine does; those on the clock do."""
+CPU seconds do not depend on what else the machine does; those on the clock do."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def mine(logits, target, *, ignore_index=None):
 
 
 def timed(work: Callable) -> tuple[float, float]:
-    """Return the seconds of the clock and of the processor that a call takes."""
+    """Return the seconds of the clock and of the CPU that a call takes."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - clock, time.process_time() - processor
 
 
 def guard_ms() -> list[float]:
-    """Return milliseconds of the processor that the guard takes around a stack of built-in losses."""
+    """Return milliseconds of CPU time that the guard takes around a stack of built-in losses."""
     one_thread()
     from lossbench.sweep import guard
 
@@ -69,7 +69,7 @@ def ready(file: str) -> None:
 
 def process_start(file: Path, rounds: int) -> tuple[list[float], list[float]]:
     """Return what it takes until the process of a user's file has run it and can train: seconds of the clock,
-    and of the processor.
+    and of the CPU.
     """
     clocks, processors = [], []
     for number in range(rounds + 1):
@@ -135,7 +135,7 @@ def main() -> None:
     clocks, processors = zip(loose, packed, strict=True)
     verdict = "met" if max(clocks) < GOAL_SECONDS else "missed"
     if verdict == "missed" and max(processors) < GOAL_SECONDS:
-        verdict = "missed beside other work, though the processor needs less"
+        verdict = "missed beside other work, though the CPU needs less"
     rows = [
         [name, f"{processor:.1f}", f"{clock:.1f}"]
         for name, (clock, processor) in (("loose files", loose), ("packed", packed))
@@ -143,20 +143,20 @@ def main() -> None:
     body = f"""
 ## The guard of a stack
 
-{spread(guard, 2)} ms of the processor around a stack of built-in losses, on one thread. The goal is
+{spread(guard, 2)} ms of CPU time around a stack of built-in losses, on one thread. The goal is
 {GOAL_MS:g} ms.
 
 ## A loss of the user's
 
 {spread(start[0], 1)} s on the clock until the process of a user's file has begun its first task, and
-{spread(start[1], 1)} s of the processor: Python, torch and the file. Its next task has no such wait.
+{spread(start[1], 1)} s of CPU time: Python, torch and the file. Its next task has no such wait.
 
 ## Every record by its check sum
 
 What `lossbench verify --all-records` does with {count:,} records of {size / 1e3:.1f} kB, from a warm file
 cache. Goal: {GOAL_SECONDS:g} s on the clock for 100,000; {verdict}.
 
-{table(["", "processor, s", "clock, s"], rows)}
+{table(["", "CPU, s", "clock, s"], rows)}
 """
     finish("trust.py", "speed_trust", "What trust costs", body, ("torch", "numpy"), chosen.quick)
 
