@@ -29,7 +29,9 @@ def sources() -> str:
         given = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
         lines.append(f"- `{name}({given})`: {source.title}. {source.url}\\")
         lines.append(f"  Licence: {source.licence}.\\")
-        lines.append(f"  Citation: {source.citation}.")
+        # What was published of the others stands in their sections, with what it can be compared with.
+        none = source.unpublished and f"\\\n  Published: no figure to compare with: {source.unpublished}."
+        lines.append(f"  Citation: {source.citation}.{none}")
     return "\n".join(lines)
 
 
