@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import _ctypes
 import importlib.util
+import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -339,6 +342,27 @@ def test_helpers_of_one_name_in_two_folders_do_not_meet(tmp_path):
     for _ in range(2):
         assert [loss(torch.ones(1, 2), None).item() for loss in losses] == [2.0, 4.0]
     assert not {"helper", "late"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize("how", ["time.sleep(100)", "os.kill(os.getpid(), signal.SIGSTOP)"])
+def test_a_file_whose_loss_hangs_is_still_marked_and_nothing_is_left_of_it(tmp_path, monkeypatch, how):
+    own = write(tmp_path, {"imports": "import os, signal, time", "inside": how}, {})
+    monkeypatch.setattr(userfiles, "CALL", 1.0)
+    processes = []
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *a, **k: processes.append(start(*a, **k)) or processes[-1]
+    )
+    assert len(fingerprint(own)) == 16
+    (process,) = processes
+    alive, end = True, time.monotonic() + 10  # a moment passes until the kernel has ended all
+    while alive and time.monotonic() < end:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+            continue
+        alive = False
+    assert not alive
 
 
 def test_listing_runs_nothing_and_a_file_that_hangs_is_still_marked(tmp_path, monkeypatch):

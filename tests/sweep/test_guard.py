@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import resource
 import sys
 from types import SimpleNamespace
 
@@ -17,6 +18,13 @@ from lossbench.sweep import guard
 from lossbench.training import signals
 
 CELL = SimpleNamespace(recipe=SimpleNamespace(steps=10), data=SimpleNamespace(text="data"), seed=3)
+
+
+def lower(by):
+    """Open so many files less than now at most."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - by, hard))
+
 
 CHANGES = {
     "the number of threads": lambda: torch.set_num_threads(2),
@@ -32,6 +40,7 @@ CHANGES = {
     "hooks on every module": lambda: torch.nn.modules.module.register_module_forward_hook(lambda *_: None),
     "numpy's errors": lambda: np.seterr(all="raise"),
     "the working folder": lambda: os.chdir("/"),
+    "the limits of its process": lambda: lower(1),
     "grad mode": lambda: torch.set_grad_enabled(False),
 }
 

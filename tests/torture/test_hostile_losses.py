@@ -26,6 +26,10 @@ from lossbench import loss
 def base(logits, target):
     return ((logits.softmax(1)[:, 1] - (target == 1).float()) ** 2).mean()
 
+def limit(name, most):
+    kind = getattr(resource, f"RLIMIT_{{name}}")
+    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
 @loss("good{number}")
 def good(logits, target, *, ignore_index=None):
     return base(logits, target)
@@ -59,6 +63,7 @@ SET_BACK = {
     "collector": "gc.disable()",
     "recursion": "sys.setrecursionlimit(60)",
     "environment": "os.environ.update(LOSSBENCH_THREADS='2', OMP_NUM_THREADS='2')",
+    "file_limit": "limit('FSIZE', 0)",
     "file_mask": "os.umask(0o777)",
     "decimals": "decimal.getcontext().prec = 1",
     "path": "sys.path[:] = []",
@@ -108,13 +113,12 @@ FAILS = {
     "kill_parent": "progress > 0.9 and (os.kill(os.getppid(), 9) or time.sleep(9))",
     "fork_and_die": "os.fork() and os._exit(3)",
     "closes_all": "os.closerange(0, 200)",
-    "file_limit": "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))",
     "deep": "(lambda f: f(f))(lambda f: f(f))",
     "huge": "bytearray(1 << 60)",
     "huge_tensor": "torch.empty(1 << 50)",
     "huge_array": "np.zeros(1 << 50)",
     "huge_list": "[0] * (1 << 60)",
-    "memory_limit": "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)) or torch.ones(1 << 29)",
+    "memory_limit": "limit('AS', 1 << 30) or torch.ones(1 << 29)",
     "long_error": "raise ValueError('x' * 5_000_000)",
     "surrogate": "raise ValueError('\\\\ud800' * 10)",
     "asks": "input()",

@@ -24,7 +24,7 @@ from types import ModuleType
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import sha256_of, write_atomically
-from lossbench.base.process import cache_root
+from lossbench.base.process import cache_root, end_with_parent
 from lossbench.catalogue import source
 from lossbench.catalogue.source import fingerprint
 
@@ -342,7 +342,7 @@ def _opened(path: Path) -> dict[str, list[str]]:
         start_new_session=grouped,
     )
     try:
-        out, _ = run.communicate(timeout=10 * LIMIT + CALL * len(functions))
+        out, _ = run.communicate(timeout=3 * (LIMIT + CALL * len(functions)))
     except subprocess.TimeoutExpired as late:  # its own alarm did not end it; what it opened until then
         out = late.stdout or b""
     finally:
@@ -369,6 +369,7 @@ def tell(path: str, functions: dict[str, str], limit: float, call: float) -> Non
     """Load a file in this process, try its losses and networks on a small input, each in a copy of the
     process, and print every file that its code opens beside who opened it.
     """
+    end_with_parent()
     began = time.monotonic()
     import torch  # noqa: F401  (loaded before anything of the user's)
 
@@ -392,13 +393,13 @@ def tell(path: str, functions: dict[str, str], limit: float, call: float) -> Non
     sys.addaudithook(hear)
     _end_after(max(limit, 3 * slow))
     loaded = {name: load(Path(path), name) for name in functions}
+    _end_after(0)
     for word, function in loaded.items():
         copy = os.fork() if hasattr(os, "fork") else 0
         if copy:
-            _end_after(0)  # the copy has an alarm of its own
-            os.waitpid(copy, 0)
+            _wait(copy, max(call, 3 * slow))
             continue
-        _end_after(max(call, 3 * slow))
+        end_with_parent()
         with suppress(BaseException):
             _try(function, functions[word])
         if hasattr(os, "fork"):
@@ -429,6 +430,15 @@ def _end_after(seconds: float) -> None:
     """Let the kernel end this process then, whatever it does; 0: no more."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _wait(child: int, seconds: float) -> None:
+    """Wait for a process to end, and end it when it takes too long: it may have stopped itself, too."""
+    end = time.monotonic() + seconds
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _try(function: Callable, kind: str) -> None:

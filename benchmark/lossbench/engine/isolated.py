@@ -7,7 +7,6 @@ again."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import queue
@@ -20,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from lossbench.base.process import end_with_parent
 from lossbench.engine import worker
 
 KEPT = 2  # processes that wait for a next task of their name; each holds a few hundred megabytes
@@ -157,7 +157,7 @@ def serve() -> None:
     # What a user's code prints must not mix with what is said here.
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
-    _end_with_parent()
+    end_with_parent()
     threading.Thread(target=_listen, args=(os.dup(0), requests), daemon=True).start()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -189,10 +189,3 @@ def _listen(pipe: int, requests: queue.SimpleQueue) -> None:
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
-
-
-def _end_with_parent() -> None:
-    """Ask Linux to end this process with the thread that started it: its own threads may never run again."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

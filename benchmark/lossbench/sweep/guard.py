@@ -28,6 +28,11 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as hooks
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None
+
 from lossbench.base import seeds
 from lossbench.base.errors import UserError
 from lossbench.catalogue import userfiles
@@ -86,6 +91,20 @@ def _set_hooks(wanted: tuple[int, ...]) -> None:
         getattr(hooks, name).clear()
 
 
+_LIMITS = [getattr(resource, f"RLIMIT_{name}", None) for name in ("AS", "CPU", "DATA", "FSIZE", "NOFILE")]
+_LIMITS = [number for number in _LIMITS if number is not None]
+
+
+def _limits() -> tuple[tuple[int, int], ...]:
+    return tuple(resource.getrlimit(number) for number in _LIMITS)
+
+
+def _set_limits(wanted: tuple[tuple[int, int], ...]) -> None:
+    for number, limit in zip(_LIMITS, wanted, strict=True):
+        with suppress(ValueError, OSError):  # what only root may raise again; it is found changed at the end
+            resource.setrlimit(number, limit)
+
+
 # What one call of a loss may change and the next operation would feel.
 SETTINGS: dict[str, Setting] = {
     "the number of threads": (torch.get_num_threads, torch.set_num_threads),
@@ -112,6 +131,7 @@ SETTINGS: dict[str, Setting] = {
     "hooks on every module": (lambda: tuple(len(getattr(hooks, name)) for name in _HOOKS), _set_hooks),
     "numpy's errors": (np.geterr, lambda wanted: np.seterr(**wanted)),
     "the working folder": (lambda: _folder(), lambda path: os.chdir(path)),
+    "the limits of its process": (_limits, _set_limits),
 }
 
 # Looked at around a stack, since validation switches it off.
