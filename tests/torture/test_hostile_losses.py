@@ -215,7 +215,7 @@ def test_hostile_losses_ruin_nothing_but_their_own_cells(tmp_path):
     alone, _ = end(start(tmp_path, "alone", options=["--serial"]), tmp_path, "alone", code=0)
     # Enough for a process to start and train, however busy this machine is.
     took = time.monotonic() - began
-    limit, patience = f"{max(15, 3 * took):.0f}", max(1500, 100 * took)
+    limit, patience = f"{max(60, 10 * took):.0f}", max(1500, 100 * took)
     late, others = ([files[name] for name in files if (name in LATE) is which] for which in (True, False))
     hanging = start(tmp_path, "late", *late, options=("--workers", "3", "--time-limit", limit))
     all_others = start(tmp_path, "others", *others, options=("--workers", "2"))
