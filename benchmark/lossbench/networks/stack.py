@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lossbench.base.errors import UserError
 from lossbench.networks.build import Network, seeded
+from lossbench.networks.grouped import regroup
 
 ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
 
@@ -62,6 +63,8 @@ class Stack:
             placed[value] = nn.Parameter(self.values[part].view(value.shape))
             placed[value].grad = self.slopes[part].view(value.shape)
         _place(self.module, placed, self.device)
+        if self.device.type == "cuda" and dtype is torch.float32 and self.precision is None:
+            regroup(self.module)
         self.load(starts)
         # On a CPU the cells infer one after the other: without the copies that groups need, it is faster.
         alone = self.count > 1 and self.device.type == "cpu"
