@@ -1,8 +1,8 @@
 """What a card brings: lossbench beside a plain PyTorch loop on the same GPU, over K, step by step and
 replayed, grouped and by vmap.
 
-    python perf/gpu.py [--rounds 3] [--quick]     writes docs/speed_gpu.md; with --quick a tiny check, on the
-    CPU where there is no GPU
+    python perf/gpu.py [--rounds 3] [--shares 1,4,16] [--seeds 64] [--quick]   writes docs/speed_gpu.md; with
+    --quick a tiny check, on the CPU where there is no GPU
 
 The plain loop has lossbench's own network, batches and schedule, with the data on the card already; it reads
 its loss after every step, validates by Dice after the same steps, and scores test images by Dice alone.
@@ -231,6 +231,8 @@ def sweeps(shares: tuple[int, ...], seeds: int, settings: dict, device: str) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shares", default="1,4,16", help="numbers of workers that share the card")
+    parser.add_argument("--seeds", type=int, default=64, help="seeds of the sweeps, of four cells each")
     parser.add_argument("--quick", action="store_true", help="a tiny check; writes nothing")
     chosen = parser.parse_args()
     one_thread()
@@ -244,7 +246,9 @@ def main() -> None:
         sys.exit("there is no usable GPU here: --quick checks the script on the CPU")
     quick = chosen.quick
     counts, shares, seeds, rounds = (
-        ((2,), (1,), 1, 1) if quick else ((8, 32, 64), (1, 4, 8), 64, chosen.rounds)
+        ((2,), (1,), 1, 1)
+        if quick
+        else ((8, 32, 64), tuple(map(int, chosen.shares.split(","))), chosen.seeds, chosen.rounds)
     )
     settings = {"steps": 8, "validations": 1} if quick else {"steps": 300, "validations": 6}
     recipe, data = (
