@@ -7,6 +7,7 @@ There are
 - study: cells, blocks, collapses, losses, seeds, core-hours, commit
 - hours: core-hours alone, and the processor
 - verdicts: one row a claim: its verdict and the test that decided
+- decided: the same without claims that no cells can test yet, which it names
 - tally: how many claims got which verdict
 - power: how many primary tests could detect the smallest effect of interest
 - verdict CLAIM: the verdict in one word
@@ -21,6 +22,8 @@ There are
 - trial: what experiments/trial.toml left in results/trial, row by row with its seeds
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
+
+They show results/paper; ``<!-- effect C9.1 in results/study -->`` shows another folder.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +44,7 @@ from lossbench.report import words
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = ("README.md", "docs/findings.md", "docs/reproduce.md", "docs/first_study.md")
+FILES = ("README.md", "docs/findings.md", "docs/reproduce.md", "docs/first_study.md", "docs/study.md")
 
 MARK = re.compile(r"(?P<head><!-- (?P<call>[a-z][^>]*?) -->)(?P<body>.*?)(?P<tail><!-- / -->)", re.DOTALL)
 
@@ -127,6 +130,9 @@ def show(call: str, results: Results) -> str:
     """Return what a marker shows; raises UserError for a marker that is not known or names what is not in the
     tables.
     """
+    call, _, folder = call.partition(" in results/")
+    if folder:
+        results = _other(results.folder.parent / folder, results.root, results.file)
     name, _, rest = call.partition(" ")
     if name not in SHOWN:
         raise UserError(f"marker '{call}': there is no '{name}'{nearest(name, SHOWN)}")
@@ -144,6 +150,11 @@ def show(call: str, results: Results) -> str:
             f"marker '{call}': the tables in {results.folder} do not say it ({why}); `lossbench "
             "report` writes them again"
         ) from None
+
+
+@cache
+def _other(folder: Path, root: Path, file: str) -> Results:
+    return Results(folder, root, file)
 
 
 def _study(results: Results, _: str) -> str:
@@ -173,17 +184,31 @@ def _core_hours(cells: pd.DataFrame) -> float:
 
 
 def _verdicts(results: Results, _: str) -> str:
+    return _rows(results, results.verdicts)
+
+
+def _decided(results: Results, _: str) -> str:
+    """Return the verdicts that are in, and how many claims still lack cells."""
+    rows = results.verdicts
+    open_ = rows["claim_verdict"] == "not testable"
+    waiting = ", ".join(dict.fromkeys(rows.loc[open_, "claim"]))
+    return _rows(results, rows[~open_]) + (f"Not yet testable, for want of cells: {waiting}.\n\n" if waiting else "")
+
+
+def _rows(results: Results, verdicts: pd.DataFrame) -> str:
     lines = [
         "| claim | verdict | effect [95 % interval] | adjusted p | the test that decided |",
         "|---|---|---|---|---|",
     ]
     page = "" if results.file == FILES[1] else results.link(results.root / FILES[1])
-    for claim, tests in results.verdicts.groupby("claim", sort=False):
+    chapters = (results.root / FILES[1]).read_text(encoding="utf-8")
+    for claim, tests in verdicts.groupby("claim", sort=False):
         row = deciding(tests)
         verdict = row["claim_verdict"]
+        own = f"## {claim}. {row['title']}\n" in chapters
         lines.append(
-            f"| [{claim}]({page}#{claim.lower()}) {row['title']} | {SIGNS[verdict]} {verdict} | "
-            f"{_measured(row)} "
+            f"| {f'[{claim}]({page}#{claim.lower()})' if own else claim} {row['title']} "
+            f"| {SIGNS[verdict]} {verdict} | {_measured(row)} "
             f"| {words.p_value(row['p_adjusted'])} | {row['test']}: {row['says']} |"
         )
     return _block(lines)
@@ -395,6 +420,7 @@ SHOWN: dict[str, Callable[[Results, str], str]] = {
     "study": _study,
     "hours": _hours,
     "verdicts": _verdicts,
+    "decided": _decided,
     "tally": _tally,
     "power": _power,
     "verdict": _verdict,

@@ -372,3 +372,14 @@ def test_listing_runs_nothing_and_a_file_that_hangs_is_still_marked(tmp_path, mo
     monkeypatch.setattr(userfiles, "LIMIT", 1.0)
     monkeypatch.setattr(userfiles, "CALL", 1.0)
     assert len(entry.fingerprint) == 16
+
+
+def test_a_folder_of_results_that_comes_beside_a_file_does_not_run_it_again(tmp_path, monkeypatch):
+    own = write(tmp_path, {"imports": "import os\nopen(os.devnull)"}, {})
+    runs, run = [], userfiles._opened
+    monkeypatch.setattr(userfiles, "_opened", lambda path: runs.append(path) or run(path))
+    first = fingerprint(own)
+    (tmp_path / "results" / "leases").mkdir(parents=True)
+    assert fingerprint(own) == first and len(runs) == 1
+    (tmp_path / "helper.csv").write_text("1")
+    assert fingerprint(own) == first and len(runs) == 2

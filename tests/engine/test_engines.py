@@ -32,7 +32,7 @@ def toy(payload):
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
-    return {"pid": os.getpid(), "torch": "torch" in sys.modules, **environment}
+    return {"pid": os.getpid(), "torch": "torch" in sys.modules, "path": sys.path, **environment}
 
 
 def steps(count):
@@ -148,6 +148,11 @@ def test_workers_are_single_threaded_and_have_loaded_no_torch(troubled):
     assert {value["threads"] for value in values} == {"1"}
     assert not any(value["torch"] for value in values)
     assert os.getpid() not in {value["pid"] for value in values}
+
+
+def test_workers_look_for_modules_where_the_driver_does(troubled):
+    paths = [set(result.value["path"]) for result in troubled[1].values() if result.ok]
+    assert all(path <= set(sys.path) for path in paths)
 
 
 def test_steps_are_thinned(troubled):

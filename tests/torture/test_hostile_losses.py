@@ -187,7 +187,7 @@ def write(folder):
 def start(folder, results, *files, options=()):
     words = [sys.executable, "-m", "lossbench", "sweep", "hostile.toml", "--no-report", "--results", results]
     words += [word for file in files for word in ("--with", str(file))]
-    with open(folder / f"{results}.log", "wb") as log:
+    with open(folder / f"_{results}.log", "wb") as log:
         return subprocess.Popen([*words, *options], cwd=folder, stdout=log, stderr=log)
 
 
@@ -197,8 +197,8 @@ def end(sweep, folder, results, code, patience=1500):
         sweep.wait(patience)
     finally:
         sweep.terminate()  # which one that has ended does not hear
-    assert sweep.returncode == code, (folder / f"{results}.log").read_text(errors="replace")[-3000:]
-    said = (folder / f"{results}.log").read_text(errors="replace")
+    assert sweep.returncode == code, (folder / f"_{results}.log").read_text(errors="replace")[-3000:]
+    said = (folder / f"_{results}.log").read_text(errors="replace")
     assert "Traceback" not in said and len(said) < 200_000
     records = {}
     for path in (folder / results / "cells").rglob("*.json"):

@@ -466,10 +466,13 @@ def _content(file: Path) -> str:
 
 
 def _digest(file: Path) -> str:
-    """Return a hash of a file, or of the names in a folder; "" where there is neither."""
+    """Return a hash of a file, or of the names in a folder; "" where there is neither.
+
+    Folders of results are left out: they come while a file is used, and no loss reads them."""
     with suppress(OSError):
         if file.is_dir():
             names = sorted(entry for entry in os.listdir(file) if entry[0] not in "._")
+            names = [entry for entry in names if not (file / entry / "leases").is_dir()]
             return hashlib.sha256("\n".join(names).encode()).hexdigest()
         return sha256_of(file)
     return ""

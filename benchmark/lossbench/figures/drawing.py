@@ -139,6 +139,9 @@ def save(drawn: Drawn, folder: Path) -> list[Path]:
     return paths
 
 
+FAULT = "a fault in lossbench, please report it:"
+
+
 def draw_everything(
     tables: Mapping[str, pd.DataFrame], names: Iterable[str] = ()
 ) -> tuple[list[Drawn], dict[str, str]]:
@@ -150,6 +153,8 @@ def draw_everything(
             drawn.append(draw(name, tables))
         except NothingToDraw as reason:
             skipped[name] = str(reason)
+        except Exception as error:  # a fault of ours must not take the verdicts along
+            skipped[name] = f"{FAULT} {type(error).__name__}: {error}"
     return drawn, skipped
 
 

@@ -31,7 +31,7 @@ RING = ["rim", "rim_probability", "pixels"]
 @figure("volume_bias", number=9, title="Bias of the predicted volume where the boundary is uncertain")
 def volume_bias(tables: Mapping[str, pd.DataFrame]):
     """One panel a loss: bias in percent, hard and soft, over the spread of the boundary, beside theory."""
-    cells = points.of_parts(tables["cells"], "uncertain")
+    cells, left_out = points.usual(points.of_parts(tables["cells"], "uncertain"))
     cells = cells.assign(**{SHIFT: numbers(cells, SHIFT)})
     if SIZES[0][1] not in cells or cells[SHIFT].nunique() < 2:
         raise NothingToDraw("needs cells of scenes at two or more boundary shifts")
@@ -68,7 +68,8 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
         "are the optimum of each loss for a disc with a normally distributed radius: cross-entropy's summed "
         "probability has no bias and its mask is too small, Dice of each image is too small, Dice over the "
         "batch too large" + ("; 'rim': a ring whose pixels are labelled independently. " if rims else ". ")
-    ) + style.evidence(cells)
+    )
+    says = " ".join(filter(None, [says.strip(), left_out, style.evidence(cells)]))
     return (
         drawing,
         data.drop(columns="x"),
