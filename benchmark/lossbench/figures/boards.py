@@ -212,7 +212,9 @@ def _map_says(own: pd.DataFrame, label: str) -> list[str]:
     if not len(own):
         return []
     ahead, behind = int((own["mean"] > POINT).sum()), int((own["mean"] < -POINT).sum())
+    shown = int(own["shown"].sum())
     sets = f"{len(own)} data set{'s' * int(len(own) > 1)}"
     return [
-        f"{label} is ahead of cross-entropy by more than a point on {ahead} of {sets}, behind on {behind}"
+        f"{label} is ahead of cross-entropy by more than a point on {ahead} of {sets}, behind on {behind}; "
+        f"a difference is shown on {shown}"
     ]

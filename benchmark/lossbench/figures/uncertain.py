@@ -277,8 +277,9 @@ def _agreement(axis, own: pd.DataFrame, said: pd.DataFrame, family: str) -> None
         for y, dash in ((row.bias, "-"), (row.low, style.BROKEN), (row.high, style.BROKEN)):
             if 1 / WORST < y < WORST:
                 axis.axhline(y, color=style.INK, linestyle=dash, linewidth=1.2, zorder=3)
-        missing = f", missed {100 * row.missed:.0f} %" if row.missed else ""
-        text = f"× {row.low:.2g} to {row.high:.2g}{missing}"
+        missing = f", missed {style.percent(row.missed)}" if row.missed else ""
+        low, high = (f"{end:.2g}" if end < 10 else f"{end:,.0f}" for end in (row.low, row.high))
+        text = f"× {low} to {high}{missing}"
         place = {"ha": "right", "va": "top", "fontsize": 7.5, "zorder": 5, "transform": axis.transAxes}
         axis.text(0.97, 0.97, text, **place, bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1})
     style.ratio_axis(axis, 1 / WORST, WORST)
