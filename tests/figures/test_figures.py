@@ -218,3 +218,15 @@ def test_family_colours_are_readable_on_their_paper_and_told_apart_by_the_colour
 
 def test_panels_fill_their_rows_evenly():
     assert [style.shape(n, 4) for n in (1, 4, 5, 6, 7, 9)] == [(1, 1), (1, 4), (2, 3), (2, 3), (2, 4), (3, 3)]
+
+
+def test_a_fault_in_one_figure_takes_no_other_along(tables, monkeypatch):
+    draw = drawing.draw
+
+    def broken(name, given):
+        return draw(name, given) if name == "size_ratio" else [][0]
+
+    monkeypatch.setattr(drawing, "draw", broken)
+    found, skipped = drawing.draw_everything(tables, ["leaderboard", "size_ratio"])
+    assert [item.name for item in found] == ["size_ratio"]
+    assert skipped["leaderboard"] == f"{drawing.FAULT} IndexError: list index out of range"

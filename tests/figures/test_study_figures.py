@@ -370,3 +370,18 @@ def test_bars_of_public_sets_stay_inside_their_panels(study):
     for label, own in data.groupby("label"):
         low, high = limits[label]
         assert low <= own["low"].min() and own["high"].max() <= high
+
+
+def test_volume_bias_shows_one_of_two_heads(study):
+    cells = study["cells"]
+    own = cells[cells["parts"].astype(str).str.contains("uncertain")]
+    others = own.assign(
+        key=own["key"].astype(str) + "d",
+        recipe="default0",
+        data_label=own["data_label"].astype(str) + ", head default",
+        **{"recipe.head": "default"},
+    )
+    both = {**study, "cells": pd.concat([cells, others], ignore_index=True)}
+    data, alone = (drawing.draw("volume_bias", given).data for given in (both, study))
+    measured = data[data["kind"] != "theory"]
+    assert len(data) == len(alone) and not measured["data_label"].str.contains("head").any()

@@ -203,7 +203,7 @@ class Provenance(Facts):
     threads: Whole = 1
     """Of the training process."""
     device: str = ""
-    """``cpu``, ``cuda: NVIDIA ...``."""
+    """``cpu`` or ``cuda``; the name of the card is in ``hardware``."""
     copy_of: str = ""
     """Key of the cell whose training this was, where two cells are the same training: the shared rate is a
     loss's own as well. Such a record says what the other says, and costs nothing."""
