@@ -192,7 +192,8 @@ def _decided(results: Results, _: str) -> str:
     rows = results.verdicts
     open_ = rows["claim_verdict"] == "not testable"
     waiting = ", ".join(dict.fromkeys(rows.loc[open_, "claim"]))
-    return _rows(results, rows[~open_]) + (f"Not yet testable, for want of cells: {waiting}.\n\n" if waiting else "")
+    lacking = f"Not yet testable, for want of cells: {waiting}.\n\n" if waiting else ""
+    return _rows(results, rows[~open_]) + lacking
 
 
 def _rows(results: Results, verdicts: pd.DataFrame) -> str:
@@ -201,11 +202,13 @@ def _rows(results: Results, verdicts: pd.DataFrame) -> str:
         "|---|---|---|---|---|",
     ]
     page = "" if results.file == FILES[1] else results.link(results.root / FILES[1])
-    chapters = (results.root / FILES[1]).read_text(encoding="utf-8")
+    text = results.root / FILES[1]
+    chapters = text.read_text(encoding="utf-8") if text.is_file() else ""
     for claim, tests in verdicts.groupby("claim", sort=False):
         row = deciding(tests)
         verdict = row["claim_verdict"]
-        own = f"## {claim}. {row['title']}\n" in chapters
+        # Claims of the second study have no chapters yet, or others of the same name.
+        own = not chapters or f"## {claim}. {row['title']}\n" in chapters
         lines.append(
             f"| {f'[{claim}]({page}#{claim.lower()})' if own else claim} {row['title']} "
             f"| {SIGNS[verdict]} {verdict} | {_measured(row)} "

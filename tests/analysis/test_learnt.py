@@ -78,7 +78,7 @@ def test_a_loss_is_converged_where_a_longer_training_changes_less_than_a_point()
 @pytest.mark.parametrize(
     ("short", "long", "says"),
     [
-        (0.65, 0.605, "dice is ahead by 15.0 points after 600 steps; after 2,400 nothing is left of it"),
+        (0.65, 0.605, "dice is ahead by 15.0 points after 600 steps; after 2,400 less than one is left"),
         (0.65, 0.55, "dice is ahead by 15.0 points after 600 steps; after 2,400 ce is ahead by 5.0 points"),
         (0.65, 0.65, "dice is ahead by 15.0 points after 600 steps, by 5.0 after 2,400"),
         (0.5, 0.6, "dice and ce are alike after 600 steps and after 2,400"),
@@ -88,3 +88,21 @@ def test_a_loss_is_converged_where_a_longer_training_changes_less_than_a_point()
 def test_what_is_left_of_a_lead_is_said_in_words(short, long, says):
     scores = {("ce", SHORT): 0.5, ("dice", SHORT): short, ("ce", LONG): 0.6, ("dice", LONG): long}
     assert learnt.speeds(cells(scores)) == [f"roads: {says}"]
+
+
+def test_a_loss_that_marks_nothing_yet_and_seeds_that_are_missing_are_named():
+    blank = cells({("ce", SHORT): 0.0, ("dice", SHORT): 0.7, ("ce", LONG): 0.7, ("dice", LONG): 0.7})
+    first = (blank["loss"] == "ce") & (blank["recipe.steps"] == SHORT)
+    blank.loc[first, "dice@0.5"] = 0.0
+    own = blank[~((blank["recipe.steps"] == LONG) & (blank["seed"] == 1))]
+    assert learnt.speeds(own) == [
+        "roads: dice is ahead by 70.0 points after 600 steps; after 2,400 less than one is left "
+        "(1 of 2 seeds); at first ce marks nothing"
+    ]
+
+
+def test_one_training_under_two_names_is_told_by_the_shorter_one():
+    plain = cells({(loss, steps): 0.7 for loss in ("ce", "dice") for steps in (SHORT, LONG)})
+    own = plain[plain["seed"] == 0].assign(recipe="own", data_label="roads, learning_rate own, steps 600")
+    own = own[own["recipe.steps"] == SHORT]
+    assert [says.partition(":")[0] for says in learnt.speeds(pd.concat([own, plain]))] == ["roads"]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import selection
-from lossbench.analysis.lengths import INTEREST, trunks
+from lossbench.analysis.lengths import INTEREST, one_of_twins, trunks
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import STEPS
 
@@ -167,19 +167,25 @@ def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[s
     """
     if STEPS not in cells or SCORE not in cells:
         return []
-    known = _by_length(cells[cells["loss"].isin([of, against])])
+    known = one_of_twins(_by_length(cells[cells["loss"].isin([of, against])]))
     says = []
     for _, own in known.groupby("way", sort=False, observed=True):
         paired = own.pivot_table(index=["steps", "seed"], columns="loss", values="score").dropna()
         if set(paired) < {of, against} or paired.empty:
             continue
-        leads = (paired[of] - paired[against]).groupby("steps").mean()
+        by_steps = (paired[of] - paired[against]).groupby("steps")
+        leads, seeds = by_steps.mean(), by_steps.size()
         # One length has no course.
         if len(leads) > 1:
             names = own.drop_duplicates("loss").set_index("loss")["loss_label"]
             # The sentence names both lengths itself.
             label = STEPS_CLAUSE.sub("", own["data_label"].iloc[0])
-            says.append(f"{label}: {_lead(leads, names[of], names[against])}")
+            text = f"{label}: {_lead(leads, names[of], names[against])}"
+            few = f" ({seeds.iloc[-1]} of {seeds.iloc[0]} seeds)" if seeds.iloc[-1] < seeds.iloc[0] else ""
+            # A gap to a loss that has marked nothing yet is the other one's whole score.
+            first = paired.loc[leads.index[0]].mean()
+            blank = [names[loss] for loss in (of, against) if first[loss] == 0]
+            says.append(text + few + (f"; at first {blank[0]} marks nothing" if blank else ""))
     return says
 
 
@@ -195,7 +201,7 @@ def _lead(leads: pd.Series, of: str, against: str) -> str:
         return f"{of} and {against} are alike after {short} steps; after {long} {_ahead(last, of, against)}"
     begin = f"{_ahead(first, of, against)} after {short} steps"
     if matters == (True, False):
-        return f"{begin}; after {long} nothing is left of it"
+        return f"{begin}; after {long} less than one is left"
     if (first > 0) == (last > 0):
         return f"{begin}, by {100 * abs(last):.1f} after {long}"
     return f"{begin}; after {long} {_ahead(last, of, against)}"

@@ -49,6 +49,18 @@ def trunks(cells: pd.DataFrame, keys: Sequence[str] = ("dataset", "loss", "seed"
     return joined(cells, [*keys, *recipe])
 
 
+def one_of_twins(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one recipe a ``way`` and length, whose label has the fewest clauses, then the one of most cells:
+    a loss whose own rate is the shared one is the same training under two names.
+    """
+    facts = cells.groupby(["way", STEPS, "recipe"], observed=True).agg(
+        label=("data_label", "first"), n=("seed", "size")
+    )
+    facts = facts.assign(clauses=facts["label"].str.count(","), n=-facts["n"]).reset_index()
+    first = facts.sort_values(["clauses", "n", "recipe"]).drop_duplicates(["way", STEPS])
+    return cells.merge(first[["way", STEPS, "recipe"]], on=["way", STEPS, "recipe"])
+
+
 def unconverged(test: Test, cells: pd.DataFrame, part: pd.DataFrame) -> list[Change]:
     """Return the losses of a test that a longer training changes by more than the smallest effect of
     interest.

@@ -70,9 +70,12 @@ def specification_curve(tables: Mapping[str, pd.DataFrame]):
     )
     positive = float((main["estimate"] > 0).mean())
     ahead, behind = (main["estimate"] > POINT).mean(), (main["estimate"] < -POINT).mean()
+    above = ((main["estimate"] > POINT) & (main["low"] > 0)).mean()
+    below = ((main["estimate"] < -POINT) & (main["high"] < 0)).mean()
     finding = (
         f"Dice is ahead of cross-entropy by more than a point in {100 * ahead:.0f} % of {len(main)} "
-        f"combinations of choices, and behind in {100 * behind:.0f} %"
+        f"combinations of choices, and behind in {100 * behind:.0f} %; shown in {100 * above:.0f} and "
+        f"{100 * below:.0f} %"
     )
     alt = (
         f"A rising curve of {len(main)} contrasts from {100 * main['estimate'].min():.1f} to "

@@ -35,6 +35,9 @@ ORDER = ["recipe.batch", "recipe.learning_rate", "recipe.steps"]  # of the varia
 REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
 
 
+FEWEST = 0.8  # of the cells of a data set's fullest variant: a variant with fewer is only begun
+
+
 # Which cells a figure shows.
 
 
@@ -43,12 +46,21 @@ def of_parts(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
 
     An experiment without parts is a single cross of losses and data sets, so all of it may answer.
     """
+    wanted = _of_parts(cells, names)
+    return cells[wanted] if wanted.any() else cells
+
+
+def has_parts(cells: pd.DataFrame, *names: str) -> bool:
+    """Return whether any cell belongs to one of these parts."""
+    return bool(_of_parts(cells, names).any())
+
+
+def _of_parts(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     if "parts" not in cells:
-        return cells
+        return np.zeros(len(cells), bool)
     # A cell may belong to several parts, written "ladder,board".
     texts = cells["parts"].fillna("").astype(str)
-    wanted = texts.map(lambda text: not set(names).isdisjoint(text.split(","))).to_numpy(bool)
-    return cells[wanted] if wanted.any() else cells
+    return texts.map(lambda text: not set(names).isdisjoint(text.split(","))).to_numpy(bool)
 
 
 def first_of(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -77,7 +89,7 @@ def usual(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     facts["words"] = facts["label"].str.replace(learnt.STEPS_CLAUSE, "", regex=True).str.count(",")
     chosen = []
     for _, own in facts.reset_index().groupby("dataset", observed=True, sort=True):
-        own = own[own["n"] >= own["n"].max() / 2]
+        own = own[own["n"] >= FEWEST * own["n"].max()]
         for column, best in (("words", "min"), ("steps", "max"), ("n", "max")):
             # Where steps are unknown nothing is longest.
             own = own[own[column].fillna(0) == own[column].fillna(0).agg(best)]

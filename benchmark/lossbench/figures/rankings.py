@@ -96,10 +96,25 @@ def _order_says(data: pd.DataFrame, ranks: Mapping[str, pd.DataFrame]) -> str:
     first = data.loc[data.groupby("metric", sort=False)["mean"].idxmin()].set_index("metric")
     leader = first["loss_label"].iloc[0]
     count = int((first["loss_label"] == leader).sum())
+    own = _bounded(data[data["metric"] == first.index[0]]).set_index("loss_label")
+    rest = own.drop(index=leader)
+    near = int((rest["low"] <= own.loc[leader, "high"]).sum())
+    within = f", within the bars of {near} of {len(rest)} others" if near else ""
     if count == len(ranks):
-        return f"{leader} has the best mean rank by every one of {count} metrics"
+        return f"{leader} has the best mean rank by every one of {count} metrics{within}"
     others = ", ".join(dict.fromkeys(label for label in first["loss_label"] if label != leader))
-    return f"{leader} has the best mean rank by {count} of {len(ranks)} metrics; by the others {others}"
+    return (
+        f"{leader} has the best mean rank by {count} of {len(ranks)} metrics{within}; by the others {others}"
+    )
+
+
+def _bounded(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranks with the ends of their bars: bars that do not overlap differ by the critical
+    difference, where there is one.
+    """
+    half = part["critical_difference"] / 2
+    low, high = (part["mean"] - half).fillna(part["low"]), (part["mean"] + half).fillna(part["high"])
+    return part.assign(low=low, high=high)
 
 
 MAP = ["loss", "loss_label", "against", "better_on", "data_sets", "mean_rank"]
@@ -174,7 +189,10 @@ SIDES = {"scenes": points.LADDER, "real images": points.PUBLIC}  # told apart, s
 def profiles(tables: Mapping[str, pd.DataFrame]):
     """Top: share of runs above each Dice score; below: mean of the middle half of the runs."""
     found, used, left = [], [], ""
+    several = "parts" in tables["cells"] and tables["cells"]["parts"].fillna("").astype(str).any()
     for name, parts in SIDES.items():
+        if several and not points.has_parts(tables["cells"], *parts):
+            continue
         cells, left = ranked(tables, *parts)
         cells = _everywhere(cells)
         if not len(cells) or SCORE not in cells or cells["loss"].nunique() < 2:
@@ -285,10 +303,7 @@ def _bars(differences: pd.Series) -> str:
 
 
 def _rank_panel(axis, part: pd.DataFrame, ranks: pd.DataFrame, order: list[str]) -> None:
-    # Half to either side: bars that do not overlap differ by the critical difference.
-    half = part["critical_difference"] / 2
-    low, high = (part["mean"] - half).fillna(part["low"]), (part["mean"] + half).fillna(part["high"])
-    for row in part.assign(low=low, high=high).itertuples():
+    for row in _bounded(part).itertuples():
         y, color = order.index(row.loss), style.colour(row.family)
         own = ranks[row.loss]
         axis.plot(own, np.full(len(own), y), "|", color=color, alpha=0.45, markersize=6, zorder=2)

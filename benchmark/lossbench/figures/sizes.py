@@ -179,6 +179,9 @@ def _settings_say(data: pd.DataFrame) -> str:
     """Return of how many settings of a size term the interval of the gain lies above zero, and below."""
     more, less = int((data["gain_low"] > 0).sum()), int((data["gain_high"] < 0).sum())
     low, high = (style.signed(end, 1) for end in (data["gain"].min(), data["gain"].max()))
+    if data["gain_low"].isna().all():
+        runs = f"gains in Dice run from {low} to {high} points"
+        return f"Of {len(data)} settings of a size term, on few seeds, {runs}"
     return (
         f"Of {len(data)} settings of a size term {more} are shown to gain Dice over ce and {less} to lose; "
         f"gains run from {low} to {high} points"

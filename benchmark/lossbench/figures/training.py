@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import learnt
-from lossbench.analysis.lengths import trunks
+from lossbench.analysis.lengths import one_of_twins, trunks
 from lossbench.analysis.seeds import numbers
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
@@ -123,7 +123,10 @@ def _sooner(joined: pd.DataFrame, wanted: pd.DataFrame) -> list[str]:
         # By the same height for both: that of the better of them.
         reached = mean >= HALF_WAY * mean.iloc[-1].max()
         if reached["dice"].any() and reached["ce"].any():
-            dice, ce = (int(reached[loss].idxmax()) for loss in ("dice", "ce"))
+            places = [int(reached[loss].to_numpy().argmax()) for loss in ("dice", "ce")]
+            if abs(places[0] - places[1]) < 2:  # one look apart is within what a look can tell
+                continue
+            dice, ce = (int(mean.index[place]) for place in places)
             found.append((abs(np.log(dice / ce)), variant.label, dice, ce))
     if not found:
         return []
@@ -196,6 +199,7 @@ def score_by_length(tables: Mapping[str, pd.DataFrame]):
     cells = cells.assign(steps=numbers(cells, STEPS), way=trunks(cells, ["dataset"])) if len(cells) else cells
     if not len(cells) or SCORE not in cells:
         raise NothingToDraw("needs cells that were trained at two lengths or more")
+    cells = one_of_twins(cells)
     # Cells that differ in nothing but their steps are one training, stopped sooner or later.
     cells = cells[cells.groupby(["way", "loss"], observed=True)["steps"].transform("nunique") > 1]
     if not len(cells):
