@@ -109,7 +109,8 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
     # Means are shown; the range over seeds stands in the numbers behind the figure.
     data = grouped[shown].agg(["mean", "min", "max"])
     data.columns = [f"{column} {what}" for column, what in data.columns]
-    data = data.assign(n=grouped.size()).reset_index().rename(columns={EMPTY: "empty"})
+    gone = (cells["outcome"] == "collapsed").groupby([cells["loss"], cells[EMPTY]], observed=True).sum()
+    data = data.assign(n=grouped.size(), collapsed=gone).reset_index().rename(columns={EMPTY: "empty"})
     data = data.merge(losses, on="loss")
     drawing, axes = style.canvas(1, len(shown), 1.25 + 0.3 * len(losses))
     labels = list(losses["loss_label"])
@@ -121,6 +122,9 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
         texts = (100 * values).map(lambda v: f"{v:.0f} %" if abs(v) >= 9.95 or v == 0 else f"{v:.1f} %")
         # Orange where little is good, blue where much is.
         alarms = columns.lower_is_better(column)
+        if not alarms:  # a mean over seeds that mark nothing at all is no typical score
+            gone = data.pivot(index="loss_label", columns="empty", values="collapsed").reindex(labels)
+            texts += gone[texts.columns].map(lambda n: f"\n{n:.0f} collapsed" if n > 0 else "")
         scale = ("Oranges", 0.0) if alarms else ("Blues", min(0.5, float(values.min(axis=None))))
         style.heat(axis, values, texts, *scale, 1.0)
         axis.set_xticklabels([f"{100 * share:g}" for share in values.columns])
@@ -130,8 +134,8 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
     says = (
         "A false alarm is an empty test image in which at least one pixel is called foreground; Dice is that "
         "of the images that hold an object. Means over seeds. What a loss does with an empty image follows "
-        "from its reduction and smoothing: the gradient of Dice of each image with almost no smoothing "
-        "vanishes there, so nothing teaches the network to mark nothing. "
+        "from its reduction and smoothing: one that skips absent classes learns nothing from it, and Dice of "
+        "each image with almost no smoothing next to nothing, until it marks nothing anywhere. "
     ) + style.evidence(cells)
     # The most empty training set is the one where losses differ most.
     most = data["empty"].max()

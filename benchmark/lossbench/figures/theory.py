@@ -51,8 +51,8 @@ def size_penalties():
     drawing.supxlabel("predicted / true region size", fontsize=9)
     style.legend(drawing, [style.key(name, **look, **WIDE) for name, look in PENALTIES.items()], 4)
     says = (
-        "The size term of log-Dice, log(ph + yh), falls towards an empty region and pulls with one force "
-        "however small the region is; CE's own size term, KL(yh || ph), and the L1 term are least at the "
+        "The size term of log-Dice, log(ph + yh), falls towards an empty region, with the same force at "
+        "any share of foreground; CE's own size term, KL(yh || ph), and the L1 term are least at the "
         "true size, but their pull fades with the foreground. No loss is these terms alone: the matching "
         "term pulls the other way."
     )

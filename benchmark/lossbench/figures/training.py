@@ -218,7 +218,7 @@ def score_by_length(tables: Mapping[str, pd.DataFrame]):
     looks = style.lines(losses)
     for axis, way in zip(axes.flat, shown.itertuples(), strict=False):
         _length_panel(axis, data[data["way"] == way.way], looks)
-        axis.set_title(style.fitting(way.label, 28 if wide > 2 else 50))
+        axis.set_title(_titled(way.label, 24 if wide > 2 else 50))
     _length_axis(axes, sorted(data.loc[data["way"].isin(shown["way"]), "steps"].unique()))
     style.hide_rest(axes, len(shown))
     drawing.supxlabel("optimiser steps", fontsize=9)
@@ -238,8 +238,20 @@ def score_by_length(tables: Mapping[str, pd.DataFrame]):
     return drawing, table, says, f"Lines of Dice over steps. {alt}.", *finding[:1]
 
 
+def _titled(label: str, room: int) -> str:
+    """Return a label in a line or two: two heads of a network must not read alike."""
+    data, _, clauses = label.partition(", ")
+    if len(label) <= room or not clauses:
+        return style.fitting(label, room)
+    *others, last = clauses.split(", ") if clauses.endswith("head default") else (clauses,)
+    second = last if not others else f"{style.fitting(', '.join(others), room - len(last) - 2)}, {last}"
+    return f"{style.fitting(data, room)}\n{style.fitting(second, room)}"
+
+
 def _ways(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a data set and recipe but for its length: way, label; by foreground, then label."""
+    """Return one row a data set and recipe but for its length: way, label; those that differ from the usual
+    recipe in no more than the head first, by foreground, then label.
+    """
     facts = points.rarest_first(cells)
     named = facts["label"].str.replace(learnt.STEPS_CLAUSE, "", regex=True)
     by_variant = cells[[*points.VARIANT, "way"]].drop_duplicates()
@@ -247,8 +259,10 @@ def _ways(cells: pd.DataFrame) -> pd.DataFrame:
     ways = ways.groupby("way", sort=False, observed=True).agg(
         label=("label", "first"), foreground=("foreground", "mean")
     )
-    ordered = ways.reset_index().sort_values(["foreground", "label"], kind="stable", ignore_index=True)
-    return ordered.drop(columns="foreground")
+    others = ways["label"].str.replace(", head default", "", regex=False).str.count(", ")
+    order = ["others", "foreground", "label"]
+    ordered = ways.assign(others=others).reset_index().sort_values(order, kind="stable", ignore_index=True)
+    return ordered.drop(columns=["others", "foreground"])
 
 
 def _length_panel(axis, own: pd.DataFrame, looks: dict) -> None:
