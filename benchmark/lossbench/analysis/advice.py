@@ -178,7 +178,9 @@ def _fit(own: pd.DataFrame, empty: bool) -> bool:
 def _start(row: dict, goal: Goal) -> str:
     """Return the sentence of the loss to start with."""
     if not row["regret"]:
-        return f"Start with {row['loss_label']}: the best mean on each of {row['n_datasets']} data sets."
+        many = row["n_datasets"] > 1
+        where = f"each of {row['n_datasets']} data sets" if many else row["where"]
+        return f"Start with {row['loss_label']}: the best mean on {where}."
     loses = f"{_amount(row['regret'], goal)}{_unit(goal)}"
     return f"Start with {row['loss_label']}: it loses at most {loses} against the best, on {row['where']}."
 

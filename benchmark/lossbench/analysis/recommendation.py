@@ -223,7 +223,7 @@ class _Variant:
         for loss, count in sorted(self.collapsed.items()):
             runs = int((self.part["loss"] == loss).sum())
             why = self.undertrained(loss)
-            rest = f": undertrained ({why}), not out" if why else ""
+            rest = f": undertrained ({why}), not ruled out" if why else ""
             yield f"{self.labels[loss]} collapsed in {count} of {runs} trainings{rest}."
 
     def _about_length(self, found: Mapping[str, Decision], reached: pd.DataFrame | None) -> Iterable[str]:
@@ -364,7 +364,7 @@ def _lower(own: Decision) -> str:
 
 def _interval(own: Decision, sign: int = 1) -> str:
     low, high = sorted(sign * end for end in own.interval())
-    return "[unbounded]" if math.isinf(low) else f"[{_points(low)}, {_points(high)}]"
+    return "[too few seeds for an interval]" if math.isinf(low) else f"[{_points(low)}, {_points(high)}]"
 
 
 def _points(value: float) -> str:
