@@ -99,8 +99,8 @@ def usual(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     if len(chosen) == len(facts):
         return kept, ""
     return kept, (
-        "Of each data set its usual recipe at the longest training; other lengths and heads stand in the "
-        "tables. "
+        "Of each data set its usual recipe at the longest training that is complete; other lengths and heads "
+        "stand in the tables. "
     )
 
 
