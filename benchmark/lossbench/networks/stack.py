@@ -63,7 +63,8 @@ class Stack:
             placed[value] = nn.Parameter(self.values[part].view(value.shape))
             placed[value].grad = self.slopes[part].view(value.shape)
         _place(self.module, placed, self.device)
-        if self.device.type == "cuda" and dtype is torch.float32 and self.precision is None:
+        exact = dtype is torch.float32 and self.precision is None
+        if exact and self.device.type == "cuda" and torch.cuda.is_available():  # tests fake a card
             regroup(self.module)
         self.load(starts)
         # On a CPU the cells infer one after the other: without the copies that groups need, it is faster.
