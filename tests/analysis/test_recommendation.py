@@ -93,7 +93,8 @@ def test_a_loss_that_collapsed_at_one_half_but_is_sound_at_its_own_threshold_is_
     ce = {"dice_all@0.5": 0.0, "dice_all@val": 0.48 + NOISE, "collapsed": True}
     own = only(table(ce=ce, dice={"dice_all@0.5": 0.502 + NOISE, "dice_all@val": 0.502}))
     (says,) = [text for text in own.doubts if "collapsed" in text]
-    assert says == ("ce collapsed in 8 of 8 trainings: undertrained (sound at another threshold), not ruled out.")
+    why = "undertrained (sound at another threshold), not ruled out"
+    assert says == f"ce collapsed in 8 of 8 trainings: {why}."
 
 
 def test_a_difference_of_the_threshold_alone_is_said_to_be_one():

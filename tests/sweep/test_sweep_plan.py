@@ -112,6 +112,13 @@ def test_a_worker_that_tries_sizes_is_handed_the_cells_of_all_seeds_of_a_data_se
     assert all(len({by_key[key].data.text for key in task.cells}) == 1 for task in tasks)
 
 
+def test_workers_that_share_a_card_share_the_trunks(planned):
+    tasks = stacks(planned, planned.cells, device="cuda", stack=None, gpus=("0",), per_gpu=5)
+    assert sorted(len(task.cells) for task in tasks) == [8, 8, 8, 8, 9, 9]
+    tasks = stacks(planned, planned.cells, device="cuda", stack=25, gpus=("0",), per_gpu=5)
+    assert [len(task.cells) for task in tasks] == [25, 25]
+
+
 def test_only_missing_cells_are_planned_and_costs_add_up(planned):
     assert planned.counts() == {"missing": 50} and len(planned.missing) == 50
     assert planned.cost().total == pytest.approx(sum(planned.cell_cost(c).total for c in planned.cells))

@@ -55,9 +55,10 @@ def tasks(
     out how many to train together, a task holds many. A cell that failed before, or that is among ``alone``,
     takes no companions with it.
     """
-    # Where the worker finds out, each gets a share of the trunks: several on one card are faster than one.
-    shares = -(-len({cell.trunk for cell in cells}) // options.count)
-    size = options.stack or max(2, min(train_stack.HANDED, shares))
+    size = options.stack or train_stack.HANDED
+    if options.gpus and not options.stack:
+        # Each worker gets a share of the trunks: several on one card are faster than one.
+        size = max(2, min(size, -(-len({cell.trunk for cell in cells}) // options.count)))
     groups: dict[tuple, list[list[Cell]]] = defaultdict(list)
     stacks: list[list[list[Cell]]] = []
     for lengths, trunks in train_stack.alike(cells).items():
