@@ -11,6 +11,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def regroup(module: nn.Module) -> None:
@@ -85,6 +86,7 @@ class _Conv(torch.autograd.Function):
         return kernels().convolve(x, weight, groups)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         slopes, own = slopes.contiguous(), None
