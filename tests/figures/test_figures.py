@@ -230,3 +230,17 @@ def test_a_fault_in_one_figure_takes_no_other_along(tables, monkeypatch):
     found, skipped = drawing.draw_everything(tables, ["leaderboard", "size_ratio"])
     assert [item.name for item in found] == ["size_ratio"]
     assert skipped["leaderboard"] == f"{drawing.FAULT} IndexError: list index out of range"
+
+
+def test_a_fault_is_said_when_figures_alone_are_drawn_after_all_others_are_written(
+    tables, tmp_path, monkeypatch
+):
+    from lossbench.tables.files import write_tables
+
+    write_tables(tables, tmp_path / "tables")
+    drawn = drawing.draw("size_ratio", tables)
+    skipped = {"panel": "needs cells", "leaderboard": f"{drawing.FAULT} IndexError: 1"}
+    monkeypatch.setattr(drawing, "draw_everything", lambda _: ([drawn], skipped))
+    with pytest.raises(UserError, match=r"^figure 'leaderboard': a fault in lossbench.*IndexError: 1$"):
+        drawing.draw_all(tmp_path)
+    assert (tmp_path / "figures" / "size_ratio.png").is_file()

@@ -183,9 +183,9 @@ def loss_by_data(tables: Mapping[str, pd.DataFrame]):
     medians = "; ".join(f"{labels[loss]} {style.signed(middle[loss], 1)}" for loss in order)
     alt = f"Median difference to cross-entropy over data sets, in points: {medians}."
     # The loss of which most is shown; of several, the one that gains most.
-    counts = data[data["learnt"] == 1].groupby("loss")["shown"].sum().reindex(order).fillna(0)
-    first = counts.idxmax()
-    finding = _map_says(data[(data["learnt"] == 1) & (data["loss"] == first)], labels[first])
+    known = data[data["learnt"] == 1]
+    first = known.groupby("loss")["shown"].sum().reindex(order).fillna(0).idxmax()
+    finding = _map_says(known[known["loss"] == first], labels[first])
     return drawing, data[MAP], says, alt.replace("nan", "not learnt"), *finding
 
 

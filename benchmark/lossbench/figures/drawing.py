@@ -25,6 +25,8 @@ TABLES = ("cells", "curves", "thresholds", "reliability", "recipes")
 # What is written of each figure: to look at, to print, to compute with, to typeset, to read.
 ENDINGS = (".svg", ".png", ".csv", ".tex", ".txt")
 
+FAULT = "a fault in lossbench, please report it:"  # begins why a figure failed that could have been drawn
+
 
 class NothingToDraw(Exception):
     """The tables do not hold what a figure shows; the text says what it needs, in a sentence."""
@@ -139,9 +141,6 @@ def save(drawn: Drawn, folder: Path) -> list[Path]:
     return paths
 
 
-FAULT = "a fault in lossbench, please report it:"
-
-
 def draw_everything(
     tables: Mapping[str, pd.DataFrame], names: Iterable[str] = ()
 ) -> tuple[list[Drawn], dict[str, str]]:
@@ -159,8 +158,14 @@ def draw_everything(
 
 
 def draw_all(results: str | Path = "results") -> list[Path]:
-    """Draw every figure from the tables of a results folder into its folder ``figures``; return the paths."""
+    """Draw every figure from the tables of a results folder into its folder ``figures``; return the paths.
+
+    UserError where one failed, after all others are written."""
     from lossbench.tables.files import stored
 
-    drawn, _ = draw_everything(stored(results, TABLES))
-    return [path for item in drawn for path in save(item, Path(results) / "figures")]
+    drawn, skipped = draw_everything(stored(results, TABLES))
+    paths = [path for item in drawn for path in save(item, Path(results) / "figures")]
+    faults = [f"figure '{name}': {why}" for name, why in skipped.items() if why.startswith(FAULT)]
+    if faults:
+        raise UserError("; ".join(faults))
+    return paths

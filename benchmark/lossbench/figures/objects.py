@@ -109,7 +109,7 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
     # Means are shown; the range over seeds stands in the numbers behind the figure.
     data = grouped[shown].agg(["mean", "min", "max"])
     data.columns = [f"{column} {what}" for column, what in data.columns]
-    gone = (cells["outcome"] == "collapsed").groupby([cells["loss"], cells[EMPTY]], observed=True).sum()
+    gone = grouped["outcome"].agg(lambda own: (own == "collapsed").sum())
     data = data.assign(n=grouped.size(), collapsed=gone).reset_index().rename(columns={EMPTY: "empty"})
     data = data.merge(losses, on="loss")
     drawing, axes = style.canvas(1, len(shown), 1.25 + 0.3 * len(losses))

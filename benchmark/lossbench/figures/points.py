@@ -17,6 +17,7 @@ from lossbench.analysis.lengths import trunks
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import FOREGROUND as DOSE
 from lossbench.analysis.seeds import ladder_parameters, numbers
+from lossbench.analysis.selection import in_parts
 from lossbench.figures import style
 
 # What makes a data set variant, what says which loss it was, and what a mean over seeds consists of.
@@ -34,7 +35,6 @@ ORDER = ["recipe.batch", "recipe.learning_rate", "recipe.steps"]  # of the varia
 # Real sets are told apart by their markers, since colour says the family of the loss.
 REAL_MARKERS = ("D", "s", "^", "v", "P", "X", "*")
 
-
 FEWEST = 0.8  # of the cells of a data set's fullest variant: a variant with fewer is only begun
 
 
@@ -46,21 +46,10 @@ def of_parts(cells: pd.DataFrame, *names: str) -> pd.DataFrame:
 
     An experiment without parts is a single cross of losses and data sets, so all of it may answer.
     """
-    wanted = _of_parts(cells, names)
-    return cells[wanted] if wanted.any() else cells
-
-
-def has_parts(cells: pd.DataFrame, *names: str) -> bool:
-    """Return whether any cell belongs to one of these parts."""
-    return bool(_of_parts(cells, names).any())
-
-
-def _of_parts(cells: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
     if "parts" not in cells:
-        return np.zeros(len(cells), bool)
-    # A cell may belong to several parts, written "ladder,board".
-    texts = cells["parts"].fillna("").astype(str)
-    return texts.map(lambda text: not set(names).isdisjoint(text.split(","))).to_numpy(bool)
+        return cells
+    wanted = in_parts(cells, names)
+    return cells[wanted] if wanted.any() else cells
 
 
 def first_of(cells: pd.DataFrame, *names: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 from lossbench.analysis import decisions
 from lossbench.analysis import rankings as orders
 from lossbench.analysis.resampling import ByGroup
+from lossbench.analysis.selection import in_parts
 from lossbench.base import columns
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
@@ -189,9 +190,10 @@ SIDES = {"scenes": points.LADDER, "real images": points.PUBLIC}  # told apart, s
 def profiles(tables: Mapping[str, pd.DataFrame]):
     """Top: share of runs above each Dice score; below: mean of the middle half of the runs."""
     found, used, left = [], [], ""
-    several = "parts" in tables["cells"] and tables["cells"]["parts"].fillna("").astype(str).any()
+    everything = tables["cells"]
+    several = "parts" in everything and everything["parts"].fillna("").astype(str).any()
     for name, parts in SIDES.items():
-        if several and not points.has_parts(tables["cells"], *parts):
+        if several and not in_parts(everything, parts).any():
             continue
         cells, left = ranked(tables, *parts)
         cells = _everywhere(cells)
