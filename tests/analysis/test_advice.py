@@ -49,7 +49,7 @@ def test_where_empty_images_occur_a_loss_must_be_known_to_stay_quiet():
 def test_what_a_study_advises_is_read_back_for_data_like_ones_own(tmp_path):
     groups = [
         {"foreground": foreground, "boundaries": boundaries, "empty": "up to 10 %", "group": group}
-        | {"n_datasets": 2, "datasets": "set a; set b"}
+        | {"n_datasets": 2, "datasets": "set a; set b", "given_up": "foreground" if group else ""}
         for group, foreground in enumerate(("up to 0.5 %", "2.5 to 10 %"))
         for boundaries in ("any", "uncertain")
     ]
@@ -61,11 +61,49 @@ def test_what_a_study_advises_is_read_back_for_data_like_ones_own(tmp_path):
     ]
     tables = {"advice_groups": pd.DataFrame(groups), "advice_start": pd.DataFrame(start)}
     advice.prior_table(tables).to_csv(tmp_path / "prior.csv", index=False)
-    says = advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "prior.csv")
-    alike = "2.5 to 10 % foreground, up to 10 % of the images empty; set a; set b"
+    says = advice.prior(0.005, 0.0, "dice@0.5", tmp_path / "prior.csv")
+    alike = "up to 0.5 % foreground, up to 10 % of the images empty; set a; set b"
     assert says == f"The study, on data like these ({alike}): Start with both."
+    says = advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "prior.csv")
+    alike = "2.5 to 10 % foreground, up to 10 % of the images empty"
+    assert says.startswith(f"The study holds no data like these ({alike}); on the nearest, of another foreg")
     assert advice.prior(0.5, 0.0, "dice@0.5", tmp_path / "prior.csv") == ""  # no data set is alike
     assert advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "absent.csv") == ""
+
+
+FACTS = pd.DataFrame(
+    [
+        ("rare", "up to 0.5 %", "as sharp as the image", "up to 10 %"),
+        ("blurred", "2.5 to 10 %", "uncertain", "up to 10 %"),
+        ("half empty", "2.5 to 10 %", "not known", "above 40 %"),
+    ],
+    columns=["dataset", "foreground", "boundaries", "empty"],
+).assign(data_label=lambda table: table["dataset"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "sets", "given_up"),
+    [
+        (("up to 0.5 %", "any", "up to 10 %"), ("rare",), ""),
+        (("any", "uncertain", "any"), ("blurred",), ""),
+        (("up to 0.5 %", "uncertain", "up to 10 %"), ("rare",), "boundaries"),
+        (("up to 0.5 %", "any", "above 40 %"), ("half empty",), "foreground"),
+        (("up to 0.5 %", "uncertain", "above 40 %"), ("half empty",), "boundaries and foreground"),
+        (("up to 0.5 %", "any", "10 to 40 %"), ("rare",), "empty"),
+        (("above 10 %", "any", "10 to 40 %"), ("rare", "blurred", "half empty"), "foreground and empty"),
+    ],
+)
+def test_where_no_data_set_is_alike_the_nearest_speak_and_it_is_said_in_what_they_differ(
+    answers, sets, given_up
+):
+    rows, members = advice._groups(FACTS)
+    asked = ("foreground", "boundaries", "empty")
+    (row,) = [row for row in rows if tuple(row[name] for name in asked) == answers]
+    assert members[row["group"]] == sets and row["given_up"] == given_up
+    assert len(rows) == 5 * 3 * 4
+    # Of the same data sets another loss may be fit where empty images are said to occur.
+    everything = next(row for row in rows if all(row[name] == "any" for name in asked))
+    assert answers[2] != "10 to 40 %" or everything["group"] != row["group"]
 
 
 def trial(scores, held=()):

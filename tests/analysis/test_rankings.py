@@ -149,12 +149,43 @@ def test_a_loss_that_one_data_set_misses_is_not_ranked_and_an_incomplete_block_i
     assert ranks.loc["b"].to_numpy().ravel() == pytest.approx([1, 2])
 
 
-def test_the_bootstrap_is_the_same_every_time_and_a_single_data_set_has_no_interval():
-    ranks = pd.DataFrame({"x": [1.0, 1.0, 3.0, 2.0], "y": [2.0, 3.0, 1.0, 1.0]})
-    first, second = rankings.bootstrap(ranks), rankings.bootstrap(ranks)
+def ranked(sets: int, seeds: int, each: int = 1) -> pd.DataFrame:
+    """Return cells of two losses: x is ahead on every seed but the first, on every data set but the first of
+    several.
+    """
+    scores = {
+        (f"{d}", s): {"x": 0.5 + 0.1 * (s > 0) * (d >= each or sets == 1), "y": 0.55}
+        for d in range(sets * each)
+        for s in range(seeds)
+    }
+    cells = scored(scores)
+    # Data sets of one name are levels of one generator.
+    return cells.assign(dataset_name=[f"set {int(name) // each}" for name in cells["dataset"]])
+
+
+def test_the_interval_of_a_mean_rank_draws_data_sets_anew_where_there_are_enough():
+    first, second = (rankings.mean_ranks(ranked(6, 4), "dice@0.5") for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
-    assert first["mean"].to_list() == [1.75, 1.75] and (first["low"] < 1.75).all()
-    assert np.isnan(rankings.bootstrap(ranks.iloc[:1])["low"]).all()
+    x = first.set_index("loss").loc["x"]
+    # 2 on the first data set, and on each other 2 with one of four seeds.
+    assert x["mean"] == pytest.approx((2 + 5 * 1.25) / 6) and x["drawn"] == "data sets" and x["n"] == 6
+    assert x["low"] < x["mean"] < x["high"]
+
+
+def test_levels_of_one_generator_are_drawn_together():
+    """Six sets of four levels each have the interval of six sets, not of twenty-four."""
+    sets, levels = (rankings.mean_ranks(ranked(6, 4, each), "dice@0.5") for each in (1, 4))
+    assert (levels["n"] == 6).all() and (levels["n_sets"] == 6).all()
+    columns = ["mean", "low", "high"]
+    assert levels[columns].to_numpy() == pytest.approx(sets[columns].to_numpy())
+
+
+def test_with_few_data_sets_seeds_are_drawn_and_one_seed_has_no_interval():
+    means = rankings.mean_ranks(ranked(1, 5, each=4), "dice@0.5")
+    assert (means["drawn"] == "seeds").all() and (means["n"] == 5).all() and (means["n_sets"] == 1).all()
+    x = means.set_index("loss").loc["x"]
+    assert x["mean"] == pytest.approx((2 + 4 * 1) / 5) and x["low"] < x["mean"] < x["high"]
+    assert np.isnan(rankings.mean_ranks(ranked(1, 1, each=4), "dice@0.5")["low"]).all()
 
 
 @pytest.mark.parametrize(("losses", "q"), [(2, 1.960), (5, 2.728), (10, 3.164)])

@@ -305,6 +305,17 @@ def test_other_data_and_seeds_apply_to_all_parts(write):
     assert {len(part.seeds) for part in read_experiment(path, seeds=4).parts} == {4}
 
 
+def test_a_network_of_the_command_line_takes_the_place_of_all_others(write):
+    text = PARTS.replace("learning_rate = 0.02", "learning_rate = 0.02, widths = [4, 8]")
+    assert text != PARTS
+    cells = read_experiment(write(text), network="unet(widths=[4, 8, 16])").cells()
+    assert {cell.recipe.widths for cell in cells} == {(4, 8, 16)}
+    cells = read_experiment(write(text), network="smp:Unet").cells()
+    assert {cell.recipe.network for cell in cells} == {"smp:Unet"}
+    with pytest.raises(UserError, match="^--network unett: unknown network 'unett'; did you mean 'unet'"):
+        read_experiment(write(text), network="unett")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

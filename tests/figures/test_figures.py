@@ -84,7 +84,8 @@ def test_a_caption_says_how_many_cells_and_blocks_and_where_they_came_from(name,
 @pytest.mark.parametrize("name", EMPIRICAL)
 def test_every_caption_ends_with_its_evidence_and_every_figure_is_described(name, full):
     assert re.search(
-        r"\d+ cells in \d+ blocks? \(\d+ data set variants?, [13] seeds? each\)", full[name].caption
+        r"\d+ cells in \d+ blocks? \(\d+ data set variants?(?: in \d+ settings)?, [13] seeds? each\)",
+        full[name].caption,
     )
     assert "commit 01234567; on cpu." in full[name].caption
     assert len(full[name].alt) > 40 and "nan" not in full[name].alt

@@ -88,7 +88,10 @@ ROWS = [
 ]
 ROWS += ["p", "p_holm", "n_seeds", "n_datasets", "datasets"]
 
-GROUPS = ["foreground", "boundaries", "empty", "group", "n_datasets", "datasets"]
+GROUPS = ["foreground", "boundaries", "empty", "group", "given_up", "n_datasets", "datasets"]
+
+# How many images are empty decides which losses are fit, so this likeness is given up last.
+GIVE_UP = ("boundaries", "foreground", "empty")
 
 FACTS = [
     "dataset",
@@ -116,14 +119,14 @@ def advise(
     """
     facts = describe(cells, recipes)
     groups, members = _groups(facts)
-    # Where nobody said that empty images are few, a loss must be known to stay quiet on them.
-    empty = {row["group"] for row in groups if row["empty"] not in (ANY, EMPTY[0][0])}
+    empty = {row["group"] for row in groups if _some_empty(row)}
     rows, start = [], []
     for goal in GOALS:
         if goal.column in cells:
             found = _differences(cells, facts, goal, against)
+            own_rows = {sets: _rows(sets, goal, found) for sets in dict.fromkeys(members)}
             for number, sets in enumerate(members):
-                rows += [{**row, "group": number} for row in _rows(sets, goal, found)]
+                rows += [{**row, "group": number} for row in own_rows[sets]]
                 own = cells[_usual(cells, facts[facts["dataset"].isin(sets)])]
                 start += [{**row, "group": number} for row in regrets(own, goal, number in empty)]
     return {
@@ -274,7 +277,8 @@ def _worth(tried: pd.DataFrame, held: bool) -> dict:
 # What the study says of data of each kind: written by `python -m tools.prior RESULTS`, and part of the wheel.
 PRIOR = Path(__file__).with_name("prior.csv")
 
-PRIOR_COLUMNS = ["foreground", "empty", "goal", "loss", "loss_label", "says", "n_datasets", "datasets"]
+PRIOR_COLUMNS = ["foreground", "empty", "given_up", "goal", "loss", "loss_label", "says", "n_datasets"]
+PRIOR_COLUMNS += ["datasets"]
 
 
 def prior_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -288,8 +292,8 @@ def prior_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def prior(foreground: float, empty: float, column: str, file: Path = PRIOR) -> str:
-    """Return what a study says of data with such shares, of the goal of this score; nothing where no data set
-    of it is alike, or where the package holds no study yet.
+    """Return what a study says of data with such shares, of the goal of this score, and of which data where
+    none is alike; nothing where the package holds no study.
     """
     # A package without a study has nothing to say, and inspect goes on without it.
     if not file.is_file():
@@ -303,6 +307,13 @@ def prior(foreground: float, empty: float, column: str, file: Path = PRIOR) -> s
         return ""
     own = table.iloc[0]
     alike = f"{kind['foreground']} foreground, {kind['empty']} of the images empty"
+    # An empty text is read back as a missing one.
+    if isinstance(own["given_up"], str) and own["given_up"]:
+        other = own["given_up"].replace("empty", "share of empty images")
+        return (
+            f"The study holds no data like these ({alike}); on the nearest, of another {other} "
+            f"({own['datasets']}): {own['says']}"
+        )
     return f"The study, on data like these ({alike}; {own['datasets']}): {own['says']}"
 
 
@@ -361,28 +372,50 @@ def _bin(value: float, bins: tuple[tuple[str, float], ...]) -> str:
 
 
 def _groups(facts: pd.DataFrame) -> tuple[list[dict], list[tuple[str, ...]]]:
-    """Return what each triple of answers means, and the data sets of each group; triples without any data set
-    are left out.
-    """
-    numbers: dict[tuple[str, ...], int] = {}
+    """Return what each triple of answers means, and the data sets of each group.
+
+    ``given_up`` names the answers in which the data sets of the group differ from what was asked: where none
+    is alike in all three, the nearest speak."""
+    numbers: dict[tuple, int] = {}
     rows = []
     choices = {
         "foreground": (ANY, *(name for name, _ in FOREGROUND)),
         "boundaries": (ANY, *BOUNDARIES),
         "empty": (ANY, *(name for name, _ in EMPTY)),
     }
-    for given in itertools.product(*choices.values()):
+    for given in itertools.product(*choices.values()) if len(facts) else ():
         answers = dict(zip(choices, given, strict=True))
+        alike, given_up = _nearest(facts, {name: value for name, value in answers.items() if value != ANY})
+        sets = tuple(alike["dataset"])
+        # Many triples mean the same data sets, whose effects are stored once; which loss is fit may differ.
+        number = numbers.setdefault((sets, _some_empty(answers)), len(numbers))
+        labels = "; ".join(alike["data_label"])
+        rows.append({**answers, "group": number, "given_up": given_up})
+        rows[-1] |= {"n_datasets": len(sets), "datasets": labels}
+    return rows, [sets for sets, _ in numbers]
+
+
+def _nearest(facts: pd.DataFrame, answers: dict[str, str]) -> tuple[pd.DataFrame, str]:
+    """Return the data sets that are alike in all of the answers, else in as many as can be, and in what they
+    are not.
+    """
+    asked = [name for name in GIVE_UP if name in answers]
+    # By the weight of what is given up: both of the first before the last.
+    for given_up in sorted(
+        (names for k in range(len(asked) + 1) for names in itertools.combinations(asked, k)),
+        key=lambda names: sum(2 ** GIVE_UP.index(name) for name in names),
+    ):
         alike = facts
-        for question, answer in answers.items():
-            alike = alike if answer == ANY else alike[alike[question] == answer]
+        for name in set(asked) - set(given_up):
+            alike = alike[alike[name] == answers[name]]
         if len(alike):
-            sets = tuple(alike["dataset"])
-            # Many triples of answers mean the same data sets, whose effects are computed and stored once.
-            number = numbers.setdefault(sets, len(numbers))
-            labels = "; ".join(alike["data_label"])
-            rows.append({**answers, "group": number, "n_datasets": len(sets), "datasets": labels})
-    return rows, list(numbers)
+            break
+    return alike, " and ".join(given_up)
+
+
+def _some_empty(answers: Mapping[str, str]) -> bool:
+    """Return whether empty images are said to be more than few: then a loss must be known to stay quiet."""
+    return answers["empty"] not in (ANY, EMPTY[0][0])
 
 
 class _Differences(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import pairs, ranks
+from lossbench.analysis import pairs, ranks, seeds
 from lossbench.analysis.selection import in_parts
 from lossbench.base import columns as known
 
@@ -168,13 +168,45 @@ def _runs(cells: pd.DataFrame, metrics: list[str]) -> Iterator[Runs]:
 # data sets below which the approximations of Friedman and Nemenyi are not to be trusted (Demšar 2006)
 ENOUGH = 10
 
+FEWEST_SETS = 5  # fewer are too few to draw anew
+
 
 def rank_table(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return the mean over seeds of each loss's rank (1 is best, ties share), one row a data set variant.
+    """Return the mean over seeds of each loss's rank (1 is best, ties share), one row a data set variant."""
+    return _block_ranks(cells, metric).groupby(level=["dataset", "recipe"]).mean()
 
-    Ranks are taken within a block, over the losses that every data set variant has, so that no rank is out of
-    fewer losses than another; blocks that miss one of them are left out. A metric with a target, such as 0
-    for the log of a size ratio, ranks by nearness to it."""
+
+def mean_ranks(cells: pd.DataFrame, metric: str, level: float = 0.95, resamples: int = 4000) -> pd.DataFrame:
+    """Return each loss's mean rank over data set variants with a percentile interval, one row a loss.
+
+    ``drawn`` says what is drawn anew for it: "data sets", all levels of a generator together, where there are
+    at least ``FEWEST_SETS`` of them (``n_sets``); else "seeds", of those that every variant holds, which says
+    nothing of other data. ``n`` is how many were drawn from; of fewer than two there is no interval."""
+    blocks = _block_ranks(cells, metric)
+    table = blocks.groupby(level=["dataset", "recipe"]).mean()
+    variants = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])
+    unit = seeds.units(variants)[table.index]
+    sums, counts = table.groupby(unit.to_numpy()).sum(), unit.value_counts(sort=False)
+    drawn, values, weights = "data sets", sums.to_numpy(float), counts[sums.index].to_numpy(float)
+    if len(sums) < FEWEST_SETS:
+        by_seed = blocks.groupby(level="seed")
+        whole = by_seed.size() == len(table)
+        drawn, values = "seeds", by_seed.mean()[whole].to_numpy(float)
+        weights = np.ones(len(values))
+    low, high = np.full((2, table.shape[1]), np.nan)
+    if len(values) > 1:
+        chosen = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
+        means = values[chosen].sum(axis=1) / weights[chosen].sum(axis=1)[:, None]
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    facts = {"loss": table.columns, "mean": table.to_numpy(float).mean(axis=0), "low": low, "high": high}
+    return pd.DataFrame({**facts, "n": len(values), "n_sets": len(sums), "drawn": drawn})
+
+
+def _block_ranks(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the rank of each loss in each block: over the losses that every data set variant has, so that no
+    rank is out of fewer losses than another; blocks that miss one of them are left out. A metric with a
+    target, such as 0 for the log of a size ratio, ranks by nearness to it.
+    """
     # Within a block the losses share start and batches: ranks are paired, too.
     index = ["dataset", "recipe", "seed"]
     wide = cells.pivot_table(index=index, columns="loss", values=metric, observed=True)
@@ -184,19 +216,7 @@ def rank_table(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     wide = wide.loc[:, everywhere].dropna()
     nearness = known.nearer_is_better(metric)
     values = wide.abs() if nearness else wide
-    order = values.rank(axis=1, ascending=nearness or known.lower_is_better(metric))
-    return order.groupby(level=["dataset", "recipe"]).mean()
-
-
-def bootstrap(order: pd.DataFrame, level: float = 0.95, resamples: int = 4000) -> pd.DataFrame:
-    """Return mean, low and high of each loss's rank: percentiles when data sets are drawn anew."""
-    values = order.to_numpy(float)
-    low, high = np.full((2, values.shape[1]), np.nan)
-    if len(values) > 1:
-        chosen = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-        low, high = np.quantile(values[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    facts = {"loss": order.columns, "mean": values.mean(axis=0), "low": low, "high": high, "n": len(values)}
-    return pd.DataFrame(facts)
+    return values.rank(axis=1, ascending=nearness or known.lower_is_better(metric))
 
 
 def critical_difference(losses: int, datasets: int, level: float = 0.95) -> float:

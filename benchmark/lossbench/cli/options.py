@@ -22,7 +22,9 @@ from lossbench.experiment.cells import Experiment
 With = Annotated[
     list[Path] | None,
     typer.Option(
-        "--with", metavar="FILE", help="A Python file with losses of your own (@loss); may be repeated."
+        "--with",
+        metavar="FILE",
+        help="A Python file with losses (@loss) or networks (@network) of your own; may be repeated.",
     ),
 ]
 
@@ -100,6 +102,14 @@ class Selection:
         ),
     ] = None
 
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="SPEC",
+            help="Train this network instead, as 'smp:Unet', 'unet(widths=[16, 32])', or one of --with.",
+        ),
+    ] = None
     all_test: Annotated[
         bool,
         typer.Option("--all-test", help="Score all test images, however many pixels they have (20 million)."),
@@ -117,6 +127,7 @@ class Selection:
             data=tuple(_data_spec(text, files) for text in self.data or ()),
             seeds=seeds,
             add_losses=tuple(self.loss or ()),
+            network=self.network,
             tuning=tuning,
             all_test=self.all_test,
         )

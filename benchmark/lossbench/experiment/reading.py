@@ -155,11 +155,12 @@ def read_experiment(
     data: tuple[str, ...] = (),
     seeds: int | None = None,
     add_losses: tuple[str, ...] = (),
+    network: str | None = None,
     tuning: bool = False,
     all_test: bool = False,
 ) -> Experiment:
-    """Read and resolve an experiment file; ``data`` replaces its data sets, ``add_losses`` and
-    ``extra_files`` add to its losses, ``all_test`` lifts the budget of test pixels.
+    """Read and resolve an experiment file; ``data`` replaces its data sets and ``network`` its networks,
+    ``add_losses`` and ``extra_files`` add to its losses, ``all_test`` lifts the budget of test pixels.
 
     ``tuning`` leaves learning rates open: that is when they are about to be searched.
     """
@@ -173,6 +174,8 @@ def read_experiment(
             raw["looks"] = [*(n for n in raw["looks"] if isinstance(n, int) and n < seeds), seeds]
         for part in raw.get("part", []) if isinstance(raw.get("part"), list) else []:
             part.pop("seeds", None)
+    if network is not None:
+        _with_network(raw, network, tuple(map(str, extra_files)))
     if all_test and isinstance(raw.setdefault("recipe", {}), dict):
         raw["recipe"]["all_test"] = True
     try:
@@ -211,6 +214,28 @@ def _on_other_data(raw: dict[str, Any], data: tuple[str, ...]) -> dict[str, Any]
     once = {str(loss.get("use") if isinstance(loss, dict) else loss): loss for loss in listed}
     whole = {key: value for key, value in raw.items() if key != "part"}
     return whole | {"datasets": list(data), "losses": list(once.values())}
+
+
+def _with_network(raw: dict[str, Any], network: str, files: tuple[str, ...]) -> None:
+    """Put one network in the place of all that the file names; UserError where there is no such network."""
+    try:
+        parse_network(network, files)
+    except UserError as error:
+        raise UserError(f"--network {network}: {error}") from None
+    parts = _tables(raw, "part")
+    holders = [raw, *parts, *(data for holder in (raw, *parts) for data in _tables(holder, "datasets"))]
+    for recipe in (holder.get("recipe") for holder in holders):
+        if isinstance(recipe, dict):
+            for key in ("network", "widths", "weights", "weights_hash"):
+                recipe.pop(key, None)
+    # A recipe that is no table is refused with the rest of the file.
+    if isinstance(raw.setdefault("recipe", {}), dict):
+        raw["recipe"]["network"] = network
+
+
+def _tables(raw: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    listed = raw.get(key)
+    return [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
 
 
 class _Reading:

@@ -61,7 +61,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
         "Bold with a dot: may be the best, that is, no other loss is shown to beat it on the same blocks "
         "(sign flips, Holm; where that leaves all losses none is bold). Bars are 95 % t intervals over seeds "
         "of one loss and must not be compared by eye, since the losses of a seed share start and batches; an "
-        f"arrow: the bar goes on beyond the panel. Every panel has its own scale. {chosen}"
+        f"arrow: the bar goes on beyond the panel. Every panel has its own scale. {_fewer(data)}{chosen}"
         + (f"{left} more data set variants stand in the tables. " if left else "")
     ) + style.evidence(cells)
     # Place 1 is the highest mean; it need not be the only one that may be best.
@@ -74,6 +74,12 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
         "variants"
     )
     return drawing, data, says, f"Highest mean Dice at 0.5: {leaders}.", finding
+
+
+def _fewer(data: pd.DataFrame) -> str:
+    most = data.groupby(points.VARIANT, observed=True)["n"].transform("max")
+    fewer = "In brackets: the seeds of a loss that has fewer than others, so that less can be shown of it. "
+    return fewer if (data["n"] < most).any() else ""
 
 
 def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
@@ -118,7 +124,10 @@ def _panel(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
     # Where no loss is excluded, bold would say nothing.
     said = part["best"] & (not part["best"].all())
     labels = [f"{'• ' if best else ''}{label}" for best, label in zip(said, part["loss_label"], strict=True)]
-    style.names(axis, labels, 24)
+    # A loss with fewer seeds than others is hard to beat, and its mean is of other trainings.
+    counts = [f" ({n})" if n < part["n"].max() else "" for n in part["n"]]
+    labels = [style.fitting(label, 24) + count for label, count in zip(labels, counts, strict=True)]
+    style.names(axis, labels, 30)
     axis.set_ylim(-0.6, len(part) - 0.4)  # the first of the part is the last of the board
     for text, best in zip(axis.get_yticklabels(), said, strict=True):
         text.set_fontweight("bold" if best else "normal")

@@ -29,7 +29,7 @@ METRICS = (
     "nll",
 )
 
-RANKS = ["metric", *points.LOSS, *points.SUMMARY, "critical_difference"]
+RANKS = ["metric", *points.LOSS, *points.SUMMARY, "drawn", "critical_difference"]
 
 
 @figure("rankings", number=18, title="Mean rank of each loss, by metric")
@@ -44,8 +44,9 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
     rows = []
     for metric, table in ranks.items():
         # NaN below ten data sets, where its approximation is not to be trusted.
-        difference = orders.critical_difference(table.shape[1], len(table))
-        rows.append(orders.bootstrap(table).assign(metric=metric, critical_difference=difference))
+        means = orders.mean_ranks(cells, metric)
+        difference = orders.critical_difference(table.shape[1], int(means["n_sets"].iloc[0]))
+        rows.append(means.assign(metric=metric, critical_difference=difference))
     data = pd.concat(rows, ignore_index=True)
     # The evidence counts what is shown, not all that was trained.
     used = cells[cells["loss"].isin(data["loss"])]
@@ -70,7 +71,7 @@ def rankings(tables: Mapping[str, pd.DataFrame]):
     says = (
         f"Ranks within each block, mean over seeds (ticks: one a data set) and then over {sets} data sets "
         "(dots); losses in the order of the first panel. Sizes are ranked by their distance to the truth. "
-        f"{_bars(data['critical_difference'])}A rank depends on which losses take part; the paired "
+        f"{_bars(data)}A rank depends on which losses take part; the paired "
         f"differences elsewhere do not. {left}"
     ) + style.evidence(used)
     tops = data.sort_values("mean").drop_duplicates("metric").set_index("metric").loc[list(ranks)]
@@ -292,16 +293,18 @@ def _ranks(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {metric: table for metric, table in tables.items() if table.shape[1] > 2 and len(table) > 1}
 
 
-def _bars(differences: pd.Series) -> str:
-    if differences.notna().any():
+def _bars(data: pd.DataFrame) -> str:
+    if data["critical_difference"].notna().any():
         return (
             "Bars are half the critical difference of Nemenyi's test to either side (up to "
-            f"{differences.max():.2f} ranks): losses whose bars do not overlap differ at the 5 % level. "
+            f"{data['critical_difference'].max():.2f} ranks): losses whose bars do not overlap differ at the "
+            "5 % level. "
         )
-    return (
-        "Bars are 95 % percentile intervals when data sets are drawn anew; with fewer than "
-        f"{orders.ENOUGH} data sets no critical difference is shown. "
-    )
+    if (data["drawn"] == "seeds").all():
+        kind = "seeds are drawn anew: on so few sources of data they say nothing of other data"
+    else:
+        kind = "data sets are drawn anew, all levels of one generator together"
+    return f"Bars are 95 % percentile intervals when {kind}. "
 
 
 def _rank_panel(axis, part: pd.DataFrame, ranks: pd.DataFrame, order: list[str]) -> None:

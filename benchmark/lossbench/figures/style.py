@@ -366,8 +366,12 @@ def log_axis(axis, values: Sequence[float], which: str) -> None:
     # At least a factor of two is shown, or noise would look like an effect.
     pad = max((high / low) ** 0.12, np.sqrt(2 / min(high / low, 2)), 1.15)
     low, high = low / pad, high * pad
-    ticks = [m * 10.0**k for k in range(-8, 6) for m in (1, 2, 5)]
-    ticks = [t for t in ticks if low <= t <= high]
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        ticks = [m * 10.0**k for k in range(-8, 6) for m in steps]
+        ticks = [t for t in ticks if low <= t <= high]
+        # One tick gives no scale.
+        if len(ticks) > 1:
+            break
     # Over many decades only powers of ten, else every second or third tick.
     if len(ticks) > 5:
         ticks = (
@@ -401,12 +405,21 @@ def unit_ticks(axis, which: str) -> None:
 
 
 def ratio_axis(axis, low: float, high: float, step: int = 2) -> None:
-    """Make the y axis one of size ratios, logarithmic and ticked at powers of ``step``: 1/4, 1/2, 1, 2, 4."""
-    ticks = [float(step) ** k for k in range(-8, 9)]
-    # A hair of tolerance keeps the ticks at the very ends.
-    ticks = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
+    """Make the y axis one of size ratios, logarithmic and ticked at powers of ``step``: 1/4, 1/2, 1, 2, 4;
+    where fewer than three of them fit, in even steps around 1: .9, 1, 1.1.
+    """
+    powers = [float(step) ** k for k in range(-8, 9)]
+    finer = [[1 + k * width for k in range(-20, 60)] for width in (0.2, 0.1, 0.05, 0.02, 0.01)]
+    for ticks in (powers, *finer):
+        # A hair of tolerance keeps the ticks at the very ends.
+        ticks = [t for t in ticks if low * 0.999 <= t <= high * 1.001]
+        if len(ticks) > 2:
+            break
+    texts = [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks]
+    if not set(ticks) <= set(powers):
+        texts = [f"{t:.2f}".rstrip("0").rstrip(".").removeprefix("0") for t in ticks]
     axis.set_yscale("log")
-    axis.set_yticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
+    axis.set_yticks(ticks, texts)
     axis.minorticks_off()
     axis.set_ylim(low, high)
 
@@ -424,7 +437,10 @@ def evidence(cells: pd.DataFrame) -> str:
     # Variants may have been trained with different numbers of seeds.
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     each = f"{span} seed{'s' * int(seeds.max() > 1)} each"
-    variants = f"{len(seeds)} data set variant{'s' * int(len(seeds) > 1)}"
+    sets = cells["dataset"].nunique()
+    variants = f"{sets} data set variant{'s' * int(sets > 1)}"
+    # Heads, lengths, networks, ...: one data set under another recipe is not another data set.
+    variants += f" in {len(seeds)} settings" if len(seeds) > sets else ""
     blocks = cells["block"].nunique()
     parts = [f"{len(cells)} cells in {blocks} block{'s' * int(blocks > 1)} ({variants}, {each})"]
     lengths = sorted(pd.to_numeric(cells.get("recipe.steps"), errors="coerce").dropna().unique())

@@ -21,7 +21,7 @@ SIZES = (("hard", "log_size_ratio_hard@0.5", True, -0.006), ("soft", "log_size_r
 # Which theory a loss has: the field of boundaries.Shifted for its mask, and for its summed probability.
 THEORY = {"ce": ("ce", "soft"), "dice": ("image", "image"), "batch_dice": ("batch", "batch")}
 
-LINEAR = 10.0  # percent: the axis is linear up to here, logarithmic beyond
+LINEAR = 10.0  # percent: the axis is nearly linear up to here, logarithmic beyond
 
 MOST = 300.0  # percent: the axis ends here at the latest
 
@@ -64,7 +64,7 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
     style.sizes_legend(drawing, _theory_keys(rims))
     says = (
         "Bias: predicted over labelled volume, minus one, over the whole test split; geometric means over "
-        "seeds, bars 95 % t intervals; the axis is linear up to 10 %, logarithmic beyond. Lines and crosses "
+        "seeds, bars 95 % t intervals; the axis is nearly linear up to 10 %, logarithmic beyond. Lines and crosses "
         "are the optimum of each loss for a disc with a normally distributed radius: cross-entropy's summed "
         "probability has no bias and its mask is too small, Dice of each image is too small, Dice over the "
         "batch too large" + ("; 'rim': a ring whose pixels are labelled independently. " if rims else ". ")
@@ -143,7 +143,7 @@ def _panel(axis, part: pd.DataFrame, color: str, reach: float) -> None:
             axis.vlines(x, *np.clip([row.low, row.high], -reach, reach), color=color, linewidth=1.2)
             mark = "o" if y == row.mean else "^" if y > 0 else "v"
             axis.plot([x], [y], mark, markersize=5.5, clip_on=mark == "o", **look)
-    axis.set_yscale("symlog", linthresh=LINEAR, linscale=1)
+    axis.set_yscale("asinh", linear_width=LINEAR)
     ticks = [sign * t for t in (5, 10, 20, 50, 100, 200) for sign in (-1, 1) if t <= reach]
     axis.set_yticks([0, *ticks], ["0", *(style.signed(t, 0) for t in ticks)])
     axis.minorticks_off()
@@ -186,7 +186,7 @@ def _bias_alt(data: pd.DataFrame, losses: pd.DataFrame, last: float) -> str:
 
 AGREE_SETS, AGREE_LOSSES = 3, 4  # rows and columns
 
-WORST = 8.0  # factor at which the axis of volumes ends
+CLOSEST, WORST = 1.25, 8.0  # factors at which the axis of volumes ends, at the least and at the most
 
 AGREE = ["dataset", "label", "loss", "loss_label", "bias", "low", "high", "factor", "objects", "missed", "n"]
 
@@ -206,12 +206,14 @@ def volume_agreement(tables: Mapping[str, pd.DataFrame]):
         ratio=both["predicted"] / both["size"], middle=np.sqrt(both["predicted"] * both["size"])
     )
     data = limits_of_agreement(both)
-    drawing, axes = style.canvas(len(wanted), len(losses), 0.7 + 2.0 * len(wanted), sharey=True)
+    drawing, axes = style.canvas(len(wanted), len(losses), 0.7 + 2.0 * len(wanted), sharey="row")
     names = points.without_common(list(wanted["label"]))
     for row, name, variant in zip(axes, names, wanted.itertuples(), strict=True):
         own, said = points.of_variant(both, variant), points.of_variant(data, variant)
+        reach = _factor(own, said)
         for axis, loss in zip(row, losses.itertuples(), strict=True):
-            _agreement(axis, own[own["loss"] == loss.loss], said[said["loss"] == loss.loss], loss.family)
+            here = (own[own["loss"] == loss.loss], said[said["loss"] == loss.loss])
+            _agreement(axis, *here, style.colour(loss.family), reach)
             style.log_axis(axis, own[["size", "middle"]].to_numpy().ravel(), "x")
         # A label taller than its row would leave the row no height.
         row[0].set_ylabel("\n".join(wrap(name, 18)[:2]), fontsize=8.5)
@@ -229,7 +231,8 @@ def volume_agreement(tables: Mapping[str, pd.DataFrame]):
         "Bland and Altman's plot on a logarithmic scale, masks at 0.5: one dot an object of a test image, of "
         "up to 24 images a cell, evenly spread from the smallest to the largest. Lines: geometric mean of "
         "predicted over true, and within which factor 95 % of the objects that were found lie (mean ± 1.96 "
-        f"standard deviations of the logarithm). {more}{left}"
+        f"standard deviations of the logarithm). Every row has its own scale; dots beyond it lie at its end. "
+        f"{more}{left}"
     ) + style.evidence(cells)
     data = data.rename(columns={"data_label": "label"})
     return drawing, data[AGREE], says, *_agreement_says(data)
@@ -257,32 +260,39 @@ def limits_of_agreement(both: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _agreement(axis, own: pd.DataFrame, said: pd.DataFrame, family: str) -> None:
+def _factor(own: pd.DataFrame, said: pd.DataFrame) -> float:
+    """Return the factor either way that a row of panels shows: all limits, and nearly all dots."""
+    logs = np.abs(np.log(own.loc[own["ratio"] > 0, "ratio"].to_numpy(float)))
+    dots = float(np.exp(np.quantile(logs, 0.995))) if len(logs) else CLOSEST
+    limits = said["factor"].max() if said["factor"].notna().any() else CLOSEST
+    return float(np.clip(1.1 * max(dots, limits), CLOSEST, WORST))
+
+
+def _agreement(axis, own: pd.DataFrame, said: pd.DataFrame, color: str, reach: float) -> None:
     if not len(own):  # a loss that was not trained on this set
         axis.set_visible(False)
         return
-    color = style.colour(family)
     axis.axhline(1, color=style.SOFT, linewidth=0.8, zorder=1)
     there = own[own["ratio"] > 0]
     # A thousand dots are faint, so that one sees where they crowd; a dozen are not.
     faint = float(np.clip(40 / max(len(there), 1), 0.15, 0.8))
     dot = {"color": color, "markersize": 5, "markeredgewidth": 0, "alpha": faint}
-    axis.plot(there["middle"], there["ratio"].clip(1 / WORST, WORST), ".", **dot, zorder=2)
+    axis.plot(there["middle"], there["ratio"].clip(1 / reach, reach), ".", **dot, zorder=2)
     # What was missed has no logarithm: it stands at the foot, at its true size.
     missed = own[own["ratio"] == 0]
     foot = {"color": color, "markersize": 4, "alpha": 0.5, "clip_on": False}
     if len(missed):  # marks that are not clipped and not there have no place, which no layout can be made for
-        axis.plot(missed["size"], np.full(len(missed), 1 / WORST), "v", **foot, zorder=2)
+        axis.plot(missed["size"], np.full(len(missed), 1 / reach), "v", **foot, zorder=2)
     for row in said.itertuples():
         for y, dash in ((row.bias, "-"), (row.low, style.BROKEN), (row.high, style.BROKEN)):
-            if 1 / WORST < y < WORST:
+            if 1 / reach < y < reach:
                 axis.axhline(y, color=style.INK, linestyle=dash, linewidth=1.2, zorder=3)
         missing = f", missed {style.percent(row.missed)}" if row.missed else ""
-        low, high = (f"{end:.2g}" if end < 10 else f"{end:,.0f}" for end in (row.low, row.high))
+        low, high = (f"{end:.2f}" if end < 10 else f"{end:,.0f}" for end in (row.low, row.high))
         text = f"× {low} to {high}{missing}"
         place = {"ha": "right", "va": "top", "fontsize": 7.5, "zorder": 5, "transform": axis.transAxes}
         axis.text(0.97, 0.97, text, **place, bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1})
-    style.ratio_axis(axis, 1 / WORST, WORST)
+    style.ratio_axis(axis, 1 / reach, reach)
 
 
 def _agreement_says(data: pd.DataFrame) -> tuple[str, ...]:

@@ -19,6 +19,13 @@ QUESTIONS = {
     "empty": ("Images without foreground", (advice.ANY, *(name for name, _ in advice.EMPTY))),
 }
 
+# In what the nearest data sets differ, where none is alike.
+DIFFER = {
+    "foreground": "the share of foreground",
+    "boundaries": "their boundaries",
+    "empty": "the share of empty images",
+}
+
 
 def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any]:
     """Return what the decision aid shows: its questions, what every triple of answers rests on, the rows of
@@ -45,6 +52,7 @@ def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any
         "|".join((group["foreground"], group["boundaries"], group["empty"])): [
             group["group"],
             group["datasets"],
+            " and ".join(DIFFER[name] for name in group["given_up"].split(" and ") if name),
         ]
         for group in groups.to_dict("records")
     }

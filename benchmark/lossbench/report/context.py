@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NOTHING = noted_tables(NO_NOTE)
 
+UNDECIDED = ("inconclusive", "not testable")
+
 # The one figure that carries the answer: the first of these that can be drawn.
 HERO = ("specification_curve", "leaderboard")
 HERO_OF_OWN = ("leaderboard",)  # of the user's own data
@@ -233,10 +235,14 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
 
 
 def _deciding(tests: list[dict[str, Any]], verdict: str) -> dict[str, Any] | None:
-    """Return the test that a claim's one row shows: the surest primary one with the claim's own verdict."""
+    """Return the test that a claim's one row shows: of the primary ones with the claim's own verdict the
+    surest, or the first where nothing was decided, since chance chooses the surest of those.
+    """
     # An exploratory test has no verdict, so it cannot stand for the claim where a primary one can.
     primary = [test for test in tests if test["adjusted"] and test["effect"] != "–"]
     own = [test for test in primary if test["verdict"] == verdict] or primary or tests
+    if verdict in UNDECIDED:
+        return own[0] if own else None
     return min(own, key=lambda test: (words.missing(test["p_raw"]), test["p_raw"])) if own else None
 
 

@@ -25,6 +25,10 @@ ALARMS = "false_alarms@0.5"
 OWN = ("folder", "user")  # families of data sets
 GOALS = ("Dice over all images, empty ones too", "Dice at 0.5")  # the first that is scored
 BOARD = ("dice@0.5", "dice_all@0.5", "dice_pooled@0.5", ALARMS, "hd95@0.5")
+ANOTHER_NETWORK = (
+    "Another network may do otherwise. To try yours: `lossbench sweep --network NAME --with FILE` "
+    "(docs/networks.md)."
+)
 MANY_EMPTY = 0.02  # a smaller share of alarms is what any loss has
 
 # Choices that decide such a comparison as much as the loss does: column of the specifications -> its name.
@@ -55,13 +59,13 @@ def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) ->
     if is_own(tables):
         start = _start(answers.tables) if len(own) > 1 else ""
         leaks = [f"{card['label']}: {card['leaks']}." for card in about.cards if card.get("leaks")]
-        trust = [*leaks, _collapsed(cells), _verified(about)]
+        trust = [*leaks, *_looks(answers.tables), _collapsed(cells), _verified(about)]
         return Opening(_compared(cells), [start] if start else [], [text for text in trust if text], own)
     derived = answers.tables
     advice = [_spread(derived["specifications"]), _spread_from(derived["shares"])]
     advice += [_length(derived["speeds"]), _alarms(cells)]
     trust = [*_not_learnt(derived["learnt"]), _not_varied(derived["specifications"])]
-    trust += [_seeds(cells), _collapsed(cells), _verified(about)]
+    trust += [_seeds(cells), *_looks(derived), _collapsed(cells), _verified(about), ANOTHER_NETWORK]
     return Opening(
         _compared(cells),
         [text for text in advice if text],
@@ -204,6 +208,12 @@ def _seeds(cells: pd.DataFrame) -> str:
     if few > 5:
         return ""
     return f"Some data sets have {few} seeds only; with five or fewer nothing can be shown."
+
+
+def _looks(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return at how many seeds each pair of losses was decided, where seeds are sequential."""
+    table = tables.get("decided")
+    return [] if table is None else [f"{row.data_label}: {row.says}" for row in table.itertuples()]
 
 
 def _collapsed(cells: pd.DataFrame) -> str:

@@ -72,19 +72,13 @@ for (const form of document.querySelectorAll("form.choice")) {
     const apply = () => {
       const answers = names.map((name) => form.elements[name].value);
       const known = data.answers[answers.join("|")];
-      const rows = known ? data.rows[known[0]]?.[form.elements.goal.value] ?? [] : [];
+      const rows = data.rows[known[0]]?.[form.elements.goal.value] ?? [];
       body.replaceChildren();
       document.getElementById("advice-note").hidden = form.elements.goal.value !== "calibrated volume";
-      sets.textContent = known ? `Data sets that are alike: ${known[1]}.` : "";
-      if (known && !rows.length) {
-        says.textContent = "No evidence: the data sets that are alike hold no score for this goal.";
-        return;
-      }
+      sets.textContent = known[2] ? `No data set of this study is like that. The nearest differ in ${known[2]}: ${known[1]}.`
+        : `Data sets that are alike: ${known[1]}.`;
       if (!rows.length) {
-        const nearer = names.filter((name, i) => answers[i] !== "any" && data.answers[answers.map((a, j) => (j === i ? "any" : a)).join("|")]);
-        const labels = nearer.map((name) => `“${form.elements[name].closest("label").firstChild.textContent.trim()}”`);
-        says.textContent = "No evidence: no data set of this study is like that" +
-          (labels.length ? `; there is some when ${labels.join(" or ")} is left open.` : ".");
+        says.textContent = `No evidence: the data sets that are ${known[2] ? "nearest" : "alike"} hold no score for this goal.`;
         return;
       }
       const shown = (verdict) => rows.filter((row) => row[2] === verdict);
