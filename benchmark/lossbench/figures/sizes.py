@@ -82,7 +82,7 @@ def _ratio_says(data: pd.DataFrame) -> list[str]:
 
 
 def _limits(means: pd.Series) -> tuple[float, float]:
-    """Return symmetric limits: at least three bands, at most a factor 16, wide enough for nearly all points."""
+    """Return symmetric limits: at least three bands, at most a factor 16, with nearly all points."""
     size = np.abs(np.log(means.replace([0, np.inf], np.nan).dropna()))
     wide = np.clip(np.quantile(size, 0.97) * 1.1 if len(size) else 1.0, np.log(1 + 3 * BAND), np.log(16))
     return float(np.exp(-wide)), float(np.exp(wide))

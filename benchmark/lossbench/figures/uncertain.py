@@ -64,10 +64,11 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
     style.sizes_legend(drawing, _theory_keys(rims))
     says = (
         "Bias: predicted over labelled volume, minus one, over the whole test split; geometric means over "
-        "seeds, bars 95 % t intervals; the axis is nearly linear up to 10 %, logarithmic beyond. Lines and crosses "
-        "are the optimum of each loss for a disc with a normally distributed radius: cross-entropy's summed "
-        "probability has no bias and its mask is too small, Dice of each image is too small, Dice over the "
-        "batch too large" + ("; 'rim': a ring whose pixels are labelled independently. " if rims else ". ")
+        "seeds, bars 95 % t intervals; the axis is nearly linear up to 10 %, logarithmic beyond. Lines and "
+        "crosses are the optimum of each loss for a disc with a normally distributed radius: "
+        "cross-entropy's summed probability has no bias and its mask is too small, Dice of each image is too "
+        "small, Dice over the batch too large"
+        + ("; 'rim': a ring whose pixels are labelled independently. " if rims else ". ")
     )
     says = " ".join(filter(None, [says.strip(), left_out, style.evidence(cells)]))
     return (
