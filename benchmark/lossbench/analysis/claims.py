@@ -285,8 +285,7 @@ def sentence(test: Test) -> str:
 
     These are the words of the report, of the tables and of the messages."""
     how = f"slope on {test.dose}, all else equal" if test.dose else SHAPES[test.shape].how
-    # ``evidence`` takes the place of a test from the third of these, so their order is fixed.
-    parts = [_what(test), how, _where(test)]
+    parts = [_what(test), how, where(test)]
     if test.minus:
         parts.append(_taken_off(test.minus))
     if test.tuned:
@@ -339,7 +338,7 @@ def _what(test: Test) -> str:
     return f"{tested} of {loss(test.of)}" + (f" minus {loss(test.against)}" if test.against else "")
 
 
-def _where(test: Test) -> str:
+def where(test: Test) -> str:
     places = " and ".join(test.data)
     if test.part:
         parts = f"part{'s' * (len(test.part) > 1)} {', '.join(test.part)}"

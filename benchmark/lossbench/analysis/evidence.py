@@ -11,7 +11,7 @@ import pandas as pd
 
 from lossbench.analysis import pairs, ranks, resampling, seeds, selection
 from lossbench.analysis.across_sets import pooled
-from lossbench.analysis.claims import Losses, Test
+from lossbench.analysis.claims import Losses, Test, where
 from lossbench.analysis.flips import Flips, flips
 from lossbench.analysis.resampling import ByGroup, Images
 from lossbench.base import columns as known
@@ -137,7 +137,7 @@ def _flat(named: Sequence[Losses | None]) -> list[str]:
 
 def _place(test: Test) -> str:
     if test.part or test.where:
-        return f" in {test.estimand.split('; ')[2]}"
+        return f" in {where(test)}"
     return f" on {' or '.join(test.data)}" if test.data else ""
 
 

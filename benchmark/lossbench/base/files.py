@@ -19,6 +19,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _DAY = 86_400.0  # seconds; a temporary file of another host is a dead writer's when older
 
+CERTIFICATE = "verified.json"  # what ``verify`` leaves in a results folder, and the report tells of
+
 # Two threads of one process may write the same file.
 _serial = itertools.count()
 

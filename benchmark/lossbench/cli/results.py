@@ -102,6 +102,7 @@ def verify(
 
 def _check_all(results: Path) -> None:
     """Say what in a folder is not as it was written; leave with 1 where something is not."""
+    from lossbench.base.files import CERTIFICATE
     from lossbench.store import integrity
     from lossbench.store.store import Store
     from lossbench.sweep import verify as verifying
@@ -110,7 +111,7 @@ def _check_all(results: Path) -> None:
     found = integrity.check_records(Store(results))
     # The certificate of the committed study lies beside one's own results, since a tracked file is not
     # written.
-    places = {results / integrity.CERTIFICATE, verifying.certificate_of(results)}
+    places = {results / CERTIFICATE, verifying.certificate_of(results)}
     certificates = integrity.check_certificates(sorted(places))
     # The JSON files beside them are no tables.
     tables = sorted(file for file in (results / "tables").glob("*.*") if file.suffix != ".json")

@@ -121,7 +121,7 @@ def _about(results: Path, note: Note | None, tables: dict[str, pd.DataFrame], im
 def _verified(results: Path) -> str:
     """Return what ``lossbench verify`` says of the folder, in its own sentence; empty where it never ran."""
     try:
-        says = files.read(results / "verified.json")["says"]
+        says = files.read(results / files.CERTIFICATE)["says"]
         return says if isinstance(says, str) else ""
     # A damaged certificate certifies nothing, which is no reason to refuse the report.
     except (OSError, ValueError, KeyError, TypeError):

@@ -19,8 +19,6 @@ from lossbench.store import record
 from lossbench.store.record import DamagedRecord
 from lossbench.store.store import Store
 
-CERTIFICATE = "verified.json"
-
 SHARE = 256  # records that a thread reads at once
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from lossbench.base import specs
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
-from lossbench.base.files import cannot_write, write_atomically
+from lossbench.base.files import CERTIFICATE, cannot_write, write_atomically
 from lossbench.catalogue.registry import PATHS
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.cells import PROTOCOL, Cell
@@ -85,7 +85,7 @@ def certificate_of(results: str | Path) -> Path:
     folder = Path(results)
     if folder.resolve() == note.STUDY.resolve():
         return note.OWN / f"verified-{folder.name}.json"
-    return folder / integrity.CERTIFICATE
+    return folder / CERTIFICATE
 
 
 def _repeatable(results: str | Path, places: Mapping[str, str]) -> list[dict]:
