@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lossbench import get_loss
 from lossbench.base.errors import UserError
@@ -88,9 +90,34 @@ def test_the_trainer_of_nnunet_holds_loss_head_and_frequencies(experiment):
     assert "def initialize" in text
 
 
+def test_the_trainer_of_nnunet_leaves_out_void_pixels_or_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / "own" / folder).mkdir(parents=True)
+    for number in range(10):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:20, 8:20], mask[20:24] = 1, 255
+        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(
+            tmp_path / "own" / "images" / f"{number}.png"
+        )
+        Image.fromarray(mask).save(tmp_path / "own" / "masks" / f"{number}.png")
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "mine"\nseeds = 8\nlosses = ["dice_ce", "ce", "batch_dice"]\n'
+        f'datasets = ["folder(path={str(tmp_path / "own")!r}, ignore_index=255)"]\n'
+    )
+    found = read_experiment(str(file))
+    label = "self.label_manager.ignore_label"
+    assert f"Loss, ignore_label={label})" in export(found, "dice_ce", "nnunet")
+    assert f"RobustCrossEntropyLoss(ignore_index={label})" in export(found, "ce", "nnunet")
+    with pytest.raises(UserError, match=r"void pixels .*take ce or dice_ce, which can"):
+        export(found, "batch_dice", "nnunet")
+
+
 STEP = """
 import numpy as np
 import torch
+from PIL import Image
 from trainer import FREQUENCIES, nnUNetTrainerLossbench
 
 kernels, strides = [[3, 3]] * 3, [[1, 1], [2, 2], [2, 2]]

@@ -18,11 +18,18 @@ LIBRARIES = ("monai", "smp", "nnunet")
 class Code(NamedTuple):
     """Python that builds a loss, and an expression that calls it.
 
-    ``call`` speaks of ``loss``, ``logits`` (N, C, *S) and ``target`` (N, *S), integer class ids."""
+    ``call`` speaks of ``loss``, ``logits`` (N, C, *S) and ``target`` (N, *S), integer class ids; ``void`` is
+    the argument of ``make`` by which it leaves out a class id, where it can."""
 
     imports: str
     make: str
     call: str = "loss(logits, target)"
+    void: str = ""
+
+    def without(self, label: str) -> str:
+        """Return ``make`` with a class id, an expression, that is left out."""
+        start = self.make.removesuffix(")")
+        return f"{start}{'' if start.endswith('(') else ', '}{self.void}={label})"
 
 
 def spelled(loss: LossSpec, classes: int = 2) -> dict[str, str]:
@@ -168,12 +175,13 @@ def _nnunet_dice_ce(p: Params, classes: int) -> Code | None:
     weights = f"weight_ce={p['ce_weight']:g}, weight_dice={p['dice_weight']:g}"
     made = f"DC_and_CE_loss(dict({_nnunet_options(p)}), {{}}, {weights}, dice_class={_SOFT})"
     imports = f"from {_NNUNET}.compound_losses import DC_and_CE_loss\nfrom {_NNUNET}.dice import {_SOFT}"
-    return Code(imports, made, _CHANNEL)
+    return Code(imports, made, _CHANNEL, "ignore_label")
 
 
 def _nnunet_ce(p: Params, classes: int) -> Code | None:
     imports = f"from {_NNUNET}.robust_ce_loss import RobustCrossEntropyLoss"
-    return Code(imports, "RobustCrossEntropyLoss()", _CHANNEL) if _plain(p, over="batch") else None
+    made = Code(imports, "RobustCrossEntropyLoss()", _CHANNEL, "ignore_index")
+    return made if _plain(p, over="batch") else None
 
 
 Writer = Callable[[Params, int], Code | None]

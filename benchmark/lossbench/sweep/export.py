@@ -248,6 +248,14 @@ def _script(cell: Cell, data: Any, own: Code, library: str) -> str:
 
 
 def _trainer(cell: Cell, data: Any, own: Code) -> str:
+    make = own.make
+    if data.ignore_index is not None:
+        if not own.void:
+            raise UserError(
+                f"these data have void pixels (ignore_index={data.ignore_index}), which nnU-Net's "
+                f"'{cell.loss.text}' cannot leave out; take ce or dice_ce, which can"
+            )
+        make = own.without("self.label_manager.ignore_label")
     # Of whole images: nnU-Net draws its patches in its own way.
     counts = data.counts[data.split["train"]].sum(0)
     return TRAINER.format(
@@ -256,7 +264,7 @@ def _trainer(cell: Cell, data: Any, own: Code) -> str:
         name=TRAINER_NAME,
         imports=own.imports,
         frequencies=[round(float(share), 8) for share in counts / counts.sum()],
-        make=own.make,
+        make=make,
         prior=TRAINER_PRIOR if cell.recipe.head == "prior" else "",
     )
 
