@@ -51,7 +51,7 @@ def chatter(payload: dict) -> None:
 
 
 def cost(function, payload: dict, count: int) -> float:
-    """Processor seconds of the driver from the first to the last of ``count`` tasks."""
+    """CPU seconds of the driver from the first to the last of ``count`` tasks."""
     marks = []
     tasks = [Task(f"{n}", payload) for n in range(count)]
     run(tasks, function, EngineOptions(workers=2), on_result=lambda _: marks.append(time.process_time()))

@@ -169,7 +169,7 @@ class Cost(Facts):
     seconds: Seconds
     """Wall time."""
     cpu_seconds: Seconds
-    """Processor time."""
+    """CPU time."""
     validation_seconds: Seconds = 0.0
     """Of the wall time what went by over validation images."""
     test_seconds: Seconds = 0.0
