@@ -72,12 +72,14 @@ where void: `ce_soft`, `dice_soft` and `jaccard_soft` take them; of class ids th
 `jaccard`. A sweep trains them on [several raters](data.md#several-raters).
 
 A wrong call gets one sentence (`UserError`): labels that are neither a class nor `ignore_index` ("label 255
-with 2 classes: a 0/255 mask? divide by 255, or ignore_index=255"), targets of floats, shapes that do not
-belong together, numpy arrays, an empty batch, unknown keywords. Types, shapes and keywords are looked at in
-each eager call. Labels are read in each eager call on a CPU; on a CUDA device an assertion is queued, which
-fails when the device comes to it. Nothing is looked at under `torch.compile`, and no label while a CUDA graph
-is captured. `get_loss(..., check=False)` leaves the look out, as the suite's own training does: its data
-container checks each mask once. What the logits hold under void pixels enters nothing, NaN included.
+with 2 classes: a 0/255 mask? divide by 255, or ignore_index=255 where 255 marks void pixels"), targets of
+floats, shapes that do not belong together, numpy arrays, an empty batch, unknown keywords. Types, shapes and
+keywords are looked at in each eager call. So are labels on a CPU, but for a tensor that was read last and
+that torch did not change since; on a CUDA device an assertion is queued, which fails when the device comes
+to it.
+Nothing is looked at under `torch.compile`, and no label while a CUDA graph is captured. `get_loss(...,
+check=False)` leaves the look out, as the suite's own training does: its data container checks each mask once.
+What the logits hold under void pixels enters nothing, NaN included.
 """
 
 ADAPTERS = """## Losses of other libraries

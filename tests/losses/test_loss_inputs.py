@@ -22,17 +22,27 @@ def stray(*labels):
 @pytest.mark.parametrize(
     ("logits", "target", "words"),
     [
-        (Z, Y * 255, "label 255 with 2 classes: a 0/255 mask. divide by 255, or ignore_index=255"),
+        (
+            Z,
+            Y * 255,
+            "label 255 with 2 classes: a 0/255 mask. divide by 255, or ignore_index=255 where 255 marks void",
+        ),
         (Z, stray(255), "label 255 with 2 classes: void pixels. ignore_index=255"),
         (Z, stray(-100), "label -100 with 2 classes: void pixels. ignore_index=-100"),
         (Z, stray(torch.iinfo(torch.int64).min), "label -9223372036854775808 with 2 classes"),
         (Z, Y + 1, "label 2 with 2 classes: do the labels begin at 1. subtract 1"),
+        (Z, Y * 0 + 2, "label 2 with 2 classes: do the labels begin at 1. subtract 1"),
+        (Z, stray(2), "with 2 classes: have the logits a channel for each class. .* ignore_index=2"),
+        (Z, (Y * 255).clamp(3, 252), "a 0/255 mask with blurred edges, as of a JPEG. .target > 127"),
         (Z[:, :1], Y + 1, "label 2 with 2 classes"),
         (Z, stray(5, 3, 4, 7), "labels 3, 4, 5, ... with 2 classes: are they class ids"),
         (Z, (Y * 255).to(torch.uint8), "label 255 with 2 classes: a 0/255 mask"),
         (Z, Y.float(), "the target is of float32; .* where they are whole numbers, target.long"),
         (Z, Y.to(torch.complex64), "the target is of complex64; a loss takes"),
         (Z, ONE_HOT, "the target has the shape of the logits; .* target.argmax"),
+        (Z, Y[:, None].float(), r"where they are whole numbers, target.squeeze\(1\).long\(\)"),
+        (Z, Y.to_sparse(), "the target is sparse; .* target.to_dense"),
+        (Z[:, :0], Y, "the logits have no channel"),
         (Z, Y[:, None], r"target of shape \(2, 1, 4, 4\) do not belong together; .* target.squeeze"),
         (Z, Y[:, :3], r"logits of shape \(2, 2, 4, 4\) and target of shape \(2, 3, 4\)"),
         (Z[0], Y[0], "of one image, logits.unsqueeze"),
@@ -64,12 +74,37 @@ def test_a_keyword_that_no_loss_takes_and_one_that_is_missing_are_named():
 
 
 @pytest.mark.parametrize(
+    ("spec", "supplied", "words"),
+    [
+        ("dice", {"ignore_index": "255"}, "ignore_index='255': must be one whole number"),
+        ("dice", {"ignore_index": [255]}, "must be one whole number"),
+        ("ce_to_dice", {"progress": 5}, "progress=5: must be how far training is, from 0 to 1"),
+        ("ce_to_dice", {"progress": float("nan")}, "progress=nan: must be"),
+        ("ce_to_dice", {"progress": "half"}, "progress='half': must be"),
+        ("wce", {"class_frequency": [0.5, 0.5]}, "class_frequency is a list; it must be a tensor"),
+    ],
+)
+def test_a_keyword_with_a_value_that_cannot_be_meant_is_refused(spec, supplied, words):
+    with pytest.raises(UserError, match=words):
+        get_loss(spec)(Z, Y, **supplied)
+
+
+def test_a_loss_is_named_by_a_text_that_holds_its_parameters():
+    for wrong in (None, ["dice"], torch.nn.functional.cross_entropy):
+        with pytest.raises(UserError, match="a loss is named by a text, as 'dice'"):
+            get_loss(wrong)
+    with pytest.raises(UserError, match=r'get_loss\("dice\(smooth=1\)"\)'):
+        get_loss("dice", smooth=1)
+
+
+@pytest.mark.parametrize(
     ("target", "words"),
     [
         (ONE_HOT.float()[:, :, 1:], "do not belong together; soft labels are the share"),
         (2.0 * ONE_HOT, "do not sum to 1 at some pixel"),
         (ONE_HOT.float() - 0.5, "are negative"),
         (ONE_HOT * torch.nan, "do not sum to 1"),
+        (1.3 * ONE_HOT.to(torch.bfloat16), "do not sum to 1"),
         (ONE_HOT, "the target has the shape of the logits"),
     ],
 )
@@ -79,6 +114,30 @@ def test_wrong_soft_labels_get_a_sentence(target, words):
             get_loss(name)(Z, target)
     with pytest.raises(UserError):
         get_loss("ce_soft + ce")(Z, ONE_HOT.float())
+
+
+def test_one_channel_of_shares_is_looked_at_too_and_half_precision_may_round():
+    for wrong in (Y[:, None] * 255.0, Y[:, None] - 3.0, Y[:, None] * torch.nan):
+        with pytest.raises(
+            UserError, match=r"do not sum to 1 at some pixel; .* by its largest value, as 255"
+        ):
+            get_loss("ce_soft")(Z[:, :1], wrong)
+    assert get_loss("ce_soft")(Z[:, :1], Y[:, None].float()).isfinite()
+    logits = torch.randn(2, 19, 8, 8, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float16, torch.bfloat16):
+        assert get_loss("ce_soft")(logits, logits.softmax(1).to(dtype)).isfinite()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_share_of_zero_counts_nothing_even_where_the_logit_is_minus_infinity(soft):
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    logits[:, 2] = -torch.inf
+    logits.requires_grad_()
+    target = torch.stack([1 - Y, Y, 0 * Y], 1).float() if soft else Y
+    value = get_loss("ce_soft")(logits, target)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(float(get_loss("ce")(logits.detach(), Y)))
+    assert logits.grad.isfinite().all()
 
 
 def test_wrong_calls_of_several_labels_get_a_sentence():
@@ -121,6 +180,24 @@ def test_a_stray_label_is_seen_beside_void_ones(void):
 def test_without_the_check_nothing_is_looked_at():
     assert get_loss("dice", check=False)(Z, Y * 255).isfinite()
     assert get_loss("dice", check=False)(Z, Y) == get_loss("dice")(Z, Y)
+
+
+@pytest.mark.parametrize("name", ["skeleton_recall", "hausdorff_dt", "blob"])
+def test_a_loss_that_breaks_a_graph_compiles_with_targets_that_were_never_seen(name):
+    compiled, loss = torch.compile(get_loss(name), backend="eager"), get_loss(name)
+    for _ in range(2):
+        target = Y.clone()
+        assert compiled(Z, target, **needs(target, 2)) == pytest.approx(float(loss(Z, target, **needs(Y, 2))))
+
+
+def test_a_target_of_inference_mode_is_read_at_each_call():
+    loss = get_loss("dice")
+    with torch.inference_mode():
+        target = Y.clone()
+        loss(Z, target)
+        target[0, 0, 0] = 3
+        with pytest.raises(UserError, match="label 3"):
+            loss(Z, target)
 
 
 def test_labels_are_not_read_where_that_would_break_a_recording():

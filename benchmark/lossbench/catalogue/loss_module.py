@@ -7,8 +7,9 @@ neither waits for a device nor breaks a recording."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,8 +63,7 @@ class Loss(nn.Module):
             check_supplied(supplied, self.needs)
             if self._takes_shares and isinstance(target, Tensor) and target.is_floating_point():
                 check_shares(logits, target)
-                if target.shape[1] > 1:
-                    check_sums(target)
+                check_sums(target)
             else:
                 check_tensors(logits, target)
                 check_labels(logits, target, (*self._void, supplied.get("ignore_index")))
@@ -152,6 +152,8 @@ def check_tensors(logits: Tensor, target: Tensor) -> None:
         or logits.ndim < 3
         or target.shape != logits.shape[:1] + logits.shape[2:]
         or not target.numel()
+        or not logits.shape[1]
+        or target.layout != torch.strided
     ):
         raise UserError(_mismatch(logits, target))
 
@@ -173,12 +175,18 @@ def check_shares(logits: Tensor, target: Tensor) -> None:
 
 
 def check_sums(target: Tensor) -> None:
-    """Raise UserError where shares (N, C, *S), C of at least 2, are no distribution: negative, or of another
-    sum than 1; all 0 is a void pixel. Read on a CPU, and not under ``torch.func``.
+    """Raise UserError where shares (N, C, *S) are no distribution: negative, or of another sum than 1; all 0
+    is a void pixel. One channel is the share of class 1. Read on a CPU, and not under ``torch.func``.
     """
-    total = target.sum(1)
-    # NaN is neither 0 nor near to 1.
-    sound = ((target >= 0).all(1) & ((total - 1).abs() < 1e-3)) | ((target == 0).all(1))
+    # After a break in a graph the rest of a call is eager, and what it calls may be compiled by itself.
+    if torch.compiler.is_compiling():
+        return
+    target = target.detach()
+    if target.shape[1] == 1:
+        target = torch.cat([1 - target, target], 1)
+    # In float32, and with room for what half precision rounds away. NaN is neither 0 nor near to 1.
+    total = target.sum(1, dtype=torch.promote_types(target.dtype, torch.float32))
+    sound = ((target >= 0).all(1) & ((total - 1).abs() < 0.01)) | ((target == 0).all(1))
     try:
         wrong = target.is_cpu and not bool(sound.all())
     except RuntimeError:
@@ -186,7 +194,8 @@ def check_sums(target: Tensor) -> None:
     if wrong:
         raise UserError(
             "the shares of the classes are negative or do not sum to 1 at some pixel; divide them by their "
-            "sum, and leave all 0 where no rater has a label"
+            "sum (one channel, the share of class 1, by its largest value, as 255), and leave all 0 where no "
+            "rater has a label"
         )
 
 
@@ -200,13 +209,22 @@ def _mismatch(logits: Any, target: Any) -> str:
         swapped = "; are logits and target swapped?" if target.is_floating_point() else ""
         return f"the logits are of {_dtype(logits)}; {TAKES}{swapped}"
     if target.shape == logits.shape and logits.shape[1] > 1:
-        return f"the target has the shape of the logits; {TAKES}; of one-hot or soft labels, target.argmax(1)"
+        return (
+            f"the target has the shape of the logits; {TAKES}; of one-hot labels, target.argmax(1); soft "
+            "labels are for ce_soft, dice_soft and jaccard_soft (of floats), classes that do not exclude each other "
+            "for get_loss(..., multilabel=True)"
+        )
     if target.dtype not in WHOLE:
-        hint = "" if target.is_complex() else "; where they are whole numbers, target.long()"
+        one = "squeeze(1)." if target.shape == (logits.shape[0], 1, *logits.shape[2:]) else ""
+        hint = "" if target.is_complex() else f"; where they are whole numbers, target.{one}long()"
         return f"the target is of {_dtype(target)}; {TAKES}{hint}"
     both = f"logits of shape {tuple(logits.shape)} and target of shape {tuple(target.shape)}"
     if logits.ndim < 3 or target.shape != logits.shape[:1] + logits.shape[2:]:
         return f"{both} do not belong together; {TAKES}{_hint(logits, target)}"
+    if target.layout != torch.strided:
+        return f"the target is sparse; {TAKES}; target.to_dense()"
+    if not logits.shape[1]:
+        return f"{both}: the logits have no channel; {TAKES}"
     return f"{both} hold no pixel; an empty batch has no loss"
 
 
@@ -222,11 +240,21 @@ def _hint(logits: Tensor, target: Tensor) -> str:
     return ""
 
 
-def check_supplied(supplied: Collection[str], needs: Collection[str]) -> None:
-    """Raise UserError for a keyword that no loss takes, and for one that this loss needs and did not get."""
-    for name in supplied:
+def check_supplied(supplied: Mapping[str, Any], needs: Collection[str]) -> None:
+    """Raise UserError for a keyword that no loss takes, for one that this loss needs and did not get, and for
+    a value that cannot be meant.
+    """
+    for name, value in supplied.items():
         if name not in KEYWORDS:
             raise UserError(f"a loss takes no '{name}'{nearest(name, KEYWORDS)}")
+        if name == "ignore_index" and (not isinstance(value, int) or isinstance(value, bool)):
+            raise UserError(f"ignore_index={value!r}: must be one whole number, the label of void pixels")
+        # A tensor stays on its device: whether its value is sound is not worth waiting for.
+        number = name == "progress" and not isinstance(value, Tensor)
+        if number and not (isinstance(value, Real) and 0 <= value <= 1):
+            raise UserError(f"progress={value!r}: must be {MEANING['progress']}")
+        if name in ("distance_map", "class_frequency") and not isinstance(value, Tensor):
+            raise UserError(f"{name} is a {type(value).__name__}; it must be a tensor: {MEANING[name]}")
     for name in needs:
         if name not in supplied:
             raise UserError(f"this loss needs {name}=... at each call: {MEANING[name]}")
@@ -243,11 +271,14 @@ def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = 
     device comes to it. Nothing is read while a graph is captured, nor under ``torch.func``; a tensor that was
     read last and not changed by torch since is not read again."""
     global _last
+    # After a break in a graph the rest of a call is eager, and what it calls may be compiled by itself.
+    if torch.compiler.is_compiling():
+        return
     classes = max(2, logits.shape[1])  # one channel z stands for the two classes [0, z]
     if target.is_cpu:
         # Not by its address, which the next tensor may get.
-        state = (classes, frozenset(void), 0 if target.is_inference() else target._version)
-        if _last[0]() is target and _last[1] == state:
+        state = (classes, frozenset(void), None if target.is_inference() else target._version)
+        if _last[0]() is target and _last[1] == state and not target.is_inference():
             return
         try:
             labels = target.numpy()
@@ -285,9 +316,13 @@ def _stray(target: Tensor, classes: int, void: Collection[int]) -> str:
     named = ", ".join(map(str, strays[:3])) + (", ..." if len(strays) > 3 else "")
     # The causes by how often they are met: masks saved as pictures, labels from 1, void pixels.
     if set(values) <= {0, 255}:
-        cause = "a 0/255 mask? divide by 255, or ignore_index=255"
-    elif values[0] == 1 and strays == [classes]:
+        cause = "a 0/255 mask? divide by 255, or ignore_index=255 where 255 marks void pixels"
+    elif len(strays) > 1 and values[-1] > 247 and all(v in (*range(8), *range(248, 256)) for v in values):
+        cause = "a 0/255 mask with blurred edges, as of a JPEG? (target > 127).long()"
+    elif 0 not in values and strays == [classes]:
         cause = "do the labels begin at 1? subtract 1"
+    elif strays == [classes]:
+        cause = f"have the logits a channel for each class? or void pixels, then ignore_index={classes}"
     elif len(strays) == 1:
         cause = f"void pixels? ignore_index={strays[0]}"
     else:

@@ -369,6 +369,7 @@ def get_loss(
     *,
     check: bool = True,
     multilabel: bool = False,
+    **parameters: Any,
 ):
     """Return the loss that a spec names as an ``nn.Module``: ``loss(logits, target, *, ignore_index=None,
     progress=None, distance_map=None, class_frequency=None) -> scalar``; see ``loss_module.Loss``.
@@ -377,6 +378,11 @@ def get_loss(
     classes that do not exclude each other, a target (N, C, *S) of 0 and 1; see ``loss_module.MultiLabel``."""
     from lossbench.catalogue.loss_module import Loss, MultiLabel, Part
 
+    if not isinstance(spec, (str, LossSpec)):
+        raise UserError(f"a loss is named by a text, as 'dice' or 'tversky(fp_weight=0.3)', not by {spec!r}")
+    if parameters:
+        inside = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+        raise UserError(f'parameters of a loss stand in its spec: get_loss("{spec}({inside})")')
     if multilabel:
         return MultiLabel(get_loss(spec, extra_files, check=check))
 

@@ -421,4 +421,5 @@ def ce_soft(logits, target, *, over: r.Over = "batch", ignore_index=None):
     ``target``: shares (N, C, *S) of floats, all 0 where void, or class ids (N, *S), of which it is ``ce``.
     The mean over raters of their cross-entropies is that of their shares."""
     px, q = r.see_shares(logits, target, ignore_index)
-    return r.pixel_mean(-(q * r.log_probabilities(px)).sum(1), px, over)
+    # A share of 0 counts as 0 whatever the logit: 0 times minus infinity would be NaN.
+    return r.pixel_mean(-torch.where(q > 0, q * r.log_probabilities(px), 0).sum(1), px, over)

@@ -164,6 +164,8 @@ def evaluate(
     else:
         labels, target = (a.astype(np.uint8) if a.dtype == bool else a for a in (pred[None], target))
         labels, names, kinds = _classes_of(labels, target, classes, ignore_index)
+    if any(0 < value < 1 for value in np.atleast_1d(percentile)):
+        raise ValueError(f"percentile {percentile}: must be in percent, as 95")
     wanted = Wanted(_more(USUAL.percentiles, percentile, 100), _more(USUAL.tolerances, tolerance, np.inf))
     truth = Truth(target[None], spacing=spacing, ignore_index=ignore_index)
     asked = ("cldice",) * cldice + ("boundary_iou_released",) * released
