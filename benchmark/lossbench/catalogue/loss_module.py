@@ -211,8 +211,8 @@ def _mismatch(logits: Any, target: Any) -> str:
     if target.shape == logits.shape and logits.shape[1] > 1:
         return (
             f"the target has the shape of the logits; {TAKES}; of one-hot labels, target.argmax(1); soft "
-            "labels are for ce_soft, dice_soft and jaccard_soft (of floats), classes that do not exclude each other "
-            "for get_loss(..., multilabel=True)"
+            "labels are for ce_soft, dice_soft and jaccard_soft (of floats), classes that do not exclude "
+            "each other for get_loss(..., multilabel=True)"
         )
     if target.dtype not in WHOLE:
         one = "squeeze(1)." if target.shape == (logits.shape[0], 1, *logits.shape[2:]) else ""
