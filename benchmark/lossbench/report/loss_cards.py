@@ -71,7 +71,6 @@ PAPERS = {
     "Zhu 2019": f"{ARXIV}1808.05238",
 }
 
-# A citation may name several papers and say more than their names.
 # A citation may name several papers, and say more than their names.
 NAME = re.compile("|".join(re.escape(name) for name in PAPERS))
 
