@@ -5,7 +5,8 @@ about.
 Learnt: (best loss - best constant prediction) / (reference - best constant prediction) is at least .8, on
 `dice` at 0.5, mean over seeds; .9 where the reference is the Bayes Dice of the scenes, which no network can
 beat. Else the reference is a published score or one of the experiment's file, else that of the part
-"reference". What was not learnt says who learns sooner, and takes no part in rankings and pooled effects.
+"reference". What was not learnt says who learns sooner, and takes no part in rankings, pooled effects and
+advice.
 """
 
 from __future__ import annotations
