@@ -129,6 +129,34 @@ def test_a_verdict_that_hangs_on_one_level_names_it(ten_seeds, tmp_path):
     assert "hangs" not in judged(ten_seeds, tmp_path).why
 
 
+@pytest.mark.parametrize(
+    ("gaps", "margin", "verdict", "begin"),
+    [
+        # The mean over levels is within .01, that of all but the frequent one is not.
+        ((0.01, 0.01, 0.012, -0.03), 0.01, "supported", "The equality hangs on scenes(foreground=0.2) ("),
+        ((0.001, 0.001, 0.001, 0.001), 0.01, "supported", ""),
+        ((0.2, 0, 0, 0), 0.02, "contradicted", "It hangs on scenes(foreground=0.002) (without it"),
+        ((0.05, 0.05, 0.05, 0.05), 0.02, "contradicted", ""),
+    ],
+)
+def test_an_equality_or_its_contradiction_that_hangs_on_one_level_names_it(
+    ten_seeds, tmp_path, gaps, margin, verdict, begin
+):
+    fractions = sorted(ten_seeds["data.foreground"].unique())
+    gap = ten_seeds["data.foreground"].map(dict(zip(fractions, gaps, strict=True)))
+    noise = np.random.default_rng(0).normal(0, 1e-3, len(ten_seeds))
+    score = 0.5 + gap * (ten_seeds["loss"] == "dice") + noise
+    cells = ten_seeds.assign(**{"dice@0.5": score})
+    result = judged(cells, tmp_path, expect='"equal"', margin=margin)
+    assert result.verdict == verdict and begin in result.why
+    assert ("hangs" in result.why) == bool(begin)
+    if begin:  # the table says the same as the sentence
+        claim = evaluated(cells, CLAIM, tmp_path).claim
+        levels = verdicts.level_table([verdicts.Verdict(claim, verdict, (result,))])
+        (named,) = levels[levels["p_without"] >= 0.05].to_dict("records")
+        assert f"{named['level']} (without it {named['without']:+.3g}, p " in result.why
+
+
 def test_a_mean_over_levels_is_shown_with_its_levels(ten_seeds, tmp_path):
     levels = verdicts.level_table([evaluated(ten_seeds, CLAIM, tmp_path)])
     assert sorted(levels["level"]) == sorted(ten_seeds["data_label"].unique())

@@ -58,6 +58,7 @@ class Result:
     p_adjusted: float = NAN  # nan for an exploratory test, which nothing is adjusted for
     mde: float = NAN  # minimum detectable effect with 80 % power, after Holm
     command: str = ""  # what fills the missing cells
+    says: str = ""  # of what p is: "equal", "beyond", "differs"
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,18 @@ def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
         equal, beyond = evidence.equal(test.margin), evidence.beyond(test.margin)
         # At most one of them can be shown. Where neither is, the p of equality stands: it was asked for.
         return ("beyond", beyond) if beyond < ALPHA <= equal else ("equal", equal)
-    p = evidence.p(null_of(test))
     if test.shape in ("mean", "slope", "trend") and not test.null:
         equal = evidence.equal(test.margin)
         if equal < ALPHA:
             return "equal", equal
-    return "differs", p
+    return "differs", _p_of("differs", test, evidence)
+
+
+def _p_of(says: str, test: Test, evidence: Evidence) -> float:
+    """Return the p-value of what a test says: that it is equal, beyond the margin, or that it differs."""
+    if says == "differs":
+        return evidence.p(null_of(test))
+    return evidence.equal(test.margin) if says == "equal" else evidence.beyond(test.margin)
 
 
 def null_of(test: Test) -> float:
@@ -192,16 +199,16 @@ def _judged(
     found = raw.measured
     if test.role != "primary":
         why = _join(_levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed)
-        return Result(test, "exploratory", why, found, raw.p, mde=_mde(found, 1))
+        return Result(test, "exploratory", why, found, raw.p, mde=_mde(found, 1), says=raw.says)
     mde = _mde(found, commands.family)
     # "Inconclusive" would sound like evidence where none was possible.
     if reach >= ALPHA:
         command = commands.more_seeds()
         why = f"Exploratory: no outcome of {found.n_seeds} seeds could bring p below {ALPHA:g}"
         why += f" after adjustment for {commands.family} tests; `{command}` trains enough of them"
-        return Result(test, "not testable", why, found, raw.p, adjusted, mde, command)
+        return Result(test, "not testable", why, found, raw.p, adjusted, mde, command, raw.says)
     verdict, why = _decided(test, raw, adjusted)
-    return Result(test, verdict, why, found, raw.p, adjusted, mde)
+    return Result(test, verdict, why, found, raw.p, adjusted, mde, says=raw.says)
 
 
 def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
@@ -221,14 +228,14 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
         return "inconclusive", f"Neither {what} is shown" + (
             f"; furthest in {found.where}" if found.where else ""
         )
+    hangs = _levels_say(test, found, raw.says, True)
     where = " in every data set" if found.where and raw.says == "equal" else ""
     if raw.says == "equal":
         verdict = "supported" if test.expect == "equal" else "equivalent"
-        return verdict, f"Shown to lie within the smallest effect of interest{where}"
+        return verdict, _join(f"Shown to lie within the smallest effect of interest{where}", hangs)
     if raw.says == "beyond":
-        return "contradicted", _join(
-            f"Shown to lie beyond the margin{f' in {found.where}' if found.where else ''}", raw.speed
-        )
+        where = f" in {found.where}" if found.where else ""
+        return "contradicted", _join(f"Shown to lie beyond the margin{where}", hangs, raw.speed)
     null = null_of(test)
     side = 1 if found.evidence.estimate > null else -1
     # Asked of a difference that is shown for other trainings: on real data it must hold for other images too.
@@ -246,28 +253,31 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
     if found.agreement:
         tau, ceiling = found.agreement
         why = f"Tau is {tau:.2f} where noise allows {ceiling:.2f}: {'' if claimed else 'not '}as claimed"
-    return "supported" if claimed else "contradicted", _join(
-        why, _levels_say(test, found, raw.says, True), raw.speed
-    )
+    return "supported" if claimed else "contradicted", _join(why, hangs, raw.speed)
 
 
 def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
-    """Return the sentence that names the level or data set on which sign or significance hangs, or
+    """Return the sentence that names the level or data set on which sign, significance or equality hangs, or
     nothing.
     """
-    if says != "differs" or not decided:
+    if not decided:
         return ""
-    null = null_of(test)
+    null = null_of(test) if says == "differs" else 0.0
     side = np.sign(found.evidence.estimate - null)
     alone = []
-    # A mean over levels can be the work of one: the rest must keep its side and its significance.
+    # A mean over levels can be the work of one: the rest must still show what the whole shows.
     for level in found.levels:
         rest = level.without
-        if rest is not None and (rest.p(null) >= ALPHA or np.sign(rest.estimate - null) != side):
-            alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {rest.p(null):.2g})")
+        if rest is None:
+            continue
+        p = _p_of(says, test, rest)
+        # What is within the margin has no side that it must keep.
+        if p >= ALPHA or (says != "equal" and np.sign(rest.estimate - null) != side):
+            alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {p:.2g})")
     if not alone:
         return ""
-    return f"It hangs on {alone[0]}" if len(alone) == 1 else f"It hangs on each of {', '.join(alone)}"
+    it = "The equality" if says == "equal" else "It"
+    return f"{it} hangs on {alone[0]}" if len(alone) == 1 else f"{it} hangs on each of {', '.join(alone)}"
 
 
 def _join(*sentences: str) -> str:
@@ -387,7 +397,9 @@ def numbers_of(found: Measured | None) -> Mapping[str, float]:
 
 
 def level_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """Return one row a (test, data set variant): the effect of each level that a mean or slope is made of."""
+    """Return one row a (test, data set variant): the effect of each level that a mean or slope is made of,
+    and what is left without it; ``p_without`` answers the same question as the test's own p.
+    """
     rows = []
     for verdict in verdicts:
         for result in verdict.results:
@@ -403,7 +415,7 @@ def level_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
                 rest = level.without
                 own |= {
                     "without": rest.estimate if rest else NAN,
-                    "p_without": rest.p(null_of(result.test)) if rest else NAN,
+                    "p_without": _p_of(result.says, result.test, rest) if rest else NAN,
                 }
                 rows.append(own)
     names = ["claim", "test", "level", "estimate", "low", "high", "n_seeds", "without", "p_without"]
