@@ -7,6 +7,7 @@ from lossbench.analysis import advice
 from lossbench.analysis.advice import GOALS, regrets
 
 DICE = GOALS[0]
+SIZE = next(goal for goal in GOALS if goal.absolute)
 
 
 def cells(scores, alarms=None, collapsed=()):
@@ -31,8 +32,39 @@ def first(table, empty=False):
 def test_the_loss_to_start_with_has_the_smallest_largest_regret():
     # Regrets: ce .20 on a; dice .20 on b; both .03 on a.
     row = first(cells(SCORES))
-    assert row["says"] == "Start with both: it loses at most 3.0 points against the best, on set a."
+    says = 'Start with both, of 3 losses: it loses at most 3.0 points against the best, on "set a".'
+    assert row["says"] == says and row["n_losses"] == 3
     assert next(r["loss"] for r in regrets(cells(SCORES), DICE, False)) == "both"
+
+
+def test_only_losses_that_every_data_set_holds_compete_and_their_number_is_said():
+    table = cells({**SCORES, "focal": (0.99, 0.99)})
+    table = table[(table["loss"] != "focal") | (table["dataset"] == "a")]
+    assert first(table)["says"].startswith("Start with both, of 3 losses: ")
+
+
+@pytest.mark.parametrize(
+    ("goal", "scores", "says"),
+    [
+        (
+            DICE,
+            {"ce": (0.5, 0.9), "dice": (0.6, 0.8999)},
+            "it loses less than 0.1 points against the best, o",
+        ),
+        (DICE, {"ce": (0.5, 0.8), "dice": (0.6, 0.9)}, "the best mean on each of 2 data sets."),
+        (SIZE, {"ce": (0.5, 0.2), "dice": (0.001, 0.203)}, "it loses less than 1 % against the best, on "),
+    ],
+)
+def test_a_shortfall_that_rounds_to_zero_is_not_said_to_be_nothing(goal, scores, says):
+    table = cells(scores).rename(columns={"dice@0.5": goal.column})
+    row = next(row for row in regrets(table, goal, False) if row["first"])
+    assert row["says"].startswith(f"Start with dice, of 2 losses: {says}")
+
+
+def test_the_name_of_a_single_data_set_is_quoted():
+    table = cells(SCORES)
+    row = first(table[table["dataset"] == "a"])
+    assert row["says"] == 'Start with dice, of 3 losses: the best mean on "set a".'
 
 
 def test_a_loss_that_collapsed_is_never_the_one_to_start_with():

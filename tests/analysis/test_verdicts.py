@@ -133,7 +133,12 @@ def test_a_verdict_that_hangs_on_one_level_names_it(ten_seeds, tmp_path):
     ("gaps", "margin", "verdict", "begin"),
     [
         # The mean over levels is within .01, that of all but the frequent one is not.
-        ((0.01, 0.01, 0.012, -0.03), 0.01, "supported", "The equality hangs on scenes(foreground=0.2) ("),
+        (
+            (0.01, 0.01, 0.012, -0.03),
+            0.01,
+            "supported",
+            "Equality within the margin hangs on scenes(foreground=0.2) (",
+        ),
         ((0.001, 0.001, 0.001, 0.001), 0.01, "supported", ""),
         ((0.2, 0, 0, 0), 0.02, "contradicted", "It hangs on scenes(foreground=0.002) (without it"),
         ((0.05, 0.05, 0.05, 0.05), 0.02, "contradicted", ""),

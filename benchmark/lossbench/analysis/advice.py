@@ -60,7 +60,7 @@ GOALS = (
 
 QUIET = 0.2  # mean share of empty images that a loss may mark where such images are said to occur
 
-START = ["group", "goal", "loss", "loss_label", "regret", "where", "n_datasets", "first", "says"]
+START = ["group", "goal", "loss", "loss_label", "regret", "where", "n_datasets", "n_losses", "first", "says"]
 
 HELD = "held_out"  # the part of data sets that were named before training, on which advice is only tried
 
@@ -166,6 +166,7 @@ def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
     for loss, regret in worst.items():
         row = {"goal": goal.name, "loss": loss, "loss_label": labels[loss], "regret": float(regret)}
         row |= {"where": places[short.loc[loss].idxmax()], "n_datasets": means.shape[1]}
+        row |= {"n_losses": len(means)}
         row |= {"first": bool(fit) and loss == fit[0]}
         rows.append(row | {"says": _start(row, goal) if row["first"] else ""})
     return rows
@@ -180,12 +181,18 @@ def _fit(own: pd.DataFrame, empty: bool) -> bool:
 
 def _start(row: dict, goal: Goal) -> str:
     """Return the sentence of the loss to start with."""
+    # Often only two losses were trained on all of the data sets, which the reader must know.
+    start = f"Start with {row['loss_label']}, of {row['n_losses']} losses"
+    where = f'"{row["where"]}"'
     if not row["regret"]:
-        many = row["n_datasets"] > 1
-        where = f"each of {row['n_datasets']} data sets" if many else row["where"]
-        return f"Start with {row['loss_label']}: the best mean on {where}."
-    loses = f"{_amount(row['regret'], goal)}{_unit(goal)}"
-    return f"Start with {row['loss_label']}: it loses at most {loses} against the best, on {row['where']}."
+        where = f"each of {row['n_datasets']} data sets" if row["n_datasets"] > 1 else where
+        return f"{start}: the best mean on {where}."
+    amount = _amount(row["regret"], goal)
+    loses = f"it loses at most {amount}"
+    # A zero would say that it loses nothing.
+    if float(amount) == 0:
+        loses = f"it loses less than {'0.1' if '.' in amount else '1'}"
+    return f"{start}: {loses}{_unit(goal)} against the best, on {where}."
 
 
 def _amount(value: float, goal: Goal) -> str:

@@ -276,7 +276,7 @@ def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
             alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {p:.2g})")
     if not alone:
         return ""
-    it = "The equality" if says == "equal" else "It"
+    it = "Equality within the margin" if says == "equal" else "It"
     return f"{it} hangs on {alone[0]}" if len(alone) == 1 else f"{it} hangs on each of {', '.join(alone)}"
 
 
