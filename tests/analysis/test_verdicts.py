@@ -93,6 +93,26 @@ def test_missing_cells_are_named_with_the_command_that_trains_them(cells, tmp_pa
     assert result.command == "lossbench sweep quick --loss 'tversky(fp_weight=0.3)'"
 
 
+@pytest.mark.parametrize(
+    ("named", "added"),
+    [
+        ("tversky(fp_weight=0.3)", ""),  # its default, written out
+        ("tversky(fp_weight=0.3, smooth=1.0)", ""),
+        ("tversky(fp_weight=0.4)", " --loss 'tversky(fp_weight=0.4)'"),
+        ("ce(over='batch')", ""),  # of cells, where no table of losses knows it
+    ],
+)
+def test_a_loss_that_is_planned_under_another_spelling_is_not_added(cells, tmp_path, named, added):
+    params = '{"fp_weight": 0.3, "smooth": 1.0}'
+    losses = pd.DataFrame([{"loss": "tversky", "weight": 1.0, "name": "tversky", "params": params}])
+    cells = cells.assign(loss_spellings=cells["loss"].replace("ce", "ce(over='batch') | cross(over='batch')"))
+    text = CLAIM.replace('"dice"', f'"{named}"')
+    planned = PLANNED.assign(losses='["ce", "dice", "tversky"]')
+    result = evaluated(cells, text, tmp_path, parts=planned, losses=losses).results[0]
+    seeds = " --seeds 6" if named.startswith("ce") else ""
+    assert result.command == f"lossbench sweep quick{added}{seeds}"
+
+
 def test_of_an_experiment_that_was_not_swept_here_the_command_names_the_file_alone(cells, tmp_path):
     elsewhere = PLANNED.assign(experiment="another")
     assert judged(cells, tmp_path, parts=elsewhere, of='"nowhere"').command == "lossbench sweep quick"

@@ -26,7 +26,7 @@ from lossbench.analysis.effects import effects_table, pooled_effects
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import in_parts
-from lossbench.analysis.verdicts import NO_PARTS, Verdict, evaluate, level_table, verdict_table
+from lossbench.analysis.verdicts import NO_LOSSES, NO_PARTS, Verdict, evaluate, level_table, verdict_table
 
 METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
 
@@ -82,7 +82,8 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     looks, choice = sequential(tables.get("looks"))
     reached = learnt.learnt(cells, tables.get("references", learnt.NO_REFERENCES))
     missed = learnt.unlearnt(reached, cells)
-    verdicts = evaluate(claims.claims, cells.assign(unlearnt=missed), parts, by_group)
+    losses = tables.get("losses", NO_LOSSES)
+    verdicts = evaluate(claims.claims, cells.assign(unlearnt=missed), parts, by_group, losses)
     common = compared(cells, fixed)
     # What was not learnt says who learns sooner, not who ends where.
     ended = compared(cells[~missed], fixed)

@@ -36,12 +36,15 @@ from lossbench.analysis.evidence import Evidence, Measured, measure
 from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.pairs import CERTIFICATE, NotPaired
 from lossbench.analysis.resampling import ByGroup
+from lossbench.base import specs
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 
 VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive", "not testable", "exploratory")
 
 NO_PARTS = pd.DataFrame(columns=["experiment", "part", "losses", "seeds"])
+
+NO_LOSSES = pd.DataFrame(columns=["loss", "weight", "name", "params"])
 
 NAN = float("nan")
 
@@ -88,17 +91,19 @@ def evaluate(
     cells: pd.DataFrame,
     parts: pd.DataFrame = NO_PARTS,
     by_group: ByGroup | None = None,
+    losses: pd.DataFrame = NO_LOSSES,
 ) -> tuple[Verdict, ...]:
     """Return the verdict on every claim.
 
-    ``parts`` is the table of that name: what the experiment plans, for the commands that fill gaps;
-    ``by_group`` is the table 'groups' by key, for what other test images would have shown."""
+    ``parts`` and ``losses`` are the tables of these names: what the experiment plans, for the commands that
+    fill gaps; ``by_group`` is the table 'groups' by key, for what other test images would have shown."""
     claims = tuple(claims)
     # Once for all tests: to join the recipe of every cell into a text is slow.
     cells = cells.assign(trunk=lengths.trunks(cells)) if len(cells) else cells
     raw = {
         test.id: _measured(test, _narrow(cells, test), by_group) for claim in claims for test in claim.tests
     }
+    spellings = _spellings(cells, losses)
     results: dict[str, Result] = {}
     for family in dict.fromkeys(claim.family for claim in claims):
         members = [claim for claim in claims if claim.family == family]
@@ -110,7 +115,7 @@ def evaluate(
         for claim in members:
             planned = parts[parts["experiment"] == claim.experiment]
             for test in claim.tests:
-                commands = _Commands(test, claim.experiment, planned, len(primary))
+                commands = _Commands(test, claim.experiment, planned, len(primary), spellings)
                 results[test.id] = _judged(
                     test, raw[test.id], adjusted.get(test.id), reach.get(test.id), commands
                 )
@@ -122,6 +127,20 @@ def evaluate(
         )
         for claim in claims
     )
+
+
+def _spellings(cells: pd.DataFrame, losses: pd.DataFrame) -> dict[str, list[str]]:
+    """Return loss -> its spec with every parameter written out, in one way or more."""
+    # What was not trained yet the experiment's table knows; other names of a loss stand in the cells.
+    written = {}
+    for loss, terms in losses.groupby("loss", sort=False):
+        rows = zip(terms["weight"], terms["name"], map(json.loads, terms["params"]), strict=True)
+        written[loss] = [specs.render_sum(rows)]
+    if "loss_spellings" in cells:
+        known = cells.drop_duplicates("loss")
+        for loss, texts in zip(known["loss"], known["loss_spellings"], strict=True):
+            written[loss] = [*written.get(loss, []), *texts.split(" | ")]
+    return written
 
 
 def _narrow(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
@@ -309,14 +328,21 @@ class _Commands:
     experiment: str
     parts: pd.DataFrame  # those of the experiment; of another one than was swept here nothing is known
     family: int  # how many primary tests Holm adjusts over
+    spellings: Mapping[str, list[str]]  # of losses with every parameter written out
 
     def fill(self) -> str:
         """Return the command that trains the missing cells."""
         planned = {loss for losses in self.parts["losses"] for loss in json.loads(losses)}
         # With no plan at hand the experiment is taken to hold them.
-        added = [name for name in self.test.losses if planned and name not in planned]
+        added = [name for name in self.test.losses if planned and not self._holds(planned, name)]
         return " ".join(
             ["lossbench sweep", self.experiment, *(f"--loss {shlex.quote(name)}" for name in added)]
+        )
+
+    def _holds(self, planned: set[str], name: str) -> bool:
+        """Return whether a loss is planned, be it under another spelling."""
+        return name in planned or any(
+            specs.means(name, loss, self.spellings.get(loss, ())) for loss in planned
         )
 
     def more_seeds(self) -> str:
