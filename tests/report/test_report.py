@@ -18,6 +18,7 @@ from lossbench.base.errors import UserError
 from lossbench.report import drawing, loss_cards, make, summary, words
 from lossbench.report.page import About, build
 from lossbench.store import note
+from lossbench.tables import stamp
 from lossbench.tables.files import NOTED, write_tables
 
 NOTE = {
@@ -132,6 +133,14 @@ def test_the_answer_comes_first_then_verdicts_and_the_evidence(text):
 def test_the_same_tables_give_the_same_bytes(results, text):
     make.make(results)
     assert (results / "report.html").read_text() == text
+
+
+def test_every_table_that_a_report_writes_has_a_check_sum(results):
+    count, found = stamp.check(results / "tables")
+    # Those that the report only read were written without one.
+    bare = {name.rpartition("/")[2] for name in found.unmarked}
+    assert not found.damaged and "verdicts.csv" not in bare and count > len(bare)
+    assert {name for name in bare if not name.endswith(".parquet")} == {"cells.csv"}
 
 
 def test_it_says_what_is_missing(text):

@@ -12,6 +12,7 @@ from command import lossbench
 from lossbench.store import integrity, note, pack
 from lossbench.store.store import Store
 from lossbench.sweep import verify
+from lossbench.tables import files, stamp
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "record_v1.json"
 
@@ -61,6 +62,66 @@ def test_a_changed_digit_a_foreign_name_and_a_missing_check_sum_are_named(store)
     assert found.unmarked == [str(bare)]
     said = lossbench(store.folder, "verify", "--all-records", "--results", ".", code=1)
     assert "6 records and 0 tables: 2 damaged" in said and "without a check sum" in said
+
+
+@pytest.fixture
+def tables(mini_tables, tmp_path):
+    """A folder of tables as a report leaves it, without records."""
+    folder = tmp_path / "study" / "tables"
+    stamp.stamp(folder, "digest", files.write_tables(mini_tables, folder))
+    frame = mini_tables["recipes"]
+    written = [
+        files.write_csv(frame, folder / "verdicts.csv"),
+        files.write_latex(frame, folder / "verdicts.tex"),
+    ]
+    stamp.stamp_derived(folder, written)
+    (folder / ".cells.parquet.1.part").write_bytes(b"of a dead writer")
+    return folder
+
+
+def looked(tables, code=0):
+    return lossbench(tables, "verify", "--all-records", "--results", "..", code=code)
+
+
+def test_tables_that_a_report_derived_are_read_by_their_check_sums_too(tables):
+    count = len(list(tables.glob("[!.]*"))) - 1
+    assert looked(tables).endswith(f"0 records and {count} tables: all as they were written\n")
+    assert stamp.is_fresh(tables, "digest")
+    for name in ("verdicts.csv", "verdicts.tex"):
+        with open(tables / name, "a") as file:
+            file.write(" ")
+    said = looked(tables, code=1)
+    assert f"{count} tables: 2 damaged" in said and said.count("verdicts") == 2
+    assert stamp.is_fresh(tables, "digest")  # what is made from the records is as it was
+
+
+def test_a_table_without_a_check_sum_is_named_and_is_no_damage(tables):
+    facts = json.loads((tables / "made_from.json").read_text())
+    del facts["derived"]  # as earlier versions wrote it
+    (tables / "made_from.json").write_text(json.dumps(facts))
+    said = looked(tables)
+    assert "without a check sum" in said and "verdicts.csv, ../tables/verdicts.tex\n" in said
+    assert "all as they were written, but for 2 without a check sum" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "it is missing"),
+        ("{", "it cannot be read"),
+        ("[]", "it is not what a report wrote there"),
+        ('{"digest": "d", "files": {"cells.parquet": 3}}', "it is not what a report wrote there"),
+        ('{"digest": "d", "files": {}, "derivee": {}}', "it is not what a report wrote there"),
+        ('{"digest": "d", "files": {}, "derived": []}', "it is not what a report wrote there"),
+    ],
+)
+def test_check_sums_of_tables_that_are_missing_or_damaged_are_damage(tables, text, why):
+    (tables / "made_from.json").unlink()
+    if text is not None:
+        (tables / "made_from.json").write_text(text)
+    said = looked(tables, code=1)
+    assert f"DAMAGED  ../tables/made_from.json: {why}" in said and "`lossbench report" in said
+    assert "without a check sum" in said and "1 damaged" in said
 
 
 def test_a_damaged_pack_is_noticed(store):

@@ -91,12 +91,17 @@ def _tables(results: Path, note: Note | None) -> list[str]:
 
 
 def _write_answers(folder: Path, answers: Answers) -> None:
+    from lossbench.tables import stamp
     from lossbench.tables.files import write_csv, write_latex
 
+    written = []
     try:
+        # A kill between two files must not leave new tables under an old stamp.
+        stamp.unstamp_derived(folder)
         for name, frame in sorted(answers.tables.items()):
-            write_csv(frame, folder / f"{name}.csv")
-            write_latex(frame, folder / f"{name}.tex")
+            written.append(write_csv(frame, folder / f"{name}.csv"))
+            written.append(write_latex(frame, folder / f"{name}.tex"))
+        stamp.stamp_derived(folder, written)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
 

@@ -1,21 +1,29 @@
 """Whether stored tables are as they were written, and whether they still say what the records say, so that a
 report does not read a hundred thousand records again for nothing.
+
+The stamp of a folder of tables notes what they were made from (``digest``) and a check sum of each: of those
+made from the records (``files``), and of those that a report derives from them (``derived``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lossbench.base import files as strictjson
 from lossbench.base.files import write_atomically
+from lossbench.store.integrity import Found
 from lossbench.store.note import Note
 from lossbench.store.store import Store
 
 STAMP = "made_from.json"
+FOREIGN = "it is not what a report wrote there"
+MARK = re.compile(r"\d+ [0-9a-f]{8}")
 
 # Whose change may change a table.
 PACKAGE = Path(__file__).parents[1]
@@ -61,17 +69,46 @@ def is_changed(file: Path) -> bool:
     """Whether a table is not as it was written when it was noted what it is made from; False where nothing
     was noted of it.
     """
-    mark = _noted(file.parent).get("files", {}).get(file.name)
+    mark = _marks(_noted(file.parent)).get(file.name)
     try:
         return isinstance(mark, str) and _mark(file) != mark
     except OSError:
         return True
 
 
+def check(folder: Path) -> tuple[int, Found]:
+    """Read every table of a folder by its check sum; return how many there are, and what was found."""
+    found = Found()
+    # The JSON files beside them are no tables, and a hidden file is what a dead writer left.
+    tables = sorted(file for file in folder.glob("[!.]*.*") if file.suffix != ".json")
+    flaw = _flaw(folder) if tables else ""
+    if flaw:
+        again = f"no change of a table would be seen; `lossbench report --results {folder.parent}` writes it"
+        found.damaged.append(f"{folder / STAMP}: {flaw}, so that {again}")
+    known = {} if flaw else _marks(_noted(folder))
+    found.unmarked += [str(file) for file in tables if file.name not in known]
+    changed = [file for file in tables if file.name in known and is_changed(file)]
+    found.damaged += [f"{file}: it is not what was written there" for file in changed]
+    return len(tables), found
+
+
 def stamp(folder: Path, digest: str, files: list[Path]) -> None:
     """Note what the tables were made from, and what was written."""
-    facts = {"digest": digest, "files": {file.name: _mark(file) for file in files}}
-    write_atomically(folder / STAMP, (json.dumps(facts, indent=1) + "\n").encode())
+    _write(folder, {"digest": digest, "files": {file.name: _mark(file) for file in files}})
+
+
+def stamp_derived(folder: Path, files: Iterable[Path]) -> None:
+    """Note what a report derived from the tables beside it."""
+    # Tables may lie there without what they were made from: a study is passed on without its records.
+    noted = {"files": {}, **_noted(folder)}
+    _write(folder, {**noted, "derived": {file.name: _mark(file) for file in files}})
+
+
+def unstamp_derived(folder: Path) -> None:
+    """Forget what was derived: it is about to be written anew."""
+    noted = _noted(folder)
+    if noted.pop("derived", None):
+        _write(folder, noted)
 
 
 def unstamp(folder: Path) -> None:
@@ -85,6 +122,32 @@ def cells(folder: Path) -> int:
 
     # From the footer of the file, without reading it.
     return parquet.read_metadata(folder / "cells.parquet").num_rows
+
+
+def _write(folder: Path, facts: dict[str, Any]) -> None:
+    write_atomically(folder / STAMP, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def _flaw(folder: Path) -> str:
+    """Return why a stamp cannot say whether tables are as they were written; empty where it can."""
+    try:
+        noted = strictjson.read(folder / STAMP)
+    except FileNotFoundError:
+        return "it is missing"
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({error})"
+    # Older stamps know of no derived tables.
+    known = {"digest": "", "derived": {}, **noted} if isinstance(noted, dict) else {}
+    parts = [known.pop(name, None) for name in ("files", "derived")]
+    whole = known.keys() == {"digest"} and all(isinstance(part, dict) for part in parts)
+    marks = [mark for part in parts for mark in part.values()] if whole else [None]
+    return "" if all(isinstance(mark, str) and MARK.fullmatch(mark) for mark in marks) else FOREIGN
+
+
+def _marks(noted: dict[str, Any]) -> dict[str, Any]:
+    """Return what is noted of each table, by its name."""
+    derived = noted.get("derived")
+    return {**(derived if isinstance(derived, dict) else {}), **noted.get("files", {})}
 
 
 def _noted(folder: Path) -> dict[str, Any]:
