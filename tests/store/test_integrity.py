@@ -69,12 +69,9 @@ def tables(mini_tables, tmp_path):
     """A folder of tables as a report leaves it, without records."""
     folder = tmp_path / "study" / "tables"
     stamp.stamp(folder, "digest", files.write_tables(mini_tables, folder))
-    frame = mini_tables["recipes"]
-    written = [
-        files.write_csv(frame, folder / "verdicts.csv"),
-        files.write_latex(frame, folder / "verdicts.tex"),
-    ]
-    stamp.stamp_derived(folder, written)
+    csv = files.write_csv(mini_tables["recipes"], folder / "verdicts.csv")
+    tex = files.write_latex(mini_tables["recipes"], folder / "verdicts.tex")
+    stamp.stamp_derived(folder, [csv, tex])
     (folder / ".cells.parquet.1.part").write_bytes(b"of a dead writer")
     return folder
 
@@ -122,6 +119,23 @@ def test_check_sums_of_tables_that_are_missing_or_damaged_are_damage(tables, tex
     said = looked(tables, code=1)
     assert f"DAMAGED  ../tables/made_from.json: {why}" in said and "`lossbench report" in said
     assert "without a check sum" in said and "1 damaged" in said
+
+
+def test_a_folder_that_is_not_there_or_holds_nothing_is_refused(tmp_path):
+    words = ("verify", "--all-records", "--results")
+    assert "nonexist: there is no such folder" in lossbench(tmp_path, *words, "nonexist", code=2)
+    assert not (tmp_path / "nonexist").exists()
+    (tmp_path / "empty").mkdir()
+    said = lossbench(tmp_path, *words, "empty", code=2)
+    assert "empty holds no record, no table and no certificate" in said
+
+
+def test_options_about_training_do_not_go_with_reading_every_record(store):
+    words = ("verify", "--all-records", "--results", ".")
+    said = lossbench(store.folder, *words, "--sample", "10", "--cell", "abc", code=2)
+    assert "--all-records trains nothing, so that it does not go with --sample, --cell" in said
+    assert "with --sample\n" in lossbench(store.folder, *words, "--sample", "3", code=2)
+    assert "with --seed\n" in lossbench(store.folder, *words, "--seed", "0", code=2)
 
 
 def test_a_damaged_pack_is_noticed(store):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lossbench.base.errors import UserError
 from lossbench.cli import options
 from lossbench.store import note
 
@@ -57,9 +58,15 @@ def figures(results: options.Existing = None) -> None:
 
 def verify(
     sample: Annotated[
-        int, typer.Option("--sample", metavar="N", min=1, help="How many random cells to train again.")
-    ] = 3,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Which sample is drawn.")] = 0,
+        int | None,
+        typer.Option(
+            "--sample", metavar="N", min=1, help="How many random cells to train again (default: 3)."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, help="Which sample is drawn (default: 0)."),
+    ] = None,
     cell: Annotated[
         str,
         typer.Option(
@@ -89,11 +96,16 @@ def verify(
     from lossbench.sweep import verify as verifying
 
     if all_records:
+        asked = {"--sample": sample, "--seed": seed, "--cell": cell or None, "--data": data, "--with": with_}
+        given = [name for name, value in asked.items() if value is not None]
+        if given:
+            raise UserError(f"--all-records trains nothing, so that it does not go with {', '.join(given)}")
         return _check_all(note.reading(results, say))
     files = options.own_files(with_)
     folder = note.reading(results, say)
     places = [str(path) for path in data or ()]
-    certificate = verifying.verify(folder, sample, seed, files, say=say, cell=cell, data=places)
+    count = 3 if sample is None else sample
+    certificate = verifying.verify(folder, count, seed or 0, files, say=say, cell=cell, data=places)
     say(certificate["says"])
     # So that a script or a CI job stops here.
     if not certificate["passed"]:
@@ -108,24 +120,25 @@ def _check_all(results: Path) -> None:
     from lossbench.sweep import verify as verifying
     from lossbench.tables import stamp
 
+    if not results.is_dir():
+        raise UserError(
+            f"{results}: there is no such folder; 'lossbench sweep --results {results}' makes one"
+        )
     found = integrity.check_records(Store(results))
-    # The certificate of the committed study lies beside one's own results, since a tracked file is not
-    # written.
+    # The certificate of a committed study lies beside its folder, since a tracked file is not written.
     places = {results / CERTIFICATE, verifying.certificate_of(results)}
     certificates = integrity.check_certificates(sorted(places))
     tables, of_tables = stamp.check(results / "tables")
+    if not (found.records or tables or found.damaged) and not any(place.exists() for place in places):
+        raise UserError(f"{results} holds no record, no table and no certificate: there is nothing to read")
     for other in (certificates, of_tables):
         found.damaged += other.damaged
         found.unmarked += other.unmarked
     for line in found.sentences():
         say(line)
-    bare = len(found.unmarked)
-    sound = (
-        f"all as they were written, but for {bare} without a check sum"
-        if bare
-        else "all as they were written"
-    )
-    verdict = f"{len(found.damaged)} damaged" if found.damaged else sound
+    # Of what carries no check sum nobody can say how it was written.
+    bare = f", but for {len(found.unmarked)} without a check sum" if found.unmarked else ""
+    verdict = f"{len(found.damaged)} damaged" if found.damaged else f"all as they were written{bare}"
     say(f"{found.records} records and {tables} tables: {verdict}")
     if found.damaged:
         raise typer.Exit(1)
