@@ -142,6 +142,24 @@ def test_advice_counts_each_data_set_once_and_names_those_it_rests_on(derived):
     assert rare["given_up"].str.startswith("boundaries").all()
 
 
+def test_the_table_of_regrets_is_that_of_all_data_sets_with_the_smallest_marked():
+    answers = [("any", "any", "any", 0), ("up to 0.5 %", "any", "any", 1)]
+    groups = pd.DataFrame(answers, columns=["foreground", "boundaries", "empty", "group"])
+    rows = [
+        (0, "Dice at 0.5", "ce", 0.021, "rare"),
+        (0, "Dice at 0.5", "dice", 0.004, "common"),
+        (0, "surface distance (HD95)", "ce", 1.5, "rare"),
+        (1, "Dice at 0.5", "jaccard", 0.0, "rare"),
+    ]
+    start = pd.DataFrame(rows, columns=["group", "goal", "loss", "regret", "where"])
+    start = start.assign(loss_label=start["loss"], n_datasets=7)
+    shown = advice.regrets({"advice_groups": groups, "advice_start": start})
+    assert shown["goals"] == ["Dice at 0.5, points", "surface distance (HD95)"] and shown["sets"] == 7
+    texts = {row["label"]: [(cell["text"], cell["least"]) for cell in row["cells"]] for row in shown["rows"]}
+    assert texts == {"ce": [("2.1", False), ("1.5", True)], "dice": [("0.4", True), ("–", False)]}
+    assert not advice.regrets({"advice_groups": groups, "advice_start": start[1:0]})["rows"]
+
+
 def test_advice_finds_what_was_built_in(derived):
     groups, advice = derived.tables["advice_groups"], derived.tables["advice"]
     rare = groups[

@@ -187,21 +187,23 @@ def _start(row: dict, goal: Goal) -> str:
     if not row["regret"]:
         where = f"each of {row['n_datasets']} data sets" if row["n_datasets"] > 1 else where
         return f"{start}: the best mean on {where}."
-    amount = _amount(row["regret"], goal)
-    loses = f"it loses at most {amount}"
+    much = amount(row["regret"], goal)
+    loses = f"it loses at most {much}"
     # A zero would say that it loses nothing.
-    if float(amount) == 0:
-        loses = f"it loses less than {'0.1' if '.' in amount else '1'}"
-    return f"{start}: {loses}{_unit(goal)} against the best, on {where}."
+    if float(much) == 0:
+        loses = f"it loses less than {'0.1' if '.' in much else '1'}"
+    return f"{start}: {loses}{unit(goal)} against the best, on {where}."
 
 
-def _amount(value: float, goal: Goal) -> str:
+def amount(value: float, goal: Goal) -> str:
+    """Return a difference in the unit of a goal, as sentences and tables write it."""
     if known.describe(goal.column).format == known.POINTS:
         return f"{100 * value:.1f}"
     return f"{100 * np.expm1(value):.0f}" if goal.absolute else f"{value:.3g}"
 
 
-def _unit(goal: Goal) -> str:
+def unit(goal: Goal) -> str:
+    """Return that unit, with the space before it; nothing where a score has none of its own."""
     if known.describe(goal.column).format == known.POINTS:
         return " points"
     return " %" if goal.absolute else ""
@@ -271,11 +273,11 @@ def _worth(tried: pd.DataFrame, held: bool) -> dict:
         drawn = resampling.redrawn(values[:, None], np.ones((len(values), 1)))
         low, high = np.quantile(drawn, [0.025, 0.975]) if len(values) >= FEWEST_SETS else (np.nan, np.nan)
         row |= {rule: values.mean(), f"{rule}_low": low, f"{rule}_high": high, f"{rule}_worst": values.max()}
-        between = "" if np.isnan(low) else f" [{_amount(low, goal)}, {_amount(high, goal)}]"
-        parts.append(f"{spoken} {_amount(values.mean(), goal)}{between}")
+        between = "" if np.isnan(low) else f" [{amount(low, goal)}, {amount(high, goal)}]"
+        parts.append(f"{spoken} {amount(values.mean(), goal)}{between}")
     kind = "that were named before training" if held else "that were left out in turn"
-    unit = _unit(goal).replace(" points", ", in points").replace(" %", ", in %")
-    says = f"{goal.name}, on {len(tried)} data sets {kind}: mean shortfall against the best loss there{unit}:"
+    said = unit(goal).replace(" points", ", in points").replace(" %", ", in %")
+    says = f"{goal.name}, on {len(tried)} data sets {kind}: mean shortfall against the best loss there{said}:"
     says = f"{says} {'; '.join(parts)}."
     few = " So few data sets prove nothing." if len(tried) < FEWEST_SETS else ""
     return row | {"says": says + few}

@@ -68,6 +68,32 @@ def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any
     }
 
 
+def regrets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return the table of largest regrets over all data sets of the study: one row a loss that all of them
+    hold, one column a goal, the smallest of each marked; no rows where no loss is on all of them.
+    """
+    groups, start = tables["advice_groups"], tables["advice_start"]
+    every = groups.loc[(groups[list(QUESTIONS)] == advice.ANY).all(axis=1), "group"]
+    own = start[start["group"].isin(every)]
+    goals = [goal for goal in advice.GOALS if goal.name in set(own["goal"])]
+    least = own.groupby("goal")["regret"].min()
+    at = {(row.goal, row.loss): row for row in own.itertuples()}
+    losses = own.drop_duplicates("loss")[["loss", "loss_label"]].itertuples(index=False, name=None)
+
+    def cell(goal: advice.Goal, loss: str) -> dict[str, Any]:
+        row = at.get((goal.name, loss))
+        if row is None:
+            return {"text": "–", "raw": None, "where": "", "least": False}
+        smallest = row.regret == least[goal.name]
+        text = advice.amount(row.regret, goal)
+        return {"text": text, "raw": row.regret, "where": row.where, "least": smallest}
+
+    rows = [{"label": label, "cells": [cell(goal, loss) for goal in goals]} for loss, label in losses]
+    heads = [f"{goal.name}{',' * bool(advice.unit(goal))}{advice.unit(goal)}" for goal in goals]
+    sets = int(own["n_datasets"].max()) if len(own) else 0
+    return {"goals": heads, "rows": rows, "sets": sets}
+
+
 def likeness(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row a data set: what it is like, which says to whose data its results speak."""
     return [

@@ -121,6 +121,7 @@ def gather(
         "others": [item for item in shown if item is not hero and not item["theory"]],
         "theory": [item for item in shown if item["theory"]],
         "aid": advice.aid(derived, there=not own),
+        "regrets": advice.regrets(derived),
         "likeness": advice.likeness(derived["advice_data"]),
         "worth": list(derived["advice_worth"]["says"]),
         "boards": boards.boards(derived["leaderboard"]),
