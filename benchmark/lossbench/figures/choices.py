@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ MARKED = {
     "threshold": "threshold",
     "reduction": "Dice summed",
     "sampler": "sampler",
+    "rate": "learning rate",
 }
 
 # Levels as a reader would say them; "the only" length of a data set is no choice that was made.
@@ -34,6 +36,25 @@ LEVELS = {
     "prior": "class frequencies",
 }
 NO_CHOICE = ("the only", "between")
+
+# What another recipe changes, in words: parts of its name, and what they are called.
+ASIDE = {
+    r"\blearning_rate own\b": "each loss's own rate",
+    r"\blearning_rate ": "rate ",
+    r"\bbatch (?=\d)": "batch size ",
+    r"\boptimizer ": "optimiser ",
+    r"\baugment none\b": "no augmentation",
+    r"\baugment ": "augmentation ",
+    r"\w+='([^']*)'": r"\1",  # of a network its values alone
+}
+
+# How Dice is summed -> what the panel of shifts calls it, the fill of its dot, and its place in a row.
+SUMMED = {
+    "per image": ("Dice per image", True, -0.15),
+    "batch, all classes": ("over the batch", False, 0.15),
+}
+
+REST = "three choices or more"  # what the table of shares calls "rest"
 
 POINT = 0.01  # of Dice: the smallest difference that anybody would care about
 
@@ -51,6 +72,9 @@ def specification_curve(tables: Mapping[str, pd.DataFrame]):
     found = specify(cells, tables.get("recipes"))
     curve = found["specifications"]
     main = curve[curve["contrast"] == MAIN]
+    # A rate that the recipe names is one for all losses, whatever it is.
+    own = (main["learning_rate"] == "own").map({True: "each loss's own", False: "one for all"})
+    main = main.assign(rate=own)
     # A curve of a few combinations would look like a finding about all of them.
     if len(main) < 8:
         raise NothingToDraw("needs cells of dice and ce, scored in at least eight combinations of choices")
@@ -59,14 +83,15 @@ def specification_curve(tables: Mapping[str, pd.DataFrame]):
     top = drawing.add_subplot(grid[0, 0])
     _curves(top, curve)
     _marks(drawing.add_subplot(grid[1, 0], sharex=top), main, rows)
-    _shares(drawing.add_subplot(grid[0, 1]), found["shares"])
+    shares = _most(found["shares"])
+    _shares(drawing.add_subplot(grid[0, 1]), shares)
     _shifts(drawing.add_subplot(grid[1, 1]), found["shifts"])
     says = (
         f"Left: {len(main)} specifications of Dice minus cross-entropy, sorted, with 95 % intervals by sign "
         "flips over seeds (of six seeds or more); below, how often each choice was made along the curve, "
-        "darker is more often. Right: the share of the variance among fully crossed specifications that each "
-        "choice explains (bars: 95 % when data sets are drawn anew), and what choices that are not crossed "
-        f"shift, all else equal. {style.evidence(cells)}"
+        f"darker is more often (the data set, one of {main['data'].nunique()}, is not marked). Right: "
+        f"{_shares_say(shares)}what choices that are not crossed shift, all else equal (lines: 95 %). "
+        f"{style.evidence(cells)}"
     )
     positive = float((main["estimate"] > 0).mean())
     ahead, behind = (main["estimate"] > POINT).mean(), (main["estimate"] < -POINT).mean()
@@ -137,41 +162,89 @@ def _marks(axis, main: pd.DataFrame, rows: list[tuple[str, object, str]]) -> Non
     axis.set(xlabel="share of the specifications, %", xlim=(0, 100))
 
 
-def _shares(axis, shares: pd.DataFrame) -> None:
+def _most(shares: pd.DataFrame) -> pd.DataFrame:
+    """Return the choices that explain most, of those that can be seen."""
     # Bars of half a percent could not be told from the axis.
     own = shares[(shares["contrast"] == MAIN) & (shares["share"] >= 0.005)]
-    own = own.sort_values("share", ascending=False, kind="stable").head(MOST)
+    return own.sort_values("share", ascending=False, kind="stable").head(MOST)
+
+
+def _shares_say(own: pd.DataFrame) -> str:
+    """Return what the panel of shares shows, as the begin of a sentence; nothing where it is empty."""
+    if not len(own):
+        return ""
+    count = own["n_sets"].iloc[0]
+    sets = f"{count} data set{'s' if count != 1 else ''}"
+    notes = ["bars: 95 % when data sets are drawn anew"] if own["low"].notna().any() else []
+    if "rest" in set(own["choice"]):
+        notes.append(f'"{REST}": what no choice and no pair of them explains')
+    noted = f" ({'; '.join(notes)})" if notes else ""
+    return (
+        f"the share of the variance among fully crossed specifications ({sets}) that each choice explains"
+        f"{noted}, and "
+    )
+
+
+def _shares(axis, own: pd.DataFrame) -> None:
     axis.set_title("What explains the variance")
     if not len(own):
         axis.text(0.5, 0.5, "no fully crossed choices", ha="center", transform=axis.transAxes, fontsize=8)
         return
-    # One data set cannot be drawn anew: it has a share, but no interval.
+    # Few data sets cannot be drawn anew: they have a share, but no interval.
     low, high = (own[end].fillna(own["share"]) for end in ("low", "high"))
     reach = 100 * np.stack([(own["share"] - low).clip(lower=0), (high - own["share"]).clip(lower=0)])
+    reach = reach if own["low"].notna().any() else None
     place = np.arange(len(own))
     axis.barh(place, 100 * own["share"], xerr=reach, color=style.colour("overlap"), alpha=0.75)
-    axis.set_yticks(place, own["choice"].str.replace(" x ", " × "), fontsize=7.5)
+    labels = own["choice"].str.replace(" x ", " × ").replace("rest", REST)
+    axis.set_yticks(place, labels, fontsize=7.5)
     axis.invert_yaxis()
     axis.set_xlabel("share, %")
 
 
 def _shifts(axis, shifts: pd.DataFrame) -> None:
-    own = shifts[(shifts["contrast"] == MAIN) & shifts["estimate"].notna()].head(MOST)
+    own = shifts[(shifts["contrast"] == MAIN) & shifts["estimate"].notna()]
+    asides = list(dict.fromkeys(own["aside"]))[:MOST]
     axis.set_title("What other choices shift")
-    if not len(own):
+    if not asides:
         axis.text(
             0.5, 0.5, "every recipe is the usual one", ha="center", transform=axis.transAxes, fontsize=8
         )
         return
-    # Few seeds have no bounded interval; the dot stands alone then.
-    ends = 100 * own[["low", "high"]].where(np.isfinite(own[["low", "high"]]))
-    place = np.arange(len(own))
-    axis.hlines(place, ends["low"], ends["high"], color=style.SOFT, linewidth=1.2)
-    axis.plot(100 * own["estimate"], place, "o", color=style.colour("overlap"))
+    color = style.colour("overlap")
+    for reduction, (label, filled, beside) in SUMMED.items():
+        here = own[(own["reduction"] == reduction) & own["aside"].isin(asides)]
+        if not len(here):
+            continue
+        # Few seeds have no bounded interval; the dot stands alone then.
+        ends = 100 * here[["low", "high"]].where(np.isfinite(here[["low", "high"]]))
+        place = here["aside"].map(asides.index) + beside
+        axis.hlines(place, ends["low"], ends["high"], color=style.SOFT, linewidth=1.2, zorder=1)
+        face = color if filled else style.PAPER
+        axis.plot(100 * here["estimate"], place, "o", color=color, mfc=face, markersize=4.5, label=label)
     axis.axvline(0, color=style.SOFT, linewidth=0.8)
-    labels = own["aside"] + own["reduction"].map(lambda text: "" if text == "per image" else " (batch)")
-    axis.set_yticks(place, [style.fitting(label, 26) for label in labels], fontsize=7)
+    axis.set_yticks(np.arange(len(asides)), _told_apart([_in_words(aside) for aside in asides]), fontsize=7)
     axis.set_xscale("symlog", linthresh=1.0)
     axis.set_xticks(*_ticks(), fontsize=7)
-    axis.invert_yaxis()
+    # A row is left free for the legend, which would else lie among dots like its own.
+    axis.set_ylim(len(asides) + 0.1, -0.5)
+    tight = {"handletextpad": 0.1, "columnspacing": 0.6, "handlelength": 1.2, "borderaxespad": 0.1}
+    axis.legend(fontsize=6.5, loc="lower center", ncols=2, **tight)
     axis.set_xlabel("change of the difference, points")
+
+
+def _in_words(aside: str) -> str:
+    """Return what a recipe changes of the usual one, as a reader would say it."""
+    for pattern, words in ASIDE.items():
+        aside = re.sub(pattern, words, aside)
+    return aside
+
+
+def _told_apart(labels: Sequence[str], letters: int = 26) -> list[str]:
+    """Return labels, all cut to as few letters as tell them apart."""
+    longest = max(map(len, labels))
+    for most in range(letters, longest):
+        cut = [style.fitting(label, most) for label in labels]
+        if len(set(cut)) == len(set(labels)):
+            return cut
+    return list(labels)
