@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -164,3 +165,20 @@ def test_a_certificate_carries_a_check_sum(tmp_path):
 def test_the_certificate_of_the_committed_study_is_written_beside_ones_own_results(tmp_path):
     assert verify.certificate_of(note.STUDY) == note.OWN / "verified-paper.json"
     assert verify.certificate_of(tmp_path) == tmp_path / "verified.json"
+
+
+def test_no_certificate_is_written_into_a_study_that_git_tracks(tmp_path, monkeypatch):
+    own, noted, packed, certified = (tmp_path / "results" / n for n in ("", "noted", "packed", "certified"))
+    for folder, name in ((noted, note.NAME), (packed, "records.zip"), (certified, "verified.json")):
+        folder.mkdir(parents=True)
+        (folder / name).write_text("{}")
+    assert verify.certificate_of(noted) == noted / "verified.json"
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    for folder in (noted, packed, certified):
+        assert verify.certificate_of(folder) == own / f"verified-{folder.name}.json"
+    assert verify.certificate_of(own) == own / "verified.json"  # which only holds them
+    monkeypatch.chdir(noted)
+    assert verify.certificate_of(".") == own / "verified-noted.json"
+    monkeypatch.chdir(own)
+    assert verify.certificate_of("packed") == Path("verified-packed.json")

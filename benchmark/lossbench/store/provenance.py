@@ -72,6 +72,11 @@ def hardware() -> dict[str, Any]:
     return {"cpu": _cpu(), "cores": usable_cores(), "memory_gb": _memory_gb(), "gpus": _gpus()}
 
 
+def is_tracked(folder: Path, *names: str) -> bool:
+    """Whether git tracks one of these files of a folder; False where there is no git and no checkout."""
+    return bool(_git(folder, "ls-files", "--", *names))
+
+
 def typed(words: Sequence[str]) -> str:
     """Return a command line without what may tell who and where: folders of paths, addresses, values of
     secrets.

@@ -18,7 +18,7 @@ from lossbench.base.files import CERTIFICATE, cannot_write, write_atomically
 from lossbench.catalogue.registry import PATHS
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.cells import PROTOCOL, Cell
-from lossbench.store import integrity, note
+from lossbench.store import integrity, note, provenance
 from lossbench.store.record import rounded
 from lossbench.store.store import Store
 from lossbench.sweep import train_stack
@@ -27,6 +27,9 @@ from lossbench.sweep import train_stack
 TOLERANCE = 0.02
 
 SAME = ("python", "platform", "threads", "device")
+
+# Files that tell a committed study from a folder which only lies in a checkout.
+COMMITTED = (CERTIFICATE, note.NAME, "records.zip")
 
 CHECKED = ("metrics", "images", "curves", "steps", "threshold_curve", "certificate")
 
@@ -75,17 +78,22 @@ def verify(
             write_atomically(place, integrity.seal(certificate))
         except OSError as error:
             raise cannot_write(place.parent, error) from None
+        if place != Path(results) / CERTIFICATE:
+            say(f"{results} is a committed study: its certificate lies in {place}")
     return certificate
 
 
 def certificate_of(results: str | Path) -> Path:
-    """Return where the certificate of a folder is written: within it, and that of the committed study beside
-    one's own results, since a tracked file is nobody's to write over.
+    """Return where the certificate of a folder is written: within it, and that of a committed study beside
+    its folder, since a tracked file is nobody's to write over.
     """
     folder = Path(results)
-    if folder.resolve() == note.STUDY.resolve():
-        return note.OWN / f"verified-{folder.name}.json"
-    return folder / CERTIFICATE
+    # Of a copy without git's own folder the place of the study says what it is.
+    if folder.resolve() != note.STUDY.resolve() and not provenance.is_tracked(folder, *COMMITTED):
+        return folder / CERTIFICATE
+    # "." has no folder above it by its name.
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    return folder.with_name(f"verified-{folder.name}.json")
 
 
 def _repeatable(results: str | Path, places: Mapping[str, str]) -> list[dict]:
