@@ -191,6 +191,10 @@ def from_file(engine: EngineOptions) -> Connection:
     cache."""
     path = engine.cluster
     options = _read(Path(path))
+    tls = options.pop("tls", None)
+    # Before the package is asked for: who installs it should know what comes next.
+    if tls is False and not engine.insecure:
+        raise UserError(f"{path}: tls = false: {OPEN}")
     before = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
@@ -200,7 +204,7 @@ def from_file(engine: EngineOptions) -> Connection:
         need = "a batch system needs dask-jobqueue: pip install 'lossbench[cluster]'"
         raise UserError(f"{path}: {need}") from None
     known = sorted(n for n in vars(dask_jobqueue) if n.endswith("Cluster") and n != "JobQueueCluster")
-    kind, count, tls = options.pop("type", None), options.pop("jobs", 1), options.pop("tls", None)
+    kind, count = options.pop("type", None), options.pop("jobs", 1)
     if kind not in known:
         raise UserError(f"{path}: type: {kind!r} is not a batch system{nearest(str(kind), known)}")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -219,8 +223,6 @@ def from_file(engine: EngineOptions) -> Connection:
     options["worker_extra_args"] = [*options.get("worker_extra_args", []), "--preload", PRELOAD]
     if tls is not False:
         options |= _encryption()
-    elif not engine.insecure:
-        raise UserError(f"{path}: tls = false: {OPEN}")
     options["scheduler_options"] = {"dashboard_address": ":0", **options.get("scheduler_options", {})}
     folder = engine.logs or options.get("log_directory") or _own_folder("jobs")
     folder = Path(folder).expanduser().resolve()
