@@ -207,6 +207,18 @@ def test_live_bars_draw_rows_and_print_troubles_above():
     assert "bad [x]: failed: ValueError: boom" in out.getvalue()
 
 
+def test_a_stack_whose_cells_are_tried_again_is_no_failure_yet():
+    tasks, out = stacks(2), io.StringIO()
+    with progress.show(tasks, 1, "plain", out) as shown:
+        shown.event({"kind": "cell", "task": "s0", "cell": "0-0", "outcome": "done"})
+        shown.result(Result(tasks[0], "time limit", error="stopped after 2 s"), again=True)
+        shown.result(Result(tasks[1], "time limit", error="stopped after 2 s"))
+    said = [line.split("] ")[1] for line in out.getvalue().splitlines()]
+    assert "s0: stopped after 2 s; its cells are tried again" in said
+    assert "s1: failed: stopped after 2 s" in said
+    assert said[-1].startswith("3/4 cells, 2 failed in ")
+
+
 class Closed(io.StringIO):
     def write(self, _):
         raise BrokenPipeError

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lossbench.engine.tasks import EngineOptions, Result, Summary
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.store import Store
-from lossbench.sweep import train_stack
+from lossbench.sweep import plan, run, train_stack
 
 TEXT = """
 name = "grid"
@@ -67,3 +68,26 @@ def test_records_are_bit_for_bit_the_same_however_many_are_trained_together(cell
     for part in ("metrics", "images", "steps", "curves", "certificate"):
         assert [r[part] for r in found[2]] == [r[part] for r in found[5]] == [r[part] for r in found[None]]
     assert {r["cost"]["stack"] for r in found[5]} == {5} and {r["cost"]["stack"] for r in found[2]} == {2}
+
+
+def test_a_stack_over_its_time_limit_is_tried_cell_by_cell_in_so_many_words(
+    cells, tmp_path, monkeypatch, capsys
+):
+    """Nothing is trained: every task is over its time."""
+    error = "stopped after 1 s, over its time limit of 1 s"
+
+    def never_ends(tasks, function, options, on_event, on_result):
+        for task in tasks:
+            on_result(Result(task, "time limit", error=error))
+        return Summary(0, len(tasks), 0, False, 1.0)
+
+    monkeypatch.setattr(run.engine, "run", never_ends)
+    planned, said = plan.plan(read_experiment(tmp_path / "grid.toml"), tmp_path / "r"), []
+    options = EngineOptions(serial=True, time_limit=1, stack=8)
+    done = run.run(planned, cells, tmp_path / "r", options, provenance={}, mode="plain", say=said.append)
+    assert said == ["5 cells have no record, since their stack ended badly: each is now tried alone"]
+    assert done.failures == [f"{error} (5 cells)"]
+    lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert sum(f"failed: {error}" in line for line in lines) == 5  # a line a cell, none for their stack
+    assert sum(line.endswith(f": {error}; its cells are tried again") for line in lines) == 1
+    assert [line.split(" in ")[0] for line in lines if " in " in line] == ["0/5 cells", "5/5 cells, 5 failed"]

@@ -92,8 +92,10 @@ class Board:
             running.steps[event["cell"]] = step / steps, event["loss"] or 0.0
             running.text = f"{step}/{steps}"
 
-    def result(self, result: Result) -> None:
-        """Take the result of a task: all its cells are settled, but for those that another sweep trains."""
+    def result(self, result: Result, again: bool = False) -> None:
+        """Take the result of a task: all its cells are settled, but for those that another sweep trains, and,
+        with ``again``, for those that are tried once more.
+        """
         task, value = result.task, result.value if isinstance(result.value, dict) else {}
         self.running.pop(task.name, None)
         self.settled.add(task.name)
@@ -103,7 +105,7 @@ class Board:
         self.total -= len(busy)
         # What a worker reported of a cell stays: one may have been finished before its task failed.
         for cell in task.cells or (task.name,):
-            if cell not in busy:
+            if cell not in busy and not again:
                 self.outcomes.setdefault(cell, "done" if result.ok else "failed")
         if result.ok and not busy:  # a task that failed, or left cells to another sweep, teaches no duration
             self.spent[task.group][0] += result.seconds
@@ -173,6 +175,12 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def _ended(result: Result, again: bool) -> str:
+    """Say how a task ended badly; of a stack that is no failure yet, since one cell may have ended all."""
+    name, error = result.task.name, result.error
+    return f"{name}: {error}; its cells are tried again" if again else f"{name}: failed: {error}"
+
+
 class Display:
     """Counts what happens on a ``Board`` and shows nothing; the base of the others, and the mode "quiet"."""
 
@@ -186,11 +194,13 @@ class Display:
         with contextlib.suppress(OSError, ValueError):  # a closed pipe, a closed file
             self.show_event(event)
 
-    def result(self, result: Result) -> None:
-        """Take the result of a task."""
-        self.board.result(result)
+    def result(self, result: Result, again: bool = False) -> None:
+        """Take the result of a task; ``again``: it ended badly, and its cells are tried once more, each
+        alone.
+        """
+        self.board.result(result, again)
         with contextlib.suppress(OSError, ValueError):
-            self.show_result(result)
+            self.show_result(result, again)
 
     def __enter__(self) -> Display:
         return self
@@ -201,7 +211,7 @@ class Display:
 
     def show_event(self, event: dict) -> None: ...
 
-    def show_result(self, result: Result) -> None: ...
+    def show_result(self, result: Result, again: bool) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -221,9 +231,9 @@ class Plain(Display):
             self.shown = self.board.elapsed
             self.line(self.status())
 
-    def show_result(self, result: Result) -> None:
+    def show_result(self, result: Result, again: bool) -> None:
         if not result.ok:
-            self.line(f"{result.task.name}: failed: {result.error}")
+            self.line(_ended(result, again))
 
     def finish(self) -> None:
         self.line(self.board.summary())
@@ -260,12 +270,13 @@ class JsonLines(Display):
             self.shown = self.board.elapsed
             self.line(self.standing("progress"))
 
-    def show_result(self, result: Result) -> None:
+    def show_result(self, result: Result, again: bool) -> None:
         facts = {
             "kind": "result",
             "task": result.task.name,
             "outcome": result.kind,
             "error": result.error,
+            "again": again,
             "attempts": result.attempts,
             "cells": list(result.task.cells),
             "seconds": result.seconds,
@@ -321,9 +332,9 @@ class Live(Display):
         if event["kind"] == "lost":
             self.note(f"{event['task']}: {event['why']}; it runs again")
 
-    def show_result(self, result: Result) -> None:
+    def show_result(self, result: Result, again: bool) -> None:
         if not result.ok:
-            self.note(f"{result.task.name}: failed: {result.error}")
+            self.note(_ended(result, again))
 
     def finish(self) -> None:
         self.live.stop()

@@ -27,6 +27,8 @@ from lossbench.sweep import plan as plans
 from lossbench.sweep import train_stack
 from lossbench.sweep.plan import Plan
 
+HERE = "lossbench"  # what tasks are ``apart`` by that run none of the user's files
+
 CHECK = 120.0  # seconds that trying out the losses of a user's file may take at most
 
 
@@ -88,7 +90,7 @@ def tasks(
     # A data set of the user's may have changed this process when it was opened; and nothing can stop a stack
     # that is trained here.
     elsewhere = options.serial and (userfiles.ran() or options.time_limit)
-    here = "lossbench" if elsewhere else ""
+    here = HERE if elsewhere else ""
     return [
         Task(
             name=_name(stack),
@@ -124,14 +126,19 @@ class Tally:
     busy: list[Cell] = field(default_factory=list)  # that another sweep trains
     alone: set[str] = field(default_factory=set)  # whose stack failed: to be tried again without companions
 
+    def again(self, result: Result) -> bool:
+        """Whether the cells of a task that ended badly are tried once more, each alone."""
+        # One bad loss ends a whole stack; before any is blamed, each is tried alone.
+        return not result.ok and len({self.cells[key].trunk for key in result.task.cells}) > 1
+
     def take(self, result: Result) -> None:
         """Note the result of a task; of one that ended badly each cell without a record keeps the error."""
-        # One bad loss ends a whole stack; before any is blamed, each is tried alone.
-        if not result.ok and len({self.cells[key].trunk for key in result.task.cells}) > 1:
+        if self.again(result):
             self.alone.update(result.task.cells)
         elif not result.ok:
             error, label = result.error, self.cells[result.task.cells[0]].loss.label
-            if result.task.apart and f"'{label}'" not in error:
+            # What ended one of ours in a process of its own, as a time limit may, is one failure of all.
+            if result.task.apart not in ("", HERE) and f"'{label}'" not in error:
                 error = f"loss '{label}': {error}"
             self.failures[error] += len(result.task.cells)
             facts = {"kind": result.kind, "trace": result.trace, "attempts": result.attempts}
@@ -211,7 +218,7 @@ def run(
                 shown.event(event)
 
             def on_result(result: Result, shown: display.Display = shown) -> None:
-                shown.result(result)
+                shown.result(result, tally.again(result))
                 tally.take(result)
 
             summary = engine.run(
@@ -221,6 +228,10 @@ def run(
             break
         alone |= tally.alone
         waiting = [tally.cells[key] for key in tally.alone if not store.has(*tally.cells[key].pair)]
+        if waiting:
+            say(
+                f"{len(waiting)} cells have no record, since their stack ended badly: each is now tried alone"
+            )
         if tally.busy:
             # Another sweep on this folder holds these: wait for its records, train what it leaves behind.
             say(f"another sweep on {results} is training {len(tally.busy)} cells; waiting for them")
