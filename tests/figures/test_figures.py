@@ -87,7 +87,7 @@ def test_every_caption_ends_with_its_evidence_and_every_figure_is_described(name
         r"\d+ cells in \d+ blocks? \(\d+ data set variants?(?: in \d+ settings)?, [13] seeds? each\)",
         full[name].caption,
     )
-    assert "commit 01234567; on cpu." in full[name].caption
+    assert "commit 01234567; on CPU." in full[name].caption
     assert len(full[name].alt) > 40 and "nan" not in full[name].alt
 
 

@@ -14,7 +14,7 @@ from lossbench.analysis.answers import answer, compared
 from lossbench.analysis.claims import read_claims
 from lossbench.analysis.selection import in_parts
 from lossbench.base import columns
-from lossbench.report import advice, changes, effects, loss_cards, page, singles, words
+from lossbench.report import advice, changes, context, effects, loss_cards, page, singles, summary, words
 
 
 @pytest.fixture(scope="module")
@@ -324,3 +324,40 @@ def test_focus_is_visible_and_dark_mode_follows_the_system(text):
 def test_questions_offer_what_the_table_knows():
     assert advice.QUESTIONS["boundaries"][1][0] == "any"
     assert [len(choices) for _, choices in advice.QUESTIONS.values()] == [5, 3, 4]
+
+
+def test_a_quantity_that_is_tested_against_another_value_than_zero_has_no_plus_sign():
+    assert words.level(words.effect(1.019, "plain"), 1.0) == "1.019"
+    assert words.level(words.interval(1.01, 1.027, "plain"), 1.0) == "[1.010, 1.027]"
+    assert words.level(words.effect(0.019, "plain"), 0.0) == "+0.019"
+
+
+def test_what_is_planned_and_not_trained_is_named_on_the_first_screen():
+    cells = pd.DataFrame({"dataset": ["scenes"] * 3})
+    planned = pd.DataFrame({"dataset": ["scenes", "cracks"], "name": ["scenes", "crackforest"]})
+    tables, about = {"cells": cells, "datasets": planned}, context.About(planned=2000)
+    says = "1,997 of 2,000 planned trainings are missing, among them all on crackforest."
+    assert summary._untrained(tables, about) == says
+    assert summary._untrained(tables, context.About(planned=3)) == ""
+    tables["datasets"] = planned[:1]
+    assert summary._untrained(tables, about) == "1,997 of 2,000 planned trainings are missing."
+
+
+def test_false_alarms_are_told_of_data_that_train_on_images_without_foreground():
+    cells = pd.DataFrame(
+        {"dataset": ["few", "few", "some", "some"], "recipe": "r", "loss": ["ce", "dice"] * 2}
+        | {"loss_label": ["ce", "dice"] * 2, "false_alarms@0.5": [0.9, 0.9, 0.0, 0.95]}
+        | {"data_label": ["few", "few", "some", "some"]}
+    )
+    facts = pd.DataFrame({"dataset": ["few", "some"], "recipe": "r", "empty_share": [0.01, 0.3]})
+    says = summary._alarms(cells, facts)
+    assert says.endswith("Share of them on which a loss marks something (“some”): dice 95%, ce 0%.")
+    assert summary._alarms(cells, facts.assign(empty_share=0.0)) == ""
+
+
+def test_a_network_that_few_cells_have_is_varied_all_the_same():
+    table = pd.DataFrame({"contrast": [summary.MAIN] * 2, "head": ["default", "prior"], "length": ["1", "2"]})
+    table = table.assign(sampler="uniform", network="unet")
+    cells = pd.DataFrame({"recipe.network": ["unet", "smp:Unet"]})
+    assert summary._not_varied(table, cells).endswith("is not known: the sampler.")
+    assert "the network" in summary._not_varied(table, cells[:1])

@@ -167,7 +167,7 @@ def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
         row = {"goal": goal.name, "loss": loss, "loss_label": labels[loss], "regret": float(regret)}
         row |= {"where": places[short.loc[loss].idxmax()], "n_datasets": means.shape[1]}
         row |= {"n_losses": len(means)}
-        row |= {"first": bool(fit) and loss == fit[0]}
+        row |= {"first": bool(fit) and loss == fit[0], "tie": not worst.iloc[-1]}
         rows.append(row | {"says": _start(row, goal) if row["first"] else ""})
     return rows
 
@@ -184,6 +184,8 @@ def _start(row: dict, goal: Goal) -> str:
     # Often only two losses were trained on all of the data sets, which the reader must know.
     start = f"Start with {row['loss_label']}, of {row['n_losses']} losses"
     where = f'"{row["where"]}"'
+    if row["tie"]:
+        return f"{start}: all of them score the same."
     if not row["regret"]:
         where = f"each of {row['n_datasets']} data sets" if row["n_datasets"] > 1 else where
         return f"{start}: the best mean on {where}."

@@ -447,7 +447,8 @@ def evidence(cells: pd.DataFrame) -> str:
     if lengths:
         # A study has two or three lengths; trials may have many.
         texts = [f"{steps:,.0f}" for steps in lengths]
-        shown = f"{texts[0]} to {texts[-1]}" if len(texts) > 3 else " and ".join(texts)
+        several = ", ".join(texts[:-1]) + f" and {texts[-1]}" if len(texts) > 1 else texts[0]
+        shown = f"{texts[0]} to {texts[-1]}" if len(texts) > 3 else several
         parts.append(f"{shown} steps")
     if collapsed:
         parts.append(f"{collapsed} collapsed and scored as such")
@@ -456,5 +457,6 @@ def evidence(cells: pd.DataFrame) -> str:
         parts.append(("commit " if len(commits) == 1 else "commits ") + ", ".join(commits))
     devices = sorted({str(d) for d in cells["device"] if d})
     if devices:
-        parts.append("on " + ", ".join(devices))
+        names = {"cpu": "CPU", "cuda": "GPU"}
+        parts.append("on " + " and ".join(names.get(name, name) for name in devices))
     return "; ".join(parts) + "."

@@ -177,7 +177,7 @@ def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
         ("seeds each", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"),
         ("collapsed", str(int((cells["outcome"] == "collapsed").sum()))),
         # Not wall time, which says what else ran on the machine.
-        ("CPU time", words.duration(float(cells["cpu_seconds"].astype(float).sum()))),
+        ("compute time", words.duration(float(cells["cpu_seconds"].astype(float).sum()))),
     ]
 
 
@@ -230,9 +230,17 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
                 "tested": any(test["effect"] != "–" for test in own),
                 "tests": own,
                 "decided": _deciding(own, verdict.verdict),
+                "open": _open(own),
             }
         )
     return claims
+
+
+def _open(tests: list[dict[str, Any]]) -> str:
+    """Return what stands in the one row of a claim that cannot be tested yet."""
+    primary = [test for test in tests if test["adjusted"]]
+    done = [test for test in primary if test["verdict"] != "not testable"]
+    return f"{len(done)} of {len(primary)} tests decided" if done else "needs more cells"
 
 
 def _deciding(tests: list[dict[str, Any]], verdict: str) -> dict[str, Any] | None:
@@ -256,11 +264,14 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
         "estimand": row["estimand"],
         "verdict": row["verdict"],
         "mark": {**MARKS, **NO_MARK}[row["verdict"]],
-        "effect": words.effect(row["estimate"], kind),
-        "interval": "" if words.missing(row["estimate"]) else words.interval(row["low"], row["high"], kind),
+        "effect": words.level(words.effect(row["estimate"], kind), row["null"]),
+        "interval": ""
+        if words.missing(row["estimate"])
+        else words.level(words.interval(row["low"], row["high"], kind), row["null"]),
         "unit": f"{words.unit(kind)} {per}".strip(),
         "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"]),
-        "p": words.p_value(row["p_adjusted"]),
+        # Where no outcome could decide, a p would only look like one.
+        "p": "–" if row["verdict"] == "not testable" else words.p_value(row["p_adjusted"]),
         "p_raw": row["p_adjusted"],
         "adjusted": row["role"] == "primary",
         "seeds": "–" if words.missing(row["n_seeds"]) else f"{row['n_seeds']:.0f}",

@@ -29,6 +29,7 @@ ANOTHER_NETWORK = (
     "Another network may do otherwise. To try yours: `lossbench sweep --network NAME --with FILE` "
     "(docs/networks.md)."
 )
+FEW_EMPTY = 0.1  # images without foreground; with fewer a share of alarms is one of a handful
 MANY_EMPTY = 0.02  # a smaller share of alarms is what any loss has
 
 # Choices that decide such a comparison as much as the loss does: column of the specifications -> its name.
@@ -63,8 +64,9 @@ def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) ->
         return Opening(_compared(cells), [start] if start else [], [text for text in trust if text], own)
     derived = answers.tables
     advice = [_spread(derived["specifications"]), _spread_from(derived["shares"])]
-    advice += [_length(derived["speeds"]), _alarms(cells)]
-    trust = [*_not_learnt(derived["learnt"]), _not_varied(derived["specifications"])]
+    advice += [_length(derived["speeds"]), _alarms(cells, derived["advice_data"])]
+    trust = [_untrained(tables, about), *_not_learnt(derived["learnt"])]
+    trust += [_not_varied(derived["specifications"], cells)]
     trust += [_seeds(cells), *_looks(derived), _collapsed(cells), _verified(about), ANOTHER_NETWORK]
     return Opening(
         _compared(cells),
@@ -149,7 +151,7 @@ def _spread_from(table: pd.DataFrame) -> str:
     if not len(first):
         return ""
     named = ", ".join(f"{row.choice.replace(' x ', ' × ')} {row.share:.0%}" for row in first.itertuples())
-    return f"What explains the spread where choices are fully crossed: {named}."
+    return f"Of the variance between combinations of choices most comes from: {named}."
 
 
 def _length(table: pd.DataFrame) -> str:
@@ -158,13 +160,17 @@ def _length(table: pd.DataFrame) -> str:
     return f"Train long enough before you compare: {'; '.join(says)}." if says else ""
 
 
-def _alarms(cells: pd.DataFrame) -> str:
-    """Return on how many images without foreground each usual loss marks something, where most do."""
+def _alarms(cells: pd.DataFrame, facts: pd.DataFrame) -> str:
+    """Return on how many images without foreground each usual loss marks something, where most do, of the
+    data sets that are trained on such images.
+    """
     column = columns.spelled(ALARMS, cells)
     if column not in cells:
         return ""
+    shown = facts.loc[facts["empty_share"] > FEW_EMPTY, ["dataset", "recipe"]]
     # The losses that everybody knows: the sentence is about scoring, not about a rare loss.
-    usual = cells[cells["loss"].isin(["ce", "dice", "dice_ce", "batch_dice", "batch_dice(classes='all')"])]
+    usual = cells.merge(shown, on=["dataset", "recipe"])
+    usual = usual[usual["loss"].isin(["ce", "dice", "dice_ce", "batch_dice", "batch_dice(classes='all')"])]
     share = usual.assign(value=usual[column].astype(float)).dropna(subset=["value"])
     if not len(share):
         return ""
@@ -175,8 +181,24 @@ def _alarms(cells: pd.DataFrame) -> str:
     own = own.sort_values(ascending=False, kind="stable")
     if own.iloc[0] < MANY_EMPTY:
         return ""
-    named = ", ".join(f"{label} on {value:.0%}" for label, value in own.items())
-    return f"Say how you score images without foreground: on {where} something is marked by {named} of them."
+    named = ", ".join(f"{label} {value:.0%}" for label, value in own.items())
+    return (
+        f"Say how you score images without foreground. Share of them on which a loss marks something "
+        f"(“{where}”): {named}."
+    )
+
+
+def _untrained(tables: Mapping[str, pd.DataFrame], about: Any) -> str:
+    """Return how many of the planned trainings are missing, and the data sets on which there is none."""
+    cells, planned = tables["cells"], tables.get("datasets")
+    if about.planned is None or about.planned <= len(cells):
+        return ""
+    missing = about.planned - len(cells)
+    says = f"{missing:,} of {about.planned:,} planned trainings are missing"
+    absent = planned[~planned["dataset"].isin(cells["dataset"])] if planned is not None else ()
+    if not len(absent):
+        return f"{says}."
+    return f"{says}, among them all on {', '.join(dict.fromkeys(absent['name']))}."
 
 
 def _not_learnt(table: pd.DataFrame) -> list[str]:
@@ -193,12 +215,14 @@ def _not_learnt(table: pd.DataFrame) -> list[str]:
     return says
 
 
-def _not_varied(table: pd.DataFrame) -> str:
+def _not_varied(table: pd.DataFrame, cells: pd.DataFrame) -> str:
     """Return which choices the cells made in one way only: nobody can tell from them what these change."""
     own = table[table["contrast"] == MAIN]
-    same = (
-        [name for choice, name in CHOICES.items() if own[choice].dropna().nunique() <= 1] if len(own) else []
-    )
+    same = [choice for choice in CHOICES if own[choice].dropna().nunique() <= 1] if len(own) else []
+    # A network that only a few cells have is no crossed choice, and was varied all the same.
+    if "recipe.network" in cells and cells["recipe.network"].nunique() > 1:
+        same = [choice for choice in same if choice != "network"]
+    same = [CHOICES[choice] for choice in same]
     return f"Not varied here, so that its effect is not known: {', '.join(same)}." if same else ""
 
 

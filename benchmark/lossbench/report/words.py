@@ -37,6 +37,13 @@ def interval(low: float, high: float, kind: str) -> str:
     return f"[{effect(low, kind).lstrip('×')}, {effect(high, kind).lstrip('×')}]"
 
 
+def level(text: str, null: float) -> str:
+    """Return an effect or its interval without plus signs where it is tested against another value than
+    zero: then it is a quantity, and no difference.
+    """
+    return text if missing(null) or null == 0 else text.replace("+", "")
+
+
 def _factor(ratio: float) -> str:
     """Return a ratio with three digits; beyond a thousand either way only that it is beyond."""
     if 1e-3 <= ratio < 999.5:
