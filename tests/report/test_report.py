@@ -4,6 +4,7 @@ inject anything.
 
 import html.parser
 import json
+import math
 import re
 import subprocess
 import sys
@@ -220,6 +221,8 @@ def ways_to_write(value):
         found |= set(re.findall(r"[+−<>]?[\d.e−+]+", words.interval(value, 1.0, kind).split(",")[0]))
         found |= {words.signed(100 * value, digits) for digits in (1, 2)}
     found |= {words.number(value, digits) for digits in (1, 2, 3)}
+    # Regrets, as advice writes them: of distances three digits, of sizes percent.
+    found |= {f"{value:.3g}", f"{100 * math.expm1(min(value, 99)):.0f}"}
     return {text.lstrip("+×") for text in found} | {text.lstrip("+×−") for text in found}
 
 

@@ -94,7 +94,7 @@ def check_tau(tau: float | None) -> None:
     # Written so that NaN is refused too, and True, which is a number to Python.
     number = isinstance(tau, Real) and not isinstance(tau, bool)
     if tau is not None and not (number and 0 <= tau <= 1):
-        raise ValueError(f"a threshold must be a number in 0..1, got {tau!r}")
+        raise ValueError(f"a threshold must lie in 0..1, got {tau!r}")
 
 
 def check_spacing(spacing: Sequence[float] | float | None, axes: int) -> tuple[float, ...]:
@@ -111,7 +111,7 @@ def check_spacing(spacing: Sequence[float] | float | None, axes: int) -> tuple[f
 
 def class_names(classes: Iterable[str] | None, count: int) -> tuple[str, ...]:
     """Return `count` different names; None gives the class ids as text."""
-    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
+    if classes is not None and not isinstance(classes, Iterable):
         raise ValueError(f"classes must be the names of all classes, background first, got {classes!r}")
     # A class without a name is called by its number.
     names = tuple(str(c) for c in range(count)) if classes is None else tuple(map(str, classes))
