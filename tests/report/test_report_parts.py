@@ -326,15 +326,16 @@ def test_questions_offer_what_the_table_knows():
     assert [len(choices) for _, choices in advice.QUESTIONS.values()] == [5, 3, 4]
 
 
-def test_a_quantity_that_is_tested_against_another_value_than_zero_has_no_plus_sign():
+def test_a_ratio_that_is_tested_against_one_has_no_plus_sign():
     assert words.level(words.effect(1.019, "plain"), 1.0) == "1.019"
     assert words.level(words.interval(1.01, 1.027, "plain"), 1.0) == "[1.010, 1.027]"
-    assert words.level(words.effect(0.019, "plain"), 0.0) == "+0.019"
+    for null in (0.0, -0.5, float("nan")):
+        assert words.level(words.effect(0.019, "plain"), null) == "+0.019"
 
 
 def test_what_is_planned_and_not_trained_is_named_on_the_first_screen():
     cells = pd.DataFrame({"dataset": ["scenes"] * 3})
-    planned = pd.DataFrame({"dataset": ["scenes", "cracks"], "name": ["scenes", "crackforest"]})
+    planned = pd.DataFrame({"dataset": ["scenes", "cracks"], "dataset_name": ["scenes", "crackforest"]})
     tables, about = {"cells": cells, "datasets": planned}, context.About(planned=2000)
     says = "1,997 of 2,000 planned trainings are missing, among them all on crackforest."
     assert summary._untrained(tables, about) == says

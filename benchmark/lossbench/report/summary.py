@@ -198,7 +198,7 @@ def _untrained(tables: Mapping[str, pd.DataFrame], about: Any) -> str:
     absent = planned[~planned["dataset"].isin(cells["dataset"])] if planned is not None else ()
     if not len(absent):
         return f"{says}."
-    return f"{says}, among them all on {', '.join(dict.fromkeys(absent['name']))}."
+    return f"{says}, among them all on {', '.join(dict.fromkeys(absent['dataset_name']))}."
 
 
 def _not_learnt(table: pd.DataFrame) -> list[str]:

@@ -38,10 +38,10 @@ def interval(low: float, high: float, kind: str) -> str:
 
 
 def level(text: str, null: float) -> str:
-    """Return an effect or its interval without plus signs where it is tested against another value than
-    zero: then it is a quantity, and no difference.
+    """Return an effect or its interval without plus signs where it is tested against one: then it is a
+    ratio, and no difference.
     """
-    return text if missing(null) or null == 0 else text.replace("+", "")
+    return text.replace("+", "") if null == 1 else text
 
 
 def _factor(ratio: float) -> str:
