@@ -467,10 +467,10 @@ def _measured(row: dict[str, Any]) -> str:
     if not words.missing(row.get("agreement", float("nan"))):
         where = f" (tau {words.number(row['agreement'], 2)}, noise allows {words.number(row['ceiling'], 2)})"
     parts = [
-        words.level(words.effect(row["estimate"], kind), row["null"]),
+        words.level(words.effect(row["estimate"], kind), row.get("null")),
         words.unit(kind),
         per,
-        words.level(words.interval(row["low"], row["high"], kind), row["null"]),
+        words.level(words.interval(row["low"], row["high"], kind), row.get("null")),
     ]
     return " ".join(filter(None, parts)) + where
 

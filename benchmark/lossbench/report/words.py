@@ -37,7 +37,7 @@ def interval(low: float, high: float, kind: str) -> str:
     return f"[{effect(low, kind).lstrip('×')}, {effect(high, kind).lstrip('×')}]"
 
 
-def level(text: str, null: float) -> str:
+def level(text: str, null: float | None) -> str:
     """Return an effect or its interval without plus signs where it is tested against one: then it is a
     ratio, and no difference.
     """
