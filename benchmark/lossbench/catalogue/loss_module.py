@@ -58,15 +58,8 @@ class Loss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, **supplied: Any) -> Tensor:
         # None is what a trainer passes for what its data do not have.
         supplied = {name: value for name, value in supplied.items() if value is not None}
-        # Reading labels would break a graph; a compiled step has been tried in eager mode before.
-        if self.check and not torch.compiler.is_compiling():
-            check_supplied(supplied, self.needs)
-            if self._takes_shares and isinstance(target, Tensor) and target.is_floating_point():
-                check_shares(logits, target)
-                check_sums(target)
-            else:
-                check_tensors(logits, target)
-                check_labels(logits, target, (*self._void, supplied.get("ignore_index")))
+        if self.check:
+            self._look(logits, target, supplied)
         total = None
         for part in self.parts:
             value = _call(part, logits, target, supplied)
@@ -74,6 +67,19 @@ class Loss(nn.Module):
             value = value if part.weight == 1 else part.weight * value
             total = value if total is None else total + value
         return total
+
+    def _look(self, logits: Tensor, target: Tensor, supplied: dict[str, Any]) -> None:
+        # Reading labels would break a graph; a compiled step has been tried in eager mode before. Asked here
+        # and not by the caller: after a break the rest of a call is eager, and what it calls is compiled.
+        if torch.compiler.is_compiling():
+            return
+        check_supplied(supplied, self.needs)
+        if self._takes_shares and isinstance(target, Tensor) and target.is_floating_point():
+            check_shares(logits, target)
+            check_sums(target)
+        else:
+            check_tensors(logits, target)
+            check_labels(logits, target, (*self._void, supplied.get("ignore_index")))
 
     def extra_repr(self) -> str:
         return self.text if self.check else f"{self.text}, check=False"
@@ -178,9 +184,6 @@ def check_sums(target: Tensor) -> None:
     """Raise UserError where shares (N, C, *S) are no distribution: negative, or of another sum than 1; all 0
     is a void pixel. One channel is the share of class 1. Read on a CPU, and not under ``torch.func``.
     """
-    # After a break in a graph the rest of a call is eager, and what it calls may be compiled by itself.
-    if torch.compiler.is_compiling():
-        return
     target = target.detach()
     if target.shape[1] == 1:
         target = torch.cat([1 - target, target], 1)
@@ -271,9 +274,6 @@ def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = 
     device comes to it. Nothing is read while a graph is captured, nor under ``torch.func``; a tensor that was
     read last and not changed by torch since is not read again."""
     global _last
-    # After a break in a graph the rest of a call is eager, and what it calls may be compiled by itself.
-    if torch.compiler.is_compiling():
-        return
     classes = max(2, logits.shape[1])  # one channel z stands for the two classes [0, z]
     if target.is_cpu:
         # Not by its address, which the next tensor may get.

@@ -143,10 +143,7 @@ def _learnt(answers: Answers) -> list[str]:
 
 
 def _decided(answers: Answers) -> list[str]:
-    """Return at how many seeds each pair of losses was decided, where seeds are sequential."""
-    table = answers.tables.get("decided")
-    rows = () if table is None else table.itertuples()
-    return [f"seeds    {row.data_label}: {row.says}" for row in rows]
+    return [f"seeds    {text}" for text in summary.looks(answers.tables)]
 
 
 def _recommended(answers: Answers) -> list[str]:

@@ -60,14 +60,14 @@ def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) ->
     if is_own(tables):
         start = _start(answers.tables) if len(own) > 1 else ""
         leaks = [f"{card['label']}: {card['leaks']}." for card in about.cards if card.get("leaks")]
-        trust = [*leaks, *_looks(answers.tables), _collapsed(cells), _verified(about)]
+        trust = [*leaks, *looks(answers.tables), _collapsed(cells), _verified(about)]
         return Opening(_compared(cells), [start] if start else [], [text for text in trust if text], own)
     derived = answers.tables
     advice = [_spread(derived["specifications"]), _spread_from(derived["shares"])]
     advice += [_length(derived["speeds"]), _alarms(cells, derived["advice_data"])]
     trust = [_untrained(tables, about), *_not_learnt(derived["learnt"])]
     trust += [_not_varied(derived["specifications"], cells)]
-    trust += [_seeds(cells), *_looks(derived), _collapsed(cells), _verified(about), ANOTHER_NETWORK]
+    trust += [_seeds(cells), *looks(derived), _collapsed(cells), _verified(about), ANOTHER_NETWORK]
     return Opening(
         _compared(cells),
         [text for text in advice if text],
@@ -234,7 +234,7 @@ def _seeds(cells: pd.DataFrame) -> str:
     return f"Some data sets have {few} seeds only; with five or fewer nothing can be shown."
 
 
-def _looks(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+def looks(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Return at how many seeds each pair of losses was decided, where seeds are sequential."""
     table = tables.get("decided")
     return [] if table is None else [f"{row.data_label}: {row.says}" for row in table.itertuples()]
