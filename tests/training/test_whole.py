@@ -3,19 +3,22 @@ whatever shares their training.
 """
 
 import io
+import os
 
 import numpy as np
 import pytest
 import torch
 
+from lossbench import get_dataset
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss, parse_dataset, parse_loss, parse_network
 from lossbench.data.container import container
 from lossbench.data.ragged import Ragged
 from lossbench.experiment.cells import Cell, Recipe
+from lossbench.metrics import score_images
 from lossbench.networks.initial import weights_hash
 from lossbench.training import blocks
-from lossbench.training.blocks import Job, blocks_of
+from lossbench.training.blocks import Job, blocks_of, network_of
 from lossbench.training.outcome import score
 from lossbench.training.train import Training, train
 
@@ -193,3 +196,33 @@ def test_a_sampler_that_is_none_is_refused(sampler):
 def test_one_sampler_has_one_spelling():
     assert Recipe(sampler="foreground") == Recipe(sampler="foreground( share = 0.33 )")
     assert Recipe(sampler="foreground(share=0)") == Recipe(sampler="uniform")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    "name", ["toy", pytest.param("crackforest", marks=[pytest.mark.realdata, pytest.mark.slow])]
+)
+def test_the_scores_of_a_trained_network_are_those_of_monai(name):
+    """What a record says of whole images is what a user of MONAI finds with the same weights and tiles."""
+    monai = pytest.importorskip("monai.inferers")
+    own, side = DATA, 16
+    if name == "crackforest":
+        if not os.environ.get("LOSSBENCH_DATA"):
+            pytest.skip("LOSSBENCH_DATA does not name the public data")
+        own, side = get_dataset("crackforest(view='whole')"), 64
+    one = job("dice", 200, own, patch=side, learning_rate=0.01, warmup=20)
+    (result,) = train([one])
+    module = network_of(one).build().eval()
+    module.load_state_dict(result.weights)
+    inferer = monai.SlidingWindowInferer((side, side), 4, 0.25, mode="gaussian", padding_mode="reflect")
+    probs, masks = [], []
+    for n in dict.fromkeys(score(one, result)["images"]["image"]):
+        with torch.no_grad():
+            logits = inferer(torch.from_numpy(np.asarray(own.images[n]))[None], module)
+        probs.append(logits.softmax(1)[0].numpy())
+        masks.append(np.asarray(own.masks[n]))
+    theirs = score_images(probs, masks, ignore_index=255).summary
+    ours = result.scores["metrics"]
+    assert theirs["dice@0.5"] > 0.05
+    for column in ("dice", "dice_all", "dice_pooled", "false_alarms", "hd95", "nsd_1", "precision"):
+        assert ours[f"{column}@0.5"] == pytest.approx(theirs[f"{column}@0.5"], abs=1e-4, nan_ok=True), column
