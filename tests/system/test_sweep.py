@@ -293,3 +293,26 @@ def test_on_a_folder_on_which_nothing_differs_the_answer_is_no_difference_that_m
     (folder / "easy.toml").write_text(EASY)
     answer = lossbench(folder, "sweep", "easy.toml")
     assert "There is no difference that matters: all 3 losses lie within a point. ce will do." in answer
+
+
+def test_a_budget_on_ones_own_images_rests_on_a_few_timed_steps(folder):
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    for number in range(6):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[4:9, number : number + 5] = 1
+        for kind, pixels in (("images", 100 + 50 * mask + draw.integers(0, 20, mask.shape)), ("masks", mask)):
+            (folder / "mine" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / "mine" / kind / f"{number}.png")
+    (folder / "mine.toml").write_text(
+        'name = "mine"\nseeds = 3\nlosses = ["ce", "dice"]\ndatasets = ["folder(path=\'mine\')"]\n'
+        "[recipe]\nsteps = 20\nwidths = [4, 8]\nbatch = 2\n"
+    )
+    text = lossbench(folder, "sweep", "mine.toml", "--budget", "0.1s", "--serial", "--no-report")
+    assert "mine: timing a few steps" in text and "a guess" not in text
+    assert "2 of 6 cells chosen (0.1s)" in text and len(records(folder)) == 2
+    # What was trained says how long the rest takes.
+    again = lossbench(folder, "sweep", "mine.toml", "--budget", "1h", "--serial", "--no-report")
+    assert "timing" not in again and len(records(folder)) == 6

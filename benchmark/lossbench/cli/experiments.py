@@ -14,7 +14,17 @@ import typer
 
 from lossbench.base.errors import UserError
 from lossbench.cli import options
-from lossbench.cli.plan import counts, decided, duration, expected, print_plan, rounds, table_of
+from lossbench.cli.plan import (
+    counts,
+    decided,
+    duration,
+    expected,
+    print_plan,
+    rounds,
+    table_of,
+    timed,
+    unguessable,
+)
 from lossbench.cli.results import answer, say
 from lossbench.store import note
 
@@ -68,12 +78,17 @@ def sweep(
     experiment = chosen.resolve(seeds)
     where = dataclasses.replace(engine.options(), keep=bool(keep) or _own_pictures(experiment))
     run.open_results(results, say=say)
-    print_plan(plans.plan(experiment, results))
+    began, spent = time.monotonic(), 0.0
+    whole = plans.plan(experiment, results)
+    if budget is not None and unguessable(whole):
+        whole = timed(whole)
+    print_plan(whole)
     cards = run.open_data(experiment, results, where)
     limits = [budget, shard and f"shard {shard}", *(f"part {name}" for name in part or ())]
-    began, spent = time.monotonic(), 0.0
     for cells in rounds(experiment, results):
         planned = plans.plan(experiment, results, cells)
+        # What was trained meanwhile says better than a few timed steps how long the rest takes.
+        planned = dataclasses.replace(planned, paces=whole.paces | planned.paces)
         # All workers share the budget, and so do all looks.
         todo = plans.select(planned, budget, shard, where.count, part or (), spent)
         if len(todo) < len(planned.missing):

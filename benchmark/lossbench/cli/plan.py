@@ -43,11 +43,8 @@ def plan(
 
     experiment = chosen.resolve(seeds)
     planned = plans.plan(experiment, results)
-    # Of a user's own images nobody can guess how long they take.
-    own = all(data.name == "folder" for data, *_ in experiment.datasets)
-    if time or (time is None and own and not planned.measured):
-        say(f"{experiment.name}: timing a few steps of each loss, validation and test ...")
-        planned = plans.timing(planned)
+    if time or (time is None and unguessable(planned)):
+        planned = timed(planned)
         say_memory(peak_memory())
     print_plan(planned)
     say_protocol(results)
@@ -56,6 +53,22 @@ def plan(
     print_power(planned, results, trials)
     # Last, since it may load PyTorch. A sweep tries what must be prepared first, too, and a user's files.
     run.check_networks(filter(run.at_hand, planned.missing))
+
+
+def unguessable(planned: Any) -> bool:
+    """Whether nobody can guess what the missing cells take: the images are the user's own, and no cell of
+    their kind was ever measured.
+    """
+    own = all(data.name == "folder" for data, *_ in planned.experiment.datasets)
+    return own and not planned.measured
+
+
+def timed(planned: Any) -> Any:
+    """Return the plan with what a few steps of each loss take, which are trained for it."""
+    from lossbench.sweep import plan as plans
+
+    say(f"{planned.experiment.name}: timing a few steps of each loss, validation and test ...")
+    return plans.timing(planned)
 
 
 def status(
