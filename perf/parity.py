@@ -31,8 +31,8 @@ def deviations(pair: Pair) -> tuple[float, float, int]:
     value_gap, gradient_gap, cases = 0.0, 0.0, 0
     for classes in pair.classes:
         for axes in pair.axes:
-            own, own_gradient = value_and_gradient(pair.native, classes, axes, pair.dtype)
-            peer, peer_gradient = value_and_gradient(pair.peer, classes, axes, pair.dtype)
+            own, own_gradient = value_and_gradient(pair.native, classes, axes, pair.dtype, pair.shares)
+            peer, peer_gradient = value_and_gradient(pair.peer, classes, axes, pair.dtype, pair.shares)
             scale = pair.scale(classes)
             value_gap = max(value_gap, float(abs(own - scale * peer)))
             gap = (own_gradient - scale * peer_gradient).abs().max() / (scale * peer_gradient.abs().max())
@@ -121,7 +121,7 @@ def golden() -> dict:
     for pair in PAIRS:
         for classes in pair.classes:
             for axes in pair.axes:
-                value, gradient = value_and_gradient(pair.peer, classes, axes, pair.dtype)
+                value, gradient = value_and_gradient(pair.peer, classes, axes, pair.dtype, pair.shares)
                 entries = gradient.reshape(-1)[:: gradient.numel() // 6][:6].double()
                 frozen[f"{pair.native} | {pair.peer} | {classes} classes {axes}-D"] = {
                     "value": float(f"{float(value.double()):.9g}"),

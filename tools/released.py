@@ -118,6 +118,15 @@ def nnunet_dice(batch: bool) -> Callable:
     return call
 
 
+def nnunet_topk(batch: bool) -> Callable:
+    """Return the call of nnU-Net's Dice with its top-k cross-entropy, of a tenth of the pixels."""
+
+    def call(module, z, y, _):
+        return 1 + module.DC_and_topk_loss({"batch_dice": batch, **NNUNET}, {"k": 10})(z, y[:, None])
+
+    return call
+
+
 def skeleton_recall(module, z, y, _):
     """The loss of Skeleton-Recall, of the skeleton that its transform makes beside the mask."""
     line = np.stack([dilation(dilation(skeletonize(mask > 0))) * mask for mask in y.numpy()])
@@ -172,6 +181,20 @@ RELEASED = (
         *NN,
         lambda m, z, y, _: m.TopKLoss(k=10)(z, y[:, None]),
         "TopKLoss(k=10)",
+    ),
+    Released("dice_topk", *NN, nnunet_topk(False), "DC_and_topk_loss() + 1", note="3-D full resolution"),
+    Released(
+        "dice_topk(over='batch')",
+        *NN,
+        nnunet_topk(True),
+        "DC_and_topk_loss(batch_dice=True) + 1",
+        note="2-D, and 3-D in a cascade",
+    ),
+    Released(
+        "dice_all",
+        *NN,
+        lambda m, z, y, _: 1 + m.SoftDiceLoss(**NNUNET | {"do_bg": True})(z.softmax(1), y[:, None]),
+        "SoftDiceLoss(do_bg=True, smooth=1e-05) + 1",
     ),
     Released(
         "ce", *NN, lambda m, z, y, _: m.RobustCrossEntropyLoss()(z, y[:, None]), "RobustCrossEntropyLoss()"

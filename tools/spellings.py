@@ -26,9 +26,21 @@ The number is the largest deviation that was measured, of the value (absolute) o
 its largest entry). `2 × X` means that ours is twice theirs. `+ 1` means that theirs is minus Dice.
 
 Of MONAI with `softmax=True` and a one-hot target, of SMP with `mode="multiclass"`; other settings that an
-adapter adds stand in [losses.md](losses.md#losses-of-other-libraries). A dash: no counterpart was found to be
+adapter adds stand in [losses.md](losses.md#losses-of-other-libraries). The losses whose names end in `_soft`
+were given shares of the classes. The code of nnU-Net and of the authors was run once, at the commits that
+parity.md names; its numbers are kept. Of classes that do not exclude each other nnU-Net's `DC_and_BCE_loss`
+is `get_loss("dice_ce", multilabel=True)` ([cases.md](cases.md)). A dash: no counterpart was found to be
 equal.
 """
+
+# Losses of the libraries that have an adapter and are none of ours, and why.
+SIGMOIDS = "its focal part is one sigmoid a class, each against all others"
+EROSIONS = "a Hausdorff loss by erosions, of which there is none here"
+ALONE = {
+    "MONAI": {"DiceFocalLoss": SIGMOIDS, "GeneralizedDiceFocalLoss": SIGMOIDS},
+    "SMP": {"FocalLoss": 'one sigmoid a class: `get_loss("focal", multilabel=True)` of a one-hot target'},
+    "kornia": {"HausdorffERLoss": EROSIONS, "HausdorffERLoss3D": EROSIONS},
+}
 
 
 def rows(page: Path = DOCS / "parity.md") -> list[tuple[str, str, str, str]]:
@@ -79,6 +91,10 @@ def markdown() -> str:
         "",
         f"{len(known) - len(alone)} of {len(known)} losses have a counterpart that was run side by side. The "
         "others are held to their formula, written out slowly in the tests: " + ", ".join(alone) + ".",
+        "",
+        "Losses of segmentation in these libraries that no loss of the table is equal to:",
+        "",
+        *(f"- {library} `{name}`: {why}." for library, of in ALONE.items() for name, why in of.items()),
         "",
     ]
     return "\n".join(lines)

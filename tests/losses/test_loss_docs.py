@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from lossbench.catalogue.adapters import PEERS
 from lossbench.catalogue.registry import losses
 from lossbench.catalogue.source import PACKAGE
 from lossbench.report import loss_cards
@@ -65,14 +66,33 @@ def test_the_page_of_spellings_is_what_was_measured_and_names_every_loss():
     assert "| `DiceLoss` (" in next(line for line in page.splitlines() if line.startswith("| [`dice_all`]"))
 
 
-def test_the_page_of_cases_adds_up_and_knows_of_every_difference():
+def test_no_class_that_is_a_loss_of_ours_is_missing_from_the_page_of_spellings():
+    page = spellings.PAGE.read_text(encoding="utf-8")
+    table = [line.split(" | ") for line in page.splitlines() if line.startswith("| [`")]
+    spelled = {column: " ".join(row[n] for row in table) for n, column in enumerate(spellings.COLUMNS, 1)}
+    # Each class that an adapter calls stands in the table, or below it with the reason.
+    for prefix, column in spellings.LIBRARIES.items():
+        for name in PEERS[prefix]:
+            known = re.search(rf"\b{name}\b", spelled[column])
+            assert bool(known) != (name in spellings.ALONE.get(column, {})), (column, name)
+    # So does each class whose cases agreed.
+    for column, _, name, _, agreed, *_ in case_rows():
+        if column in spelled and name.lower().endswith("loss") and int(agreed):
+            assert re.search(rf"\b{name}\b", page), (column, name)
+
+
+def case_rows():
     table = cases.PAGE.read_text(encoding="utf-8").partition("|---|")[2].splitlines()[1:]
-    rows = [line.split("|")[1:-1] for line in table]
+    return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table]
+
+
+def test_the_page_of_cases_adds_up_and_knows_of_every_difference():
+    rows = case_rows()
     counts = [[int(cell) for cell in row[3:]] for row in rows]
     for tried, *parts in counts:
         assert tried == sum(parts)
     assert counts[-1] == [sum(column) for column in zip(*counts[:-1], strict=True)]
-    assert {row[2].strip() for row in rows[:-1] if int(row[-1])} == {"`MCCLoss`"}
+    assert {row[2] for row in rows[:-1] if int(row[-1])} == {"MCCLoss"}
 
 
 def test_a_case_of_monai_is_asked_of_our_loss():

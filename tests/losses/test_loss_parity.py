@@ -10,7 +10,7 @@ import pytest
 import torch
 from loss_cases import VOID, case, evaluate
 
-from lossbench import metrics
+from lossbench import get_loss, metrics
 
 CASES = [
     pytest.param(pair, classes, axes, id=f"{pair.native}~{pair.peer}-{classes}-{axes}D")
@@ -32,8 +32,8 @@ def peers():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("pair", "classes", "axes"), CASES)
 def test_native_equals_peer_in_value_and_gradient(peers, pair, classes, axes):
-    own, own_gradient = peer_pairs.value_and_gradient(pair.native, classes, axes, pair.dtype)
-    peer, peer_gradient = peer_pairs.value_and_gradient(pair.peer, classes, axes, pair.dtype)
+    own, own_gradient = peer_pairs.value_and_gradient(pair.native, classes, axes, pair.dtype, pair.shares)
+    peer, peer_gradient = peer_pairs.value_and_gradient(pair.peer, classes, axes, pair.dtype, pair.shares)
     scale = pair.scale(classes)
     assert float(own) == pytest.approx(scale * float(peer), rel=1e-5, abs=1e-6)
     largest = float((scale * peer_gradient).abs().max())
@@ -43,7 +43,7 @@ def test_native_equals_peer_in_value_and_gradient(peers, pair, classes, axes):
 @pytest.mark.parametrize(("pair", "classes", "axes"), CASES)
 def test_native_equals_the_frozen_numbers_of_the_peer(pair, classes, axes):
     frozen = GOLDEN[f"{pair.native} | {pair.peer} | {classes} classes {axes}-D"]
-    own, gradient = peer_pairs.value_and_gradient(pair.native, classes, axes, pair.dtype)
+    own, gradient = peer_pairs.value_and_gradient(pair.native, classes, axes, pair.dtype, pair.shares)
     scale = pair.scale(classes)
     assert float(own) == pytest.approx(scale * frozen["value"], rel=1e-5, abs=1e-6)
     assert float(gradient.abs().sum()) == pytest.approx(scale * frozen["mass"], rel=1e-4)
@@ -102,6 +102,16 @@ def test_native_equals_peer_beside_void_pixels(peers, native, peer):
     other, gradient = evaluate(peer, logits, target, VOID)
     assert float(own) == pytest.approx(float(other), rel=1e-5, abs=1e-6)
     assert float((own_gradient - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max())
+
+
+@pytest.mark.peers
+def test_smp_focal_is_one_sigmoid_a_class(peers):
+    from segmentation_models_pytorch.losses import FocalLoss
+
+    logits, target = case(3, (8, 8))
+    hot = torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
+    own = float(get_loss("focal", multilabel=True)(logits, hot))
+    assert own == pytest.approx(float(FocalLoss("multiclass")(logits, target)))
 
 
 @pytest.mark.parametrize(
