@@ -1,10 +1,11 @@
 """docs/cases.md, our losses on the cases of other projects' tests: ``python -m tools.cases FOLDER``.
 
 FOLDER holds clones of the repositories, each named ``owner+name``; nothing is fetched, and a project whose
-clone or library is not here keeps its rows. MONAI's cases are tables of arguments, inputs and an expected
-number: ours is asked for that number. The tests of SMP, kornia and MetricsReloaded run as they are, and at
-each call of a loss or measure ours is asked for the number that theirs gives. nnU-Net and SegLossBias test no
-loss: theirs are called with each of their options. Agreed is within 1e-4, or 1e-3 of the number.
+clone or library is not here keeps its rows. MONAI's cases of losses are tables of arguments, inputs and an
+expected number: ours is asked for that number. The tests of SMP and kornia, and those of the metrics of MONAI
+and MetricsReloaded (tools/metric_cases.py), run as they are: at each call ours is asked for the number that
+theirs gives. nnU-Net and SegLossBias test no loss: theirs are called with each of their options. Agreed is
+within 1e-4, or 1e-3 of the number.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ import importlib
 import importlib.util
 import io
 import subprocess
-import sys
-import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +30,18 @@ from torch import Tensor
 
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import get_loss
-from lossbench.metrics import evaluate
 from perf.peer_pairs import inputs
+from tools import arguments
+from tools.metric_cases import Ours, load, metricsreloaded, monai_metrics, whole
 from tools.released import module_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cases.md"
 COLUMNS = ("tried", "agreed", "not expressible", "differ")
-Ours = Callable[[], Tensor] | None  # None: we have no spelling of the case
 
 
 def logit(p: Tensor) -> Tensor:
     """Logits of probabilities; 0 and 1 are far out, but finite."""
     return torch.logit(p.double().clamp(0, 1)).clamp(-80, 80)
-
-
-def whole(target: Tensor | np.ndarray) -> bool:
-    """Whether a target holds class ids or a one-hot, not shares."""
-    return bool((target == target.round()).all())
 
 
 def one_hot(target: Tensor, channels: int) -> Tensor:
@@ -189,30 +183,6 @@ def _mean(kind: str, given: dict, x: Tensor, expected: np.ndarray) -> float:
     return float(np.log1p(expected.mean()) if logarithm else expected.mean())
 
 
-def load(file: Path) -> types.ModuleType:
-    """Run a test file for its tables, without what its tests import besides."""
-
-    def nothing(*_, **__):
-        return lambda function: function
-
-    names = {"parameterized": {"parameterized": types.SimpleNamespace(expand=nothing)}}
-    names |= {"tests": {}, "tests.test_utils": {"test_script_save": nothing}}
-    before = {name: sys.modules.get(name) for name in names}
-    for name, members in names.items():
-        sys.modules[name] = types.ModuleType(name)
-        sys.modules[name].__dict__.update(members)
-    try:
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        for name, old in before.items():
-            sys.modules.pop(name)
-            if old is not None:
-                sys.modules[name] = old
-
-
 # --- segmentation-models-pytorch and kornia: at each call of a test
 
 
@@ -309,71 +279,6 @@ def _listening(kind: type, seen: list) -> type:
     return type(kind.__name__, (kind,), {"forward": forward})
 
 
-# --- MetricsReloaded: at each call of a measure in its tests
-
-# Its measures of two masks that we have, too; its boundary IoU is of the border alone.
-MEASURES = {
-    "dsc": "dice",
-    "intersection_over_union": "iou",
-    "positive_predictive_value": "precision",
-    "sensitivity": "recall",
-    "recall": "recall",
-    "centreline_dsc": "cldice",
-    "measured_average_distance": "assd",
-    "measured_masd": "masd",
-    "measured_hausdorff_distance": "hd",
-    "measured_hausdorff_distance_perc": "hd",
-    "normalised_surface_distance": "nsd_",
-    "boundary_iou": "",
-}
-
-
-def measure(name: str, asked: Any) -> Ours:
-    """Return our spelling of a measure of MetricsReloaded's class; None where masks are no masks."""
-    pred, true = (np.asarray(mask) for mask in (asked.pred, asked.ref))
-    if not MEASURES[name] or pred.shape != true.shape or not (whole(pred) and whole(true)):
-        return None
-    if not true.any() or getattr(asked, "connectivity", 1) != 1:
-        return None  # an absent class has no score here
-    percent = asked.dict_args.get("hd_perc", 95) if name.endswith("perc") else ()
-    tolerance = asked.dict_args.get("nsd", 1)
-    column = MEASURES[name] + (f"{percent:g}" if percent else "")
-    column += f"{tolerance:g}" if name.startswith("normalised") else ""
-
-    def ours() -> float:
-        options = {"spacing": asked.pixdim, "tolerance": tolerance, "percentile": percent}
-        masks = (pred > 0).astype(np.uint8), (true > 0).astype(np.uint8)
-        return evaluate(*masks, classes=("0", "1"), cldice=column == "cldice", **options)[column]
-
-    # A miss gets the worst value here, and is no number there.
-    return ours if pred.any() or "dist" not in name else None
-
-
-def metricsreloaded(clone: Path) -> Iterator[tuple[str, Ours, float]]:
-    """Run the tests of pairs of masks; yield each call of a measure that gives one number."""
-    import pytest
-
-    sys.path.insert(0, str(clone))
-    kind = importlib.import_module("MetricsReloaded.metrics.pairwise_measures").BinaryPairwiseMeasures
-    seen = []
-    for name in MEASURES:
-        setattr(kind, name, _noting(getattr(kind, name), name, seen))
-    file = clone / "test" / "test_metrics" / "test_pairwise_measures.py"
-    with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main([str(file), "-q", "-p", "no:cacheprovider", f"--rootdir={clone}"])
-    for name, asked, value in seen:
-        yield name, measure(name, asked), value
-
-
-def _noting(method: Callable, name: str, seen: list) -> Callable:
-    def noted(self):
-        value = method(self)
-        seen.append((name, self, float(value)))
-        return value
-
-    return noted
-
-
 # --- nnU-Net and SegLossBias: each option of their losses
 
 
@@ -421,7 +326,11 @@ def seglossbias(clone: Path) -> Iterator[tuple[str, Ours, float]]:
 
 # Repository: title, the library that must be installed beside its clone, and its cases.
 PROJECTS = {
-    "Project-MONAI+MONAI": ("MONAI", "monai", monai_cases),
+    "Project-MONAI+MONAI": (
+        "MONAI",
+        "monai",
+        lambda clone: chain(monai_cases(clone), monai_metrics(clone)),
+    ),
     "qubvel-org+segmentation_models.pytorch": (
         "SMP",
         "segmentation_models_pytorch",
@@ -460,7 +369,8 @@ def counted(found: Iterator[tuple[str, Ours, float]]) -> dict[str, Counter]:
         except UserError:  # a target that no loss of ours takes
             row["not expressible"] += 1
             continue
-        good = abs(value - expected) <= max(1e-4, 1e-3 * abs(expected))
+        # NaN in both: neither has a score there.
+        good = abs(value - expected) <= max(1e-4, 1e-3 * abs(expected)) or np.isnan([value, expected]).all()
         row["agreed" if good else "differ"] += 1
         if not good:
             print(f"{kind}: {value:.6g}, expected {expected:.6g}")
@@ -469,14 +379,19 @@ def counted(found: Iterator[tuple[str, Ours, float]]) -> dict[str, Counter]:
 
 HEAD = """# Our losses and metrics on other projects' tests
 
-Written by `python -m tools.cases FOLDER`, which runs clones and fetches nothing. MONAI's tables of cases hold
-the number that is expected; of SMP, kornia and MetricsReloaded each call of a loss or measure in their tests
-is a case, and expected is what theirs gives. nnU-Net and SegLossBias test no loss: a case is one of
-their options, on pictures and volumes of two and three classes. *Not expressible*: class weights, targets of
-floats in losses that take none here, focal losses by sigmoid of class ids, predictions that are no
-probabilities (tanh, or 100); measures where the truth is empty, which has no score here; the boundary IoU of
-the border alone. *Differ*: the coefficient of Matthews where the truth is one class alone, which is undefined
-and 1 here, is 1/2 or 3/2 in SMP.
+Written by `python -m tools.cases FOLDER`, which runs clones and fetches nothing. MONAI's tables of cases of
+its losses hold the number that is expected; of SMP, kornia and MetricsReloaded each call of a loss or measure
+in their tests is a case, and expected is what theirs gives. MONAI's metrics are heard in the same way: a case
+is one pair of masks with its options, counted once. nnU-Net and SegLossBias test no loss: a case is one of
+their options, on pictures and volumes of two and three classes.
+
+*Agreed*: also where neither has a score, as of a class that the truth does not hold. *Not expressible*: class
+weights, targets of floats in losses that take none here, focal losses by sigmoid of class ids, predictions
+that are no probabilities (tanh, or 100); of metrics, a score where the truth is empty, which has none here,
+and a missed object, whose distance is the image diagonal here and infinite there; directed, chessboard and
+taxicab distances, distances within voxels, what has no column (13 of the 17 scores of four counts); the
+boundary IoU of the border alone. *Differ*: the coefficient of Matthews where the truth is one class alone,
+which is undefined and 1 here, is 1/2 or 3/2 in SMP.
 
 | project | commit | class | tried | agreed | not expressible | differ |
 |---|---|---|---|---|---|---|
@@ -502,6 +417,7 @@ def write(folder: Path, page: Path = PAGE) -> None:
 
 
 if __name__ == "__main__":
+    (folder,) = arguments("FOLDER", "a folder of clones, each named owner+name")
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    write(Path(sys.argv[1]))
+    write(Path(folder))

@@ -5,11 +5,11 @@ Files are listed by their path below the folder, which is that of the pinned com
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from lossbench.base.files import sha256_of
 from lossbench.data.sources import REGISTRY
+from tools import arguments
 
 
 def register(name: str, folder: Path) -> Path:
@@ -22,4 +22,5 @@ def register(name: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(register(sys.argv[1], Path(sys.argv[2])))
+    name, folder = arguments("NAME FOLDER", "the name of a public set and the folder of its files")
+    print(register(name, Path(folder)))

@@ -26,6 +26,7 @@ from skimage.morphology import dilation, skeletonize
 from torch import Tensor
 
 from perf.peer_pairs import STEPS, discs, inputs, needs
+from tools import arguments
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "losses_released.json"
 
@@ -508,4 +509,5 @@ def _commit(clone: Path) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(write(Path(sys.argv[1]))))
+    (folder,) = arguments("FOLDER", "a folder of clones, each named owner+name")
+    print("\n".join(write(Path(folder))))

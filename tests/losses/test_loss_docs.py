@@ -1,7 +1,10 @@
 """The generated page and the facts that every loss states of itself."""
 
 import re
+import runpy
+import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +12,7 @@ from lossbench.catalogue.adapters import PEERS
 from lossbench.catalogue.registry import losses
 from lossbench.catalogue.source import PACKAGE
 from lossbench.report import loss_cards
-from tools import cases, losses_page, spellings
+from tools import cases, losses_page, metric_cases, spellings
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
 
@@ -103,3 +106,67 @@ def test_a_case_of_monai_is_asked_of_our_loss():
     assert table == {"DiceLoss": {"tried": 1, "agreed": 1}}
     table = cases.counted([("DiceLoss", cases.monai("DiceLoss", {"weight": [2.0]}, logits, target), 0.3)])
     assert table == {"DiceLoss": {"tried": 1, "not expressible": 1}}
+
+
+def test_the_page_of_cases_holds_the_metrics_of_monai():
+    agreed = {name: int(row[1]) for project, _, name, *row in case_rows() if project == "MONAI"}
+    for kind, *_ in metric_cases.FUNCTIONS.values():
+        assert agreed[kind] > 0, kind
+
+
+@pytest.mark.parametrize(
+    ("column", "lacks", "theirs", "counts"),
+    [
+        ("dice", "", 0.8, {"agreed": 1}),  # the first case of MONAI's test
+        ("dice", "", 0.7, {"differ": 1}),
+        ("hd", "", 1.0, {"agreed": 1}),
+        ("hd", "directed", 1.0, {"not expressible": 1}),
+        ("hd", "", np.inf, {"not expressible": 1}),
+    ],
+)
+def test_a_pair_of_masks_is_asked_of_our_metric(column, lacks, theirs, counts, capsys):
+    pred, true = np.array([[1, 0], [0, 1]], np.uint8), np.array([[1, 0], [1, 1]], np.uint8)
+    case = metric_cases.Case(column, lacks, pred, true, theirs)
+    assert cases.counted([("kind", case.ours(), theirs)]) == {"kind": {"tried": 1, **counts}}
+
+
+def test_a_class_that_the_truth_does_not_hold_has_no_score_in_both_or_is_another_convention():
+    pred, true = np.ones((2, 2), np.uint8), np.zeros((2, 2), np.uint8)
+    for column, theirs, found in (("dice", np.nan, "agreed"), ("iou", 0.0, "not expressible")):
+        case = metric_cases.Case(column, "", pred, true, theirs)
+        assert cases.counted([("kind", case.ours(), theirs)])["kind"][found] == 1
+    assert metric_cases.Case("dice_all", "", pred, true, 0.0).ours()() == 0
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+def test_a_call_of_monai_is_heard_and_spelled():
+    surface_dice = pytest.importorskip("monai.metrics").compute_surface_dice
+    heard, mask = {}, torch.zeros(2, 2, 8, 8)
+    mask[0, 1, 2:5, 2:6] = 1
+    *_, spelled = metric_cases.FUNCTIONS["surface_dice", "compute_surface_dice"]
+    hearing = metric_cases._hearing(surface_dice, spelled, heard)
+    for _ in range(2):
+        hearing(mask, mask.roll(1, -1), class_thresholds=[1.0], spacing=(1.0, 2.0))
+    one, other = heard.values()
+    assert (one.column, one.options) == ("nsd_1", {"tolerance": 1.0, "spacing": (1.0, 2.0)})
+    assert one.ours()() == pytest.approx(one.theirs) and 0 < one.theirs < 1
+    assert np.isnan(other.theirs) and np.isnan(other.ours()())
+
+
+def test_projects_that_are_not_here_keep_their_rows(tmp_path):
+    page = tmp_path / "cases.md"
+    page.write_text(cases.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    cases.write(tmp_path, page)
+    assert page.read_text(encoding="utf-8") == cases.PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:'tools")
+@pytest.mark.parametrize("tool", ["cases", "released", "register"])
+def test_a_tool_without_its_folder_says_what_it_needs(tool, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [tool])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(f"tools.{tool}", run_name="__main__", alter_sys=True)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(rf"tools.{tool} needs .* folder .*: python -m tools.{tool} .*FOLDER$", line)
