@@ -33,7 +33,8 @@ tests and options of MONAI, segmentation-models-pytorch, kornia and nnU-Net is i
 
 Pixel i, class c of C, image b; p softmax probability, g one-hot target, y the true class. All sums run over
 valid pixels: TP = Σ p g, P = Σ p, G = Σ g, FP = P - TP, FN = G - TP. Logits come as (N, C, *S) of any float
-type and are computed in float32; one channel z means [0, z].
+type and are computed in float32; one channel z means [0, z]. *S is of any number of axes, but for the losses
+that name theirs.
 
 | parameter | meaning |
 |---|---|
@@ -73,10 +74,10 @@ where void: `ce_soft`, `dice_soft` and `jaccard_soft` take them; of class ids th
 
 A wrong call gets one sentence (`UserError`): labels that are neither a class nor `ignore_index` ("label 255
 with 2 classes: a 0/255 mask? divide by 255, or ignore_index=255 where 255 marks void pixels"), targets of
-floats, shapes that do not belong together, numpy arrays, an empty batch, unknown keywords. Types, shapes and
-keywords are looked at in each eager call. So are labels on a CPU, but for a tensor that was read last and
-that torch did not change since; on a CUDA device an assertion is queued, which fails when the device comes
-to it.
+floats, shapes that do not belong together, images of other axes than the loss takes, numpy arrays, an empty
+batch, unknown keywords. Types, shapes and keywords are looked at in each eager call. So are labels on a CPU,
+but for a tensor that was read last and that torch did not change since; on a CUDA device an assertion is
+queued, which fails when the device comes to it.
 Nothing is looked at under `torch.compile`, and no label while a CUDA graph is captured. `get_loss(...,
 check=False)` leaves the look out, as the suite's own training does: its data container checks each mask once.
 What the logits hold under void pixels enters nothing, NaN included.
@@ -149,6 +150,8 @@ def _section(entry: Entry) -> str:
         facts.append(f"Released code: {meta['released']}.")
     if entry.needs:
         facts.append(f"Needs: {', '.join(f'`{need}`' for need in entry.needs)}.")
+    if meta.get("dims"):
+        facts.append(f"Images: {', '.join(f'{axes}-D' for axes in meta['dims'])}.")
     if meta.get("aliases"):
         facts.append(f"Also called {', '.join(f'`{alias}`' for alias in meta['aliases'])}.")
     lines += ["  \n".join(facts), "", "| parameter | default | choices or range to tune |", "|---|---|---|"]

@@ -76,6 +76,11 @@ def order_matters(logits, target):
     cost = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     return (cost.flatten(1).mean(1) * torch.arange(1.0, len(cost) + 1)).mean()
 
+@loss("of_images")
+def of_images(logits, target):
+    n, c, height, width = logits.shape
+    return torch.nn.functional.cross_entropy(logits.float(), target)
+
 @loss("two_classes")
 def two_classes(logits, target):
     if logits.shape[1] != 2:
@@ -142,6 +147,15 @@ def test_a_loss_for_two_classes_is_not_failed_for_a_third(file):
     (row,) = [row for row in report.rows if row.test == "finite: three classes"]
     assert row.passed is None
     assert row.note.startswith("two classes only")
+
+
+def test_a_loss_for_images_is_not_failed_for_signals_and_told_how_to_say_so(file):
+    rows = {row.test: row for row in contract.run("cldice").rows}
+    assert rows["1-D signals"].note.startswith("cldice is for 2-D and 3-D images")
+    assert rows["3-D volumes"].passed
+    rows = {row.test: row for row in contract.run("of_images", [file]).rows}
+    assert rows["1-D signals"].passed is rows["3-D volumes"].passed is None
+    assert "@loss(..., dims=(2,))" in rows["3-D volumes"].note
 
 
 def test_the_reduction_is_measured():

@@ -1,8 +1,11 @@
 """Every loss that ships passes `lossbench check`: every loss x every test of the contract."""
 
 import pytest
+import torch
+from loss_cases import case, evaluate, needs
 
-from lossbench.catalogue.registry import losses
+from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import get_loss, losses
 from lossbench.losses import contract
 
 
@@ -11,7 +14,50 @@ def test_a_preset_passes_the_contract_in_full(name):
     rows = contract.run(name).rows
     assert [row for row in rows if row.passed is False] == []
     idle = {row.test for row in rows if row.passed is None}
-    assert idle <= {"reduction", "cost, forward and backward", "pushes false positives down on empty images"}
+    idle -= {"reduction", "cost, forward and backward", "pushes false positives down on empty images"}
+    dims = losses()[name].meta.get("dims", AXES)
+    assert idle == {f"{axes}-D signals" for axes in {1} - {*dims}}
+
+
+AXES = (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("name", sorted(losses()))
+def test_a_loss_takes_images_of_so_many_axes_or_says_which_it_takes(name, axes):
+    logits, target = case(2, (4,) * axes, dtype=torch.float32)
+    dims = losses()[name].meta.get("dims", AXES)
+    if axes in dims:
+        found, gradient = evaluate(name, logits, target)
+        assert found.isfinite() and gradient.isfinite().all()
+        return
+    *others, last = (f"{number}-D" for number in dims)
+    taken = f"{name} is for {', '.join(others)} and {last} images"
+    for spec in (name, f"0.5*ce + 0.5*{name}"):
+        with pytest.raises(UserError, match=rf"^{taken}; logits of shape .* have {axes} spatial ax"):
+            get_loss(spec)(logits, target, **needs(target, 2))
+
+
+def test_a_loss_of_ones_own_names_its_axes_too(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(FLAT.format(dims="(2,)"))
+    flat = get_loss("flat", [file])
+    assert flat(*case(2, (4, 4))).isfinite()
+    with pytest.raises(UserError, match=r"flat is for 2-D images; .* have 3 spatial axes"):
+        flat(*case(2, (4, 4, 4)))
+    file.write_text(FLAT.format(dims="2"))
+    with pytest.raises(UserError, match=r"mine.py:.* dims of @loss\('flat'\) .* as \(2, 3\), got 2"):
+        get_loss("flat", [file])
+
+
+FLAT = """
+import torch
+from lossbench import loss
+
+@loss("flat", dims={dims})
+def flat(logits, target):
+    return torch.nn.functional.cross_entropy(logits.float(), target)
+"""
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str
         if keyword.arg is None:
             raise UserError(f"{where}: the arguments of @{kind} must be written out, '**' is not read")
         meta[keyword.arg] = _literal(keyword.value, f"{where}: '{keyword.arg}' of @{kind}({name!r})")
+    dims = meta.get("dims", ())
+    if not isinstance(dims, tuple | list) or not all(isinstance(axes, int) for axes in dims):
+        raise UserError(f"{where}: dims of @{kind}({name!r}) lists numbers of axes, as (2, 3), got {dims!r}")
     params, choices, needs = {}, {}, []
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         if default is None or (kind == "network" and arg.arg == "cells"):

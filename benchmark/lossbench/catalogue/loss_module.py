@@ -28,6 +28,8 @@ class Part(NamedTuple):
     takes: frozenset[str]
     guest: bool  # not one of ours, which leave void pixels out themselves
     soft: bool = False  # takes the shares of the classes as a target, too
+    name: str = ""
+    dims: tuple[int, ...] = ()  # the numbers of spatial axes that it takes; none given: any
 
 
 class Loss(nn.Module):
@@ -53,6 +55,7 @@ class Loss(nn.Module):
         self.needs = frozenset(name for part in parts for name in part.takes & MEANING.keys())
         self._void = {part.params["ignore_index"] for part in parts if "ignore_index" in part.params}
         self._takes_shares = all(part.soft for part in parts)
+        self._of_some_axes = [part for part in parts if part.dims]
         self._again = again or partial(Loss, text, parts, check)
 
     def forward(self, logits: Tensor, target: Tensor, **supplied: Any) -> Tensor:
@@ -80,6 +83,8 @@ class Loss(nn.Module):
         else:
             check_tensors(logits, target)
             check_labels(logits, target, (*self._void, supplied.get("ignore_index")))
+        for part in self._of_some_axes:
+            check_axes(logits, part.name, part.dims)
 
     def extra_repr(self) -> str:
         return self.text if self.check else f"{self.text}, check=False"
@@ -162,6 +167,16 @@ def check_tensors(logits: Tensor, target: Tensor) -> None:
         or target.layout != torch.strided
     ):
         raise UserError(_mismatch(logits, target))
+
+
+def check_axes(logits: Tensor, name: str, dims: Collection[int]) -> None:
+    """Raise UserError unless logits (N, C, *S) have as many spatial axes as the loss of this name takes."""
+    axes = logits.ndim - 2
+    if axes not in dims:
+        *others, last = (f"{number}-D" for number in dims)
+        taken = f"{', '.join(others)} and {last}" if others else last
+        found = f"{axes} spatial {'axis' if axes == 1 else 'axes'}"
+        raise UserError(f"{name} is for {taken} images; logits of shape {tuple(logits.shape)} have {found}")
 
 
 def check_shares(logits: Tensor, target: Tensor) -> None:

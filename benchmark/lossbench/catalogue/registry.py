@@ -44,7 +44,8 @@ def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable]
     are its schema; a parameter without default asks for ``progress`` (0 to 1), ``distance_map`` (N, C, *S) or
     ``class_frequency`` (C,). Optional facts: ``cite``, ``formula``, ``tune`` (ranges to search),
     ``penalises_empty``, ``empty``, ``cost``, ``aliases``, ``released`` (what the paper's own code computes,
-    where that differs), ``soft`` (it takes shares (N, C, *S) of the classes, too)."""
+    where that differs), ``soft`` (it takes shares (N, C, *S) of the classes, too), ``dims`` (how many axes *S
+    may have, as (2, 3), where it does not take any number)."""
     return _register("loss", name)
 
 
@@ -409,8 +410,10 @@ def _part(term: LossTerm) -> tuple:
     takes = {*term.entry.needs} | ({"ignore_index"} & params.keys())
     if params.get("ignore_index", 0) is None:  # not given in the spec: the caller's is taken
         del params["ignore_index"]
-    soft = bool(term.entry.meta.get("soft"))
-    return term.weight, load_function(term.entry), params, frozenset(takes), term.entry.own, soft
+    meta = term.entry.meta
+    soft, dims = bool(meta.get("soft")), tuple(meta.get("dims", ()))
+    function = load_function(term.entry)
+    return term.weight, function, params, frozenset(takes), term.entry.own, soft, term.name, dims
 
 
 def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str | Path] = ()):

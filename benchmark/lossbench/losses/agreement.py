@@ -312,6 +312,7 @@ RIDGE = 5e-4
     penalises_empty=True,
     empty="penalises false positives through cross-entropy",
     aliases=("region_mutual_information",),
+    dims=(2, 3),
     cost="7x",
 )
 def rmi(

@@ -94,6 +94,7 @@ def _share_with_neighbours(x, side):
     tune={"prior_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="penalises false positives by cross-entropy, and large logits anywhere",
+    dims=(2, 3),
     cost="4x",
 )
 def nacl(

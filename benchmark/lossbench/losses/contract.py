@@ -222,10 +222,11 @@ def _refused(subject, logits, labels, given) -> bool:
     return False
 
 
-def three_axes(subject):
-    """3-D volumes."""
-    target = disc(8, axes=3)
-    yield optional(attempt("3-D volumes", subject, noise(target), target), "2-D only")
+def other_axes(subject):
+    """1-D signals and 3-D volumes."""
+    for name, target in (("1-D signals", disc(24, axes=1)), ("3-D volumes", disc(8, axes=3))):
+        row = attempt(name, subject, noise(target), target)
+        yield optional(row, "not made for these, which @loss(..., dims=(2,)) says in a sentence")
 
 
 def one_channel(subject):
@@ -423,7 +424,7 @@ def cost(subject):
 
 
 TESTS = (
-    *(scalar, finite, refusals, three_axes, one_channel, half_precision, derivative, permutation, pure),
+    *(scalar, finite, refusals, other_axes, one_channel, half_precision, derivative, permutation, pure),
     *(void_pixels, false_positives, reduction, learning, cost),
 )
 

@@ -365,6 +365,7 @@ def ohem(logits, target, *, threshold=0.7, kept=1, over: r.Over = "batch", ignor
     penalises_empty=True,
     empty="penalises false positives by the square of p and more; the map is 0",
     aliases=("awing",),
+    dims=(2, 3),
     cost="5.3x",
 )
 def adaptive_wing(

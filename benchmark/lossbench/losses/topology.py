@@ -27,6 +27,7 @@ from lossbench.losses.compound import dice_ce
     penalises_empty=True,
     empty="smoothing of 1 pixel gives false positives a slope of 1/(P+1)²",
     aliases=("soft_dice_cldice",),
+    dims=(2, 3),
     cost="55x",
 )
 def cldice(
@@ -107,6 +108,7 @@ def _open(x):
     penalises_empty=True,
     empty="penalises false positives through cross-entropy, and more along their lines",
     aliases=("centerline_ce",),
+    dims=(2, 3),
     cost="50x",
 )
 def clce(
@@ -143,6 +145,7 @@ def clce(
     tune={"recall_weight": (0.1, 3.0)},
     penalises_empty=True,
     empty="penalises false positives through Dice + CE; recall knows none",
+    dims=(1, 2, 3),
     cost="7x",
 )
 def skeleton_recall(
