@@ -143,10 +143,14 @@ def test_no_name_of_a_file_or_folder_counts(package):
         ("base/errors.py", "cutoff=0.6", "cutoff=0.9"),
         (
             "catalogue/registry.py",
-            "_live[kind, name] = function",
-            "_live[kind, name] = function  \n        print()",
+            "_live[kind, name] = function, meta",
+            "_live[kind, name] = function, meta  \n        print()",
         ),
-        ("catalogue/registry.py", 'return _register("loss", name)', 'return _register("loss", name + "")'),
+        (
+            "catalogue/registry.py",
+            'return _register("loss", name, meta)',
+            'return _register("loss", name + "", meta)',
+        ),
         ("losses/reduce.py", "is not known", "is unheard of"),
         ("losses/reduce.py", "does not fit", "suits no set of"),
         (

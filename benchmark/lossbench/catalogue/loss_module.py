@@ -98,8 +98,8 @@ class MultiLabel(nn.Module):
     """Classes that do not exclude each other: one sigmoid and one loss for each, and the mean of these.
 
     logits (N, C, *S); target (N, C, *S) of 0 and 1, or ``ignore_index``; the loss sees one channel at a
-    time. Raises UserError for a loss that needs distances or frequencies, which are those of exclusive
-    classes."""
+    time, and one that is not ours sees its two classes [0, z]. Raises UserError for a loss that needs
+    distances or frequencies, which are those of exclusive classes."""
 
     def __init__(self, loss: Loss):
         super().__init__()
@@ -108,21 +108,30 @@ class MultiLabel(nn.Module):
                 f"{loss.text} needs {name}=..., which there is for classes that exclude each other"
             )
         self.loss = loss
+        # Of one channel a user's softmax would be 1 everywhere.
+        self.lifts = any(part.guest for part in loss.parts)
 
     def forward(self, logits: Tensor, target: Tensor, **supplied: Any) -> Tensor:
         if not isinstance(logits, Tensor) or not isinstance(target, Tensor) or logits.shape != target.shape:
             raise UserError("a loss of several labels takes logits and a target of one shape, (N, C, *S)")
-        channels = zip(logits.split(1, 1), target.unbind(1), strict=True)
+        if self.loss.check and target.is_floating_point():
+            raise UserError(
+                "a loss of several labels takes a target of whole numbers, 0 and 1; target.long()"
+            )
+        one = logits.split(1, 1)
+        if self.lifts:
+            one = [torch.cat([torch.zeros_like(z), z], 1) for z in one]
+        channels = zip(one, target.unbind(1), strict=True)
         return torch.stack([self.loss(z, y, **supplied) for z, y in channels]).mean()
 
 
 def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) -> Tensor:
     arguments = {name: supplied[name] for name in part.takes if name in supplied} | part.params
-    if part.guest and "ignore_index" in arguments:
+    shares = part.soft and target.is_floating_point()
+    if part.guest and (shares or "ignore_index" in arguments):
         # No NaN of a void pixel may reach the sums. Finite logits stay as they are, so that ``lossbench
         # check`` still sees a loss that counts void pixels.
-        soft = target.is_floating_point()
-        void = target.sum(1) == 0 if soft else target == arguments["ignore_index"]
+        void = target.sum(1) == 0 if shares else target == arguments["ignore_index"]
         void = void.unsqueeze(1)
         logits = logits.masked_fill(void & ~logits.isfinite(), 0)
     return part.function(logits, target, **arguments)

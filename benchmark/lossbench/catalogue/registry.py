@@ -32,8 +32,8 @@ FOLDERS = {"loss": "losses", "dataset": "data", "network": "networks"}
 # What builds the losses and networks of other libraries; by name, for both import torch, late.
 ADAPTERS = {"loss": "lossbench.catalogue.adapters", "network": "lossbench.networks.adapters"}
 
-# Functions that running code has registered, for those that stand in no file (notebooks).
-_live: dict[tuple[str, str], Callable] = {}
+# Functions that running code has registered, with their facts, for those that stand in no file (notebooks).
+_live: dict[tuple[str, str], tuple[Callable, dict[str, Any]]] = {}
 
 
 def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable], Callable]:
@@ -46,7 +46,7 @@ def loss(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable]
     ``penalises_empty``, ``empty``, ``cost``, ``aliases``, ``released`` (what the paper's own code computes,
     where that differs), ``soft`` (it takes shares (N, C, *S) of the classes, too), ``dims`` (how many axes *S
     may have, as (2, 3), where it does not take any number)."""
-    return _register("loss", name)
+    return _register("loss", name, meta)
 
 
 def dataset(
@@ -55,7 +55,7 @@ def dataset(
     """Register ``function(*, seed, parameters...) -> Data`` as a data set; raise ``version`` whenever its
     arrays change.
     """
-    return _register("dataset", name)
+    return _register("dataset", name, meta)
 
 
 def network(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callable], Callable]:
@@ -66,12 +66,12 @@ def network(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callab
     that names ``cells`` can build K networks as one whose convolutions have K groups: it maps (N, K *
     in_channels, *S) to (N, K * classes, *S), cell after cell, and every weight holds the cells' weights one
     after the other along its first axis. Optional facts: ``cite``."""
-    return _register("network", name)
+    return _register("network", name, meta)
 
 
-def _register(kind: str, name: str) -> Callable[[Callable], Callable]:
+def _register(kind: str, name: str, meta: dict[str, Any]) -> Callable[[Callable], Callable]:
     def keep(function: Callable) -> Callable:
-        _live[kind, name] = function
+        _live[kind, name] = function, meta
         return function
 
     return keep
@@ -389,10 +389,11 @@ def get_loss(
 
     if isinstance(spec, str):
         # A function that a notebook has registered stands in no file.
-        live = _live.get(("loss", spec))
+        live, meta = _live.get(("loss", spec), (None, {}))
         if live is not None and spec not in losses(extra_files):
             takes = inspect.signature(live).parameters.keys() & {"ignore_index", *KINDS["loss"].needs}
-            return Loss(spec, (Part(1.0, live, {}, frozenset(takes), guest=True),), check)
+            part = Part(1.0, live, {}, frozenset(takes), True, *_facts(spec, meta))
+            return Loss(spec, (part,), check)
         spec = parse_loss(spec, extra_files)
     # A copy in another process is made from these again.
     files = {str(term.entry.file) for term in spec.terms if term.entry and term.entry.own}
@@ -410,10 +411,13 @@ def _part(term: LossTerm) -> tuple:
     takes = {*term.entry.needs} | ({"ignore_index"} & params.keys())
     if params.get("ignore_index", 0) is None:  # not given in the spec: the caller's is taken
         del params["ignore_index"]
-    meta = term.entry.meta
-    soft, dims = bool(meta.get("soft")), tuple(meta.get("dims", ()))
-    function = load_function(term.entry)
-    return term.weight, function, params, frozenset(takes), term.entry.own, soft, term.name, dims
+    facts = _facts(term.name, term.entry.meta)
+    return term.weight, load_function(term.entry), params, frozenset(takes), term.entry.own, *facts
+
+
+def _facts(name: str, meta: dict[str, Any]) -> tuple[bool, str, tuple[int, ...]]:
+    """Return what a ``loss_module.Part`` says of itself: whether it is soft, its name, and its ``dims``."""
+    return bool(meta.get("soft")), name, tuple(meta.get("dims", ()))
 
 
 def get_dataset(spec: str | DataSpec, seed: int = 0, extra_files: Iterable[str | Path] = ()):
@@ -439,7 +443,7 @@ def get_network(
     It maps (N, in_channels, *S) to logits (N, classes, *S); its weights come from PyTorch's global generator.
     ``cells`` builds that many in one, where the network can be grouped."""
     if isinstance(spec, str):
-        live = _live.get(("network", spec))
+        live, _ = _live.get(("network", spec), (None, {}))
         if live is not None and spec not in networks(extra_files):
             return live(in_channels, classes, dims)
         spec = parse_network(spec, extra_files)

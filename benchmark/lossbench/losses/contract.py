@@ -63,9 +63,11 @@ class Subject:
     needs: tuple[str, ...]
     takes_void: bool
     claims_empty: bool | None
+    soft: bool = False  # takes shares of the classes as a target, too
 
     def supply(self, target: Tensor, classes: int, void: int | None = None, progress: float = 0.5) -> dict:
         """Return the keyword arguments that a trainer would give for this target."""
+        target = target.argmax(1) if target.is_floating_point() else target
         given: dict = {"ignore_index": void, "progress": progress}
         if "distance_map" in self.needs:
             spacing = (1.0,) * (target.ndim - 1)
@@ -322,8 +324,19 @@ def void_pixels(subject):
     void[:, :, :5] = True
     labels = torch.where(void, VOID, target)
     z = noise(target)
-    value, gradient = evaluate(subject, z, labels, VOID)
-    other, _ = evaluate(subject, torch.where(void.unsqueeze(1), noise(target, scale=3), z), labels, VOID)
+    yield from _beside_void(subject, z, labels, void, VOID, "void pixels")
+    without, _ = evaluate(subject, z, target)
+    unused, _ = evaluate(subject, z, target, VOID)
+    gap = abs(float(without - unused))
+    good = gap <= 1e-6 * max(1, abs(float(without)))
+    yield Row("ignore_index without void pixels changes nothing", good, f"{gap:.1e} apart")
+
+
+def _beside_void(subject, z, target, void, label, what):
+    """Rows on what the logits hold at the pixels ``void (N, *S)``, which ``target`` marks."""
+    value, gradient = evaluate(subject, z, target, label)
+    moved = torch.where(void.unsqueeze(1), noise(void, scale=3), z)
+    other, _ = evaluate(subject, moved, target, label)
     leak = float(gradient.movedim(1, -1)[void].abs().max())
     gap = abs(float(value - other))
     good = leak == 0 and gap <= 1e-6 * max(1, abs(float(value)))
@@ -332,18 +345,30 @@ def void_pixels(subject):
         if good
         else f"largest gradient there {leak:.1e}; the value moves by {gap:.1e} with the logits there"
     )
-    yield Row(name, good, f"{max(leak, gap):.1e}", note)
+    yield Row(f"{what} count for nothing", good, f"{max(leak, gap):.1e}", note)
     # A network may say anything outside of the image, even NaN.
-    broken, gradient = evaluate(subject, torch.where(void.unsqueeze(1), torch.nan, z), labels, VOID)
+    broken, gradient = evaluate(subject, torch.where(void.unsqueeze(1), torch.nan, z), target, label)
     good = bool(gradient.isfinite().all()) and abs(float(broken - value)) <= 1e-6 * max(1, abs(float(value)))
-    yield Row(
-        "NaN under void pixels enters nothing", good, f"{broken:.4g}", "" if good else f"not {value:.4g}"
-    )
-    without, _ = evaluate(subject, z, target)
-    unused, _ = evaluate(subject, z, target, VOID)
-    gap = abs(float(without - unused))
-    good = gap <= 1e-6 * max(1, abs(float(without)))
-    yield Row("ignore_index without void pixels changes nothing", good, f"{gap:.1e} apart")
+    yield Row(f"NaN under {what} enters nothing", good, f"{broken:.4g}", "" if good else f"not {value:.4g}")
+
+
+def shares(subject):
+    """class ids give what their shares give."""
+    if not subject.soft:
+        return
+    # As many images as classes: a target of ids that meets a tensor of shares would broadcast in silence.
+    target = disc()
+    z = noise(target)
+    hot = torch.stack([1 - target, target], 1).to(z.dtype)
+    value, gradient = evaluate(subject, z, hot)
+    other, moved = evaluate(subject, z, target)
+    gap = max(abs(float(value - other)), float((gradient - moved).abs().max()))
+    good = gap <= 1e-5 * max(1, abs(float(value)))
+    note = "" if good else f"shares give {value:.4g}, class ids {other:.4g}: make one-hot shares of class ids"
+    yield Row("class ids give what their shares give", good, f"{gap:.1e} apart", note)
+    yield attempt("finite: shares of two raters", subject, z, (hot + hot.flip(-1)) / 2)
+    hot[..., :5] = 0
+    yield from _beside_void(subject, z, hot, hot.sum(1) == 0, None, "void shares")
 
 
 def false_positives(subject):
@@ -425,7 +450,7 @@ def cost(subject):
 
 TESTS = (
     *(scalar, finite, refusals, other_axes, one_channel, half_precision, derivative, permutation, pure),
-    *(void_pixels, false_positives, reduction, learning, cost),
+    *(void_pixels, shares, false_positives, reduction, learning, cost),
 )
 
 
@@ -442,6 +467,7 @@ def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
         spec.needs,
         takes_void=all("ignore_index" in entry.params for entry in native),
         claims_empty=any(claims) if claims and None not in claims else None,
+        soft=spec.soft,
     )
     # Every test draws the same numbers, whatever ran before it and on whichever machine.
     state = torch.get_rng_state()
