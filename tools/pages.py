@@ -7,7 +7,7 @@ from pathlib import Path
 from lossbench.base import columns
 from lossbench.catalogue.registry import datasets
 from lossbench.data.sources import SOURCES
-from tools import fingerprints, house, losses_page, record_page, spellings
+from tools import costs, fingerprints, house, losses_page, record_page, spellings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -41,6 +41,7 @@ def write_data(page: Path = DOCS / "data.md") -> None:
 
 
 if __name__ == "__main__":
+    costs.write()
     house.main()
     fingerprints.write()
     losses_page.write()

@@ -12,7 +12,7 @@ from lossbench.catalogue.adapters import PEERS
 from lossbench.catalogue.registry import losses
 from lossbench.catalogue.source import PACKAGE
 from lossbench.report import loss_cards
-from tools import cases, losses_page, metric_cases, spellings
+from tools import cases, costs, losses_page, metric_cases, spellings
 
 BUILT_IN = [entry for entry in losses().values() if entry.file.parent.name == "losses"]
 
@@ -36,6 +36,17 @@ def test_every_loss_states_its_facts(entry):
         assert low < high, name
     if entry.name not in ("ce", "cosine"):
         assert re.search(r"(19|20)\d\d", entry.meta["cite"])
+
+
+def test_the_cost_of_a_loss_is_what_was_measured():
+    measured = costs.costs()
+    assert len(measured) > 50
+    assert costs.stale() == {}, "run: python -m tools.costs, then python -m tools.losses_page"
+    page = losses_page.PAGE.read_text(encoding="utf-8")
+    assert f"| Salehi 2017 | {measured['tversky']} |" in page
+    # What the column says of itself is what perf/losses.py does.
+    shape = re.search(r"logits (\(8,\s2, 128, 128\)), one thread", costs.PAGE.read_text(encoding="utf-8"))
+    assert " ".join(shape[1].split()) in page
 
 
 def test_every_paper_that_a_loss_cites_can_be_read():

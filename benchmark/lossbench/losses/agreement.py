@@ -25,7 +25,7 @@ POWERS = {"square": 2, "simple": 1, "uniform": 0}
     penalises_empty=True,
     empty="the absent class shares the largest weight of the present ones, so its false positives count",
     aliases=("gdl",),
-    cost="1.1x",
+    cost="1.0x",
 )
 def generalized_dice(
     logits,
@@ -66,7 +66,7 @@ def generalized_dice(
     penalises_empty=False,
     empty="as dice: no signal unless s is large",
     aliases=("gwdl", "generalized_wasserstein_dice"),
-    cost="1.3x",
+    cost="1.4x",
 )
 def wasserstein_dice(
     logits,
@@ -116,7 +116,7 @@ def _check_distances(distances, c):
     penalises_empty=True,
     empty="the background's term and, with absent='eps', the worst false positive",
     aliases=("lovasz_softmax",),
-    cost="13x",
+    cost="7.8x",
 )
 def lovasz(
     logits,
@@ -168,7 +168,7 @@ def lovasz_extension(errors, g, over):
     formula="mean_c Σ_j max(0, e_(j)) ΔJ_j, e = 1 ∓ m in falling order, m = log p_c/(1-p_c) the margin",
     penalises_empty=False,
     empty="pushes down the worst false positive of each image and no other",
-    cost="8x",
+    cost="6.2x",
 )
 def lovasz_hinge(
     logits,
@@ -272,7 +272,7 @@ def sens_spec(
     formula="1 - Σ p g / (‖p‖ ‖g‖)",
     penalises_empty=False,
     empty="left out: the angle to an empty region is undefined",
-    cost="0.8x",
+    cost="0.7x",
 )
 def cosine(
     logits,
@@ -313,7 +313,7 @@ RIDGE = 5e-4
     empty="penalises false positives through cross-entropy",
     aliases=("region_mutual_information",),
     dims=(2, 3),
-    cost="7x",
+    cost="6.1x",
 )
 def rmi(
     logits,

@@ -21,7 +21,7 @@ from lossbench.losses.pixel import ce
     tune={"margin_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="penalises false positives by cross-entropy",
-    cost="2.3x",
+    cost="2.2x",
 )
 def mbls(
     logits,
@@ -52,7 +52,7 @@ def mbls(
     tune={"sigma": (0.5, 3.0)},
     penalises_empty=True,
     empty="penalises false positives, as cross-entropy",
-    cost="2x",
+    cost="2.0x",
 )
 def svls(logits, target, *, sigma=1.0, ignore_index=None):
     """Spatially varying label smoothing: labels are soft only where a neighbour is of another class.
@@ -95,7 +95,7 @@ def _share_with_neighbours(x, side):
     penalises_empty=True,
     empty="penalises false positives by cross-entropy, and large logits anywhere",
     dims=(2, 3),
-    cost="4x",
+    cost="2.8x",
 )
 def nacl(
     logits,

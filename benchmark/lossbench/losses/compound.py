@@ -20,7 +20,7 @@ from lossbench.losses.pixel import ce, focal, topk_ce
     penalises_empty=True,
     empty="penalises false positives through the cross-entropy",
     aliases=("ce_dice",),
-    cost="1.9x",
+    cost="1.7x",
 )
 def dice_ce(
     logits,
@@ -50,7 +50,7 @@ def dice_ce(
     tune={"dice_weight": (0.1, 3.0)},
     penalises_empty=True,
     empty="penalises false positives through the focal term",
-    cost="2.5x",
+    cost="1.8x",
 )
 def dice_focal(
     logits,
@@ -84,7 +84,7 @@ def dice_focal(
     tune={"dice_weight": (0.1, 3.0)},
     penalises_empty=True,
     empty="penalises the worst false positives through the top-k term",
-    cost="3x",
+    cost="2.3x",
 )
 def dice_topk(
     logits,
@@ -119,7 +119,7 @@ def dice_topk(
     tune={"switch": (0.5, 0.95)},
     penalises_empty=True,
     empty="penalises false positives while cross-entropy has a share",
-    cost="1.8x",
+    cost="1.7x",
 )
 def ce_to_dice(
     logits,
@@ -159,7 +159,7 @@ def ce_to_dice(
     penalises_empty=True,
     empty="penalises false positives through the focal term and the background's Tversky term",
     aliases=("asymmetric_unified_focal",),
-    cost="4x",
+    cost="3.3x",
 )
 def unified_focal(
     logits,
@@ -214,7 +214,7 @@ def unified_focal(
     tune={"gamma": (0.2, 2.0)},
     penalises_empty=True,
     empty="penalises false positives through both terms",
-    cost="3.5x",
+    cost="3.3x",
 )
 def exp_log(
     logits,

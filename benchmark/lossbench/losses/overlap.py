@@ -53,7 +53,7 @@ def dice(
     penalises_empty=True,
     empty="the background's own Dice term penalises false positives",
     aliases=("dice_with_background",),
-    cost="1.1x",
+    cost="1.0x",
 )
 def dice_all(
     logits,
@@ -131,7 +131,7 @@ def dice_squared(
     formula="-log[(2 TP + s) / (P + G + s)]",
     penalises_empty=True,
     empty="pulls P towards 0 with slope 1/(P + s), so it speaks up on empty images",
-    cost="0.6x",
+    cost="0.7x",
 )
 def log_dice(
     logits,
@@ -255,7 +255,7 @@ def focal_tversky(
     penalises_empty=False,
     empty="as dice: no signal unless s is large",
     aliases=("dice_plus_plus",),
-    cost="0.9x",
+    cost="0.8x",
 )
 def dsc_pp(
     logits,
@@ -336,7 +336,7 @@ def shares_and_errors(logits, target, over, classes, ignore_index):
     empty="as dice: no signal unless s is large",
     aliases=("dice_semimetric_of_shares",),
     soft=True,
-    cost="1x",
+    cost="0.8x",
 )
 def dice_soft(
     logits,
@@ -366,7 +366,7 @@ def dice_soft(
     empty="as dice: no signal unless s is large",
     aliases=("jml", "jaccard_metric"),
     soft=True,
-    cost="0.9x",
+    cost="0.7x",
 )
 def jaccard_soft(
     logits,

@@ -83,7 +83,7 @@ def weighted_mean(px, vector, norm, over):
         "background"
     ),
     aliases=("weighted_ce",),
-    cost="1.8x",
+    cost="1.6x",
 )
 def wce(
     logits,
@@ -218,7 +218,7 @@ def _class_weights_of(alpha, px):
     penalises_empty=True,
     empty="penalises the worst false positives",
     aliases=("topk", "ohem_ce"),
-    cost="2.1x",
+    cost="1.6x",
 )
 def topk_ce(logits, target, *, percent=10.0, over: r.Over = "batch", ignore_index=None):
     """Mean cross-entropy of the hardest ``percent`` of the valid pixels, at least one, of the batch or each
@@ -298,7 +298,7 @@ def poly_ce(logits, target, *, epsilon=1.0, over: r.Over = "batch", ignore_index
     tune={"strength": (0.0, 2.0)},
     penalises_empty=True,
     empty="penalises false positives less than cross-entropy where the class is rare",
-    cost="1.3x",
+    cost="1.2x",
 )
 def logit_adjusted_ce(
     logits, target, *, class_frequency, strength=1.0, over: r.Over = "batch", ignore_index=None
@@ -325,7 +325,7 @@ def logit_adjusted_ce(
     penalises_empty=True,
     empty="penalises the false positives whose background has less than the threshold",
     aliases=("ohem_by_threshold",),
-    cost="1.7x",
+    cost="1.5x",
 )
 def ohem(logits, target, *, threshold=0.7, kept=1, over: r.Over = "batch", ignore_index=None):
     """Mean cross-entropy of the pixels whose true class has a probability below ``threshold``, of the batch
@@ -366,7 +366,7 @@ def ohem(logits, target, *, threshold=0.7, kept=1, over: r.Over = "batch", ignor
     empty="penalises false positives by the square of p and more; the map is 0",
     aliases=("awing",),
     dims=(2, 3),
-    cost="5.3x",
+    cost="5.0x",
 )
 def adaptive_wing(
     logits,
@@ -414,7 +414,7 @@ def adaptive_wing(
     empty="as ce",
     aliases=("soft_label_ce",),
     soft=True,
-    cost="1.1x",
+    cost="1.0x",
 )
 def ce_soft(logits, target, *, over: r.Over = "batch", ignore_index=None):
     """Cross-entropy against shares of the classes: what several raters said, or what another network says.

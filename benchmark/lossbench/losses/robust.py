@@ -21,7 +21,7 @@ from lossbench.losses import reduce as r
     penalises_empty=True,
     empty="penalises false positives, the surest ones least",
     aliases=("gce",),
-    cost="1.4x",
+    cost="1.5x",
 )
 def generalized_ce(logits, target, *, q=0.7, over: r.Over = "batch", ignore_index=None):
     """Between cross-entropy (q near 0) and the mean absolute error (q = 1), which no wrong label moves much.
@@ -42,7 +42,7 @@ def generalized_ce(logits, target, *, q=0.7, over: r.Over = "batch", ignore_inde
     penalises_empty=True,
     empty="penalises false positives",
     aliases=("sce",),
-    cost="1.5x",
+    cost="1.6x",
 )
 def symmetric_ce(
     logits,
@@ -80,7 +80,7 @@ def symmetric_ce(
     tune={"nu": (0.1, 100.0)},
     penalises_empty=True,
     empty="penalises false positives, less for each where there are many",
-    cost="0.9x",
+    cost="0.7x",
 )
 def t_loss(
     logits,

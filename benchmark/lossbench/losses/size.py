@@ -28,7 +28,7 @@ def proportions(px, ids, over, temperature):
     tune={"size_weight": (0.01, 10.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term pulls the predicted share to 0",
-    cost="1.6x",
+    cost="1.8x",
 )
 def ce_l1(
     logits,
@@ -63,7 +63,7 @@ def ce_l1(
     tune={"size_weight": (0.01, 10.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term pulls the predicted share to 0",
-    cost="2.7x",
+    cost="3.1x",
 )
 def ce_kl(
     logits,
@@ -105,7 +105,7 @@ def ce_kl(
     tune={"size_weight": (0.01, 1.0)},
     penalises_empty=True,
     empty="cross-entropy penalises false positives; the size term shrinks the region further",
-    cost="2x",
+    cost="1.8x",
 )
 def ce_db(
     logits,

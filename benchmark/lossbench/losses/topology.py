@@ -28,7 +28,7 @@ from lossbench.losses.compound import dice_ce
     empty="smoothing of 1 pixel gives false positives a slope of 1/(P+1)²",
     aliases=("soft_dice_cldice",),
     dims=(2, 3),
-    cost="55x",
+    cost="40.8x",
 )
 def cldice(
     logits,
@@ -109,7 +109,7 @@ def _open(x):
     empty="penalises false positives through cross-entropy, and more along their lines",
     aliases=("centerline_ce",),
     dims=(2, 3),
-    cost="50x",
+    cost="41.8x",
 )
 def clce(
     logits,
@@ -146,7 +146,7 @@ def clce(
     penalises_empty=True,
     empty="penalises false positives through Dice + CE; recall knows none",
     dims=(1, 2, 3),
-    cost="7x",
+    cost="7.3x",
 )
 def skeleton_recall(
     logits,
@@ -206,7 +206,7 @@ def _tubes(masks, radius):
     penalises_empty=True,
     empty="penalises false positives through Dice + CE; there is no blob",
     aliases=("blob_loss",),
-    cost="6x",
+    cost="5.7x",
 )
 def blob(
     logits,
@@ -253,7 +253,7 @@ def _blob_term(px, c, smooth, released):
     tune={"region_weight": (0.0, 2.0)},
     penalises_empty=True,
     empty="penalises false positives as cross-entropy: the image is one cell",
-    cost="7x",
+    cost="5.9x",
 )
 def cc_dice_ce(logits, target, *, region_weight=0.0, classes="fg", smooth=0.0, ignore_index=None):
     """Dice and cross-entropy of each Voronoi cell: the pixels that are nearer to one connected object than to

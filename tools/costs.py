@@ -1,0 +1,47 @@
+"""The cost that each loss states of itself, from docs/speed_losses.md: ``python -m tools.costs``.
+
+perf/losses.py measures it and writes that page; the decorators hold copies, for a wheel has no pages. A loss
+that was not measured yet keeps what its author says. A test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lossbench.catalogue.entries import Entry
+from lossbench.catalogue.registry import losses
+from lossbench.catalogue.source import PACKAGE
+
+PAGE = PACKAGE.parents[1] / "docs" / "speed_losses.md"
+UNIT = "ce"
+
+
+def costs(page: Path = PAGE) -> dict[str, str]:
+    """Return the measured cost of each loss, as "0.7x" of cross-entropy."""
+    table = page.read_text(encoding="utf-8").partition("## Beside cross-entropy")[2].partition("\n## ")[0]
+    return {name: f"{ratio}x" for name, ratio in re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) \|$", table, re.M)}
+
+
+def stale() -> dict[str, tuple[Entry, str]]:
+    """Return the losses whose decorator says something else than the page, with the measured cost."""
+    known, measured = losses(), costs()
+    # The unit is 1 by definition; beside itself it shows how exact the others are.
+    return {
+        name: (known[name], cost)
+        for name, cost in measured.items()
+        if name in known and name != UNIT and known[name].meta.get("cost") != cost
+    }
+
+
+def write() -> None:
+    """Write the measured costs into the decorators; no fingerprint follows them."""
+    for name, (entry, cost) in stale().items():
+        text = entry.file.read_text(encoding="utf-8")
+        before, decorator, after = text.partition(f'@loss(\n    "{name}",\n')
+        after = re.sub(r'cost="[^"]*"', f'cost="{cost}"', after, count=1)
+        entry.file.write_text(before + decorator + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
