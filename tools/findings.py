@@ -20,7 +20,6 @@ There are
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
 - share COLUMN | LOSS | DATA: the same in percent
 - trial: what experiments/trial.toml left in results/trial, row by row with its seeds
-- public: the scores on public sets, row by row with its seeds
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
 
@@ -377,44 +376,17 @@ def _trial(results: Results, _: str) -> str:
             ["Nothing of it is kept yet: `lossbench sweep trial --results results/trial` trains it."]
         )
     cells = compact(records)["cells"]
-    return _block(
-        _means(cells, TRIAL, "Dice: present / all / pooled", list(dict.fromkeys(cells["loss_label"])))
-    )
-
-
-# Of the images that hold the class and of all; the share of images without it on which something is marked.
-PUBLIC = ("dice@0.5", "dice_all@0.5", "false_alarms@0.5")
-
-
-def _public(results: Results, _: str) -> str:
-    """Return a row for each public set, head and length, a column for each loss that is trained there."""
-    cells = results.cells
-    cells = cells[["public" in str(parts).split(",") for parts in cells["parts"]]]
-    if not len(cells):
-        return _block(["None is trained yet."])
     losses = list(dict.fromkeys(cells["loss_label"]))
-    return _block(_means(cells, PUBLIC, "Dice: present / all; false alarms", losses))
-
-
-def _means(cells: pd.DataFrame, shown: tuple[str, ...], title: str, losses: list[str]) -> list[str]:
-    """Return the rows of a table of means: data sets down, losses across, collapsed trainings counted."""
-    lines = [f"| {title} | seeds | " + " | ".join(losses) + " |", "|---" * (len(losses) + 2) + "|"]
+    lines = ["| Dice: present / all / pooled | seeds | " + " | ".join(losses) + " |"]
+    lines.append("|---" * (len(losses) + 2) + "|")
     for data, rows in cells.groupby("data_label", sort=True, observed=True):
         # Only seeds that every loss has: others would compare losses on different images.
         whole = rows.groupby("seed")["loss_label"].nunique() == len(losses)
         paired = rows[rows["seed"].map(whole)]
-        means = paired.groupby("loss_label", observed=True)[list(shown)].mean().reindex(losses)
-        lost = paired[paired["outcome"] == "collapsed"]["loss_label"].value_counts()
-        told = [
-            _mean_of(means.loc[loss]) + (f" ({lost[loss]} collapsed)" if loss in lost else "")
-            for loss in losses
-        ]
-        lines.append(f"| {data} | {whole.sum()} | " + " | ".join(told) + " |")
-    return lines
-
-
-def _mean_of(values: pd.Series) -> str:
-    return "/".join(f"{value:.2f}".removeprefix("0") for value in values)
+        means = paired.groupby("loss_label", observed=True)[list(TRIAL)].mean().reindex(losses)
+        shown = ["/".join(f"{v:.2f}".removeprefix("0") for v in means.loc[loss]) for loss in losses]
+        lines.append(f"| {data} | {whole.sum()} | " + " | ".join(shown) + " |")
+    return _block(lines)
 
 
 def _scored(rows: pd.DataFrame, loss: str) -> str:
@@ -463,7 +435,6 @@ SHOWN: dict[str, Callable[[Results, str], str]] = {
     "mean": _mean,
     "share": _share,
     "trial": _trial,
-    "public": _public,
     "published": _published,
     "figure": _figure,
     "caption": _caption,
