@@ -84,6 +84,32 @@ def test_a_sum_means_the_same_term_by_term():
     assert not specs.means("ce + dice", "0.5*ce + dice", [full])
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("smp:Unet(encoder_name='resnet18')", "ResNet-18 U-Net"),
+        (
+            "smp:UnetPlusPlus(encoder_name='efficientnet-b0', decoder_channels=[8, 4])",
+            "EfficientNet-b0 U-Net++ (decoder_channels 8, 4)",
+        ),
+        ("smp:FPN(encoder_name='resnext50_32x4d')", "resnext50_32x4d FPN"),
+        ("smp:Unet", "U-Net of smp"),
+        ("unet(widths=[4, 8])", "U-Net (widths 4, 8)"),
+        ("mine", "mine"),
+        ("not a spec (", "not a spec ("),
+    ],
+)
+def test_a_network_is_called_as_a_reader_would_call_it(text, name):
+    assert specs.network_name(text) == name
+
+
+def test_a_label_names_its_network_and_keeps_all_else():
+    label = "scenes 0.2 %, network smp:Unet(encoder_name='resnet18'), head default"
+    assert specs.network_named(label) == "scenes 0.2 %, ResNet-18 U-Net, head default"
+    for same in ("scenes 0.2 %, network mine, steps 200", "network of roads", "scenes, ResNet-18 U-Net"):
+        assert specs.network_named(same) == same
+
+
 def test_a_data_set_is_one_term_with_known_parameters():
     assert parse_dataset("scenes(foreground=0.01)").text == "scenes"
     assert parse_dataset("scenes(foreground=0.02)").params["foreground"] == 0.02

@@ -106,7 +106,7 @@ def test_network_and_head_are_in_the_key_the_block_and_the_label(write):
     cells = read_experiment(write(GOOD.replace("datasets = [", f"datasets = [{other}, {prior}, "))).cells()
     assert len({cell.key for cell in cells}) == 16 and len({cell.block for cell in cells}) == 8
     labels = {cell.data_label for cell in cells}
-    assert {"scenes, network smp:Unet", "scenes, head prior"} <= {
+    assert {"scenes, U-Net of smp", "scenes, head prior"} <= {
         label.replace("scenes(foreground=0.05)", "scenes") for label in labels
     }
     assert {cell.grouped for cell in cells if cell.recipe.network} == {False}

@@ -48,6 +48,20 @@ def test_a_column_that_only_some_records_have_is_empty_elsewhere(mini_records):
     assert curves["grad_norm"].notna().sum() == len(record["curves"]["step"])
 
 
+def test_a_label_that_spells_its_network_out_is_made_readable(mini_records):
+    record = copy.deepcopy(mini_records[0])
+    record["cell"]["data_label"] = "scenes, network smp:Unet(encoder_name='resnet18'), steps 9"
+    assert compact.compact([record])["cells"]["data_label"].tolist() == ["scenes, ResNet-18 U-Net, steps 9"]
+
+
+def test_a_copied_cell_names_its_original_and_without_copies_there_is_no_such_column(mini_records):
+    record = copy.deepcopy(mini_records[0])
+    record["provenance"] = {**record.get("provenance", {}), "copy_of": mini_records[1]["key"]}
+    cells = compact.compact([record, mini_records[1]])["cells"].set_index("key")
+    assert cells["copy_of"].to_dict() == {record["key"]: mini_records[1]["key"], mini_records[1]["key"]: ""}
+    assert list(cells)[-1] == "copy_of" and "copy_of" not in compact.compact(mini_records[:2])["cells"]
+
+
 def test_two_records_of_one_cell_are_refused(mini_records):
     with pytest.raises(UserError, match=r"two records of the cell .* keep the current one"):
         compact.compact([mini_records[0], mini_records[0]])

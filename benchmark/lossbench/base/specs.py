@@ -171,6 +171,53 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+# --- what a network is called
+
+# As their authors write them; of another encoder or model the name stays as it is.
+ENCODERS = {"resnet": "ResNet", "densenet": "DenseNet", "efficientnet": "EfficientNet", "vgg": "VGG"}
+ENCODERS |= {"mobilenet": "MobileNet", "mit": "MiT", "xception": "Xception"}
+MODELS = {"unet": "U-Net", "Unet": "U-Net", "UnetPlusPlus": "U-Net++"}
+
+# A label of before networks had names: ", network smp:Unet(encoder_name='resnet18')".
+_CLAUSE = re.compile(r"(?<=, )network ((?:\w+:)?\w+(?:\([^()]*\))?)(?=,|$)")
+
+
+def network_name(text: str) -> str:
+    """Return what a reader calls a network: "smp:Unet(encoder_name='resnet18')" is "ResNet-18 U-Net".
+
+    Whatever else its spec says stands in brackets, so that two networks never share a name."""
+    try:
+        term = parse(text, "network")[0]
+    except UserError:  # a name that is no spec
+        return text
+    rest = dict(term.arguments)
+    encoder = rest.pop("encoder_name", None)
+    name = MODELS.get(term.name, term.name)
+    if isinstance(encoder, str):
+        name = f"{_encoder(encoder)} {name}"
+    elif term.library:
+        name = f"{name} of {term.library}"
+    given = ", ".join(f"{key} {plain(value)}" for key, value in sorted(rest.items()))
+    given = given.replace("[", "").replace("]", "")
+    return f"{name} ({given})" if given else name
+
+
+def _encoder(name: str) -> str:
+    kind, size = re.fullmatch(r"([a-z]*)[-_]?(.*)", name).groups()
+    return f"{ENCODERS[kind]}-{size}" if kind in ENCODERS and size else name
+
+
+def network_named(label: str) -> str:
+    """Return the label of a data set variant with its network as a reader calls it."""
+
+    def named(clause: re.Match) -> str:
+        # Of a user's own network the name alone would not say that it is one.
+        name = network_name(clause[1])
+        return clause[0] if name == clause[1] else name
+
+    return _CLAUSE.sub(named, label)
+
+
 # --- the call of a builder as a spec
 
 

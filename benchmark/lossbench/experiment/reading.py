@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.files import file_hash
+from lossbench.base.specs import network_named
 from lossbench.catalogue.registry import LossSpec, parse_dataset, parse_loss, parse_network
 from lossbench.catalogue.registry import losses as known_losses
 from lossbench.experiment.cells import PLACES, Experiment, Part, Recipe, Strict, Variant
@@ -454,7 +455,7 @@ class _Reading:
             own = variant.recipe.model_dump()
             shown = {key: value for key, value in own.items() if key not in PLACES}
             changes = [f"{key} {value}" for key, value in shown.items() if value != usual[key]]
-            return variant._replace(label=", ".join([variant.label, *changes]))
+            return variant._replace(label=network_named(", ".join([variant.label, *changes])))
 
         return [replace(part, datasets=tuple(map(labelled, part.datasets))) for part in parts]
 

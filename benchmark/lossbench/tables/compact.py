@@ -38,6 +38,7 @@ LOSS = ("loss", "loss_spellings", "loss_label", "family", "seed", "recipe", "blo
 ENDED = ("outcome", "collapse", "init_hash", "order_hash", "split_hash", "seconds", "device", "n_test")
 LEADING = (*WHAT, *LOSS, *ENDED)
 TRAILING = ("commit", "dirty", "loss_fingerprint", "data_identity", "protocol", "cpu_seconds")
+COPIED = "copy_of"  # the cell whose training this was; a column only where some cell was copied
 SORT = ["dataset", "recipe", "loss", "seed", "key"]
 
 # Columns of the tables that are made from the note alone, so that they stand there also without any row.
@@ -81,6 +82,8 @@ def compact(records: Iterable[dict[str, Any]], note: Note = NOTHING) -> dict[str
         thresholds.add(row["key"], _thresholds(record.get("threshold_curve") or []))
         reliability.add(row["key"], record.get("reliability") or {})
     cells = pd.DataFrame(rows, columns=_columns(rows))
+    if COPIED in cells:
+        cells[COPIED] = cells[COPIED].fillna("")
     _refuse_doubled(cells)
     # Sorted by what a cell is, so that neither the order of the records nor that of the note shows in a byte.
     cells = cells.sort_values(SORT, ignore_index=True) if rows else cells
@@ -194,7 +197,8 @@ def _cell_row(record: dict[str, Any], whole: dict[str, Any], note: Note) -> dict
         "parts": record.get("parts", ""),
         "dataset": cell["dataset"],
         "dataset_name": name,
-        "data_label": cell.get("data_label") or cell["dataset"],
+        # A note of before may spell the network out.
+        "data_label": specs.network_named(cell.get("data_label") or cell["dataset"]),
         "loss": cell["loss"],
         "loss_spellings": _spellings(cell, note),
         "loss_label": record.get("loss_label") or cell["loss"],
@@ -217,6 +221,7 @@ def _cell_row(record: dict[str, Any], whole: dict[str, Any], note: Note) -> dict
         "data_identity": cell.get("data_identity", ""),
         "protocol": cell.get("protocol"),
         "cpu_seconds": cost.get("cpu_seconds"),
+        **({COPIED: origin[COPIED]} if origin.get(COPIED) else {}),
     }
 
 
@@ -261,8 +266,8 @@ def _origin(provenance: dict[str, Any]) -> dict[str, Any]:
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
     there = {column for row in rows for column in row}
     data = sorted(column for column in there if column.startswith("data."))
-    metrics = sorted(there - {*LEADING, *TRAILING, *data})
-    return [*LEADING, *data, *metrics, *TRAILING]
+    metrics = sorted(there - {*LEADING, *TRAILING, *data, COPIED})
+    return [*LEADING, *data, *metrics, *TRAILING, *([COPIED] if COPIED in there else [])]
 
 
 def _refuse_doubled(cells: pd.DataFrame) -> None:
