@@ -52,8 +52,7 @@ def test_labels_are_cut_as_far_as_they_stay_different():
     assert choices._told_apart([same + "0.1000", same + "0.2000"]) == [same + "0.1…", same + "0.2…"]
     assert choices._told_apart([same + "1", same + "2"]) == [same + "1", same + "2"]
     assert choices._told_apart(["a" * 30, "b" * 30]) == ["a" * 25 + "…", "b" * 25 + "…"]
-    words = "network smp:Unet(resnet18)"
-    assert choices._in_words("network smp:Unet(encoder_name='resnet18')") == words
+    assert choices._in_words("network smp:Unet(encoder_name='resnet18')") == "ResNet-18 U-Net"
 
 
 def test_the_caption_explains_bars_where_there_are_some_and_the_rest():

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis.specification_curve import specify
+from lossbench.base.specs import network_named
 from lossbench.figures import style
 from lossbench.figures.drawing import NothingToDraw, figure
 
@@ -45,7 +46,6 @@ ASIDE = {
     r"\boptimizer ": "optimiser ",
     r"\baugment none\b": "no augmentation",
     r"\baugment ": "augmentation ",
-    r"\w+='([^']*)'": r"\1",  # of a network its values alone
 }
 
 # How Dice is summed -> what the panel of shifts calls it, the fill of its dot, and its place in a row.
@@ -153,9 +153,8 @@ def _marks(axis, main: pd.DataFrame, rows: list[tuple[str, object, str]]) -> Non
     share = np.zeros((len(rows), BINS))
     for row, (choice, level, _) in enumerate(rows):
         share[row] = np.bincount(place[(main[choice] == level).to_numpy()], minlength=BINS) / per_bin
-    axis.pcolormesh(
-        np.linspace(0, 100, BINS + 1), np.arange(len(rows) + 1), share, cmap="Greys", vmin=0, vmax=1
-    )
+    edges = np.linspace(0, 100, BINS + 1), np.arange(len(rows) + 1)
+    axis.pcolormesh(*edges, share, cmap="Greys", vmin=style.LIGHTEST, vmax=1)
     axis.set_yticks(np.arange(len(rows)) + 0.5, [label for *_, label in rows], fontsize=7)
     axis.invert_yaxis()
     axis.grid(visible=False)
@@ -235,6 +234,7 @@ def _shifts(axis, shifts: pd.DataFrame) -> None:
 
 def _in_words(aside: str) -> str:
     """Return what a recipe changes of the usual one, as a reader would say it."""
+    aside = network_named(f", {aside}").removeprefix(", ")
     for pattern, words in ASIDE.items():
         aside = re.sub(pattern, words, aside)
     return aside

@@ -101,13 +101,12 @@ def _order_says(data: pd.DataFrame, ranks: Mapping[str, pd.DataFrame]) -> str:
     own = _bounded(data[data["metric"] == first.index[0]]).set_index("loss_label")
     rest = own.drop(index=leader)
     near = int((rest["low"] <= own.loc[leader, "high"]).sum())
-    within = f", within the bars of {near} of {len(rest)} others" if near else ""
+    within = f", where the bars of {near} of {len(rest)} others overlap its own" if near else ""
     if count == len(ranks):
         return f"{leader} has the best mean rank by every one of {count} metrics{within}"
-    others = ", ".join(dict.fromkeys(label for label in first["loss_label"] if label != leader))
-    return (
-        f"{leader} has the best mean rank by {count} of {len(ranks)} metrics{within}; by the others {others}"
-    )
+    others = " or ".join(dict.fromkeys(label for label in first["loss_label"] if label != leader))
+    by = f"{leader} has the best mean rank by {count} of {len(ranks)} metrics{within}"
+    return f"{by}; by the other metrics {others} comes first"
 
 
 def _bounded(part: pd.DataFrame) -> pd.DataFrame:
@@ -279,9 +278,8 @@ def _middle_says(means: pd.DataFrame) -> str:
         # Intervals of one resampling of seeds: where they overlap nothing is said of an order.
         near = int((rest["high"] >= top["low"]).sum()) if np.isfinite(top["low"]) else len(rest)
         reached = f"intervals of {near} of {len(rest)} others reach it" if near else "no other reaches it"
-        parts.append(
-            f"{name}: {top['loss_label']} has the highest middle half, {top['value']:.2f}, {reached}"
-        )
+        mean = f"the highest interquartile mean, {top['value']:.2f}"
+        parts.append(f"{name}: {top['loss_label']} has {mean}, and {reached}")
     return "; ".join(parts)
 
 

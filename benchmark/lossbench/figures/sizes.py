@@ -152,7 +152,9 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
         _field(axes[0][place], own, "gain", ("PuOr", -gain, gain), place == 0)
         _field(axes[1][place], own, "size", ("Greys", 0.0, size), place == 0)
         term = own["term"].iloc[0].replace("_", " + ")
-        axes[0][place].set_title(f"{term}, {style.fitting(variant.label, 14)}", fontsize=9)
+        # Of few columns each is wide.
+        room = 112 // len(shown) - len(term) - 2
+        axes[0][place].set_title(f"{term}, {style.fitting(variant.label, room)}", fontsize=9)
         axes[0][place].set_xlabel(f"ce: {100 * own['dice_ce'].iloc[0]:.1f}", fontsize=8.5)
         axes[1][place].set_xlabel(f"ce: {own['size_ce'].iloc[0]:.2f}", fontsize=8.5)
     axes[0][0].set_ylabel("Dice minus that of ce, points")

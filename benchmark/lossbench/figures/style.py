@@ -269,6 +269,11 @@ def folded(value: float) -> float:
     return float(np.sign(value) * np.log1p(abs(value)))
 
 
+# The lower end of a scale from 0 to 1, so that 0 is not quite the colour of paper: a page turns paper dark
+# where its reader prefers that, and a field of zero would look like one of the largest value.
+LIGHTEST = -0.01
+
+
 def heat(
     axis,
     values: pd.DataFrame,
@@ -288,7 +293,7 @@ def heat(
     # Beyond the ends of the scale the colour stays; the number in the field does not.
     scaled = np.clip((values.to_numpy(float) - low) / (high - low), 0, 1)
     axis.pcolormesh(
-        np.ma.masked_invalid(scaled), cmap=colormap, vmin=0, vmax=1, edgecolors=PAPER, linewidth=1.5
+        np.ma.masked_invalid(scaled), cmap=colormap, vmin=LIGHTEST, vmax=1, edgecolors=PAPER, linewidth=1.5
     )
     for i in range(rows):
         for j in range(columns):

@@ -59,7 +59,8 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
         own = points.of_variant(data, variant)
         for axis, name in zip(axes[:, column], shown, strict=False):
             _lines(axis, own, name, looks)
-        axes[0][column].set_title(style.fitting(titles[column], 27))
+        # Of few columns each is wide.
+        axes[0][column].set_title(style.fitting(titles[column], max(27, 92 // len(wanted))))
         axes[len(shown) - 1][column].set_xlabel("optimiser step")
         if noise is not None:
             _noise_panel(axes[-1][column], points.of_variant(noise, variant), losses)
