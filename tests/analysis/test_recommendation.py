@@ -65,7 +65,7 @@ def test_where_nothing_differs_the_answer_is_no_difference_that_matters():
 def test_where_nothing_is_shown_no_loss_is_called_better():
     own = only(table(ce=0.8 + 20 * NOISE, dice=0.82 - 20 * NOISE))
     assert own.kind == "open" and own.says.startswith("Cannot tell: no loss is shown to be better")
-    assert "Start with dice" in own.says
+    assert "For now use dice" in own.says
 
 
 def test_four_seeds_of_three_losses_show_nothing_and_the_answer_says_how_many_would():

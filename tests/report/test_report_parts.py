@@ -138,12 +138,12 @@ def test_advice_counts_each_data_set_once_and_names_those_it_rests_on(derived):
         (groups["boundaries"] == "uncertain") & (groups["foreground"] == "any") & (groups["empty"] == "any")
     ]
     assert list(uncertain["n_datasets"]) == [1]
-    rare = groups[(groups["foreground"] == "up to 0.5 %") & (groups["boundaries"] == "uncertain")]
+    rare = groups[(groups["foreground"] == "0.5 % or less") & (groups["boundaries"] == "uncertain")]
     assert rare["given_up"].str.startswith("boundaries").all()
 
 
 def test_the_table_of_regrets_is_that_of_all_data_sets_with_the_smallest_marked():
-    answers = [("any", "any", "any", 0), ("up to 0.5 %", "any", "any", 1)]
+    answers = [("any", "any", "any", 0), ("0.5 % or less", "any", "any", 1)]
     groups = pd.DataFrame(answers, columns=["foreground", "boundaries", "empty", "group"])
     rows = [
         (0, "Dice at 0.5", "ce", 0.021, "rare"),
@@ -163,7 +163,7 @@ def test_the_table_of_regrets_is_that_of_all_data_sets_with_the_smallest_marked(
 def test_advice_finds_what_was_built_in(derived):
     groups, advice = derived.tables["advice_groups"], derived.tables["advice"]
     rare = groups[
-        (groups["foreground"] == "up to 0.5 %")
+        (groups["foreground"] == "0.5 % or less")
         & (groups["boundaries"] == "as sharp as the image")  # scenes alone: two data sets show little
         & (groups["empty"] == "any")
     ]["group"].iloc[0]
@@ -198,7 +198,7 @@ def test_numbers_of_the_decision_aid_and_of_single_cells_stand_in_tables(study, 
                 row["n_datasets"],
             )
         )
-    assert {(row[0], row[3], row[4], row[5], row[6]) for row in told} == known
+    assert {(row[0], row[3], row[4], row[5], row[8]) for row in told} == known
     cells = study["cells"].set_index("key")
     for row in blocks["cells-data"]["rows"]:
         assert row[4][0] == f"{cells.loc[row[7], 'dice@0.5']:.3f}" and row[2] == cells.loc[row[7], "seed"]

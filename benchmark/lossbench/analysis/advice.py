@@ -25,11 +25,16 @@ ANY = "any"
 UNKNOWN = "not known"
 
 # Upper ends; what lies on an end belongs below it.
-FOREGROUND = (("up to 0.5 %", 0.005), ("0.5 to 2.5 %", 0.025), ("2.5 to 10 %", 0.1), ("above 10 %", 1.0))
+FOREGROUND = (
+    ("0.5 % or less", 0.005),
+    ("0.5 to 2.5 %", 0.025),
+    ("2.5 to 10 %", 0.1),
+    ("more than 10 %", 1.0),
+)
 
 BOUNDARIES = ("as sharp as the image", "uncertain")
 
-EMPTY = (("up to 10 %", 0.1), ("10 to 40 %", 0.4), ("above 40 %", 1.0))
+EMPTY = (("10 % or less", 0.1), ("10 to 40 %", 0.4), ("more than 40 %", 1.0))
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,12 @@ GOALS = (
     Goal("calibrated probabilities (ECE)", "ece", False, -1),
 )
 
+ALARMS = "false_alarms@0.5"
+
 QUIET = 0.2  # mean share of empty images that a loss may mark where such images are said to occur
 
-START = ["group", "goal", "loss", "loss_label", "regret", "where", "n_datasets", "n_losses", "first", "says"]
+START = ["group", "goal", "loss", "loss_label", "regret", "where", "n_datasets", "n_losses", "first"]
+START += ["false_alarms", "says", "alarms"]
 
 HELD = "held_out"  # the part of data sets that were named before training, on which advice is only tried
 
@@ -86,9 +94,9 @@ ROWS = [
     "low",
     "high",
 ]
-ROWS += ["p", "p_holm", "n_seeds", "n_datasets", "datasets"]
+ROWS += ["p", "p_holm", "n_seeds", "false_alarms", "collapsed", "n_cells", "n_datasets", "datasets"]
 
-GROUPS = ["foreground", "boundaries", "empty", "group", "given_up", "n_datasets", "datasets"]
+GROUPS = ["foreground", "boundaries", "empty", "group", "given_up", "n_datasets", "datasets", "collapses"]
 
 # How many images are empty decides which losses are fit, so this likeness is given up last.
 GIVE_UP = ("boundaries", "foreground", "empty")
@@ -115,16 +123,24 @@ def advise(
     against ``against``).
 
     ``verdict``: better or worse (p below .05, Holm-adjusted over the losses of the group), equal (shown to
-    lie within the margin), open. Each data set speaks through its usual recipe only.
+    lie within the margin), open. Each data set speaks through its usual recipe only. ``collapses`` of a group
+    names the losses that collapsed on its data sets, and, where empty images are said to occur, on any other
+    with such images.
     """
     facts = describe(cells, recipes)
     groups, members = _groups(facts)
     empty = {row["group"] for row in groups if _some_empty(row)}
+    ended = _ended(cells[_usual(cells, facts)])
+    crowded = facts.loc[facts["empty_share"] > EMPTY[0][1], "dataset"]
+    for row in groups:
+        sets = members[row["group"]]
+        others = [name for name in crowded if name not in sets] if row["group"] in empty else []
+        row["collapses"] = _collapses(ended, sets, others)
     rows, start = [], []
     for goal in GOALS:
         if goal.column in cells:
             found = _differences(cells, facts, goal, against)
-            own_rows = {sets: _rows(sets, goal, found) for sets in dict.fromkeys(members)}
+            own_rows = {sets: _rows(sets, goal, found, ended) for sets in dict.fromkeys(members)}
             for number, sets in enumerate(members):
                 rows += [{**row, "group": number} for row in own_rows[sets]]
                 own = cells[_usual(cells, facts[facts["dataset"].isin(sets)])]
@@ -143,13 +159,52 @@ def _usual(cells: pd.DataFrame, facts: pd.DataFrame) -> pd.Series:
     return pd.Series(own, index=cells.index, dtype=bool)
 
 
+def _ended(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a (data set, loss): cells, how many of them collapsed, mean share of empty images that
+    it marks.
+    """
+    known = cells.assign(
+        false_alarms=seeds.numbers(cells, ALARMS), collapsed=cells["outcome"].eq("collapsed")
+    )
+    return known.groupby(["dataset", "loss"], observed=True, as_index=False).agg(
+        data_label=("data_label", "first"),
+        loss_label=("loss_label", "first"),
+        n_cells=("collapsed", "size"),
+        collapsed=("collapsed", "sum"),
+        false_alarms=("false_alarms", "mean"),
+    )
+
+
+def _collapses(ended: pd.DataFrame, sets: Collection[str], others: Collection[str]) -> str:
+    """Return which losses collapsed on these data sets, and on others that have images without foreground,
+    too.
+    """
+    bad = ended[ended["collapsed"] > 0].sort_values(["collapsed", "loss"], ascending=[False, True])
+
+    def told(own: pd.DataFrame) -> str:
+        # Data set by data set: over many of them a loss that fails on one would seem to fail rarely.
+        parts = []
+        for where, rows in own.groupby("data_label", sort=False, observed=True):
+            counts = [f'"{row.loss_label}" {row.collapsed} of {row.n_cells}' for row in rows.itertuples()]
+            parts.append(f'on "{where}" {", ".join(counts)}')
+        return "; ".join(parts)
+
+    here, there = (told(bad[bad["dataset"].isin(names)]) for names in (sets, others))
+    says = [f"Collapsed trainings: {here}."] if here else []
+    # A loss that is calm here may fail where a few more images are empty, which its user must know.
+    says += [f"Collapsed trainings on other data with empty images: {there}."] if there else []
+    return " ".join(says)
+
+
 def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
     """Return one row a loss that all these data sets hold, lowest maximal regret first (Savage 1951).
 
     The regret of a loss on a data set is how far its mean falls short of the best one's. The first row that
     never collapsed, and with ``empty`` is known to mark at most ``QUIET`` of the empty images, is the one to
-    start with: no loss is kept from that place by a difference that few seeds cannot show."""
-    scores = cells.assign(score=seeds.numbers(cells, goal.column))
+    use: no loss is kept from that place by a difference that few seeds cannot show. Its ``says`` is the
+    recommendation with its reason, its ``alarms`` (with ``empty``) how often it and the quietest other loss
+    mark an empty image."""
+    scores = cells.assign(score=seeds.numbers(cells, goal.column)).dropna(subset="score")
     if goal.absolute:
         scores = scores.assign(score=scores["score"].abs())
     means = scores.pivot_table(index="loss", columns="dataset", values="score", observed=True).dropna()
@@ -161,40 +216,75 @@ def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
     worst = short.max(axis=1).sort_values(kind="stable")
     labels = cells.drop_duplicates("loss").set_index("loss")["loss_label"]
     places = cells.drop_duplicates("dataset").set_index("dataset")["data_label"]
-    fit = [loss for loss in worst.index if _fit(cells[cells["loss"] == loss], empty)]
+    trained = {loss: cells[cells["loss"] == loss] for loss in worst.index}
+    unfit = {loss: _unfit(own, empty) for loss, own in trained.items()}
+    first = next((loss for loss in worst.index if not unfit[loss]), None)
     rows = []
     for loss, regret in worst.items():
         row = {"goal": goal.name, "loss": loss, "loss_label": labels[loss], "regret": float(regret)}
         row |= {"where": places[short.loc[loss].idxmax()], "n_datasets": means.shape[1]}
-        row |= {"n_losses": len(means)}
-        row |= {"first": bool(fit) and loss == fit[0], "tie": not worst.iloc[-1]}
-        rows.append(row | {"says": _start(row, goal) if row["first"] else ""})
+        row |= {"n_losses": len(means), "n_all": scores["loss"].nunique()}
+        row |= {"first": loss == first, "tie": not worst.iloc[-1], "says": "", "alarms": ""}
+        rows.append(row | {"false_alarms": seeds.numbers(trained[loss], ALARMS).mean()})
+    for place, row in enumerate(rows):
+        if row["first"]:
+            passed = [f'"{other["loss_label"]}" {unfit[other["loss"]]}' for other in rows[:place]]
+            row |= {"says": _use(row, goal, passed), "alarms": _alarms(row, rows) if empty else ""}
     return rows
 
 
-def _fit(own: pd.DataFrame, empty: bool) -> bool:
-    if (own["outcome"] == "collapsed").any():
-        return False
+def _unfit(own: pd.DataFrame, empty: bool) -> str:
+    """Return why a loss cannot be advised, as the rest of a sentence about it; nothing where it can."""
+    collapsed = int((own["outcome"] == "collapsed").sum())
+    if collapsed:
+        return f"collapsed in {collapsed} of {len(own)} trainings"
+    marked = seeds.numbers(own, ALARMS).mean()
+    if not empty or marked <= QUIET:
+        return ""
     # Unknown is no better than high.
-    return not empty or bool(seeds.numbers(own, "false_alarms@0.5").mean() <= QUIET)
+    return "is not known to leave empty images empty" if np.isnan(marked) else f"marks {_on_empty(marked)}"
 
 
-def _start(row: dict, goal: Goal) -> str:
-    """Return the sentence of the loss to start with."""
-    # Often only two losses were trained on all of the data sets, which the reader must know.
-    start = f"Start with {row['loss_label']}, of {row['n_losses']} losses"
-    where = f'"{row["where"]}"'
-    if row["tie"]:
-        return f"{start}: all of them score the same."
-    if not row["regret"]:
-        where = f"each of {row['n_datasets']} data sets" if row["n_datasets"] > 1 else where
-        return f"{start}: the best mean on {where}."
+def _on_empty(share: float) -> str:
+    return f"something on {100 * share:.3g} % of the images without foreground"
+
+
+def _use(row: dict, goal: Goal, passed: Collection[str]) -> str:
+    """Return the recommendation with its reason; ``passed``: why losses with a smaller regret are not it."""
+    says = f"Use {row['loss_label']}."
+    where, losses = f'"{row["where"]}"', f"{row['n_losses']} losses"
     much = amount(row["regret"], goal)
-    loses = f"it loses at most {much}"
     # A zero would say that it loses nothing.
-    if float(much) == 0:
-        loses = f"it loses less than {'0.1' if '.' in much else '1'}"
-    return f"{start}: {loses}{unit(goal)} against the best, on {where}."
+    behind = much if float(much) else f"less than {'0.1' if '.' in much else '1'}"
+    if row["tie"]:
+        says = f"{says} All {losses} score the same."
+    elif row["regret"]:
+        where = f"Where it does worst, on {where}, its" if row["n_datasets"] > 1 else f"On {where} its"
+        says = f"{says} {where} mean is {behind}{unit(goal)} behind the best of {losses}."
+    else:
+        where = f"each of {row['n_datasets']} data sets" if row["n_datasets"] > 1 else where
+        says = f"{says} It has the best mean of {losses} on {where}."
+    if passed:
+        says = f"{says} Not advised, although nearer to the best: {'; '.join(passed)}."
+    # Often only two losses were trained on all of the data sets, which the reader must know.
+    if row["n_losses"] < row["n_all"]:
+        sets = f"all {row['n_datasets']} data sets"
+        says = f"{says} Only these {row['n_losses']} of {row['n_all']} losses were trained on {sets}."
+    return says
+
+
+def _alarms(first: dict, rows: list[dict]) -> str:
+    """Return how often the advised loss and the quietest other one mark an image without foreground."""
+    # Equal but for the last digit is equal, and then the plainest loss is named.
+    share = {row["loss"]: round(row["false_alarms"], 6) for row in rows}
+    others = [row for row in rows if row is not first and not np.isnan(share[row["loss"]])]
+    own = f"False alarms: {first['loss_label']} marks {_on_empty(share[first['loss']])}"
+    if not others:
+        return f"{own}."
+    least = min(others, key=lambda row: (share[row["loss"]], row["loss"] not in ALWAYS, row["loss"]))
+    more = share[least["loss"]] - share[first["loss"]]
+    kind = "the safest loss here is" if more < 0 else "the next safest is" if more else "as safe is"
+    return f"{own}; {kind} {least['loss_label']}, on {100 * share[least['loss']]:.3g} %."
 
 
 def amount(value: float, goal: Goal) -> str:
@@ -246,7 +336,8 @@ def _trial(usual: pd.DataFrame, own: dict, alike: pd.DataFrame, goal: Goal) -> d
     """Return the regrets of the rules on a data set; None where nothing can be advised."""
     here = usual[usual["dataset"] == own["dataset"]]
     there = usual[usual["dataset"].isin(alike["dataset"]) & usual["loss"].isin(here["loss"])]
-    first = next((row for row in regrets(there, goal, own["empty"] != EMPTY[0][0]) if row["first"]), None)
+    some = own["empty"] != EMPTY[0][0]
+    first = next((row for row in regrets(there, goal, some) if row["first"]), None)
     if first is None:
         return None
     # The price is counted against the best loss there is, fit or not.
@@ -299,7 +390,10 @@ def prior_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     groups, start = tables["advice_groups"], tables["advice_start"]
     known_of_own_data = groups[groups["boundaries"] == ANY].drop(columns=["boundaries", "n_datasets"])
     first = start[start["first"].astype(bool)]
-    return known_of_own_data.merge(first, on="group")[PRIOR_COLUMNS]
+    table = known_of_own_data.merge(first, on="group")
+    # A user at the command line sees no second paragraph: what limits the advice stands with it.
+    limits = table[["alarms", "collapses"]].fillna("").agg(" ".join, axis=1)
+    return table.assign(says=(table["says"] + " " + limits).str.split().str.join(" "))[PRIOR_COLUMNS]
 
 
 def prior(foreground: float, empty: float, column: str, file: Path = PRIOR) -> str:
@@ -463,8 +557,10 @@ def _differences(
     return found
 
 
-def _rows(sets: tuple[str, ...], goal: Goal, found: dict[tuple[str, str], _Differences]) -> list[dict]:
-    rows = []
+def _rows(
+    sets: tuple[str, ...], goal: Goal, found: dict[tuple[str, str], _Differences], ended: pd.DataFrame
+) -> list[dict]:
+    rows, ended = [], ended[ended["dataset"].isin(sets)]
     for loss in sorted({loss for dataset, loss in found if dataset in sets}):
         here = [found[dataset, loss] for dataset in sets if (dataset, loss) in found]
         # Aligned by seed: levels of one generator are one number a seed.
@@ -475,6 +571,9 @@ def _rows(sets: tuple[str, ...], goal: Goal, found: dict[tuple[str, str], _Diffe
         row = {"goal": goal.name, "metric": goal.estimand, "loss": loss, **here[0].facts}
         row |= summary(evidence, numbers)
         row |= {"evidence": evidence, "n_datasets": len(here)}
+        own = ended[ended["loss"] == loss]
+        row |= {name: int(own[name].sum()) for name in ("collapsed", "n_cells")}
+        row |= {"false_alarms": own["false_alarms"].mean()}
         rows.append({**row, "datasets": "; ".join(own.label for own in here)})
     for row, adjusted in zip(rows, flips.holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted

@@ -211,7 +211,7 @@ class _Variant:
         widest = max(found.values(), key=lambda own: abs(own.evidence.estimate))
         gap = f"the largest difference is {_points(abs(widest.evidence.estimate))} points"
         unknown = f"Cannot tell: no loss is shown to be better ({gap} {_interval(widest)})."
-        return f"{unknown} Start with {name}, which has the best mean so far."
+        return f"{unknown} For now use {name}, which has the best mean so far."
 
     def _doubts(self, use: str, found: Mapping[str, Decision], reached: pd.DataFrame | None) -> Iterable[str]:
         """Yield what limits the recommendation, what weighs most first."""

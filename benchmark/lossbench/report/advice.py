@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lossbench.analysis import advice
+from lossbench.analysis import advice, decisions
 from lossbench.base import columns
 from lossbench.report import words
 
@@ -44,8 +45,10 @@ def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any
             f"{words.effect(row['estimate'], kind)} {words.unit(kind)}".strip(),
             words.interval(row["low"], row["high"], kind),
         ]
+        alarms = "–" if words.missing(row["false_alarms"]) else words.percent(row["false_alarms"], 2)
+        collapsed = f"{row['collapsed']} of {row['n_cells']}" if row["collapsed"] else "0"
         by_group.setdefault(str(row["group"]), {}).setdefault(row["goal"], []).append(
-            [*shown, int(row["n_seeds"]), int(row["n_datasets"]), number[row["datasets"]]]
+            [*shown, int(row["n_seeds"]), alarms, collapsed, int(row["n_datasets"]), number[row["datasets"]]]
         )
     # Every triple of answers leads to a group; several triples may share one.
     answers = {
@@ -56,16 +59,83 @@ def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any
         ]
         for group in groups.to_dict("records")
     }
-    start: dict[str, dict[str, str]] = {}
-    for row in tables["advice_start"].dropna(subset=["says"]).to_dict("records"):
-        if row["says"]:
-            start.setdefault(str(row["group"]), {})[row["goal"]] = row["says"]
     return {
         "questions": QUESTIONS,
         "goals": [{"name": goal.name, "lower": goal.good < 0} for goal in advice.GOALS],
-        "data": {"answers": answers, "rows": by_group, "sets": list(number), "start": start},
+        "data": {"answers": answers, "rows": by_group, "sets": list(number), "says": _says(tables)},
         "there": there and bool(by_group),
     }
+
+
+def _says(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, list[str]]]:
+    """Return group -> goal -> the sentences of the advice: what to use and why, what is shown, and what to
+    take care of.
+    """
+    rows, start = tables["advice"], tables["advice_start"]
+    collapses = tables["advice_groups"].drop_duplicates("group").set_index("group")["collapses"]
+    goals = {goal.name: goal for goal in advice.GOALS}
+    first = {(row["group"], row["goal"]): row for row in start.to_dict("records") if row["first"]}
+    advised = set(zip(start["group"], start["goal"], strict=True))
+    found: dict[str, dict[str, list[str]]] = {}
+    for (group, goal), own in rows.groupby(["group", "goal"], sort=False):
+        chosen = first.get((group, goal))
+        says = [chosen["says"]] if chosen else [NOBODY] if (group, goal) in advised else []
+        says += [_own(chosen, own, goals[goal])] if chosen else []
+        says += _shown(own, goals[goal])
+        care = collapses.get(group, "")
+        if chosen and f'"{chosen["loss_label"]}"' in care:
+            care = f"{care} Take care: the advised loss is among them."
+        says += [chosen["alarms"] if chosen else "", care]
+        # Tables have the quotes of a keyboard, the page has those of print.
+        found.setdefault(str(group), {})[goal] = [re.sub('"([^"]*)"', r"“\1”", text) for text in says if text]
+    return found
+
+
+NOBODY = (
+    "No loss can be advised: each of those that were trained on all of these data collapsed somewhere, or it "
+    "marks something on too many images without foreground, or that is not known."
+)
+
+
+def _own(chosen: dict[str, Any], rows: pd.DataFrame, goal: advice.Goal) -> str:
+    """Return what is shown of the advised loss itself; nothing where it is what others are compared with."""
+    own = rows[rows["loss"] == chosen["loss"]]
+    if not len(own):
+        return ""
+    row = own.iloc[0]
+    kind = columns.form(row["metric"])
+    effect = f"{words.effect(row['estimate'], kind)} {words.unit(kind)}".strip()
+    by = f"{chosen['loss_label']} against ce: {effect} {words.interval(row['low'], row['high'], kind)}"
+    return {
+        "better": f"It is shown to be better than ce ({by}).",
+        "worse": f"But over all of these data ce is shown to be better ({by}).",
+        "equal": f"ce is as good within what was measured ({by}; {_small(goal)} counts as equal).",
+        "open": f"That it is better than ce is not shown ({by}).",
+    }[row["verdict"]]
+
+
+def _shown(rows: pd.DataFrame, goal: advice.Goal) -> list[str]:
+    """Return what is shown of all losses against cross-entropy, in a sentence for each verdict."""
+    # Some labels hold commas.
+    named = {
+        verdict: ", ".join(f"“{label}”" for label in rows.loc[rows["verdict"] == verdict, "loss_label"])
+        for verdict in ("better", "equal", "worse", "open")
+    }
+    says = {
+        "better": f"Shown to be better than ce: {named['better']}.",
+        "equal": f"As good as ce ({_small(goal)} counts as equal): {named['equal']}.",
+        "worse": f"Shown to be worse than ce: {named['worse']}.",
+        "open": f"Not decided against ce, for which more seeds or data sets are needed: {named['open']}.",
+    }
+    nothing = [] if named["better"] else ["No loss is shown to be better than ce."]
+    return nothing + [text for verdict, text in says.items() if named[verdict]]
+
+
+def _small(goal: advice.Goal) -> str:
+    """Return up to which difference two losses are called equal."""
+    small = decisions.margin(goal.estimand)
+    much = f"{small:.2g}" if columns.form(goal.column) == columns.PLAIN else advice.amount(small, goal)
+    return f"a difference below {much.removesuffix('.0')}{advice.unit(goal)}".replace(" 1 points", " 1 point")
 
 
 def regrets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

@@ -62,9 +62,7 @@ for (const form of document.querySelectorAll("form.choice")) {
   if (form && data) {
     const names = ["foreground", "boundaries", "empty"];
     const body = document.querySelector("#advice-table tbody");
-    const says = document.getElementById("advice-says"), sets = document.getElementById("advice-sets");
-    // Some labels hold commas.
-    const list = (rows) => rows.map((row) => `“${row[0]}”`).join(", ");
+    const [says, more, sets] = ["says", "more", "sets"].map((name) => document.getElementById(`advice-${name}`));
     const address = () => {
       const chosen = new URLSearchParams([...form.elements].filter((e) => e.name && e.selectedIndex > 0).map((e) => [e.name, e.value]));
       history.replaceState(null, "", `#advice${chosen.size ? `?${chosen}` : ""}`);
@@ -74,6 +72,7 @@ for (const form of document.querySelectorAll("form.choice")) {
       const known = data.answers[answers.join("|")];
       const rows = data.rows[known[0]]?.[form.elements.goal.value] ?? [];
       body.replaceChildren();
+      more.replaceChildren();
       document.getElementById("advice-note").hidden = form.elements.goal.value !== "calibrated volume";
       sets.textContent = known[2] ? `No data set of this study is like that. The nearest differ in ${known[2]}: ${known[1]}.`
         : `Data sets that are alike: ${known[1]}.`;
@@ -81,14 +80,10 @@ for (const form of document.querySelectorAll("form.choice")) {
         says.textContent = `No evidence: the data sets that are ${known[2] ? "nearest" : "alike"} hold no score for this goal.`;
         return;
       }
-      const shown = (verdict) => rows.filter((row) => row[2] === verdict);
-      const better = shown("better"), worse = shown("worse"), equal = shown("equal");
-      says.textContent = [
-        better.length ? `Shown to be better than ce: ${list(better)}.` : "No loss is shown to be better than ce.",
-        equal.length ? `Shown to be equal: ${list(equal)}.` : "", worse.length ? `Shown to be worse: ${list(worse)}.` : "",
-        data.start[known[0]]?.[form.elements.goal.value] ?? "",
-      ].filter(Boolean).join(" ");
-      for (const [label, family, verdict, effect, interval, blocks, count, place] of rows) {
+      const [first, ...others] = data.says[known[0]][form.elements.goal.value];
+      says.textContent = first;
+      more.append(...others.map((text) => make("li", text)));
+      for (const [label, family, verdict, effect, interval, blocks, alarms, collapsed, count, place] of rows) {
         const row = make("tr"), name = make("th", "", { scope: "row" }), from = make("td");
         name.append(lossName(label, family));
         const verdictCell = make("td");
@@ -96,7 +91,7 @@ for (const form of document.querySelectorAll("form.choice")) {
         const resting = make("details");
         resting.append(make("summary", `${count} data set${count > 1 ? "s" : ""}`), make("span", data.sets[place]));
         from.append(resting);
-        row.append(name, verdictCell, make("td", effect, { class: "num" }), make("td", interval, { class: "interval" }), make("td", String(blocks), { class: "num" }), from);
+        row.append(name, verdictCell, make("td", effect, { class: "num" }), make("td", interval, { class: "interval" }), make("td", String(blocks), { class: "num" }), make("td", alarms, { class: "num" }), make("td", collapsed, { class: "num" }), from);
         body.append(row);
       }
     };
