@@ -22,7 +22,7 @@ from lossbench.analysis import (
 )
 from lossbench.analysis.claims import ClaimSet
 from lossbench.analysis.decisions import Looks
-from lossbench.analysis.effects import effects_table, pooled_effects
+from lossbench.analysis.effects import effects_table, pair_effects, pooled_effects
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import in_parts
@@ -61,8 +61,8 @@ class Answers:
 
     claims: ClaimSet
     verdicts: tuple[Verdict, ...]
-    # verdicts, levels, effects, pooled, leaderboard, profiles, stability, part_effects, sensitivity,
-    # specifications, shares, shifts, advice, advice_groups, advice_data,
+    # verdicts, levels, effects, pooled, pairs, leaderboard, profiles, stability, part_effects,
+    # sensitivity, specifications, shares, shifts, advice, advice_groups, advice_data,
     # advice_start, advice_tried, advice_worth, collapses, missing, learnt, lengths,
     # speeds, cost, recommendations, and decided where seeds are sequential
     tables: dict[str, pd.DataFrame]
@@ -100,6 +100,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "levels": level_table(verdicts),
         "effects": effects_table(common, REFERENCE, METRICS, by_group, looks),
         "pooled": pooled_effects(ended, REFERENCE, METRICS[:2]),
+        "pairs": pair_effects(at_usual(ended, recipes), METRICS[:2], by_group, looks),
         "leaderboard": board(common, by_group, looks),
         "profiles": rankings.profiles(ranked),
         "stability": rankings.stability(ranked),
@@ -145,6 +146,12 @@ def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
     parts = cells["parts"].fillna("").astype(str)
     joins = {text: not text or any(name not in apart for name in text.split(",")) for text in parts.unique()}
     return cells[parts.map(joins)]
+
+
+def at_usual(cells: pd.DataFrame, recipes: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the cells of each data set's usual recipe."""
+    usual = sensitivity.usual_recipes(cells, recipes)
+    return cells[cells["recipe"] == cells["dataset"].map(usual)]
 
 
 def without(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
@@ -231,14 +238,21 @@ def board(cells: pd.DataFrame, by_group: ByGroup | None = None, looks: Looks = (
 
 
 def cost(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (data set, recipe): number of cells, median and total seconds, total CPU seconds."""
+    """Return one row a (data set, recipe): number of cells, how many of them are copies of another cell's
+    training, median seconds of those that were trained, total seconds and CPU seconds.
+    """
+    copied = cells["copy_of"].fillna("").ne("") if "copy_of" in cells else pd.Series(False, cells.index)
     grouped = cells.assign(
-        seconds=cells["seconds"].astype(float), cpu_seconds=cells["cpu_seconds"].astype(float)
+        # A copy took no time, which says nothing of what a training takes.
+        seconds=cells["seconds"].astype(float).mask(copied),
+        cpu_seconds=cells["cpu_seconds"].astype(float),
+        copied=copied,
     )
     grouped = grouped.groupby(["dataset", "recipe"], observed=True, sort=True)
     return grouped.agg(
         data_label=("data_label", "first"),
         cells=("key", "size"),
+        copied=("copied", "sum"),
         seconds_median=("seconds", "median"),
         seconds_total=("seconds", "sum"),
         cpu_seconds_total=("cpu_seconds", "sum"),

@@ -118,7 +118,7 @@ class Contest:
         seed.
         """
         p = self._square(flips.two_sided)
-        return _holm_by_loss(p) if self.looks == 1 else self._over_looks(p, "adjusted")
+        return holm_by_loss(p) if self.looks == 1 else self._over_looks(p, "adjusted")
 
     @cached_property
     def equality(self) -> np.ndarray:
@@ -252,7 +252,7 @@ class Contest:
         return images, 0 < count < resampling.FEWEST
 
 
-def _holm_by_loss(p: np.ndarray) -> np.ndarray:
+def holm_by_loss(p: np.ndarray) -> np.ndarray:
     """Return Holm's adjusted p-values of a square of pairs: over the comparisons of either loss, the larger
     of both.
     """

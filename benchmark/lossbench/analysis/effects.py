@@ -14,6 +14,7 @@ from lossbench.analysis.flips import Flips
 from lossbench.analysis.pairs import Blocks
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.selection import select_loss
+from lossbench.base import columns as known
 
 NAN = float("nan")
 
@@ -61,6 +62,83 @@ def pooled_effects(cells: pd.DataFrame, against: str = "ce", columns: Iterable[s
     for recipe, part in cells.groupby("recipe", sort=True, observed=True) if apart else [("", cells)]:
         rows += [{**row, "recipe": recipe} for row in _rows(part, against, columns)]
     return _frame(rows, ["recipe"], [*EFFECT, *OVER_SETS])
+
+
+# Of a pair the loss that comes later here, or is not named, is compared with the other one.
+PLAIN = ("ce", "dice", "batch_dice(classes='all')", "batch_dice", "dice_ce")
+
+PAIRS = ("metric", "loss", "loss_label", "against", "against_label", "estimate", "low", "high", "p", "p_holm")
+PAIRS += ("verdict", "n_seeds", "n_variants", "n_sets", "by_set")
+
+
+def pair_effects(
+    cells: pd.DataFrame,
+    columns: Iterable[str] = (),
+    by_group: ByGroup | None = None,
+    looks: Looks = (),
+) -> pd.DataFrame:
+    """Return one row a (metric, pair of losses): the paired effect of ``loss`` minus ``against`` over all
+    data sets that hold both, of one recipe each; p is adjusted as in ``decisions``.
+
+    ``by_set`` names each data set variant with its own mean difference in hundredths. Where there is one data
+    set alone, the verdicts are those of ``decisions``, as in its leaderboard."""
+    columns = [column for column in columns if column in cells]
+    if not len(cells) or not columns:
+        return pd.DataFrame(columns=list(PAIRS))
+    found = pairs.losses(cells, columns)
+    alone = len(found.variants) == 1
+    labels = cells.drop_duplicates("loss").set_index("loss")["loss_label"]
+    rank = {loss: place for place, loss in enumerate(PLAIN)}
+    arms = sorted(found.arms, key=lambda loss: (rank.get(loss, len(rank)), labels[loss]))
+    rows = []
+    for place, column in enumerate(columns):
+        own = [
+            {"metric": column, "loss": loss, "against": against, **row}
+            for number, loss in enumerate(arms)
+            for against in arms[:number]
+            if (row := _pair(found, loss, against, place))
+        ]
+        contest = decisions.contest(cells, column, by_group, looks) if alone else None
+        p = np.full((len(arms), len(arms)), np.nan)
+        at = [(arms.index(row["loss"]), arms.index(row["against"])) for row in own]
+        for (a, b), row in zip(at, own, strict=True):
+            p[a, b] = p[b, a] = row["p"]
+        p = decisions.holm_by_loss(p)
+        for (a, b), row in zip(at, own, strict=True):
+            evidence, good = row.pop("evidence"), -1 if known.lower_is_better(column) else 1
+            row["p_holm"] = float(p[a, b])
+            row["verdict"] = decisions.decide(evidence, row["estimate"], row["p_holm"], column, good)
+            row |= _decided(contest, row) if contest else {}
+        rows += own
+    table = pd.DataFrame(rows).reindex(columns=list(PAIRS))
+    return table.assign(loss_label=table["loss"].map(labels), against_label=table["against"].map(labels))
+
+
+def _pair(found: Blocks, loss: str, against: str, column: int) -> dict | None:
+    """Return the effect of one loss against another; None where they have no pair."""
+    if found.refusal(loss, against):
+        return None
+    d = found.difference(loss, against, column)
+    there = ~np.isnan(d).all(axis=1)
+    if not there.any():
+        return None
+    variants = found.variants[there]
+    evidence, numbers = over_sets(d[there], seeds.units(variants).to_numpy())
+    if not numbers:  # no seed holds all levels of a generator
+        return None
+    each = list(zip(variants["data_label"], np.nanmean(d[there], axis=1), strict=True))
+    # The levels of a ladder from the rarest foreground to the commonest.
+    if seeds.FOREGROUND in variants:
+        rarest = variants[seeds.FOREGROUND].astype(float).argsort(kind="stable")
+        each = [each[place] for place in rarest]
+    by_set = "; ".join(f"{label} {_hundredths(mean)}" for label, mean in each)
+    return {**summary(evidence, numbers), "n_variants": len(variants), "by_set": by_set, "evidence": evidence}
+
+
+def _hundredths(value: float) -> str:
+    text = f"{100 * value:+.1f}"
+    # "-0.0" would read as a difference that has a sign.
+    return (text if float(text) else text[1:]).replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(part: pd.DataFrame, against: str, columns: Iterable[str]) -> list[dict]:
