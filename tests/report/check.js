@@ -109,6 +109,8 @@ window.addEventListener("load", () => {
     results.querySelector("a").click();
     const card = document.getElementById(results.querySelector("a").getAttribute("href").slice(1));
     facts.revealed = [card.open, card.checkVisibility()];
+    search("does dice_ce beat dice?");
+    facts.pair = all("li", results).map(text).filter((hit) => hit.startsWith("pair: "));
     search("nothing is called so");
     facts["no hit"] = [all("li", results).length, text(document.querySelector("#find-form output"))];
     all("details.group").forEach((group) => { group.open = true; });
@@ -126,7 +128,7 @@ window.addEventListener("load", () => {
     // Before the many states below, of whose addresses a browser keeps two hundred.
     form.elements.goal.value = "calibrated volume";
     form.elements.foreground.value = "2.5 to 10 %";
-    change(form.elements.empty, "up to 10 %");
+    change(form.elements.empty, "10 % or less");
     facts.address = location.hash;
     facts.advice = [];
     const options = (name) => [...form.elements[name].options].map((o) => o.value);
@@ -134,7 +136,7 @@ window.addEventListener("load", () => {
       form.elements.foreground.value = a; form.elements.boundaries.value = b; form.elements.empty.value = c;
       change(form.elements.goal, goal);
       const shown = [...advice.tBodies[0].rows].map((row) => [...row.cells].map(text));
-      facts.advice.push([[a, b, c], goal, shown, text(document.getElementById("advice-says")), text(document.getElementById("advice-sets"))]);
+      facts.advice.push([[a, b, c], goal, shown, ["says", "more", "sets"].map((name) => text(document.getElementById(`advice-${name}`)))]);
     }
 
     facts.unlabelled = all("select, input, button, [role=region], form").filter((e) =>

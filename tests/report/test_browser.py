@@ -180,7 +180,7 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
     }
     table = derived.tables["advice"]
     assert len(facts[1200]["advice"]) == 5 * 3 * 4 * 7
-    for answers, goal, rows, says, sets in facts[1200]["advice"]:
+    for answers, goal, rows, (says, more, sets) in facts[1200]["advice"]:
         group = groups[tuple(answers)]
         assert sets.startswith(
             "No data set of this study is like that." if group["given_up"] else "Data sets"
@@ -198,17 +198,18 @@ def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, de
             words.interval(a, b, kind) for a, b in zip(own["low"], own["high"], strict=True)
         ]
         assert [int(row[4]) for row in rows] == own["n_seeds"].tolist()
-        for row, rests in zip(rows, own["datasets"], strict=True):
-            assert row[5].endswith(rests)
+        for row, rests, bad, of in zip(rows, own["datasets"], own["collapsed"], own["n_cells"], strict=True):
+            assert row[7].endswith(rests) and row[6] == (f"{bad} of {of}" if bad else "0")
         assert group["datasets"] in sets
-        assert ("Shown to be better" in says) == bool((own["verdict"] == "better").any())
+        assert ("Shown to be better" in more) == bool((own["verdict"] == "better").any())
+        assert says.startswith(("Use ", "No loss can be advised"))
     assert any(group["given_up"] for group in groups.values())
 
 
 def test_the_answers_stand_in_the_address_and_an_address_brings_them_back(facts):
     assert facts[1200]["state"][1] == "10 to 40 %"
     name, _, answers = facts[1200]["address"].partition("?")
-    wanted = {"foreground=2.5+to+10+%25", "empty=up+to+10+%25", "goal=calibrated+volume"}
+    wanted = {"foreground=2.5+to+10+%25", "empty=10+%25+or+less", "goal=calibrated+volume"}
     assert name == "#advice" and wanted <= set(answers.split("&"))
 
 
@@ -220,7 +221,14 @@ def test_search_finds_losses_and_data_sets_and_opens_what_it_leads_to(facts):
     hits, says = facts[1200]["search"]
     assert hits and all("dice" in hit and hit.startswith("loss: ") for hit in hits)
     assert says.startswith(f"{len(hits)} found") and facts[1200]["revealed"] == [True, True]
-    assert facts[1200]["no hit"] == [0, "0 found"]
+    assert facts[1200]["no hit"][0] == 0 and facts[1200]["no hit"][1].startswith("0 found: nothing on")
+
+
+def test_a_question_about_two_losses_finds_the_sentence_that_answers_it(facts, derived):
+    table = derived.tables["pairs"].set_index(["metric", "loss_label", "against_label"])
+    row = table.loc["dice@0.5", "dice_ce", "dice"]
+    begin = f"pair: dice_ce minus dice: {100 * row['estimate']:+.2f} points [".replace("-", "−")
+    assert any(hit.startswith(begin) for hit in facts[1200]["pair"])
 
 
 def test_the_name_of_a_loss_shows_its_formula(facts):

@@ -336,7 +336,11 @@ def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust
     assert "4 seeds each: " in first.compared
     assert "the start of the last layer" in " ".join(first.trust)
     assert first.trust[-2] == "Verified by hand." and "--network" in first.trust[-1]
-    assert any("4 seeds only" in text for text in first.trust)
+    few = (
+        "With fewer than 6 seeds p cannot fall below .05, so that no difference can be shown: all losses have"
+    )
+    assert any(text.startswith(f"{few} so few on 6 of 6 data set variants (") for text in first.trust)
+    assert any("`lossbench verify --cell KEY`" in text for text in first.trust)
 
 
 def test_the_first_screen_counts_who_is_ahead_by_more_than_a_point(tables):

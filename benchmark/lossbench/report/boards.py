@@ -16,22 +16,61 @@ if TYPE_CHECKING:
 FIRST = "dice@0.5"  # what the leaderboards are sorted by
 
 
-def boards(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one leaderboard a data set and recipe, in the order of the table; a recipe is named where one
-    data set has several.
-    """
+def boards(table: pd.DataFrame, cells: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+    """Return one leaderboard a data set and recipe, data sets in the order of the table, of each the plainest
+    recipe first; a recipe is named where one data set has several.
+
+    cells: where given, a board says whose means are over other seeds than those of the other losses."""
     several = len(table) > 0 and table.groupby("dataset", observed=True)["recipe"].nunique().max() > 1
     # Older records know fewer scores.
     present = [column for column in BOARD if column in table and column != FIRST]
-    return [
-        _board(own.sort_values("place").to_dict("records"), present, several)
+    trained = _trained(cells)
+    found = [
+        _board(own.sort_values("place").to_dict("records"), present, several, trained)
         for _, own in table.groupby(["dataset", "recipe"], sort=False, observed=True)
     ]
+    rank = {dataset: place for place, dataset in enumerate(dict.fromkeys(table["dataset"]))}
+    # Digits of a recipe, by which the table is sorted, mean nothing to a reader.
+    return sorted(found, key=lambda board: (rank[board["dataset"]], words.plainest(board["label"])))
 
 
-def _board(rows: list[dict[str, Any]], present: list[str], several: bool) -> dict[str, Any]:
+def _trained(cells: pd.DataFrame | None) -> dict[tuple[str, str, str], frozenset[int]]:
+    """Return the seeds of each (data set, recipe, loss) that have a score."""
+    if cells is None or FIRST not in cells:
+        return {}
+    held = cells[cells[FIRST].notna()].groupby(["dataset", "recipe", "loss"], observed=True)["seed"]
+    return {name: frozenset(own) for name, own in held}
+
+
+def _other_seeds(rows: list[dict[str, Any]], trained: dict[tuple[str, str, str], frozenset[int]]) -> str:
+    """Return the sentence that names how many seeds each mean of a board is over, where they are not the
+    same; else nothing.
+    """
+    seeds = {row["loss_label"]: trained.get((row["dataset"], row["recipe"], row["loss"])) for row in rows}
+    if not trained or len(set(seeds.values())) < 2:
+        return ""
+    counts: dict[int, list[str]] = {}
+    for label, own in seeds.items():
+        counts.setdefault(len(own or ()), []).append(f"“{label}”")
+    told = "; ".join(f"{n} of {', '.join(counts[n])}" for n in sorted(counts, reverse=True))
+    common = len(frozenset.intersection(*(own or frozenset() for own in seeds.values())))
+    return (
+        f"The means of this board are not all over the same seeds: {told}. All losses have {common} in "
+        "common. Rows with fewer seeds than the most are marked *. Shading compares each two losses on the "
+        "seeds that both have."
+    )
+
+
+def _board(
+    rows: list[dict[str, Any]],
+    present: list[str],
+    several: bool,
+    trained: dict[tuple[str, str, str], frozenset[int]],
+) -> dict[str, Any]:
     first = rows[0]
+    most = max(row["n"] for row in rows)
     return {
+        "seeds": _other_seeds(rows, trained),
         "dataset": first["dataset"],
         "recipe": first["recipe"] if several else "",
         "label": first["data_label"],
@@ -40,7 +79,7 @@ def _board(rows: list[dict[str, Any]], present: list[str], several: bool) -> dic
         "lower": [columns.lower_is_better(column) for column in present],
         "best": [row["loss_label"] for row in rows if row["best"]],
         "dataset_key": (first["dataset"], first["recipe"]),
-        "rows": [_row(row, present) for row in rows],
+        "rows": [{**_row(row, present), "fewer": row["n"] < most} for row in rows],
     }
 
 

@@ -16,6 +16,7 @@ from lossbench.report import (
     drawing,
     effects,
     loss_cards,
+    pairs,
     runs,
     singles,
     summary,
@@ -45,9 +46,9 @@ GROUPS = (
     (
         "compared",
         "Comparisons",
-        "leaderboards, how stable they are, paired effects",
-        ("boards.html.j2", "stability.html.j2", "effects.html.j2"),
-        ("boards", "effects"),
+        "leaderboards, loss against loss, how stable rankings are, paired effects",
+        ("boards.html.j2", "pairs.html.j2", "stability.html.j2", "effects.html.j2"),
+        ("boards", "pairs", "effects"),
     ),
     (
         "checked",
@@ -124,14 +125,16 @@ def gather(
         "regrets": advice.regrets(derived),
         "likeness": advice.likeness(derived["advice_data"]),
         "worth": list(derived["advice_worth"]["says"]),
-        "boards": boards.boards(derived["leaderboard"]),
+        "boards": boards.boards(derived["leaderboard"], cells),
         "board_filters": boards.filters(derived["leaderboard"]),
         "firmness": boards.firmness(derived["profiles"], derived["stability"], order),
         "effects": effects.effects(shown_effects, labels),
         "effect_columns": effects.filters(shown_effects, labels),
         "effects_left_out": left_out,
         "unreachable": effects.unreachable(derived["effects"]),
-        "pooled": effects.pooled(derived["pooled"]),
+        "pooled": effects.pooled(derived["pooled"], effects.recipe_names(cells)),
+        "pairs": pairs.pairs(derived["pairs"]),
+        "pair_metrics": [columns.title(metric) for metric in dict.fromkeys(derived["pairs"]["metric"])],
         "parts": effects.sections(noted["parts"], derived["part_effects"], labels, ids),
         "sensitivity": advice.sensitivity(derived["sensitivity"]),
         "collapses": runs.collapses(derived["collapses"], labels),
@@ -140,6 +143,7 @@ def gather(
         "missing": _missing(
             derived, cells, labels, about, {claim["id"] for claim in claims if claim["tested"]}
         ),
+        "absent": _absent(tables),
         "changes": about.changes,
         "cards": about.cards,
         "errors": about.errors,
@@ -231,9 +235,16 @@ def _claims(table: pd.DataFrame, answers: Answers) -> list[dict[str, Any]]:
                 "tests": own,
                 "decided": _deciding(own, verdict.verdict),
                 "open": _open(own),
+                "mixed": _mixed(own),
             }
         )
     return claims
+
+
+def _mixed(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tests that decide about a claim where they do not all say the same; else none."""
+    primary = [test for test in tests if test["adjusted"]]
+    return primary if len({test["verdict"] for test in primary}) > 1 else []
 
 
 def _open(tests: list[dict[str, Any]]) -> str:
@@ -335,16 +346,31 @@ def _missing(
     if about.planned is not None and about.planned > len(cells):
         absent = f"{about.planned - len(cells)} of {about.planned} planned cells have no record"
         says.append(f"{absent}; `lossbench sweep {about.experiment}` trains them")
-    for row in derived["missing"].to_dict("records"):
-        where = f"{row['loss_label']} on {labels[row['dataset'], row['recipe']]}"
-        seeds = f"seed{'s' * (row['missing'] > 1)} {row['seeds']}"
-        blocks = f"{row['missing']} of {row['of']} blocks are missing ({seeds})"
-        says.append(f"{where}: {blocks}, so they are left out of its pairs")
+    # Many losses of a part miss the same seeds, which is one thing to say.
+    for (dataset, recipe, seeds), own in derived["missing"].groupby(
+        ["dataset", "recipe", "seeds"], sort=False
+    ):
+        named = ", ".join(f"“{label}”" for label in own["loss_label"])
+        count, of = own["missing"].iloc[0], own["of"].iloc[0]
+        trained = f"{count} of {of} seeds ({seeds}) {'are' if count > 1 else 'is'} not trained with {named}"
+        says.append(
+            f"{labels[dataset, recipe]}: {trained}; pairs of losses leave {'them' if count > 1 else 'it'} out"
+        )
     # Pairs whose certificates differ are refused where pairs are made; here it is said.
     notes = [note for name in ("effects", "part_effects") for note in derived[name]["note"].dropna()]
     says += sorted({note for note in notes if "not paired" in note})
     says += _not_testable(derived["verdicts"], tested)
     return says + [f"figure {name} is not drawn: it {why}" for name, why in about.not_drawn.items()]
+
+
+def _absent(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the planned data sets on which nothing was trained, so that a search for one says so."""
+    planned = tables.get("datasets")
+    if planned is None:
+        return []
+    return list(
+        dict.fromkeys(planned.loc[~planned["dataset"].isin(tables["cells"]["dataset"]), "dataset_name"])
+    )
 
 
 def _not_testable(tests: pd.DataFrame, tested: set[str]) -> list[str]:

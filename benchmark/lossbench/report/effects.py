@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis.answers import BOARD
@@ -72,9 +73,27 @@ def unreachable(effects: pd.DataFrame) -> str:
     )
 
 
-def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
+def recipe_names(cells: pd.DataFrame) -> dict[str, str]:
+    """Return what each recipe changes, in the words of the labels of data set variants: "head default".
+
+    Its eight digits, which nobody can read, follow where two recipes would share a name."""
+    facts = cells.drop_duplicates(["dataset", "recipe"])
+    base = {dataset: min(own, key=words.plainest) for dataset, own in facts.groupby("dataset")["data_label"]}
+    changes: dict[str, list[str]] = {}
+    for row in facts.itertuples(index=False):
+        # The plainest label of a data set is its name; what stands behind it tells its recipes apart.
+        behind = row.data_label.removeprefix(base[row.dataset]).removeprefix(", ")
+        changes.setdefault(row.recipe, []).extend([behind] if behind else [])
+    names = {recipe: max(own, key=own.count) if own else "usual" for recipe, own in changes.items()}
+    shared = list(names.values())
+    return {
+        recipe: f"{name} · {recipe}" if shared.count(name) > 1 else name for recipe, name in names.items()
+    }
+
+
+def pooled(table: pd.DataFrame, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return one row a (metric, loss), with the interval for new data sets where there are several
-    independent ones.
+    independent ones; ``names`` of recipes.
     """
     rows = []
     for row in table.to_dict("records"):
@@ -88,7 +107,7 @@ def pooled(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "metric": columns.title(row["metric"]),
                 "loss": row["loss_label"],
                 "family": row["family"],
-                "recipe": row["recipe"],
+                "recipe": names.get(row["recipe"], row["recipe"]),
                 **_numbers(row, kind),
                 "datasets": _count(row["n_variants"]),
                 "units": _count(row["n_sets"]),

@@ -22,7 +22,7 @@ def collapses(table: pd.DataFrame, labels: Labels) -> list[dict[str, Any]]:
     for part, own in table.groupby("part", sort=False):
         rows = [_collapsed(row, labels) for row in own.to_dict("records")]
         # For the line that is seen while the table is folded.
-        losses = list(dict.fromkeys(row["loss"] for row in rows))
+        losses = [f"“{name}”" for name in dict.fromkeys(row["loss"] for row in rows)]
         groups.append({"part": part, "rows": rows, "losses": losses})
     return groups
 
@@ -47,12 +47,15 @@ def learnt(table: pd.DataFrame, lengths: pd.DataFrame) -> list[dict[str, Any]]:
     its losses a longer training still changed.
     """
     rows = []
-    for row in table.to_dict("records"):
+    for number, row in enumerate(_plainest_first(table), 1):
         here = (lengths["dataset"] == row["dataset"]) & (lengths["recipe"] == row["recipe"])
         moving = lengths.loc[here & (lengths["converged"] == 0), "loss_label"]
         known = not words.missing(row["learnt"])
+        unknown = f"{row['data_label']}: whether it was learnt is not known"
         rows.append(
             {
+                "id": f"learnt-{number}",
+                "says": row["says"] if known else f"{unknown}, since there is nothing to compare with",
                 "label": row["data_label"],
                 "loss": row["loss_label"],
                 "best": words.value(row["best"], "dice"),
@@ -62,7 +65,7 @@ def learnt(table: pd.DataFrame, lengths: pd.DataFrame) -> list[dict[str, Any]]:
                 else "no published figure to compare with, and no reference network",
                 "share": words.percent(row["share"]) if known else "–",
                 "learnt": ("yes" if row["learnt"] else "not yet") if known else "unknown",
-                "moving": ", ".join(moving) if here.any() else "not trained longer",
+                "moving": "; ".join(moving) if here.any() else "not trained longer",
             }
         )
     return rows
@@ -76,10 +79,18 @@ def cost(table: pd.DataFrame) -> list[dict[str, Any]]:
             "label": row["data_label"],
             "recipe": row["recipe"],
             "cells": row["cells"],
-            "median": words.duration(row["seconds_median"]),
+            "copied": row["copied"] or "",
+            "median": "copied" if row["copied"] == row["cells"] else words.duration(row["seconds_median"]),
             "median_raw": row["seconds_median"],
-            "total": words.duration(row["seconds_total"]),
+            "total": "copied" if row["copied"] == row["cells"] else words.duration(row["seconds_total"]),
             "total_raw": row["seconds_total"],
         }
-        for row in table.to_dict("records")
+        for row in _plainest_first(table)
     ]
+
+
+def _plainest_first(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows by data set, of each the variant with the fewest changes first."""
+    rank = {dataset: place for place, dataset in enumerate(dict.fromkeys(table["dataset"]))}
+    rows = table.to_dict("records")
+    return sorted(rows, key=lambda row: (rank[row["dataset"]], words.plainest(row["data_label"])))

@@ -22,6 +22,7 @@ POINTS = 12  # of a curve at most
 
 WHAT, WHENCE = ("dataset", "recipe", "loss", "seed"), ("commit", "dirty", "device", "key")
 SHOWN = (*WHAT, "outcome", "collapse", "seconds", *WHENCE)
+COPIED = "copy_of"
 
 # A few scores for each of many thousand cells: the others stand in tables/cells.csv.
 METRICS = ("dice@0.5", "dice@val", "size_ratio_hard@0.5", "size_ratio_soft", "nll")
@@ -57,8 +58,11 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
     with_curves = len(cells) <= CURVES_UP_TO
     at = _curves(curves) if with_curves else {}
     origins: dict[tuple, int] = {}
+    seconds = dict(zip(cells["key"], cells["seconds"], strict=True))
+    originals = cells[COPIED].fillna("") if COPIED in cells else [""] * len(cells)
     rows = []
-    for row, values in zip(cells[list(SHOWN)].itertuples(index=False), scores, strict=True):
+    shown = cells[list(SHOWN)].itertuples(index=False)
+    for row, values, original in zip(shown, scores, originals, strict=True):
         # Ten digits of a commit are enough to find it, and a study has few origins.
         origin = (str(row.commit)[:10] or "none", bool(row.dirty), row.device)
         ended = f"{row.outcome}: {row.collapse}" if row.collapse else str(row.outcome)
@@ -69,7 +73,7 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
                 int(row.seed),
                 ended,
                 [words.number(value, 3) for value in values],
-                words.duration(_float(row.seconds)),
+                _took(row.seconds, original, seconds),
                 origins.setdefault(origin, len(origins)),
                 row.key,
                 at.get(row.key, ""),
@@ -85,6 +89,14 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
         "rows": rows,
         "says": "" if with_curves else left_out,
     }
+
+
+def _took(own: float | None, original: str, seconds: dict[str, float | None]) -> str:
+    """Return how long a cell took; of a copy that of its original, since copying took no time."""
+    if not original:
+        return words.duration(_float(own))
+    # The original may belong to another experiment.
+    return f"{words.duration(_float(seconds[original]))}, copied" if original in seconds else "copied"
 
 
 def _curves(curves: pd.DataFrame | None) -> dict[str, str]:

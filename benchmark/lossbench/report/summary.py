@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lossbench.base import columns
+from lossbench.base.specs import network_name
 from lossbench.report import words
 from lossbench.report.loss_cards import LIBRARIES
 
@@ -29,7 +30,12 @@ ANOTHER_NETWORK = (
     "Another network may do otherwise. To try yours: `lossbench sweep --network NAME --with FILE` "
     "(docs/networks.md)."
 )
+AGAIN = (
+    "Any mean of a leaderboard leads to its single trainings; beside each stands the command that trains it "
+    "again and compares: `lossbench verify --cell KEY`."
+)
 FEW_EMPTY = 0.1  # images without foreground; with fewer a share of alarms is one of a handful
+FEWEST_SEEDS = 6  # 2 / 2^5 is .0625: no outcome of five seeds reaches .05
 MANY_EMPTY = 0.02  # a smaller share of alarms is what any loss has
 
 # Choices that decide such a comparison as much as the loss does: column of the specifications -> its name.
@@ -60,14 +66,15 @@ def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) ->
     if is_own(tables):
         start = _start(answers.tables) if len(own) > 1 else ""
         leaks = [f"{card['label']}: {card['leaks']}." for card in about.cards if card.get("leaks")]
-        trust = [*leaks, *looks(answers.tables), _collapsed(cells), _verified(about)]
+        trust = [*leaks, *looks(answers.tables), _collapsed(cells), AGAIN, _verified(about)]
         return Opening(_compared(cells), [start] if start else [], [text for text in trust if text], own)
     derived = answers.tables
     advice = [_spread(derived["specifications"]), _spread_from(derived["shares"])]
     advice += [_length(derived["speeds"]), _alarms(cells, derived["advice_data"])]
     trust = [_untrained(tables, about), *_not_learnt(derived["learnt"])]
     trust += [_not_varied(derived["specifications"], cells)]
-    trust += [_seeds(cells), *looks(derived), _collapsed(cells), _verified(about), ANOTHER_NETWORK]
+    trust += [_seeds(cells), *looks(derived), _collapsed(cells), AGAIN, _verified(about)]
+    trust += [f"{_networks(cells, answers)} {ANOTHER_NETWORK}".strip()]
     return Opening(
         _compared(cells),
         [text for text in advice if text],
@@ -118,7 +125,20 @@ def _network(cells: pd.DataFrame) -> str:
     names = cells["recipe.network"].dropna().unique() if "recipe.network" in cells else []
     if len(names) == 0:
         return "a U-Net"
-    return str(names[0]) if len(names) == 1 else f"{len(names)} networks"
+    return network_name(str(names[0])) if len(names) == 1 else f"{len(names)} networks"
+
+
+def _networks(cells: pd.DataFrame, answers: Answers) -> str:
+    """Return which networks were trained, and what the claims about networks came to."""
+    known = cells["recipe.network"].dropna().unique() if "recipe.network" in cells else []
+    names = [network_name(str(name)) for name in known]
+    told = f"Trained here: {'; '.join(names)}." if names else ""
+    asked = [
+        own for own in answers.verdicts if any("recipe.network" in test.where for test in own.claim.tests)
+    ]
+    tested = [own for own in asked if any(result.measured is not None for result in own.results)]
+    says = [f"{own.claim.id}, “{own.claim.title}”, is {own.verdict}." for own in tested]
+    return " ".join([told, *says]).strip()
 
 
 def _seeds_each(cells: pd.DataFrame) -> list[int]:
@@ -227,11 +247,22 @@ def _not_varied(table: pd.DataFrame, cells: pd.DataFrame) -> str:
 
 
 def _seeds(cells: pd.DataFrame) -> str:
-    few = _seeds_each(cells)[0]
-    # 2 / 2^5 is .0625: no outcome of five seeds reaches .05.
-    if few > 5:
+    """Return on which data set variants there are too few seeds to show any difference."""
+    by_loss = cells.groupby(["dataset", "recipe", "loss"], observed=True)["seed"].nunique()
+    counts = by_loss.groupby(level=["dataset", "recipe"]).agg(["min", "max"])
+    labels = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"]
+    of_all = counts["max"] < FEWEST_SEEDS
+    of_some = (counts["min"] < FEWEST_SEEDS) & ~of_all
+    parts = [
+        f"{who} have so few on {few.sum()} of {len(counts)} data set variants "
+        f"({_some(list(labels[counts.index[few]]))})"
+        for who, few in (("all losses", of_all), ("some losses", of_some))
+        if few.any()
+    ]
+    if not parts:
         return ""
-    return f"Some data sets have {few} seeds only; with five or fewer nothing can be shown."
+    why = f"With fewer than {FEWEST_SEEDS} seeds p cannot fall below .05, so that no difference can be shown"
+    return f"{why}: {'; '.join(parts)}."
 
 
 def looks(tables: Mapping[str, pd.DataFrame]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from lossbench.base.columns import DISTANCE, FACTOR, POINTS, describe
@@ -126,6 +127,13 @@ def duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def plainest(label: str) -> tuple[int, list[tuple[float, str]]]:
+    """Return a key that sorts labels of variants: fewest clauses first, and numbers by value."""
+    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", label)
+    # A number before a word, so that both can be compared in one place.
+    return label.count(","), [(float(part), "") if part[0].isdigit() else (math.inf, part) for part in parts]
 
 
 def missing(value: float | None) -> bool:

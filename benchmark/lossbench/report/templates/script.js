@@ -63,6 +63,7 @@ const reveal = (id) => {
   if (!target) return;
   for (let at = target; at; at = at.parentElement?.closest("details")) if (at.tagName === "DETAILS") at.open = true;
   target.scrollIntoView();
+  target.querySelector(":scope > label > input[type='search']")?.focus({ preventScroll: true });
 };
 const anchor = () => decodeURIComponent(location.hash.slice(1).split("?")[0]);
 document.addEventListener("click", (event) => {
@@ -100,10 +101,15 @@ document.addEventListener("pointerover", (event) => {
   const field = document.getElementById("find"), list = document.getElementById("found"), form = document.getElementById("find-form");
   const known = [...document.querySelectorAll("[data-find]")].map((e) => ({ id: e.id, kind: e.dataset.kind, text: e.dataset.find }));
   const most = 12;
+  // People search in questions: "does ce + l1 beat dice?".
+  const asking = new Set("does do is was are beat beats better best than or versus vs the a an of on which loss".split(" "));
   form.addEventListener("submit", (event) => event.preventDefault());
   field.addEventListener("input", () => {
-    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = field.value.toLowerCase().replace(/[?,;]/g, " ").split(/\s+/).filter((word) => word && !asking.has(word));
     const hits = words.length ? known.filter((one) => words.every((word) => one.text.toLowerCase().includes(word))) : [];
+    // What begins as it was asked for comes first: "ce + l1" before "jaccard minus ce + l1".
+    const later = (one) => !one.text.toLowerCase().startsWith(words.join(" "));
+    hits.sort((a, b) => later(a) - later(b));
     list.replaceChildren(...hits.slice(0, most).map((one) => {
       const item = document.createElement("li"), link = document.createElement("a");
       link.href = `#${one.id}`;
@@ -111,7 +117,9 @@ document.addEventListener("pointerover", (event) => {
       item.append(`${one.kind}: `, link);
       return item;
     }));
-    form.querySelector("output").textContent = words.length ? `${hits.length} found${hits.length > most ? `, the first ${most} below` : ""}` : "";
+    const none = "0 found: nothing on this page is called so. What an experiment does not plan is not on its page";
+    const some = `${hits.length} found${hits.length > most ? `, the first ${most} below` : ""}`;
+    form.querySelector("output").textContent = !words.length ? "" : hits.length ? some : none;
   });
 }
 // Verdicts: those of one kind.
