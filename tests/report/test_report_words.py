@@ -126,7 +126,9 @@ def test_advice_says_what_to_use_why_what_is_as_good_and_what_to_take_care_of():
 
 def test_where_no_loss_can_be_advised_that_is_said():
     says = advised(first=False)
-    assert says[0].startswith("No loss can be advised: ") and "Take care" not in says[-1]
+    assert says[0].startswith("No loss can be advised: each of those") and "Take care" not in says[-1]
+    says = advised(first=False, group=1)
+    assert says[0] == "No loss can be advised: fewer than two were trained on all of these data."
 
 
 def test_a_pair_of_losses_is_one_sentence_with_effect_and_interval():

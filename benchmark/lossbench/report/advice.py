@@ -79,8 +79,9 @@ def _says(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, list[str]]]
     found: dict[str, dict[str, list[str]]] = {}
     for (group, goal), own in rows.groupby(["group", "goal"], sort=False):
         chosen = first.get((group, goal))
-        says = [chosen["says"]] if chosen else [NOBODY] if (group, goal) in advised else []
-        says += [_own(chosen, own, goals[goal])] if chosen else []
+        says = [NOBODY if (group, goal) in advised else ALONE]
+        if chosen:
+            says = [chosen["says"], _own(chosen, own, goals[goal])]
         says += _shown(own, goals[goal])
         care = collapses.get(group, "")
         if chosen and f'"{chosen["loss_label"]}"' in care:
@@ -90,6 +91,8 @@ def _says(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, list[str]]]
         found.setdefault(str(group), {})[goal] = [re.sub('"([^"]*)"', r"“\1”", text) for text in says if text]
     return found
 
+
+ALONE = "No loss can be advised: fewer than two were trained on all of these data."
 
 NOBODY = (
     "No loss can be advised: each of those that were trained on all of these data collapsed somewhere, or it "
