@@ -23,23 +23,24 @@ def costs(page: Path = PAGE) -> dict[str, str]:
     return {name: f"{ratio}x" for name, ratio in re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) \|$", table, re.M)}
 
 
-def stale() -> dict[str, tuple[Entry, str]]:
-    """Return the losses whose decorator says something else than the page, with the measured cost."""
-    known, measured = losses(), costs()
+def cost_of(entry: Entry) -> str:
+    """Return the measured cost of a loss, or what its author says where it was not measured."""
     # The unit is 1 by definition; beside itself it shows how exact the others are.
-    return {
-        name: (known[name], cost)
-        for name, cost in measured.items()
-        if name in known and name != UNIT and known[name].meta.get("cost") != cost
-    }
+    return entry.meta["cost"] if entry.name == UNIT else costs().get(entry.name, entry.meta["cost"])
+
+
+def stale() -> list[Entry]:
+    """Return the losses whose decorator says something else than the page."""
+    built_in = [entry for entry in losses().values() if entry.file.parent == PACKAGE / "losses"]
+    return [entry for entry in built_in if entry.meta["cost"] != cost_of(entry)]
 
 
 def write() -> None:
     """Write the measured costs into the decorators; no fingerprint follows them."""
-    for name, (entry, cost) in stale().items():
+    for entry in stale():
         text = entry.file.read_text(encoding="utf-8")
-        before, decorator, after = text.partition(f'@loss(\n    "{name}",\n')
-        after = re.sub(r'cost="[^"]*"', f'cost="{cost}"', after, count=1)
+        before, decorator, after = text.partition(f'@loss(\n    "{entry.name}",\n')
+        after = re.sub(r'cost="[^"]*"', f'cost="{cost_of(entry)}"', after, count=1)
         entry.file.write_text(before + decorator + after, encoding="utf-8")
 
 

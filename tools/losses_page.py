@@ -142,7 +142,7 @@ def _overview(entries: list[Entry]) -> str:
     for entry in sorted(entries, key=lambda e: (order.index(e.family), e.name)):
         meta = entry.meta
         lines.append(
-            f"| [`{entry.name}`](#{entry.name}) | {entry.family} | {meta['cite']} | {meta['cost']} | "
+            f"| [`{entry.name}`](#{entry.name}) | {entry.family} | {meta['cite']} | {costs.cost_of(entry)} | "
             f"{meta['empty']} |"
         )
     return "\n".join([*lines, ""])

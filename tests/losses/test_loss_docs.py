@@ -41,7 +41,7 @@ def test_every_loss_states_its_facts(entry):
 def test_the_cost_of_a_loss_is_what_was_measured():
     measured = costs.costs()
     assert len(measured) > 50
-    assert costs.stale() == {}, "run: python -m tools.costs, then python -m tools.losses_page"
+    assert costs.stale() == [], "run: python -m tools.costs, then python -m tools.losses_page"
     page = losses_page.PAGE.read_text(encoding="utf-8")
     assert f"| Salehi 2017 | {measured['tversky']} |" in page
     # What the column says of itself is what perf/losses.py does.
