@@ -203,7 +203,7 @@ Minutes of one core. *Times ours*: of the same half-round.
 
 {table(["", "core-minutes", "times ours", "goal"], rows)}
 
-lossbench was run to its end; what one seed of all losses and lengths costs it was timed beside the loop. The
+Our side was run to its end; what one seed of all losses and lengths costs it was timed beside the loop. The
 loop trained a loss at each length by itself, one seed a half-round, {spread(a_step, 1)} ms a step; its rows
 are that times losses and seeds. Its default layout takes {DEFAULT:.2f} times as long as its best one on a
 machine at rest ([speed_peers.md](speed_peers.md)): that was not timed again.

@@ -294,6 +294,7 @@ def test_slices_of_a_brain_are_in_the_order_of_their_numbers():
         assert np.array_equal(data.masks[0][..., number - 1], mask > 127)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", VARIANTS)
 def test_a_prepared_set_is_memory_mapped(spec):
     get_dataset(spec)

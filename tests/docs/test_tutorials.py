@@ -74,6 +74,7 @@ def test_the_author_of_a_loss_trains_its_cells_only(tmp_path):
     assert len(list((tmp_path / "results" / "cells").glob("*/*.json"))) == 10
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_checked_swept_and_verified(tmp_path):
     printed = read("networks.md", tmp_path)
     assert "FAIL" not in printed and "12 cells in 3 parts" in printed

@@ -65,6 +65,7 @@ def again(study, tmp_path_factory):
     return {path.name: path for path in paths}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EMPIRICAL, *THEORY])
 def test_the_same_tables_give_the_same_bytes(name, saved, again):
     for path in saved[name]:

@@ -44,6 +44,7 @@ def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
         assert path.read_bytes() == (STUDY / "tables" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_the_tables_give_the_verdicts_byte_for_byte(frames, tmp_path):
     from lossbench.analysis.claims import read_claims
     from lossbench.analysis.resampling import ByGroup

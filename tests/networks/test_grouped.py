@@ -39,6 +39,7 @@ print("alike")
 """
 
 
+@pytest.mark.slow
 def test_all_groups_at_once_give_what_cudnn_and_the_cpu_give():
     pytest.importorskip("triton")
     done = subprocess.run(

@@ -131,6 +131,7 @@ def test_the_answer_comes_first_then_verdicts_and_the_evidence(text):
     assert "<h3>Leaderboards</h3>" in text  # one level below the heading of its group
 
 
+@pytest.mark.slow
 def test_the_same_tables_give_the_same_bytes(results, text):
     make.make(results)
     assert (results / "report.html").read_text() == text
@@ -271,6 +272,7 @@ def test_a_place_that_cannot_be_written_is_named(tables, tmp_path):
         build(tables, answer(tables, read_claims()), [], tmp_path / "file" / "report.html")
 
 
+@pytest.mark.slow
 def test_tables_figures_and_report_are_made_where_torch_is_missing(results, without_torch):
     code = (
         without_torch + "from lossbench import load_table\n"

@@ -70,6 +70,7 @@ def experiment(tmp_path):
     return read_experiment(str(file))
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize("library", ["monai", "smp"])
 def test_the_script_trains_and_says_how_well(experiment, library, tmp_path):

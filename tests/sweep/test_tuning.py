@@ -268,6 +268,7 @@ def test_what_a_spec_fixes_is_not_searched_and_neither_are_sums():
     ]
 
 
+@pytest.mark.slow
 def test_tuned_parameters_are_a_file_that_an_interrupted_search_ends_with_too(file):
     file.write_text(TEXT.split("[[part]]")[0].replace('"dice", "focal"', '"tversky"'))
     words = ("tune", "tt.toml", "--parameters", "--trials", "6", "--seeds", "1", "--serial")

@@ -18,7 +18,11 @@ from toy_sweep import FP, cells, key
 from lossbench.store import leases
 from lossbench.store.store import Store
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+]
 HERE = Path(__file__).parent
 
 

@@ -280,6 +280,7 @@ def test_the_terms_of_the_decomposition_add_up_and_the_posterior_cannot_be_beate
     assert metrics["nll"] >= metrics["nll_bayes"] and metrics["dice@0.5"] <= metrics["dice_bayes_dice"]
 
 
+@pytest.mark.slow
 def test_stacked_and_single_cells_reach_the_same_scores_over_seeds():
     """They differ in rounding, which training amplifies; over seeds the differences must be centred on zero
     and smaller than those between seeds.

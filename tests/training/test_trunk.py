@@ -82,6 +82,7 @@ def test_every_pair_of_lengths_may_share(alone):
             assert_same(one, other)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_the_state_of_any_step_bit_for_bit(alone):
     states = []
 
