@@ -7,6 +7,7 @@ that was not measured yet keeps what its author says. A test compares.
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 from lossbench.catalogue.entries import Entry
@@ -17,6 +18,7 @@ PAGE = PACKAGE.parents[1] / "docs" / "speed_losses.md"
 UNIT = "ce"
 
 
+@cache
 def costs(page: Path = PAGE) -> dict[str, str]:
     """Return the measured cost of each loss, as "0.7x" of cross-entropy."""
     table = page.read_text(encoding="utf-8").partition("## Beside cross-entropy")[2].partition("\n## ")[0]

@@ -25,13 +25,12 @@ def boards(table: pd.DataFrame, cells: pd.DataFrame | None = None) -> list[dict[
     # Older records know fewer scores.
     present = [column for column in BOARD if column in table and column != FIRST]
     trained = _trained(cells)
-    found = [
+    found = (
         _board(own.sort_values("place").to_dict("records"), present, several, trained)
         for _, own in table.groupby(["dataset", "recipe"], sort=False, observed=True)
-    ]
-    rank = {dataset: place for place, dataset in enumerate(dict.fromkeys(table["dataset"]))}
+    )
     # Digits of a recipe, by which the table is sorted, mean nothing to a reader.
-    return sorted(found, key=lambda board: (rank[board["dataset"]], words.plainest(board["label"])))
+    return words.plainest_first(found, "label")
 
 
 def _trained(cells: pd.DataFrame | None) -> dict[tuple[str, str, str], frozenset[int]]:

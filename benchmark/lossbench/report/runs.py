@@ -47,7 +47,7 @@ def learnt(table: pd.DataFrame, lengths: pd.DataFrame) -> list[dict[str, Any]]:
     its losses a longer training still changed.
     """
     rows = []
-    for number, row in enumerate(_plainest_first(table), 1):
+    for number, row in enumerate(words.plainest_first(table.to_dict("records")), 1):
         here = (lengths["dataset"] == row["dataset"]) & (lengths["recipe"] == row["recipe"])
         moving = lengths.loc[here & (lengths["converged"] == 0), "loss_label"]
         known = not words.missing(row["learnt"])
@@ -85,12 +85,5 @@ def cost(table: pd.DataFrame) -> list[dict[str, Any]]:
             "total": "copied" if row["copied"] == row["cells"] else words.duration(row["seconds_total"]),
             "total_raw": row["seconds_total"],
         }
-        for row in _plainest_first(table)
+        for row in words.plainest_first(table.to_dict("records"))
     ]
-
-
-def _plainest_first(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows by data set, of each the variant with the fewest changes first."""
-    rank = {dataset: place for place, dataset in enumerate(dict.fromkeys(table["dataset"]))}
-    rows = table.to_dict("records")
-    return sorted(rows, key=lambda row: (rank[row["dataset"]], words.plainest(row["data_label"])))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lossbench.base.columns import DISTANCE, FACTOR, POINTS, describe
 
@@ -134,6 +135,13 @@ def plainest(label: str) -> tuple[int, list[tuple[float, str]]]:
     parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", label)
     # A number before a word, so that both can be compared in one place.
     return label.count(","), [(float(part), "") if part[0].isdigit() else (math.inf, part) for part in parts]
+
+
+def plainest_first(rows: Iterable[dict[str, Any]], label: str = "data_label") -> list[dict[str, Any]]:
+    """Return rows by data set, in the order in which data sets come, of each the plainest ``label`` first."""
+    rows = list(rows)
+    rank = {dataset: place for place, dataset in enumerate(dict.fromkeys(row["dataset"] for row in rows))}
+    return sorted(rows, key=lambda row: (rank[row["dataset"]], plainest(row[label])))
 
 
 def missing(value: float | None) -> bool:
