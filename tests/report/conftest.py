@@ -21,6 +21,15 @@ def tables():
 
 
 @pytest.fixture(scope="session")
+def answers(tables):
+    """Return the answers of ``tables`` to the claims that ship."""
+    from lossbench.analysis.answers import answer
+    from lossbench.analysis.claims import read_claims
+
+    return answer(tables, read_claims())
+
+
+@pytest.fixture(scope="session")
 def study():
     """Return the tables of a study whose parts are a ladder, three learning rates, uncertain boundaries, and
     forms of Dice.

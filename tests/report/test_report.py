@@ -174,13 +174,12 @@ def test_every_derived_table_is_written_beside_the_others(results):
     }
 
 
-def test_every_number_in_the_tables_of_the_page_stands_in_a_table(page, results, tables):
+def test_every_number_in_the_tables_of_the_page_stands_in_a_table(page, results, answers):
     told = {""}
     frames = [
         pd.read_parquet(p) for p in (results / "tables").glob("*.parquet") if p.stem in ("recipes", "origins")
     ]
-    derived = answer(tables, read_claims()).tables
-    for frame in [*frames, *derived.values()]:
+    for frame in [*frames, *answers.tables.values()]:
         for column in frame:
             for value in frame[column].drop_duplicates():
                 told |= ways_to_write(value)
@@ -266,10 +265,10 @@ def test_without_tables_it_says_what_to_run(tmp_path):
         make.make(tmp_path)
 
 
-def test_a_place_that_cannot_be_written_is_named(tables, tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tables, answers, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the report"):
-        build(tables, answer(tables, read_claims()), [], tmp_path / "file" / "report.html")
+        build(tables, answers, [], tmp_path / "file" / "report.html")
 
 
 @pytest.mark.slow
@@ -331,8 +330,7 @@ def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
     assert drawing.glyph(0.1, float("nan"), float("nan"), 0.1)["low"] is None
 
 
-def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust_it(tables):
-    answers = answer(tables, read_claims())
+def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust_it(tables, answers):
     first = summary.opening(tables, answers, About(verified="Verified by hand"))
     assert first.compared.startswith("4 losses on 6 data set variants (")
     assert "4 seeds each: " in first.compared
@@ -355,7 +353,7 @@ def test_the_first_screen_counts_who_is_ahead_by_more_than_a_point(tables):
     assert summary._spread(table.head(7)) == ""
 
 
-def test_without_cells_the_first_screen_says_so(tables):
+def test_without_cells_the_first_screen_says_so(tables, answers):
     empty = {**tables, "cells": tables["cells"].iloc[:0]}
-    first = summary.opening(empty, answer(tables, read_claims()), About())
+    first = summary.opening(empty, answers, About())
     assert first.compared == "No training is recorded here yet." and not first.advice

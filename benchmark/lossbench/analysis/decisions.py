@@ -247,7 +247,6 @@ class Contest:
         ours, theirs = (cells[cells["loss"] == loss] for loss in (of, against))
         images = resampling.on_other_images(ours, theirs, self.by_group, self.column, absolute=False)
         # Generated data have no groups (0), and need none: a generator makes as many images as one likes.
-        # Generated data have no groups (0), and need none: a generator makes as many images as one likes.
         count = self.by_group.count(ours["key"], self.column)
         return images, 0 < count < resampling.FEWEST
 
@@ -281,9 +280,11 @@ def contest(
     look, or of as many looks as are ``taken``.
     """
     blocks = pairs.losses(part, [column])
+    # Of two hundred columns these alone, since each pair of losses cuts them again.
+    cells = part[["loss", "seed", "key"]] if by_group is not None else None
     if not looks:
-        return Contest(blocks, column, part, by_group)
-    return over_looks(blocks, column, looks, taken, cells=part, by_group=by_group)
+        return Contest(blocks, column, cells, by_group)
+    return over_looks(blocks, column, looks, taken, cells=cells, by_group=by_group)
 
 
 def over_looks(blocks: Blocks, column: str, looks: Looks, taken: int | None = None, **rest: Any) -> Contest:

@@ -83,12 +83,31 @@ def blocks(arms: Mapping[str, pd.DataFrame], columns: Sequence[Value], absolute:
     """Return the blocks of the cells of each arm; ``absolute`` takes |.| of the values.
 
     Raises UserError where a column is missing, or an arm has two cells in one block: one record is stale."""
-    first = next(iter(arms.values()))
+    kept = _needed(next(iter(arms.values())), columns)
+    table = pd.concat([cells[kept].assign(arm=place) for place, cells in enumerate(arms.values())])
+    return _blocks(table, tuple(arms), columns, absolute)
+
+
+def losses(cells: pd.DataFrame, columns: Sequence[Value]) -> Blocks:
+    """Return the blocks of some cells with one arm a loss, named by its spec."""
+    arm, names = pd.factorize(cells["loss"], sort=True)
+    table = cells[_needed(cells, columns)].assign(arm=arm)
+    return _blocks(table.sort_values("arm", kind="stable"), tuple(map(str, names)), columns)
+
+
+def _needed(cells: pd.DataFrame, columns: Sequence[Value]) -> list[str]:
+    """Return the columns that pairing needs: a table of two hundred metrics is slow to cut and to join, and
+    claims pair it hundreds of times.
+    """
     asked = [name for column in columns for name in ([column] if isinstance(column, str) else column)]
-    needed = {*CERTIFICATE, *(spelled(name, first) for name in asked), "seed", "loss"}
-    # A table of two hundred metrics is slow to join, and claims pair it hundreds of times.
-    narrow = [name for name in first if _describes(name) or name in needed]
-    table = pd.concat([cells[narrow].assign(arm=place) for place, cells in enumerate(arms.values())])
+    needed = {*CERTIFICATE, *(spelled(name, cells) for name in asked), "seed", "loss"}
+    return [name for name in cells if _describes(name) or name in needed]
+
+
+def _blocks(
+    table: pd.DataFrame, arms: tuple[str, ...], columns: Sequence[Value], absolute: bool = False
+) -> Blocks:
+    """Return the blocks of a table whose column ``arm`` holds the place of each cell's arm."""
     variants = table.loc[~table[VARIANT].duplicated(), [name for name in table if _describes(name)]]
     # Sorted, so that sums and draws do not depend on the order in which records were written.
     variants = variants.sort_values(VARIANT, ignore_index=True)
@@ -110,14 +129,7 @@ def blocks(arms: Mapping[str, pd.DataFrame], columns: Sequence[Value], absolute:
         proofs[(*at, place)] = pd.factorize(texts)[0] + 1  # a missing one is 0
     held[at] = True
     # The absolute value is taken of each score, not of the difference: who is nearer to the target?
-    return Blocks(
-        variants, np.asarray(seeds), tuple(arms), np.abs(values) if absolute else values, held, proofs
-    )
-
-
-def losses(cells: pd.DataFrame, columns: Sequence[Value]) -> Blocks:
-    """Return the blocks of some cells with one arm a loss, named by its spec."""
-    return blocks({str(name): own for name, own in cells.groupby("loss", sort=True, observed=True)}, columns)
+    return Blocks(variants, np.asarray(seeds), arms, np.abs(values) if absolute else values, held, proofs)
 
 
 def value_of(cells: pd.DataFrame, value: Value) -> np.ndarray:

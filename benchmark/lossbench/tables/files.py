@@ -166,8 +166,12 @@ def said(results: str | Path) -> list[str]:
 
 def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
     """Return the named tables, and of those that no record holds the ones that have been made."""
+    import pandas as pd
+
     extra = [name for name in (*LATER, *BESIDE) if _path(results, name).is_file()]
-    frames = {name: load_table(results, name) for name in (*names, *extra)}
+    # Answers cut these tables thousands of times, and each cut of a text of Arrow's costs as much as ten others.
+    with pd.option_context("mode.string_storage", "python"):
+        frames = {name: load_table(results, name) for name in (*names, *extra)}
     for name, frame in frames.items():
         absent = [column for column in COLUMNS.get(name, ()) if column not in frame]
         if absent and len(frame):
