@@ -19,6 +19,7 @@ There are
 - sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
 - share COLUMN | LOSS | DATA: the same in percent
+- public: cross-entropy and Dice on every public set, at each length, by three scores
 - trial: what experiments/trial.toml left in results/trial, row by row with its seeds
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
@@ -361,6 +362,31 @@ def _published(results: Results, _: str) -> str:
     return _block(lines)
 
 
+DEBATED = ("ce", "dice")
+
+
+def _public(results: Results, _: str) -> str:
+    """Return a row for each public set, head and length: scores of both sides over the seeds of both."""
+    from lossbench.tables.files import load_table
+
+    sets = load_table(results.folder, "datasets")
+    cells = results.cells[results.cells["loss"].isin(DEBATED)]
+    cells = cells[cells["dataset"].isin(sets.loc[sets["family"] == "public", "dataset"])]
+    # Where every recipe has its own label the length is one of its words.
+    cells = cells.assign(label=cells["data_label"].str.replace(r", (patch|steps) \d+", "", regex=True))
+    lines = ["| images | steps | seeds | loss | Dice, class present | Dice, all images | false alarms | marks nothing |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for (label, steps), rows in cells.groupby(["label", "recipe.steps"], sort=True, observed=True):
+        paired = rows[rows.groupby("seed")["loss"].transform("nunique") == len(DEBATED)]
+        for loss, own in paired.groupby("loss", sort=True):
+            means = own[["dice@0.5", "dice_all@0.5", "false_alarms@0.5"]].astype(float).mean()
+            scores = [words.number(means.iloc[0], 3), words.number(means.iloc[1], 3), words.percent(means.iloc[2], 2)]
+            nothing = int((own["collapse"] == "background").sum())
+            shown = (label, f"{int(steps):,}", str(len(own)), own["loss_label"].iloc[0], *scores, f"{nothing} of {len(own)}")
+            lines.append("| " + " | ".join(shown) + " |")
+    return _block(lines)
+
+
 # Of the images that hold the class, of all, of all pixels; the last two differ where images are empty.
 TRIAL = ("dice@0.5", "dice_all@0.5", "dice_pooled@0.5")
 
@@ -434,6 +460,7 @@ SHOWN: dict[str, Callable[[Results, str], str]] = {
     "sure": _sure,
     "mean": _mean,
     "share": _share,
+    "public": _public,
     "trial": _trial,
     "published": _published,
     "figure": _figure,

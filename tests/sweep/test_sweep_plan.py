@@ -49,6 +49,9 @@ def test_a_budget_takes_whole_blocks_in_order_and_at_least_one(planned):
     some = plan.select(planned, budget=f"{3.5 * block:.0f}s", workers=1)
     assert [c.key for c in some] == [c.key for c in planned.cells[:15]]
     assert len(plan.select(planned, budget="1s", workers=1)) == 5
+    # What went into timing counts, but a sweep always trains something; a later look need not.
+    assert len(plan.select(planned, budget="1m", workers=1, spent=3600)) == 5
+    assert not plan.select(planned, budget="1m", workers=1, spent=3600, least=False)
     assert len(plan.select(planned, budget="100h", workers=1)) == 50
 
 

@@ -78,26 +78,27 @@ def sweep(
     experiment = chosen.resolve(seeds)
     where = dataclasses.replace(engine.options(), keep=bool(keep) or _own_pictures(experiment))
     run.open_results(results, say=say)
-    began, spent = time.monotonic(), 0.0
+    began = time.monotonic()
     whole = plans.plan(experiment, results)
     if budget is not None and unguessable(whole):
         whole = timed(whole)
     print_plan(whole)
     cards = run.open_data(experiment, results, where)
     limits = [budget, shard and f"shard {shard}", *(f"part {name}" for name in part or ())]
+    todo: list = []
     for cells in rounds(experiment, results):
         planned = plans.plan(experiment, results, cells)
         # What was trained meanwhile says better than a few timed steps how long the rest takes.
         planned = dataclasses.replace(planned, paces=whole.paces | planned.paces)
-        # All workers share the budget, and so do all looks.
-        todo = plans.select(planned, budget, shard, where.count, part or (), spent)
+        # All workers share the budget, and so do all looks and what timing took.
+        spent = time.monotonic() - began
+        todo = plans.select(planned, budget, shard, where.count, part or (), spent, least=not todo)
         if len(todo) < len(planned.missing):
             chosen_by = ", ".join(filter(None, limits))
             say(f"  {len(todo)} of {len(planned.missing)} cells chosen ({chosen_by})")
         # First, so that an interrupted sweep can be reported, too.
         note.write(results, describe(experiment, cells, cards))
         failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")
-        spent = time.monotonic() - began
         # What is missing of one look must be there before the next.
         if failed or len(todo) < len(planned.missing):
             break

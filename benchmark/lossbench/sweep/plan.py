@@ -147,10 +147,11 @@ def select(
     workers: int = 1,
     parts: Sequence[str] = (),
     spent: float = 0.0,
+    least: bool = True,
 ) -> list[Cell]:
     """Return the missing cells to train now: whole blocks only, those of the ``parts`` (() for all) and of
     one shard, and no more than ``workers`` finish within what is left of the budget when so many seconds are
-    ``spent`` (at first one block at least).
+    ``spent``; ``least``: one block at least, whatever it costs.
     """
     names = [part.name for part in planned.experiment.parts]
     for part in parts:
@@ -172,10 +173,10 @@ def select(
         return [cell for cells in blocks.values() for cell in cells]
     left = (_seconds(budget) - spent) * workers
     chosen: list[Cell] = []
-    # Blocks are complete comparisons, so they are never cut; the first of all is trained whatever it costs.
+    # Blocks are complete comparisons, so they are never cut.
     for cells in blocks.values():
         left -= planned.cost(cells).total
-        if left < 0 and (chosen or spent):
+        if left < 0 and (chosen or not least):
             break
         chosen += cells
     return chosen
