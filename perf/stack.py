@@ -1,6 +1,6 @@
-"""Throughput of training over the number of cells in a stack, and of two workers over one.
+"""Throughput of training over cells in a stack, of two workers over one, and of one with two threads.
 
-    python perf/stack.py [--rounds 4] [--quick]     writes docs/speed_stack.md, about three minutes
+    python perf/stack.py [--rounds 4] [--quick]     writes docs/speed_stack.md, about four minutes
 
 Steps of `training.train` itself, in warm processes of one thread set up as the sweep's; validation is left
 out. All arms take turns, forwards and backwards, in one run.
@@ -21,6 +21,11 @@ LOSSES = ("ce", "dice", "dice_ce", "focal")
 NETWORKS = {
     "8-16-32, batch 8 (reference cell)": {"widths": (8, 16, 32), "batch": 8},
     "16-32-64, batch 16": {"widths": (16, 32, 64), "batch": 16},
+}
+# These train one cell at a time.
+ALONE = {
+    "ResNet-18 U-Net of smp": {"network": "smp:Unet(encoder_name='resnet18')", "batch": 8},
+    "LR-ASPP MobileNet of torchvision": {"network": "torchvision:lraspp_mobilenet_v3_large", "batch": 8},
 }
 GOAL = 1.8
 _open: dict = {}  # a worker draws the data once
@@ -107,6 +112,27 @@ def two_against_one(
     return rows, statistics.median(gains)
 
 
+def threads(workers: list[Worker], rounds: int, steps: int) -> list[list[str]]:
+    """Return the rows of networks that cannot be stacked: two processes of one thread against one of two."""
+    both = Worker(2)
+    arms = {"two workers of one thread": workers, "one worker of two threads": [both]}
+    rows = []
+    for name, settings in ALONE.items():
+        for worker in (*workers, both):
+            worker.call(rate, 1, 3, settings)
+        seen: dict[str, list[float]] = {arm: [] for arm in arms}
+        for _, arm in there_and_back(arms, rounds):
+            _, values = together([(worker, rate, 1, steps, settings) for worker in arms[arm]])
+            seen[arm].append(sum(value["mean"] for value in values))
+        first = next(iter(seen.values()))
+        for arm, own in seen.items():
+            gains = [b / a for a, b in zip(first, own, strict=True)]
+            rows.append([name, arm, spread(own, 1), spread(gains)])
+            print(*rows[-1], flush=True)
+    both.close()
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
@@ -129,6 +155,7 @@ def main() -> None:
         columns = ["cells in the stack", "cell-steps a second", "ms a cell and step", "times single"]
         parts.append(f"## {name}\n\n{table(columns, found)}")
     rows, gain = two_against_one(workers, rounds, 2 * steps, NETWORKS["8-16-32, batch 8 (reference cell)"])
+    alone = threads(workers, max(1, rounds // 2), max(5, steps // 2))
     for worker in workers:
         worker.close()
     networks = "\n\n".join(parts)
@@ -146,6 +173,12 @@ Reference cells in stacks of 4: one process at work, and two at once. Goal {GOAL
 {"met" if gain >= GOAL else "missed"}, {gain:.2f}.
 
 {table(["workers", "cell-steps a second", "times one"], rows)}
+
+## Networks that train one cell at a time
+
+The same two cores as two workers of one thread, each with a cell of its own, or as one worker of two threads.
+
+{table(["network", "cores", "cell-steps a second", "times two workers"], alone)}
 """
     finish("stack.py", "speed_stack", "What stacking brings", body, ("torch", "numpy"), chosen.quick)
 

@@ -19,7 +19,7 @@ There are
 - sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
 - share COLUMN | LOSS | DATA: the same in percent
-- public: cross-entropy and Dice on every public set, at each length, by three scores
+- public: every loss on every public set, at each length, by three scores
 - trial: what experiments/trial.toml left in results/trial, row by row with its seeds
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
@@ -362,28 +362,26 @@ def _published(results: Results, _: str) -> str:
     return _block(lines)
 
 
-DEBATED = ("ce", "dice")
-
-
 def _public(results: Results, _: str) -> str:
-    """Return a row for each public set, head and length: scores of both sides over the seeds of both."""
+    """Return one row for each public set, length and loss: scores over the seeds that all of its losses have."""
     from lossbench.tables.files import load_table
 
     sets = load_table(results.folder, "datasets")
-    cells = results.cells[results.cells["loss"].isin(DEBATED)]
+    cells = results.cells
     cells = cells[cells["dataset"].isin(sets.loc[sets["family"] == "public", "dataset"])]
-    # Where every recipe has its own label the length is one of its words.
+    # The length has a column of its own, and all patches of a set are alike.
     cells = cells.assign(label=cells["data_label"].str.replace(r", (patch|steps) \d+", "", regex=True))
-    lines = ["| images | steps | seeds | loss | Dice, class present | Dice, all images | false alarms | marks nothing |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    head = ("images", "steps", "loss", "seeds", "Dice, class present", "Dice, all images", "false alarms")
+    lines = [f"| {' | '.join((*head, 'marked nothing'))} |", "|---" * (len(head) + 1) + "|"]
     for (label, steps), rows in cells.groupby(["label", "recipe.steps"], sort=True, observed=True):
-        paired = rows[rows.groupby("seed")["loss"].transform("nunique") == len(DEBATED)]
-        for loss, own in paired.groupby("loss", sort=True):
-            means = own[["dice@0.5", "dice_all@0.5", "false_alarms@0.5"]].astype(float).mean()
-            scores = [words.number(means.iloc[0], 3), words.number(means.iloc[1], 3), words.percent(means.iloc[2], 2)]
-            nothing = int((own["collapse"] == "background").sum())
-            shown = (label, f"{int(steps):,}", str(len(own)), own["loss_label"].iloc[0], *scores, f"{nothing} of {len(own)}")
-            lines.append("| " + " | ".join(shown) + " |")
+        shared = rows.groupby("seed")["loss"].transform("nunique") == rows["loss"].nunique()
+        for name, own in rows[shared].groupby("loss_label", sort=True):
+            scores = own[["dice@0.5", "dice_all@0.5", "false_alarms@0.5"]].astype(float).mean()
+            present, every, alarms = scores
+            shown = (words.number(present, 3), words.number(every, 3), words.percent(alarms, 2))
+            nothing = f"{(own['collapse'] == 'background').sum()} of {len(own)}"
+            row = (label, f"{int(steps):,}", name, str(len(own)), *shown, nothing)
+            lines.append(f"| {' | '.join(row)} |")
     return _block(lines)
 
 

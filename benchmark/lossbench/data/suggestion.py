@@ -53,6 +53,9 @@ FOR_THIN = ("cldice", "objects are long and thin: overlap of their centre lines,
 
 FOR_EMPTY = ("dice_ce(over='batch')", "the sum over the batch, for images without foreground")
 
+# What five public sets showed (docs/study.md).
+WARNED = "overlap of each image by itself; where many are empty, to mark nothing may cost less"
+
 
 def patch_side(looks: Sequence[Look]) -> int:
     """Return the side of the patches: what nine of ten objects fit into with a margin, within the images."""
@@ -83,9 +86,10 @@ def losses(looks: Sequence[Look]) -> tuple[tuple[str, str], ...]:
     """Return the losses to compare, each with its reason."""
     shapes = [side**2 / pixels for look in looks for _, pixels, side in look.objects]
     empty = float(np.mean([not look.counts[1:].any() for look in looks]))
+    usual = tuple((loss, WARNED if loss == "dice" and empty >= MANY_EMPTY else why) for loss, why in LOSSES)
     if shapes and float(np.median(shapes)) >= THIN:
-        return (*LOSSES, FOR_THIN)
-    return (*LOSSES, FOR_EMPTY) if empty >= MANY_EMPTY else LOSSES
+        return (*usual, FOR_THIN)
+    return (*usual, FOR_EMPTY) if empty >= MANY_EMPTY else usual
 
 
 def lengths(looks: Sequence[Look], side: int, batch: int, levels: int, losses: int) -> tuple[int, int]:

@@ -169,7 +169,7 @@ def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]
     import pandas as pd
 
     extra = [name for name in (*LATER, *BESIDE) if _path(results, name).is_file()]
-    # Answers cut these tables thousands of times, and each cut of a text of Arrow's costs as much as ten others.
+    # Answers cut these tables thousands of times, where texts as Arrow's take several times as long.
     with pd.option_context("mode.string_storage", "python"):
         frames = {name: load_table(results, name) for name in (*names, *extra)}
     for name, frame in frames.items():
