@@ -98,7 +98,7 @@ def draw(name: str, tables: Mapping[str, pd.DataFrame]) -> Drawn:
         _as_written(drawing)
         # Laid out once and then fixed: each further layout would cost time and move things by a hair.
         drawing.draw_without_rendering()
-        drawing.set_layout_engine("none")
+        drawing.set_layout_engine(None)
         buffer = io.BytesIO()
         # No date and no program: the same tables give the same bytes.
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
