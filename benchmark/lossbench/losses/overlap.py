@@ -19,7 +19,7 @@ from lossbench.losses import reduce as r
     penalises_empty=False,
     empty=(
         "loss near 1 for any false positive, but a gradient of s/(P+s)² per pixel: no signal unless s is "
-        "large"
+        "large; where many images are empty, to mark nothing costs less, and long training may find it"
     ),
     aliases=("soft_dice",),
     cost="0.7x",
