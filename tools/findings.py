@@ -363,7 +363,7 @@ def _published(results: Results, _: str) -> str:
 
 
 def _public(results: Results, _: str) -> str:
-    """Return one row for each public set, length and loss: scores over the seeds that all of its losses have."""
+    """Return one row for each public set, length and loss: scores over the seeds that its losses share."""
     from lossbench.tables.files import load_table
 
     sets = load_table(results.folder, "datasets")

@@ -1,5 +1,7 @@
 """A verdict follows from the cells by rules that can be checked one by one."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +113,32 @@ def test_a_loss_that_is_planned_under_another_spelling_is_not_added(cells, tmp_p
     result = evaluated(cells, text, tmp_path, parts=planned, losses=losses).results[0]
     seeds = " --seeds 6" if named.startswith("ce") else ""
     assert result.command == f"lossbench sweep quick{added}{seeds}"
+
+
+@pytest.mark.parametrize(
+    ("datasets", "changes", "says"),
+    [
+        (["scenes(foreground=0.01)"], {}, ""),
+        (
+            ["scenes(foreground=0.01)", "sirst(view='whole')"],
+            {},
+            "1 of 2 planned data sets have no cells yet (sirst)",
+        ),
+        (["scenes(foreground=0.01)", "sirst"], {"data": '["scenes"]'}, ""),
+        (["scenes(foreground=0.01)", "sirst"], {"foreground": "[0.0, 0.5]"}, ""),
+    ],
+)
+def test_data_sets_that_are_planned_and_not_trained_leave_a_test_open(
+    ten_seeds, tmp_path, datasets, changes, says
+):
+    planned = PLANNED.assign(datasets=json.dumps(datasets))
+    result = judged(ten_seeds.assign(parts="ladder"), tmp_path, parts=planned, part='"ladder"', **changes)
+    assert result.why.startswith(says)
+    if says:
+        assert result.verdict == "not testable" and result.command == "lossbench sweep quick"
+        assert result.measured.evidence.estimate > 0
+    else:
+        assert result.verdict == "supported"
 
 
 def test_of_an_experiment_that_was_not_swept_here_the_command_names_the_file_alone(cells, tmp_path):

@@ -1,4 +1,4 @@
-"""The committed study: its records give back its tables byte for byte, its tables its verdicts, and every
+"""The committed study: its records give back its tables, its tables its verdicts byte for byte, and every
 planned cell is there.
 """
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lossbench.base.errors import UserError
@@ -35,13 +36,17 @@ def test_every_planned_cell_has_a_record(note, frames):
     assert len(frames["cells"]) == len(note.cells)
 
 
-def test_the_records_give_the_tables_byte_for_byte(frames, tmp_path):
+def test_the_records_give_the_tables(frames, tmp_path):
     from lossbench.tables.files import write_tables
 
-    for path in write_tables(
-        {name: frame for name, frame in frames.items() if name != "images"}, tmp_path
-    ):  # too large to be committed
-        assert path.read_bytes() == (STUDY / "tables" / path.name).read_bytes(), path.name
+    # The table of images is too large to be committed.
+    for path in write_tables({name: frame for name, frame in frames.items() if name != "images"}, tmp_path):
+        committed = STUDY / "tables" / path.name
+        if path.suffix == ".parquet":
+            # Logarithms and sums differ in their last digit between kinds of processor.
+            pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(committed), rtol=1e-12)
+        else:
+            assert path.read_bytes() == committed.read_bytes(), path.name
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ alternatives that were all trained on the same seeds.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import pandas as pd
@@ -57,6 +58,23 @@ def select_minus(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
     """Return the cells of what a test takes off: its conditions, but those that ``minus`` names otherwise."""
     where = {**test.where, **test.minus.where}
     return meeting(_of_parts(cells, test), where, test.minus.length or test.length)
+
+
+def untrained(cells: pd.DataFrame, test: Test, parts: pd.DataFrame) -> tuple[list[str], int]:
+    """Return which of the data sets that the parts of a test plan still lack cells of one of its losses, and
+    how many are planned; a choice among scenes by what they hold counts as one data set.
+    """
+    # Where a test names properties of the data, the plan does not say which sets have them; older notes do
+    # not say which sets were planned.
+    described = test.foreground is not None or any(column.startswith("data.") for column in test.where)
+    if described or "datasets" not in parts:
+        return [], 0
+    texts = parts.loc[parts["part"].isin(test.part), "datasets"]
+    names = dict.fromkeys(spec.partition("(")[0] for text in texts for spec in json.loads(text))
+    planned = [name for name in names if not test.data or name in test.data]
+    here = meeting(_of_parts(cells, test), test.where, test.length)
+    trained = [set(select_loss(here, loss)["dataset_name"]) for loss in test.losses]
+    return [name for name in planned if any(name not in own for own in trained)], len(planned)
 
 
 def _of_parts(cells: pd.DataFrame, test: Test) -> pd.DataFrame:

@@ -84,6 +84,7 @@ class _Raw:
     problem: str = ""
     fills: bool = False  # more cells would solve the problem
     speed: str = ""  # what had not converged
+    partly: str = ""  # which planned data sets are still missing
 
 
 def evaluate(
@@ -101,7 +102,11 @@ def evaluate(
     # Once for all tests: to join the recipe of every cell into a text is slow.
     cells = cells.assign(trunk=lengths.trunks(cells)) if len(cells) else cells
     raw = {
-        test.id: _measured(test, _narrow(cells, test), by_group) for claim in claims for test in claim.tests
+        test.id: _measured(
+            test, _narrow(cells, test), parts[parts["experiment"] == claim.experiment], by_group
+        )
+        for claim in claims
+        for test in claim.tests
     }
     spellings = _spellings(cells, losses)
     results: dict[str, Result] = {}
@@ -165,9 +170,10 @@ def _narrow(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
     ]
 
 
-def _measured(test: Test, cells: pd.DataFrame, by_group: ByGroup | None) -> _Raw:
+def _measured(test: Test, cells: pd.DataFrame, parts: pd.DataFrame, by_group: ByGroup | None) -> _Raw:
     try:
         found = measure(test, cells, by_group)
+        partly = _partly(test, cells, parts)
         changes = lengths.unconverged(test, cells, selection.select(cells, test))
         speed = lengths.sentence(changes, test.against is not None)
     # This is a UserError as well, but no further training mends it.
@@ -178,7 +184,15 @@ def _measured(test: Test, cells: pd.DataFrame, by_group: ByGroup | None) -> _Raw
     says, p = _deciding(test, found.evidence)
     # Each half of an equality test is one-sided.
     smallest = found.evidence.smallest_p / (2 if test.expect == "equal" else 1)
-    return _Raw(found, says, p, smallest, speed=speed)
+    return _Raw(found, says, p, smallest, speed=speed, partly=partly)
+
+
+def _partly(test: Test, cells: pd.DataFrame, parts: pd.DataFrame) -> str:
+    """Return which of a test's data sets are planned and not trained yet, in a sentence."""
+    absent, planned = selection.untrained(cells, test, parts)
+    if not absent:
+        return ""
+    return f"{len(absent)} of {planned} planned data sets have no cells yet ({', '.join(absent)})"
 
 
 def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
@@ -217,9 +231,14 @@ def _judged(
         return Result(test, "not testable" if test.role == "primary" else "exploratory", why, command=command)
     found = raw.measured
     if test.role != "primary":
-        why = _join(_levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed)
+        why = _join(raw.partly, _levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed)
         return Result(test, "exploratory", why, found, raw.p, mde=_mde(found, 1), says=raw.says)
     mde = _mde(found, commands.family)
+    # Which sets happen to be trained first must not decide about all of them.
+    if raw.partly:
+        command = commands.fill()
+        why = f"{raw.partly}; `{command}` trains them"
+        return Result(test, "not testable", why, found, raw.p, adjusted, mde, command, raw.says)
     # "Inconclusive" would sound like evidence where none was possible.
     if reach >= ALPHA:
         command = commands.more_seeds()
