@@ -155,7 +155,7 @@ def main() -> None:
         columns = ["cells in the stack", "cell-steps a second", "ms a cell and step", "times single"]
         parts.append(f"## {name}\n\n{table(columns, found)}")
     rows, gain = two_against_one(workers, rounds, 2 * steps, NETWORKS["8-16-32, batch 8 (reference cell)"])
-    alone = threads(workers, max(1, rounds // 2), max(5, steps // 2))
+    alone = threads(workers, rounds, max(5, steps // 2))
     for worker in workers:
         worker.close()
     networks = "\n\n".join(parts)
