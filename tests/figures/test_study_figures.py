@@ -2,12 +2,14 @@
 study by hand.
 """
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lossbench.analysis import rankings
-from lossbench.figures import drawing, points, public, sizes, style, training, uncertain
+from lossbench.figures import boards, drawing, points, public, sizes, style, training, uncertain
 from lossbench.theory import boundaries, proportions
 
 
@@ -345,6 +347,26 @@ def test_volumes_of_single_images_are_compared_with_the_truth(study):
     data = drawing.draw("volume_agreement", study).data
     bias = data[data["label"] == "scenes(foreground=0.2)"].set_index("loss")["bias"]
     assert bias["ce"] == pytest.approx(0.8, rel=0.02) and bias["dice"] == pytest.approx(1.1, rel=0.02)
+
+
+def test_volumes_of_large_images_are_drawn_as_those_of_small_ones(study):
+    # As read from disk: the product of two volumes is larger than such a number can be.
+    sizes = study["volumes"][["size", "predicted"]].mul(2000).astype("int32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        drawing.draw("volume_agreement", {**study, "volumes": study["volumes"].assign(**sizes)})
+
+
+def test_names_beside_two_and_three_panels_in_a_row_overlap_nothing():
+    wanted = pd.DataFrame({"dataset": list("abcdefghi"), "recipe": "r"})
+    losses = wanted.assign(n=[9] * 4 + [3] * 5).set_index(["dataset", "recipe"])["n"]
+    board, panels = boards._panels(wanted, losses)
+    for axis, _ in panels:
+        style.names(axis, ["• generalised dice (9)", "ce", "dice"], 30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where it finds no layout
+        board.draw_without_rendering()
+    assert [axis.get_gridspec().ncols for axis, _ in panels] == [2] * 6 + [3] * 3
 
 
 def test_of_several_lengths_and_heads_the_usual_recipe_at_the_longest_is_shown(study):

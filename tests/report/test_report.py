@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -129,6 +130,15 @@ def test_the_answer_comes_first_then_verdicts_and_the_evidence(text):
     assert numbers == list(range(1, len(numbers) + 1))
     assert text.index("<b>Figure 1.") < text.index('<section id="verdicts"')
     assert "<h3>Leaderboards</h3>" in text  # one level below the heading of its group
+
+
+def test_of_few_data_sets_the_answer_comes_first_of_many_what_holds_over_all(tables, answers, tmp_path):
+    for times, few in ((1, True), (2, False)):
+        own = answers.recommendations * times
+        page = build(tables, replace(answers, recommendations=own), [], tmp_path / "report.html").read_text()
+        assert (len(own) <= 2) == few
+        assert (page.index('class="own"') < page.index('aria-label="In short"')) == few
+        assert page.count('<details class="own">') == (0 if few else len(own))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from lossbench.figures.drawing import NothingToDraw, figure
 
 MOST = 12  # panels
 
-WIDEST, COLUMNS = 3, 6  # panels in a row; a grid that one, two or three of them fill
+WIDEST = 3  # panels in a row
 
 ALIKE = 0.7  # panels whose numbers of losses differ less than this share rows
 
@@ -101,13 +101,12 @@ def _panels(wanted: pd.DataFrame, losses: pd.Series) -> tuple:
         lines = style.shape(len(group), WIDEST)[0]
         rows += [group[len(group) * i // lines : len(group) * (i + 1) // lines] for i in range(lines)]
     heights = [0.62 + 0.175 * max(count for count, _ in row) for row in rows]
-    drawing, grid = style.grid(len(rows), COLUMNS, 0.6 + sum(heights), height_ratios=heights)
+    # Rows are laid out one by one: names of losses beside every panel leave no grid that suits all of them.
+    drawing, lines = style.rows(heights, 0.6 + sum(heights))
     panels = []
-    for place, row in enumerate(rows):
-        # One, two or three panels fill the grid of six.
-        span = COLUMNS // len(row)
-        for i, (_, variant) in enumerate(row):
-            panels.append((drawing.add_subplot(grid[place, span * i : span * (i + 1)]), variant))
+    for line, row in zip(lines, rows, strict=True):
+        axes = line.subplots(1, len(row), squeeze=False)[0]
+        panels += [(axis, variant) for axis, (_, variant) in zip(axes, row, strict=True)]
     return drawing, panels
 
 
@@ -131,7 +130,7 @@ def _panel(axis, part: pd.DataFrame, own: pd.DataFrame) -> None:
     axis.set_ylim(-0.6, len(part) - 0.4)  # the first of the part is the last of the board
     for text, best in zip(axis.get_yticklabels(), said, strict=True):
         text.set_fontweight("bold" if best else "normal")
-    ticks = min(8, 2 * len(axis.get_subplotspec().colspan))  # four numbers fit a third of the page
+    ticks = {1: 8, 2: 6}.get(axis.get_gridspec().ncols, 4)  # four numbers fit a third of the page
     axis.xaxis.get_major_locator().set_params(nbins=ticks)
     axis.set_xlim(low, high)
 

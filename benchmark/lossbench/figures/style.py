@@ -125,6 +125,12 @@ def grid(rows: int, columns: int, height: float, width: float = WIDTH, **options
     return drawing, drawing.add_gridspec(rows, columns, **options)
 
 
+def rows(heights: Sequence[float], height: float, width: float = WIDTH):
+    """Return a figure and one sub-figure a row, each laid out by itself."""
+    drawing = _blank(width, height)
+    return drawing, drawing.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+
+
 def _blank(width: float, height: float):
     # Imported late: the command line lists figures without matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -204,7 +204,7 @@ def volume_agreement(tables: Mapping[str, pd.DataFrame]):
     cells = points.of_variants(cells[cells["loss"].isin(losses["loss"])], wanted)
     both = sizes.merge(cells[["key", "seed", *points.VARIANT, "data_label", "loss", "loss_label"]], on="key")
     both = both.assign(
-        ratio=both["predicted"] / both["size"], middle=np.sqrt(both["predicted"] * both["size"])
+        ratio=both["predicted"] / both["size"], middle=np.sqrt(both["predicted"].astype(float) * both["size"])
     )
     data = limits_of_agreement(both)
     drawing, axes = style.canvas(len(wanted), len(losses), 0.7 + 2.0 * len(wanted), sharey="row")
