@@ -453,6 +453,18 @@ def test_the_lease_of_a_killed_process_of_this_host_is_taken_over_at_once(result
         assert len(list((results.folder / "leases").iterdir())) == 1
 
 
+def test_a_claim_that_was_cut_off_before_its_owner_stood_in_it_is_none(results):
+    code = (
+        "import os\nfrom lossbench.store import leases, store\nleases.Lease.beat = lambda self: os._exit(9)\n"
+        f"store.Store({str(results.folder)!r}).leases.take({KEY!r}, {FP!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert not results.leases.live()
+    results.leases.give(results.leases.take(KEY, FP))
+    results.open_for_writing()
+    assert not list((results.folder / "leases").iterdir())
+
+
 def test_a_zombie_counts_as_dead():
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended and stays to be waited for

@@ -21,6 +21,7 @@ import threading
 import time
 from pathlib import Path
 
+from lossbench.base.files import temporary
 from lossbench.base.process import is_dead, owner
 
 BEAT = 5.0  # seconds between heartbeats
@@ -33,13 +34,16 @@ class Lease:
     """One held claim. ``held`` tells whether it still stands."""
 
     def __init__(self, path: Path):
-        self.path = path
+        # A claim without its owner's name, which a kill would leave behind, could never be called dead.
+        self.path = temporary(path)
         self._lock = threading.Lock()
         self._beats = 0
         # Exclusive: two processes can never hold one file, not even by chance of their tokens.
-        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o644)
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        self._file = os.open(self.path, flags, 0o644)
         try:
             self.beat()
+            self.path = self.path.rename(path)
         except OSError:
             self.release()
             raise

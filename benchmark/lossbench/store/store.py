@@ -170,7 +170,7 @@ class Store:
             raise cannot_write(self.folder, error) from None
         self.leases.live()  # which removes those of dead owners
         shards = list(self.cells.glob("[0-9a-f][0-9a-f]"))
-        for folder in (self.folder, self.cells, *shards):
+        for folder in (self.folder, self.folder / "leases", self.cells, *shards):
             with os.scandir(folder) as entries:
                 for entry in list(entries):
                     if entry.name.startswith(".") and entry.name.endswith(".tmp"):
