@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Tests are shared out to as many processes; those that start processes of their own stay in one.
 WORKERS ?= 2
-PYTEST := .venv/bin/pytest -n $(WORKERS) --dist loadgroup
+PYTEST := .venv/bin/pytest -n $(WORKERS) --dist loadfile
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 # The test set-up and the plain one differ by extras alone; whichever ran last serves both.
 export UV_PROJECT_ENVIRONMENT := .venv

@@ -16,14 +16,11 @@ import pytest
 
 
 def pytest_collection_modifyitems(items):
-    """Share the tests out to workers by file; those that start processes stay together and come first.
-
-    Then no more than one of them runs at a time, and fixtures of a module are made once.
+    """Put the files whose tests start processes first, since they take longest; `--dist loadfile` shares
+    whole files out, so that fixtures of a module are made once.
     """
-    for item in items:
-        system = item.get_closest_marker("system")
-        item.add_marker(pytest.mark.xdist_group("system" if system else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+    slowest = {item.path for item in items if item.get_closest_marker("system")}
+    items.sort(key=lambda item: item.path not in slowest)
 
 
 @pytest.fixture(scope="session", autouse=True)
