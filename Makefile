@@ -1,7 +1,7 @@
 # Two commands set everything up: `make sweep` runs the main job, `make test` the tests. Nothing is done twice.
 SHELL := /bin/bash
 PYTHON ?= python3
-# Tests are shared out to as many processes; those that start processes of their own stay in one.
+# Tests are shared out to as many processes, file by file.
 WORKERS ?= 2
 PYTEST := .venv/bin/pytest -n $(WORKERS) --dist loadfile
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)

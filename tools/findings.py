@@ -19,7 +19,7 @@ There are
 - sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
 - share COLUMN | LOSS | DATA: the same in percent
-- public: every loss on every public set, at each length, by three scores
+- public: every loss on every public set, at each length, by three scores; an empty mask beside them
 - trial: what experiments/trial.toml left in results/trial, row by row with its seeds
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
@@ -363,26 +363,35 @@ def _published(results: Results, _: str) -> str:
 
 
 def _public(results: Results, _: str) -> str:
-    """Return one row for each public set, length and loss: scores over the seeds that its losses share."""
+    """Return one row for each public set, length and loss: scores over the seeds that its losses share; and
+    what a mask without any mark would score there.
+    """
     from lossbench.tables.files import load_table
 
     sets = load_table(results.folder, "datasets")
+    absent = results._csv("advice_data").drop_duplicates("dataset").set_index("dataset")["empty_share"]
     cells = results.cells
     cells = cells[cells["dataset"].isin(sets.loc[sets["family"] == "public", "dataset"])]
     # The length has a column of its own, and all patches of a set are alike.
     cells = cells.assign(label=cells["data_label"].str.replace(r", (patch|steps) \d+", "", regex=True))
     head = ("images", "steps", "loss", "seeds", "Dice, class present", "Dice, all images", "false alarms")
-    lines = [f"| {' | '.join((*head, 'marked nothing'))} |", "|---" * (len(head) + 1) + "|"]
-    for (label, steps), rows in cells.groupby(["label", "recipe.steps"], sort=True, observed=True):
-        shared = rows.groupby("seed")["loss"].transform("nunique") == rows["loss"].nunique()
-        for name, own in rows[shared].groupby("loss_label", sort=True):
-            scores = own[["dice@0.5", "dice_all@0.5", "false_alarms@0.5"]].astype(float).mean()
-            present, every, alarms = scores
-            shown = (words.number(present, 3), words.number(every, 3), words.percent(alarms, 2))
-            nothing = f"{(own['collapse'] == 'background').sum()} of {len(own)}"
-            row = (label, f"{int(steps):,}", name, str(len(own)), *shown, nothing)
-            lines.append(f"| {' | '.join(row)} |")
+    lines = [f"| {' | '.join((*head, 'collapsed to'))} |", "|---" * (len(head) + 1) + "|"]
+    for label, own in cells.groupby("label", sort=True, observed=True):
+        for steps, rows in own.groupby("recipe.steps", sort=True):
+            shared = rows.groupby("seed")["loss"].transform("nunique") == rows["loss"].nunique()
+            for name, same in rows[shared].groupby("loss_label", sort=True):
+                lines.append(f"| {label} | {int(steps):,} | {name} | {_scored_public(same)} |")
+        blank = words.number(float(absent[own["dataset"].iloc[0]]), 3)
+        lines.append(f"| {label} | – | (no mark anywhere) | – | 0 | {blank} | 0 % | – |")
     return _block(lines)
+
+
+def _scored_public(rows: pd.DataFrame) -> str:
+    present, every, alarms = rows[["dice@0.5", "dice_all@0.5", "false_alarms@0.5"]].astype(float).mean()
+    kinds = rows.loc[rows["collapse"].fillna("") != "", "collapse"].value_counts()
+    collapsed = ", ".join(f"{kind} in {count}" for kind, count in kinds.items()) or "–"
+    shown = (words.number(present, 3), words.number(every, 3), words.percent(alarms, 2), collapsed)
+    return " | ".join((str(len(rows)), *shown))
 
 
 # Of the images that hold the class, of all, of all pixels; the last two differ where images are empty.
