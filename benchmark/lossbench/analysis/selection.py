@@ -70,7 +70,9 @@ def untrained(cells: pd.DataFrame, test: Test, parts: pd.DataFrame) -> tuple[lis
     if described or "datasets" not in parts:
         return [], 0
     texts = parts.loc[parts["part"].isin(test.part), "datasets"]
-    names = dict.fromkeys(spec.partition("(")[0] for text in texts for spec in json.loads(text))
+    names = dict.fromkeys(
+        specs.parse(spec, "data set")[0].name for text in texts for spec in json.loads(text)
+    )
     planned = [name for name in names if not test.data or name in test.data]
     here = meeting(_of_parts(cells, test), test.where, test.length)
     trained = [set(select_loss(here, loss)["dataset_name"]) for loss in test.losses]

@@ -101,10 +101,9 @@ def evaluate(
     claims = tuple(claims)
     # Once for all tests: to join the recipe of every cell into a text is slow.
     cells = cells.assign(trunk=lengths.trunks(cells)) if len(cells) else cells
+    planned = {claim.id: parts[parts["experiment"] == claim.experiment] for claim in claims}
     raw = {
-        test.id: _measured(
-            test, _narrow(cells, test), parts[parts["experiment"] == claim.experiment], by_group
-        )
+        test.id: _measured(test, _narrow(cells, test), planned[claim.id], by_group)
         for claim in claims
         for test in claim.tests
     }
@@ -118,9 +117,8 @@ def evaluate(
         # outcome.
         reach = dict(zip(primary, flips.holm([raw[name].smallest_p for name in primary]), strict=True))
         for claim in members:
-            planned = parts[parts["experiment"] == claim.experiment]
             for test in claim.tests:
-                commands = _Commands(test, claim.experiment, planned, len(primary), spellings)
+                commands = _Commands(test, claim.experiment, planned[claim.id], len(primary), spellings)
                 results[test.id] = _judged(
                     test, raw[test.id], adjusted.get(test.id), reach.get(test.id), commands
                 )
