@@ -19,7 +19,7 @@ There are
 - sure TEST: adjusted p, seeds, minimum detectable effect and smallest effect of interest
 - mean COLUMN | LOSS | DATA: mean of a column of `cells` over the seeds of one loss on one data set, by labels
 - share COLUMN | LOSS | DATA: the same in percent
-- public: every loss on every public set, at each length, by three scores; an empty mask beside them
+- public: every public set at each length, every loss by three scores; an empty mask beside them
 - trial: what experiments/trial.toml left in results/trial, row by row with its seeds
 - published: the values of ``experiments/published.csv`` beside ours
 - figure NAME, caption NAME: a figure of the results folder, and its caption
@@ -363,8 +363,8 @@ def _published(results: Results, _: str) -> str:
 
 
 def _public(results: Results, _: str) -> str:
-    """Return one row for each public set, length and loss: scores over the seeds that its losses share; and
-    what a mask without any mark would score there.
+    """Return one row for each public set and length, a column for each loss: scores over the seeds that its
+    losses share; and what a mask without any mark would score there.
     """
     from lossbench.tables.files import load_table
 
@@ -373,25 +373,35 @@ def _public(results: Results, _: str) -> str:
     cells = results.cells
     cells = cells[cells["dataset"].isin(sets.loc[sets["family"] == "public", "dataset"])]
     # The length has a column of its own, and all patches of a set are alike.
-    cells = cells.assign(label=cells["data_label"].str.replace(r", (patch|steps) \d+", "", regex=True))
-    head = ("images", "steps", "loss", "seeds", "Dice, class present", "Dice, all images", "false alarms")
-    lines = [f"| {' | '.join((*head, 'collapsed to'))} |", "|---" * (len(head) + 1) + "|"]
+    cells = cells.assign(
+        label=cells["data_label"].str.replace(r", (patch|steps|augment) \w+", "", regex=True)
+    )
+    losses = sorted(cells["loss_label"].unique())
+    head = ("images (foreground)", "steps", *losses, "an empty mask")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for label, own in cells.groupby("label", sort=True, observed=True):
+        foreground = words.percent(own["foreground_true"].astype(float).mean(), 2)
+        blank = words.number(float(absent[own["dataset"].iloc[0]]), 2)
         for steps, rows in own.groupby("recipe.steps", sort=True):
-            shared = rows.groupby("seed")["loss"].transform("nunique") == rows["loss"].nunique()
-            for name, same in rows[shared].groupby("loss_label", sort=True):
-                lines.append(f"| {label} | {int(steps):,} | {name} | {_scored_public(same)} |")
-        blank = words.number(float(absent[own["dataset"].iloc[0]]), 3)
-        lines.append(f"| {label} | – | (no mark anywhere) | – | 0 | {blank} | 0 % | – |")
+            shared = rows[rows.groupby("seed")["loss"].transform("nunique") == rows["loss"].nunique()]
+            scored = [_scored_public(shared[shared["loss_label"] == name]) for name in losses]
+            shown = (f"{label} ({foreground})", f"{int(steps):,}", *scored, f"0 / {blank} / 0 %")
+            lines.append(f"| {' | '.join(shown)} |")
     return _block(lines)
 
 
 def _scored_public(rows: pd.DataFrame) -> str:
-    present, every, alarms = rows[["dice@0.5", "dice_all@0.5", "false_alarms@0.5"]].astype(float).mean()
-    kinds = rows.loc[rows["collapse"].fillna("") != "", "collapse"].value_counts()
-    collapsed = ", ".join(f"{kind} in {count}" for kind, count in kinds.items()) or "–"
-    shown = (words.number(present, 3), words.number(every, 3), words.percent(alarms, 2), collapsed)
-    return " | ".join((str(len(rows)), *shown))
+    """Return Dice where the class is present with its interval, Dice of all images and false alarms."""
+    if not len(rows):
+        return "–"
+    from lossbench.analysis.boards import score
+
+    own = score(rows["dice@0.5"].to_numpy(float), "dice@0.5")
+    every, alarms = rows[["dice_all@0.5", "false_alarms@0.5"]].astype(float).mean()
+    collapsed = int((rows["collapse"].fillna("") != "").sum())
+    present = f"{own['mean']:.2f} [{own['low']:.2f}, {own['high']:.2f}]"
+    gone = f" ({collapsed} collapsed)" if collapsed else ""
+    return f"{present} / {every:.2f} / {words.percent(alarms, 2)}{gone}"
 
 
 # Of the images that hold the class, of all, of all pixels; the last two differ where images are empty.

@@ -7,7 +7,7 @@ from pathlib import Path
 from lossbench.base import columns
 from lossbench.catalogue.registry import datasets
 from lossbench.data.sources import SOURCES
-from tools import costs, fingerprints, house, losses_page, record_page, spellings
+from tools import costs, experiment_page, fingerprints, house, losses_page, record_page, spellings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -47,5 +47,6 @@ if __name__ == "__main__":
     losses_page.write()
     spellings.write()
     record_page.write()
+    experiment_page.write()
     write_metrics()
     write_data()

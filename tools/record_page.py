@@ -7,6 +7,8 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from lossbench.store import note, schema
 
 PAGE = Path(__file__).parents[1] / "docs" / "record.md"
@@ -59,25 +61,27 @@ def _section(title: str, kind: type[schema.Facts]) -> str:
 def _row(name: str, field: Any) -> str:
     optional = "" if field.is_required() else " \\*"
     meaning = " ".join((field.description or "").split()).replace("``", "`").replace("|", "\\|")
-    return f"| `{field.alias or name}`{optional} | {_kind(field.annotation)} | {meaning} |"
+    return f"| `{field.alias or name}`{optional} | {kind_in_words(field.annotation, SHOWN)} | {meaning} |"
 
 
-def _kind(annotation: Any) -> str:
-    """Return a type in words; a model by the title of its own table."""
-    titles = {kind: title for title, kind in SHOWN.items()}
-    if annotation in WORDS or annotation in titles:
-        return WORDS.get(annotation) or f"[{titles[annotation]}](#{titles[annotation].replace(' ', '-')})"
+def kind_in_words(annotation: Any, shown: dict[str, type[BaseModel]]) -> str:
+    """Return a type in words; a model that the page shows by the title of its table."""
+    titles = {kind: title for title, kind in shown.items()}
+    if annotation in titles:
+        return f"[{titles[annotation]}](#{titles[annotation].replace(' ', '-')})"
+    if annotation in WORDS:
+        return WORDS[annotation]
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _kind(inner[0])
+        return kind_in_words(inner[0], shown)
     if origin is Literal:
         return " or ".join(f'"{word}"' for word in inner)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(map(_kind, inner))
-    if origin is list:
-        return f"list of {_kind(inner[0])}"
+        return " or ".join(kind_in_words(kind, shown) for kind in inner)
+    if origin is list or (origin is tuple and inner[-1] is ...):
+        return f"list of {kind_in_words(inner[0], shown)}"
     if origin is dict:
-        return f"object of {_kind(inner[1])}"
+        return f"object of {kind_in_words(inner[1], shown)}"
     return "list"
 
 

@@ -82,11 +82,13 @@ def test_variants_of_one_data_set_stand_in_the_order_of_their_batch(study):
     facts = points.rarest_first(cells_of(study, "curves"))
     batch = study["cells"].drop_duplicates("recipe").set_index("recipe")["recipe.batch"]
     assert [batch[recipe] for recipe in facts["recipe"]] == [1, 16]
-    assert points.without_common(["a, batch 1, long", "b, batch 4, long"]) == ["a, batch 1", "b, batch 4"]
-    assert points.without_common(["a, long"]) == ["a, long"] and points.without_common(["a", "a"]) == [
-        "a",
-        "a",
-    ]
+
+
+def test_labels_are_as_short_as_tells_them_apart():
+    assert points.without_common(["a, batch 1, long", "a, batch 4, long"]) == ["batch 1", "batch 4"]
+    assert points.without_common(["tiles, patch 64", "hippocampus, patch 48"]) == ["tiles", "hippocampus"]
+    assert points.without_common(["a, long"]) == ["a, long"]
+    assert points.without_common(["a", "a"]) == ["a", "a"]
 
 
 def test_an_experiment_without_a_part_answers_with_all_its_cells(tables, study):

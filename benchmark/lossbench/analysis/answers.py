@@ -27,6 +27,7 @@ from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import in_parts
 from lossbench.analysis.verdicts import NO_LOSSES, NO_PARTS, Verdict, evaluate, level_table, verdict_table
+from lossbench.base.columns import COPIED
 
 METRICS = ("dice@0.5", "dice@val", "nsd_1@0.5", "hd95@0.5", "log_size_ratio_hard@0.5", "log_size_ratio_soft")
 
@@ -241,7 +242,7 @@ def cost(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a (data set, recipe): number of cells, how many of them are copies of another cell's
     training, median seconds of those that were trained, total seconds and CPU seconds.
     """
-    copied = cells["copy_of"].fillna("").ne("") if "copy_of" in cells else pd.Series(False, cells.index)
+    copied = cells[COPIED].fillna("").ne("") if COPIED in cells else pd.Series(False, cells.index)
     grouped = cells.assign(
         # A copy took no time, which says nothing of what a training takes.
         seconds=cells["seconds"].astype(float).mask(copied),

@@ -26,6 +26,8 @@ ALARMS = "false_alarms@0.5"
 
 BOARD = ("dice@0.5", "dice_all@0.5", "dice_pooled@0.5", ALARMS, "hd95@0.5")
 
+FEW_SETS = 2  # of so few data sets whole answers stand first, of more what holds over all of them
+
 SOUND = 0.8  # share of the best loss's score, above which a collapsed loss only needs another threshold
 
 MANY_ALARMS = 0.2  # share of empty images, from which false alarms are mentioned

@@ -41,46 +41,64 @@ PLACES = ("weights",)  # names a place on this machine, so it is in no digest; t
 class Strict(BaseModel):
     """Unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 Side = Annotated[int, Field(ge=8, le=4096)]
 Patch = Side | Annotated[tuple[Side, ...], Field(min_length=2, max_length=3, strict=False)] | None
 
 
-class Recipe(Strict):
-    """Everything that is identical across losses: network, optimiser, schedule, batches, augmentation."""
+# What stands below a field is its row in docs/experiment.md.
 
-    # A spec of the catalogue, as tables and labels show it; None: our U-Net with these widths.
+
+class Recipe(Strict):
+    """What is identical across losses: network, optimiser, schedule, batches, augmentation."""
+
     network: str | None = None
+    """Spec of a network, as `smp:Unet(encoder_name='resnet18')`; without one our U-Net."""
     widths: Annotated[
         tuple[Annotated[int, Field(ge=2, le=1024)], ...], Field(min_length=2, max_length=6, strict=False)
     ] = (8, 16, 32)
-    # What the bias of the last layer starts from: what the network draws, or the classes' log-frequencies.
+    """Channels of each level of our U-Net."""
     head: Literal["default", "prior"] = "default"
-    weights: str | None = None  # a local file that training starts from, and the hash of what it holds
+    """Start of the last layer's bias: what the network draws, or the classes' log-frequencies."""
+    weights: str | None = None
+    """A local file of weights that training starts from; read with `weights_only`."""
     weights_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
-    # Sides of the patches that training draws; None: images of one size as they are, patches of 64 where
-    # sizes differ.
+    """Hash of what that file holds; filled in where it is left out."""
     patch: Patch = None
-    sampler: str = "uniform"  # how patches are drawn; or "foreground(share=0.33)"
-    all_test: bool = False  # whether all test images are scored, whatever their pixels
+    """Side, or sides, of the patches that training draws; without it images of one size as they are, patches
+    of 64 where sizes differ."""
+    sampler: str = "uniform"
+    """How patches are drawn: anywhere, or `foreground(share=0.33)`, a third of them centred on foreground."""
+    all_test: bool = False
+    """Whether all test images are scored, whatever their pixels."""
     steps: Annotated[int, Field(ge=1, le=10_000_000)] = 300
+    """Steps of the optimiser, where the file has no `lengths`."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Patches, or images, a step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    # A number, or what `lossbench tune` chose: for each loss its own, or one for all, which becomes its
-    # number when the experiment is read.
+    """AdamW or SGD as torch.optim has them."""
     learning_rate: Annotated[float, Field(gt=0, le=100, strict=False)] | Literal["own", "shared"] = 0.005
+    """Peak of the schedule; or what `lossbench tune` chose, for each loss its own or one for all."""
     weight_decay: Annotated[float, Field(ge=0, le=1, strict=False)] = 1e-4
+    """Of either optimiser."""
     momentum: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
+    """Of SGD."""
     schedule: Literal["one_cycle", "constant", "poly", "wsd"] = "one_cycle"
-    warmup: Annotated[int, Field(ge=0, le=100_000)] = 50  # steps; of the schedule wsd
+    """How the rate changes; `wsd` (warm-up, stable, decay) is what several lengths need."""
+    warmup: Annotated[int, Field(ge=0, le=100_000)] = 50
+    """Steps over which the rate of `wsd` rises."""
     clip: Annotated[float, Field(gt=0, strict=False)] | None = None
+    """Largest norm of the gradient."""
     augment: Literal["none", "flips", "full"] = "flips"
+    """Flips alone, or also rotations and a random gain and offset; drawn alike for all losses."""
     validations: Annotated[int, Field(ge=1, le=1000)] = 6
+    """Looks at the validation images, the last one after the last step."""
     stacked: bool = True
-    # Of the network's arithmetic; weights, losses and scores stay float32.
+    """Whether cells of one start train beside each other in one network of groups."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's arithmetic; weights, losses and scores stay float32."""
 
     @model_validator(mode="after")
     def _warm_before_decay(self) -> Recipe:

@@ -41,10 +41,12 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     several = wanted["recipe"].nunique() > 1 and wanted["label"].duplicated().any()
     missed = set(cells.loc[~points.ended(cells, tables), "dataset"])
     drawing, panels = _panels(wanted, data.groupby(points.VARIANT, observed=True)["loss"].nunique())
+    labels = list(wanted["label"])
+    short = dict(zip(labels, points.without_common(labels), strict=True))
     for axis, variant in panels:
         own = points.of_variant(data, variant).sort_values("place", ascending=False)
         _panel(axis, own.reset_index(drop=True), points.of_variant(cells, variant))
-        name = f"{variant.label} · {variant.recipe}" if several else variant.label
+        name = f"{variant.label} · {variant.recipe}" if several else short[variant.label]
         axis.set_title(style.fitting(name) + (" (not learnt)" if variant.dataset in missed else ""))
     # Marks in grey: colours say the family.
     soft = {"color": style.SOFT, "linestyle": ""}

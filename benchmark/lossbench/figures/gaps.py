@@ -152,7 +152,7 @@ def forest(tables: Mapping[str, pd.DataFrame]):
     limit = 1.15 * max(reach, LINEAR)
     for axis, own in zip(axes[0], found, strict=True):
         _forest_panel(axis, data[data["of"] == own["of"].iloc[0]], units, limit)
-    style.names(axes[0][0], units, 26)
+    style.names(axes[0][0], points.without_common(units[: -len(last)]) + last, 26)
     drawing.supxlabel("difference of Dice at 0.5, points", fontsize=9)
     says = (
         "Dots: mean paired difference over seeds, bars 95 % intervals by sign flips (of six seeds or more); "

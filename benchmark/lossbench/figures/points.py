@@ -152,10 +152,16 @@ def first_losses(cells: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
 
 
 def without_common(labels: list[str]) -> list[str]:
-    """Return labels without the clauses that all of them share: ("a, long", "b, long") become ("a", "b")."""
+    """Return labels as short as tells them apart: ("a, long", "b, long") become ("a", "b").
+
+    Where their first clauses differ these are enough, else clauses that all of them share are left out."""
     clauses = [label.split(", ") for label in labels]
     # One label has nothing to share with.
-    common = set(clauses[0]).intersection(*clauses[1:]) if len(labels) > 1 else set()
+    if len(labels) < 2:
+        return labels
+    if len({first for first, *_ in clauses}) == len(labels):
+        return [first for first, *_ in clauses]
+    common = set(clauses[0]).intersection(*clauses[1:])
     kept = [", ".join(c for c in own if c not in common) for own in clauses]
     return [short or label for short, label in zip(kept, labels, strict=True)]
 

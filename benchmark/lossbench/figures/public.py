@@ -1,4 +1,4 @@
-"""Real images: five losses on them beside the values that others published, and what the masks look like."""
+"""Real images: losses on them beside the values that others published, and what the masks look like."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import pandas as pd
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 
-# What the published chart compares: our spec -> its name in experiments/published.csv, and its family.
+# What the published chart compares, and Dice over the batch, which it does not have: our spec -> its name in
+# experiments/published.csv, and its family.
 LOSSES = {
     "ce": "ce",
     "dice": "dice",
+    "batch_dice(classes='all')": "batch dice",
     "dice_ce": "dice + ce",
     "ce + log_dice": "log dice + ce",
     "ce_l1": "ce + l1",
 }
-FAMILIES = ("distribution", "overlap", "compound", "compound", "size")
+FAMILIES = ("distribution", "overlap", "overlap", "compound", "compound", "size")
 
 LEAST = 6.0  # points that a panel spans at least, so that hair's breadths do not look like differences
 
@@ -26,7 +28,7 @@ LEAST = 6.0  # points that a panel spans at least, so that hair's breadths do no
 SETS = ["source", "label", "loss", *points.SUMMARY]
 
 
-@figure("public_sets", number=1, title="Five losses on public data sets: measured here, and published")
+@figure("public_sets", number=1, title="Losses on public data sets: measured here, and published")
 def public_sets(tables: Mapping[str, pd.DataFrame]):
     """Top: Dice of each public set, mean over seeds; below: published values of other sets, digitised."""
     cells, left = points.usual(_real(points.of_parts(tables["cells"], *points.PUBLIC)))
@@ -66,8 +68,8 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
         "seeds; the losses of a seed share start and batches, so that bars may overlap and the difference "
         "still be sure. Bottom: values that Liu et al. (2024) show for their networks and data sets, read "
         "off the radar chart in their repository to about 0.1; they come without intervals, the chart does "
-        "not say which of their size terms 'ce + l1' is, and has no point for Dice on AMOS. Every panel has "
-        f"its own scale. {left}"
+        "not say which of their size terms 'ce + l1' is, and has no point for Dice on AMOS and none for Dice "
+        f"over the batch. Every panel has its own scale. {left}"
     ) + style.evidence(cells)
     best = measured.sort_values("mean").groupby("label", sort=False).tail(1).sort_values("label")
     highest = "; ".join(f"{row.label}: {LOSSES[row.loss]} {row.mean:.1f}" for row in best.itertuples())
@@ -99,7 +101,7 @@ def published() -> pd.DataFrame:
 
 
 def _real(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of the five losses on real data sets that at least two of them were trained on."""
+    """Return the cells of these losses on real data sets that at least two of them were trained on."""
     unknown = pd.Series(np.nan, index=cells.index)
     # Generated sets have a noise; records of early versions only have the name.
     made = cells.get("data.noise", unknown).notna() | (cells["dataset_name"] == "scenes")
@@ -113,7 +115,8 @@ def _panel(axis, part: pd.DataFrame, looks: dict, learnt: bool) -> None:
             # Published values come without interval: NaN draws nothing.
             axis.vlines(x, row.low, row.high, color=look["color"], linewidth=1.4, zorder=2)
             fill = {} if learnt else {"markerfacecolor": style.PAPER}
-            axis.plot([x], [row.mean], **look | fill, zorder=3)
+            # A score of zero lies on the frame.
+            axis.plot([x], [row.mean], **look | fill, zorder=3, clip_on=False)
     axis.set_xlim(-0.6, len(looks) - 0.4)
     axis.set_xticks([])
     # No bar is cut, and no score lies below zero.

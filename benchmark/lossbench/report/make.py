@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from lossbench.analysis.answers import Answers
 
 
-FEW = 2  # data sets, of which a sweep prints the whole answer
-
-
 @dataclass(frozen=True)
 class Made:
     """Where the report is, and the lines that the command line prints."""
@@ -148,10 +145,10 @@ def _decided(answers: Answers) -> list[str]:
 
 def _recommended(answers: Answers) -> list[str]:
     """Return what a sweep ends with: of few data sets the whole answer, of many its first sentence."""
-    from lossbench.analysis.recommendation import as_text
+    from lossbench.analysis.recommendation import FEW_SETS, as_text
 
     own = answers.recommendations
-    if len(own) > FEW:
+    if len(own) > FEW_SETS:
         return [f"{each.label}: {each.says}" for each in own]
     return [line for each in own for line in ("", *as_text(each))]
 

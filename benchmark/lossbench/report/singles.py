@@ -22,7 +22,6 @@ POINTS = 12  # of a curve at most
 
 WHAT, WHENCE = ("dataset", "recipe", "loss", "seed"), ("commit", "dirty", "device", "key")
 SHOWN = (*WHAT, "outcome", "collapse", "seconds", *WHENCE)
-COPIED = "copy_of"
 
 # A few scores for each of many thousand cells: the others stand in tables/cells.csv.
 METRICS = ("dice@0.5", "dice@val", "size_ratio_hard@0.5", "size_ratio_soft", "nll")
@@ -59,7 +58,7 @@ def data(cells: pd.DataFrame, curves: pd.DataFrame | None, ids: dict[str, Any]) 
     at = _curves(curves) if with_curves else {}
     origins: dict[tuple, int] = {}
     seconds = dict(zip(cells["key"], cells["seconds"], strict=True))
-    originals = cells[COPIED].fillna("") if COPIED in cells else [""] * len(cells)
+    originals = cells[columns.COPIED].fillna("") if columns.COPIED in cells else [""] * len(cells)
     rows = []
     shown = cells[list(SHOWN)].itertuples(index=False)
     for row, values, original in zip(shown, scores, originals, strict=True):

@@ -35,7 +35,6 @@ AGAIN = (
     "again and compares: `lossbench verify --cell KEY`."
 )
 FEW_EMPTY = 0.1  # images without foreground; with fewer a share of alarms is one of a handful
-FEWEST_SEEDS = 6  # 2 / 2^5 is .0625: no outcome of five seeds reaches .05
 MANY_EMPTY = 0.02  # a smaller share of alarms is what any loss has
 
 # Choices that decide such a comparison as much as the loss does: column of the specifications -> its name.
@@ -55,6 +54,13 @@ class Opening:
     advice: list[str] = field(default_factory=list)
     trust: list[str] = field(default_factory=list)
     own: list[dict[str, Any]] = field(default_factory=list)  # recommendations for data that are not generated
+
+    @property
+    def many(self) -> bool:
+        """Whether there are so many data sets that what holds over all of them comes first."""
+        from lossbench.analysis.recommendation import FEW_SETS
+
+        return len(self.own) > FEW_SETS
 
 
 def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) -> Opening:
@@ -248,11 +254,14 @@ def _not_varied(table: pd.DataFrame, cells: pd.DataFrame) -> str:
 
 def _seeds(cells: pd.DataFrame) -> str:
     """Return on which data set variants there are too few seeds to show any difference."""
+    from lossbench.analysis.flips import seeds_needed
+
+    needed = seeds_needed()
     by_loss = cells.groupby(["dataset", "recipe", "loss"], observed=True)["seed"].nunique()
     counts = by_loss.groupby(level=["dataset", "recipe"]).agg(["min", "max"])
     labels = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"]
-    of_all = counts["max"] < FEWEST_SEEDS
-    of_some = (counts["min"] < FEWEST_SEEDS) & ~of_all
+    of_all = counts["max"] < needed
+    of_some = (counts["min"] < needed) & ~of_all
     parts = [
         f"{who} have so few on {few.sum()} of {len(counts)} data set variants "
         f"({_some(list(labels[counts.index[few]]))})"
@@ -261,7 +270,7 @@ def _seeds(cells: pd.DataFrame) -> str:
     ]
     if not parts:
         return ""
-    why = f"With fewer than {FEWEST_SEEDS} seeds p cannot fall below .05, so that no difference can be shown"
+    why = f"With fewer than {needed} seeds p cannot fall below .05, so that no difference can be shown"
     return f"{why}: {'; '.join(parts)}."
 
 

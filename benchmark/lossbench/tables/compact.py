@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lossbench.base import specs
+from lossbench.base.columns import COPIED
 from lossbench.base.errors import UserError
 from lossbench.store.note import Note
 from lossbench.tables.derived import by_group, derived, images_of, volumes
@@ -38,7 +39,6 @@ LOSS = ("loss", "loss_spellings", "loss_label", "family", "seed", "recipe", "blo
 ENDED = ("outcome", "collapse", "init_hash", "order_hash", "split_hash", "seconds", "device", "n_test")
 LEADING = (*WHAT, *LOSS, *ENDED)
 TRAILING = ("commit", "dirty", "loss_fingerprint", "data_identity", "protocol", "cpu_seconds")
-COPIED = "copy_of"  # the cell whose training this was; a column only where some cell was copied
 SORT = ["dataset", "recipe", "loss", "seed", "key"]
 
 # Columns of the tables that are made from the note alone, so that they stand there also without any row.
