@@ -320,7 +320,7 @@ def own(loss: Callable, cell: Cell, note: Callable[[list[str]], None]) -> Callab
         training, error = torch.is_grad_enabled(), None
         # Training counts its steps from 0 to the last, validation those that are done.
         step = round(supplied["progress"] * (max(steps - 1, 1) if training else steps))
-        with generators(seeds.integer("loss", f"{cell.data.text} {training} {step}", cell.seed)):
+        with generators(seeds.integer("loss", f"{cell.stream} {training} {step}", cell.seed)):
             try:
                 value, slope = _differentiated(loss, logits, target, supplied)
             except (KeyboardInterrupt, GeneratorExit) as raised:
