@@ -26,7 +26,8 @@ BEST = "val_dice_all@0.5"  # never a test score: that would choose the images th
 
 SHOWN = 6  # images in the picture of errors
 
-STRIDE = SIDE + 4
+GAP = 4  # pixels between two pictures
+STRIDE = SIDE + GAP
 
 # White, vermillion and blue, which the colour-blind can tell apart, too.
 RIGHT, FALSE, MISSED = (255, 255, 255), (213, 94, 0), (0, 114, 178)
@@ -95,7 +96,7 @@ def _masks(cell: Cell, results: Path, extra_files: tuple[str, ...]) -> Iterator[
 
 def _errors(best: Cell, worst: Cell, results: Path, extra_files: tuple[str, ...]) -> Path:
     """Write a picture of the test images on which the best loss does worst: image, truth, and what the best
-    and the worst loss mark: rightly in white, falsely in red; what they miss in blue. Return its path.
+    and the worst loss mark: rightly in white, falsely in orange; what they miss in blue. Return its path.
     """
     from PIL import Image, ImageDraw
 
@@ -105,15 +106,19 @@ def _errors(best: Cell, worst: Cell, results: Path, extra_files: tuple[str, ...]
     for (data, n, ours), (_, _, theirs) in zip(*both, strict=True):
         rows.append((_dice(ours, np.asarray(data.masks[n])), n, data, ours, theirs))
     rows = sorted(rows, key=lambda row: row[:2])[:SHOWN]
-    picture = Image.new("RGB", (4 * STRIDE, LINE + len(rows) * (STRIDE + LINE)), "white")
+    lines = [[small(panel) for panel in _panels(data, n, masks)] for _, n, data, *masks in rows]
+    # Wide pictures take low rows.
+    heights = [max(panel.height for panel in panels) + LINE + GAP for panels in lines]
+    picture = Image.new("RGB", (4 * STRIDE, LINE + sum(heights)), "white")
     draw = ImageDraw.Draw(picture)
     for column, head in enumerate(("image", "truth", best.loss.label, worst.loss.label)):
         draw.text((column * STRIDE, 0), head, fill="black")
-    for line, (dice, n, data, *masks) in enumerate(rows):
-        top = LINE + line * (STRIDE + LINE)
-        draw.text((0, top + STRIDE), f"{_name(data, n)}: Dice {dice:.2f}", fill="black")
-        for column, panel in enumerate(_panels(data, n, masks)):
-            picture.paste(small(panel), (column * STRIDE, top))
+    top = LINE
+    for (dice, n, data, *_), panels, height in zip(rows, lines, heights, strict=True):
+        draw.text((0, top + height - LINE - GAP), f"{_name(data, n)}: Dice {dice:.2f}", fill="black")
+        for column, panel in enumerate(panels):
+            picture.paste(panel, (column * STRIDE, top))
+        top += height
     buffer, file = io.BytesIO(), _folder(best, results) / f"errors_{best.recipe.digest}.png"
     picture.save(buffer, "PNG", optimize=True)
     write_atomically(file, buffer.getvalue())
