@@ -43,7 +43,7 @@ def write(
     """Write the predictions of the best cell of each data set, recipe and loss whose weights are here;
     without ``masks``, only a picture of errors at the longest training.
     """
-    store, chosen = Store(results), {}
+    store, chosen, cells = Store(results), {}, list(cells)
     for cell in cells:
         record = store.read(*cell.pair) if weights_of(results, cell.key).is_file() else None
         if record:
@@ -62,9 +62,10 @@ def write(
         if len(own) > 1 and (masks or own[0][1].recipe.steps == longest):
             say(f"errors       {_errors(own[-1][1], own[0][1], results, experiment.extra_files)}")
     best = {cell.key for _, cell in chosen.values()}
-    for file in weights_of(results, "").parent.glob("*.pt"):
-        if file.stem not in best:
-            file.unlink()
+    # Weights of another experiment in this folder are not ours to remove.
+    for cell in cells:
+        if cell.key not in best:
+            weights_of(results, cell.key).unlink(missing_ok=True)
 
 
 def _predict(cell: Cell, results: Path, extra_files: tuple[str, ...]) -> Path:
