@@ -189,9 +189,7 @@ COUNTS = (
 
 COURSE = (
     Column("collapsed", "Collapsed", "1 if the cell collapsed, else 0", *_ERROR),
-    Column(
-        "dice_best", "Dice of the best weights", "Dice of the weights that validated best (protocol 1)"
-    ),
+    Column("dice_best", "Dice of the best weights", "Dice of the weights that validated best (protocol 1)"),
     Column("val_dice", "Validation Dice", "Dice on the validation images after the last step"),
     Column("val_dice_all", "Validation Dice, all images", "the same over all images, as dice_all"),
     Column("val_dice_best", "Best validation Dice", "the highest Dice of any validated step"),
