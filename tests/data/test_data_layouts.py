@@ -209,6 +209,72 @@ def test_a_matlab_structure_gives_its_segmentation(tmp_path):
     assert load(tmp_path).counts[:, 1].tolist() == [25] * N
 
 
+# --- dataset.json
+
+
+def task(root, described, image="{n}_0000.png", draw=square, colour=False):
+    """Write an nnU-Net task of pictures."""
+    for n in range(N):
+        put(root / "imagesTr" / image.format(n=n), picture(n, colour))
+        put(root / "labelsTr" / f"{n}.png", draw(n))
+    (root / "dataset.json").write_text(json.dumps(described))
+    return root
+
+
+LABELS = {"background": 0, "square": 1}
+
+
+def test_the_colours_of_a_task_of_photographs_may_stand_in_one_file(tmp_path):
+    described = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": LABELS, "file_ending": ".png"}
+    root = task(tmp_path / "mine", described, draw=lambda n: square(n, 1), colour=True)
+    data = load(root)
+    assert len(data) == N and data.channels == 3
+    put(root / "imagesTr" / "3_0000.png", picture(3))
+    with pytest.raises(UserError, match=r"'labelsTr/3.png' has no image for every channel"):
+        load(root)
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channels_of_a_task_may_be_a_list_and_must_be_numbered(tmp_path, key):
+    root = task(tmp_path / "mine", {key: ["CT"], "labels": LABELS}, draw=lambda n: square(n, 1))
+    assert len(load(root)) == N
+    for wrong in ({"CT": "0"}, "CT"):
+        (root / "dataset.json").write_text(json.dumps({key: wrong, "labels": LABELS}))
+        with pytest.raises(UserError, match=rf"dataset.json: '{key}' must number the channels"):
+            load(root)
+
+
+def test_what_a_task_calls_ignore_is_void(tmp_path):
+    def with_void(n):
+        mask = square(n, 1)
+        mask[18:] = 2
+        return mask
+
+    described = {"channel_names": {"0": "grey"}, "labels": {**LABELS, "ignore": 2}}
+    root = task(tmp_path / "mine", described, draw=with_void)
+    data = load(root)
+    assert data.classes == ("background", "square")
+    assert data.counts.tolist() == [[480 - 48 - 25, 25]] * N
+    assert [(np.asarray(mask) == 255).sum() for mask in data.masks] == [48] * N
+    assert "the value 2, which dataset.json calls 'ignore', is read as void" in find(root).notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "mine"}', '{"labels": ["cat"]}', "[1]", "{", '{"training": ["a"]}']
+)
+def test_another_dataset_json_leaves_a_folder_of_images_and_masks_alone(tmp_path, text):
+    root = lay(tmp_path / "mine", "images/{n}.png", "masks/{n}.png")
+    (root / "dataset.json").write_text(text)
+    assert len(load(root)) == N
+
+
+def test_a_task_without_its_folders_is_said(tmp_path):
+    root = task(tmp_path / "mine", {"channel_names": {"0": "grey"}, "labels": LABELS})
+    (root / "labelsTr").rename(root / "labels")
+    with pytest.raises(UserError, match="lists no training pairs, and there is no folder 'labelsTr'"):
+        load(root)
+
+
 # --- outlines
 
 

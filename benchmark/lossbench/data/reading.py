@@ -17,6 +17,7 @@ import numpy as np
 from lossbench.base.errors import UserError
 from lossbench.base.process import usable_cores
 from lossbench.data.coding import COLOUR, MOST_GREY, Coding, Values
+from lossbench.data.container import VOID
 from lossbench.data.formats import (
     PICTURES,
     has_alpha,
@@ -40,7 +41,8 @@ def read_mask(pair: FilePair) -> tuple[np.ndarray, tuple[float, ...] | None]:
     beside = pair.image is None and all(suffix_of(path) in PICTURES for path in pair.images)
     parts = [read_values(path, pair.images[0] if beside else None) for path in pair.masks]
     if len(parts) == 1:
-        return parts[0]
+        values, spacing = parts[0]
+        return values if pair.void is None else np.where(values == pair.void, VOID, values), spacing
     shapes = {values.shape for values, _ in parts}
     if len(shapes) > 1:
         raise UserError(f"{pair.masks[0].parent}: the masks of one image differ in size: {sorted(shapes)}")
