@@ -117,6 +117,75 @@ def test_of_several_masks_for_an_image_the_first_kind_is_taken_and_said(tmp_path
     assert load(root, images="?.png", masks="*_2ndHO.png").counts[:, 1].sum() == 0
 
 
+def drive(root, parts=("training", "test"), marked=("training", "test"), second=False):
+    """Lay files as DRIVE comes: what was drawn by hand, and the field of view, which is called mask."""
+    for part in parts:
+        first = 21 if part == "training" else 1
+        for n in range(first, first + 20):
+            put(root / part / "images" / f"{n:02d}_{part}.tif", picture(n))
+            put(root / part / "mask" / f"{n:02d}_{part}_mask.gif", square(0) * 0 + 255)
+            if part in marked:
+                put(root / part / "1st_manual" / f"{n:02d}_manual1.gif", square(n % 5))
+            if part == "test" and second:
+                put(root / part / "2nd_manual" / f"{n:02d}_manual2.gif", square(n % 5) * 0)
+    return root
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_what_was_drawn_by_hand_is_taken_before_a_field_of_view(tmp_path, second):
+    root = drive(tmp_path / "DRIVE", second=second)
+    data, notes = load(root), find(root).notes
+    assert [len(data.split[part]) for part in ("train", "val", "test")] == [16, 4, 20]
+    assert data.counts[:, 1].tolist() == [25] * 40
+    assert "*/mask/*_mask.gif is left out; --images with --masks chooses the other" in notes[-1]
+    of_view = find(root, "*/images/*", "*/mask/*").pairs
+    assert len(of_view) == 40 and {pair.masks[0].parent.name for pair in of_view} == {"mask"}
+
+
+def test_of_a_part_without_hand_drawn_masks_the_images_are_left_out(tmp_path):
+    root = drive(tmp_path / "DRIVE", marked=("training",))
+    assert len(load(root)) == 20 and "20 files without mask in test/images" in find(root).notes[0]
+
+
+def test_patterns_pair_names_whose_endings_differ_between_parts(tmp_path):
+    root = drive(tmp_path / "DRIVE")
+    layout = find(root, "*/images/*", "*/1st_manual/*")
+    assert len(layout.pairs) == 40 and not layout.unmatched
+    assert all(pair.images[0].name[:2] == pair.masks[0].name[:2] for pair in layout.pairs)
+
+
+def test_a_few_masks_by_hand_do_not_stand_for_all(tmp_path):
+    root = lay(tmp_path / "mine", "images/{n}.png", "masks/{n}.png")
+    put(root / "manual" / "2.png", square(2) * 0)
+    assert load(root).counts[:, 1].tolist() == [25] * N
+
+
+@pytest.mark.parametrize("other", ["{n}.jpeg", "{n}.tif"])
+def test_images_of_two_file_types_may_stand_beside_masks_of_one(tmp_path, other):
+    root = lay(tmp_path / "mine", "{n}.jpg", "{n}.png")
+    for n in range(N, N + 3):
+        put(root / other.format(n=n), picture(n))
+        put(root / f"{n}.png", square(n))
+    layout = find(root)
+    assert len(layout.pairs) == N + 3 and not layout.unmatched
+
+
+def test_masks_of_two_file_types_may_stand_beside_images_of_one(tmp_path):
+    root = lay(tmp_path / "mine", "{n}.jpg", "{n}.png")
+    for n in range(N, N + 3):
+        put(root / f"{n}.jpg", picture(n))
+        put(root / f"{n}.bmp", square(n))
+    assert len(find(root).pairs) == N + 3
+
+
+def test_a_matlab_file_of_a_mask_may_stand_beside_its_picture(tmp_path):
+    for n in range(N):
+        put(tmp_path / f"{n}.jpg", picture(n))
+        structure = {"Segmentation": square(n, 1), "Boundaries": np.zeros((20, 24), bool)}
+        savemat(tmp_path / f"{n}.mat", {"groundTruth": structure})
+    assert load(tmp_path).counts[:, 1].tolist() == [25] * N
+
+
 def test_patterns_name_both_sides_where_names_tell_nothing(tmp_path):
     root = lay(tmp_path / "mine", "a/{n}.png", "b/{n}.png")
     with pytest.raises(UserError, match=r"--images 'PATTERN' --masks 'PATTERN'"):
