@@ -6,7 +6,8 @@ Raw values are grey values as they are, and colours above ``COLOUR``; ``coding``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -153,6 +154,10 @@ Progress = Callable[[str, float, float], None]  # (what, done, total)
 
 THUMB = 24  # pixels of a thumbnail's side
 
+FEWEST_NUMBERS = 3  # different numbers of objects in an image, below which nothing tells them from classes
+
+MOSTLY = 0.9  # share of the masks, and of their values, that is as where objects are numbered
+
 THREADS = 4  # that decode pictures, at most; more wait for the disk
 
 
@@ -293,6 +298,27 @@ def _objects(mask: np.ndarray, classes: Iterable[int]) -> Iterator[tuple[int, in
         pixels = np.bincount(labelled.ravel())[1:].tolist()
         for count, box in zip(pixels, ndimage.find_objects(labelled), strict=True):
             yield int(kind), count, max(side.stop - side.start for side in box)
+
+
+def numbered_objects(every: Sequence[Look]) -> list[str]:
+    """Return a sentence where classes look like the numbers of objects: 1 to k in each image, k differing
+    from image to image, and each of them one region.
+    """
+    present = np.stack([look.counts for look in every])[:, 1:] > 0
+    present = present[present.any(1)]
+    if present.shape[1] < FEWEST_NUMBERS or len(present) < FEWEST_NUMBERS:
+        return []
+    count = present.sum(1)
+    from_one = (present == (np.arange(present.shape[1]) < count[:, None])).all(1).mean()
+    # Of classes that every image holds, the last is not rare.
+    falls = present[:, -1].sum() < present[:, 0].sum() / 2 and len(set(count.tolist())) >= FEWEST_NUMBERS
+    regions = Counter((n, kind) for n, look in enumerate(every) for kind, *_ in look.objects)
+    single = np.mean([number == 1 for number in regions.values()])
+    if not falls or min(from_one, single) < MOSTLY:
+        return []
+    seen = f"{from_one:.0%} of the masks hold 1 to k without a gap, and {single:.0%} of these are one region"
+    mend = "if they number objects, write threshold=0 to make all of them foreground"
+    return [f"are the values 1 to {present.shape[1]} classes? {seen}; {mend}"]
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
