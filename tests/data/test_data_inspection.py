@@ -215,6 +215,34 @@ def test_masks_of_odd_values_get_the_option_that_reads_them(make_folder):
     assert len(inspect(void).classes) == 3 and "is read as void" in doubts(void)
 
 
+def cells(root, number_of):
+    """Write masks with squares of 4 px, numbered by a function of how many there are in an image."""
+    rng = np.random.default_rng(0)
+    for n in range(20):
+        mask = np.zeros((64, 64), np.uint8)
+        # Up to 15 of 64 places.
+        for number, place in enumerate(rng.permutation(64)[: 1 + n * 3 % 15]):
+            row, column = 8 * (place // 8), 8 * (place % 8)
+            mask[row : row + 4, column : column + 4] = number_of(number)
+        for side, array in (("images", rng.integers(0, 255, mask.shape).astype(np.uint8)), ("masks", mask)):
+            (root / side).mkdir(parents=True, exist_ok=True)
+            write(root / side / f"case{n:02d}.png", array)
+    return root
+
+
+def test_a_few_numbered_objects_are_doubted_as_classes(tmp_path):
+    root = cells(tmp_path / "mine", lambda number: 1 + number)
+    text = doubts(root)
+    assert "are the values 1 to 13 classes? 100% of the masks hold 1 to k without a gap" in text
+    assert "write threshold=0" in text
+    assert len(get_dataset(f"folder(path={str(root)!r}, threshold=0)").classes) == 2
+
+
+@pytest.mark.parametrize("number_of", [lambda number: 1 + number % 3, lambda number: 1 + number * 7 % 15])
+def test_classes_are_no_numbered_objects(tmp_path, number_of):
+    assert "threshold=0" not in doubts(cells(tmp_path / "mine", number_of))
+
+
 def test_a_class_that_is_most_of_the_image_is_doubted_beside_the_background(make_folder):
     root = make_folder(values=(2, 0, 1), shape=(40, 40), count=20)
     text = doubts(root)

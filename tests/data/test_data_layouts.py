@@ -117,6 +117,75 @@ def test_of_several_masks_for_an_image_the_first_kind_is_taken_and_said(tmp_path
     assert load(root, images="?.png", masks="*_2ndHO.png").counts[:, 1].sum() == 0
 
 
+def drive(root, parts=("training", "test"), marked=("training", "test"), second=False):
+    """Lay files as DRIVE comes: what was drawn by hand, and the field of view, which is called mask."""
+    for part in parts:
+        first = 21 if part == "training" else 1
+        for n in range(first, first + 20):
+            put(root / part / "images" / f"{n:02d}_{part}.tif", picture(n))
+            put(root / part / "mask" / f"{n:02d}_{part}_mask.gif", square(0) * 0 + 255)
+            if part in marked:
+                put(root / part / "1st_manual" / f"{n:02d}_manual1.gif", square(n % 5))
+            if part == "test" and second:
+                put(root / part / "2nd_manual" / f"{n:02d}_manual2.gif", square(n % 5) * 0)
+    return root
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_what_was_drawn_by_hand_is_taken_before_a_field_of_view(tmp_path, second):
+    root = drive(tmp_path / "DRIVE", second=second)
+    data, notes = load(root), find(root).notes
+    assert [len(data.split[part]) for part in ("train", "val", "test")] == [16, 4, 20]
+    assert data.counts[:, 1].tolist() == [25] * 40
+    assert "*/mask/*_mask.gif is left out; --images with --masks chooses the other" in notes[-1]
+    of_view = find(root, "*/images/*", "*/mask/*").pairs
+    assert len(of_view) == 40 and {pair.masks[0].parent.name for pair in of_view} == {"mask"}
+
+
+def test_of_a_part_without_hand_drawn_masks_the_images_are_left_out(tmp_path):
+    root = drive(tmp_path / "DRIVE", marked=("training",))
+    assert len(load(root)) == 20 and "20 files without mask in test/images" in find(root).notes[0]
+
+
+def test_patterns_pair_names_whose_endings_differ_between_parts(tmp_path):
+    root = drive(tmp_path / "DRIVE")
+    layout = find(root, "*/images/*", "*/1st_manual/*")
+    assert len(layout.pairs) == 40 and not layout.unmatched
+    assert all(pair.images[0].name[:2] == pair.masks[0].name[:2] for pair in layout.pairs)
+
+
+def test_a_few_masks_by_hand_do_not_stand_for_all(tmp_path):
+    root = lay(tmp_path / "mine", "images/{n}.png", "masks/{n}.png")
+    put(root / "manual" / "2.png", square(2) * 0)
+    assert load(root).counts[:, 1].tolist() == [25] * N
+
+
+@pytest.mark.parametrize("other", ["{n}.jpeg", "{n}.tif"])
+def test_images_of_two_file_types_may_stand_beside_masks_of_one(tmp_path, other):
+    root = lay(tmp_path / "mine", "{n}.jpg", "{n}.png")
+    for n in range(N, N + 3):
+        put(root / other.format(n=n), picture(n))
+        put(root / f"{n}.png", square(n))
+    layout = find(root)
+    assert len(layout.pairs) == N + 3 and not layout.unmatched
+
+
+def test_masks_of_two_file_types_may_stand_beside_images_of_one(tmp_path):
+    root = lay(tmp_path / "mine", "{n}.jpg", "{n}.png")
+    for n in range(N, N + 3):
+        put(root / f"{n}.jpg", picture(n))
+        put(root / f"{n}.bmp", square(n))
+    assert len(find(root).pairs) == N + 3
+
+
+def test_a_matlab_file_of_a_mask_may_stand_beside_its_picture(tmp_path):
+    for n in range(N):
+        put(tmp_path / f"{n}.jpg", picture(n))
+        structure = {"Segmentation": square(n, 1), "Boundaries": np.zeros((20, 24), bool)}
+        savemat(tmp_path / f"{n}.mat", {"groundTruth": structure})
+    assert load(tmp_path).counts[:, 1].tolist() == [25] * N
+
+
 def test_patterns_name_both_sides_where_names_tell_nothing(tmp_path):
     root = lay(tmp_path / "mine", "a/{n}.png", "b/{n}.png")
     with pytest.raises(UserError, match=r"--images 'PATTERN' --masks 'PATTERN'"):
@@ -207,6 +276,72 @@ def test_a_matlab_structure_gives_its_segmentation(tmp_path):
         structure = {"Segmentation": square(n, 1), "Boundaries": np.zeros((20, 24), bool)}
         savemat(tmp_path / "groundTruth" / f"{n}.mat", {"groundTruth": structure})
     assert load(tmp_path).counts[:, 1].tolist() == [25] * N
+
+
+# --- dataset.json
+
+
+def task(root, described, image="{n}_0000.png", draw=square, colour=False):
+    """Write an nnU-Net task of pictures."""
+    for n in range(N):
+        put(root / "imagesTr" / image.format(n=n), picture(n, colour))
+        put(root / "labelsTr" / f"{n}.png", draw(n))
+    (root / "dataset.json").write_text(json.dumps(described))
+    return root
+
+
+LABELS = {"background": 0, "square": 1}
+
+
+def test_the_colours_of_a_task_of_photographs_may_stand_in_one_file(tmp_path):
+    described = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": LABELS, "file_ending": ".png"}
+    root = task(tmp_path / "mine", described, draw=lambda n: square(n, 1), colour=True)
+    data = load(root)
+    assert len(data) == N and data.channels == 3
+    put(root / "imagesTr" / "3_0000.png", picture(3))
+    with pytest.raises(UserError, match=r"'labelsTr/3.png' has no image for every channel"):
+        load(root)
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channels_of_a_task_may_be_a_list_and_must_be_numbered(tmp_path, key):
+    root = task(tmp_path / "mine", {key: ["CT"], "labels": LABELS}, draw=lambda n: square(n, 1))
+    assert len(load(root)) == N
+    for wrong in ({"CT": "0"}, "CT"):
+        (root / "dataset.json").write_text(json.dumps({key: wrong, "labels": LABELS}))
+        with pytest.raises(UserError, match=rf"dataset.json: '{key}' must number the channels"):
+            load(root)
+
+
+def test_what_a_task_calls_ignore_is_void(tmp_path):
+    def with_void(n):
+        mask = square(n, 1)
+        mask[18:] = 2
+        return mask
+
+    described = {"channel_names": {"0": "grey"}, "labels": {**LABELS, "ignore": 2}}
+    root = task(tmp_path / "mine", described, draw=with_void)
+    data = load(root)
+    assert data.classes == ("background", "square")
+    assert data.counts.tolist() == [[480 - 48 - 25, 25]] * N
+    assert [(np.asarray(mask) == 255).sum() for mask in data.masks] == [48] * N
+    assert "the value 2, which dataset.json calls 'ignore', is read as void" in find(root).notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "mine"}', '{"labels": ["cat"]}', "[1]", "{", '{"training": ["a"]}']
+)
+def test_another_dataset_json_leaves_a_folder_of_images_and_masks_alone(tmp_path, text):
+    root = lay(tmp_path / "mine", "images/{n}.png", "masks/{n}.png")
+    (root / "dataset.json").write_text(text)
+    assert len(load(root)) == N
+
+
+def test_a_task_without_its_folders_is_said(tmp_path):
+    root = task(tmp_path / "mine", {"channel_names": {"0": "grey"}, "labels": LABELS})
+    (root / "labelsTr").rename(root / "labels")
+    with pytest.raises(UserError, match="lists no training pairs, and there is no folder 'labelsTr'"):
+        load(root)
 
 
 # --- outlines

@@ -91,28 +91,77 @@ def test_the_trainer_of_nnunet_holds_loss_head_and_frequencies(experiment):
     assert "def initialize" in text
 
 
-def test_the_trainer_of_nnunet_leaves_out_void_pixels_or_is_refused(tmp_path):
-    rng = np.random.default_rng(0)
-    for folder in ("images", "masks"):
-        (tmp_path / "own" / folder).mkdir(parents=True)
-    for number in range(10):
-        mask = np.zeros((32, 32), np.uint8)
-        mask[8:20, 8:20], mask[20:24] = 1, 255
-        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(
-            tmp_path / "own" / "images" / f"{number}.png"
+@pytest.fixture
+def own(tmp_path):
+    """Return a function that writes pictures of one's own, with void rows or without, and returns the
+    experiment.
+    """
+
+    def make(void, shape=(32, 32)):
+        rng = np.random.default_rng(0)
+        for folder in ("images", "masks"):
+            (tmp_path / "own" / folder).mkdir(parents=True)
+        for number in range(10):
+            mask = np.zeros(shape, np.uint8)
+            mask[8:20, 8:20] = 1
+            mask[20:24] = 255 * void
+            Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(
+                tmp_path / "own" / "images" / f"{number}.png"
+            )
+            Image.fromarray(mask).save(tmp_path / "own" / "masks" / f"{number}.png")
+        file = tmp_path / "mine.toml"
+        file.write_text(
+            'name = "mine"\nseeds = 8\nlosses = ["dice_ce", "ce", "dice", "batch_dice"]\n'
+            f'datasets = ["folder(path={str(tmp_path / "own")!r}, ignore_index=255)"]\n'
         )
-        Image.fromarray(mask).save(tmp_path / "own" / "masks" / f"{number}.png")
-    file = tmp_path / "mine.toml"
-    file.write_text(
-        'name = "mine"\nseeds = 8\nlosses = ["dice_ce", "ce", "batch_dice"]\n'
-        f'datasets = ["folder(path={str(tmp_path / "own")!r}, ignore_index=255)"]\n'
-    )
-    found = read_experiment(str(file))
-    label = "self.label_manager.ignore_label"
-    assert f"Loss, ignore_label={label})" in export(found, "dice_ce", "nnunet")
-    assert f"RobustCrossEntropyLoss(ignore_index={label})" in export(found, "ce", "nnunet")
+        return read_experiment(str(file))
+
+    return make
+
+
+def test_the_trainer_of_nnunet_leaves_out_void_pixels_or_is_refused(own):
+    found = own(void=True)
+    given = '**({} if ignored is None else {"%s": ignored}))'
+    assert f"Loss, {given % 'ignore_label'}\n" in export(found, "dice_ce", "nnunet")
+    assert f"RobustCrossEntropyLoss({given % 'ignore_index'}\n" in export(found, "ce", "nnunet")
     with pytest.raises(UserError, match=r"void pixels .*take ce or dice_ce, which can"):
         export(found, "batch_dice", "nnunet")
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (30, 32), (200, 180)])  # as it is, padded, whole
+def test_without_void_pixels_the_trainer_of_nnunet_takes_every_loss(own, shape):
+    found = own(void=False, shape=shape)
+    for loss in ("dice", "batch_dice", "ce", "dice_ce"):
+        assert "ignore" not in export(found, loss, "nnunet").split("class ")[1]
+
+
+@pytest.mark.parametrize("label", [None, 2])
+@pytest.mark.parametrize("void", [True, False])
+def test_the_loss_of_the_trainer_takes_a_step_whatever_labels_nnunet_has(own, void, label, monkeypatch):
+    """With stubs of nnU-Net: its cross-entropy is torch's, which takes no None."""
+    from types import ModuleType, SimpleNamespace
+
+    class RobustCrossEntropyLoss(torch.nn.CrossEntropyLoss):
+        def forward(self, logits, target):
+            return super().forward(logits, target[:, 0].long())
+
+    start = "nnunetv2.training"
+    stubs = {
+        f"{start}.loss.robust_ce_loss": {"RobustCrossEntropyLoss": RobustCrossEntropyLoss},
+        f"{start}.loss.deep_supervision": {"DeepSupervisionWrapper": None},
+        f"{start}.nnUNetTrainer.nnUNetTrainer": {"nnUNetTrainer": object},
+    }
+    for name, content in stubs.items():
+        module = ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    names = {}
+    exec(export(own(void=void), "ce", "nnunet"), names)
+    trainer = names["nnUNetTrainerLossbench"]()
+    trainer.label_manager, trainer.enable_deep_supervision = SimpleNamespace(ignore_label=label), False
+    loss = trainer._build_loss()
+    assert loss.ignore_index == (2 if void and label == 2 else -100)
+    assert torch.isfinite(loss(torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 4, 4)))
 
 
 STEP = """

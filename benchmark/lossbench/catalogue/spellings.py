@@ -27,9 +27,11 @@ class Code(NamedTuple):
     void: str = ""
 
     def without(self, label: str) -> str:
-        """Return ``make`` with a class id, an expression, that is left out."""
+        """Return ``make`` that leaves out a class id, the value of a variable, unless that is None."""
         start = self.make.removesuffix(")")
-        return f"{start}{'' if start.endswith('(') else ', '}{self.void}={label})"
+        # The cross-entropy of torch takes no None.
+        given = f'**({{}} if {label} is None else {{"{self.void}": {label}}})'
+        return f"{start}{'' if start.endswith('(') else ', '}{given})"
 
 
 def spelled(loss: LossSpec, classes: int = 2) -> dict[str, str]:

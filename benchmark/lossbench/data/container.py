@@ -272,6 +272,19 @@ def fractions(data: Data, part: str | None = None) -> dict[str, float]:
     return dict(zip(data.classes, (counts / max(counts.sum(), 1)).tolist(), strict=True))
 
 
+def has_void(data: Data) -> bool:
+    """Return whether a mask holds void pixels, besides those that pad an image to the size of others."""
+    if data.ignore_index is None:
+        return False
+    # Counts leave void out: few masks have to be read.
+    for n in np.flatnonzero(data.counts.sum(1) < data.sizes.prod(1)):
+        void = np.asarray(data.masks[n]) == data.ignore_index
+        # Padding is 0 in every channel; of a z-scored image hardly a pixel is.
+        if (void & np.any(data.images[n], axis=0)).any():
+            return True
+    return False
+
+
 def class_names(count: int) -> tuple[str, ...]:
     """Return names for classes that have none: background, foreground; or background, class_1, ..."""
     if count <= 2:

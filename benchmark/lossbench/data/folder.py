@@ -20,13 +20,13 @@ from lossbench.data.container import SPLITS, VOID, Data, class_names
 from lossbench.data.formats import UNREADABLE, labels_of
 from lossbench.data.pairs import Arrays, FilePair, Item, Layout, Pairs
 from lossbench.data.prepare import open_prepared
-from lossbench.data.reading import read_image, read_mask, read_values, survey
+from lossbench.data.reading import read_image, read_mask, survey
 from lossbench.metrics.raters import agreement
 
 OWN = {"licence": "the user's own", "citation": "", "url": ""}
 
 
-@dataset("folder", version=2, family="folder", cite="the user's own")
+@dataset("folder", version=3, family="folder", cite="the user's own")
 def folder(
     *,
     seed,
@@ -69,7 +69,7 @@ def folder(
         return prepare(layout, options, view)
 
     card = {**OWN, "source": root.name}
-    return open_prepared("folder", canonical(folder, given), given, 2, build, card)
+    return open_prepared("folder", canonical(folder, given), given, 3, build, card)
 
 
 def prepare(layout: Layout, options: Options, view: str) -> Pairs | Arrays:
@@ -116,7 +116,7 @@ def _items(layout: Layout) -> list[Item]:
 # --- several raters: one mask file each, of every image
 
 
-@dataset("raters", family="folder", cite="the user's own")
+@dataset("raters", version=2, family="folder", cite="the user's own")
 def raters(
     *,
     seed,
@@ -143,7 +143,7 @@ def raters(
     def build() -> Pairs:
         return prepare_raters(layouts.find(root, leave_out=tuple(leave_out), raters=True), options)
 
-    return open_prepared("raters", canonical(raters, given), given, 1, build, {**OWN, "source": root.name})
+    return open_prepared("raters", canonical(raters, given), given, 2, build, {**OWN, "source": root.name})
 
 
 MOST_PATTERNS = 255  # of what raters say of a pixel: one byte less the void
@@ -158,7 +158,8 @@ def prepare_raters(layout: Layout, options: Options) -> Pairs:
     names, files = names_of(coding, layout.classes), {pair.name: pair for pair in layout.pairs}
 
     def labels_by(pair: FilePair) -> np.ndarray:
-        parts = [coding.apply(read_values(file)[0], file) for file in pair.masks]
+        singles = [replace(pair, masks=(file,)) for file in pair.masks]
+        parts = [coding.apply(read_mask(own)[0], own.where) for own in singles]
         if len({part.shape for part in parts}) > 1:
             raise UserError(f"{pair.where}: the raters' masks of one image differ in size")
         return np.stack(parts)

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -60,6 +60,27 @@ UNREADABLE = (
     zlib.error,
     zipfile.BadZipFile,
 )
+
+# How a picture is turned or mirrored to stand upright, by the orientation that a camera notes (EXIF).
+ORIENTATION, TURNS = (
+    274,
+    {
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_270",
+        7: "TRANSVERSE",
+        8: "ROTATE_90",
+    },
+)
+
+LYING = (5, 6, 7, 8)  # of these, height and width change places
+
+# Tags of a TIFF's page: whether it is a smaller copy of another, and how many channels it has.
+SMALLER_COPY, CHANNELS = 254, 277
+
+ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")  # Pillow's modes whose last channel is alpha
 
 DAMAGED = (RuntimeError, NotImplementedError, AttributeError)  # what HDF5 and NPZ raise besides
 
@@ -124,26 +145,67 @@ def _nifti(file: BinaryIO, path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     return array.astype(array.dtype.newbyteorder("=")), tuple(abs(float(s)) or 1.0 for s in steps[1:4])
 
 
-def read_picture(path: Path, mode: str | None = None, *, indices: bool = True) -> np.ndarray:
+def read_picture(
+    path: Path, mode: str | None = None, *, indices: bool = True, upright: bool = False
+) -> np.ndarray:
     """Return a picture (H, W) or (H, W, channels), converted to ``mode`` ('L', 'RGB') if that is given.
 
-    Pictures with a palette give their ``indices``, or their colours.
+    Pictures with a palette give their ``indices``, or their colours. ``upright``: turned as its camera noted,
+    which is how it is shown and outlined. Without ``mode`` a file is refused of which a part would be read.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
+            orientation = _orientation(picture) if upright else 1
+            if mode is None:
+                _check_whole(picture, path)
             if mode is not None:
                 picture = picture.convert(mode)
             elif picture.mode == "1":  # 1-bit: True would become 1, and cutting at 127 would find nothing
                 picture = picture.convert("L")
-            elif picture.mode == "P" and not indices:
+            elif picture.mode == "CMYK" or (picture.mode == "P" and not indices):
                 picture = picture.convert("RGB")
+            if orientation in TURNS:
+                picture = picture.transpose(Image.Transpose[TURNS[orientation]])
             return np.asarray(picture)
     except UnidentifiedImageError:
         raise UserError(f"{path}: is not a picture that can be read") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _orientation(picture: Any) -> int:
+    """Return how a picture is to be turned; 1 is upright."""
+    # Pillow itself turns TIFF, and gives the size after the turn; it would read a whole PNG to find none.
+    if picture.format == "TIFF" or (picture.format == "PNG" and "exif" not in picture.info):
+        return 1
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # of what a camera wrote, whatever cannot be read says nothing
+        return 1
+
+
+def _check_whole(picture: Any, path: Path) -> None:
+    """Refuse a file of several pages, or of channels that Pillow passes over: a part alone would be read."""
+    read = len(picture.getbands())
+    if picture.format == "TIFF" and picture.tag_v2.get(CHANNELS, 1) > read:
+        channels = f"{picture.tag_v2[CHANNELS]} channels, of which only {read} would be read"
+        raise UserError(f"{path}: has {channels}; save it as NPY")
+    # The JPEG of a phone may hold a second view or a preview (MPO): it is one photograph.
+    count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    if count == 1:
+        return
+    if picture.format == "TIFF":
+        pages = range(count)
+        count = 0
+        for page in pages:
+            picture.seek(page)
+            count += not picture.tag_v2.get(SMALLER_COPY, 0) & 1
+        picture.seek(0)
+    if count > 1:
+        mend = "save it as one NIfTI or NPY volume, or each page as a file of its own"
+        raise UserError(f"{path}: has {count} pages, of which only the first would be read; {mend}")
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -154,20 +216,21 @@ def read_npy(path: Path) -> np.ndarray:
         raise UserError(f"{path}: is not a readable NPY array ({error})") from None
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Return height and width of a picture from its header."""
+def size_of(path: Path, *, upright: bool = True) -> tuple[int, int]:
+    """Return height and width of a picture from its header, as it is shown or as it is stored."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            return picture.height, picture.width
+            lying = upright and _orientation(picture) in LYING
+            return (picture.width, picture.height) if lying else (picture.height, picture.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
 
 
 def is_colour(files: tuple[Path, ...]) -> bool:
     """Return whether an image is one picture in colour, from its header."""
-    return len(files) == 1 and _mode(files[0]) in ("RGB", "RGBA", "P")
+    return len(files) == 1 and _mode(files[0]) in ("RGB", "RGBA", "P", "CMYK")
 
 
 def _mode(path: Path) -> str:
@@ -185,7 +248,7 @@ def _mode(path: Path) -> str:
 
 def has_alpha(files: tuple[Path, ...]) -> bool:
     """Return whether an image is a picture with an alpha channel, from its header."""
-    return _mode(files[0]) in ("RGBA", "LA", "PA")
+    return _mode(files[0]) in ALPHA
 
 
 def roles_in(path: Path) -> set[str]:
@@ -271,7 +334,7 @@ def read_any(path: Path, role: str = "image") -> tuple[np.ndarray, tuple[float, 
     if suffix == ".npy":
         return read_npy(path), None
     if suffix in PICTURES:
-        return read_picture(path, indices=role == "mask"), None
+        return read_picture(path, indices=role == "mask", upright=True), None
     if suffix in (*NAMED, ".mat"):
         return read_named(path, role), None
     raise UserError(f"{path}: files ending in '{suffix}' are not read; supported are {', '.join(SUFFIXES)}")

@@ -33,7 +33,7 @@ from lossbench.data.formats import has_alpha
 from lossbench.data.layouts import find
 from lossbench.data.pairs import Layout
 from lossbench.data.patches import Patches
-from lossbench.data.reading import Look, Progress, looks, quiet, survey
+from lossbench.data.reading import Look, Progress, looks, numbered_objects, quiet, survey
 from lossbench.data.splitting import TEST, within
 
 TINY = 10  # pixels of an object that is mentioned
@@ -97,6 +97,8 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
     # Shown beside the name, since only the user knows what 3 is.
     for row in rows:
         row["values"] = values_of(coding, row["id"], seen.values)
+    # Where names or colours say what the classes are, they are no numbers of objects.
+    doubts += [] if layout.classes or coding.names else numbered_objects(every)
     doubts += _about_masks(every, rows, coding, seen.values) + _about_images(every, readable)
     groups = _groups(every, layout, doubts)
     given = [f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())]

@@ -13,7 +13,7 @@ from typing import Any
 from lossbench.base.errors import UserError, nearest
 from lossbench.data import outlines
 from lossbench.data.cache import hashes, remembered_hash
-from lossbench.data.formats import NAMED, PICTURES, roles_in, stem_of, suffix_of
+from lossbench.data.formats import NAMED, PICTURES, is_colour, roles_in, stem_of, suffix_of
 from lossbench.data.pairing import by_globs, by_names, short_names, supported
 from lossbench.data.pairs import FilePair, Layout
 from lossbench.data.tables import listed_pairs, with_tables
@@ -217,35 +217,57 @@ def _both_in_one(root: Path) -> Layout | None:
 # --- task folders with a dataset.json
 
 
+TASK_FOLDERS = ("imagesTr", "labelsTr")
+
+
 def _task(root: Path) -> Layout | None:
     """Read a Decathlon task (it lists its pairs) or an nnU-Net task (channels as case_0000, case_0001,
-    ...).
+    ...); None where dataset.json, if there is one, tells of something else.
     """
     file = root / "dataset.json"
     if not file.is_file():
         return None
+    there = [name for name in TASK_FOLDERS if (root / name).is_dir()]
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        if not there:
+            return None
         raise UserError(f"{file}: cannot be read as JSON ({error})") from None
     if not isinstance(described, dict):
+        if not there:
+            return None
         raise UserError(f"{file}: must hold an object with 'labels'")
-    classes = _class_names(described.get("labels"), file)
     listed = described.get("training")
-    if isinstance(listed, list) and listed and isinstance(listed[0], dict):
-        return _decathlon(root, file, listed, classes)
-    return _nnunet(root, file, described, classes)
+    lists = isinstance(listed, list) and bool(listed) and isinstance(listed[0], dict)
+    # Many tools call a file so; of a task it says what its labels and its channels are.
+    is_task = "labels" in described and not described.keys().isdisjoint(("channel_names", "modality"))
+    if not (there or lists or is_task):
+        return None
+    classes, void = _class_names(described.get("labels"), file)
+    layout = (
+        _decathlon(root, file, listed, classes) if lists else _nnunet(root, file, described, classes, there)
+    )
+    if void is None:
+        return layout
+    pairs = [replace(pair, void=void) for pair in layout.pairs]
+    notes = [*layout.notes, f"the value {void}, which dataset.json calls 'ignore', is read as void (255)"]
+    return replace(layout, pairs=pairs, notes=notes)
 
 
-def _nnunet(root: Path, file: Path, described: dict[str, Any], classes) -> Layout:
-    for folder in ("imagesTr", "labelsTr"):
-        if not (root / folder).is_dir():
-            raise UserError(f"{file}: lists no training pairs, and there is no folder '{folder}' beside it")
-    channels = described.get("channel_names") or described.get("modality") or {"0": "image"}
-    labels, images = ({stem_of(f): f for f in supported(root / name)} for name in ("labelsTr", "imagesTr"))
+def _nnunet(root: Path, file: Path, described: dict[str, Any], classes, there: list[str]) -> Layout:
+    lacking = next((name for name in TASK_FOLDERS if name not in there), None)
+    if lacking:
+        raise UserError(f"{file}: lists no training pairs, and there is no folder '{lacking}' beside it")
+    channels = _channels(described, file)
+    labels, images = ({stem_of(f): f for f in supported(root / name)} for name in TASK_FOLDERS[::-1])
     pairs, unmatched, used = [], [], set()
     for stem, mask in sorted(labels.items()):
-        wanted = [f"{stem}_{int(key):04d}" for key in sorted(channels, key=int)]
+        wanted = [f"{stem}_{channel:04d}" for channel in channels]
+        here = [name for name in wanted if name in images]
+        # The colours of a photograph may stand in one file.
+        if len(wanted) > 1 and here == wanted[:1] and is_colour((images[here[0]],)):
+            wanted = here
         # Tasks of one channel are also seen without the number of the channel.
         wanted = wanted if wanted[0] in images else [stem]
         if any(name not in images for name in wanted):
@@ -255,6 +277,19 @@ def _nnunet(root: Path, file: Path, described: dict[str, Any], classes) -> Layou
         pairs.append(FilePair(stem, tuple(images[name] for name in wanted), (mask,)))
     unmatched += [f"'{_relative(images[s], root)}' has no mask" for s in sorted(images.keys() - used)]
     return Layout("an nnU-Net task", root, pairs, classes, unmatched, [], (file,))
+
+
+def _channels(described: dict[str, Any], file: Path) -> list[int]:
+    """Return the numbers of the channels, in their order."""
+    key = "channel_names" if described.get("channel_names") else "modality"
+    named = described.get(key) or {"0": "image"}
+    if isinstance(named, list):
+        return list(range(len(named)))
+    try:
+        return sorted(map(int, dict(named)))
+    except (TypeError, ValueError):
+        given = f'\'{key}\' must number the channels, as in {{"0": "CT"}}, it is {named!r}'
+        raise UserError(f"{file}: {given}") from None
 
 
 def _decathlon(root: Path, file: Path, listed: list, classes) -> Layout:
@@ -277,13 +312,14 @@ def _decathlon(root: Path, file: Path, listed: list, classes) -> Layout:
     return Layout("a Decathlon task", root, pairs, classes, unmatched, [], (file,))
 
 
-def _class_names(labels: Any, file: Path) -> tuple[str, ...] | None:
-    """Return names by id from {"0": "background"} (Decathlon) or {"background": 0} (nnU-Net).
+def _class_names(labels: Any, file: Path) -> tuple[tuple[str, ...] | None, int | None]:
+    """Return names by id from {"0": "background"} (Decathlon) or {"background": 0} (nnU-Net), and the id of
+    void.
 
     Regions of several labels and gaps are refused.
     """
     if labels is None:
-        return None
+        return None, None
     try:
         by_id = all(str(key).isdigit() for key in labels)
         names = {int(key if by_id else value): str(value if by_id else key) for key, value in labels.items()}
@@ -291,11 +327,12 @@ def _class_names(labels: Any, file: Path) -> tuple[str, ...] | None:
         regions = "'labels' must map class ids to names; regions of several labels are not read"
         raise UserError(f"{file}: {regions}") from None
     # nnU-Net names the void label so; it is no class.
-    names = {number: name for number, name in names.items() if name.lower() != "ignore"}
+    void = next((number for number, name in names.items() if name.lower() == "ignore"), None)
+    names = {number: name for number, name in names.items() if number != void}
     if sorted(names) != list(range(len(names))) or len(names) < 2:
         given = f"'labels' must name the ids 0, 1, 2, ... without gaps, it has {sorted(names)}"
         raise UserError(f"{file}: {given}")
-    return tuple(names[number] for number in range(len(names)))
+    return tuple(names[number] for number in range(len(names))), void
 
 
 # The more a layout says of itself, the earlier it is tried; each returns None where it is not there.

@@ -85,6 +85,23 @@ def _polygons(shape: tuple[int, int], filled: Iterable[tuple[list[tuple[float, f
     return np.asarray(picture)
 
 
+def _frame(image: Path, file: Path, height: float | None, width: float | None) -> tuple[int, int]:
+    """Return the size (H, W) of the picture on which outlines were drawn.
+
+    That is the one that their file names, of a picture as it is shown or as it is stored before it is turned;
+    UserError where it is neither, since the outlines would be shifted.
+    """
+    shown, said = size_of(image), (height, width)
+    if not height or not width or said == shown:
+        return shown
+    stored = size_of(image, upright=False)
+    if said == stored:
+        return stored
+    drawn = f"its outlines were drawn on {width:g}x{height:g} pixels"
+    mend = "take the pictures that were outlined, or export the outlines of these"
+    raise UserError(f"{file}: {drawn}, '{image.name}' has {shown[1]}x{shown[0]}; {mend}")
+
+
 # --- COCO
 
 
@@ -106,6 +123,8 @@ class _Object(_Read):
 class _Image(_Read):
     id: int | str
     file_name: str
+    height: Number | None = None
+    width: Number | None = None
 
 
 class _Category(_Read):
@@ -146,7 +165,7 @@ def coco(root: Path) -> Layout | None:
             if picture is None:
                 missing += 1
                 continue
-            draw = partial(_draw_coco, picture, objects[entry.id], ids)
+            draw = partial(_draw_coco, picture, file, entry, objects[entry.id], ids)
             own = part or part_of(picture.relative_to(root).parts[:-1])
             pairs.append(FilePair("", (picture,), (file,), "", own, draw))
         if missing:
@@ -185,12 +204,14 @@ def _picture_of(name: str, file: Path, root: Path, pictures: dict[str, list[Path
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _draw_coco(image: Path, objects: list[_Object], ids: dict[int, int]) -> np.ndarray:
+def _draw_coco(
+    image: Path, file: Path, entry: _Image, objects: list[_Object], ids: dict[int, int]
+) -> np.ndarray:
     try:
         from pycocotools import mask as masks
     except ImportError:
         raise UserError("COCO files are read by pycocotools: pip install 'lossbench[coco]'") from None
-    shape = size_of(image)
+    shape = _frame(image, file, entry.height, entry.width)
     out = np.zeros(shape, np.uint8)
     # Small things lie on large ones far more often than under them.
     for thing in sorted(objects, key=lambda thing: -(thing.area or 0)):
@@ -224,6 +245,8 @@ class _Shape(_Read):
 class _LabelMe(_Read):
     shapes: list[_Shape]
     imagePath: str | None = None
+    imageHeight: Number | None = None
+    imageWidth: Number | None = None
 
 
 def labelme(root: Path) -> Layout | None:
@@ -251,16 +274,16 @@ def labelme(root: Path) -> Layout | None:
             continue
         images.append(picture)
         files.append(file)
-        draws.append(partial(_draw_labelme, picture, file, content.shapes, ids))
+        draws.append(partial(_draw_labelme, picture, file, content, ids))
     bare = len(set(pictures) - set(images))
     notes = [f"{bare} images without a LabelMe file are left out"] if bare else []
     layout = _layout("images and LabelMe files", root, _pairs(root, images, files, draws), names, notes=notes)
     return replace(layout, unmatched=unmatched)
 
 
-def _draw_labelme(image: Path, file: Path, shapes: list[_Shape], ids: dict[str, int]) -> np.ndarray:
+def _draw_labelme(image: Path, file: Path, content: _LabelMe, ids: dict[str, int]) -> np.ndarray:
     filled = []
-    for shape in shapes:
+    for shape in content.shapes:
         points, kind = shape.points, shape.shape_type or "polygon"
         if kind == "rectangle" and len(points) == 2:
             (x0, y0), (x1, y1) = points
@@ -274,7 +297,7 @@ def _draw_labelme(image: Path, file: Path, shapes: list[_Shape], ids: dict[str, 
             areas = "areas are polygons, rectangles and circles"
             raise UserError(f"{file}: holds a {kind} of {len(points)} points; {areas}")
         filled.append((points, ids[shape.label]))
-    return _polygons(size_of(image), filled)
+    return _polygons(_frame(image, file, content.imageHeight, content.imageWidth), filled)
 
 
 # --- YOLO

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
 from lossbench.base.errors import UserError, nearest
-from lossbench.data.formats import SUFFIXES, read_any, stem_of, suffix_of
+from lossbench.data.formats import SUFFIXES, read_any, roles_in, stem_of, suffix_of
 from lossbench.data.pairs import FilePair, Layout
-from lossbench.data.words import names_mask, part_of, pattern_of, place_of, plain_stem, role_of, shared_start
+from lossbench.data.words import (
+    DRAWN_WORDS,
+    names_mask,
+    part_of,
+    pattern_of,
+    place_of,
+    plain_stem,
+    role_of,
+    shared_start,
+    words_of,
+)
 
 Keys = dict[Path, tuple]  # a file to what it shares with its counterpart
 
@@ -60,7 +72,10 @@ def by_names(root: Path, raters: bool = False) -> Layout | None:
     """
     files = supported(root)
     # Folders say most; what files look alike in says least, so it is tried last.
-    sides = _by_folders(files, root) or _by_endings(files) or _by_types(files) or _by_beginnings(files, root)
+    sides = _by_folders(files, root)
+    if sides:
+        return _of_drawn(root, *sides, raters) or _layout(root, *sides, raters)
+    sides = _by_endings(files) or _by_types(files) or _by_beginnings(files, root)
     return _layout(root, *sides, raters) if sides else None
 
 
@@ -74,6 +89,29 @@ def _by_folders(files: list[Path], root: Path) -> tuple[list[Path], list[Path]] 
     # Other folders hold images only where none says that it does, as in CamVid's train and trainannot.
     images = roles["image"] or roles[""]
     return (images, roles["mask"]) if images and roles["mask"] else None
+
+
+def _of_drawn(root: Path, images: list[Path], masks: list[Path], raters: bool) -> Layout | None:
+    """Return the pairs with the masks that a person drew, where others lie beside them and these suffice.
+
+    DRIVE has both 1st_manual/ and mask/, which is the field of view.
+    """
+    drawn, others = [], []
+    for file in masks:
+        folders = file.relative_to(root).parts[:-1]
+        named = any(set(words_of(folder)) & DRAWN_WORDS for folder in folders)
+        (drawn if named else others).append(file)
+    if not drawn or not others:
+        return None
+    try:
+        layout = _layout(root, images, drawn, raters)
+    except UserError:
+        return None  # masks/ and manual/ may be two raters
+    if not layout.pairs or layout.unmatched:
+        return None
+    taken = f"{pattern_of(drawn, root)} is taken and {pattern_of(others, root)} is left out"
+    note = f"there are two kinds of masks: {taken}; --images with --masks chooses the other"
+    return replace(layout, notes=[*layout.notes, note])
 
 
 def _by_endings(files: list[Path]) -> tuple[list[Path], list[Path]] | None:
@@ -99,14 +137,20 @@ def _by_types(files: list[Path]) -> tuple[list[Path], list[Path]] | None:
     # A photograph holds many values, a mask few.
     mask = min((one, other), key=lambda kind: _distinct(by_kind[kind][:3]))
     image = other if mask == one else one
-    rest = [file for file in files if suffix_of(file) == image]
-    return rest, [file for file in files if suffix_of(file) == mask]
+    # One folder may hold both .jpg and .jpeg; what stands beside a known kind is of the other side.
+    images = {image, *(kind for pair in kinds for kind in pair if mask in pair and kind != mask)}
+    masks = {mask, *(kind for pair in kinds for kind in pair if image in pair and kind not in images)}
+    sides = ([file for file in files if suffix_of(file) in kind] for kind in (images, masks))
+    return tuple(sides)
 
 
 def _distinct(files: list[Path]) -> int:
     """Return how many values or colours a file holds at most: a mask holds few."""
     counts = []
     for file in files:
+        # A file of named arrays that holds a mask and no image says so itself.
+        if suffix_of(file) == ".mat" and roles_in(file) == {"mask"}:
+            return 0
         array = np.asarray(read_any(file)[0])
         colours = array.ndim == 3 and array.shape[-1] in (3, 4)
         counts.append(
@@ -191,6 +235,17 @@ def _all_keys(root: Path, images: list[Path], masks: list[Path]) -> Iterable[Key
         yield {file: (places[file], way[file]) for file in files}
     for way in ways:
         yield {file: ((), way[file]) for file in files}
+    # Each folder may have an ending of its own: '21_training' and '01_test', '21_manual1' and '01_manual1'.
+    own: dict[Path, str] = {}
+    for side in (images, masks):
+        by_folder: dict[Path, list[Path]] = defaultdict(list)
+        for file in side:
+            by_folder[file.parent].append(file)
+        for group in by_folder.values():
+            own |= _bare(group, stems)
+    parts = {file: (part_of(file.relative_to(root).parts[:-1]),) for file in files}
+    yield {file: (parts[file], own[file]) for file in files}
+    yield {file: ((), own[file]) for file in files}
 
 
 def _bare(files: list[Path], stems: dict[Path, str]) -> dict[Path, str]:
@@ -248,8 +303,8 @@ def _one_each(masks: dict[tuple, list[Path]], root: Path) -> tuple[dict[tuple, t
 
 
 def _kind(file: Path, key: tuple) -> tuple[str, ...]:
-    """Return what is left of a mask's name without its key."""
-    return stem_of(file).replace(key[1], "*", 1), suffix_of(file), file.parent.name
+    """Return what is left of a mask's name without its key, which may lack leading zeros."""
+    return re.sub(f"0*{re.escape(key[1])}", "*", stem_of(file), count=1), suffix_of(file), file.parent.name
 
 
 def _unmatched(files: list[Path], lacking: str, used: set[Path], root: Path, notes: list[str]) -> list[str]:

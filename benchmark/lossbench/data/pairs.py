@@ -15,7 +15,8 @@ class FilePair:
     """One image (its channels may be several files) and its mask, with what the user's tables say of it.
 
     ``masks`` is one file, one file an object, or the file of outlines from which ``draw()`` makes a mask of
-    class ids; ``image()`` takes the image from a file that holds many.
+    class ids; ``image()`` takes the image from a file that holds many; ``void`` is the value of the mask that
+    a task file calls so.
     """
 
     name: str
@@ -25,6 +26,7 @@ class FilePair:
     part: str = ""
     draw: Callable[[], np.ndarray] | None = None
     image: Callable[[], np.ndarray] | None = None
+    void: int | None = None
 
     @property
     def where(self) -> Path:

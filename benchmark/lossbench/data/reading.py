@@ -6,7 +6,8 @@ Raw values are grey values as they are, and colours above ``COLOUR``; ``coding``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,17 @@ import numpy as np
 from lossbench.base.errors import UserError
 from lossbench.base.process import usable_cores
 from lossbench.data.coding import COLOUR, MOST_GREY, Coding, Values
-from lossbench.data.formats import PICTURES, is_colour, labels_of, read_any, suffix_of
+from lossbench.data.container import VOID
+from lossbench.data.formats import (
+    PICTURES,
+    has_alpha,
+    is_colour,
+    labels_of,
+    read_any,
+    read_picture,
+    size_of,
+    suffix_of,
+)
 from lossbench.data.pairs import FilePair, Layout
 
 MOST_CHANNELS = 64  # an axis that is longer belongs to space
@@ -27,9 +38,12 @@ def read_mask(pair: FilePair) -> tuple[np.ndarray, tuple[float, ...] | None]:
     """Return the raw values (*S) of a mask and its spacing, if known; of one file an object, 1 inside any."""
     if pair.draw is not None:
         return pair.draw(), None
-    parts = [read_values(path) for path in pair.masks]
+    # Beside a picture a mask is one plane, whatever its array looks like.
+    beside = pair.image is None and all(suffix_of(path) in PICTURES for path in pair.images)
+    parts = [read_values(path, pair.images[0] if beside else None) for path in pair.masks]
     if len(parts) == 1:
-        return parts[0]
+        values, spacing = parts[0]
+        return values if pair.void is None else np.where(values == pair.void, VOID, values), spacing
     shapes = {values.shape for values, _ in parts}
     if len(shapes) > 1:
         raise UserError(f"{pair.masks[0].parent}: the masks of one image differ in size: {sorted(shapes)}")
@@ -37,8 +51,11 @@ def read_mask(pair: FilePair) -> tuple[np.ndarray, tuple[float, ...] | None]:
     return np.any([values > values.max() / 2 for values, _ in parts], 0).astype(np.uint8), parts[0][1]
 
 
-def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
-    """Return the raw values of one mask file, uint8, uint16 or (colours) int32, and its spacing."""
+def read_values(path: Path, picture: Path | None = None) -> tuple[np.ndarray, tuple[float, ...] | None]:
+    """Return the raw values of one mask file, uint8, uint16 or (colours) int32, and its spacing.
+
+    ``picture`` is the image, where that is a picture: the mask then has two axes.
+    """
     array, spacing = read_any(path, "mask")
     if array.ndim == 3 and suffix_of(path) in PICTURES and array.dtype == np.uint8:
         array = _without_alpha(array)
@@ -48,9 +65,29 @@ def read_values(path: Path) -> tuple[np.ndarray, tuple[float, ...] | None]:
     # Volumes of one slice and pictures with one channel are masks of two axes.
     while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
+    if array.ndim == 3 and picture is not None and array.dtype.kind in "buif":
+        array = _one_plane(array, path, picture)
     if array.ndim not in (2, 3):
         raise UserError(f"{path}: a mask must have 2 or 3 axes, it has the shape {array.shape}")
     return labels_of(array, path, MOST_GREY), spacing
+
+
+def _one_plane(array: np.ndarray, path: Path, picture: Path) -> np.ndarray:
+    """Return the class ids (H, W) of an array (H, W, C) or (C, H, W): one-hot, or the same plane C times."""
+    sizes = (size_of(picture), size_of(picture, upright=False))
+    if array.shape[:2] in sizes:
+        planes = np.moveaxis(array, -1, 0)
+    elif array.shape[1:] in sizes:
+        planes = array
+    else:
+        raise UserError(f"{path}: has the shape {array.shape}, its picture {sizes[0]}")
+    if (planes == planes[0]).all():
+        return planes[0]
+    top = planes.max()
+    if top in (1, 255) and np.isin(planes, (0, top)).all() and (planes.sum(0) == top).all():
+        return planes.argmax(0)
+    what = f"has {len(planes)} planes beside a picture, which are neither one-hot nor all the same"
+    raise UserError(f"{path}: {what}; save class ids as one plane {sizes[0]}")
 
 
 def _without_alpha(array: np.ndarray) -> np.ndarray:
@@ -76,12 +113,21 @@ def read_image(pair: FilePair, shape: tuple[int, ...]) -> np.ndarray:
     """Return the image (C, *S) of a mask of shape ``shape``; small integers stay, all else becomes
     float32.
     """
-    arrays = [pair.image()] if pair.image else [read_any(path)[0] for path in pair.images]
+    arrays = [pair.image()] if pair.image else [_read_image(path, shape) for path in pair.images]
     parts = [_channels_first(array, shape, path) for array, path in zip(arrays, pair.images, strict=True)]
     image = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError(f"{pair.images[0]}: holds values that are not finite")
     return image
+
+
+def _read_image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    array = read_any(path)[0]
+    # Some tools draw on a photograph as it is stored, not as it is shown: the mask's shape tells.
+    if array.shape[:2] != shape and array.shape[1::-1] == shape and suffix_of(path) in PICTURES:
+        stored = read_picture(path, indices=False)
+        return stored if stored.shape[:2] == shape else array
+    return array
 
 
 def _channels_first(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
@@ -93,7 +139,8 @@ def _channels_first(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np
     if array.shape == shape or array.squeeze().shape == shape:
         return array.reshape(1, *shape)
     if array.shape[:-1] == shape and array.shape[-1] <= MOST_CHANNELS:
-        if array.shape[-1] in (2, 4) and array.dtype == np.uint8:  # the last channel is alpha
+        # Of an array the fourth channel may be near infrared: only a picture says that it is alpha.
+        if array.shape[-1] in (2, 4) and has_alpha((path,)):
             array = array[..., :-1]
         return np.moveaxis(array, -1, 0)
     if array.shape[1:] == shape and array.shape[0] <= MOST_CHANNELS:
@@ -106,6 +153,10 @@ def _channels_first(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np
 Progress = Callable[[str, float, float], None]  # (what, done, total)
 
 THUMB = 24  # pixels of a thumbnail's side
+
+FEWEST_NUMBERS = 3  # different numbers of objects in an image, below which nothing tells them from classes
+
+MOSTLY = 0.9  # share of the masks, and of their values, that is as where objects are numbered
 
 THREADS = 4  # that decode pictures, at most; more wait for the disk
 
@@ -247,6 +298,27 @@ def _objects(mask: np.ndarray, classes: Iterable[int]) -> Iterator[tuple[int, in
         pixels = np.bincount(labelled.ravel())[1:].tolist()
         for count, box in zip(pixels, ndimage.find_objects(labelled), strict=True):
             yield int(kind), count, max(side.stop - side.start for side in box)
+
+
+def numbered_objects(every: Sequence[Look]) -> list[str]:
+    """Return a sentence where classes look like the numbers of objects: 1 to k in each image, k differing
+    from image to image, and each of them one region.
+    """
+    present = np.stack([look.counts for look in every])[:, 1:] > 0
+    present = present[present.any(1)]
+    if present.shape[1] < FEWEST_NUMBERS or len(present) < FEWEST_NUMBERS:
+        return []
+    count = present.sum(1)
+    from_one = (present == (np.arange(present.shape[1]) < count[:, None])).all(1).mean()
+    # Of classes that every image holds, the last is not rare.
+    falls = present[:, -1].sum() < present[:, 0].sum() / 2 and len(set(count.tolist())) >= FEWEST_NUMBERS
+    regions = Counter((n, kind) for n, look in enumerate(every) for kind, *_ in look.objects)
+    single = np.mean([number == 1 for number in regions.values()])
+    if not falls or min(from_one, single) < MOSTLY:
+        return []
+    seen = f"{from_one:.0%} of the masks hold 1 to k without a gap, and {single:.0%} of these are one region"
+    mend = "if they number objects, write threshold=0 to make all of them foreground"
+    return [f"are the values 1 to {present.shape[1]} classes? {seen}; {mend}"]
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:

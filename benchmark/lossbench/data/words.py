@@ -21,6 +21,11 @@ _MASK = (
 
 MASK_WORDS = frozenset(_MASK.split())
 
+# These are of what a person marked; what is only called a mask may also be the field of view.
+_DRAWN = "annotation annotations annot annots anno gt truth groundtruth manual"
+
+DRAWN_WORDS = frozenset(_DRAWN.split())
+
 # How the parts of a split are called in tables and folders.
 PARTS = {
     "train": "train",

@@ -11,6 +11,7 @@ from typing import Any
 from lossbench.base.errors import UserError, nearest
 from lossbench.catalogue.registry import get_dataset, parse_loss
 from lossbench.catalogue.spellings import Code, code
+from lossbench.data.container import has_void
 from lossbench.data.patches import parse_sampler
 from lossbench.experiment.cells import Cell, Experiment
 
@@ -162,7 +163,7 @@ FREQUENCIES = {frequencies}
 
 class {name}(nnUNetTrainer):
     def _build_loss(self):
-        loss = {make}
+{void}        loss = {make}
         if not self.enable_deep_supervision:
             return loss
         # Each coarser output counts half as much, and the coarsest nothing, as in nnU-Net's own trainer.
@@ -179,6 +180,10 @@ TRAINER_PRIOR = """
             if "seg_layers" in name and name.endswith("bias"):
                 with torch.no_grad():  # the heads start from how frequent each class is
                     value.copy_(logs - logs.mean())
+"""
+
+# Their conversion decides it: dataset.json may have no label for what is void here.
+TRAINER_VOID = """        ignored = self.label_manager.ignore_label  # None where no label is called "ignore"
 """
 
 TRAINER_NAME = "nnUNetTrainerLossbench"
@@ -248,14 +253,14 @@ def _script(cell: Cell, data: Any, own: Code, library: str) -> str:
 
 
 def _trainer(cell: Cell, data: Any, own: Code) -> str:
-    make = own.make
-    if data.ignore_index is not None:
+    make, void = own.make, has_void(data)
+    if void:
         if not own.void:
             raise UserError(
                 f"these data have void pixels (ignore_index={data.ignore_index}), which nnU-Net's "
                 f"'{cell.loss.text}' cannot leave out; take ce or dice_ce, which can"
             )
-        make = own.without("self.label_manager.ignore_label")
+        make = own.without("ignored")
     # Of whole images: nnU-Net draws its patches in its own way.
     counts = data.counts[data.split["train"]].sum(0)
     return TRAINER.format(
@@ -263,6 +268,7 @@ def _trainer(cell: Cell, data: Any, own: Code) -> str:
         data=cell.data_label,
         name=TRAINER_NAME,
         imports=own.imports,
+        void=TRAINER_VOID if void else "",
         frequencies=[round(float(share), 8) for share in counts / counts.sum()],
         make=make,
         prior=TRAINER_PRIOR if cell.recipe.head == "prior" else "",
