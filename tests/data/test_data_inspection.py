@@ -1,6 +1,7 @@
 """Inspect says what would lead to a wrong answer, and writes an experiment that runs."""
 
 import io
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -13,8 +14,10 @@ from rich.console import Console
 from command import command
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import parse_dataset
+from lossbench.cli import experiments
 from lossbench.cli.data import accept_groups, render_inspection, write_experiment
-from lossbench.data import suggestion
+from lossbench.data import parts, suggestion
 from lossbench.data.inspection import inspect
 from lossbench.experiment.reading import read_experiment
 
@@ -38,9 +41,9 @@ def change(root, side, n, array):
 
 
 def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_reads(make_folder, tmp_path):
-    findings = inspect(make_folder(count=24, shape=(70, 70)))
+    findings = inspect(make_folder(count=40, shape=(70, 70)))
     assert findings.suspicious == [] and findings.sizes == "70x70, 1 channel" and findings.empty == 0
-    assert findings.split == "train 14, val 5, test 5; unit: single images"
+    assert findings.split == "train 24, val 8, test 8; unit: single images"
     assert [row["name"] for row in findings.classes] == ["background", "foreground"]
     foreground = findings.classes[1]
     assert foreground["fraction"] == pytest.approx(25 / 4900) and foreground["median_object"] == 25
@@ -48,6 +51,77 @@ def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_read
     suggested = read_experiment(tmp_path / "e.toml")
     assert len(suggested.cells()) == 4 * 20 * 2  # losses, seeds, lengths
     assert suggested.looks == (10, 14, 20) and suggested.choice
+
+
+def test_a_fifth_of_few_images_decides_nothing_so_test_takes_a_larger_share(make_folder, tmp_path):
+    root = make_folder(count=30, shape=(70, 70))
+    usual = f"folder(path={str(root)!r})"
+    assert parts.too_few(get_dataset(usual)).startswith(
+        "the test part holds 6 independent images, 8 are needed before a loss can be called better"
+    )
+    findings = inspect(root)
+    assert findings.suspicious == [] and "test_fraction=" in findings.spec
+    data = get_dataset(findings.spec)
+    assert 8 <= len(data.split["test"]) <= 9 and len(data.split["val"]) == 6
+    assert "of a fifth it would hold 6 independent images" in findings.sees[0]
+    assert f"# {findings.sees[0]}" in findings.experiment
+    text = f'name = "a"\nseeds = 20\nlosses = ["ce", "dice"]\ndatasets = [{json.dumps(usual)}]\n'
+    (tmp_path / "a.toml").write_text(text + "[recipe]\npatch = 16\nwidths = [8, 16]\nsteps = 2\n")
+    said = " ".join(command(tmp_path, "plan", "a.toml", "--no-time").out.split())
+    assert "8 are needed before a loss can be called better, however many seeds; 'test_fraction=0." in said
+
+
+@pytest.mark.parametrize("split", ["dealt", "given"])
+def test_where_no_share_gives_enough_test_groups_it_is_said(make_folder, split):
+    root = make_folder(count=30 if split == "given" else 12)
+    if split == "given":
+        rows = "".join(f"case{n:02d},{'test' if n > 24 else 'train'}\n" for n in range(30))
+        (root / "split.csv").write_text(f"name,split\n{rows}")
+    held = {"dealt": 2, "given": 5}[split]
+    assert f"the test part holds {held} independent images, 8 are needed" in doubts(root)
+    assert "test_fraction" not in inspect(root).spec
+
+
+def without(root, names):
+    """Take the foreground out of some masks."""
+    for n in names:
+        change(root, "masks", n, np.zeros((40, 40), np.uint8))
+
+
+def test_a_rare_class_reaches_every_part_of_the_split(make_folder):
+    root = make_folder(count=40, shape=(40, 40))
+    without(root, range(4, 40))
+    data = get_dataset(f"folder(path={str(root)!r})")
+    assert [int((data.counts[data.split[part], 1] > 0).sum()) > 0 for part in data.split] == [True] * 3
+    assert not parts.lacks(data)
+
+
+def test_a_part_that_lacks_a_class_is_named_by_inspect_and_at_the_end_of_a_sweep(
+    make_folder, tmp_path, monkeypatch, capsys
+):
+    root = make_folder(count=40, shape=(40, 40))
+    without(root, range(2, 40))
+    rows = "".join(f"case{n:02d},{'test' if n > 20 else 'train'}\n" for n in range(40))
+    (root / "split.csv").write_text(f"name,split\n{rows}")
+    lack = "the test part holds no image with class 'foreground' (2 of 40 images hold it)"
+    assert lack in doubts(root)
+    spec = parse_dataset(f"folder(path={str(root)!r})")
+    row = {"dataset": spec.public.text, "loss_label": "ce"}
+    monkeypatch.setattr(experiments, "_advised", lambda results: [row])
+    monkeypatch.setattr(experiments, "_worst", lambda results, row: {})
+    experiments.say_images(tmp_path, SimpleNamespace(datasets=[(spec,)], seeds=(0,), extra_files=()))
+    assert f"split    {lack}" in capsys.readouterr().out
+
+
+def test_no_experiment_is_written_where_training_holds_no_foreground(make_folder, tmp_path):
+    root = make_folder(count=40, shape=(40, 40))
+    without(root, range(21))
+    rows = "".join(f"case{n:02d},{'test' if n > 20 else 'train'}\n" for n in range(40))
+    (root / "split.csv").write_text(f"name,split\n{rows}")
+    assert "no training image holds foreground" in doubts(root)
+    done = command(tmp_path, "inspect", str(root), "--write", "a.toml")
+    assert done.code == 2 and "no training image holds foreground" in done.err
+    assert not (tmp_path / "a.toml").exists() and not (tmp_path / "a.png").exists()
 
 
 def test_the_lengths_that_are_suggested_leave_the_first_answer_within_its_time():
@@ -227,6 +301,6 @@ def test_slices_without_foreground_are_counted_for_volumes(tmp_path):
         mask = np.zeros((20, 24, 4), np.uint8)
         mask[4:9, 4:9, 1:3] = 1
         for side, array in (("images", np.random.default_rng(n).normal(size=mask.shape)), ("labels", mask)):
-            (tmp_path / side).mkdir(exist_ok=True)
-            np.save(tmp_path / side / f"{n}.npy", array)
-    assert "80 slices, of which 50.0% hold no foreground" in " ".join(inspect(tmp_path).sees)
+            (tmp_path / "mine" / side).mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / "mine" / side / f"{n}.npy", array)
+    assert "80 slices, of which 50.0% hold no foreground" in " ".join(inspect(tmp_path / "mine").sees)

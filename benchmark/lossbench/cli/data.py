@@ -92,7 +92,7 @@ def inspect(
         say(accept_groups(findings))
     if write:
         say(write_experiment(findings, write))
-    else:
+    elif not findings.stops:
         # Printed as it is: a line that a terminal's width had cut could not be copied.
         say(f"\nAn experiment to start from (--write mine.toml writes it):\n\n{findings.experiment}")
 
@@ -117,6 +117,10 @@ def write_experiment(findings: Any, file: Path) -> str:
     """Write the suggested experiment and a contact sheet, and return what comes next."""
     from lossbench.data.sheet import contact_sheet
 
+    if findings.stops:
+        raise UserError(
+            f"--write {file}: no experiment is written, since a sweep would stop: {findings.stops}"
+        )
     # Drawn before anything is written: an experiment without its sheet is one that nobody has looked at.
     title = f"{findings.path}: {findings.layout}, {findings.sizes}"
     picture = io.BytesIO()

@@ -26,7 +26,7 @@ from lossbench.metrics.raters import agreement
 OWN = {"licence": "the user's own", "citation": "", "url": ""}
 
 
-@dataset("folder", version=2, family="folder", cite="the user's own")
+@dataset("folder", version=3, family="folder", cite="the user's own")
 def folder(
     *,
     seed,
@@ -53,7 +53,8 @@ def folder(
     - ``threshold``, ``ignore_index``, ``values``: how mask values become classes where that is not plain (see
       ``coding.understand``);
     - ``val_fraction``, ``test_fraction``: shares of the split, unless split.csv (name, split) decides it;
-      groups.csv (name, group) says what must not be divided.
+      groups.csv (name, group) says what must not be divided. Images of each class, and those without
+      foreground, are dealt for themselves.
     """
     given = without_seed(locals())
     if not path:
@@ -69,7 +70,7 @@ def folder(
         return prepare(layout, options, view)
 
     card = {**OWN, "source": root.name}
-    return open_prepared("folder", canonical(folder, given), given, 2, build, card)
+    return open_prepared("folder", canonical(folder, given), given, 3, build, card)
 
 
 def prepare(layout: Layout, options: Options, view: str) -> Pairs | Arrays:
@@ -116,7 +117,7 @@ def _items(layout: Layout) -> list[Item]:
 # --- several raters: one mask file each, of every image
 
 
-@dataset("raters", family="folder", cite="the user's own")
+@dataset("raters", version=2, family="folder", cite="the user's own")
 def raters(
     *,
     seed,
@@ -143,7 +144,7 @@ def raters(
     def build() -> Pairs:
         return prepare_raters(layouts.find(root, leave_out=tuple(leave_out), raters=True), options)
 
-    return open_prepared("raters", canonical(raters, given), given, 1, build, {**OWN, "source": root.name})
+    return open_prepared("raters", canonical(raters, given), given, 2, build, {**OWN, "source": root.name})
 
 
 MOST_PATTERNS = 255  # of what raters say of a pixel: one byte less the void

@@ -92,12 +92,15 @@ def losses(looks: Sequence[Look]) -> tuple[tuple[str, str], ...]:
     return (*usual, FOR_EMPTY) if empty >= MANY_EMPTY else usual
 
 
-def lengths(looks: Sequence[Look], side: int, batch: int, levels: int, losses: int) -> tuple[int, int]:
+def lengths(
+    looks: Sequence[Look], side: int, batch: int, levels: int, losses: int, test: float = SPLIT
+) -> tuple[int, int]:
     """Return a short and a long training: as many steps as two cores manage within the time of the first
-    look, all losses and seeds together and what is scored included.
+    look, all losses and seeds together and what is scored included; ``test``: its share of the images.
     """
-    pixels = SPLIT * sum(float(np.prod(look.size)) for look in looks)
-    scored = LOOKS * min(pixels, DURING) + min(pixels, VALIDATION) + min(pixels, TEST)
+    every = sum(float(np.prod(look.size)) for look in looks)
+    pixels = SPLIT * every
+    scored = LOOKS * min(pixels, DURING) + min(pixels, VALIDATION) + min(test * every, TEST)
     a_cell = 60 * MINUTES * CORES / (SEEDS[losses][0] * losses)
     # Both lengths are scored; a step of the shorter one's own decay is one in twenty.
     left = a_cell - 2 * SCORED * levels * scored / 1e6
@@ -106,15 +109,17 @@ def lengths(looks: Sequence[Look], side: int, batch: int, levels: int, losses: i
     return longest // 4, longest
 
 
-def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> str:
-    """Return a TOML text to start from: every choice with its reason."""
+def experiment(
+    path: Path, spec: str, looks: Sequence[Look], share: float, test: float = SPLIT, why: str = ""
+) -> str:
+    """Return a TOML text to start from: every choice with its reason; ``why`` is that of the split."""
     # The folder's name, as far as an experiment may be called so.
     own = path.expanduser().absolute().name.removesuffix(".npz").removesuffix(".csv")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
     side, how, chosen = patch_side(looks), sampler(share), losses(looks)
     large = side > PATCHES[0]
     batch, widths = (4, [8, 16, 32, 64]) if large else (8, [8, 16, 32])
-    short, long = lengths(looks, side, batch, len(widths), len(chosen))
+    short, long = lengths(looks, side, batch, len(widths), len(chosen), test)
     small = "as large as the images" if side < PATCHES[0] else "nine of ten objects fit in with a margin"
     cut = "objects are longer than that, and larger patches take long without a GPU"
     centred = f"the rarest class has {share:.2%} of the pixels: a third of the patches shows some class"
@@ -143,6 +148,7 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
         "choice = true  # which loss to use is the question: one that is worse by more than a point is out",
         'heads = ["prior"]  # the network starts from how frequent each class is, which no loss has to learn',
         f"lengths = {[short, long]}  # steps; {longer}",
+        *([f"# {why}"] if why else []),
         f"datasets = [{{ use = {json.dumps(spec)}, label = {json.dumps(own[:60])} }}]",
         "losses = [",
         *text,
