@@ -16,8 +16,8 @@ from lossbench import get_dataset
 from lossbench.base.errors import UserError
 from lossbench.catalogue.registry import parse_dataset
 from lossbench.cli import experiments
-from lossbench.cli.data import accept_groups, render_inspection, write_experiment
-from lossbench.data import parts, suggestion
+from lossbench.cli.data import render_inspection, write_experiment
+from lossbench.data import leaks, parts, suggestion
 from lossbench.data.inspection import inspect
 from lossbench.experiment.reading import read_experiment
 
@@ -219,12 +219,58 @@ def test_near_duplicates_become_groups_and_across_an_official_split_they_leak(ma
     shutil.copy(root / "images" / "case05.png", root / "images" / "case16.png")
     findings = inspect(root)
     assert "2 images have a near-duplicate ('case05' and 'case16')" in "\n".join(findings.suspicious)
-    assert "19 groups" in accept_groups(findings)
+    findings = inspect(root, accept=True)
+    assert "groups.csv has 19 groups, and the split is dealt by them" in "\n".join(findings.suspicious)
+    assert "unit: 19 groups" in findings.split
     assert len(np.unique(get_dataset(findings.spec).groups)) == 19
     (root / "groups.csv").unlink()
     rows = "".join(f"case{n:02d},{'test' if n > 14 else 'train'}\n" for n in range(20))
     (root / "split.csv").write_text(f"name,split\n{rows}")
     assert "1 test images have a near-duplicate outside test" in doubts(root)
+
+
+def test_accepted_groups_name_pairs_that_cannot_be_read_and_all_goes_on(make_folder, tmp_path):
+    root = make_folder(count=24)
+    shutil.copy(root / "images" / "case05.png", root / "images" / "case16.png")
+    (root / "masks" / "case07.png").write_bytes(b"rubbish")
+    said = command(tmp_path, "inspect", str(root), "--groups", "--write", "a.toml").out
+    assert "22 groups" in said and "case07," in (root / "groups.csv").read_text()
+    assert command(tmp_path, "plan", "a.toml", "--no-time").code == 0
+    assert inspect(root).split.endswith("22 groups")
+
+
+def test_a_table_need_not_name_a_pair_that_is_left_out(make_folder):
+    root = make_folder()
+    rows = "".join(f"case{n:02d},{n // 2}\n" for n in range(1, 12))
+    (root / "groups.csv").write_text(f"name,group\n{rows}")
+    with pytest.raises(UserError, match="does not name 'case00'"):
+        get_dataset(f"folder(path={str(root)!r})")
+    assert len(get_dataset(f"folder(path={str(root)!r}, leave_out=['case00'])")) == 11
+    (root / "groups.csv").write_text(f"name,group\ncase00,0\n{rows}")
+    assert len(get_dataset(f"folder(path={str(root)!r}, leave_out=['case00'])")) == 11
+
+
+@pytest.mark.parametrize("scenes", [1, 2])
+def test_a_folder_of_near_duplicates_alone_says_nothing_of_other_images(tmp_path, scenes):
+    root = series(tmp_path / "mine", "frame{step}_{subject}", count=scenes, steps=12, alike=0.99)
+    text = doubts(root)
+    units = f"{scenes} independent unit{'s' * (scenes > 1)}"
+    assert "all images are near-duplicates of one another (such as " in text and units in text
+    assert "a split of them says nothing of other images" in text
+
+
+def test_as_few_links_as_join_them_are_kept_of_images_that_look_alike():
+    rng = np.random.default_rng(0)
+    images = np.repeat(rng.normal(size=(3, 50)), (40, 1, 20), 0)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    order = rng.permutation(61)
+    links = leaks.near_duplicates(images[order])
+    assert len(links) == 39 + 19  # of all pairs there are 780 and 190
+    groups = leaks.joined([], links, [f"{n:02}" for n in range(61)])
+    scene = np.repeat([0, 1, 2], (40, 1, 20))[order]
+    assert len({*zip(groups, scene.tolist(), strict=True)}) == len(set(groups)) == 3
+    chain = np.array([[np.cos(t), np.sin(t)] for t in (0.0, 0.2, 0.1)])  # the third lies between the others
+    assert leaks.joined([], leaks.near_duplicates(chain), ["a", "b", "c"]) == ["a"] * 3
 
 
 def series(root, name, count=6, steps=4, alike=0.9):

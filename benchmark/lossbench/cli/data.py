@@ -5,7 +5,6 @@ Commands first, then what they do as functions that return plain data, then how 
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import io
 import re
@@ -86,31 +85,15 @@ def inspect(
         if file and file.exists():
             raise UserError(f"--write {write}: {file} is there already; name another file, or delete it")
     with _progress() as advance:
-        findings = inspection.inspect(str(path), images, masks, advance)
+        findings = inspection.inspect(str(path), images, masks, advance, groups)
     Console().print(render_inspection(findings))
-    if groups:
-        say(accept_groups(findings))
+    if groups and not findings.groups:
+        say("no groups were guessed, none are written")
     if write:
         say(write_experiment(findings, write))
     elif not findings.stops:
         # Printed as it is: a line that a terminal's width had cut could not be copied.
         say(f"\nAn experiment to start from (--write mine.toml writes it):\n\n{findings.experiment}")
-
-
-def accept_groups(findings: Any) -> str:
-    """Write the guessed groups beside the images, and return what was written."""
-    if not findings.groups:
-        return "no groups were guessed, none are written"
-    root = findings.layout_of.root
-    # Beside the data where these are one file, such as pairs.csv.
-    file = (root if root.is_dir() else root.parent) / "groups.csv"
-    # Made in memory, so that the file is written whole or not at all.
-    rows = io.StringIO()
-    table = csv.writer(rows)
-    table.writerow(("name", "group"))
-    table.writerows(findings.groups.items())
-    _write(file, rows.getvalue().encode())
-    return f"{file}: {len(set(findings.groups.values()))} groups; the split is dealt by them from now on"
 
 
 def write_experiment(findings: Any, file: Path) -> str:

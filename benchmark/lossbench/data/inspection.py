@@ -36,6 +36,7 @@ from lossbench.data.pairs import Layout
 from lossbench.data.patches import Patches
 from lossbench.data.reading import Look, Progress, looks, quiet, survey
 from lossbench.data.splitting import TEST, within
+from lossbench.data.tables import write_groups
 
 TINY = 10  # pixels of an object that is mentioned
 
@@ -70,13 +71,17 @@ class Findings:
     coding: Coding
 
 
-def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progress = quiet) -> Findings:
+def inspect(
+    path: str | Path, images: str = "", masks: str = "", progress: Progress = quiet, accept: bool = False
+) -> Findings:
     """Return what was understood of a folder in any layout, a table of pairs or a MedSegBench file.
 
     - ``classes``: rows of ``id, name, fraction`` (of pixels that are not void), ``present`` (share of
       images), ``median_object`` and ``smallest_object`` (pixels of a connected region);
     - ``empty``: share of images without foreground; ``sees``: what training and test will see;
     - ``spec``: the data set's spec string, with the options that it needs; ``experiment``: a TOML text.
+
+    ``accept``: guessed groups are written beside the images, and the split is dealt by them.
     """
     # All that the data set needs to be read as it was read here; it ends in the spec.
     options: dict[str, Any] = {k: v for k, v in (("images", images), ("masks", masks)) if v}
@@ -102,7 +107,8 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
     for row in rows:
         row["values"] = values_of(coding, row["id"], seen.values)
     doubts += _about_masks(every, rows, coding, seen.values) + _about_images(every, readable)
-    groups = _groups(every, layout, doubts)
+    # Accepted before the data are opened: the split, and whether it holds enough, follow from them.
+    groups = _groups(every, layout, doubts, accept)
     data, stops, why = _opened(str(path), options, layout, doubts)
     sees = [why] if why else []
     if data:
@@ -294,27 +300,38 @@ def _sizes(every: Sequence[Look]) -> str:
 # --- what belongs together
 
 
-def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[str, str]:
-    """Return groups that are guessed where the user gave none, and say what would leak."""
+def _groups(every: Sequence[Look], layout: Layout, doubts: list[str], accept: bool) -> dict[str, str]:
+    """Return groups that are guessed where the user gave none, write them where they are accepted, and say
+    what would leak.
+    """
     part_of = {pair.name: pair.part for pair in layout.pairs}
     names, split = [look.name for look in every], [part_of[look.name] for look in every]
     thumbs = np.stack([look.thumbnail for look in every])
     # Whatever groups or splits were given: they may be wrong.
-    alike = leaks.near_duplicates(thumbs)
-    crossing = [(a, b) for a, b in alike if {split[a], split[b]} in ({"train", "test"}, {"val", "test"})]
+    test, others = (np.flatnonzero(np.isin(split, own)) for own in (["test"], ["train", "val"]))
+    crossing = leaks.nearest_outside(thumbs[test], thumbs[others])
     if crossing:
-        one, other = (names[n] for n in crossing[0])
-        count = len({n for pair in crossing for n in pair if split[n] == "test"})
-        doubts.append(
-            f"{count} test images have a near-duplicate outside test ('{one}' and '{other}'): it leaks"
-        )
+        one, other = names[test[crossing[0][0]]], names[others[crossing[0][1]]]
+        near = f"{len(crossing)} test images have a near-duplicate outside test"
+        doubts.append(f"{near} ('{one}' and '{other}'): it leaks")
     if len(names) < 3 or any(pair.group for pair in layout.pairs):
         return {}
+    alike = leaks.near_duplicates(thumbs)
     guessed = leaks.guessed_groups(names, thumbs)
     # A near-duplicate binds, whatever the names say.
     groups = leaks.joined(guessed, alike, names)
     count = len(set(groups))
-    if count == len(names) or count < 3:
+    if count == len(names):
+        return {}
+    if count < 3:
+        one, other = (names[n] for n in alike[0])
+        doubled = len({n for pair in alike for n in pair})
+        which = "all images" if doubled == len(names) else f"{doubled} of {len(names)} images"
+        units = f"{count} independent unit{'s' * (count > 1)}"
+        doubts.append(
+            f"{which} are near-duplicates of one another (such as '{one}' and '{other}'), {units}: "
+            "a split of them says nothing of other images"
+        )
         return {}
     why = []
     if guessed:
@@ -331,8 +348,16 @@ def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[st
     # An official split stays; groups would deal it anew.
     if split[0]:
         return {}
-    doubts.append(f"{' and '.join(why)}: a random split may leak; accept {count} groups by --groups")
-    return dict(zip(names, groups, strict=True))
+    guess = dict(zip(names, groups, strict=True))
+    said = f"a random split may leak; accept {count} groups by --groups"
+    if accept:
+        # What was found in minutes is not lost where a folder cannot be written to.
+        try:
+            said = f"{write_groups(layout, guess)} has {count} groups, and the split is dealt by them"
+        except UserError as error:
+            said = f"a random split may leak, and {error}"
+    doubts.append(f"{' and '.join(why)}: {said}")
+    return guess
 
 
 # --- what the sweep will see
