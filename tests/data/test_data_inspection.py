@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -227,6 +228,32 @@ def test_near_duplicates_become_groups_and_across_an_official_split_they_leak(ma
     rows = "".join(f"case{n:02d},{'test' if n > 14 else 'train'}\n" for n in range(20))
     (root / "split.csv").write_text(f"name,split\n{rows}")
     assert "1 test images have a near-duplicate outside test" in doubts(root)
+
+
+@pytest.mark.parametrize(
+    "name", ["run:a", "Dataset: BUSI", "a" * 200, "\U0001f52c \U00020bb7", "a \"b\" 'c'", "\x7f"]
+)
+def test_the_experiment_of_a_folder_of_any_name_runs(make_folder, tmp_path, name):
+    make_folder(count=8, name=name)
+    said = command(tmp_path, "inspect", name, "--write", "e.toml")
+    assert said.code == 0 and command(tmp_path, "plan", "e.toml", "--no-time").code == 0
+
+
+def test_many_long_names_are_left_out_of_an_experiment_that_runs(make_folder, tmp_path):
+    root = make_folder(count=28)
+    for file in sorted(root.glob("*/*")):
+        file.rename(file.with_stem(f"{file.stem}_{'long' * 55}"))
+    for file in sorted((root / "masks").iterdir())[:20]:
+        file.write_bytes(b"rubbish")
+    assert command(tmp_path, "inspect", str(root), "--write", "e.toml").code == 0
+    assert command(tmp_path, "plan", "e.toml", "--no-time").code == 0
+
+
+def test_an_experiment_that_could_not_be_read_again_is_not_written(make_folder, tmp_path):
+    findings = replace(inspect(make_folder()), experiment="name = 1")
+    with pytest.raises(UserError, match=r"--write .*e\.toml: no experiment is written"):
+        write_experiment(findings, tmp_path / "e.toml")
+    assert not (tmp_path / "e.toml").exists()
 
 
 def test_accepted_groups_name_pairs_that_cannot_be_read_and_all_goes_on(make_folder, tmp_path):

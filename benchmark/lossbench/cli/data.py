@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +105,7 @@ def write_experiment(findings: Any, file: Path) -> str:
         raise UserError(
             f"--write {file}: no experiment is written, since a sweep would stop: {findings.stops}"
         )
+    _read_back(findings.experiment, file)
     # Drawn before anything is written: an experiment without its sheet is one that nobody has looked at.
     title = f"{findings.path}: {findings.layout}, {findings.sizes}"
     picture = io.BytesIO()
@@ -112,6 +114,24 @@ def write_experiment(findings: Any, file: Path) -> str:
     _write(file, findings.experiment.encode())
     _write(file.with_suffix(".png"), picture.getvalue())
     return f"look at {file.with_suffix('.png')}; then: lossbench plan {file}, lossbench sweep {file}"
+
+
+def _read_back(text: str, file: Path) -> None:
+    """Raise UserError where a suggested experiment is none that can be read, before it is written."""
+    from lossbench.experiment.reading import read_experiment
+
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, "suggested.toml")
+        try:
+            draft.write_text(text, encoding="utf-8")
+            read_experiment(draft)
+        except UnicodeEncodeError:
+            why = "a name of a file is not in UTF-8; rename it"
+        except UserError as error:
+            why = str(error).replace(str(draft), file.name)
+        else:
+            return
+    raise UserError(f"--write {file}: no experiment is written, since it could not be read again: {why}")
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -39,6 +39,8 @@ TRAINED, SCORED = 0.2, 0.12
 
 LOOKS = 2  # at the validation images while training: whole images, which take as long as many steps
 
+LONGEST = 60  # characters of the name of an experiment and of the label of a data set
+
 SPLIT = 0.2  # share of the images that are for validation, and for test
 
 # Both sides of the debate, each in the form that people use.
@@ -114,7 +116,7 @@ def experiment(
 ) -> str:
     """Return a TOML text to start from: every choice with its reason; ``why`` is that of the split."""
     # The folder's name, as far as an experiment may be called so.
-    own = path.expanduser().absolute().name.removesuffix(".npz").removesuffix(".csv")
+    own = path.expanduser().resolve().name.removesuffix(".npz").removesuffix(".csv")[:LONGEST] or "mine"
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
     side, how, chosen = patch_side(looks), sampler(share), losses(looks)
     large = side > PATCHES[0]
@@ -134,14 +136,14 @@ def experiment(
         ("learning_rate", 0.005, "where CE, Dice and their sum all learn; `lossbench tune` looks closer"),
         ("validations", LOOKS, "on whole images, which take as long as many steps"),
     ]
-    width = max(len(json.dumps(loss)) for loss, _ in chosen) + 2
-    text = [f"  {json.dumps(loss) + ',':<{width}}# {why}" for loss, why in chosen]
+    width = max(len(quoted(loss)) for loss, _ in chosen) + 2
+    text = [f"  {quoted(loss) + ',':<{width}}# {why}" for loss, why in chosen]
     recipe = [f"{key} = {json.dumps(value)}  # {why}" for key, value, why in rows]
     longer = f"do losses still improve after {short} steps? then take {4 * long}, which shows who ends higher"
     seeds = SEEDS[len(chosen)]
     asked = "by then decided pairs of losses need no more seeds: so the sweep may end at any of these"
     lines = [
-        f"name = {json.dumps(name)}",
+        f"name = {quoted(name)}",
         f"# The first look within 20 minutes on {CORES} cores, the last within 40 (`lossbench plan` says).",
         f"seeds = {seeds[-1]}  # paired starts, at most",
         f"looks = {list(seeds)}  # {asked}",
@@ -149,7 +151,7 @@ def experiment(
         'heads = ["prior"]  # the network starts from how frequent each class is, which no loss has to learn',
         f"lengths = {[short, long]}  # steps; {longer}",
         *([f"# {why}"] if why else []),
-        f"datasets = [{{ use = {json.dumps(spec)}, label = {json.dumps(own[:60])} }}]",
+        f"datasets = [{{ use = {quoted(spec)}, label = {quoted(own)} }}]",
         "losses = [",
         *text,
         "]",
@@ -158,6 +160,11 @@ def experiment(
         *recipe,
     ]
     return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Return a string of TOML: that of JSON but for escaped rare characters and DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _sees(levels: int) -> int:
