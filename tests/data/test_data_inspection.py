@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from lossbench.cli import experiments
 from lossbench.cli.data import render_inspection, write_experiment
 from lossbench.data import leaks, parts, suggestion
 from lossbench.data.inspection import inspect
+from lossbench.data.prepare import identity
 from lossbench.experiment.reading import read_experiment
 
 
@@ -254,6 +256,63 @@ def test_an_experiment_that_could_not_be_read_again_is_not_written(make_folder, 
     with pytest.raises(UserError, match=r"--write .*e\.toml: no experiment is written"):
         write_experiment(findings, tmp_path / "e.toml")
     assert not (tmp_path / "e.toml").exists()
+
+
+def test_what_cannot_be_looked_at_is_passed_over_and_a_link_to_a_folder_above_ends(make_folder, monkeypatch):
+    root = make_folder(count=8)
+    before = get_dataset(f"folder(path={str(root)!r})").fingerprint
+    (root / "lost+found").mkdir()
+    (root / "images" / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "notes").symlink_to(root / "nowhere")
+    (root / "above").symlink_to(root)
+    scandir = os.scandir
+
+    def refused(place="."):
+        if str(place).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    findings = inspect(root)
+    assert get_dataset(findings.spec).fingerprint == before
+    (root / "images" / ".hidden").symlink_to(root / "nowhere")
+    assert get_dataset(findings.spec).fingerprint == before
+
+
+def test_a_changed_mask_gives_another_identity_and_a_hidden_file_does_not(make_folder):
+    root = make_folder(count=8)
+    own = parse_dataset(f"folder(path={str(root)!r})")
+    before = identity(own)
+    (root / "images" / "._case00.png").write_bytes(b"mac")
+    assert identity(own) == before
+    change(root, "masks", 3, np.full((24, 20), 255, np.uint8))
+    assert identity(own) != before
+
+
+def in_one_folder(root):
+    for side, end in (("images", "image"), ("masks", "mask")):
+        for file in sorted((root / side).iterdir()):
+            file.rename(root / f"{file.stem}_{end}.png")
+        (root / side).rmdir()
+
+
+def test_a_contact_sheet_is_never_taken_for_an_image(make_folder):
+    root = make_folder(count=8)
+    assert command(root, "inspect", ".", "--write", "first.toml").code == 0  # beside images/ and masks/
+    assert command(root, "plan", "first.toml", "--no-time").code == 0
+    for file in root.glob("first.*"):
+        file.unlink()
+    in_one_folder(root)
+    done = command(root, "inspect", ".", "--write", "first.toml")
+    assert done.code == 2 and "first.png would be taken for one of the images of ." in done.err
+    assert not list(root.glob("first.*"))
+    assert command(root, "inspect", ".", "--write", "../first.toml").code == 0
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.PNG"])
+def test_an_experiment_is_not_written_where_its_contact_sheet_goes(make_folder, tmp_path, name):
+    done = command(tmp_path, "inspect", str(make_folder(count=8)), "--write", name)
+    assert done.code == 2 and "name a file such as x.toml" in done.err and not list(tmp_path.glob("x.*"))
 
 
 def test_accepted_groups_name_pairs_that_cannot_be_read_and_all_goes_on(make_folder, tmp_path):

@@ -82,9 +82,8 @@ def inspect(
     from lossbench.data import inspection
 
     # First: to look at a large folder takes minutes.
-    for file in (write, write and write.with_suffix(".png")):
-        if file and file.exists():
-            raise UserError(f"--write {write}: {file} is there already; name another file, or delete it")
+    if write:
+        check_place(write, path, images, masks)
     with _progress() as advance:
         findings = inspection.inspect(str(path), images, masks, advance, groups)
     Console().print(render_inspection(findings))
@@ -95,6 +94,50 @@ def inspect(
     elif not findings.stops:
         # Printed as it is: a line that a terminal's width had cut could not be copied.
         say(f"\nAn experiment to start from (--write mine.toml writes it):\n\n{findings.experiment}")
+
+
+def check_place(file: Path, path: Path, images: str = "", masks: str = "") -> None:
+    """Raise UserError where an experiment or its contact sheet would lie over a file, or the sheet would be
+    taken for one of the user's images.
+    """
+    from PIL import Image
+
+    sheet = file.with_suffix(".png")
+    if file.suffix.lower() == ".png":
+        mend = f"name a file such as {file.with_suffix('.toml')}"
+        raise UserError(f"--write {file}: is where the contact sheet of an experiment goes; {mend}")
+    for own in (file, sheet):
+        if own.exists():
+            raise UserError(f"--write {file}: {own} is there already; name another file, or delete it")
+    if path.expanduser().resolve() not in sheet.resolve().parents:
+        return
+    before = _understood(path, images, masks)
+    # Tried: which files count as images depends on the layout.
+    _write(sheet, _picture(Image.new("RGB", (8, 8))))
+    try:
+        after = _understood(path, images, masks)
+    finally:
+        sheet.unlink()
+    if after != before:
+        taken = f"{sheet.name} would be taken for one of the images of {path}"
+        raise UserError(f"--write {file}: {taken}; name a file outside of that folder")
+
+
+def _understood(path: Path, images: str, masks: str) -> Any:
+    """Return which files are pairs and which have no counterpart; of a folder in no layout, why."""
+    from lossbench.data import layouts
+
+    try:
+        layout = layouts.find(path, images, masks, strict=False)
+    except UserError as error:
+        return str(error)
+    return [(pair.name, pair.images, pair.masks) for pair in layout.pairs], layout.unmatched
+
+
+def _picture(image: Any) -> bytes:
+    picture = io.BytesIO()
+    image.save(picture, "PNG", optimize=True)
+    return picture.getvalue()
 
 
 def write_experiment(findings: Any, file: Path) -> str:
@@ -108,11 +151,9 @@ def write_experiment(findings: Any, file: Path) -> str:
     _read_back(findings.experiment, file)
     # Drawn before anything is written: an experiment without its sheet is one that nobody has looked at.
     title = f"{findings.path}: {findings.layout}, {findings.sizes}"
-    picture = io.BytesIO()
-    sheet = contact_sheet(findings.layout_of, findings.coding, findings.sheet, title)
-    sheet.save(picture, "PNG", optimize=True)
+    picture = _picture(contact_sheet(findings.layout_of, findings.coding, findings.sheet, title))
     _write(file, findings.experiment.encode())
-    _write(file.with_suffix(".png"), picture.getvalue())
+    _write(file.with_suffix(".png"), picture)
     return f"look at {file.with_suffix('.png')}; then: lossbench plan {file}, lossbench sweep {file}"
 
 
