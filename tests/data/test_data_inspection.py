@@ -315,6 +315,35 @@ def test_an_experiment_is_not_written_where_its_contact_sheet_goes(make_folder, 
     assert done.code == 2 and "name a file such as x.toml" in done.err and not list(tmp_path.glob("x.*"))
 
 
+def test_an_experiment_that_is_written_elsewhere_names_the_whole_path(make_folder, tmp_path):
+    root = make_folder(count=8)
+    (tmp_path / "exp").mkdir()
+    assert command(tmp_path, "inspect", "mine", "--write", "exp/a.toml").code == 0
+    assert f"path='{root}'" in (tmp_path / "exp" / "a.toml").read_text()
+    assert command(tmp_path / "exp", "plan", "a.toml", "--no-time").code == 0
+    assert command(tmp_path, "inspect", "mine", "--write", "here.toml").code == 0
+    assert "path='mine'" in (tmp_path / "here.toml").read_text()
+
+
+def test_a_relative_path_is_found_beside_the_experiment(make_folder, tmp_path, monkeypatch):
+    make_folder(count=8)
+    (tmp_path / "exp").mkdir()
+    assert command(tmp_path / "exp", "inspect", "../mine", "--write", "a.toml").code == 0
+    monkeypatch.chdir(tmp_path)
+    spec = read_experiment("exp/a.toml").datasets[0][0]
+    assert spec.params["path"] == str(tmp_path / "mine") and len(get_dataset(spec)) == 8
+    (tmp_path / "exp" / "a.toml").write_text((tmp_path / "exp" / "a.toml").read_text().replace("mine", "no"))
+    with pytest.raises(UserError, match="there is no such folder"):
+        read_experiment("exp/a.toml")
+
+
+@pytest.mark.parametrize("path", [".", "../mine/.", "images/.."])
+def test_a_folder_is_named_by_its_real_name(make_folder, monkeypatch, path):
+    monkeypatch.chdir(make_folder(count=8))
+    spec = parse_dataset(f"folder(path={path!r})")
+    assert spec.public.text == "folder(path='mine')" and get_dataset(spec).card["source"] == "mine"
+
+
 def test_accepted_groups_name_pairs_that_cannot_be_read_and_all_goes_on(make_folder, tmp_path):
     root = make_folder(count=24)
     shutil.copy(root / "images" / "case05.png", root / "images" / "case16.png")

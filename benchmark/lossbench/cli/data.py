@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -84,6 +85,9 @@ def inspect(
     # First: to look at a large folder takes minutes.
     if write:
         check_place(write, path, images, masks)
+        # An experiment that lies elsewhere is started from elsewhere, where a relative path would mislead.
+        if write.absolute().parent.resolve() != Path.cwd().resolve():
+            path = Path(os.path.abspath(path.expanduser()))
     with _progress() as advance:
         findings = inspection.inspect(str(path), images, masks, advance, groups)
     Console().print(render_inspection(findings))

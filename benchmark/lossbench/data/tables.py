@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,14 @@ def listed_pairs(file: Path) -> Layout:
 
 def _within(path: Path, folder: Path) -> Path:
     """Return a path below a folder for one that may lie elsewhere; only its name is used."""
-    return path if folder in path.parents else folder / path.name
+    if folder in path.parents:
+        return path
+    # An absolute path in a table of a relative one; then, one of both through a link.
+    for whole in (os.path.abspath, os.path.realpath):
+        own, above = Path(whole(path)), Path(whole(folder))
+        if above in own.parents:
+            return folder / own.relative_to(above)
+    return folder / path.name
 
 
 def with_tables(layout: Layout, every: Layout) -> Layout:
