@@ -31,6 +31,19 @@ def test_an_adapter_is_read_without_its_library():
     assert spec.terms[0].library == "monai" and spec.terms[0].params == {"gamma": 2}
 
 
+@pytest.mark.parametrize("path", ["run:a", "Dataset: BUSI", "it's a:b", 'a "b:c"', "C:\\new:x"])
+def test_a_colon_within_quotes_is_part_of_a_name(path):
+    assert parse_dataset(f"folder(path={path!r})").params["path"] == path
+
+
+def test_names_in_quotes_do_not_count_towards_the_length_of_a_spec():
+    names = ["a" * 250] * 20
+    assert parse_dataset(f"folder(path='a', leave_out={names!r})").params["leave_out"] == names
+    for text in (f"ce{' ' * 2000}", f"f'{'(' * 3000}'", f"dice(over='{'a' * 200_000}')"):
+        with pytest.raises(UserError, match="is longer than" if "ce" in text else "cannot read|longer"):
+            parse_loss(f"{text} + ce")
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lossbench.base.errors import UserError
 from lossbench.base.seeds import rng_of
 from lossbench.data.container import container, fractions
-from lossbench.data.splitting import deal, validation_from_train
+from lossbench.data.splitting import deal, rarest_held, validation_from_train
 from lossbench.data.windows import common_size, crop_corner, tile_corners, window
 
 
@@ -142,6 +142,13 @@ def test_the_dealt_fractions_come_out_and_every_stratum_of_three_groups_reaches_
     split = deal(groups, (0.2, 0.3), np.random.default_rng(0), strata)
     assert len(split["val"]) == pytest.approx(60, abs=3) and len(split["test"]) == pytest.approx(90, abs=3)
     assert all((strata[index] == 1).any() for index in split.values())
+
+
+def test_a_group_is_dealt_by_the_rarest_class_that_it_holds():
+    # The fourth group holds class 1 in its second image alone, the third no class at all.
+    groups = np.array([0, 1, 2, 3, 3])
+    counts = np.array([[5, 1, 1], [5, 2, 0], [5, 0, 0], [5, 0, 0], [5, 3, 0]])
+    assert rarest_held(groups, counts).tolist() == [2, 1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Inspect says what would lead to a wrong answer, and writes an experiment that runs."""
 
 import io
+import json
+import os
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +16,12 @@ from rich.console import Console
 from command import command
 from lossbench import get_dataset
 from lossbench.base.errors import UserError
-from lossbench.cli.data import accept_groups, render_inspection, write_experiment
-from lossbench.data import suggestion
+from lossbench.catalogue.registry import parse_dataset
+from lossbench.cli import experiments
+from lossbench.cli.data import render_inspection, write_experiment
+from lossbench.data import leaks, parts, suggestion
 from lossbench.data.inspection import inspect
+from lossbench.data.prepare import identity
 from lossbench.experiment.reading import read_experiment
 
 
@@ -38,9 +44,9 @@ def change(root, side, n, array):
 
 
 def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_reads(make_folder, tmp_path):
-    findings = inspect(make_folder(count=24, shape=(70, 70)))
+    findings = inspect(make_folder(count=40, shape=(70, 70)))
     assert findings.suspicious == [] and findings.sizes == "70x70, 1 channel" and findings.empty == 0
-    assert findings.split == "train 14, val 5, test 5; unit: single images"
+    assert findings.split == "train 24, val 8, test 8; unit: single images"
     assert [row["name"] for row in findings.classes] == ["background", "foreground"]
     foreground = findings.classes[1]
     assert foreground["fraction"] == pytest.approx(25 / 4900) and foreground["median_object"] == 25
@@ -48,6 +54,77 @@ def test_a_sound_folder_has_nothing_suspicious_and_gives_an_experiment_that_read
     suggested = read_experiment(tmp_path / "e.toml")
     assert len(suggested.cells()) == 4 * 20 * 2  # losses, seeds, lengths
     assert suggested.looks == (10, 14, 20) and suggested.choice
+
+
+def test_a_fifth_of_few_images_decides_nothing_so_test_takes_a_larger_share(make_folder, tmp_path):
+    root = make_folder(count=30, shape=(70, 70))
+    usual = f"folder(path={str(root)!r})"
+    assert parts.too_few(get_dataset(usual)).startswith(
+        "the test part holds 6 independent images, 8 are needed before a loss can be called better"
+    )
+    findings = inspect(root)
+    assert findings.suspicious == [] and "test_fraction=" in findings.spec
+    data = get_dataset(findings.spec)
+    assert 8 <= len(data.split["test"]) <= 9 and len(data.split["val"]) == 6
+    assert "of a fifth it would hold 6 independent images" in findings.sees[0]
+    assert f"# {findings.sees[0]}" in findings.experiment
+    text = f'name = "a"\nseeds = 20\nlosses = ["ce", "dice"]\ndatasets = [{json.dumps(usual)}]\n'
+    (tmp_path / "a.toml").write_text(text + "[recipe]\npatch = 16\nwidths = [8, 16]\nsteps = 2\n")
+    said = " ".join(command(tmp_path, "plan", "a.toml", "--no-time").out.split())
+    assert "8 are needed before a loss can be called better, however many seeds; 'test_fraction=0." in said
+
+
+@pytest.mark.parametrize("split", ["dealt", "given"])
+def test_where_no_share_gives_enough_test_groups_it_is_said(make_folder, split):
+    root = make_folder(count=30 if split == "given" else 12)
+    if split == "given":
+        rows = "".join(f"case{n:02d},{'test' if n > 24 else 'train'}\n" for n in range(30))
+        (root / "split.csv").write_text(f"name,split\n{rows}")
+    held = {"dealt": 2, "given": 5}[split]
+    assert f"the test part holds {held} independent images, 8 are needed" in doubts(root)
+    assert "test_fraction" not in inspect(root).spec
+
+
+def without(root, names):
+    """Take the foreground out of some masks."""
+    for n in names:
+        change(root, "masks", n, np.zeros((40, 40), np.uint8))
+
+
+def test_a_rare_class_reaches_every_part_of_the_split(make_folder):
+    root = make_folder(count=40, shape=(40, 40))
+    without(root, range(4, 40))
+    data = get_dataset(f"folder(path={str(root)!r})")
+    assert [int((data.counts[data.split[part], 1] > 0).sum()) > 0 for part in data.split] == [True] * 3
+    assert not parts.lacks(data)
+
+
+def test_a_part_that_lacks_a_class_is_named_by_inspect_and_at_the_end_of_a_sweep(
+    make_folder, tmp_path, monkeypatch, capsys
+):
+    root = make_folder(count=40, shape=(40, 40))
+    without(root, range(2, 40))
+    rows = "".join(f"case{n:02d},{'test' if n > 20 else 'train'}\n" for n in range(40))
+    (root / "split.csv").write_text(f"name,split\n{rows}")
+    lack = "the test part holds no image with class 'foreground' (2 of 40 images hold it)"
+    assert lack in doubts(root)
+    spec = parse_dataset(f"folder(path={str(root)!r})")
+    row = {"dataset": spec.public.text, "loss_label": "ce"}
+    monkeypatch.setattr(experiments, "_advised", lambda results: [row])
+    monkeypatch.setattr(experiments, "_worst", lambda results, row: {})
+    experiments.say_images(tmp_path, SimpleNamespace(datasets=[(spec,)], seeds=(0,), extra_files=()))
+    assert f"split    {lack}" in capsys.readouterr().out
+
+
+def test_no_experiment_is_written_where_training_holds_no_foreground(make_folder, tmp_path):
+    root = make_folder(count=40, shape=(40, 40))
+    without(root, range(21))
+    rows = "".join(f"case{n:02d},{'test' if n > 20 else 'train'}\n" for n in range(40))
+    (root / "split.csv").write_text(f"name,split\n{rows}")
+    assert "no training image holds foreground" in doubts(root)
+    done = command(tmp_path, "inspect", str(root), "--write", "a.toml")
+    assert done.code == 2 and "no training image holds foreground" in done.err
+    assert not (tmp_path / "a.toml").exists() and not (tmp_path / "a.png").exists()
 
 
 def test_the_lengths_that_are_suggested_leave_the_first_answer_within_its_time():
@@ -145,12 +222,170 @@ def test_near_duplicates_become_groups_and_across_an_official_split_they_leak(ma
     shutil.copy(root / "images" / "case05.png", root / "images" / "case16.png")
     findings = inspect(root)
     assert "2 images have a near-duplicate ('case05' and 'case16')" in "\n".join(findings.suspicious)
-    assert "19 groups" in accept_groups(findings)
+    findings = inspect(root, accept=True)
+    assert "groups.csv has 19 groups, and the split is dealt by them" in "\n".join(findings.suspicious)
+    assert "unit: 19 groups" in findings.split
     assert len(np.unique(get_dataset(findings.spec).groups)) == 19
     (root / "groups.csv").unlink()
     rows = "".join(f"case{n:02d},{'test' if n > 14 else 'train'}\n" for n in range(20))
     (root / "split.csv").write_text(f"name,split\n{rows}")
     assert "1 test images have a near-duplicate outside test" in doubts(root)
+
+
+@pytest.mark.parametrize(
+    "name", ["run:a", "Dataset: BUSI", "a" * 200, "\U0001f52c \U00020bb7", "a \"b\" 'c'", "\x7f"]
+)
+def test_the_experiment_of_a_folder_of_any_name_runs(make_folder, tmp_path, name):
+    make_folder(count=8, name=name)
+    said = command(tmp_path, "inspect", name, "--write", "e.toml")
+    assert said.code == 0 and command(tmp_path, "plan", "e.toml", "--no-time").code == 0
+
+
+def test_many_long_names_are_left_out_of_an_experiment_that_runs(make_folder, tmp_path):
+    root = make_folder(count=28)
+    for file in sorted(root.glob("*/*")):
+        file.rename(file.with_stem(f"{file.stem}_{'long' * 55}"))
+    for file in sorted((root / "masks").iterdir())[:20]:
+        file.write_bytes(b"rubbish")
+    assert command(tmp_path, "inspect", str(root), "--write", "e.toml").code == 0
+    assert command(tmp_path, "plan", "e.toml", "--no-time").code == 0
+
+
+def test_an_experiment_that_could_not_be_read_again_is_not_written(make_folder, tmp_path):
+    findings = replace(inspect(make_folder()), experiment="name = 1")
+    with pytest.raises(UserError, match=r"--write .*e\.toml: no experiment is written"):
+        write_experiment(findings, tmp_path / "e.toml")
+    assert not (tmp_path / "e.toml").exists()
+
+
+def test_what_cannot_be_looked_at_is_passed_over_and_a_link_to_a_folder_above_ends(make_folder, monkeypatch):
+    root = make_folder(count=8)
+    before = get_dataset(f"folder(path={str(root)!r})").fingerprint
+    (root / "lost+found").mkdir()
+    (root / "images" / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "notes").symlink_to(root / "nowhere")
+    (root / "above").symlink_to(root)
+    scandir = os.scandir
+
+    def refused(place="."):
+        if str(place).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    findings = inspect(root)
+    assert get_dataset(findings.spec).fingerprint == before
+    (root / "images" / ".hidden").symlink_to(root / "nowhere")
+    assert get_dataset(findings.spec).fingerprint == before
+
+
+def test_a_changed_mask_gives_another_identity_and_a_hidden_file_does_not(make_folder):
+    root = make_folder(count=8)
+    own = parse_dataset(f"folder(path={str(root)!r})")
+    before = identity(own)
+    (root / "images" / "._case00.png").write_bytes(b"mac")
+    assert identity(own) == before
+    change(root, "masks", 3, np.full((24, 20), 255, np.uint8))
+    assert identity(own) != before
+
+
+def in_one_folder(root):
+    for side, end in (("images", "image"), ("masks", "mask")):
+        for file in sorted((root / side).iterdir()):
+            file.rename(root / f"{file.stem}_{end}.png")
+        (root / side).rmdir()
+
+
+def test_a_contact_sheet_is_never_taken_for_an_image(make_folder):
+    root = make_folder(count=8)
+    assert command(root, "inspect", ".", "--write", "first.toml").code == 0  # beside images/ and masks/
+    assert command(root, "plan", "first.toml", "--no-time").code == 0
+    for file in root.glob("first.*"):
+        file.unlink()
+    in_one_folder(root)
+    done = command(root, "inspect", ".", "--write", "first.toml")
+    assert done.code == 2 and "first.png would be taken for one of the images of ." in done.err
+    assert not list(root.glob("first.*"))
+    assert command(root, "inspect", ".", "--write", "../first.toml").code == 0
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.PNG"])
+def test_an_experiment_is_not_written_where_its_contact_sheet_goes(make_folder, tmp_path, name):
+    done = command(tmp_path, "inspect", str(make_folder(count=8)), "--write", name)
+    assert done.code == 2 and "name a file such as x.toml" in done.err and not list(tmp_path.glob("x.*"))
+
+
+def test_an_experiment_that_is_written_elsewhere_names_the_whole_path(make_folder, tmp_path):
+    root = make_folder(count=8)
+    (tmp_path / "exp").mkdir()
+    assert command(tmp_path, "inspect", "mine", "--write", "exp/a.toml").code == 0
+    assert f"path='{root}'" in (tmp_path / "exp" / "a.toml").read_text()
+    assert command(tmp_path / "exp", "plan", "a.toml", "--no-time").code == 0
+    assert command(tmp_path, "inspect", "mine", "--write", "here.toml").code == 0
+    assert "path='mine'" in (tmp_path / "here.toml").read_text()
+
+
+def test_a_relative_path_is_found_beside_the_experiment(make_folder, tmp_path, monkeypatch):
+    make_folder(count=8)
+    (tmp_path / "exp").mkdir()
+    assert command(tmp_path / "exp", "inspect", "../mine", "--write", "a.toml").code == 0
+    monkeypatch.chdir(tmp_path)
+    spec = read_experiment("exp/a.toml").datasets[0][0]
+    assert spec.params["path"] == str(tmp_path / "mine") and len(get_dataset(spec)) == 8
+    (tmp_path / "exp" / "a.toml").write_text((tmp_path / "exp" / "a.toml").read_text().replace("mine", "no"))
+    with pytest.raises(UserError, match="there is no such folder"):
+        read_experiment("exp/a.toml")
+
+
+@pytest.mark.parametrize("path", [".", "../mine/.", "images/.."])
+def test_a_folder_is_named_by_its_real_name(make_folder, monkeypatch, path):
+    monkeypatch.chdir(make_folder(count=8))
+    spec = parse_dataset(f"folder(path={path!r})")
+    assert spec.public.text == "folder(path='mine')" and get_dataset(spec).card["source"] == "mine"
+
+
+def test_accepted_groups_name_pairs_that_cannot_be_read_and_all_goes_on(make_folder, tmp_path):
+    root = make_folder(count=24)
+    shutil.copy(root / "images" / "case05.png", root / "images" / "case16.png")
+    (root / "masks" / "case07.png").write_bytes(b"rubbish")
+    said = command(tmp_path, "inspect", str(root), "--groups", "--write", "a.toml").out
+    assert "22 groups" in said and "case07," in (root / "groups.csv").read_text()
+    assert command(tmp_path, "plan", "a.toml", "--no-time").code == 0
+    assert inspect(root).split.endswith("22 groups")
+
+
+def test_a_table_need_not_name_a_pair_that_is_left_out(make_folder):
+    root = make_folder()
+    rows = "".join(f"case{n:02d},{n // 2}\n" for n in range(1, 12))
+    (root / "groups.csv").write_text(f"name,group\n{rows}")
+    with pytest.raises(UserError, match="does not name 'case00'"):
+        get_dataset(f"folder(path={str(root)!r})")
+    assert len(get_dataset(f"folder(path={str(root)!r}, leave_out=['case00'])")) == 11
+    (root / "groups.csv").write_text(f"name,group\ncase00,0\n{rows}")
+    assert len(get_dataset(f"folder(path={str(root)!r}, leave_out=['case00'])")) == 11
+
+
+@pytest.mark.parametrize("scenes", [1, 2])
+def test_a_folder_of_near_duplicates_alone_says_nothing_of_other_images(tmp_path, scenes):
+    root = series(tmp_path / "mine", "frame{step}_{subject}", count=scenes, steps=12, alike=0.99)
+    text = doubts(root)
+    units = f"{scenes} independent unit{'s' * (scenes > 1)}"
+    assert "all images are near-duplicates of one another (such as " in text and units in text
+    assert "a split of them says nothing of other images" in text
+
+
+def test_as_few_links_as_join_them_are_kept_of_images_that_look_alike():
+    rng = np.random.default_rng(0)
+    images = np.repeat(rng.normal(size=(3, 50)), (40, 1, 20), 0)
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    order = rng.permutation(61)
+    links = leaks.near_duplicates(images[order])
+    assert len(links) == 39 + 19  # of all pairs there are 780 and 190
+    groups = leaks.joined([], links, [f"{n:02}" for n in range(61)])
+    scene = np.repeat([0, 1, 2], (40, 1, 20))[order]
+    assert len({*zip(groups, scene.tolist(), strict=True)}) == len(set(groups)) == 3
+    chain = np.array([[np.cos(t), np.sin(t)] for t in (0.0, 0.2, 0.1)])  # the third lies between the others
+    assert leaks.joined([], leaks.near_duplicates(chain), ["a", "b", "c"]) == ["a"] * 3
 
 
 def series(root, name, count=6, steps=4, alike=0.9):
@@ -255,6 +490,6 @@ def test_slices_without_foreground_are_counted_for_volumes(tmp_path):
         mask = np.zeros((20, 24, 4), np.uint8)
         mask[4:9, 4:9, 1:3] = 1
         for side, array in (("images", np.random.default_rng(n).normal(size=mask.shape)), ("labels", mask)):
-            (tmp_path / side).mkdir(exist_ok=True)
-            np.save(tmp_path / side / f"{n}.npy", array)
-    assert "80 slices, of which 50.0% hold no foreground" in " ".join(inspect(tmp_path).sees)
+            (tmp_path / "mine" / side).mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / "mine" / side / f"{n}.npy", array)
+    assert "80 slices, of which 50.0% hold no foreground" in " ".join(inspect(tmp_path / "mine").sees)

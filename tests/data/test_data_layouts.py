@@ -225,6 +225,20 @@ def test_a_table_of_pairs_names_files_groups_and_parts(tmp_path):
         load(root)
 
 
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_table_of_whole_paths_is_read_from_a_relative_folder(tmp_path, monkeypatch, through_a_link):
+    root = lay(tmp_path / "mine", "{n}/image.png", "{n}/mask.png")
+    whole = root
+    if through_a_link:
+        whole = tmp_path / "link"
+        whole.symlink_to(root)
+    rows = "".join(f"{whole}/{n}/image.png,{whole}/{n}/mask.png\n" for n in range(N))
+    (root / "pairs.csv").write_text(f"image,mask\n{rows}")
+    monkeypatch.chdir(tmp_path)
+    assert [pair.name for pair in find("mine").pairs] == [f"{n}/image" for n in range(N)]
+    assert len(load("mine")) == N
+
+
 def test_groups_may_be_given_by_path(tmp_path):
     root = lay(tmp_path / "mine", "images/{n}.png", "masks/{n}.png")
     rows = "".join(f"images/{n}.png,{n // 2}\n" for n in range(N))

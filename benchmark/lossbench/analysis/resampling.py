@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis.pairs import Value
-from lossbench.base.columns import spelled
+from lossbench.base.columns import FEWEST_GROUPS, spelled
 
-FEWEST = 8  # test groups below which nothing is said about other images
+FEWEST = FEWEST_GROUPS
 
 DRAWS = 2000
 

@@ -30,6 +30,12 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{owner()}.{next(_serial)}.tmp")
 
 
+def last_part(path: str | Path) -> str:
+    """Return what a file or folder is called, also where the path ends in '.' or '..'."""
+    path = Path(path)
+    return path.name if path.name not in ("", "..") else path.expanduser().resolve().name
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name in the same folder, flush, rename. After an OSError nothing half-written
     stays.

@@ -27,8 +27,15 @@ EXAMPLES = {
 
 LARGEST = 1e100  # what a number in a spec stays below
 
+LONGEST = 2000  # characters, those within quotes not counted: a user's folder may leave out many long names
+
+MOST_QUOTED = 100_000  # characters in all
+
+# What stands in quotes: a path may be called 'run:a'. After a letter, as in f'...', it may hold code.
+_QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+
 # "monai:Dice" is no Python: its colon becomes a mark before the parser sees it.
-_ADAPTER = re.compile(r"\b([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*)")
+_ADAPTER = re.compile(_QUOTED.pattern + r"|\b([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*)")
 
 _MARK = "__of__"
 
@@ -52,14 +59,14 @@ def parse(text: str, what: str = "loss") -> list[Term]:
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"a {what} is named by a string such as {EXAMPLES[what]}, got {text!r}")
     # Python's parser takes memory by the depth of what it reads.
-    if len(text) > 2000:
-        raise UserError(f"the {what} '{text[:40]}...' is longer than 2000 characters")
-    marked = _ADAPTER.sub(lambda m: m[1] + _MARK + m[2], text.strip())
+    if len(text) > MOST_QUOTED or len(_QUOTED.sub("", text)) > LONGEST:
+        raise UserError(f"the {what} '{text[:40]}...' is longer than {LONGEST} characters")
+    marked = _ADAPTER.sub(lambda m: m[1] + _MARK + m[2] if m[1] else m[0], text.strip())
     try:
         tree = ast.parse(marked, mode="eval").body
         return _terms(tree, 1.0, text, what)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UserError(f"cannot read the {what} '{text}'; write it like {EXAMPLES[what]}") from None
+        raise UserError(f"cannot read the {what} '{_begin(text)}'; write it like {EXAMPLES[what]}") from None
 
 
 def _terms(node: ast.expr, weight: float, text: str, what: str) -> list[Term]:

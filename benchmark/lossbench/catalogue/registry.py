@@ -18,6 +18,7 @@ from typing import Any
 
 from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
+from lossbench.base.files import last_part
 from lossbench.catalogue import userfiles
 from lossbench.catalogue.entries import Entry, read_entries
 from lossbench.catalogue.source import KINDS, PACKAGE
@@ -185,7 +186,7 @@ class DataSpec:
         user's name.
         """
         # Only the last part of a path: what lies above it may hold a user's name.
-        hidden = {key: Path(str(self.params[key])).name for key in PATHS if self.params.get(key)}
+        hidden = {key: last_part(str(self.params[key])) for key in PATHS if self.params.get(key)}
         given = {**self.given, **hidden}
         shown = {k: v for k, v in given.items() if v != self.entry.params[k]}
         return DataSpec(

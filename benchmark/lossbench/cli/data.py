@@ -5,10 +5,11 @@ Commands first, then what they do as functions that return plain data, then how 
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import io
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,49 +83,100 @@ def inspect(
     from lossbench.data import inspection
 
     # First: to look at a large folder takes minutes.
-    for file in (write, write and write.with_suffix(".png")):
-        if file and file.exists():
-            raise UserError(f"--write {write}: {file} is there already; name another file, or delete it")
+    if write:
+        check_place(write, path, images, masks)
+        # An experiment that lies elsewhere is started from elsewhere, where a relative path would mislead.
+        if write.absolute().parent.resolve() != Path.cwd().resolve():
+            path = Path(os.path.abspath(path.expanduser()))
     with _progress() as advance:
-        findings = inspection.inspect(str(path), images, masks, advance)
+        findings = inspection.inspect(str(path), images, masks, advance, groups)
     Console().print(render_inspection(findings))
-    if groups:
-        say(accept_groups(findings))
+    if groups and not findings.groups:
+        say("no groups were guessed, none are written")
     if write:
         say(write_experiment(findings, write))
-    else:
+    elif not findings.stops:
         # Printed as it is: a line that a terminal's width had cut could not be copied.
         say(f"\nAn experiment to start from (--write mine.toml writes it):\n\n{findings.experiment}")
 
 
-def accept_groups(findings: Any) -> str:
-    """Write the guessed groups beside the images, and return what was written."""
-    if not findings.groups:
-        return "no groups were guessed, none are written"
-    root = findings.layout_of.root
-    # Beside the data where these are one file, such as pairs.csv.
-    file = (root if root.is_dir() else root.parent) / "groups.csv"
-    # Made in memory, so that the file is written whole or not at all.
-    rows = io.StringIO()
-    table = csv.writer(rows)
-    table.writerow(("name", "group"))
-    table.writerows(findings.groups.items())
-    _write(file, rows.getvalue().encode())
-    return f"{file}: {len(set(findings.groups.values()))} groups; the split is dealt by them from now on"
+def check_place(file: Path, path: Path, images: str = "", masks: str = "") -> None:
+    """Raise UserError where an experiment or its contact sheet would lie over a file, or the sheet would be
+    taken for one of the user's images.
+    """
+    from PIL import Image
+
+    sheet = file.with_suffix(".png")
+    if file.suffix.lower() == ".png":
+        mend = f"name a file such as {file.with_suffix('.toml')}"
+        raise UserError(f"--write {file}: is where the contact sheet of an experiment goes; {mend}")
+    for own in (file, sheet):
+        if own.exists():
+            raise UserError(f"--write {file}: {own} is there already; name another file, or delete it")
+    if path.expanduser().resolve() not in sheet.resolve().parents:
+        return
+    before = _understood(path, images, masks)
+    # Tried: which files count as images depends on the layout.
+    _write(sheet, _picture(Image.new("RGB", (8, 8))))
+    try:
+        after = _understood(path, images, masks)
+    finally:
+        sheet.unlink()
+    if after != before:
+        taken = f"{sheet.name} would be taken for one of the images of {path}"
+        raise UserError(f"--write {file}: {taken}; name a file outside of that folder")
+
+
+def _understood(path: Path, images: str, masks: str) -> Any:
+    """Return which files are pairs and which have no counterpart; of a folder in no layout, why."""
+    from lossbench.data import layouts
+
+    try:
+        layout = layouts.find(path, images, masks, strict=False)
+    except UserError as error:
+        return str(error)
+    return [(pair.name, pair.images, pair.masks) for pair in layout.pairs], layout.unmatched
+
+
+def _picture(image: Any) -> bytes:
+    picture = io.BytesIO()
+    image.save(picture, "PNG", optimize=True)
+    return picture.getvalue()
 
 
 def write_experiment(findings: Any, file: Path) -> str:
     """Write the suggested experiment and a contact sheet, and return what comes next."""
     from lossbench.data.sheet import contact_sheet
 
+    if findings.stops:
+        raise UserError(
+            f"--write {file}: no experiment is written, since a sweep would stop: {findings.stops}"
+        )
+    _read_back(findings.experiment, file)
     # Drawn before anything is written: an experiment without its sheet is one that nobody has looked at.
     title = f"{findings.path}: {findings.layout}, {findings.sizes}"
-    picture = io.BytesIO()
-    sheet = contact_sheet(findings.layout_of, findings.coding, findings.sheet, title)
-    sheet.save(picture, "PNG", optimize=True)
+    picture = _picture(contact_sheet(findings.layout_of, findings.coding, findings.sheet, title))
     _write(file, findings.experiment.encode())
-    _write(file.with_suffix(".png"), picture.getvalue())
+    _write(file.with_suffix(".png"), picture)
     return f"look at {file.with_suffix('.png')}; then: lossbench plan {file}, lossbench sweep {file}"
+
+
+def _read_back(text: str, file: Path) -> None:
+    """Raise UserError where a suggested experiment is none that can be read, before it is written."""
+    from lossbench.experiment.reading import read_experiment
+
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, "suggested.toml")
+        try:
+            draft.write_text(text, encoding="utf-8")
+            read_experiment(draft)
+        except UnicodeEncodeError:
+            why = "a name of a file is not in UTF-8; rename it"
+        except UserError as error:
+            why = str(error).replace(str(draft), file.name)
+        else:
+            return
+    raise UserError(f"--write {file}: no experiment is written, since it could not be read again: {why}")
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -297,11 +297,11 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
 
 
 def say_images(results: Path, experiment: Any) -> None:
-    """Name the test images on which the recommended loss does worst, and those that training has seen nearly
-    alike, of data whose images have names.
+    """Name the test images on which the recommended loss does worst, those that training has seen nearly
+    alike, and classes that a part of the split lacks, of data whose images have names.
     """
     from lossbench.catalogue.registry import get_dataset
-    from lossbench.data import leaks
+    from lossbench.data import leaks, parts
 
     advised = {row["dataset"]: row for row in _advised(results)}
     for spec in {data.public.text: data for data, *_ in experiment.datasets}.values():
@@ -316,6 +316,8 @@ def say_images(results: Path, experiment: Any) -> None:
         leak = leaks.says(data)
         if leak:
             say(f"leakage  {leak}")
+        for lack in parts.lacks(data):
+            say(f"split    {lack}")
 
 
 def _worst(results: Path, row: dict[str, str]) -> dict[int, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,7 @@ def plan(
     say_protocol(results)
     say_scored(planned)
     print_costs(planned)
+    say_split(planned)
     print_power(planned, results, trials)
     # Last, since it may load PyTorch. A sweep tries what must be prepared first, too, and a user's files.
     run.check_networks(filter(run.at_hand, planned.missing))
@@ -280,19 +282,46 @@ def expected(planned: Any) -> str:
 
 def say_scored(planned: Any) -> None:
     """Say of which prepared data sets the budgets of pixels leave test images out."""
-    from lossbench.catalogue.registry import get_dataset
-    from lossbench.data import prepare, splitting
+    from lossbench.data import splitting
 
-    experiment, said = planned.experiment, set()
-    for spec, _, label, recipe in experiment.datasets:
-        # Of prepared sets alone: to prepare one may take minutes.
-        if recipe.all_test or spec.entry.own or spec.text in said or not prepare.is_prepared(spec):
-            continue
-        said.add(spec.text)
-        data = get_dataset(spec, experiment.seeds[0], experiment.extra_files)
-        share = splitting.shares(data, spec.public.text)["test"]
+    for spec, label, recipe, data in _prepared(planned.experiment):
+        share = 1 if recipe.all_test else splitting.shares(data, spec.public.text)["test"]
         if share < 1:
             say(f"  {label}: {share:.0%} of the test images are scored; '--all-test' scores all")
+
+
+def say_split(planned: Any) -> None:
+    """Say of which prepared data sets a part of the split holds too few images, or none of a class."""
+    from lossbench.catalogue.registry import get_dataset
+    from lossbench.data import parts, prepare
+
+    experiment = planned.experiment
+    for spec, label, _, data in {spec.text: (spec, *rest) for spec, *rest in _prepared(experiment)}.values():
+        few = parts.too_few(data)
+        if few and spec.name in prepare.OWN:
+
+            def opened(share: float, spec: Any = spec) -> Any:
+                other = replace(spec, params={**spec.params, "test_fraction": share})
+                return get_dataset(other, experiment.seeds[0], experiment.extra_files)
+
+            share = parts.larger(opened)
+            few += f"; 'test_fraction={share}' in its spec holds enough" if share else ""
+        for text in [few, *parts.lacks(data)]:
+            if text:
+                say(f"  {label}: {text}")
+
+
+def _prepared(experiment: Any) -> Iterator[tuple[Any, str, Any, Any]]:
+    """Yield (spec, label, recipe, data) of the data sets that are prepared: to prepare one takes minutes."""
+    from lossbench.catalogue.registry import get_dataset
+    from lossbench.data import prepare
+
+    seen = set()
+    for spec, _, label, recipe in experiment.datasets:
+        kind = spec.text, recipe.all_test
+        if not spec.entry.own and kind not in seen and prepare.is_prepared(spec):
+            seen.add(kind)
+            yield spec, label, recipe, get_dataset(spec, experiment.seeds[0], experiment.extra_files)
 
 
 def say_protocol(results: Path) -> None:

@@ -162,24 +162,36 @@ class _Memory:
 
 
 def _tree_mark(root: Path) -> str:
-    """Return a hash over the names, sizes and times of change of everything below a folder."""
+    """Return a hash over the names, sizes and times of change of what reading would see below a folder.
+
+    As there: hidden files are left out, links are followed, and what cannot be looked at is passed over, such
+    as a dangling link, a file that vanishes or a folder without permission.
+    """
     digest = hashlib.sha256()  # over facts, not contents: so it is quick for thousands of files
-    todo = [str(root)]
-    while todo:  # by hand rather than os.walk, which passes over folders that cannot be read
+    todo, seen = [str(root)], set()
+
+    def add(path: str, stat: os.stat_result) -> None:
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns};".encode(errors="surrogateescape"))
+
+    while todo:
         place = todo.pop()
-        try:
-            stat = os.stat(place)
+        # A link to a folder above would be walked for ever.
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        entries: list[os.DirEntry] = []
+        with contextlib.suppress(OSError):
+            add(place, os.stat(place))
             entries = sorted(os.scandir(place), key=lambda entry: entry.name) if os.path.isdir(place) else []
-        except OSError as error:
-            raise UserError(f"{place}: {_why_unread(error)}") from None
-        digest.update(f"{place} {stat.st_size} {stat.st_mtime_ns};".encode(errors="surrogateescape"))
         for entry in entries:
-            if entry.is_dir():
-                todo.append(entry.path)
-            else:
-                stat = entry.stat()
-                mark = f"{entry.path} {stat.st_size} {stat.st_mtime_ns};"
-                digest.update(mark.encode(errors="surrogateescape"))
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            with contextlib.suppress(OSError):
+                if entry.is_dir():
+                    todo.append(entry.path)
+                else:
+                    add(entry.path, entry.stat())
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lossbench.base.files import cannot_write, write_atomically
-from lossbench.data import leaks, splitting
+from lossbench.data import leaks, parts, splitting
 from lossbench.data.container import VOID, Data, fractions, size_text
 
 LEAST_GAP = 1e-6
@@ -138,7 +138,8 @@ def store(
         facts = card(get_dataset(spec, seed, extra_files), name=spec.public.text)
         facts["name"], facts["seed"] = spec.public.text, seed
         if spec.name == "folder":  # of a public set that is known, and stands in its notes
-            facts["leaks"] = leaks.says(get_dataset(spec, seed, extra_files))
+            data = get_dataset(spec, seed, extra_files)
+            facts["leaks"], facts["lacks"] = leaks.says(data), "; ".join(parts.lacks(data))
         facts["samples"] = [picture(image, mask) for image, mask in facts["samples"]]
         try:
             write_atomically(file, (json.dumps(facts, ensure_ascii=False) + "\n").encode())

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from lossbench.base.errors import UserError
+from lossbench.base.files import last_part
 from lossbench.base.specs import canonical, without_seed
 from lossbench.catalogue.registry import dataset
 from lossbench.data import layouts, windows
@@ -53,7 +54,8 @@ def folder(
     - ``threshold``, ``ignore_index``, ``values``: how mask values become classes where that is not plain (see
       ``coding.understand``);
     - ``val_fraction``, ``test_fraction``: shares of the split, unless split.csv (name, split) decides it;
-      groups.csv (name, group) says what must not be divided.
+      groups.csv (name, group) says what must not be divided. Images of each class, and those without
+      foreground, are dealt for themselves.
     """
     given = without_seed(locals())
     if not path:
@@ -68,7 +70,7 @@ def folder(
             return prepare_archive(root, category, view)
         return prepare(layout, options, view)
 
-    card = {**OWN, "source": root.name}
+    card = {**OWN, "source": last_part(root)}
     return open_prepared("folder", canonical(folder, given), given, 3, build, card)
 
 
@@ -143,7 +145,9 @@ def raters(
     def build() -> Pairs:
         return prepare_raters(layouts.find(root, leave_out=tuple(leave_out), raters=True), options)
 
-    return open_prepared("raters", canonical(raters, given), given, 2, build, {**OWN, "source": root.name})
+    return open_prepared(
+        "raters", canonical(raters, given), given, 2, build, {**OWN, "source": last_part(root)}
+    )
 
 
 MOST_PATTERNS = 255  # of what raters say of a pixel: one byte less the void

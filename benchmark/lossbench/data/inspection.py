@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lossbench.base.columns import FEWEST_GROUPS
 from lossbench.base.errors import UserError
-from lossbench.data import leaks, suggestion
+from lossbench.data import leaks, parts, suggestion
 from lossbench.data.coding import (
     MANY,
     Coding,
@@ -35,6 +36,7 @@ from lossbench.data.pairs import Layout
 from lossbench.data.patches import Patches
 from lossbench.data.reading import Look, Progress, looks, numbered_objects, quiet, survey
 from lossbench.data.splitting import TEST, within
+from lossbench.data.tables import write_groups
 
 TINY = 10  # pixels of an object that is mentioned
 
@@ -47,7 +49,9 @@ MOST_LEFT_OUT = 20  # pairs that are left out by name; more are a question of th
 
 @dataclass(frozen=True)
 class Findings:
-    """What ``inspect`` returns; ``suspicious`` are sentences, ``groups`` names with their guessed group."""
+    """What ``inspect`` returns; ``suspicious`` are sentences, ``groups`` names with their guessed group,
+    ``stops`` is why ``experiment`` could not run, or ''.
+    """
 
     path: str
     layout: str
@@ -61,18 +65,23 @@ class Findings:
     groups: dict[str, str]
     spec: str
     experiment: str
+    stops: str
     sheet: list[tuple[str, str]]  # (what, name) of the images that a contact sheet shows
     layout_of: Layout
     coding: Coding
 
 
-def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progress = quiet) -> Findings:
+def inspect(
+    path: str | Path, images: str = "", masks: str = "", progress: Progress = quiet, accept: bool = False
+) -> Findings:
     """Return what was understood of a folder in any layout, a table of pairs or a MedSegBench file.
 
     - ``classes``: rows of ``id, name, fraction`` (of pixels that are not void), ``present`` (share of
       images), ``median_object`` and ``smallest_object`` (pixels of a connected region);
     - ``empty``: share of images without foreground; ``sees``: what training and test will see;
     - ``spec``: the data set's spec string, with the options that it needs; ``experiment``: a TOML text.
+
+    ``accept``: guessed groups are written beside the images, and the split is dealt by them.
     """
     # All that the data set needs to be read as it was read here; it ends in the spec.
     options: dict[str, Any] = {k: v for k, v in (("images", images), ("masks", masks)) if v}
@@ -100,23 +109,37 @@ def inspect(path: str | Path, images: str = "", masks: str = "", progress: Progr
     # Where names or colours say what the classes are, they are no numbers of objects.
     doubts += [] if layout.classes or coding.names else numbered_objects(every)
     doubts += _about_masks(every, rows, coding, seen.values) + _about_images(every, readable)
-    groups = _groups(every, layout, doubts)
+    # Accepted before the data are opened: the split, and whether it holds enough, follow from them.
+    groups = _groups(every, layout, doubts, accept)
+    data, stops, why = _opened(str(path), options, layout, doubts)
+    sees = [why] if why else []
+    if data:
+        stops, seen_by = _sees(data, every, rows)
+        sees += seen_by
+    doubts += [f"a sweep would stop here: {stops}"] if stops else []
     given = [f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())]
     spec = f"folder({', '.join(given)})"
-    split, sees = _opened(str(path), options, every, rows, doubts)
     return Findings(
         path=str(path),
         layout=layout.kind,
         pairs=len(layout.pairs),
         sizes=_sizes(every),
-        split=split,
+        split=_split(data),
         classes=rows,
         empty=float(np.mean([not look.counts[1:].any() for look in every])),
         sees=sees,
         suspicious=doubts,
         groups=groups,
         spec=spec,
-        experiment=suggestion.experiment(Path(path), spec, every, suggestion.rarest(rows)),
+        experiment=suggestion.experiment(
+            Path(path),
+            spec,
+            every,
+            suggestion.rarest(rows),
+            options.get("test_fraction", suggestion.SPLIT),
+            why,
+        ),
+        stops=stops,
         sheet=_worth_seeing(every, rows),
         layout_of=layout,
         coding=coding,
@@ -279,27 +302,38 @@ def _sizes(every: Sequence[Look]) -> str:
 # --- what belongs together
 
 
-def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[str, str]:
-    """Return groups that are guessed where the user gave none, and say what would leak."""
-    parts = {pair.name: pair.part for pair in layout.pairs}
-    names, split = [look.name for look in every], [parts[look.name] for look in every]
+def _groups(every: Sequence[Look], layout: Layout, doubts: list[str], accept: bool) -> dict[str, str]:
+    """Return groups that are guessed where the user gave none, write them where they are accepted, and say
+    what would leak.
+    """
+    part_of = {pair.name: pair.part for pair in layout.pairs}
+    names, split = [look.name for look in every], [part_of[look.name] for look in every]
     thumbs = np.stack([look.thumbnail for look in every])
     # Whatever groups or splits were given: they may be wrong.
-    alike = leaks.near_duplicates(thumbs)
-    crossing = [(a, b) for a, b in alike if {split[a], split[b]} in ({"train", "test"}, {"val", "test"})]
+    test, others = (np.flatnonzero(np.isin(split, own)) for own in (["test"], ["train", "val"]))
+    crossing = leaks.nearest_outside(thumbs[test], thumbs[others])
     if crossing:
-        one, other = (names[n] for n in crossing[0])
-        count = len({n for pair in crossing for n in pair if split[n] == "test"})
-        doubts.append(
-            f"{count} test images have a near-duplicate outside test ('{one}' and '{other}'): it leaks"
-        )
+        one, other = names[test[crossing[0][0]]], names[others[crossing[0][1]]]
+        near = f"{len(crossing)} test images have a near-duplicate outside test"
+        doubts.append(f"{near} ('{one}' and '{other}'): it leaks")
     if len(names) < 3 or any(pair.group for pair in layout.pairs):
         return {}
+    alike = leaks.near_duplicates(thumbs)
     guessed = leaks.guessed_groups(names, thumbs)
     # A near-duplicate binds, whatever the names say.
     groups = leaks.joined(guessed, alike, names)
     count = len(set(groups))
-    if count == len(names) or count < 3:
+    if count == len(names):
+        return {}
+    if count < 3:
+        one, other = (names[n] for n in alike[0])
+        doubled = len({n for pair in alike for n in pair})
+        which = "all images" if doubled == len(names) else f"{doubled} of {len(names)} images"
+        units = f"{count} independent unit{'s' * (count > 1)}"
+        doubts.append(
+            f"{which} are near-duplicates of one another (such as '{one}' and '{other}'), {units}: "
+            "a split of them says nothing of other images"
+        )
         return {}
     why = []
     if guessed:
@@ -316,38 +350,70 @@ def _groups(every: Sequence[Look], layout: Layout, doubts: list[str]) -> dict[st
     # An official split stays; groups would deal it anew.
     if split[0]:
         return {}
-    doubts.append(f"{' and '.join(why)}: a random split may leak; accept {count} groups by --groups")
-    return dict(zip(names, groups, strict=True))
+    guess = dict(zip(names, groups, strict=True))
+    said = f"a random split may leak; accept {count} groups by --groups"
+    if accept:
+        # What was found in minutes is not lost where a folder cannot be written to.
+        try:
+            said = f"{write_groups(layout, guess)} has {count} groups, and the split is dealt by them"
+        except UserError as error:
+            said = f"a random split may leak, and {error}"
+    doubts.append(f"{' and '.join(why)}: {said}")
+    return guess
 
 
 # --- what the sweep will see
 
 
 def _opened(
-    path: str, options: dict[str, Any], every: Sequence[Look], rows: list[dict], doubts: list[str]
-) -> tuple[str, list[str]]:
-    """Return the split, and what training and test will see, of the data set as a sweep opens it."""
+    path: str, options: dict[str, Any], layout: Layout, doubts: list[str]
+) -> tuple[Data | None, str, str]:
+    """Return the data set as a sweep opens it, or None and what stops a sweep; and why test takes more than
+    its usual share, which becomes an option.
+    """
     try:
         # Opened as a sweep does, so that what stops a sweep stops here; it is kept prepared.
         data = folder(seed=0, path=path, **options)
     except UserError as error:
-        doubts.append(f"a sweep would stop here: {error}")
-        return "no split", []
+        return None, str(error), ""
+    why = ""
+    if parts.too_few(data) and not any(pair.part for pair in layout.pairs):
+        fewer = parts.independent(data)
+        share = parts.larger(lambda share: folder(seed=0, path=path, **options, test_fraction=share))
+        if share:
+            options["test_fraction"] = share
+            data = folder(seed=0, path=path, **options)
+            why = (
+                f"test takes {share:.0%}: of a fifth it would hold {fewer} independent images or groups, and "
+                f"{FEWEST_GROUPS} are needed before a loss can be called better"
+            )
+    few, units = parts.too_few(data), len(np.unique(data.groups))
+    if few:
+        doubts.append(f"{few}: add images, or groups of them")
+    elif units < FEW:
+        doubts.append(f"there are {units} independent units; trust in a difference needs {FEW} or more")
+    doubts += parts.lacks(data)
+    return data, "", why
+
+
+def _split(data: Data | None) -> str:
+    if data is None:
+        return "no split"
     counts = ", ".join(f"{part} {len(data.split[part])}" for part in SPLITS)
     units = len(np.unique(data.groups))
-    grouped = f"{units} groups" if units < len(data) else "single images"
-    if units < FEW:
-        doubts.append(f"there are {units} independent units; trust in a difference needs {FEW} or more")
-    return f"{counts}; unit: {grouped}", _sees(data, every, rows)
+    return f"{counts}; unit: {f'{units} groups' if units < len(data) else 'single images'}"
 
 
-def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> list[str]:
+def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> tuple[str, list[str]]:
+    """Return what stops training, or nothing, and what training and test will see."""
     side, how = suggestion.patch_side(every), suggestion.sampler(suggestion.rarest(rows))
     share, sees = 1 - rows[0]["fraction"], []
+    if not data.counts[data.split["train"], 1:].any():
+        return "no training image holds foreground, so no loss could learn it; change split.csv", []
     try:
         patches = Patches(data, side, how)
     except UserError as error:
-        return [str(error)]
+        return str(error), []
     # Of a thousand patches, as training draws them.
     drawn = 1 - patches.frequency()[0]
     within_patch = f"foreground is {share:.2%} of all pixels and {drawn:.2%} of what training sees"
@@ -365,7 +431,7 @@ def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> list[str]:
     long = sum(longest > side for look in every for _, _, longest in look.objects)
     if long:
         sees.append(f"{long} of {sum(len(look.objects) for look in every)} objects are longer than the patch")
-    return sees
+    return "", sees
 
 
 def _worth_seeing(every: Sequence[Look], rows: list[dict]) -> list[tuple[str, str]]:

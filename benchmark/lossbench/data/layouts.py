@@ -47,7 +47,7 @@ def find(
     found = by_names(root, raters=True) if raters else _found(root, images, masks)
     if found is None:
         raise UserError(f"{root}: holds no images with masks of several raters, as in images/ and masks_1/")
-    layout = _parts_told(_without(with_tables(found), leave_out))
+    layout = _parts_told(with_tables(_without(found, leave_out), found))
     if strict and layout.unmatched:
         more = f" and {len(layout.unmatched) - 1} more" if len(layout.unmatched) > 1 else ""
         name = layout.unmatched[0].split("'")[1]

@@ -19,15 +19,34 @@ KIN = 0.5  # share of the images whose nearest neighbour is in their group, at l
 TIMES_CHANCE = 2.0  # and by what factor that is more than chance
 
 
+ROWS = 1000  # of the matrix of all likenesses that memory holds at once
+
+
 def near_duplicates(thumbnails: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of images (N, pixels) that look alike."""
+    """Return links between images (N, pixels) that look alike: as few as join all of them."""
+    links, group = [], np.arange(len(thumbnails))
+    for start in range(0, len(thumbnails), ROWS):
+        for row, alike in enumerate(thumbnails[start : start + ROWS] @ thumbnails.T > ALIKE, start):
+            # Each frame of a still video is like all others: all pairs would be millions.
+            own = group[alike]
+            if not len(own) or (own == own[0]).all():
+                continue
+            _, first = np.unique(own, return_index=True)
+            found = np.flatnonzero(alike)[first]
+            links += [(row, int(other)) for other in found if group[other] != group[row]]
+            group[np.isin(group, own)] = group[row]
+    return links
+
+
+def nearest_outside(test: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
+    """Return (test image, other image) by their places, one for each of the first thumbnails that looks like
+    one of the others.
+    """
     found = []
-    for start in range(0, len(thumbnails), 1000):  # so that memory holds 1,000 rows of the matrix
-        alike = thumbnails[start : start + 1000] @ thumbnails.T > ALIKE
-        rows, columns = np.nonzero(alike)
-        found += [
-            (r + start, c) for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if r + start < c
-        ]
+    for start in range(0, len(test) if len(others) else 0, ROWS):
+        alike = test[start : start + ROWS] @ others.T
+        nearest = alike.argmax(1)
+        found += [(start + n, int(nearest[n])) for n in np.flatnonzero(alike.max(1) > ALIKE).tolist()]
     return found
 
 
@@ -38,9 +57,7 @@ def across(data: Data, most: int = MOST) -> list[tuple[int, int]]:
     test = data.split["test"][:most]
     others = np.concatenate([data.split[part][:most] for part in ("train", "val")])
     ours, theirs = (np.stack([thumbnail(np.asarray(data.images[n])) for n in own]) for own in (test, others))
-    alike = ours @ theirs.T
-    nearest, place = alike.max(1), alike.argmax(1)
-    return [(int(test[n]), int(others[place[n]])) for n in np.flatnonzero(nearest > ALIKE)]
+    return [(int(test[n]), int(others[m])) for n, m in nearest_outside(ours, theirs)]
 
 
 def guessed_groups(names: list[str], thumbnails: np.ndarray) -> list[str]:

@@ -28,6 +28,8 @@ from lossbench.data.pairs import Arrays, Pairs
 
 SPLIT_ONLY = ("val_fraction", "test_fraction")  # parameters that decide the split, not the images
 
+OWN = ("folder", "raters")  # data sets of the user's own files
+
 _found_sound: set[tuple] = set()  # the files that this process has compared with their hashes
 
 
@@ -123,7 +125,11 @@ def _split(name: str, spec: str, params: dict, opened: Opened) -> dict[str, np.n
     groups, parts = opened.index["groups"], opened.facts["parts"]
     if not parts:
         fractions = tuple(params[key] for key in SPLIT_ONLY)
-        return splitting.deal(groups, fractions, rng, opened.index["strata"], spec)
+        strata = opened.index["strata"]
+        # Of a user's images nobody else has looked at what a part of the split holds.
+        if name in OWN:
+            strata = splitting.rarest_held(groups, opened.index["counts"])
+        return splitting.deal(groups, fractions, rng, strata, spec)
     parts = np.asarray(parts)
     # Many official splits have train and test alone.
     if "val" not in parts:
@@ -261,7 +267,7 @@ def content_of(name: str, params: dict) -> tuple[str | None, dict]:
     source = source_of(name, params)
     if source is not None:
         return f"{FORMAT} {sources.registry_hash(source)}", params
-    if name in ("folder", "raters"):
+    if name in OWN:
         from lossbench.data.layouts import content_hash
 
         how = params.get("images", ""), params.get("masks", ""), tuple(params.get("leave_out", ()))

@@ -41,6 +41,21 @@ def deal(
     return {part: np.flatnonzero(np.isin(groups, members)) for part, members in parts.items()}
 
 
+def rarest_held(groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the stratum of each image: the rarest foreground class that its group holds, 0 without any.
+
+    ``counts`` are pixels by image and class. Dealt by these, no class and no image without foreground is left
+    out of val or test by chance, where three groups or more have it.
+    """
+    units, unit = np.unique(groups, return_inverse=True)
+    held = np.zeros((len(units), counts.shape[1]), bool)
+    np.logical_or.at(held, unit, counts > 0)
+    # Of classes that as many groups hold, the first.
+    by_rarity = 1 + np.argsort(held[:, 1:].sum(0), kind="stable")
+    rarest = by_rarity[held[:, by_rarity].argmax(1)]
+    return np.where(held[:, 1:].any(1), rarest, 0)[unit]
+
+
 def _numbers(count: int, fractions: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
     """Return how many of ``count`` groups go to val and test; what is left of a group is drawn."""
     # Rounding by chance keeps the fractions right on average, over strata of any size.

@@ -39,6 +39,8 @@ TRAINED, SCORED = 0.2, 0.12
 
 LOOKS = 2  # at the validation images while training: whole images, which take as long as many steps
 
+LONGEST = 60  # characters of the name of an experiment and of the label of a data set
+
 SPLIT = 0.2  # share of the images that are for validation, and for test
 
 # Both sides of the debate, each in the form that people use.
@@ -92,12 +94,15 @@ def losses(looks: Sequence[Look]) -> tuple[tuple[str, str], ...]:
     return (*usual, FOR_EMPTY) if empty >= MANY_EMPTY else usual
 
 
-def lengths(looks: Sequence[Look], side: int, batch: int, levels: int, losses: int) -> tuple[int, int]:
+def lengths(
+    looks: Sequence[Look], side: int, batch: int, levels: int, losses: int, test: float = SPLIT
+) -> tuple[int, int]:
     """Return a short and a long training: as many steps as two cores manage within the time of the first
-    look, all losses and seeds together and what is scored included.
+    look, all losses and seeds together and what is scored included; ``test``: its share of the images.
     """
-    pixels = SPLIT * sum(float(np.prod(look.size)) for look in looks)
-    scored = LOOKS * min(pixels, DURING) + min(pixels, VALIDATION) + min(pixels, TEST)
+    every = sum(float(np.prod(look.size)) for look in looks)
+    pixels = SPLIT * every
+    scored = LOOKS * min(pixels, DURING) + min(pixels, VALIDATION) + min(test * every, TEST)
     a_cell = 60 * MINUTES * CORES / (SEEDS[losses][0] * losses)
     # Both lengths are scored; a step of the shorter one's own decay is one in twenty.
     left = a_cell - 2 * SCORED * levels * scored / 1e6
@@ -106,15 +111,17 @@ def lengths(looks: Sequence[Look], side: int, batch: int, levels: int, losses: i
     return longest // 4, longest
 
 
-def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> str:
-    """Return a TOML text to start from: every choice with its reason."""
+def experiment(
+    path: Path, spec: str, looks: Sequence[Look], share: float, test: float = SPLIT, why: str = ""
+) -> str:
+    """Return a TOML text to start from: every choice with its reason; ``why`` is that of the split."""
     # The folder's name, as far as an experiment may be called so.
-    own = path.expanduser().absolute().name.removesuffix(".npz").removesuffix(".csv")
+    own = path.expanduser().resolve().name.removesuffix(".npz").removesuffix(".csv")[:LONGEST] or "mine"
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
     side, how, chosen = patch_side(looks), sampler(share), losses(looks)
     large = side > PATCHES[0]
     batch, widths = (4, [8, 16, 32, 64]) if large else (8, [8, 16, 32])
-    short, long = lengths(looks, side, batch, len(widths), len(chosen))
+    short, long = lengths(looks, side, batch, len(widths), len(chosen), test)
     small = "as large as the images" if side < PATCHES[0] else "nine of ten objects fit in with a margin"
     cut = "objects are longer than that, and larger patches take long without a GPU"
     centred = f"the rarest class has {share:.2%} of the pixels: a third of the patches shows some class"
@@ -129,21 +136,22 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
         ("learning_rate", 0.005, "where CE, Dice and their sum all learn; `lossbench tune` looks closer"),
         ("validations", LOOKS, "on whole images, which take as long as many steps"),
     ]
-    width = max(len(json.dumps(loss)) for loss, _ in chosen) + 2
-    text = [f"  {json.dumps(loss) + ',':<{width}}# {why}" for loss, why in chosen]
+    width = max(len(quoted(loss)) for loss, _ in chosen) + 2
+    text = [f"  {quoted(loss) + ',':<{width}}# {why}" for loss, why in chosen]
     recipe = [f"{key} = {json.dumps(value)}  # {why}" for key, value, why in rows]
     longer = f"do losses still improve after {short} steps? then take {4 * long}, which shows who ends higher"
     seeds = SEEDS[len(chosen)]
     asked = "by then decided pairs of losses need no more seeds: so the sweep may end at any of these"
     lines = [
-        f"name = {json.dumps(name)}",
+        f"name = {quoted(name)}",
         f"# The first look within 20 minutes on {CORES} cores, the last within 40 (`lossbench plan` says).",
         f"seeds = {seeds[-1]}  # paired starts, at most",
         f"looks = {list(seeds)}  # {asked}",
         "choice = true  # which loss to use is the question: one that is worse by more than a point is out",
         'heads = ["prior"]  # the network starts from how frequent each class is, which no loss has to learn',
         f"lengths = {[short, long]}  # steps; {longer}",
-        f"datasets = [{{ use = {json.dumps(spec)}, label = {json.dumps(own[:60])} }}]",
+        *([f"# {why}"] if why else []),
+        f"datasets = [{{ use = {quoted(spec)}, label = {quoted(own)} }}]",
         "losses = [",
         *text,
         "]",
@@ -152,6 +160,11 @@ def experiment(path: Path, spec: str, looks: Sequence[Look], share: float) -> st
         *recipe,
     ]
     return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Return a string of TOML: that of JSON but for escaped rare characters and DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _sees(levels: int) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from lossbench.base.errors import UserError, nearest
+from lossbench.base.files import write_atomically
 from lossbench.data.container import SPLITS
 from lossbench.data.formats import stem_of
 from lossbench.data.pairing import short_names
@@ -60,12 +63,22 @@ def listed_pairs(file: Path) -> Layout:
 
 def _within(path: Path, folder: Path) -> Path:
     """Return a path below a folder for one that may lie elsewhere; only its name is used."""
-    return path if folder in path.parents else folder / path.name
+    if folder in path.parents:
+        return path
+    # An absolute path in a table of a relative one; then, one of both through a link.
+    for whole in (os.path.abspath, os.path.realpath):
+        own, above = Path(whole(path)), Path(whole(folder))
+        if above in own.parents:
+            return folder / own.relative_to(above)
+    return folder / path.name
 
 
-def with_tables(layout: Layout) -> Layout:
-    """Return the layout with the groups of groups.csv and the parts of split.csv, where they are there."""
-    known = _aliases(layout)
+def with_tables(layout: Layout, every: Layout) -> Layout:
+    """Return the layout with the groups of groups.csv and the parts of split.csv, where they are there.
+
+    ``every``: the same with the pairs that are left out, which tables may name and need not.
+    """
+    known = _aliases(every)
     groups = _read(layout.root / "groups.csv", "group", known, layout)
     parts = _read(layout.root / "split.csv", "split", known, layout)
     _check_parts(layout.root / "split.csv", parts)
@@ -131,7 +144,25 @@ def _read(file: Path, what: str, known: dict[str, str], layout: Layout) -> dict[
     missing = {pair.name for pair in layout.pairs} - values.keys()
     if missing:
         raise UserError(f"{file}: does not name '{min(missing)}'; it must name every pair")
-    return values
+    return {pair.name: values[pair.name] for pair in layout.pairs}
+
+
+def write_groups(layout: Layout, groups: dict[str, str]) -> Path:
+    """Write groups.csv beside the images, with a row for every pair, and return its path.
+
+    A pair without a group, since it cannot be read, is one of its own: it may be mended later.
+    """
+    file = (layout.root if layout.root.is_dir() else layout.root.parent) / "groups.csv"
+    # Made in memory, so that the file is written whole or not at all.
+    rows = io.StringIO()
+    table = csv.writer(rows)
+    table.writerow(("name", "group"))
+    table.writerows((pair.name, groups.get(pair.name, pair.name)) for pair in layout.pairs)
+    try:
+        write_atomically(file, rows.getvalue().encode())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror or error})") from None
+    return file
 
 
 def _rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:

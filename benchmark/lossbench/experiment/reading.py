@@ -6,6 +6,7 @@ Every mistake in a file is reported at once, each with file, line, key and the n
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from dataclasses import replace
@@ -17,8 +18,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.files import file_hash
-from lossbench.base.specs import network_named
-from lossbench.catalogue.registry import LossSpec, parse_dataset, parse_loss, parse_network
+from lossbench.base.specs import network_named, render
+from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec, parse_dataset, parse_loss, parse_network
 from lossbench.catalogue.registry import losses as known_losses
 from lossbench.experiment.cells import PLACES, Experiment, Part, Recipe, Strict, Variant
 from lossbench.experiment.rates import Rates
@@ -68,7 +69,8 @@ class DataItem(Strict):
     """A data set. Its spec alone, `"hyta_sky"`, is the short form."""
 
     use: str
-    """The spec: `"scenes(foreground=0.01)"`, `"folder(path='my_folder')"`."""
+    """The spec: `"scenes(foreground=0.01)"`, `"folder(path='my_folder')"`. A path is taken from the working
+    directory or, where nothing is there, from the folder of this file."""
     label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
     """What tables and figures call it; else its spec."""
     optional: bool = False
@@ -413,7 +415,7 @@ class _Reading:
         """
         from lossbench.data.prepare import identity, missing
 
-        spec = parse_dataset(item.use, self.extra_files)
+        spec = self._placed(parse_dataset(item.use, self.extra_files))
         usual = self._recipe(part.recipe, item.recipe)
         lengths = part.lengths or self.parsed.lengths or (usual.steps,)
         fields = usual.model_dump()
@@ -433,6 +435,18 @@ class _Reading:
             self.references[spec.text] = item.reference, item.reference_source
         mark, label = identity(spec), item.label or spec.public.text
         return [Variant(spec, mark, label, recipe) for recipe in recipes]
+
+    def _placed(self, spec: DataSpec) -> DataSpec:
+        """Return a data set whose folder, where the working directory has none of that path, is taken from
+        the folder of the experiment file.
+        """
+        found = {}
+        for name in PATHS:
+            own = str(spec.given.get(name) or "")
+            beside = self.path.parent / own
+            if own and not self.given_data and not Path(own).expanduser().exists() and beside.exists():
+                found[name] = os.path.abspath(beside)
+        return parse_dataset(render(spec.name, spec.given | found), self.extra_files) if found else spec
 
     def _recipe(self, *changes: dict[str, Any]) -> Recipe:
         """Return the file's recipe with the changes of a part and of a data set; its network is resolved, its

@@ -71,6 +71,7 @@ def _card(label: str, facts: Card, images: bool) -> Card:
         "histograms": [histogram for histogram in histograms if histogram],
         "samples": _samples(facts["samples"][:SAMPLES]) if images else [],
         "leaks": facts.get("leaks", ""),
+        "lacks": facts.get("lacks", ""),
         "withheld": not images and bool(facts["samples"]),
     }
 

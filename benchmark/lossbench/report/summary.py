@@ -71,8 +71,9 @@ def opening(tables: Mapping[str, pd.DataFrame], answers: Answers, about: Any) ->
     own = [_own(each) for each in answers.recommendations]
     if is_own(tables):
         start = _start(answers.tables) if len(own) > 1 else ""
-        leaks = [f"{card['label']}: {card['leaks']}." for card in about.cards if card.get("leaks")]
-        trust = [*leaks, *looks(answers.tables), _collapsed(cells), AGAIN, _verified(about)]
+        told = ("leaks", "lacks")
+        split = [f"{card['label']}: {card[key]}." for card in about.cards for key in told if card.get(key)]
+        trust = [*split, *looks(answers.tables), _collapsed(cells), AGAIN, _verified(about)]
         return Opening(_compared(cells), [start] if start else [], [text for text in trust if text], own)
     derived = answers.tables
     advice = [_spread(derived["specifications"]), _spread_from(derived["shares"])]
