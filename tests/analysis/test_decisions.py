@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from lossbench.analysis import boards, decisions, effects, flips
+from lossbench.analysis import advice, answers, boards, decisions, effects, flips
 from lossbench.analysis.decisions import decide
-from lossbench.analysis.resampling import ByGroup, Images
+from lossbench.analysis.resampling import ByGroup
 
 
 def cells(column="dice@0.5", **scores):
@@ -21,9 +22,19 @@ def cells(column="dice@0.5", **scores):
     return pd.DataFrame(rows)
 
 
-def verdict(numbers, p_holm=0.0, column="dice@0.5", good=1, images=None):
+def verdict(numbers, p_holm=0.0, column="dice@0.5", good=1):
     evidence = flips.flips(numbers)
-    return decide(evidence, evidence.estimate, p_holm, column, good, images)
+    return decide(evidence, evidence.estimate, p_holm, column, good)
+
+
+def groups(table, **values):
+    """Return the scores by test group of each cell, around the cell's own by ``values`` of its loss."""
+    rows = [
+        {"key": cell.key, "group": str(n), "class": "", "dice@0.5": cell.dice + value, "n dice@0.5": 1}
+        for cell in table.rename(columns={"dice@0.5": "dice"}).itertuples()
+        for n, value in enumerate(values[cell.loss])
+    ]
+    return ByGroup(pd.DataFrame(rows))
 
 
 # Eight differences of one sign have p = 2 / 2^8; with seven of one sign the smallest is 4 / 2^8.
@@ -48,9 +59,51 @@ def test_a_score_without_a_smallest_effect_of_interest_is_never_equal():
     assert verdict([0.0] * 8, p_holm=1.0, column="hd95@0.5") == "open"
 
 
-@pytest.mark.parametrize(("low", "high", "says"), [(0.01, 0.06, "better"), (-0.01, 0.09, "open")])
-def test_other_test_images_must_agree(low, high, says):
-    assert verdict(AHEAD, images=Images(low, high, 0.0, 20)) == says
+# How far the groups of a test part lie from its mean, in Dice.
+APART = np.array([1, -2, 3, -1, 2, -3, 1, -1, 2, -2]) / 100
+
+
+@pytest.mark.parametrize(("spread", "says"), [(0.5, "better"), (2.0, "better"), (3.0, "open")])
+def test_the_p_of_a_pair_is_the_larger_one_of_seeds_and_of_test_groups(spread, says):
+    # Without any spread between seeds the test of images is the t test of ten groups.
+    table = cells(a=[0.83] * 8, b=[0.8] * 8)
+    by_group = groups(table, a=spread * APART, b=0 * APART)
+    found = decisions.contest(table, "dice@0.5", by_group).decide("a", "b")
+    t = stats.ttest_1samp(0.03 + spread * APART, 0)
+    assert found.p_holm == pytest.approx(max(2 / 2**8, t.pvalue))
+    assert found.verdict == says and (found.why == decisions.OTHER_IMAGES) == (says == "open")
+    # Of eight equal differences the interval of seeds is a point, so that of images is the wider one.
+    assert found.interval() == pytest.approx(tuple(t.confidence_interval()))
+
+
+def test_noise_of_seeds_and_of_images_adds_up():
+    noise = np.array([3, -1, 2, -2, 1, -3, 2, -2]) / 100
+    table = cells(a=0.83 + noise, b=[0.8] * 8)
+    found = decisions.contest(table, "dice@0.5", groups(table, a=APART, b=0 * APART)).decide("a", "b")
+    assert found.images.se == pytest.approx(np.hypot(stats.sem(noise), stats.sem(APART)))
+    assert 7 < found.images.df < 7 + 9
+
+
+def test_equal_on_these_images_is_not_equal_on_others():
+    table = cells(a=[0.801] * 8, b=[0.8] * 8)
+    for spread, says in ((0.3, "equal"), (3.0, "open")):
+        found = decisions.contest(table, "dice@0.5", groups(table, a=spread * APART, b=0 * APART))
+        own = found.decide("a", "b")
+        assert own.verdict == says and found.decide("b", "a").verdict == says
+        assert (own.why, own.on_these) == (
+            (decisions.OTHER_IMAGES, "equal") if says == "open" else ("", "open")
+        )
+
+
+def test_p_of_fixed_seeds_is_adjusted_over_all_pairs():
+    # Each pair's eight differences have one sign: 2 / 2^8 thrice, and Holm's first step multiplies by three.
+    table = cells(a=[0.9] * 8, b=[0.8] * 8, c=[0.7] * 8)
+    adjusted = decisions.contest(table, "dice@0.5").adjusted
+    assert adjusted[~np.eye(3, dtype=bool)] == pytest.approx(3 * 2 / 2**8)
+    # Five losses are ten pairs: 10 * 2 / 2^8 = .078, and with nine seeds .039.
+    for n, best in ((8, set("abcde")), (9, {"a"})):
+        many = cells(**{loss: [0.9 - place / 10] * n for place, loss in enumerate("abcde")})
+        assert decisions.contest(many, "dice@0.5").best() == best
 
 
 def test_five_seeds_exclude_nobody_and_eight_do():
@@ -78,17 +131,19 @@ def test_effects_and_leaderboard_say_the_same_of_the_reference():
         assert boards.leaderboard(table).set_index("loss").loc["ce", "best"] == (not beaten)
 
 
-def test_with_fewer_than_eight_test_groups_nothing_is_better():
-    table = cells(a=[0.9] * 8, b=[0.5, 0.52, 0.51, 0.5, 0.49, 0.5, 0.5, 0.5])
-    for groups, says in ((7, "open"), (8, "better")):
-        rows = [
-            {"key": key, "group": str(g), "class": "", "dice@0.5": dice, "n dice@0.5": 1}
-            for key, dice in zip(table["key"], table["dice@0.5"], strict=True)
-            for g in range(groups)
-        ]
-        found = decisions.contest(table, "dice@0.5", ByGroup(pd.DataFrame(rows))).decide("a", "b")
-        assert found.verdict == says
-        assert (found.why == decisions.FEW_GROUPS) == (says == "open")
+@pytest.mark.parametrize(("ahead", "says"), [(0.4, "better"), (0.002, "equal")])
+def test_with_fewer_than_eight_test_groups_nothing_is_better_and_nothing_equal(ahead, says):
+    table = cells(a=[0.5 + ahead] * 8, b=[0.5] * 8)
+    for count in (7, 8):
+        by_group = groups(table, a=[0.0] * count, b=[0.0] * count)
+        found = decisions.contest(table, "dice@0.5", by_group).decide("a", "b")
+        assert found.verdict == ("open" if count == 7 else says)
+        assert (found.why, found.on_these) == ((decisions.FEW_GROUPS, says) if count == 7 else ("", "open"))
+    # No look decides either.
+    found = decisions.contest(
+        table, "dice@0.5", groups(table, a=[0.0] * 7, b=[0.0] * 7), looks=[range(8)] * 2
+    )
+    assert found.decide("a", "b").verdict == "open" and found.unsettled(choice=True) == {"a", "b"}
 
 
 def test_many_p_values_at_once_are_those_of_one_test_each():
@@ -161,3 +216,68 @@ def test_what_is_decided_is_said_of_each_pair():
     table = cells(a=ASIDE, b=ahead).assign(**{"recipe.steps": 10.0})
     said = decisions.decided(table, None, LOOKS, choice=False)
     assert list(said["says"]) == ["decided at 8 of 12 seeds: b is 5.0 points above a"]
+
+
+def test_effects_of_sequential_seeds_have_the_interval_of_the_look_that_decided():
+    rng = np.random.default_rng(5)
+    ahead = 0.55 + rng.normal(0, 0.005, 12)
+    # c is so near to b that their pair stays open, and b goes on to the last look.
+    table = cells(ce=[0.5] * 12, b=ahead, c=ahead + rng.normal(0, 0.02, 12))
+    row = effects.effects_table(table, "ce", ["dice@0.5"], looks=LOOKS).set_index("loss").loc["b"]
+    # Three pairs and three looks: 9 * 2 / 2^8 = .07, and at ten seeds .018.
+    first = flips.flips(ahead[:10] - 0.5)
+    assert (row["verdict"], row["n_seeds"], row["p"]) == ("better", 10, first.p())
+    assert row["estimate"] == pytest.approx(first.estimate)
+    assert (row["low"], row["high"]) == pytest.approx(first.interval(1 - 0.05 / 3))
+    # Fixed seeds have no looks to share with.
+    row = effects.effects_table(table, "ce", ["dice@0.5"]).set_index("loss").loc["b"]
+    assert (row["low"], row["high"]) == pytest.approx(flips.flips(ahead - 0.5).interval())
+
+
+def test_intervals_of_other_images_hold_at_all_looks_too():
+    table = cells(ce=[0.5] * 12, b=[0.55] * 12)
+    by_group = groups(table, ce=0 * APART, b=APART)
+    row = effects.effects_table(table, "ce", ["dice@0.5"], by_group, LOOKS).iloc[0]
+    t = stats.ttest_1samp(0.05 + APART, 0).confidence_interval(1 - 0.05 / 3)
+    assert (row["images_low"], row["images_high"]) == pytest.approx(tuple(t))
+
+
+def real_sets(**scores):
+    """Return cells of two real data sets; scores by data set and loss."""
+    own = [
+        cells(**losses).assign(dataset=name, data_label=name, dataset_name=name, recipe="r")
+        for name, losses in scores.items()
+    ]
+    table = pd.concat(own, ignore_index=True)
+    return table.assign(key=table["dataset"] + table["key"], family="f")
+
+
+@pytest.mark.parametrize(
+    ("count", "spread", "says"), [(10, 0.5, "better"), (10, 3.0, "open"), (7, 0.0, "open")]
+)
+def test_a_pair_on_one_real_set_is_judged_by_its_images_though_others_are_on_more(count, spread, says):
+    near = [0.8 + d for d in (0.004, -0.004) * 4]
+    table = real_sets(
+        one={"ce": [0.8] * 8, "dice": near, "x": [0.83] * 8}, two={"ce": [0.8] * 8, "dice": near}
+    )
+    apart = spread * np.resize(APART, count)
+    by_group = groups(table, ce=0 * apart, dice=0 * apart, x=apart - apart.mean())
+    table_of = effects.pair_effects(table, ["dice@0.5"], by_group).set_index(["loss", "against"])
+    assert table_of.loc[("x", "ce"), "verdict"] == says
+    if count == 10:
+        t = stats.ttest_1samp(0.03 + apart, 0)
+        assert table_of.loc[("x", "ce"), "p"] == pytest.approx(max(2 / 2**8, t.pvalue))
+    # Two sets are a sample of sets, whose images are part of how they differ.
+    assert table_of.loc[("dice", "ce"), "n_sets"] == 2
+
+
+@pytest.mark.parametrize(("spread", "says"), [(0.5, "better"), (3.0, "open")])
+def test_advice_and_parts_that_rest_on_one_real_set_ask_its_images(spread, says):
+    table = real_sets(one={"ce": [0.8] * 8, "x": [0.83] * 8}).assign(parts="own", outcome="done")
+    table = table.assign(**{"recipe.steps": 10.0})
+    by_group = groups(table, ce=0 * APART, x=spread * APART)
+    found = advice.advise(table, by_group=by_group)["advice"]
+    assert set(found.loc[found["metric"] == "dice@0.5", "verdict"]) == {says}
+    assert set(advice.advise(table)["advice"]["verdict"]) == {"better"}
+    within = answers.part_effects(table, ["own"], (), by_group)
+    assert list(within["verdict"]) == [says] and list(within["n_groups"]) == [10]

@@ -60,6 +60,23 @@ def test_the_interval_over_test_groups_draws_groups_and_weighs_them_by_their_ima
     assert drawn == {1.0, 1.4}
 
 
+def test_groups_of_one_size_have_the_variance_of_a_t_test_and_a_large_one_more():
+    values = np.random.default_rng(1).normal(size=(9, 1))
+    assert resampling.left_out(values, np.full((9, 1), 3.0)) == pytest.approx(stats.sem(values[:, 0]) ** 2)
+    assert resampling.equal_groups(values, np.full((9, 1), 3.0)) == pytest.approx(9)
+    # Half of all images in one group: shares 1/2 and eight times 1/16, squares 1/4 + 8/256.
+    sizes = np.array([[8.0], *[[1.0]] * 8])
+    assert resampling.equal_groups(values, sizes) == pytest.approx(1 / (1 / 4 + 8 / 256))
+
+
+def test_a_class_that_one_group_holds_is_left_out_with_it():
+    # All: (1 + 3) / 2 = 2. Without group 0 class 0 alone, 1; without another both, 2.
+    values = np.array([[1.0, 3.0], [1.0, np.nan], [1.0, np.nan]])
+    weights = np.array([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    left = np.array([1.0, 2.0, 2.0])
+    assert resampling.left_out(values, weights) == pytest.approx(2 / 3 * ((left - left.mean()) ** 2).sum())
+
+
 def test_many_groups_give_the_interval_of_a_plain_bootstrap():
     values = np.random.default_rng(0).normal(size=(60, 1))
     ours = np.quantile(resampling.redrawn(values, np.ones((60, 1)), 20_000), [0.025, 0.975])

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import flips, pairs, resampling, seeds
-from lossbench.analysis.decisions import decide
-from lossbench.analysis.effects import over_sets, summary
+from lossbench.analysis.decisions import OPEN, decide
+from lossbench.analysis.effects import OfImages, over_sets, summary
+from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.selection import in_parts, select_loss
 from lossbench.analysis.sensitivity import usual_recipes
 from lossbench.base import columns as known
@@ -116,16 +117,20 @@ ORDER = {"better": 0, "open": 1, "equal": 2, "worse": 3}
 
 
 def advise(
-    cells: pd.DataFrame, recipes: pd.DataFrame | None = None, against: str = "ce"
+    cells: pd.DataFrame,
+    recipes: pd.DataFrame | None = None,
+    against: str = "ce",
+    by_group: ByGroup | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Return the tables ``advice_data`` (what each data set is like), ``advice_groups`` (which answers to the
     three questions mean which group of data sets) and ``advice`` (one row a group, goal and loss: its effect
     against ``against``).
 
     ``verdict``: better or worse (p below .05, Holm-adjusted over the losses of the group), equal (shown to
-    lie within the margin), open. Each data set speaks through its usual recipe only. ``collapses`` of a group
-    names the losses that collapsed on its data sets, and, where empty images are said to occur, on any other
-    with such images.
+    lie within the margin), open. Where the group is one real data set, ``by_group`` (the table 'groups') lets
+    other images speak too, as in ``decisions``. Each data set speaks through its usual recipe only.
+    ``collapses`` of a group names the losses that collapsed on its data sets, and, where empty images are
+    said to occur, on any other with such images.
     """
     facts = describe(cells, recipes)
     groups, members = _groups(facts)
@@ -140,7 +145,9 @@ def advise(
     for goal in GOALS:
         if goal.column in cells:
             found = _differences(cells, facts, goal, against)
-            own_rows = {sets: _rows(sets, goal, found, ended) for sets in dict.fromkeys(members)}
+            # The absolute value of a mean is no mean over images.
+            by_images = OfImages(cells, None if goal.absolute else by_group, goal.column)
+            own_rows = {sets: _rows(sets, goal, found, ended, by_images) for sets in dict.fromkeys(members)}
             for number, sets in enumerate(members):
                 rows += [{**row, "group": number} for row in own_rows[sets]]
                 own = cells[_usual(cells, facts[facts["dataset"].isin(sets)])]
@@ -528,6 +535,8 @@ class _Differences(NamedTuple):
 
     facts: dict[str, str]
     by_seed: pd.Series
+    pair: tuple[str, str]
+    variant: tuple[str, str]
     label: str
     unit: str
 
@@ -553,30 +562,38 @@ def _differences(
                 continue
             by_seed = pd.Series(held.difference(loss, reference)[0], index=held.seeds).dropna()
             if len(by_seed):
-                found[dataset, loss] = _Differences(names[loss], by_seed, *place)
+                pair = (loss, reference)
+                found[dataset, loss] = _Differences(names[loss], by_seed, pair, (dataset, recipe), *place)
     return found
 
 
 def _rows(
-    sets: tuple[str, ...], goal: Goal, found: dict[tuple[str, str], _Differences], ended: pd.DataFrame
+    sets: tuple[str, ...],
+    goal: Goal,
+    found: dict[tuple[str, str], _Differences],
+    ended: pd.DataFrame,
+    by_images: OfImages,
 ) -> list[dict]:
     rows, ended = [], ended[ended["dataset"].isin(sets)]
     for loss in sorted({loss for dataset, loss in found if dataset in sets}):
         here = [found[dataset, loss] for dataset in sets if (dataset, loss) in found]
         # Aligned by seed: levels of one generator are one number a seed.
-        d = pd.concat([own.by_seed for own in here], axis=1).to_numpy().T
-        evidence, numbers = over_sets(d, np.array([own.unit for own in here]))
+        d = pd.concat({own.variant: own.by_seed for own in here}, axis=1).T
+        unit = np.array([own.unit for own in here])
+        evidence, numbers = over_sets(d.to_numpy(), unit)
         if not numbers:  # no seed holds all levels of a generator
             continue
+        evidence, few = by_images.ask(evidence, d, unit, *here[0].pair)
         row = {"goal": goal.name, "metric": goal.estimand, "loss": loss, **here[0].facts}
         row |= summary(evidence, numbers)
-        row |= {"evidence": evidence, "n_datasets": len(here)}
+        row |= {"evidence": evidence, "few": few, "n_datasets": len(here)}
         own = ended[ended["loss"] == loss]
         row |= {name: int(own[name].sum()) for name in ("collapsed", "n_cells")}
         row |= {"false_alarms": own["false_alarms"].mean()}
         rows.append({**row, "datasets": "; ".join(own.label for own in here)})
     for row, adjusted in zip(rows, flips.holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
-        row["verdict"] = decide(row.pop("evidence"), row["estimate"], adjusted, goal.estimand, goal.good)
+        verdict = decide(row.pop("evidence"), row["estimate"], adjusted, goal.estimand, goal.good)
+        row["verdict"] = OPEN if row.pop("few") else verdict
     rows.sort(key=lambda row: (ORDER[row["verdict"]], -goal.good * row["estimate"], row["loss"]))
     return [{**row, "place": place} for place, row in enumerate(rows, 1)]

@@ -89,13 +89,13 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     # What was not learnt says who learns sooner, not who ends where.
     ended = compared(cells[~missed], fixed)
     ranked = without(ended, fixed)
-    within = part_effects(cells, fixed, looks)
+    within = part_effects(cells, fixed, looks, by_group)
     labels = (
         cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"].to_dict()
     )
     changes = [sensitivity.sensitivity(cells, recipes, REFERENCE), sensitivity.variants(within, labels)]
     # Nobody should start with a loss because it learns sooner.
-    advised = advice.advise(cells[~missed], recipes, REFERENCE)
+    advised = advice.advise(cells[~missed], recipes, REFERENCE, by_group)
     derived = {
         "verdicts": verdict_table(verdicts),
         "levels": level_table(verdicts),
@@ -165,7 +165,9 @@ def without(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:
     return cells.assign(parts=parts.map(kept))
 
 
-def part_effects(cells: pd.DataFrame, fixed: Iterable[str], looks: Looks = ()) -> pd.DataFrame:
+def part_effects(
+    cells: pd.DataFrame, fixed: Iterable[str], looks: Looks = (), by_group: ByGroup | None = None
+) -> pd.DataFrame:
     """Return the paired effects within each fixed part, against CE or, where a part has none, against Dice;
     Holm within the part's data set.
     """
@@ -175,7 +177,7 @@ def part_effects(cells: pd.DataFrame, fixed: Iterable[str], looks: Looks = ()) -
         # A part that compares forms of Dice has no CE.
         reference = next((name for name in (REFERENCE, "dice") if (own["loss"] == name).any()), None)
         if reference:
-            found.append(effects_table(own, reference, PART_METRICS, looks=looks).assign(part=part))
+            found.append(effects_table(own, reference, PART_METRICS, by_group, looks).assign(part=part))
     table = (
         pd.concat(found, ignore_index=True)
         if found

@@ -7,12 +7,13 @@ Of two losses on one data set variant and score, the paired differences of their
 - *better* or *worse* where the two-sided p is below .05 after Holm's adjustment, and more than that;
 - *open* else: nothing is shown.
 
-p is adjusted over the comparisons of either loss with all others, and the larger of both counts: so a pair
-has one p, whichever loss is asked about, and a table of effects can never disagree with a leaderboard. No
-outcome of five seeds reaches .05, so five seeds exclude nobody.
+p is adjusted over all pairs of losses of the variant: so a pair has one p, whichever loss is asked about, and
+a table of effects can never disagree with a leaderboard. Among equal losses any is called better in 5 % of
+all experiments, however many there are. No outcome of five seeds reaches .05, so five seeds exclude nobody.
 
-Seeds speak of other trainings on this split. On real images a second interval must agree, that of other test
-images (``resampling``); with fewer than 8 test groups there is none, and nothing is better or worse.
+Seeds speak of other trainings on this split. On real images p is the larger one of theirs and of a t test
+over test groups (``resampling``), which speaks of other images too, and so is that of equality; whatever is
+adjusted is that p. With fewer than 8 test groups nothing can be said of other images: all pairs are open.
 
 Sequential seeds: where an experiment has looks, at 10, 14 and 20 seeds say, a pair is decided at the first
 look that can tell, and is not asked again. Every look has the same share of the 5 % (Bonferroni): p-values,
@@ -37,7 +38,7 @@ from lossbench.analysis import flips, pairs, resampling
 from lossbench.analysis.flips import ALPHA, Flips, Sided
 from lossbench.analysis.lengths import INTEREST
 from lossbench.analysis.pairs import Blocks
-from lossbench.analysis.resampling import ByGroup, Images
+from lossbench.analysis.resampling import Both, ByGroup, NewData
 from lossbench.analysis.selection import meeting
 from lossbench.base import columns as known
 
@@ -53,15 +54,30 @@ class Decision(NamedTuple):
 
     verdict: str
     p_holm: float
-    evidence: Flips
-    images: Images | None = None
-    why: str = ""  # what keeps the pair open although p is small
+    evidence: Flips | Both
+    why: str = ""  # what keeps the pair open: test images
+    on_these: str = OPEN  # what the seeds show of these test images, where ``why`` says something
     seeds: int = 0  # of the look at which it was decided, or of the last one
     looks: float = 1
 
+    @property
+    def over_seeds(self) -> Flips:
+        """What the seeds alone show: of other trainings, on these test images."""
+        return self.evidence.seeds if isinstance(self.evidence, Both) else self.evidence
+
+    @property
+    def images(self) -> NewData | None:
+        """What other images and trainings would show; None for generated data, and of few test groups."""
+        return self.evidence.images if isinstance(self.evidence, Both) else None
+
+    @property
+    def level(self) -> float:
+        """The level of intervals that hold in 95 % of all studies at every look."""
+        return 1 - ALPHA / self.looks
+
     def interval(self) -> tuple[float, float]:
-        """Return the interval that holds in 95 % of all studies at every look."""
-        return self.evidence.interval(1 - ALPHA / self.looks)
+        """Return the interval at that level; on real images the wider of seeds' and images' at either end."""
+        return self.evidence.interval(self.level)
 
 
 def margin(column: str) -> float:
@@ -75,20 +91,15 @@ def decide(
     p_holm: float,
     column: str,
     good: int,
-    images: Images | None = None,
     p_equal: float | None = None,
 ) -> str:
     """Return the verdict on a difference; ``good``: +1 where a larger value is better, -1, or 0 for neither.
 
-    ``images`` is asked as well where it is given: both must lie on one side, or within the margin.
     ``p_equal``: of two one-sided tests, where it is adjusted."""
-    small = margin(column)
-    within = images is None or (-small < images.low and images.high < small)
-    p_equal = evidence.equal(small) if p_equal is None else p_equal
-    if p_equal < ALPHA and within:  # never true of nan
+    p_equal = evidence.equal(margin(column)) if p_equal is None else p_equal
+    if p_equal < ALPHA:  # never true of nan
         return EQUAL
-    agrees = images is None or images.side(0.0) == np.sign(estimate)
-    if not p_holm < ALPHA or not agrees or not good:
+    if not p_holm < ALPHA or not good:
         return OPEN
     return BETTER if good * estimate > 0 else WORSE
 
@@ -117,26 +128,38 @@ class Contest:
         """Return the p-value of every pair, shape (losses, losses); nan where it is refused or has no
         seed.
         """
-        p = self._square(flips.two_sided)
-        return holm_by_loss(p) if self.looks == 1 else self._over_looks(p, "adjusted")
+        return self._over_looks(self._square(self._p_values), "adjusted")
 
     @cached_property
     def equality(self) -> np.ndarray:
         """Return the p-value of every pair's equality in a sequential experiment."""
         small = margin(self.column)
 
-        def equal(differences: np.ndarray) -> list[float]:
-            held = [row[~np.isnan(row)] for row in differences]
-            return [flips.flips(row).equal(small) if len(row) else math.nan for row in held]
+        def equal(compared: Sequence[tuple[int, int]], differences: np.ndarray) -> list[float]:
+            there = ~np.isnan(differences).all(axis=1)
+            return [
+                self.evidence(*pair)[0].equal(small) if held else math.nan
+                for pair, held in zip(compared, there, strict=True)
+            ]
 
         return self._over_looks(self._square(equal), "equality")
+
+    def _p_values(self, compared: Sequence[tuple[int, int]], differences: np.ndarray) -> np.ndarray:
+        p = flips.two_sided(differences)
+        # Of seeds all pairs at once, and images only where there are any: a board compares hundreds.
+        if self.by_group is not None:
+            for n, pair in enumerate(compared):
+                if not np.isnan(p[n]):
+                    evidence, _ = self.evidence(*pair)
+                    p[n] = max(p[n], evidence.images.p()) if isinstance(evidence, Both) else p[n]
+        return p
 
     def _over_looks(self, p: np.ndarray, which: str) -> np.ndarray:
         """Return p-values adjusted over all pairs and looks; of a pair that was rejected, that of then."""
         before = getattr(self.earlier, which) if self.earlier else np.ones_like(p)
         rejected = before < ALPHA
         # Those come first in Holm's order, so that each makes the factor of the others smaller by one.
-        now = self.looks * _holm_over_pairs(np.where(rejected, 0.0, p))
+        now = self.looks * holm_over_pairs(np.where(rejected, 0.0, p))
         return np.where(rejected, before, np.minimum(1.0, now))
 
     def decide(self, of: str, against: str) -> Decision | None:
@@ -157,21 +180,49 @@ class Contest:
     def _look(self, of: str, against: str) -> Decision | None:
         a, b = self.blocks.arms.index(of), self.blocks.arms.index(against)
         p_holm = float(self.adjusted[a, b])
-        if np.isnan(p_holm):
+        # Without a difference it was decided at an earlier look, and not trained since.
+        if np.isnan(p_holm) or np.isnan(self._difference(a, b)).all():
             return None
-        d = self._difference(a, b)
-        d = d[~np.isnan(d)]
-        if not len(d):  # decided at an earlier look, and not trained since
-            return None
-        evidence, seeds = flips.flips(d), len(self.seeds) or len(d)
-        images, few = self._images(of, against)
+        evidence, few = self.evidence(a, b)
         # Elsewhere each pair's equality has its own 5 %, and not all of them need be computed.
         p_equal = self.equality[a, b] if self.looks > 1 else None
-        verdict = decide(evidence, evidence.estimate, p_holm, self.column, self.good, images, p_equal)
-        why = OTHER_IMAGES if verdict == OPEN and p_holm < ALPHA and images is not None else ""
-        if few and verdict in (BETTER, WORSE):
-            verdict, why = OPEN, FEW_GROUPS
-        return Decision(verdict, p_holm, evidence, images, why, seeds, self.looks)
+        verdict = decide(evidence, evidence.estimate, p_holm, self.column, self.good, p_equal)
+        found = Decision(verdict, p_holm, evidence, seeds=len(self.seeds) or evidence.n, looks=self.looks)
+        # The verdict of the seeds alone, with Bonferroni's adjustment, which is on the safe side.
+        p_seeds = found.over_seeds.p() * self.looks * self.pairs
+        on_these = decide(found.over_seeds, evidence.estimate, p_seeds, self.column, self.good)
+        if few:
+            return found._replace(verdict=OPEN, why=FEW_GROUPS, on_these=on_these)
+        if verdict == OPEN and found.images and on_these != OPEN:
+            return found._replace(why=OTHER_IMAGES, on_these=on_these)
+        return found
+
+    def evidence(self, a: int, b: int) -> tuple[Flips | Both, bool]:
+        """Return what is known of a pair that has a seed, and whether there are too few test groups."""
+        if (a, b) not in self._known:
+            d = self._difference(a, b)
+            # Only the seeds that are compared, so that the groups are of the same trainings.
+            there = self.blocks.seeds[~np.isnan(d)]
+            own, few = flips.flips(d[~np.isnan(d)]), False
+            if self.by_group is not None:
+                both = (self._cells_of[self.blocks.arms[place]] for place in (a, b))
+                both = (cells[cells["seed"].isin(there)] for cells in both)
+                own, few = resampling.with_images(own, *both, self.by_group, self.column)
+            self._known[a, b] = own, few
+        return self._known[a, b]
+
+    @cached_property
+    def _cells_of(self) -> dict[str, pd.DataFrame]:
+        return dict(list(self.cells.groupby("loss", observed=True)))
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, int], tuple[Flips | Both, bool]]:
+        return {}
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of losses, over which p is adjusted."""
+        return math.comb(len(self.blocks.arms), 2)
 
     @cached_property
     def _seen(self) -> dict[tuple[str, str], Decision | None]:
@@ -191,7 +242,7 @@ class Contest:
         """Return the losses that a look showed to be worse than another by more than the smallest difference
         that matters, adjusted for looks and pairs (Bonferroni).
         """
-        small, tests = margin(self.column), self.looks * math.comb(len(self.blocks.arms), 2)
+        small, tests = margin(self.column), self.looks * self.pairs
         out = self.earlier.dropped() if self.earlier else set()
         for loss in self.blocks.arms:
             shown = [self.look(loss, other) for other in self._beaten_by(loss)]
@@ -215,13 +266,13 @@ class Contest:
             return 0
         return -1 if known.lower_is_better(self.column) else 1
 
-    def _square(self, test: Callable[[np.ndarray], Sequence[float]]) -> np.ndarray:
-        """Return a p-value for every pair of losses that are paired, from their differences."""
+    def _square(self, test: Callable[[Sequence[tuple[int, int]], np.ndarray], Sequence[float]]) -> np.ndarray:
+        """Return a p-value for every pair of losses that are paired, from the pairs and their differences."""
         p = np.full((len(self.blocks.arms),) * 2, np.nan)
         compared = [(a, b) for a in range(len(p)) for b in range(a) if self._paired(a, b)]
         if compared:
             d = np.stack([self._difference(a, b) for a, b in compared])
-            for (a, b), value in zip(compared, test(d), strict=True):
+            for (a, b), value in zip(compared, test(compared, d), strict=True):
                 p[a, b] = p[b, a] = value
         return p
 
@@ -239,31 +290,9 @@ class Contest:
     def _paired(self, a: int, b: int) -> bool:
         return not self.blocks.refusal(self.blocks.arms[a], self.blocks.arms[b])
 
-    def _images(self, of: str, against: str) -> tuple[Images | None, bool]:
-        """Return the interval over test images, and whether there are too few of them for one."""
-        if self.by_group is None:
-            return None, False
-        cells = self.cells[self.cells["seed"].isin(self.seeds)] if self.seeds else self.cells
-        ours, theirs = (cells[cells["loss"] == loss] for loss in (of, against))
-        images = resampling.on_other_images(ours, theirs, self.by_group, self.column, absolute=False)
-        # Generated data have no groups (0), and need none: a generator makes as many images as one likes.
-        count = self.by_group.count(ours["key"], self.column)
-        return images, 0 < count < resampling.FEWEST
 
-
-def holm_by_loss(p: np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values of a square of pairs: over the comparisons of either loss, the larger
-    of both.
-    """
-    own = np.array([flips.holm(np.delete(row, place)) for place, row in enumerate(p)])
-    # Back to a square: the diagonal compares nothing.
-    square = np.full_like(p, np.nan)
-    square[~np.eye(len(p), dtype=bool)] = own.ravel()
-    return np.fmax(square, square.T)
-
-
-def _holm_over_pairs(p: np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values of a square of pairs, over all of them."""
+def holm_over_pairs(p: np.ndarray) -> np.ndarray:
+    """Return Holm's adjusted p-values of a square of pairs, over all of them; nan is no pair."""
     square, below = np.full_like(p, np.nan), np.tril_indices(len(p), -1)
     square[below] = square.T[below] = flips.holm(p[below])
     return square

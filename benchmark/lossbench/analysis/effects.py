@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import decisions, flips, pairs, seeds
+from lossbench.analysis import decisions, flips, pairs, resampling, seeds
 from lossbench.analysis.across_sets import Pooled, pooled
 from lossbench.analysis.decisions import Contest, Looks
 from lossbench.analysis.flips import Flips
-from lossbench.analysis.pairs import Blocks
-from lossbench.analysis.resampling import ByGroup
+from lossbench.analysis.pairs import Blocks, Value
+from lossbench.analysis.resampling import Both, ByGroup
 from lossbench.analysis.selection import select_loss
 from lossbench.base import columns as known
 
@@ -36,8 +37,10 @@ def effects_table(
 ) -> pd.DataFrame:
     """Return one row a (data set, recipe, metric, loss): its paired effect against ``against`` over seeds.
 
-    ``verdict`` and the adjusted p are those of ``decisions``. Where a pair is refused the numbers are nan and
-    ``note`` says why; on real data the interval over test groups stands beside."""
+    ``verdict`` and the adjusted p are those of ``decisions``; ``p`` and interval are of seeds, and beside
+    them on real data stands the interval of other images, of which both a verdict must have. With ``looks``
+    all of them are of the look that decided, and the intervals hold at all looks together. Where a pair is
+    refused the numbers are nan and ``note`` says why."""
     rows = []
     for (dataset, recipe), part in cells.groupby(["dataset", "recipe"], sort=True, observed=True):
         contests: dict[str, Contest] = {}
@@ -47,7 +50,7 @@ def effects_table(
             # A contest compares all pairs of losses, so that one serves every row of its metric.
             if column not in contests:
                 contests[column] = decisions.contest(part, column, by_group, looks)
-            rows.append(row | _decided(contests[column], row))
+            rows.append(row | _decided(contests[column], row, looks))
     return _frame(rows, ["dataset", "recipe"], [*EFFECT, *OTHER_IMAGES], ["verdict"])
 
 
@@ -78,10 +81,12 @@ def pair_effects(
     looks: Looks = (),
 ) -> pd.DataFrame:
     """Return one row a (metric, pair of losses): the paired effect of ``loss`` minus ``against`` over all
-    data sets that hold both, of one recipe each; p is adjusted as in ``decisions``.
+    data sets that hold both, of one recipe each; p is adjusted over all pairs, as in ``decisions``.
 
-    ``by_set`` names each data set variant with its own mean difference in hundredths. Where there is one data
-    set alone, the verdicts are those of ``decisions``, as in its leaderboard."""
+    ``by_set`` names each data set variant with its own mean difference in hundredths. A pair that rests on
+    one real data set is judged by other images too: p is the larger one, and the interval the wider one at
+    either end. Where there is one variant alone, the verdicts are those of ``decisions``, as in its
+    leaderboard."""
     columns = [column for column in columns if column in cells]
     if not len(cells) or not columns:
         return pd.DataFrame(columns=list(PAIRS))
@@ -92,29 +97,28 @@ def pair_effects(
     arms = sorted(found.arms, key=lambda loss: (rank.get(loss, len(rank)), labels[loss]))
     rows = []
     for place, column in enumerate(columns):
+        by_images = OfImages(cells, by_group, column)
         own = [
             {"metric": column, "loss": loss, "against": against, **row}
             for number, loss in enumerate(arms)
             for against in arms[:number]
-            if (row := _pair(found, loss, against, place))
+            if (row := _pair(found, loss, against, place, by_images))
         ]
         contest = decisions.contest(cells, column, by_group, looks) if alone else None
-        p = np.full((len(arms), len(arms)), np.nan)
-        at = [(arms.index(row["loss"]), arms.index(row["against"])) for row in own]
-        for (a, b), row in zip(at, own, strict=True):
-            p[a, b] = p[b, a] = row["p"]
-        p = decisions.holm_by_loss(p)
-        for (a, b), row in zip(at, own, strict=True):
-            evidence, good = row.pop("evidence"), -1 if known.lower_is_better(column) else 1
-            row["p_holm"] = float(p[a, b])
-            row["verdict"] = decisions.decide(evidence, row["estimate"], row["p_holm"], column, good)
-            row |= _decided(contest, row) if contest else {}
+        # Over the pairs that some data set holds: what was never trained together is no test.
+        adjusted = flips.holm([row["p"] for row in own])
+        for row, p in zip(own, adjusted, strict=True):
+            evidence, few = row.pop("evidence"), row.pop("few")
+            good = -1 if known.lower_is_better(column) else 1
+            verdict = decisions.decide(evidence, row["estimate"], p, column, good)
+            row |= {"p_holm": float(p), "verdict": decisions.OPEN if few else verdict}
+            row |= _decided(contest, row, looks) if contest else {}
         rows += own
     table = pd.DataFrame(rows).reindex(columns=list(PAIRS))
     return table.assign(loss_label=table["loss"].map(labels), against_label=table["against"].map(labels))
 
 
-def _pair(found: Blocks, loss: str, against: str, column: int) -> dict | None:
+def _pair(found: Blocks, loss: str, against: str, column: int, by_images: OfImages) -> dict | None:
     """Return the effect of one loss against another; None where they have no pair."""
     if found.refusal(loss, against):
         return None
@@ -123,16 +127,21 @@ def _pair(found: Blocks, loss: str, against: str, column: int) -> dict | None:
     if not there.any():
         return None
     variants = found.variants[there]
-    evidence, numbers = over_sets(d[there], seeds.units(variants).to_numpy())
+    unit = seeds.units(variants).to_numpy()
+    evidence, numbers = over_sets(d[there], unit)
     if not numbers:  # no seed holds all levels of a generator
         return None
+    names = list(zip(variants["dataset"], variants["recipe"], strict=True))
+    differences = pd.DataFrame(d[there], index=pd.MultiIndex.from_tuples(names), columns=found.seeds)
+    evidence, few = by_images.ask(evidence, differences, unit, loss, against)
     each = list(zip(variants["data_label"], np.nanmean(d[there], axis=1), strict=True))
     # The levels of a ladder from the rarest foreground to the commonest.
     if seeds.FOREGROUND in variants:
         rarest = variants[seeds.FOREGROUND].astype(float).argsort(kind="stable")
         each = [each[place] for place in rarest]
     by_set = "; ".join(f"{label} {_hundredths(mean)}" for label, mean in each)
-    return {**summary(evidence, numbers), "n_variants": len(variants), "by_set": by_set, "evidence": evidence}
+    facts = {"n_variants": len(variants), "by_set": by_set, "evidence": evidence, "few": few}
+    return {**summary(evidence, numbers), **facts}
 
 
 def _hundredths(value: float) -> str:
@@ -198,6 +207,43 @@ def over_sets(d: np.ndarray, unit: np.ndarray) -> tuple[Flips | Pooled, list[np.
     # One set at most is left to speak of: its own seeds are the evidence, and the caller sees one set.
     best = max(numbers, key=len, default=np.empty(0))
     return (flips.flips(best), [best]) if len(best) else (Pooled(NAN, 0, NAN, NAN), [])
+
+
+def resting_on(d: np.ndarray, unit: np.ndarray) -> str | None:
+    """Return the one independent data set whose seeds are all the evidence of ``over_sets``, None where there
+    are several.
+    """
+    sizes = {name: len(own) for name, own in by_unit(d, unit).items()}
+    if sum(size > 1 for size in sizes.values()) > 1 or not any(sizes.values()):
+        return None
+    return max(sizes, key=sizes.__getitem__)
+
+
+@dataclass(frozen=True)
+class OfImages:
+    """Cells with their scores by test group: what other images say of a pair that rests on one data set."""
+
+    cells: pd.DataFrame
+    by_group: ByGroup | None
+    value: Value
+
+    def ask(
+        self, evidence: Flips | Pooled, d: pd.DataFrame, unit: np.ndarray, of: str, against: str
+    ) -> tuple[Flips | Both | Pooled, bool]:
+        """Return the evidence with that of images, and whether there are too few test groups for any.
+
+        d: the differences, one row a (data set, recipe), one column a seed; unit: the data set of each row.
+        Several data sets need no more: their effects differ by their images as well."""
+        name = resting_on(d.to_numpy(), unit)
+        if self.by_group is None or name is None:
+            return evidence, False
+        own = d[unit == name]
+        cells = self.cells[self.cells["loss"].isin([of, against])]
+        # The seeds that hold all of it: the groups are of the same trainings.
+        cells = cells[cells["seed"].isin(own.columns[own.notna().all()])]
+        here = pd.MultiIndex.from_frame(cells[["dataset", "recipe"]]).isin(own.index)
+        sides = (cells[here & (cells["loss"] == loss)] for loss in (of, against))
+        return resampling.with_images(evidence, *sides, self.by_group, self.value)
 
 
 def by_unit(d: np.ndarray, unit: np.ndarray) -> dict[str, np.ndarray]:
@@ -266,7 +312,7 @@ def _bounded(ends: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
-def summary(evidence: Flips | Pooled, numbers: Sequence[np.ndarray]) -> dict:
+def summary(evidence: Flips | Both | Pooled, numbers: Sequence[np.ndarray]) -> dict:
     """Return an effect as columns of a table."""
     low, high = evidence.interval()
     row = {"estimate": evidence.estimate, "low": low, "high": high, "p": evidence.p()}
@@ -283,14 +329,19 @@ def summary(evidence: Flips | Pooled, numbers: Sequence[np.ndarray]) -> dict:
     return row
 
 
-def _decided(contest: Contest, row: dict) -> dict:
+def _decided(contest: Contest, row: dict, looks: Looks) -> dict:
     """Return what is shown of a row's pair of losses, as columns."""
     found = contest.decide(row["loss"], row["against"])
     if found is None:
         return {"verdict": "", "p_holm": NAN}
     columns = {"verdict": found.verdict, "p_holm": found.p_holm}
+    if looks:
+        # Of more seeds than decided, or at 95 % once, they would be those of another test.
+        own = found.over_seeds
+        columns |= dict(zip(("low", "high"), own.interval(found.level), strict=True))
+        columns |= {"estimate": own.estimate, "p": own.p(), "n_seeds": own.n}
     if found.images:
-        images = (found.images.low, found.images.high, found.images.n_groups)
+        images = (*found.images.interval(found.level), found.images.n_groups)
         columns |= dict(zip(OTHER_IMAGES, images, strict=True))
     return columns
 

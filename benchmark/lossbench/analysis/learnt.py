@@ -1,6 +1,6 @@
 """Was training long enough? A data set variant is *learnt* where its best loss comes near to what is
-possible; a loss is *converged* on it where a longer training changes its score by less than anybody cares
-about.
+possible; a loss is *converged* on it where a longer training is shown to change its score by less than
+anybody cares about.
 
 Learnt: (best loss - best constant prediction) / (reference - best constant prediction) is at least .8, on
 `dice` at 0.5, mean over seeds; .9 where the reference is the Bayes Dice of the scenes, which no network can
@@ -16,7 +16,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import selection
+from lossbench.analysis import flips, selection
 from lossbench.analysis.lengths import INTEREST, one_of_twins, trunks
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import STEPS
@@ -136,7 +136,9 @@ def unlearnt(table: pd.DataFrame, cells: pd.DataFrame) -> pd.Series:
 def converged(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a (data set, recipe, loss) that was also trained longer: the change of its Dice up to
     the next length, paired over seeds, and whether that is less than a point.
-    """
+
+    ``converged`` is 1 where two one-sided tests over seeds show it, which takes five seeds or more, 0 where
+    the mean change is a point or more, nan where neither is so."""
     if STEPS not in cells or SCORE not in cells:
         return pd.DataFrame(columns=list(LENGTHS))
     rows = []
@@ -150,10 +152,16 @@ def converged(cells: pd.DataFrame) -> pd.DataFrame:
                 facts = {name: first[name] for name in LENGTHS[:6]}
                 facts |= {"longer": long, "seeds": len(change), "change": change.mean()}
                 facts["recipe_longer"] = own.loc[own["steps"] == long, "recipe"].iloc[0]
-                # To fall with a longer training is as much a change as to rise.
-                rows.append({**facts, "converged": float(abs(change.mean()) < INTEREST["dice"])})
+                rows.append({**facts, "converged": _converged(change)})
     table = pd.DataFrame(rows, columns=list(LENGTHS))
     return table.sort_values(["dataset", "recipe", "loss"], ignore_index=True)
+
+
+def _converged(change: pd.Series) -> float:
+    # To fall with a longer training is as much a change as to rise.
+    if abs(change.mean()) >= INTEREST["dice"]:
+        return 0.0
+    return 1.0 if flips.flips(change).equal(INTEREST["dice"]) < flips.ALPHA else np.nan
 
 
 def _by_length(cells: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +172,7 @@ def _by_length(cells: pd.DataFrame) -> pd.DataFrame:
 
 def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[str]:
     """Return one sentence for each data set at two lengths or more: what is left of the lead of one loss over
-    another, from the shortest to the longest.
+    another, from the shortest to the longest. Leads are means over seeds, estimates that decide nothing.
     """
     if STEPS not in cells or SCORE not in cells:
         return []
@@ -196,10 +204,11 @@ def _lead(leads: pd.Series, of: str, against: str) -> str:
     short, long = f"{leads.index[0]:,.0f}", f"{leads.index[-1]:,.0f}"
     # Below the smallest effect of interest the sign of a lead is noise, and is not put into words.
     matters = abs(first) >= INTEREST["dice"], abs(last) >= INTEREST["dice"]
+    near = f"the means of {of} and {against} are less than a point apart"
     if matters == (False, False):
-        return f"{of} and {against} are alike after {short} steps and after {long}"
+        return f"{near} after {short} steps and after {long}"
     if matters == (False, True):
-        return f"{of} and {against} are alike after {short} steps; after {long} {_ahead(last, of, against)}"
+        return f"{near} after {short} steps; after {long} {_ahead(last, of, against)}"
     begin = f"{_ahead(first, of, against)} after {short} steps"
     if matters == (True, False):
         return f"{begin}; after {long} less than one is left"

@@ -21,6 +21,7 @@ from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
 from lossbench.analysis.selection import STEPS
+from lossbench.base.errors import UserError
 
 ALARMS = "false_alarms@0.5"
 
@@ -71,8 +72,8 @@ def recommend(
     spellings: pd.DataFrame | None = None,
     looks: Looks = (),
 ) -> list[Recommendation]:
-    """Return one recommendation a data set, at its longest training; of several recipes the one with the
-    best score. Needs two losses.
+    """Return one recommendation a data set, at its longest training; of several recipes the one that is best
+    on validation. Needs two losses.
 
     reached: the table ``learnt``; spellings: rows (loss, library, code)."""
     if not len(cells) or STEPS not in cells:
@@ -87,9 +88,25 @@ def recommend(
         variants = [variant for variant in variants if variant.order]
         if variants:
             # Who asks what to use on a data set wants one answer, with the recipe that gets furthest.
-            best = max(variants, key=lambda variant: variant.means[variant.order[0]])
-            found.append(best.recommendation(reached, spellings))
+            found.append(_furthest(variants).recommendation(reached, spellings))
     return found
+
+
+def _furthest(variants: list[_Variant]) -> _Variant:
+    """Return the recipe whose best loss has the best mean on validation: the best of several test scores
+    would promise more than it keeps.
+    """
+    cells = pd.concat([variant.part for variant in variants])
+    try:
+        score = selection.validation_score(cells, variants[0].column)
+    except UserError:  # records without validation scores leave no choice
+        return variants[0]
+    # A mean over other seeds than its rivals' would let chance choose.
+    shared = set.intersection(*(set(variant.part["seed"]) for variant in variants))
+    own = cells[cells["seed"].isin(shared)] if shared else cells
+    means = own.assign(value=numbers(own, score)).groupby(["recipe", "loss"], observed=True)["value"].mean()
+    best = means.groupby("recipe").max().fillna(-math.inf)
+    return max(variants, key=lambda variant: best.get(variant.recipe, -math.inf))
 
 
 class _Variant:
@@ -244,7 +261,7 @@ class _Variant:
             yield from (f"{row.says}." for row in own.itertuples() if row.learnt == 0)
 
     def _about_seeds(self) -> Iterable[str]:
-        seeds, tests = self.part["seed"].nunique(), len(self.order) - 1
+        seeds, tests = self.part["seed"].nunique(), self.contest.pairs * max(1, len(self.looks))
         if self.looks and seeds < len(self.looks[0]):
             yield f"{seeds} seeds are trained; the first look is at {len(self.looks[0])}."
         # Holm's first step, which the smallest p of all must pass.
@@ -255,14 +272,23 @@ class _Variant:
             yield f"With {seeds} seeds nothing can be shown ({reach}): train {needed} or more."
 
     def _about_images(self, found: Mapping[str, Decision]) -> Iterable[str]:
-        few = [self.labels[loss] for loss, own in found.items() if own.why == decisions.FEW_GROUPS]
-        if few:
+        def shown(why: str, verdict: str) -> list[str]:
+            own = {loss: each for loss, each in found.items() if each.why == why and each.on_these == verdict}
+            return [self.labels[loss] for loss in own]
+
+        if any(own.why == decisions.FEW_GROUPS for own in found.values()):
             count = self.by_group.count(self.part["key"].iloc[:1], self.column)
-            only = f"test holds {count} independent images or groups, and {resampling.FEWEST} are needed"
-            yield f"{_and(few)} {_be(few)} lower in these trainings, but {only} to say so of others."
-        unsure = [self.labels[loss] for loss, own in found.items() if own.why == decisions.OTHER_IMAGES]
+            groups = f"{count} group{'s' * (count != 1)} of images"
+            rest = f"with fewer than {resampling.FEWEST} nothing can be said of other images"
+            here = shown(decisions.FEW_GROUPS, BETTER)
+            on_these = f" (on these {_and(here)} {_be(here)} lower)" if here else ""
+            yield f"The test part has {groups}; {rest}{on_these}."
+        unsure = shown(decisions.OTHER_IMAGES, BETTER)
         if unsure:
             yield f"{_and(unsure)} {_be(unsure)} lower on these test images; others may say otherwise."
+        near = shown(decisions.OTHER_IMAGES, EQUAL)
+        if near:
+            yield f"{_and(near)} {_be(near)} within a point on these test images; others may say otherwise."
 
     def _about_threshold(self, use: str, found: Mapping[str, Decision]) -> Iterable[str]:
         tuned = f"{self.score}@val"
@@ -270,13 +296,12 @@ class _Variant:
         if not beaten or not numbers(self.part, tuned).notna().any():
             return
         contest = self._contest(tuned)
-        small = decisions.margin(tuned)
         # A loss that loses at 0.5 alone may be as good a loss with another threshold.
         for loss in beaten:
             there = contest.decide(use, loss)
-            if there and there.verdict != BETTER and there.evidence.estimate < small:
+            if there and there.verdict != BETTER:
                 gap = f"{_signed(-there.evidence.estimate)} points {_interval(there, -1)}"
-                yield f"At its own threshold {self.labels[loss]} is as good ({gap}): the threshold differs."
+                yield _at_own_threshold(self.labels[loss], there.verdict, gap)
 
     def _about_alarms(self, use: str) -> Iterable[str]:
         alarms = self.part.assign(value=numbers(self.part, ALARMS)).groupby("loss")["value"].mean().dropna()
@@ -358,6 +383,14 @@ def _cells(row: Mapping[str, Any], column: str) -> list[str]:
 def _is(contest: Contest, of: str, against: str, verdict: str) -> bool:
     found = contest.decide(of, against) if of != against else None
     return found is not None and found.verdict == verdict
+
+
+def _at_own_threshold(name: str, verdict: str, gap: str) -> str:
+    if verdict == EQUAL:
+        return f"At its own threshold {name} is as good ({gap}): the threshold differs."
+    if verdict == WORSE:
+        return f"At its own threshold {name} is better ({gap})."
+    return f"{name} cannot be told apart at the threshold from validation ({gap})."
 
 
 def _lower(own: Decision) -> str:

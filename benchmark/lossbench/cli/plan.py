@@ -387,6 +387,21 @@ def print_costs(planned: Any) -> None:
     within = f"On one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {smallest:.3g} at best"
     never = "; .05 cannot be reached there, only across data sets or by trend" if smallest > 0.05 else ""
     console.print(f"\n{within} (exact sign-flip test, two-sided){never}.", highlight=False)
+    say_pairs(planned.experiment, smallest)
+
+
+def say_pairs(experiment: Any, smallest: float) -> None:
+    """Say what that p is after adjustment over all pairs of losses, and how many seeds would do."""
+    from lossbench.analysis.flips import ALPHA, seeds_needed
+
+    losses = max(len(part.losses) for part in experiment.parts)
+    pairs = math.comb(losses, 2)
+    # Of sequential seeds the first look is told, and refused where it is too early.
+    if experiment.looks or pairs < 2 or smallest > ALPHA:
+        return
+    adjusted = min(1.0, pairs * smallest)
+    more = "" if adjusted < ALPHA else f": to call one loss better takes {seeds_needed(pairs)} seeds"
+    say(f"With {losses} losses that is {adjusted:.3g} after adjustment over {pairs} pairs{more}.")
 
 
 def print_power(planned: Any, results: Path, trials: Path | None) -> None:

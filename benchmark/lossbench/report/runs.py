@@ -49,7 +49,9 @@ def learnt(table: pd.DataFrame, lengths: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for number, row in enumerate(words.plainest_first(table.to_dict("records")), 1):
         here = (lengths["dataset"] == row["dataset"]) & (lengths["recipe"] == row["recipe"])
-        moving = lengths.loc[here & (lengths["converged"] == 0), "loss_label"]
+        moving = list(lengths.loc[here & (lengths["converged"] == 0), "loss_label"])
+        unsure = lengths.loc[here & lengths["converged"].isna(), "loss_label"]
+        moving += [f"not known: {', '.join(unsure)}"] if len(unsure) else []
         known = not words.missing(row["learnt"])
         unknown = f"{row['data_label']}: whether it was learnt is not known"
         rows.append(
