@@ -31,3 +31,13 @@ def test_cells_that_never_ran_are_named_in_one_line_a_data_set(tmp_path):
     lines = command(tmp_path, "status", "t.toml", "--why").out.splitlines()
     every = "18 cells of ce, dice, seeds 0, 1, 2, 3, 4, 5, 6, 7, 8  never run"
     assert [line.endswith(every) for line in lines] == [False, True, True]
+
+
+@pytest.mark.parametrize(("seeds", "ends"), [(8, ": to call one loss better takes 9 seeds."), (9, ".")])
+def test_the_smallest_p_is_told_after_adjustment_over_all_pairs(tmp_path, seeds, ends):
+    losses = 'losses = ["ce", "dice", "dice_ce", "focal", "batch_dice"]'
+    (tmp_path / "t.toml").write_text(f'name = "t"\nseeds = {seeds}\n{losses}\ndatasets = ["scenes"]\n')
+    # Five losses are ten pairs: 10 * 2 / 2^8 = .078, and 10 * 2 / 2^9 = .039.
+    told = {8: "0.0781", 9: "0.0391"}[seeds]
+    said = f"With 5 losses that is {told} after adjustment over 10 pairs{ends}"
+    assert said in " ".join(command(tmp_path, "plan", "t.toml").out.split())
