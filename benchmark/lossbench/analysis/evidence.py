@@ -73,6 +73,9 @@ class Each:
         return max(own.smallest_p for own in self.single)
 
 
+Alone = Flips | ranks.Order  # of one variant, one number a seed
+
+
 @dataclass(frozen=True)
 class Level:
     """One data set variant of a test: its effect, and the evidence that is left without it (None:
@@ -80,7 +83,7 @@ class Level:
     """
 
     label: str
-    effect: Flips
+    effect: Alone
     without: Evidence | None = None
 
 
@@ -222,9 +225,9 @@ def _over_seeds(
         raise UserError(f"no seed holds {'all variants' if len(d) > 1 else 'all losses'}{_place(test)}")
     levels = []
     for place in _rarest_first(variants):
-        own = d[place][~np.isnan(d[place])]
-        if len(own):
-            levels.append(Level(labels[place], flips(own), _without(d, variants, place, weigh)))
+        own = _flips_of(d[place])
+        if own:
+            levels.append(Level(labels[place], own, _without(d, variants, place, weigh)))
     evidence = flips(whole.numbers)
     return Measured(
         evidence, len(whole.numbers), whole.lost, len(d), _count(variants), evidence.sd, tuple(levels)
@@ -285,9 +288,9 @@ def _over_sets(
         raise UserError(f"fewer than two data sets hold two seeds{_place(test)}")
     levels = []
     for place, label in enumerate(labels):
-        own = d[place][~np.isnan(d[place])]
-        if len(own):
-            levels.append(Level(label, flips(own)))
+        own = _flips_of(d[place])
+        if own:
+            levels.append(Level(label, own))
     # With one variant a set, leaving out the level and leaving out the set are the same.
     if len(levels) == len(effects) > 2:  # one variant a set
         rest = [pooled(np.delete(effects, k), np.delete(variances, k)) for k in range(len(effects))]
@@ -316,8 +319,8 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
     if whole.sum() < 3:
         raise UserError(f"fewer than three seeds hold all {len(arms)} losses{_place(test)}")
     scores = values[:, whole].swapaxes(0, 1)
-    agree = lambda kept: ranks.agreement_by_seed(scores[:, kept], test.null)  # noqa: E731
-    evidence = flips(agree(slice(None)))
+    agree = lambda kept: ranks.order(scores[:, kept], test.null)  # noqa: E731
+    evidence = agree(slice(None))
     return Measured(
         evidence,
         int(whole.sum()),
@@ -325,25 +328,30 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
         len(found.variants),
         _count(found.variants),
         evidence.sd,
-        _each_level(found.variants, lambda place: agree([place]), lambda kept: flips(agree(kept))),
+        _each_level(found.variants, lambda place: agree([place]), agree),
         agreement=ranks.split_halves(scores),
     )
 
 
 def _each_level(
     variants: pd.DataFrame,
-    alone: Callable[[int], np.ndarray],
+    alone: Callable[[int], Alone | None],
     rest: Callable[[np.ndarray], Evidence],
 ) -> tuple[Level, ...]:
-    """Return the numbers of each variant alone, and the evidence that is left without it."""
+    """Return the evidence of each variant alone (None: nothing), and what is left without it."""
     levels, every = [], np.arange(len(variants))
     for place in _rarest_first(variants):
         own = alone(place)
-        own = own[~np.isnan(own)]
-        if len(own):
+        if own:
             left = rest(every[every != place]) if len(variants) > 1 else None
-            levels.append(Level(variants["data_label"].iloc[place], flips(own), left))
+            levels.append(Level(variants["data_label"].iloc[place], own, left))
     return tuple(levels)
+
+
+def _flips_of(numbers: np.ndarray) -> Flips | None:
+    """Return the test of the numbers that are there, if any are."""
+    there = numbers[~np.isnan(numbers)]
+    return flips(there) if len(there) else None
 
 
 def _trend(test: Test, part: pd.DataFrame) -> Measured:
@@ -375,7 +383,7 @@ def _regret(test: Test, part: pd.DataFrame) -> Measured:
         behind = values.max(axis=2) - values[:, :, at[evidence.chosen]]
         levels = _each_level(
             found.variants,
-            lambda place: behind[:, place],
+            lambda place: _flips_of(behind[:, place]),
             lambda kept: ranks.Regrets(values[:, kept], tuple(at)),
         )
         return Measured(evidence, len(values), int((~held).sum()), *count, levels=levels)
@@ -391,7 +399,7 @@ def _regret(test: Test, part: pd.DataFrame) -> Measured:
 
     evidence = flips(difference(slice(None)))
     levels = _each_level(
-        found.variants, lambda place: difference([place]), lambda kept: flips(difference(kept))
+        found.variants, lambda place: flips(difference([place])), lambda kept: flips(difference(kept))
     )
     return Measured(evidence, len(values), int((~whole).sum()), *count, evidence.sd, levels)
 

@@ -261,9 +261,8 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
             if test.expect == "equal"
             else "a difference nor its absence"
         )
-        return "inconclusive", f"Neither {what} is shown" + (
-            f"; furthest in {found.where}" if found.where else ""
-        )
+        more = f"; furthest in {found.where}" if found.where else ""
+        return "inconclusive", _join(f"Neither {what} is shown{more}", _taus_say(found))
     hangs = _levels_say(test, found, raw.says, True)
     where = " in every data set" if found.where and raw.says == "equal" else ""
     if raw.says == "equal":
@@ -287,9 +286,20 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
     if test.null:
         why = f"On the {'claimed' if claimed else 'other'} side of {test.null:g}"
     if found.agreement:
-        tau, ceiling = found.agreement
-        why = f"Tau is {tau:.2f} where noise allows {ceiling:.2f}: {'' if claimed else 'not '}as claimed"
+        why = f"{_taus_say(found)}: {'' if claimed else 'not '}as claimed"
     return "supported" if claimed else "contradicted", _join(why, hangs, raw.speed)
+
+
+def _taus_say(found: Measured) -> str:
+    """Return the agreement of two rankings beside what it could be, or nothing."""
+    if not found.agreement:
+        return ""
+    tau, ceiling = found.agreement
+    single, alike = found.evidence.tau, found.evidence.tau_alike
+    return (
+        f"Tau is {tau:.2f} where noise allows {ceiling:.2f}; between single seeds it is {single:.2f}, and"
+        f" {alike:.2f} if every pair of losses had the same order by both"
+    )
 
 
 def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
