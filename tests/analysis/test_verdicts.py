@@ -273,3 +273,21 @@ def test_the_verdict_table_holds_every_test_with_its_numbers(ten_seeds, tmp_path
     row = verdicts.verdict_table([evaluated(ten_seeds, CLAIM, tmp_path)]).set_index("test").loc["X.1"]
     assert (row["n_seeds"], row["n_variants"], row["n_sets"], row["verdict"]) == (10, 4, 1, "supported")
     assert row["mde"] < row["estimate"] and row["smallest_p"] == 2 / 2**10
+
+
+def test_no_collapse_in_ten_seeds_does_not_show_that_collapses_are_equally_rare(ten_seeds, tmp_path):
+    cells = ten_seeds.assign(collapsed=0.0)
+    result = judged(cells, tmp_path, value='"collapsed"', margin=0.05)
+    assert result.verdict == "inconclusive" and np.isnan(result.mde)
+    assert result.measured.evidence.interval() == pytest.approx((-0.308, 0.308), abs=1e-3)
+    hopeless = judged(cells, tmp_path, value='"collapsed"', margin=0.05, expect='"equal"')
+    assert hopeless.verdict == "not testable" and "no outcome of 10 seeds" in hopeless.why
+    assert hopeless.command == "lossbench sweep quick --seeds 59"
+    shown = judged(cells, tmp_path, value='"collapsed"', margin=0.4, expect='"equal"')
+    assert shown.verdict == "supported" and shown.p == pytest.approx(0.6**10)
+
+
+def test_collapses_on_every_level_count_a_seed_once(ten_seeds, tmp_path):
+    gone = (ten_seeds["loss"] == "dice") & (ten_seeds["seed"] < 8)
+    result = judged(ten_seeds.assign(collapsed=gone.astype(float)), tmp_path, value='"collapsed"')
+    assert result.verdict == "supported" and result.p == 2 / 2**8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,7 +13,9 @@ import pandas as pd
 from lossbench.analysis import pairs, ranks, resampling, seeds, selection
 from lossbench.analysis.across_sets import pooled
 from lossbench.analysis.claims import Losses, Test, where
-from lossbench.analysis.flips import Flips, flips
+from lossbench.analysis.events import Events, events
+from lossbench.analysis.flips import ALPHA, Flips, flips
+from lossbench.analysis.flips import seeds_needed as flips_needed
 from lossbench.analysis.resampling import ByGroup, Images
 from lossbench.base import columns as known
 from lossbench.base.errors import UserError
@@ -27,8 +30,12 @@ class Evidence(Protocol):
     def below(self, null: float = 0.0) -> float: ...
     def p(self, null: float = 0.0) -> float: ...
     def interval(self, level: float = 0.95) -> tuple[float, float]: ...
+    def smallest_equal(self, margin: float) -> float: ...
     @property
     def smallest_p(self) -> float: ...
+
+
+Alone = Flips | Events | ranks.Order  # of one variant, one number a seed
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Each:
     """Several data set variants, each by itself: all must be equal, one may be shown not to be."""
 
     labels: tuple[str, ...]
-    single: tuple[Flips, ...]
+    single: tuple[Flips | Events, ...]
 
     @property
     def furthest(self) -> int:
@@ -67,13 +74,13 @@ class Each:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         return self.single[self.furthest].interval(level)
 
+    def smallest_equal(self, margin: float) -> float:
+        return max(own.smallest_equal(margin) for own in self.single)
+
     @property
     def smallest_p(self) -> float:
         # The set with the fewest seeds limits what can be shown of all.
         return max(own.smallest_p for own in self.single)
-
-
-Alone = Flips | ranks.Order  # of one variant, one number a seed
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,13 @@ class Measured:
     where: str = ""  # shape "each": the variant furthest from equality
     images: Images | None = None  # of other test images, where the test is about one set of real ones
     agreement: ranks.Agreement | None = None
+
+
+def seeds_needed(test: Test, tests: int) -> int:
+    """Return with how many seeds the smallest p of a test falls below .05 after adjustment for ``tests``."""
+    if test.expect == "equal" and test.value in known.EVENTS:
+        return math.floor(math.log(ALPHA / tests) / math.log1p(-min(test.margin, 0.99))) + 1
+    return flips_needed(tests)
 
 
 def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) -> Measured:
@@ -151,7 +165,7 @@ def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByG
         d, variants, numbered = _minus(test, cells, d, variants, numbered)
     labels = list(variants["data_label"])
     if test.shape == "each":
-        single = tuple(flips(own[~np.isnan(own)]) for own in d if not np.isnan(own).all())
+        single = tuple(filter(None, (_tested(own, test) for own in d)))
         # Equality in every data set cannot be claimed of one that holds nothing.
         if len(single) < len(d):
             raise UserError(f"no seed holds a value{_place(test)}")
@@ -218,17 +232,21 @@ def _over_seeds(
     labels: list[str],
     weigh: Callable[[pd.DataFrame], np.ndarray],
     test: Test,
+    scale: float = 1.0,
 ) -> Measured:
-    """Return the evidence of a weighted sum over variants, one number a seed."""
+    """Return the evidence of a weighted sum over variants, one number a seed; no number of a variant exceeds
+    ``scale`` where the value is 0 or 1.
+    """
+    scale += abs(test.minus.times) if test.minus else 0.0
     whole = seeds.within(d, weigh(variants))
     if not len(whole.numbers):
         raise UserError(f"no seed holds {'all variants' if len(d) > 1 else 'all losses'}{_place(test)}")
     levels = []
     for place in _rarest_first(variants):
-        own = _flips_of(d[place])
+        own = _tested(d[place], test, scale)
         if own:
-            levels.append(Level(labels[place], own, _without(d, variants, place, weigh)))
-    evidence = flips(whole.numbers)
+            levels.append(Level(labels[place], own, _without(d, variants, place, weigh, test, scale)))
+    evidence = _tested(whole.numbers, test, scale * np.abs(weigh(variants)).sum())
     return Measured(
         evidence, len(whole.numbers), whole.lost, len(d), _count(variants), evidence.sd, tuple(levels)
     )
@@ -240,16 +258,26 @@ def _rarest_first(variants: pd.DataFrame) -> np.ndarray:
     return seeds.numbers(variants, seeds.FOREGROUND).fillna(np.inf).argsort(kind="stable").to_numpy()
 
 
-def _without(d: np.ndarray, variants: pd.DataFrame, place: int, weigh) -> Flips | None:
+def _tested(d: np.ndarray, test: Test, largest: float = 1.0) -> Flips | Events | None:
+    """Return the test of the numbers that are there, if any are."""
+    there = d[~np.isnan(d)]
+    if not len(there):
+        return None
+    return events(there, largest) if test.value in known.EVENTS else flips(there)
+
+
+def _without(
+    d: np.ndarray, variants: pd.DataFrame, place: int, weigh, test: Test, scale: float
+) -> Flips | Events | None:
     """Return the evidence that is left without one variant, if there is any."""
     if len(d) < 2:
         return None
     kept = np.arange(len(d)) != place
     try:
-        rest = seeds.within(d[kept], weigh(variants[kept].reset_index(drop=True))).numbers
+        weights = weigh(variants[kept].reset_index(drop=True))
     except UserError:  # of a slope too few doses are left
         return None
-    return flips(rest) if len(rest) else None
+    return _tested(seeds.within(d[kept], weights).numbers, test, scale * np.abs(weights).sum())
 
 
 def _over_sets(
@@ -271,6 +299,10 @@ def _over_sets(
         if len(within.numbers) < 2:
             continue
         spread = within.numbers.var(ddof=1) / len(within.numbers)
+        if test.value in known.EVENTS:
+            # A set without any event would else look certain: one more is counted either way.
+            share = (np.count_nonzero(within.numbers) + 1) / (len(within.numbers) + 2)
+            spread = max(spread, share * (1 - share) / len(within.numbers))
         if own.sum() == 1 and not test.minus:
             here = {
                 arm: cells[cells["dataset"] == variants["dataset"][own].iloc[0]]
@@ -288,7 +320,7 @@ def _over_sets(
         raise UserError(f"fewer than two data sets hold two seeds{_place(test)}")
     levels = []
     for place, label in enumerate(labels):
-        own = _flips_of(d[place])
+        own = _tested(d[place], test)
         if own:
             levels.append(Level(label, own))
     # With one variant a set, leaving out the level and leaving out the set are the same.
@@ -348,20 +380,16 @@ def _each_level(
     return tuple(levels)
 
 
-def _flips_of(numbers: np.ndarray) -> Flips | None:
-    """Return the test of the numbers that are there, if any are."""
-    there = numbers[~np.isnan(numbers)]
-    return flips(there) if len(there) else None
-
-
 def _trend(test: Test, part: pd.DataFrame) -> Measured:
     """Return the evidence on the slope (least squares) of a value along a list of losses, per step of it."""
     own = {name: selection.select_loss(part, name) for name in test.among}
     found = pairs.blocks(own, [test.value], test.absolute)
     _refuse(found, list(test.among))
     place = np.arange(len(test.among)) - (len(test.among) - 1) / 2
-    slopes = found.values[..., 0] @ (place / (place @ place))  # nan where a block misses a loss
-    return _over_seeds(slopes, found.variants, list(found.variants["data_label"]), seeds.mean_weights, test)
+    steps = place / (place @ place)
+    slopes = found.values[..., 0] @ steps  # nan where a block misses a loss
+    labels = list(found.variants["data_label"])
+    return _over_seeds(slopes, found.variants, labels, seeds.mean_weights, test, np.abs(steps).sum())
 
 
 def _regret(test: Test, part: pd.DataFrame) -> Measured:
@@ -383,7 +411,7 @@ def _regret(test: Test, part: pd.DataFrame) -> Measured:
         behind = values.max(axis=2) - values[:, :, at[evidence.chosen]]
         levels = _each_level(
             found.variants,
-            lambda place: _flips_of(behind[:, place]),
+            lambda place: _tested(behind[:, place], test),
             lambda kept: ranks.Regrets(values[:, kept], tuple(at)),
         )
         return Measured(evidence, len(values), int((~held).sum()), *count, levels=levels)

@@ -9,6 +9,9 @@ the observed one just where the mean of the subset is at most zero. With a null 
 where the one is the empty subset. The 2^n - 1 means of the other subsets, sorted, are all there is to know:
 the p-value of any null is a count among them, the interval lies between two of them, and so neither can
 contradict the other (Hartigan 1969). With n <= 5 the 95 % interval is unbounded: no outcome reaches .05.
+
+A null other than zero, and so interval and equality, takes the numbers to scatter alike to both sides of
+their mean. Those of a rare event do not (``events``).
 """
 
 from __future__ import annotations
@@ -46,6 +49,15 @@ class Sided:
     def equal(self, margin: float) -> float:
         """Return the p-value of two one-sided tests (Schuirmann 1987): small means |truth| < margin."""
         return max(self.above(-margin), self.below(margin))
+
+    def smallest_equal(self, margin: float) -> float:
+        """Return the smallest p-value that ``equal`` can give: each half of it is one-sided."""
+        return self.smallest_p / 2
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest two-sided p-value that so many numbers can give."""
+        raise NotImplementedError
 
     def beyond(self, margin: float) -> float:
         """Return the two-sided p-value against |truth| <= margin: small means that it is shown to be

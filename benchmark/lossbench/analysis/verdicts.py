@@ -32,7 +32,8 @@ import pandas as pd
 from lossbench.analysis import flips, lengths, selection
 from lossbench.analysis.across_sets import Pooled
 from lossbench.analysis.claims import Claim, Test
-from lossbench.analysis.evidence import Evidence, Measured, measure
+from lossbench.analysis.events import Events
+from lossbench.analysis.evidence import Evidence, Measured, measure, seeds_needed
 from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.pairs import CERTIFICATE, NotPaired
 from lossbench.analysis.resampling import ByGroup
@@ -180,8 +181,7 @@ def _measured(test: Test, cells: pd.DataFrame, parts: pd.DataFrame, by_group: By
     except UserError as error:
         return _Raw(problem=str(error), fills=True)
     says, p = _deciding(test, found.evidence)
-    # Each half of an equality test is one-sided.
-    smallest = found.evidence.smallest_p / (2 if test.expect == "equal" else 1)
+    smallest = _smallest_p(test, found.evidence)
     return _Raw(found, says, p, smallest, speed=speed, partly=partly)
 
 
@@ -204,6 +204,11 @@ def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
         if equal < ALPHA:
             return "equal", equal
     return "differs", _p_of("differs", test, evidence)
+
+
+def _smallest_p(test: Test, evidence: Evidence) -> float:
+    """Return the smallest p-value with which a test could show what it expects."""
+    return evidence.smallest_equal(test.margin) if test.expect == "equal" else evidence.smallest_p
 
 
 def _p_of(says: str, test: Test, evidence: Evidence) -> float:
@@ -332,8 +337,8 @@ def _join(*sentences: str) -> str:
 
 def _mde(found: Measured, tests: int) -> float:
     """Return the smallest true effect that would be found with 80 % power, after Holm; nan where unknown."""
-    # The simulation of power is of sign flips over seeds.
-    if isinstance(found.evidence, Pooled) or not np.isfinite(found.sd):
+    # The simulation of power is of sign flips over seeds, of numbers that scatter.
+    if isinstance(found.evidence, Pooled | Events) or not np.isfinite(found.sd):
         return NAN
     effect = flips.detectable(found.n_seeds, tests) * found.sd
     return effect if np.isfinite(effect) else NAN
@@ -374,7 +379,7 @@ class _Commands:
 
     def more_seeds(self) -> str:
         """Return the command that trains enough seeds: the experiment itself where it plans that many."""
-        needed = flips.seeds_needed(self.family)
+        needed = seeds_needed(self.test, self.family)
         own = self.parts[self.parts["part"].isin(self.test.part)]
         own = own if len(own) else self.parts
         planned = min((len(json.loads(seeds)) for seeds in own["seeds"]), default=0)

@@ -16,6 +16,8 @@ HIGHER, LOWER, NONE = "higher", "lower", "none"
 # and a factor of 1.60; anything else as it is, distances with one decimal.
 POINTS, FACTOR, PLAIN, DISTANCE, COUNT = "points", "factor", "plain", "distance", "count"
 
+EVENTS = ("collapsed",)  # columns that are 0 or 1 in each cell
+
 COPIED = "copy_of"  # the cell whose training this was; a column only where some cell was copied
 
 # How the arm is called after the title of its column.
