@@ -19,6 +19,7 @@ from lossbench.base.errors import UserError, nearest
 
 RATE, STEPS = "recipe.learning_rate", "recipe.steps"
 UNLEARNT = "unlearnt"  # true for the cells of data set variants that were not learnt
+UNMEASURED = "unmeasured"  # true for those of which no reference says whether they were
 
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -45,13 +46,18 @@ def select(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
 
     Data set variants that were not learnt are left out, but where a test asks about a length by itself."""
     own = meeting(_of_parts(cells, test), test.where, test.length)
-    if UNLEARNT not in own or test.length == "shortest" or STEPS in test.where:
+    if UNLEARNT not in own or not asks_who_is_learnt(test):
         return own
-    # What was not learnt shows who learns sooner. A test of the shortest training asks just that.
     kept = own[~own[UNLEARNT]]
     if len(own) and not len(kept):
         raise UserError("none of its data set variants was learnt, so nothing says who ends where")
     return kept
+
+
+def asks_who_is_learnt(test: Test) -> bool:
+    """Return whether a test leaves out what was not learnt."""
+    # What was not learnt shows who learns sooner. A test of the shortest training asks just that.
+    return test.length != "shortest" and STEPS not in test.where
 
 
 def select_minus(cells: pd.DataFrame, test: Test) -> pd.DataFrame:

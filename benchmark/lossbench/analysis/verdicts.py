@@ -86,6 +86,7 @@ class _Raw:
     fills: bool = False  # more cells would solve the problem
     speed: str = ""  # what had not converged
     partly: str = ""  # which planned data sets are still missing
+    beside: str = ""  # what a reader must know whatever the verdict: lengths, references, seeds to come
 
 
 def evaluate(
@@ -150,7 +151,7 @@ def _spellings(cells: pd.DataFrame, losses: pd.DataFrame) -> dict[str, list[str]
 def _narrow(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
     """Return the columns that a test may ask for: a table of two hundred metrics is slow to choose from."""
     facts = ("key", "parts", "dataset", "dataset_name", "data_label", "recipe", "block", "seed", "trunk")
-    facts += (selection.UNLEARNT,)
+    facts += (selection.UNLEARNT, selection.UNMEASURED)
     facts += (
         "loss",
         "loss_label",
@@ -173,8 +174,10 @@ def _measured(test: Test, cells: pd.DataFrame, parts: pd.DataFrame, by_group: By
     try:
         found = measure(test, cells, by_group)
         partly = _partly(test, cells, parts)
-        changes = lengths.unconverged(test, cells, selection.select(cells, test))
-        speed = lengths.sentence(changes, test.against is not None)
+        part = selection.select(cells, test)
+        speed = lengths.sentence(lengths.unconverged(test, cells, part), test.against is not None)
+        last = lengths.last_step_up(lengths.still_changing(test, cells, part))
+        beside = _join(last, _unmeasured(test, part), _so_far(test, part, found, parts))
     # This is a UserError as well, but no further training mends it.
     except NotPaired as error:
         return _Raw(problem=str(error))
@@ -182,7 +185,7 @@ def _measured(test: Test, cells: pd.DataFrame, parts: pd.DataFrame, by_group: By
         return _Raw(problem=str(error), fills=True)
     says, p = _deciding(test, found.evidence)
     smallest = _smallest_p(test, found.evidence)
-    return _Raw(found, says, p, smallest, speed=speed, partly=partly)
+    return _Raw(found, says, p, smallest, speed=speed, partly=partly, beside=beside)
 
 
 def _partly(test: Test, cells: pd.DataFrame, parts: pd.DataFrame) -> str:
@@ -191,6 +194,39 @@ def _partly(test: Test, cells: pd.DataFrame, parts: pd.DataFrame) -> str:
     if not absent:
         return ""
     return f"{len(absent)} of {planned} planned data sets have no cells yet ({', '.join(absent)})"
+
+
+def _unmeasured(test: Test, part: pd.DataFrame) -> str:
+    """Return which of a test's data sets no reference exists for, in a sentence: they count as learnt."""
+    if selection.UNMEASURED not in part or not selection.asks_who_is_learnt(test):
+        return ""
+    own = part[part[selection.UNMEASURED].astype(bool)]
+    named = _named(own, test)
+    # A label says after its first word how a data set was trained.
+    names = sorted({str(label).partition(",")[0] for cells in named for label in cells["data_label"]})
+    if not names:
+        return ""
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"No reference says how much of {listed} can be learnt; taken as learnt"
+
+
+def _named(part: pd.DataFrame, test: Test) -> list[pd.DataFrame]:
+    """Return the cells of each loss that a test names; an agreement ranks all of them and names none."""
+    return [selection.select_loss(part, loss) for loss in test.losses] or [part]
+
+
+def _so_far(test: Test, part: pd.DataFrame, found: Measured, parts: pd.DataFrame) -> str:
+    """Return how many of the planned seeds a test rests on, in a sentence, while some are still to come.
+
+    A verdict that is read after each seed is wrong more often than one that is read at the end."""
+    own = parts[parts["part"].isin(test.part)]
+    planned = min((len(json.loads(seeds)) for seeds in own["seeds"]), default=0)
+    if found.n_seeds >= planned:
+        return ""
+    # Seeds that are all trained and hold no value will not come.
+    held = [own.groupby(["dataset", "recipe"], observed=True)["seed"].nunique() for own in _named(part, test)]
+    trained = min((int(seeds.min()) for seeds in held if len(seeds)), default=0)
+    return f"So far {found.n_seeds} of {planned} planned seeds" if trained < planned else ""
 
 
 def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
@@ -234,22 +270,23 @@ def _judged(
         return Result(test, "not testable" if test.role == "primary" else "exploratory", why, command=command)
     found = raw.measured
     if test.role != "primary":
-        why = _join(raw.partly, _levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed)
+        why = _join(raw.partly, _levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed, raw.beside)
         return Result(test, "exploratory", why, found, raw.p, mde=_mde(found, 1), says=raw.says)
     mde = _mde(found, commands.family)
     # Which sets happen to be trained first must not decide about all of them.
     if raw.partly:
         command = commands.fill()
-        why = f"{raw.partly}; `{command}` trains them"
+        why = _join(f"{raw.partly}; `{command}` trains them", raw.beside)
         return Result(test, "not testable", why, found, raw.p, adjusted, mde, command, raw.says)
     # "Inconclusive" would sound like evidence where none was possible.
     if reach >= ALPHA:
         command = commands.more_seeds()
         why = f"Exploratory: no outcome of {found.n_seeds} seeds could bring p below {ALPHA:g}"
         why += f" after adjustment for {commands.family} tests; `{command}` trains enough of them"
+        why = _join(why, raw.beside)
         return Result(test, "not testable", why, found, raw.p, adjusted, mde, command, raw.says)
     verdict, why = _decided(test, raw, adjusted)
-    return Result(test, verdict, why, found, raw.p, adjusted, mde, says=raw.says)
+    return Result(test, verdict, _join(why, raw.beside), found, raw.p, adjusted, mde, says=raw.says)
 
 
 def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
@@ -325,10 +362,22 @@ def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
         # What is within the margin has no side that it must keep.
         if p >= ALPHA or (says != "equal" and np.sign(rest.estimate - null) != side):
             alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {p:.2g})")
-    if not alone:
-        return ""
     it = "Equality within the margin" if says == "equal" else "It"
-    return f"{it} hangs on {alone[0]}" if len(alone) == 1 else f"{it} hangs on each of {', '.join(alone)}"
+    on = f"each of {', '.join(alone)}" if len(alone) > 1 else "".join(alone)
+    return _join(f"{it} hangs on {on}" if alone else "", _outside(test, found) if says == "equal" else "")
+
+
+def _outside(test: Test, found: Measured) -> str:
+    """Return the levels of a mean within the margin whose own interval is not, in a sentence, or nothing."""
+    # A level of a slope is no slope, and where each data set is tested all of them are within.
+    if test.shape not in ("mean", "trend") or len(found.levels) < 2:
+        return ""
+    beyond = []
+    for level in found.levels:
+        low, high = level.effect.interval()
+        if not (-test.margin < low and high < test.margin):
+            beyond.append(f"{level.label} {level.effect.estimate:+.3g} [{low:.3g}, {high:.3g}]")
+    return f"By itself this is not shown of {'; '.join(beyond)}" if beyond else ""
 
 
 def _join(*sentences: str) -> str:
