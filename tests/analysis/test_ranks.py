@@ -51,7 +51,7 @@ def test_an_order_is_decided_where_both_references_decide_it():
     scores = np.random.default_rng(1).normal(size=(8, 2, 6, 2)) + np.linspace(0, 3, 6)[:, None]
     found = ranks.order(scores, 0.9)
     low, high = found.interval()
-    ends = found.alike.interval(), found.ceiling.interval()
+    ends = found.first.interval(), found.second.interval()
     assert (low, high) == (min(end[0] for end in ends), max(end[1] for end in ends))
     assert found.p(low - 1e-6) < 0.05 < found.p(low) and found.p(high + 1e-6) < 0.05 < found.p(high)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossbench.analysis import across_sets, decisions, flips, ranks, seeds
+from lossbench.analysis import across_sets, decisions, flips, ranks, seeds, selection
 from lossbench.analysis.pairs import Blocks
 
 RUNS = 2000
@@ -217,6 +217,42 @@ def test_a_regret_at_its_null_is_seldom_said_to_be_above_it(means):
         for _ in range(runs)
     ]
     assert np.mean(alarms) <= 0.025 + three_errors(0.025, runs)
+
+
+def best_of(rng, means, runs, crossed):
+    """Return the test scores (runs, 10 seeds) of the best of some losses, chosen on validation; test and
+    validation scores correlate by .8.
+    """
+    luck = rng.normal(size=(runs, 10, len(means)))
+    tested = 0.8 * luck + 0.6 * rng.normal(size=luck.shape) + means
+    run, seed, loss = (at.ravel() for at in np.indices(luck.shape))
+    cells = pd.DataFrame({"dataset": run, "recipe": "r", "block": run * 10 + seed, "seed": seed})
+    cells = cells.assign(loss=[f"{number:02}" for number in loss], x=tested.ravel())
+    cells["val_dice@0.5"] = (luck + means).ravel()
+    names = tuple(cells["loss"].unique())
+    own = selection.arm(cells, names if len(names) > 1 else names[0], "x", crossed)
+    return own.sort_values(["dataset", "seed"])["x"].to_numpy().reshape(runs, 10)
+
+
+@pytest.mark.parametrize(
+    ("means", "rates"),
+    [(np.zeros(12), 1), (-0.3 * np.arange(12.0), 1), (np.zeros(5), 5), (np.zeros(5), 2)],
+)
+def test_the_best_of_a_list_on_validation_is_not_said_to_be_better_or_worse_for_having_been_chosen(
+    means, rates
+):
+    """The best of a list is as good as the loss that it is compared with; so are all of it, or others are
+    worse.
+    """
+    runs, tests = 300, []
+    for crossed in (True, False):
+        rng = np.random.default_rng(16)  # the same trainings, chosen among in two ways
+        d = best_of(rng, means, runs, crossed) - best_of(rng, np.zeros(rates), runs, crossed)
+        tests.append(map(flips.flips, d))
+    found = [flips.Both(*own) for own in zip(*tests, strict=True)]
+    assert np.mean([own.p() < 0.05 for own in found]) <= 0.05 + three_errors(0.05, runs)
+    # The choice of the other seeds does not flatter; it may miss the best one, where the others are worse.
+    assert np.mean([own.estimate for own in found]) < 0.05
 
 
 def test_the_best_loss_is_marked_in_at_least_95_percent_even_when_all_are_close():

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from lossbench.analysis import pairs, ranks, resampling, seeds, selection
-from lossbench.analysis.across_sets import pooled
+from lossbench.analysis.across_sets import Pooled, pooled
 from lossbench.analysis.claims import Losses, Test, where
 from lossbench.analysis.events import Events, events
-from lossbench.analysis.flips import ALPHA, Flips, flips
+from lossbench.analysis.flips import ALPHA, Both, Flips, flips
 from lossbench.analysis.flips import seeds_needed as flips_needed
 from lossbench.analysis.resampling import ByGroup, Images
 from lossbench.base import columns as known
@@ -35,7 +35,7 @@ class Evidence(Protocol):
     def smallest_p(self) -> float: ...
 
 
-Alone = Flips | Events | ranks.Order  # of one variant, one number a seed
+Alone = Flips | Events | Both  # of one variant, one number a seed
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,12 @@ class Measured:
     images: Images | None = None  # of other test images, where the test is about one set of real ones
     agreement: ranks.Agreement | None = None
 
+    @property
+    def over_sets(self) -> Pooled | None:
+        """The mean over independent data sets, if the evidence is one."""
+        own = self.evidence.first if isinstance(self.evidence, Both) else self.evidence
+        return own if isinstance(own, Pooled) else None
+
 
 def seeds_needed(test: Test, tests: int) -> int:
     """Return with how many seeds the smallest p of a test falls below .05 after adjustment for ``tests``."""
@@ -131,15 +137,36 @@ def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) ->
     if absent or not len(part):
         what = " and ".join(dict.fromkeys(absent)) if absent else "this kind"
         raise UserError(f"there are no cells of {what}{_place(test)}")
+    if not selection.chooses(test):
+        return _of_shape(test, part, cells, by_group)
+    # What all seeds choose is better by chance than it is; what the other seeds choose is not, but their
+    # choices depend on each other, which makes a mean scatter more than its seeds show. Neither test keeps
+    # its level, both together do.
+    crossed, plain = (_of_shape(test, part, cells, by_group, crossed) for crossed in (True, False))
+    levels = tuple(
+        Level(one.label, Both(one.effect, two.effect), _both(one.without, two.without))
+        for one, two in zip(crossed.levels, plain.levels, strict=True)
+    )
+    return replace(crossed, evidence=Both(crossed.evidence, plain.evidence), levels=levels)
+
+
+def _both(one: Evidence | None, other: Evidence | None) -> Evidence | None:
+    return Both(one, other) if one and other else None
+
+
+def _of_shape(
+    test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByGroup | None, crossed: bool = True
+) -> Measured:
+    """Return what the cells of a test say; ``crossed`` as in ``selection.arm``."""
     if test.tuned:
-        part = selection.tuned(part, test.value)
+        part = selection.tuned(part, test.value, crossed)
     if test.shape == "agreement":
         return _agreement(test, part)
     if test.shape == "regret":
         return _regret(test, part)
     if test.shape == "trend":
         return _trend(test, part)
-    return _contrast(test, part, cells, by_group)
+    return _contrast(test, part, cells, by_group, crossed)
 
 
 def _flat(named: Sequence[Losses | None]) -> list[str]:
@@ -158,11 +185,13 @@ def _place(test: Test) -> str:
     return f" on {' or '.join(test.data)}" if test.data else ""
 
 
-def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByGroup | None) -> Measured:
-    arms = _arms(test, part, test.of, test.against)
+def _contrast(
+    test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByGroup | None, crossed: bool
+) -> Measured:
+    arms = _arms(test, part, test.of, test.against, crossed)
     d, variants, numbered = _differences(test, arms)
     if test.minus:
-        d, variants, numbered = _minus(test, cells, d, variants, numbered)
+        d, variants, numbered = _minus(test, cells, d, variants, numbered, crossed)
     labels = list(variants["data_label"])
     if test.shape == "each":
         single = tuple(filter(None, (_tested(own, test) for own in d)))
@@ -188,10 +217,12 @@ def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByG
     return Measured(**{**vars(found), "images": images})
 
 
-def _arms(test: Test, part: pd.DataFrame, of: Losses, against: Losses | None) -> dict[str, pd.DataFrame]:
-    arms = {"of": selection.arm(part, of, test.value)}
+def _arms(
+    test: Test, part: pd.DataFrame, of: Losses, against: Losses | None, crossed: bool
+) -> dict[str, pd.DataFrame]:
+    arms = {"of": selection.arm(part, of, test.value, crossed)}
     if against is not None:
-        arms["against"] = selection.arm(part, against, test.value)
+        arms["against"] = selection.arm(part, against, test.value, crossed)
     return arms
 
 
@@ -201,14 +232,16 @@ def _differences(test: Test, arms: dict[str, pd.DataFrame]) -> tuple[np.ndarray,
     return found.difference("of", "against" if "against" in arms else None), found.variants, found.seeds
 
 
-def _minus(test: Test, cells: pd.DataFrame, d: np.ndarray, variants: pd.DataFrame, numbered: np.ndarray):
+def _minus(
+    test: Test, cells: pd.DataFrame, d: np.ndarray, variants: pd.DataFrame, numbered: np.ndarray, crossed
+):
     """Take a second difference off the first, data set by data set and seed by seed."""
     taken = test.minus
     part = selection.select_minus(cells, test)
     of, against = (taken.of, taken.against) if taken.of else (test.of, test.against)
     if not len(part):
         raise UserError(f"there are no cells to take off{_place(test)}")
-    other, theirs, others = _differences(test, _arms(test, part, of, against))
+    other, theirs, others = _differences(test, _arms(test, part, of, against, crossed))
     # Seed by seed: a number is a difference of two differences of the same start.
     shared = np.intersect1d(numbered, others)
     names = sorted(set(variants["dataset"]) & set(theirs["dataset"]))

@@ -67,6 +67,52 @@ class Sided:
 
 
 @dataclass(frozen=True)
+class Both(Sided):
+    """Two tests of one question, each of which errs at another end: a null is rejected where both reject it.
+
+    The estimate is that of the first."""
+
+    first: Sided
+    second: Sided
+
+    @property
+    def estimate(self) -> float:
+        return self.first.estimate
+
+    @property
+    def n(self) -> int:
+        return self.first.n
+
+    @property
+    def sd(self) -> float:
+        return self.first.sd
+
+    @property
+    def smallest_p(self) -> float:
+        return max(self.first.smallest_p, self.second.smallest_p)
+
+    def smallest_equal(self, margin: float) -> float:
+        return max(self.first.smallest_equal(margin), self.second.smallest_equal(margin))
+
+    def above(self, null: float = 0.0) -> float:
+        return max(self.first.above(null), self.second.above(null))
+
+    def below(self, null: float = 0.0) -> float:
+        return max(self.first.below(null), self.second.below(null))
+
+    def equal(self, margin: float) -> float:
+        return max(self.first.equal(margin), self.second.equal(margin))
+
+    def beyond(self, margin: float) -> float:
+        return max(self.first.beyond(margin), self.second.beyond(margin))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the nulls that one of both keeps, and those between."""
+        lows, highs = zip(self.first.interval(level), self.second.interval(level), strict=True)
+        return min(lows), max(highs)
+
+
+@dataclass(frozen=True)
 class Flips(Sided):
     """The sorted means of subsets of n numbers, out of ``total`` flips (the empty subset among them)."""
 

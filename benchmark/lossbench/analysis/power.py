@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import across_sets, flips
-from lossbench.analysis.across_sets import Pooled
 from lossbench.analysis.claims import Claim, Test
 from lossbench.analysis.evidence import Measured, measure, seeds_needed
 from lossbench.analysis.flips import ALPHA
@@ -101,7 +100,7 @@ def _smallest(test: Test, own: Measured | str) -> float:
 
 
 def _detectable(test: Test, own: Measured, tests: int) -> float:
-    if isinstance(own.evidence, Pooled):
+    if own.over_sets:
         return across_sets.detectable(own.n_sets, tests)
     find = flips.equal_within if test.expect == "equal" else flips.detectable
     return find(own.n_seeds, tests)

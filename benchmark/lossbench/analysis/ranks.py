@@ -64,46 +64,15 @@ def split_halves(scores: np.ndarray) -> Agreement:
 
 
 @dataclass(frozen=True)
-class Order(flips.Sided):
+class Order(flips.Both):
     """Do two metrics order the losses alike? Tau minus a share of what it would be if they did.
 
-    What it would be is known between two references only: ``alike``, which is never too large in expectation,
-    and ``ceiling``, which is never too small. A null is rejected where both reject it.
+    What it would be is known between two references only: with the signs of other seeds, which is never too
+    large in expectation (the first test), and the ceiling, which is never too small (the second).
     """
 
-    alike: flips.Flips
-    ceiling: flips.Flips
     tau: float  # between single seeds
     tau_alike: float  # the same if every pair of losses had the same order by both
-
-    @property
-    def estimate(self) -> float:
-        return self.alike.estimate
-
-    @property
-    def n(self) -> int:
-        return self.alike.n
-
-    @property
-    def sd(self) -> float:
-        return self.alike.sd
-
-    @property
-    def smallest_p(self) -> float:
-        return self.alike.smallest_p
-
-    def above(self, null: float = 0.0) -> float:
-        return max(self.alike.above(null), self.ceiling.above(null))
-
-    def below(self, null: float = 0.0) -> float:
-        return max(self.alike.below(null), self.ceiling.below(null))
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the nulls that are not rejected: all that one of both references keeps, and those
-        between.
-        """
-        lows, highs = zip(self.alike.interval(level), self.ceiling.interval(level), strict=True)
-        return min(lows), max(highs)
 
 
 def order(scores: np.ndarray, share: float) -> Order:

@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import flips, lengths, selection
-from lossbench.analysis.across_sets import Pooled
 from lossbench.analysis.claims import Claim, Test
 from lossbench.analysis.events import Events
 from lossbench.analysis.evidence import Evidence, Measured, measure, seeds_needed
@@ -387,7 +386,7 @@ def _join(*sentences: str) -> str:
 def _mde(found: Measured, tests: int) -> float:
     """Return the smallest true effect that would be found with 80 % power, after Holm; nan where unknown."""
     # The simulation of power is of sign flips over seeds, of numbers that scatter.
-    if isinstance(found.evidence, Pooled | Events) or not np.isfinite(found.sd):
+    if found.over_sets or isinstance(found.evidence, Events) or not np.isfinite(found.sd):
         return NAN
     effect = flips.detectable(found.n_seeds, tests) * found.sd
     return effect if np.isfinite(effect) else NAN
@@ -489,9 +488,9 @@ def numbers_of(found: Measured | None) -> Mapping[str, float]:
     row["low"], row["high"] = evidence.interval()
     row |= {"estimate": evidence.estimate, "smallest_p": evidence.smallest_p}
     row |= {name: getattr(found, name) for name in ("n_seeds", "n_variants", "n_sets")}
-    if isinstance(evidence, Pooled):
-        row["tau"] = evidence.tau
-        row["predict_low"], row["predict_high"] = evidence.prediction()
+    if found.over_sets:
+        row["tau"] = found.over_sets.tau
+        row["predict_low"], row["predict_high"] = found.over_sets.prediction()
     if found.images:
         row |= {
             "images_low": found.images.low,
