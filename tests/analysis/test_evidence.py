@@ -194,6 +194,22 @@ def test_levels_of_one_generator_are_one_data_set_beside_real_ones():
     assert measure(wanted(), study({**LADDER, "x": 0.3})).n_sets == 2
 
 
+def test_what_is_chosen_is_shown_where_the_choice_of_all_seeds_and_of_the_others_show_it():
+    cells = study({"x": 0.1}).assign(**{"val_dice@0.5": 0.5})
+    third = cells[cells["loss"] == "b"].assign(loss="c", loss_label="c", key=lambda own: own["key"] + "c")
+    # c validates better on one seed, which alone makes it the choice of all; it scores .06 lower.
+    lucky = np.where(third["seed"] == SEEDS[0], 0.6, 0.49)
+    third = third.assign(**{"val_dice@0.5": lucky, "dice@0.5": third["dice@0.5"] - 0.06})
+    cells = pd.concat([cells, third], ignore_index=True)
+    found = measure(wanted(against=("b", "c")), cells)
+    ends = found.evidence.first.interval(), found.evidence.second.interval()
+    assert found.evidence.interval() == (min(e[0] for e in ends), max(e[1] for e in ends))
+    assert found.evidence.p() == max(found.evidence.first.p(), found.evidence.second.p())
+    assert found.levels[0].effect.estimate == found.evidence.estimate == found.evidence.first.estimate
+    gain = found.evidence.second.estimate - found.evidence.first.estimate
+    assert gain == pytest.approx(0.06 / len(SEEDS))
+
+
 def ranked(**keys):
     return wanted(of="any", against=None, shape="agreement", null=0.9, **{"with": "hd95@0.5", **keys})
 

@@ -68,6 +68,15 @@ def test_only_variants_that_were_not_learnt_stay_out_and_none_of_protocol_1():
     assert not learnt.unlearnt(table, both.assign(protocol=1)).any()
 
 
+def test_variants_of_which_no_reference_says_whether_they_were_learnt_are_known():
+    both = pd.concat(
+        [cells({("ce", SHORT): 0.3}), cells({("ce", SHORT): 0.3}, dataset="paths")], ignore_index=True
+    )
+    table = learnt.learnt(both, references(0.75))
+    assert both.loc[learnt.unmeasured(table, both), "dataset"].unique().tolist() == ["paths"]
+    assert not learnt.unmeasured(table, both.assign(protocol=1)).any()
+
+
 def test_a_loss_is_converged_where_a_longer_training_is_shown_to_change_less_than_a_point():
     scores = {("ce", SHORT): 0.5, ("ce", LONG): 0.6, ("dice", SHORT): 0.6, ("dice", LONG): 0.609}
     table = learnt.converged(cells(scores, seeds=range(5)))

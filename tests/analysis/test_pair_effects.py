@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from lossbench.analysis import answers, decisions, effects
+from lossbench.analysis.sensitivity import usual_recipes
 
 COLUMN = "dice@0.5"
 
@@ -53,6 +54,22 @@ def test_on_one_data_set_a_pair_is_judged_as_in_its_leaderboard(mini_tables):
 def test_only_the_usual_recipe_of_a_data_set_speaks():
     cells = pd.DataFrame({"dataset": ["a"] * 5, "recipe": ["x"] * 3 + ["y"] * 2, "loss": "ce"})
     assert list(answers.at_usual(cells, None)["recipe"]) == ["x"] * 3
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_of_lengths_that_were_trained_as_often_the_longest_is_usual_whatever_its_name(names):
+    short, long = names
+    cells = pd.DataFrame({"dataset": ["s"] * 4, "recipe": [short, long] * 2, "loss": "ce"})
+    recipes = pd.DataFrame({"recipe": [short, long], "steps": [600, 2400], "head": "prior"})
+    assert usual_recipes(cells, recipes) == {"s": long}
+
+
+def test_a_recipe_of_the_usual_head_comes_before_a_longer_one_of_another():
+    cells = pd.DataFrame(
+        {"dataset": ["s"] * 3 + ["t"] * 2, "recipe": ["a", "a", "a", "b", "c"], "loss": "ce"}
+    )
+    recipes = pd.DataFrame({"recipe": list("abc"), "steps": [600, 600, 2400], "head": ["x", "x", "y"]})
+    assert usual_recipes(cells, recipes) == {"s": "a", "t": "b"}
 
 
 def test_without_cells_there_is_no_pair(mini_tables):

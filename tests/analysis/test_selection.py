@@ -119,6 +119,45 @@ def test_of_a_list_the_loss_with_the_best_validation_score_of_each_data_set_and_
     }
 
 
+def lucky(study):
+    """Return one data set and recipe, where one seed of a worse loss validated best of all by far."""
+    own = study[(study["recipe"] == "recipe-low") & (study["data.boundary_shift"] == 0.0)].copy()
+    own.loc[(own["loss"] == "ce") & (own["seed"] == 1), "val_dice@0.5"] = 0.98
+    return own
+
+
+def test_a_seed_is_judged_at_what_the_other_seeds_choose(study):
+    # Validation of ce: .60, .98, .62; of wce: .70, .71, .72.
+    named = ("ce", "wce")
+    crossed = selection.arm(lucky(study), named, "dice@0.5").set_index("seed")["loss"].to_dict()
+    assert crossed == {0: "ce", 1: "wce", 2: "ce"}
+    plain = selection.arm(lucky(study), named, "dice@0.5", crossed=False).set_index("seed")["loss"].to_dict()
+    assert plain == {0: "ce", 1: "ce", 2: "ce"}
+    alone = lucky(study)[lambda own: own["seed"] == 1]
+    assert list(selection.arm(alone, named, "dice@0.5")["loss"]) == ["ce"]
+
+
+def test_a_rate_too_is_that_which_the_other_seeds_prefer(study):
+    own = study[study["data.boundary_shift"] == 0.0].copy()
+    own.loc[(own["loss"] == "ce") & (own["recipe"] == "recipe-high") & (own["seed"] == 1), "val_dice@0.5"] = (
+        0.98
+    )
+    chosen = selection.tuned(own[own["loss"] == "ce"], "dice@0.5").set_index("seed")["recipe.learning_rate"]
+    assert chosen.to_dict() == {0: 0.01, 1: 0.001, 2: 0.01}
+
+
+def test_of_losses_that_validate_alike_the_first_is_taken_on_every_seed(study):
+    own = lucky(study).assign(**{"val_dice@0.5": [0.1, 0.3, 0.7] * 3})
+    assert set(selection.arm(own, ("wce", "ce", "dice"), "dice@0.5")["loss"]) == {"ce"}
+
+
+def test_a_test_that_chooses_is_known(study):
+    pair = {"of": "dice", "against": "ce"}
+    assert not selection.chooses(wanted(**pair)) and selection.chooses(wanted(tuned=True, **pair))
+    assert selection.chooses(wanted(of="dice", against=("ce", "wce")))
+    assert selection.chooses(wanted(minus={"of": ("ce", "wce"), "against": "dice"}, **pair))
+
+
 def test_a_list_is_judged_only_on_blocks_that_hold_all_of_it(study):
     thinned = study[~((study["loss"] == "wce") & (study["seed"] == 1))]
     assert set(selection.arm(thinned, ("ce", "wce"), "dice@0.5")["seed"]) == {0, 2}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossbench.analysis import across_sets, decisions, flips, ranks, resampling, seeds
+from lossbench.analysis import across_sets, decisions, flips, ranks, resampling, seeds, selection
 from lossbench.analysis.pairs import Blocks
 from lossbench.analysis.resampling import ByGroup
 
@@ -145,28 +145,59 @@ def test_the_mean_over_data_sets_keeps_its_level_and_seeds_alone_would_not(k):
     assert by_seed / runs > 0.3
 
 
-def ranked(rng, n, spread, turned=0.0, noise=1.0):
-    """Return scores of six losses by two metrics; of the second a share of the order is turned round."""
+def ranked(rng, truth, other, n=10, levels=2, alike=0.0, shared=0.0, noise=1.0):
+    """Return scores of losses by two metrics, of which these are the true ones; the noise of the metrics
+    correlates by ``alike``, that of the levels by ``shared``.
+    """
+    shape = (n, levels, len(truth), 2)
+    common = rng.normal(size=(n, 1, *shape[2:]))
+    z = np.sqrt(shared) * common + np.sqrt(1 - shared) * rng.normal(size=shape)
+    z[..., 1] = alike * z[..., 0] + np.sqrt(1 - alike**2) * z[..., 1]
+    return np.stack([truth, other], axis=-1) + z * (1.0, noise)
+
+
+def said_to_differ(seed, truth, other, share=0.9, runs=200, **options):
+    """Return how often losses of these true scores are said to come in another order."""
+    rng = np.random.default_rng(seed)
+    found = [ranks.order(ranked(rng, truth, other, **options), share) for _ in range(runs)]
+    return np.mean([own.p() < 0.05 and own.below() < own.above() for own in found])
+
+
+@pytest.mark.parametrize("share", [0.9, 1.0])
+@pytest.mark.parametrize(("spread", "noise"), [(0, 1.0), (1, 1.0), (4, 1.0), (4, 3.0), (12, 1.0)])
+@pytest.mark.parametrize(("alike", "shared"), [(0.0, 0.0), (0.8, 0.99)])
+def test_noise_is_not_taken_for_another_order(spread, noise, alike, shared, share):
     truth = np.linspace(0, spread, 6)
-    other = truth if not turned else truth[[1, 0, 3, 2, 5, 4]]
-    both = np.stack([np.broadcast_to(truth, (2, 6)), np.broadcast_to(other, (2, 6))], axis=-1)
-    return both + rng.normal(0, (1.0, noise), (n, 2, 6, 2))
+    said = said_to_differ(9, truth, truth, share, alike=alike, shared=shared, noise=noise)
+    assert said <= 0.05 + three_errors(0.05, 200)
 
 
-@pytest.mark.parametrize(("spread", "noise"), [(1, 1.0), (4, 1.0), (4, 3.0), (12, 1.0)])
-def test_noise_is_not_taken_for_another_order(spread, noise):
-    rng, runs = np.random.default_rng(9), 500
-    said = 0
-    for _ in range(runs):
-        scores = ranked(rng, 10, spread, noise=noise)
-        said += flips.flips(ranks.agreement_by_seed(scores, 1.0)).below() < 0.025
-    assert said / runs <= 0.025 + three_errors(0.025, runs)
+@pytest.mark.parametrize("steep", [1.0, 4.0])
+@pytest.mark.parametrize(("alike", "shared"), [(0.0, 0.0), (0.8, 0.99)])
+def test_one_order_of_which_two_metrics_resolve_different_pairs_is_not_taken_for_another(
+    steep, alike, shared
+):
+    """One metric tells the first three losses apart, the other the last three; no pair is reversed."""
+    first, last = np.minimum(np.arange(9.0), 3), np.maximum(np.arange(9.0) - 5, 0)
+    options = {"levels": 4, "alike": alike, "shared": shared}
+    assert said_to_differ(14, steep * first, steep * last, **options) <= 0.05 + three_errors(0.05, 200)
 
 
-def test_another_order_is_shown():
-    rng = np.random.default_rng(10)
-    found = [flips.flips(ranks.agreement_by_seed(ranked(rng, 10, 12, turned=1), 0.9)) for _ in range(50)]
-    assert np.mean([own.below() < 0.025 for own in found]) > 0.9
+@pytest.mark.parametrize("order", [(1, 0, 3, 2, 5, 4), (2, 1, 0, 3, 5, 4)])
+def test_another_order_is_shown(order):
+    """A fifth of the pairs is reversed, and of four of fifteen pairs those that are furthest apart."""
+    truth = np.linspace(0, 12, 6)
+    assert said_to_differ(10, truth, truth[list(order)], runs=50) > 0.9
+
+
+@pytest.mark.parametrize(("spread", "power"), [(4.0, 0.5), (8.0, 0.9)])
+def test_a_third_of_the_pairs_turned_round_is_found_where_seeds_scatter_as_much_as_losses_differ(
+    spread, power
+):
+    """Twelve of 36 pairs; neighbours are half a standard deviation of a seed apart, or one."""
+    truth = np.linspace(0, spread, 9)
+    turned = truth[[4, 3, 2, 1, 0, 5, 8, 7, 6]]
+    assert said_to_differ(15, truth, turned, runs=50) > power
 
 
 @pytest.mark.parametrize("worst", [0.0, 0.02, 0.1])
@@ -187,6 +218,42 @@ def test_a_regret_at_its_null_is_seldom_said_to_be_above_it(means):
         for _ in range(runs)
     ]
     assert np.mean(alarms) <= 0.025 + three_errors(0.025, runs)
+
+
+def best_of(rng, means, runs, crossed):
+    """Return the test scores (runs, 10 seeds) of the best of some losses, chosen on validation; test and
+    validation scores correlate by .8.
+    """
+    luck = rng.normal(size=(runs, 10, len(means)))
+    tested = 0.8 * luck + 0.6 * rng.normal(size=luck.shape) + means
+    run, seed, loss = (at.ravel() for at in np.indices(luck.shape))
+    cells = pd.DataFrame({"dataset": run, "recipe": "r", "block": run * 10 + seed, "seed": seed})
+    cells = cells.assign(loss=[f"{number:02}" for number in loss], x=tested.ravel())
+    cells["val_dice@0.5"] = (luck + means).ravel()
+    names = tuple(cells["loss"].unique())
+    own = selection.arm(cells, names if len(names) > 1 else names[0], "x", crossed)
+    return own.sort_values(["dataset", "seed"])["x"].to_numpy().reshape(runs, 10)
+
+
+@pytest.mark.parametrize(
+    ("means", "rates"),
+    [(np.zeros(12), 1), (-0.3 * np.arange(12.0), 1), (np.zeros(5), 5), (np.zeros(5), 2)],
+)
+def test_the_best_of_a_list_on_validation_is_not_said_to_be_better_or_worse_for_having_been_chosen(
+    means, rates
+):
+    """The best of a list is as good as the loss that it is compared with; so are all of it, or others are
+    worse.
+    """
+    runs, tests = 300, []
+    for crossed in (True, False):
+        rng = np.random.default_rng(16)  # the same trainings, chosen among in two ways
+        d = best_of(rng, means, runs, crossed) - best_of(rng, np.zeros(rates), runs, crossed)
+        tests.append(map(flips.flips, d))
+    found = [flips.Both(*own) for own in zip(*tests, strict=True)]
+    assert np.mean([own.p() < 0.05 for own in found]) <= 0.05 + three_errors(0.05, runs)
+    # The choice of the other seeds does not flatter; it may miss the best one, where the others are worse.
+    assert np.mean([own.estimate for own in found]) < 0.05
 
 
 def test_the_best_loss_is_marked_in_at_least_95_percent_even_when_all_are_close():

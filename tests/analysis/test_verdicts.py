@@ -210,6 +210,50 @@ def test_an_equality_or_its_contradiction_that_hangs_on_one_level_names_it(
         assert f"{named['level']} (without it {named['without']:+.3g}, p " in result.why
 
 
+def test_an_equality_of_a_mean_names_every_level_that_is_not_shown_to_be_equal(ten_seeds, tmp_path):
+    fractions = sorted(ten_seeds["data.foreground"].unique())
+    gap = ten_seeds["data.foreground"].map(dict(zip(fractions, (0.0103, -0.004, 0.009, -0.012), strict=True)))
+    noise = np.random.default_rng(0).normal(0, 1e-4, len(ten_seeds))
+    cells = ten_seeds.assign(**{"dice@0.5": 0.5 + gap * (ten_seeds["loss"] == "dice") + noise})
+    for expect, verdict in (('"equal"', "supported"), ('"greater"', "equivalent")):
+        result = judged(cells, tmp_path, expect=expect, margin=0.01)
+        assert result.verdict == verdict
+        outside = result.why.partition("By itself this is not shown of ")[2]
+        assert "foreground=0.002) +0.0103 [" in outside and "foreground=0.2) -0.012 [" in outside
+        assert "foreground=0.01)" not in outside and "foreground=0.05)" not in outside
+    equal = judged(cells, tmp_path, expect='"equal"', margin=0.02)
+    assert equal.verdict == "supported" and "By itself" not in equal.why
+
+
+def test_seeds_that_are_planned_and_not_trained_are_counted_whatever_the_verdict(ten_seeds, tmp_path):
+    parts = PLANNED.assign(seeds=json.dumps(list(range(12))))
+    cells = ten_seeds.assign(parts="ladder")
+    both = {"part": '"ladder"', "parts": parts}
+    result = judged(cells, tmp_path, **both)
+    assert result.verdict == "supported" and result.why.endswith("So far 10 of 12 planned seeds")
+    text = CLAIM + 'part = "ladder"\n' + another(2) + 'part = "ladder"\nrole = "exploratory"\n'
+    beside = evaluated(cells, text, tmp_path, parts=parts).results[1]
+    assert beside.verdict == "exploratory" and beside.why == "So far 10 of 12 planned seeds"
+    less = cells[(cells["loss"] != "ce") | (cells["seed"] < 9)]
+    ten = {**both, "parts": PLANNED.assign(seeds=json.dumps(list(range(10))))}
+    assert judged(less, tmp_path, **ten).why.endswith("So far 9 of 10 planned seeds")
+    assert "planned" not in judged(cells, tmp_path, **ten).why
+    # A value that no further training brings is told as an incomplete seed.
+    gone = cells.assign(**{"dice@0.5": cells["dice@0.5"].mask(cells["seed"] == 3)})
+    found = judged(gone, tmp_path, **ten)
+    assert found.measured.n_seeds == 9 and "planned" not in found.why
+
+
+def test_data_sets_that_count_as_learnt_for_want_of_a_reference_are_named(ten_seeds, tmp_path):
+    rare = ten_seeds["data.foreground"] == 0.002
+    labels = ten_seeds["data_label"].where(~rare, "roads, steps 2400")
+    cells = ten_seeds.assign(unlearnt=False, unmeasured=rare, data_label=labels)
+    says = "No reference says how much of roads can be learnt; taken as learnt"
+    assert judged(cells, tmp_path).why.endswith(says)
+    assert "reference" not in judged(cells, tmp_path, length='"shortest"').why
+    assert "reference" not in judged(cells.assign(unmeasured=False), tmp_path).why
+
+
 def test_a_mean_over_levels_is_shown_with_its_levels(ten_seeds, tmp_path):
     levels = verdicts.level_table([evaluated(ten_seeds, CLAIM, tmp_path)])
     assert sorted(levels["level"]) == sorted(ten_seeds["data_label"].unique())
@@ -224,7 +268,31 @@ def test_a_comparison_that_had_not_converged_is_worded_as_one_of_speed(ten_seeds
     result = judged(both, tmp_path, part='"ladder"')
     assert "Not converged: ce on scenes(foreground=0.002) (+0.020 with 4 times the steps)" in result.why
     assert result.why.endswith("so this says which learns sooner") and "dice on" not in result.why
-    assert "onverged" not in judged(both, tmp_path, part='"long"').why
+    last = judged(both, tmp_path, part='"long"').why
+    assert "onverged" not in last and "dice on" not in last
+    assert (
+        "The last step up in length still changed ce on scenes(foreground=0.002) (+0.020 from 60 to" in last
+    )
+    assert last.endswith("; and 2 more") and "still changed" not in result.why
+
+
+@pytest.mark.parametrize(("column", "change", "told"), [
+    ("ece_fg", 0.011, True), ("ece_fg", 0.009, False),
+    ("size_clipped_hard@0.5", 0.06, True), ("size_clipped_hard@0.5", 0.04, False),
+])  # fmt: skip
+def test_calibration_near_objects_and_region_size_have_a_smallest_change_of_interest(
+    ten_seeds, tmp_path, column, change, told
+):
+    draw = np.random.default_rng(0).normal(0.5, 0.01, len(ten_seeds)) + (ten_seeds["loss"] == "dice")
+    short = ten_seeds.assign(**{column: draw}, parts="short")
+    longer = short.assign(
+        **{column: draw + change, "recipe.steps": 240}, recipe="long", parts="long", key=short["key"] + "l"
+    )
+    both = pd.concat([short, longer], ignore_index=True)
+    why = {
+        part: judged(both, tmp_path, value=f'"{column}"', part=f'"{part}"').why for part in ("short", "long")
+    }
+    assert ("Not converged" in why["short"]) == ("still changed" in why["long"]) == told
 
 
 def test_a_verdict_on_one_real_set_needs_other_trainings_and_other_images(ten_seeds, tmp_path):
@@ -273,3 +341,21 @@ def test_the_verdict_table_holds_every_test_with_its_numbers(ten_seeds, tmp_path
     row = verdicts.verdict_table([evaluated(ten_seeds, CLAIM, tmp_path)]).set_index("test").loc["X.1"]
     assert (row["n_seeds"], row["n_variants"], row["n_sets"], row["verdict"]) == (10, 4, 1, "supported")
     assert row["mde"] < row["estimate"] and row["smallest_p"] == 2 / 2**10
+
+
+def test_no_collapse_in_ten_seeds_does_not_show_that_collapses_are_equally_rare(ten_seeds, tmp_path):
+    cells = ten_seeds.assign(collapsed=0.0)
+    result = judged(cells, tmp_path, value='"collapsed"', margin=0.05)
+    assert result.verdict == "inconclusive" and np.isnan(result.mde)
+    assert result.measured.evidence.interval() == pytest.approx((-0.308, 0.308), abs=1e-3)
+    hopeless = judged(cells, tmp_path, value='"collapsed"', margin=0.05, expect='"equal"')
+    assert hopeless.verdict == "not testable" and "no outcome of 10 seeds" in hopeless.why
+    assert hopeless.command == "lossbench sweep quick --seeds 59"
+    shown = judged(cells, tmp_path, value='"collapsed"', margin=0.4, expect='"equal"')
+    assert shown.verdict == "supported" and shown.p == pytest.approx(0.6**10)
+
+
+def test_collapses_on_every_level_count_a_seed_once(ten_seeds, tmp_path):
+    gone = (ten_seeds["loss"] == "dice") & (ten_seeds["seed"] < 8)
+    result = judged(ten_seeds.assign(collapsed=gone.astype(float)), tmp_path, value='"collapsed"')
+    assert result.verdict == "supported" and result.p == 2 / 2**8

@@ -84,7 +84,8 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     reached = learnt.learnt(cells, tables.get("references", learnt.NO_REFERENCES))
     missed = learnt.unlearnt(reached, cells)
     losses = tables.get("losses", NO_LOSSES)
-    verdicts = evaluate(claims.claims, cells.assign(unlearnt=missed), parts, by_group, losses)
+    judged = cells.assign(unlearnt=missed, unmeasured=learnt.unmeasured(reached, cells))
+    verdicts = evaluate(claims.claims, judged, parts, by_group, losses)
     common = compared(cells, fixed)
     # What was not learnt says who learns sooner, not who ends where.
     ended = compared(cells[~missed], fixed)

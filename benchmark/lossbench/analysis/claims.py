@@ -291,7 +291,7 @@ def sentence(test: Test) -> str:
     if test.tuned:
         parts.append("each loss at the learning rate that its validation score prefers")
     if test.null:
-        of = " times the noise ceiling" if test.shape == "agreement" else ""
+        of = " times what one order would give" if test.shape == "agreement" else ""
         parts.append(f"tested against {test.null:g}{of}")
     return "; ".join(parts)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from lossbench.analysis import pairs, ranks, resampling, seeds, selection
-from lossbench.analysis.across_sets import pooled
+from lossbench.analysis.across_sets import Pooled, pooled
 from lossbench.analysis.claims import Losses, Test, where
-from lossbench.analysis.flips import Flips, flips
+from lossbench.analysis.events import Events, events
+from lossbench.analysis.flips import ALPHA, Both, Flips, flips
+from lossbench.analysis.flips import seeds_needed as flips_needed
 from lossbench.analysis.resampling import ByGroup, Images
 from lossbench.base import columns as known
 from lossbench.base.errors import UserError
@@ -27,8 +30,12 @@ class Evidence(Protocol):
     def below(self, null: float = 0.0) -> float: ...
     def p(self, null: float = 0.0) -> float: ...
     def interval(self, level: float = 0.95) -> tuple[float, float]: ...
+    def smallest_equal(self, margin: float) -> float: ...
     @property
     def smallest_p(self) -> float: ...
+
+
+Alone = Flips | Events | Both  # of one variant, one number a seed
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Each:
     """Several data set variants, each by itself: all must be equal, one may be shown not to be."""
 
     labels: tuple[str, ...]
-    single: tuple[Flips, ...]
+    single: tuple[Flips | Events, ...]
 
     @property
     def furthest(self) -> int:
@@ -67,6 +74,9 @@ class Each:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         return self.single[self.furthest].interval(level)
 
+    def smallest_equal(self, margin: float) -> float:
+        return max(own.smallest_equal(margin) for own in self.single)
+
     @property
     def smallest_p(self) -> float:
         # The set with the fewest seeds limits what can be shown of all.
@@ -80,7 +90,7 @@ class Level:
     """
 
     label: str
-    effect: Flips
+    effect: Alone
     without: Evidence | None = None
 
 
@@ -99,6 +109,19 @@ class Measured:
     images: Images | None = None  # of other test images, where the test is about one set of real ones
     agreement: ranks.Agreement | None = None
 
+    @property
+    def over_sets(self) -> Pooled | None:
+        """The mean over independent data sets, if the evidence is one."""
+        own = self.evidence.first if isinstance(self.evidence, Both) else self.evidence
+        return own if isinstance(own, Pooled) else None
+
+
+def seeds_needed(test: Test, tests: int) -> int:
+    """Return with how many seeds the smallest p of a test falls below .05 after adjustment for ``tests``."""
+    if test.expect == "equal" and test.value in known.EVENTS:
+        return math.floor(math.log(ALPHA / tests) / math.log1p(-min(test.margin, 0.99))) + 1
+    return flips_needed(tests)
+
 
 def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) -> Measured:
     """Return what the cells say; ``by_group`` is the table 'groups': scores by test group.
@@ -114,15 +137,36 @@ def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) ->
     if absent or not len(part):
         what = " and ".join(dict.fromkeys(absent)) if absent else "this kind"
         raise UserError(f"there are no cells of {what}{_place(test)}")
+    if not selection.chooses(test):
+        return _of_shape(test, part, cells, by_group)
+    # What all seeds choose is better by chance than it is; what the other seeds choose is not, but their
+    # choices depend on each other, which makes a mean scatter more than its seeds show. Neither test keeps
+    # its level, both together do.
+    crossed, plain = (_of_shape(test, part, cells, by_group, crossed) for crossed in (True, False))
+    levels = tuple(
+        Level(one.label, Both(one.effect, two.effect), _both(one.without, two.without))
+        for one, two in zip(crossed.levels, plain.levels, strict=True)
+    )
+    return replace(crossed, evidence=Both(crossed.evidence, plain.evidence), levels=levels)
+
+
+def _both(one: Evidence | None, other: Evidence | None) -> Evidence | None:
+    return Both(one, other) if one and other else None
+
+
+def _of_shape(
+    test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByGroup | None, crossed: bool = True
+) -> Measured:
+    """Return what the cells of a test say; ``crossed`` as in ``selection.arm``."""
     if test.tuned:
-        part = selection.tuned(part, test.value)
+        part = selection.tuned(part, test.value, crossed)
     if test.shape == "agreement":
         return _agreement(test, part)
     if test.shape == "regret":
         return _regret(test, part)
     if test.shape == "trend":
         return _trend(test, part)
-    return _contrast(test, part, cells, by_group)
+    return _contrast(test, part, cells, by_group, crossed)
 
 
 def _flat(named: Sequence[Losses | None]) -> list[str]:
@@ -141,14 +185,16 @@ def _place(test: Test) -> str:
     return f" on {' or '.join(test.data)}" if test.data else ""
 
 
-def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByGroup | None) -> Measured:
-    arms = _arms(test, part, test.of, test.against)
+def _contrast(
+    test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByGroup | None, crossed: bool
+) -> Measured:
+    arms = _arms(test, part, test.of, test.against, crossed)
     d, variants, numbered = _differences(test, arms)
     if test.minus:
-        d, variants, numbered = _minus(test, cells, d, variants, numbered)
+        d, variants, numbered = _minus(test, cells, d, variants, numbered, crossed)
     labels = list(variants["data_label"])
     if test.shape == "each":
-        single = tuple(flips(own[~np.isnan(own)]) for own in d if not np.isnan(own).all())
+        single = tuple(filter(None, (_tested(own, test) for own in d)))
         # Equality in every data set cannot be claimed of one that holds nothing.
         if len(single) < len(d):
             raise UserError(f"no seed holds a value{_place(test)}")
@@ -171,10 +217,12 @@ def _contrast(test: Test, part: pd.DataFrame, cells: pd.DataFrame, by_group: ByG
     return Measured(**{**vars(found), "images": images})
 
 
-def _arms(test: Test, part: pd.DataFrame, of: Losses, against: Losses | None) -> dict[str, pd.DataFrame]:
-    arms = {"of": selection.arm(part, of, test.value)}
+def _arms(
+    test: Test, part: pd.DataFrame, of: Losses, against: Losses | None, crossed: bool
+) -> dict[str, pd.DataFrame]:
+    arms = {"of": selection.arm(part, of, test.value, crossed)}
     if against is not None:
-        arms["against"] = selection.arm(part, against, test.value)
+        arms["against"] = selection.arm(part, against, test.value, crossed)
     return arms
 
 
@@ -184,14 +232,16 @@ def _differences(test: Test, arms: dict[str, pd.DataFrame]) -> tuple[np.ndarray,
     return found.difference("of", "against" if "against" in arms else None), found.variants, found.seeds
 
 
-def _minus(test: Test, cells: pd.DataFrame, d: np.ndarray, variants: pd.DataFrame, numbered: np.ndarray):
+def _minus(
+    test: Test, cells: pd.DataFrame, d: np.ndarray, variants: pd.DataFrame, numbered: np.ndarray, crossed
+):
     """Take a second difference off the first, data set by data set and seed by seed."""
     taken = test.minus
     part = selection.select_minus(cells, test)
     of, against = (taken.of, taken.against) if taken.of else (test.of, test.against)
     if not len(part):
         raise UserError(f"there are no cells to take off{_place(test)}")
-    other, theirs, others = _differences(test, _arms(test, part, of, against))
+    other, theirs, others = _differences(test, _arms(test, part, of, against, crossed))
     # Seed by seed: a number is a difference of two differences of the same start.
     shared = np.intersect1d(numbered, others)
     names = sorted(set(variants["dataset"]) & set(theirs["dataset"]))
@@ -215,17 +265,21 @@ def _over_seeds(
     labels: list[str],
     weigh: Callable[[pd.DataFrame], np.ndarray],
     test: Test,
+    scale: float = 1.0,
 ) -> Measured:
-    """Return the evidence of a weighted sum over variants, one number a seed."""
+    """Return the evidence of a weighted sum over variants, one number a seed; no number of a variant exceeds
+    ``scale`` where the value is 0 or 1.
+    """
+    scale += abs(test.minus.times) if test.minus else 0.0
     whole = seeds.within(d, weigh(variants))
     if not len(whole.numbers):
         raise UserError(f"no seed holds {'all variants' if len(d) > 1 else 'all losses'}{_place(test)}")
     levels = []
     for place in _rarest_first(variants):
-        own = d[place][~np.isnan(d[place])]
-        if len(own):
-            levels.append(Level(labels[place], flips(own), _without(d, variants, place, weigh)))
-    evidence = flips(whole.numbers)
+        own = _tested(d[place], test, scale)
+        if own:
+            levels.append(Level(labels[place], own, _without(d, variants, place, weigh, test, scale)))
+    evidence = _tested(whole.numbers, test, scale * np.abs(weigh(variants)).sum())
     return Measured(
         evidence, len(whole.numbers), whole.lost, len(d), _count(variants), evidence.sd, tuple(levels)
     )
@@ -237,16 +291,26 @@ def _rarest_first(variants: pd.DataFrame) -> np.ndarray:
     return seeds.numbers(variants, seeds.FOREGROUND).fillna(np.inf).argsort(kind="stable").to_numpy()
 
 
-def _without(d: np.ndarray, variants: pd.DataFrame, place: int, weigh) -> Flips | None:
+def _tested(d: np.ndarray, test: Test, largest: float = 1.0) -> Flips | Events | None:
+    """Return the test of the numbers that are there, if any are."""
+    there = d[~np.isnan(d)]
+    if not len(there):
+        return None
+    return events(there, largest) if test.value in known.EVENTS else flips(there)
+
+
+def _without(
+    d: np.ndarray, variants: pd.DataFrame, place: int, weigh, test: Test, scale: float
+) -> Flips | Events | None:
     """Return the evidence that is left without one variant, if there is any."""
     if len(d) < 2:
         return None
     kept = np.arange(len(d)) != place
     try:
-        rest = seeds.within(d[kept], weigh(variants[kept].reset_index(drop=True))).numbers
+        weights = weigh(variants[kept].reset_index(drop=True))
     except UserError:  # of a slope too few doses are left
         return None
-    return flips(rest) if len(rest) else None
+    return _tested(seeds.within(d[kept], weights).numbers, test, scale * np.abs(weights).sum())
 
 
 def _over_sets(
@@ -268,6 +332,10 @@ def _over_sets(
         if len(within.numbers) < 2:
             continue
         spread = within.numbers.var(ddof=1) / len(within.numbers)
+        if test.value in known.EVENTS:
+            # A set without any event would else look certain: one more is counted either way.
+            share = (np.count_nonzero(within.numbers) + 1) / (len(within.numbers) + 2)
+            spread = max(spread, share * (1 - share) / len(within.numbers))
         if own.sum() == 1 and not test.minus:
             here = {
                 arm: cells[cells["dataset"] == variants["dataset"][own].iloc[0]]
@@ -285,9 +353,9 @@ def _over_sets(
         raise UserError(f"fewer than two data sets hold two seeds{_place(test)}")
     levels = []
     for place, label in enumerate(labels):
-        own = d[place][~np.isnan(d[place])]
-        if len(own):
-            levels.append(Level(label, flips(own)))
+        own = _tested(d[place], test)
+        if own:
+            levels.append(Level(label, own))
     # With one variant a set, leaving out the level and leaving out the set are the same.
     if len(levels) == len(effects) > 2:  # one variant a set
         rest = [pooled(np.delete(effects, k), np.delete(variances, k)) for k in range(len(effects))]
@@ -316,8 +384,8 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
     if whole.sum() < 3:
         raise UserError(f"fewer than three seeds hold all {len(arms)} losses{_place(test)}")
     scores = values[:, whole].swapaxes(0, 1)
-    agree = lambda kept: ranks.agreement_by_seed(scores[:, kept], test.null)  # noqa: E731
-    evidence = flips(agree(slice(None)))
+    agree = lambda kept: ranks.order(scores[:, kept], test.null)  # noqa: E731
+    evidence = agree(slice(None))
     return Measured(
         evidence,
         int(whole.sum()),
@@ -325,24 +393,23 @@ def _agreement(test: Test, part: pd.DataFrame) -> Measured:
         len(found.variants),
         _count(found.variants),
         evidence.sd,
-        _each_level(found.variants, lambda place: agree([place]), lambda kept: flips(agree(kept))),
+        _each_level(found.variants, lambda place: agree([place]), agree),
         agreement=ranks.split_halves(scores),
     )
 
 
 def _each_level(
     variants: pd.DataFrame,
-    alone: Callable[[int], np.ndarray],
+    alone: Callable[[int], Alone | None],
     rest: Callable[[np.ndarray], Evidence],
 ) -> tuple[Level, ...]:
-    """Return the numbers of each variant alone, and the evidence that is left without it."""
+    """Return the evidence of each variant alone (None: nothing), and what is left without it."""
     levels, every = [], np.arange(len(variants))
     for place in _rarest_first(variants):
         own = alone(place)
-        own = own[~np.isnan(own)]
-        if len(own):
+        if own:
             left = rest(every[every != place]) if len(variants) > 1 else None
-            levels.append(Level(variants["data_label"].iloc[place], flips(own), left))
+            levels.append(Level(variants["data_label"].iloc[place], own, left))
     return tuple(levels)
 
 
@@ -352,8 +419,10 @@ def _trend(test: Test, part: pd.DataFrame) -> Measured:
     found = pairs.blocks(own, [test.value], test.absolute)
     _refuse(found, list(test.among))
     place = np.arange(len(test.among)) - (len(test.among) - 1) / 2
-    slopes = found.values[..., 0] @ (place / (place @ place))  # nan where a block misses a loss
-    return _over_seeds(slopes, found.variants, list(found.variants["data_label"]), seeds.mean_weights, test)
+    steps = place / (place @ place)
+    slopes = found.values[..., 0] @ steps  # nan where a block misses a loss
+    labels = list(found.variants["data_label"])
+    return _over_seeds(slopes, found.variants, labels, seeds.mean_weights, test, np.abs(steps).sum())
 
 
 def _regret(test: Test, part: pd.DataFrame) -> Measured:
@@ -375,7 +444,7 @@ def _regret(test: Test, part: pd.DataFrame) -> Measured:
         behind = values.max(axis=2) - values[:, :, at[evidence.chosen]]
         levels = _each_level(
             found.variants,
-            lambda place: behind[:, place],
+            lambda place: _tested(behind[:, place], test),
             lambda kept: ranks.Regrets(values[:, kept], tuple(at)),
         )
         return Measured(evidence, len(values), int((~held).sum()), *count, levels=levels)
@@ -391,7 +460,7 @@ def _regret(test: Test, part: pd.DataFrame) -> Measured:
 
     evidence = flips(difference(slice(None)))
     levels = _each_level(
-        found.variants, lambda place: difference([place]), lambda kept: flips(difference(kept))
+        found.variants, lambda place: flips(difference([place])), lambda kept: flips(difference(kept))
     )
     return Measured(evidence, len(values), int((~whole).sum()), *count, evidence.sd, levels)
 

@@ -9,6 +9,9 @@ the observed one just where the mean of the subset is at most zero. With a null 
 where the one is the empty subset. The 2^n - 1 means of the other subsets, sorted, are all there is to know:
 the p-value of any null is a count among them, the interval lies between two of them, and so neither can
 contradict the other (Hartigan 1969). With n <= 5 the 95 % interval is unbounded: no outcome reaches .05.
+
+A null other than zero, and so interval and equality, takes the numbers to scatter alike to both sides of
+their mean. Those of a rare event do not (``events``).
 """
 
 from __future__ import annotations
@@ -47,11 +50,66 @@ class Sided:
         """Return the p-value of two one-sided tests (Schuirmann 1987): small means |truth| < margin."""
         return max(self.above(-margin), self.below(margin))
 
+    def smallest_equal(self, margin: float) -> float:
+        """Return the smallest p-value that ``equal`` can give: each half of it is one-sided."""
+        return self.smallest_p / 2
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest two-sided p-value that so many numbers can give."""
+        raise NotImplementedError
+
     def beyond(self, margin: float) -> float:
         """Return the two-sided p-value against |truth| <= margin: small means that it is shown to be
         larger.
         """
         return min(1.0, 2 * min(self.above(margin), self.below(-margin)))
+
+
+@dataclass(frozen=True)
+class Both(Sided):
+    """Two tests of one question, each of which errs at another end: a null is rejected where both reject it.
+
+    The estimate is that of the first."""
+
+    first: Sided
+    second: Sided
+
+    @property
+    def estimate(self) -> float:
+        return self.first.estimate
+
+    @property
+    def n(self) -> int:
+        return self.first.n
+
+    @property
+    def sd(self) -> float:
+        return self.first.sd
+
+    @property
+    def smallest_p(self) -> float:
+        return max(self.first.smallest_p, self.second.smallest_p)
+
+    def smallest_equal(self, margin: float) -> float:
+        return max(self.first.smallest_equal(margin), self.second.smallest_equal(margin))
+
+    def above(self, null: float = 0.0) -> float:
+        return max(self.first.above(null), self.second.above(null))
+
+    def below(self, null: float = 0.0) -> float:
+        return max(self.first.below(null), self.second.below(null))
+
+    def equal(self, margin: float) -> float:
+        return max(self.first.equal(margin), self.second.equal(margin))
+
+    def beyond(self, margin: float) -> float:
+        return max(self.first.beyond(margin), self.second.beyond(margin))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the nulls that one of both keeps, and those between."""
+        lows, highs = zip(self.first.interval(level), self.second.interval(level), strict=True)
+        return min(lows), max(highs)
 
 
 @dataclass(frozen=True)

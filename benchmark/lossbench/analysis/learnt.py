@@ -128,8 +128,19 @@ def unlearnt(table: pd.DataFrame, cells: pd.DataFrame) -> pd.Series:
     """Return which cells belong to a data set variant that was not learnt. Records of protocol 1 were judged
     before this was asked, and stay as they were.
     """
-    missed = {(row.dataset, row.recipe) for row in table.itertuples() if row.learnt == 0}
-    own = [pair in missed for pair in zip(cells["dataset"], cells["recipe"], strict=True)]
+    return _of_variants(cells, table[table["learnt"] == 0])
+
+
+def unmeasured(table: pd.DataFrame, cells: pd.DataFrame) -> pd.Series:
+    """Return which cells belong to a data set variant of which nobody can say whether it was learnt. They
+    take part in everything, and verdicts say so.
+    """
+    return _of_variants(cells, table[table["learnt"].isna()])
+
+
+def _of_variants(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
+    named = set(zip(rows["dataset"], rows["recipe"], strict=True))
+    own = [pair in named for pair in zip(cells["dataset"], cells["recipe"], strict=True)]
     return pd.Series(own, index=cells.index, dtype=bool) & (numbers(cells, "protocol") >= 2)
 
 

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import across_sets, flips
-from lossbench.analysis.across_sets import Pooled
 from lossbench.analysis.claims import Claim, Test
-from lossbench.analysis.evidence import Measured, measure
+from lossbench.analysis.evidence import Measured, measure, seeds_needed
 from lossbench.analysis.flips import ALPHA
 from lossbench.base.errors import UserError
 
@@ -73,7 +72,7 @@ def refusal(found: Iterable[Power]) -> str:
     lost = [own for own in found if own.hopeless]
     if not lost:
         return ""
-    needed = max(flips.seeds_needed(own.tests) for own in lost)
+    needed = max(seeds_needed(own.test, own.tests) for own in lost)
     names = ", ".join(f"{own.test.id} ({own.n_seeds} seeds)" for own in lost)
     return (
         f"no outcome could bring p below {ALPHA:g} after Holm's adjustment in {names}: plan {needed} seeds, "
@@ -97,12 +96,11 @@ def _tried(test: Test, planned: pd.DataFrame) -> Measured | str:
 def _smallest(test: Test, own: Measured | str) -> float:
     if isinstance(own, str):
         return 1.0
-    # Each half of an equality test is one-sided.
-    return own.evidence.smallest_p / (2 if test.expect == "equal" else 1)
+    return own.evidence.smallest_equal(test.margin) if test.expect == "equal" else own.evidence.smallest_p
 
 
 def _detectable(test: Test, own: Measured, tests: int) -> float:
-    if isinstance(own.evidence, Pooled):
+    if own.over_sets:
         return across_sets.detectable(own.n_sets, tests)
     find = flips.equal_within if test.expect == "equal" else flips.detectable
     return find(own.n_seeds, tests)

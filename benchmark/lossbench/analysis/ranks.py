@@ -1,12 +1,14 @@
 """All losses at once: do two metrics rank them alike, and how far below the best does a loss fall at worst?
 
 A metric of few seeds does not even agree with itself. So the agreement of two metrics is judged against that
-of each with itself, both between different seeds, and a regret against regrets of the same noise.
+of each with itself, both between different seeds, and against what it would be if both ordered every pair of
+losses alike; a regret against regrets of the same noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
@@ -44,9 +46,9 @@ def split_halves(scores: np.ndarray) -> Agreement:
     """Return the agreement of two metrics between halves of the seeds, mean over data sets and splits.
 
     scores: (seeds, variants, losses, 2), larger is better. tau is that of one metric on one half with the
-    other on the other half; the ceiling is the geometric mean of each metric's agreement with itself, which
-    tau has in expectation where both rank by the same truth (as a correlation that noise attenuates, Spearman
-    1904)."""
+    other on the other half; the ceiling is the geometric mean of each metric's agreement with itself. No tau
+    is larger in expectation (Cauchy-Schwarz), and tau is as large only where both metrics rank by the same
+    truth and resolve the same pairs equally well (``agreement_by_seed`` asks for order alone)."""
     both, first, second = [], [], []
     for half in halves(len(scores)):
         one, other = (
@@ -61,34 +63,68 @@ def split_halves(scores: np.ndarray) -> Agreement:
     return Agreement(float(np.mean(both)), float(ceiling))
 
 
-def agreement_by_seed(scores: np.ndarray, share: float) -> np.ndarray:
-    """Return n numbers, one a seed, whose mean is tau - share * ceiling; scores as in ``split_halves``.
+@dataclass(frozen=True)
+class Order(flips.Both):
+    """Do two metrics order the losses alike? Tau minus a share of what it would be if they did.
+
+    What it would be is known between two references only: with the signs of other seeds, which is never too
+    large in expectation (the first test), and the ceiling, which is never too small (the second).
+    """
+
+    tau: float  # between single seeds
+    tau_alike: float  # the same if every pair of losses had the same order by both
+
+
+def order(scores: np.ndarray, share: float) -> Order:
+    """Return the test of tau against ``share`` of what it would be if both metrics ordered every pair of
+    losses alike; scores as in ``split_halves``.
+    """
+    alike, ceiling = (flips.flips(own) for own in agreement_by_seed(scores, share))
+    tau, tau_alike, *_ = map(_off_diagonal, _between_seeds(*pair_orders(_by_metric(scores))))
+    return Order(alike, ceiling, tau, tau_alike)
+
+
+def agreement_by_seed(scores: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return n numbers, one a seed, whose mean is tau - share * (what tau would be if every pair of losses
+    had the same order by both metrics), and n whose mean is tau - share * ceiling.
 
     Here the halves are single seeds: tau-b of one metric on a seed with the other on another seed, mean over
     all pairs of seeds. What a seed contributes are the jackknife's pseudo-values (Tukey 1958), n * whole -
     (n - 1) * without. Of single seeds, a smooth mean over pairs, their sign-flip test keeps its level in
     simulation; of halves, whose means jump from one order to another, it does not."""
     n = len(scores)
-    a, b = pair_orders(_by_metric(scores))  # (seeds, variants, pairs) each
-    inner = [_between(a, b), _between(a, a), _between(b, b)]
-    everyone = np.arange(n)
-    whole = _excess(inner, everyone, share)
-    without = [_excess(inner, np.delete(everyone, seed), share) for seed in range(n)]
-    return n * whole - (n - 1) * np.array(without)
+    matrices = _between_seeds(*pair_orders(_by_metric(scores)))
+    whole = _excess(matrices, np.arange(n), share)
+    # The signs of ``alike`` stay those of the whole: pairs whose sign hangs on one seed weigh next to
+    # nothing, and would only make the numbers jump.
+    without = np.array([_excess(matrices, np.delete(np.arange(n), seed), share) for seed in range(n)])
+    alike, ceiling = (n * whole - (n - 1) * without).T
+    return alike, ceiling
 
 
 def _by_metric(scores: np.ndarray) -> np.ndarray:
     return np.moveaxis(scores, -1, 0)
 
 
-def _between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return tau-b of a on one seed with b on another, mean over variants, shape (seeds, seeds)."""
-    return np.einsum("svp,tvp->st", a, b) / a.shape[1]
+def _between_seeds(a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+    """Return tau-b of a on one seed with b on another, what it would be if every pair of losses had the same
+    order by both, and that of a with a and of b with b; mean over variants, shape (seeds, seeds) each.
+
+    a, b: (seeds, variants, pairs), the order of each pair by either metric. Where the means over seeds of a
+    pair's order are p and q, tau is the sum of p q, and of |p q| if all signs agreed. The signs are taken
+    from the other seeds: of the same two they would make the sum too large."""
+    both = np.einsum("svp,tvp->stvp", a, b)
+    # Without seed s and seed t; rounded, since a sum that is zero on paper would have a sign.
+    signs = [np.sign(np.round(own.sum(axis=0) - own[:, None] - own[None, :], 9)) for own in (a, b)]
+    own = [np.einsum("svp,tvp->st", one, one) / one.shape[1] for one in (a, b)]
+    return [both.sum(axis=3).mean(axis=2), (both * signs[0] * signs[1]).sum(axis=3).mean(axis=2), *own]
 
 
-def _excess(inner: list[np.ndarray], seeds: np.ndarray, share: float) -> float:
-    both, first, second = (_off_diagonal(matrix[np.ix_(seeds, seeds)]) for matrix in inner)
-    return both - share * float(np.sqrt(max(first, 0.0) * max(second, 0.0)))
+def _excess(matrices: list[np.ndarray], seeds: np.ndarray, share: float) -> np.ndarray:
+    """Return tau above a share of what it would be if all signs agreed, and above a share of the ceiling."""
+    both, alike, first, second = (_off_diagonal(matrix[np.ix_(seeds, seeds)]) for matrix in matrices)
+    ceiling = np.sqrt(max(first, 0.0) * max(second, 0.0))
+    return both - share * np.array([alike, ceiling])
 
 
 def _off_diagonal(matrix: np.ndarray) -> float:

@@ -1,8 +1,9 @@
 """Which cells a test is about: parts, data sets and conditions first, then the arm of each loss.
 
 Whatever is chosen (the best loss of a list, the best rate of a loss) is chosen by validation scores and
-judged on test images, so that the choice does not flatter the value that is tested. A choice is made among
-alternatives that were all trained on the same seeds.
+judged on test images. A choice is made among alternatives that were all trained on the same seeds. That of
+all seeds flatters the value that is tested: a training that went well by chance did so on validation and on
+test images. That of the *other* seeds (``crossed``) does not; a single seed chooses for itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lossbench.base.errors import UserError, nearest
 
 RATE, STEPS = "recipe.learning_rate", "recipe.steps"
 UNLEARNT = "unlearnt"  # true for the cells of data set variants that were not learnt
+UNMEASURED = "unmeasured"  # true for those of which no reference says whether they were
 
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -45,13 +47,18 @@ def select(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
 
     Data set variants that were not learnt are left out, but where a test asks about a length by itself."""
     own = meeting(_of_parts(cells, test), test.where, test.length)
-    if UNLEARNT not in own or test.length == "shortest" or STEPS in test.where:
+    if UNLEARNT not in own or not asks_who_is_learnt(test):
         return own
-    # What was not learnt shows who learns sooner. A test of the shortest training asks just that.
     kept = own[~own[UNLEARNT]]
     if len(own) and not len(kept):
         raise UserError("none of its data set variants was learnt, so nothing says who ends where")
     return kept
+
+
+def asks_who_is_learnt(test: Test) -> bool:
+    """Return whether a test leaves out what was not learnt."""
+    # What was not learnt shows who learns sooner. A test of the shortest training asks just that.
+    return test.length != "shortest" and STEPS not in test.where
 
 
 def select_minus(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
@@ -122,11 +129,17 @@ def _meets(cells: pd.DataFrame, column: str, wanted: Condition) -> pd.Series:
     return values.between(*wanted) if isinstance(wanted, tuple) else values == float(wanted)
 
 
-def arm(cells: pd.DataFrame, names: Losses, value: Value) -> pd.DataFrame:
+def chooses(test: Test) -> bool:
+    """Return whether anything that a test compares is chosen by validation scores."""
+    minus = (test.minus.of, test.minus.against) if test.minus else ()
+    return test.tuned or any(isinstance(names, tuple) for names in (test.of, test.against, *minus))
+
+
+def arm(cells: pd.DataFrame, names: Losses, value: Value, crossed: bool = True) -> pd.DataFrame:
     """Return one cell a block: of the loss ``names``, or of the one of a list that is best on validation.
 
     The choice is made per data set and recipe, by the mean validation score over the blocks that hold all of
-    them; other blocks are left out."""
+    them, of the other seeds or (``crossed`` is false) of all; other blocks are left out."""
     if isinstance(names, str):
         return select_loss(cells, names)
     score = validation_score(cells, value)
@@ -134,11 +147,12 @@ def arm(cells: pd.DataFrame, names: Losses, value: Value) -> pd.DataFrame:
     listed = listed.assign(score=listed[score].astype(float)).dropna(subset="score")
     # A mean over other seeds than its rivals' would let chance choose.
     whole = listed.groupby("block", observed=True)["loss"].transform("nunique") == len(names)
-    return _best(listed[whole], ["dataset", "recipe"], ["loss"]).drop(columns="score")
+    return _best(listed[whole], ["dataset", "recipe"], ["loss"], crossed).drop(columns="score")
 
 
-def tuned(cells: pd.DataFrame, value: Value) -> pd.DataFrame:
-    """Return each loss at the learning rate that its own mean validation score prefers, by data set.
+def tuned(cells: pd.DataFrame, value: Value, crossed: bool = True) -> pd.DataFrame:
+    """Return each loss at the learning rate that its own mean validation score prefers, by data set, over the
+    other seeds or (``crossed`` is false) over all.
 
     Recipes of one data set that differ only in their learning rate are one family, which takes the place of
     the recipe, since start, order and split follow from data set and seed (certificates are still
@@ -155,7 +169,7 @@ def tuned(cells: pd.DataFrame, value: Value) -> pd.DataFrame:
     rates = cells.groupby(group, observed=True)[RATE].transform("nunique")
     # As above: all rates of a loss are compared on the same seeds.
     whole = cells.groupby([*group, "loss", "seed"], observed=True)[RATE].transform("nunique") == rates
-    chosen = _best(cells[whole], [*group, "loss"], [RATE]).drop(columns="score")
+    chosen = _best(cells[whole], [*group, "loss"], [RATE], crossed).drop(columns="score")
     names = [chosen[column].astype(str) for column in (*group, "seed")]
     # The block is named anew, since cells that were trained at different rates are now one pair.
     return chosen.assign(block=names[0] + " / " + names[1] + " / " + names[2])
@@ -179,10 +193,19 @@ def validation_score(cells: pd.DataFrame, value: Value) -> str:
     )
 
 
-def _best(cells: pd.DataFrame, group: list[str], alternatives: list[str]) -> pd.DataFrame:
-    """Return the cells of the alternative with the largest mean score in each group; of equals the first."""
+def _best(cells: pd.DataFrame, group: list[str], alternatives: list[str], crossed: bool) -> pd.DataFrame:
+    """Return of each group and seed the cell of the alternative whose mean score in the group, over the other
+    seeds or over all, is the largest; of equals the first.
+    """
     if not len(cells):
         return cells
-    means = cells.groupby([*group, *alternatives], observed=True, sort=True)["score"].mean().reset_index()
-    top = means.groupby(group, observed=True, sort=False)["score"].idxmax()
-    return cells.merge(means.loc[top, [*group, *alternatives]], on=[*group, *alternatives], how="inner")
+    cells = cells.sort_values([*group, "seed", *alternatives], kind="stable", ignore_index=True)
+    scores = cells["score"].groupby([cells[name] for name in (*group, *alternatives)], observed=True)
+    total, count = scores.transform("sum"), scores.transform("size")
+    means = total / count
+    if crossed:
+        means = ((total - cells["score"]) / (count - 1).clip(lower=1)).where(count > 1, means)
+    # Means that are equal on paper differ in their last digits, and must count as equal.
+    means = means.round(12)
+    top = means.groupby([cells[name] for name in (*group, "seed")], observed=True, sort=False).idxmax()
+    return cells.loc[top.sort_values()]

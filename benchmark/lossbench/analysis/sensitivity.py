@@ -49,20 +49,31 @@ COLUMNS += ["ce_estimate", "ce_low", "ce_high", "ce_pairs"]
 
 def usual_recipes(cells: pd.DataFrame, recipes: pd.DataFrame | None = None) -> dict[str, str]:
     """Return the recipe under which each data set was trained most; of several, the one nearest to the
-    commonest of all.
+    commonest of all but for its length, and of these the longest training.
     """
     facts = recipes.set_index("recipe").to_dict("index") if recipes is not None and len(recipes) else {}
     counts = cells.groupby(["dataset", "recipe"], observed=True).size()
     if not len(counts):
         return {}
-    # Sorted first: of recipes that are equally common always the same one.
-    first = cells["recipe"].value_counts().sort_index().idxmax()
+    steps = {name: _steps(fact) for name, fact in facts.items()}
+    every = cells["recipe"].value_counts()
+    # The name last: of recipes that are equal in all else always the same one.
+    first = min(every.index, key=lambda name: (-every[name], -steps.get(name, 0), name))
     usual = {}
     for dataset, own in counts.groupby(level=0, observed=True):
         own = own.droplevel(0)
-        distance = {name: len(differing(facts.get(first, {}), facts.get(name, {}))) for name in own.index}
-        usual[dataset] = min(own.index, key=lambda name, n=own, d=distance: (-n[name], d[name], name))
+        changed = {name: differing(facts.get(first, {}), facts.get(name, {})) for name in own.index}
+        distance = {name: len([key for key in keys if key != "steps"]) for name, keys in changed.items()}
+        # All lengths of a cell are trained together, so their counts are equal more often than not.
+        usual[dataset] = min(
+            own.index, key=lambda name, n=own, d=distance: (-n[name], d[name], -steps.get(name, 0), name)
+        )
     return usual
+
+
+def _steps(recipe: Mapping) -> float:
+    value = recipe.get("steps")
+    return float(value) if isinstance(value, int | float | np.number) else 0.0
 
 
 def sensitivity(

@@ -30,9 +30,9 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import flips, lengths, selection
-from lossbench.analysis.across_sets import Pooled
 from lossbench.analysis.claims import Claim, Test
-from lossbench.analysis.evidence import Evidence, Measured, measure
+from lossbench.analysis.events import Events
+from lossbench.analysis.evidence import Evidence, Measured, measure, seeds_needed
 from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.pairs import CERTIFICATE, NotPaired
 from lossbench.analysis.resampling import ByGroup
@@ -85,6 +85,7 @@ class _Raw:
     fills: bool = False  # more cells would solve the problem
     speed: str = ""  # what had not converged
     partly: str = ""  # which planned data sets are still missing
+    beside: str = ""  # what a reader must know whatever the verdict: lengths, references, seeds to come
 
 
 def evaluate(
@@ -149,7 +150,7 @@ def _spellings(cells: pd.DataFrame, losses: pd.DataFrame) -> dict[str, list[str]
 def _narrow(cells: pd.DataFrame, test: Test) -> pd.DataFrame:
     """Return the columns that a test may ask for: a table of two hundred metrics is slow to choose from."""
     facts = ("key", "parts", "dataset", "dataset_name", "data_label", "recipe", "block", "seed", "trunk")
-    facts += (selection.UNLEARNT,)
+    facts += (selection.UNLEARNT, selection.UNMEASURED)
     facts += (
         "loss",
         "loss_label",
@@ -172,17 +173,18 @@ def _measured(test: Test, cells: pd.DataFrame, parts: pd.DataFrame, by_group: By
     try:
         found = measure(test, cells, by_group)
         partly = _partly(test, cells, parts)
-        changes = lengths.unconverged(test, cells, selection.select(cells, test))
-        speed = lengths.sentence(changes, test.against is not None)
+        part = selection.select(cells, test)
+        speed = lengths.sentence(lengths.unconverged(test, cells, part), test.against is not None)
+        last = lengths.last_step_up(lengths.still_changing(test, cells, part))
+        beside = _join(last, _unmeasured(test, part), _so_far(test, part, found, parts))
     # This is a UserError as well, but no further training mends it.
     except NotPaired as error:
         return _Raw(problem=str(error))
     except UserError as error:
         return _Raw(problem=str(error), fills=True)
     says, p = _deciding(test, found.evidence)
-    # Each half of an equality test is one-sided.
-    smallest = found.evidence.smallest_p / (2 if test.expect == "equal" else 1)
-    return _Raw(found, says, p, smallest, speed=speed, partly=partly)
+    smallest = _smallest_p(test, found.evidence)
+    return _Raw(found, says, p, smallest, speed=speed, partly=partly, beside=beside)
 
 
 def _partly(test: Test, cells: pd.DataFrame, parts: pd.DataFrame) -> str:
@@ -191,6 +193,39 @@ def _partly(test: Test, cells: pd.DataFrame, parts: pd.DataFrame) -> str:
     if not absent:
         return ""
     return f"{len(absent)} of {planned} planned data sets have no cells yet ({', '.join(absent)})"
+
+
+def _unmeasured(test: Test, part: pd.DataFrame) -> str:
+    """Return which of a test's data sets no reference exists for, in a sentence: they count as learnt."""
+    if selection.UNMEASURED not in part or not selection.asks_who_is_learnt(test):
+        return ""
+    own = part[part[selection.UNMEASURED].astype(bool)]
+    named = _named(own, test)
+    # A label says after its first word how a data set was trained.
+    names = sorted({str(label).partition(",")[0] for cells in named for label in cells["data_label"]})
+    if not names:
+        return ""
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"No reference says how much of {listed} can be learnt; taken as learnt"
+
+
+def _named(part: pd.DataFrame, test: Test) -> list[pd.DataFrame]:
+    """Return the cells of each loss that a test names; an agreement ranks all of them and names none."""
+    return [selection.select_loss(part, loss) for loss in test.losses] or [part]
+
+
+def _so_far(test: Test, part: pd.DataFrame, found: Measured, parts: pd.DataFrame) -> str:
+    """Return how many of the planned seeds a test rests on, in a sentence, while some are still to come.
+
+    A verdict that is read after each seed is wrong more often than one that is read at the end."""
+    own = parts[parts["part"].isin(test.part)]
+    planned = min((len(json.loads(seeds)) for seeds in own["seeds"]), default=0)
+    if found.n_seeds >= planned:
+        return ""
+    # Seeds that are all trained and hold no value will not come.
+    held = [own.groupby(["dataset", "recipe"], observed=True)["seed"].nunique() for own in _named(part, test)]
+    trained = min((int(seeds.min()) for seeds in held if len(seeds)), default=0)
+    return f"So far {found.n_seeds} of {planned} planned seeds" if trained < planned else ""
 
 
 def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
@@ -204,6 +239,11 @@ def _deciding(test: Test, evidence: Evidence) -> tuple[str, float]:
         if equal < ALPHA:
             return "equal", equal
     return "differs", _p_of("differs", test, evidence)
+
+
+def _smallest_p(test: Test, evidence: Evidence) -> float:
+    """Return the smallest p-value with which a test could show what it expects."""
+    return evidence.smallest_equal(test.margin) if test.expect == "equal" else evidence.smallest_p
 
 
 def _p_of(says: str, test: Test, evidence: Evidence) -> float:
@@ -229,22 +269,23 @@ def _judged(
         return Result(test, "not testable" if test.role == "primary" else "exploratory", why, command=command)
     found = raw.measured
     if test.role != "primary":
-        why = _join(raw.partly, _levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed)
+        why = _join(raw.partly, _levels_say(test, found, raw.says, raw.p < ALPHA), raw.speed, raw.beside)
         return Result(test, "exploratory", why, found, raw.p, mde=_mde(found, 1), says=raw.says)
     mde = _mde(found, commands.family)
     # Which sets happen to be trained first must not decide about all of them.
     if raw.partly:
         command = commands.fill()
-        why = f"{raw.partly}; `{command}` trains them"
+        why = _join(f"{raw.partly}; `{command}` trains them", raw.beside)
         return Result(test, "not testable", why, found, raw.p, adjusted, mde, command, raw.says)
     # "Inconclusive" would sound like evidence where none was possible.
     if reach >= ALPHA:
         command = commands.more_seeds()
         why = f"Exploratory: no outcome of {found.n_seeds} seeds could bring p below {ALPHA:g}"
         why += f" after adjustment for {commands.family} tests; `{command}` trains enough of them"
+        why = _join(why, raw.beside)
         return Result(test, "not testable", why, found, raw.p, adjusted, mde, command, raw.says)
     verdict, why = _decided(test, raw, adjusted)
-    return Result(test, verdict, why, found, raw.p, adjusted, mde, says=raw.says)
+    return Result(test, verdict, _join(why, raw.beside), found, raw.p, adjusted, mde, says=raw.says)
 
 
 def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
@@ -261,9 +302,8 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
             if test.expect == "equal"
             else "a difference nor its absence"
         )
-        return "inconclusive", f"Neither {what} is shown" + (
-            f"; furthest in {found.where}" if found.where else ""
-        )
+        more = f"; furthest in {found.where}" if found.where else ""
+        return "inconclusive", _join(f"Neither {what} is shown{more}", _taus_say(found))
     hangs = _levels_say(test, found, raw.says, True)
     where = " in every data set" if found.where and raw.says == "equal" else ""
     if raw.says == "equal":
@@ -287,9 +327,20 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
     if test.null:
         why = f"On the {'claimed' if claimed else 'other'} side of {test.null:g}"
     if found.agreement:
-        tau, ceiling = found.agreement
-        why = f"Tau is {tau:.2f} where noise allows {ceiling:.2f}: {'' if claimed else 'not '}as claimed"
+        why = f"{_taus_say(found)}: {'' if claimed else 'not '}as claimed"
     return "supported" if claimed else "contradicted", _join(why, hangs, raw.speed)
+
+
+def _taus_say(found: Measured) -> str:
+    """Return the agreement of two rankings beside what it could be, or nothing."""
+    if not found.agreement:
+        return ""
+    tau, ceiling = found.agreement
+    single, alike = found.evidence.tau, found.evidence.tau_alike
+    return (
+        f"Tau is {tau:.2f} where noise allows {ceiling:.2f}; between single seeds it is {single:.2f}, and"
+        f" {alike:.2f} if every pair of losses had the same order by both"
+    )
 
 
 def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
@@ -310,10 +361,22 @@ def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
         # What is within the margin has no side that it must keep.
         if p >= ALPHA or (says != "equal" and np.sign(rest.estimate - null) != side):
             alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {p:.2g})")
-    if not alone:
-        return ""
     it = "Equality within the margin" if says == "equal" else "It"
-    return f"{it} hangs on {alone[0]}" if len(alone) == 1 else f"{it} hangs on each of {', '.join(alone)}"
+    on = f"each of {', '.join(alone)}" if len(alone) > 1 else "".join(alone)
+    return _join(f"{it} hangs on {on}" if alone else "", _outside(test, found) if says == "equal" else "")
+
+
+def _outside(test: Test, found: Measured) -> str:
+    """Return the levels of a mean within the margin whose own interval is not, in a sentence, or nothing."""
+    # A level of a slope is no slope, and where each data set is tested all of them are within.
+    if test.shape not in ("mean", "trend") or len(found.levels) < 2:
+        return ""
+    beyond = []
+    for level in found.levels:
+        low, high = level.effect.interval()
+        if not (-test.margin < low and high < test.margin):
+            beyond.append(f"{level.label} {level.effect.estimate:+.3g} [{low:.3g}, {high:.3g}]")
+    return f"By itself this is not shown of {'; '.join(beyond)}" if beyond else ""
 
 
 def _join(*sentences: str) -> str:
@@ -322,8 +385,8 @@ def _join(*sentences: str) -> str:
 
 def _mde(found: Measured, tests: int) -> float:
     """Return the smallest true effect that would be found with 80 % power, after Holm; nan where unknown."""
-    # The simulation of power is of sign flips over seeds.
-    if isinstance(found.evidence, Pooled) or not np.isfinite(found.sd):
+    # The simulation of power is of sign flips over seeds, of numbers that scatter.
+    if found.over_sets or isinstance(found.evidence, Events) or not np.isfinite(found.sd):
         return NAN
     effect = flips.detectable(found.n_seeds, tests) * found.sd
     return effect if np.isfinite(effect) else NAN
@@ -364,7 +427,7 @@ class _Commands:
 
     def more_seeds(self) -> str:
         """Return the command that trains enough seeds: the experiment itself where it plans that many."""
-        needed = flips.seeds_needed(self.family)
+        needed = seeds_needed(self.test, self.family)
         own = self.parts[self.parts["part"].isin(self.test.part)]
         own = own if len(own) else self.parts
         planned = min((len(json.loads(seeds)) for seeds in own["seeds"]), default=0)
@@ -425,9 +488,9 @@ def numbers_of(found: Measured | None) -> Mapping[str, float]:
     row["low"], row["high"] = evidence.interval()
     row |= {"estimate": evidence.estimate, "smallest_p": evidence.smallest_p}
     row |= {name: getattr(found, name) for name in ("n_seeds", "n_variants", "n_sets")}
-    if isinstance(evidence, Pooled):
-        row["tau"] = evidence.tau
-        row["predict_low"], row["predict_high"] = evidence.prediction()
+    if found.over_sets:
+        row["tau"] = found.over_sets.tau
+        row["predict_low"], row["predict_high"] = found.over_sets.prediction()
     if found.images:
         row |= {
             "images_low": found.images.low,

@@ -18,6 +18,8 @@ POINTS, FACTOR, PLAIN, DISTANCE, COUNT = "points", "factor", "plain", "distance"
 
 FEWEST_GROUPS = 8  # independent test images or groups below which nothing is said about other images
 
+EVENTS = ("collapsed",)  # columns that are 0 or 1 in each cell
+
 COPIED = "copy_of"  # the cell whose training this was; a column only where some cell was copied
 
 # How the arm is called after the title of its column.
