@@ -161,10 +161,13 @@ def test_too_few_seeds_are_told_of_all_losses_and_of_some():
         for seed in range(count)
     ]
     assert summary._seeds(pd.DataFrame(rows)) == (
-        "With fewer than 6 seeds p cannot fall below .05, so that no difference can be shown: all losses "
-        "have so few on 1 of 3 data set variants (few); some losses have so few on 1 of 3 data set variants "
-        "(uneven)."
+        "With fewer than 6 seeds p, adjusted over all pairs of losses, cannot fall below .05, so that no "
+        "difference can be shown: all losses have so few on 1 of 3 data set variants (few); some losses "
+        "have so few on 1 of 3 data set variants (uneven)."
     )
+    # Three losses are three pairs: 3 * 2 / 2^6 = .09, and with seven seeds .047.
+    third = [row | {"loss": "focal"} for row in rows if (row["data_label"], row["loss"]) == ("many", "ce")]
+    assert "With fewer than 6 to 7 seeds p, " in summary._seeds(pd.DataFrame([*rows, *third]))
     assert summary._seeds(pd.DataFrame(rows[:12])) == ""
 
 

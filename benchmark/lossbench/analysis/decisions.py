@@ -292,7 +292,9 @@ class Contest:
 
 
 def holm_over_pairs(p: np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values of a square of pairs, over all of them; nan is no pair."""
+    """Return Holm's adjusted p-values of a square of pairs, over all of them; nan where it cannot
+    be compared, which counts as 1.
+    """
     square, below = np.full_like(p, np.nan), np.tril_indices(len(p), -1)
     square[below] = square.T[below] = flips.holm(p[below])
     return square

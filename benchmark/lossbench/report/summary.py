@@ -4,6 +4,7 @@ far to trust it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -257,9 +258,10 @@ def _seeds(cells: pd.DataFrame) -> str:
     """Return on which data set variants there are too few seeds to show any difference."""
     from lossbench.analysis.flips import seeds_needed
 
-    needed = seeds_needed()
     by_loss = cells.groupby(["dataset", "recipe", "loss"], observed=True)["seed"].nunique()
-    counts = by_loss.groupby(level=["dataset", "recipe"]).agg(["min", "max"])
+    counts = by_loss.groupby(level=["dataset", "recipe"]).agg(["min", "max", "size"])
+    # p is adjusted over all pairs of losses of a variant.
+    needed = counts["size"].map(lambda losses: seeds_needed(max(1, math.comb(losses, 2))))
     labels = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"]
     of_all = counts["max"] < needed
     of_some = (counts["min"] < needed) & ~of_all
@@ -271,8 +273,12 @@ def _seeds(cells: pd.DataFrame) -> str:
     ]
     if not parts:
         return ""
-    why = f"With fewer than {needed} seeds p cannot fall below .05, so that no difference can be shown"
-    return f"{why}: {'; '.join(parts)}."
+    asked = needed[of_all | of_some]
+    least = f"{asked.min()}" if asked.nunique() == 1 else f"{asked.min()} to {asked.max()}"
+    adjusted = "p, adjusted over all pairs of losses, cannot fall below .05"
+    return (
+        f"With fewer than {least} seeds {adjusted}, so that no difference can be shown: {'; '.join(parts)}."
+    )
 
 
 def looks(tables: Mapping[str, pd.DataFrame]) -> list[str]:
