@@ -41,6 +41,15 @@ def test_a_planned_test_knows_its_seeds_its_smallest_p_and_what_it_detects(ten_s
     assert not refusal([first, second])
 
 
+def test_a_margin_that_every_level_must_keep_to_is_wider_than_that_of_one(ten_seeds, tmp_path):
+    path = tmp_path / "claims.toml"
+    text = TEST.format(n=1, value="dice@0.5").replace('"greater"', '"equal"')
+    path.write_text(HEAD + text + text.replace("X.1", "X.2") + 'shape = "each"\n')
+    mean, each = power(read_claims(path).claims, planned(ten_seeds))
+    assert mean.detectable == flips.equal_within(10, 2)
+    assert each.detectable == flips.equal_within(10, 2, 0.95) > mean.detectable
+
+
 def test_trials_give_the_detectable_effect_its_unit(ten_seeds, tmp_path):
     (own,) = power(claims(tmp_path, "dice@0.5"), planned(ten_seeds), ten_seeds[ten_seeds["seed"] < 3])
     assert own.mde == pytest.approx(own.spread * flips.detectable(10)) and own.spread > 0

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossbench.analysis import claims, verdicts
+from lossbench.analysis import claims, flips, verdicts
+from lossbench.analysis.resampling import ByGroup
 from small_claim import CLAIM
 
 ALONE = CLAIM.replace('against = "ce"\n', "")
@@ -295,19 +296,83 @@ def test_calibration_near_objects_and_region_size_have_a_smallest_change_of_inte
     assert ("Not converged" in why["short"]) == ("still changed" in why["long"]) == told
 
 
-def test_a_verdict_on_one_real_set_needs_other_trainings_and_other_images(ten_seeds, tmp_path):
-    from lossbench.analysis.resampling import ByGroup
-
-    one = ten_seeds[ten_seeds["data.foreground"] == 0.01]
+def by_group(cells, leads):
+    """Return scores by test group of cells, in each of which Dice leads by one of ``leads``."""
     rows = []
-    for cell in one.itertuples():  # Dice is ahead on four groups and behind on four others
-        for group in range(8):
-            score = 0.5 + (0.3, -0.2)[group % 2] * (cell.loss == "dice")
+    for cell in cells.itertuples():
+        for group, lead in enumerate(leads):
+            score = 0.5 + lead * (cell.loss == "dice")
             row = {"key": cell.key, "group": str(group), "class": "a", "dice@0.5": score, "n dice@0.5": 1}
             rows.append(row)
-    result = judged(one, tmp_path, by_group=ByGroup(pd.DataFrame(rows)))
+    return ByGroup(pd.DataFrame(rows))
+
+
+def one_set(ten_seeds, lead=None):
+    """Return the cells of one data set; with a ``lead``, Dice is ahead by it on every seed."""
+    one = ten_seeds[ten_seeds["data.foreground"] == 0.01]
+    if lead is None:
+        return one
+    noise = np.random.default_rng(0).normal(0, 1e-4, len(one))
+    return one.assign(**{"dice@0.5": 0.5 + lead * (one["loss"] == "dice") + noise})
+
+
+def test_a_verdict_on_one_real_set_needs_other_trainings_and_other_images(ten_seeds, tmp_path):
+    one = one_set(ten_seeds)
+    # Dice is ahead on four groups and behind on four others.
+    result = judged(one, tmp_path, by_group=by_group(one, 4 * (0.3, -0.2)))
     assert result.verdict == "inconclusive" and "but not for other test images" in result.why
     assert judged(one, tmp_path).verdict == "supported"
+
+
+@pytest.mark.parametrize(
+    ("lead", "leads", "changes", "verdict"),
+    [
+        (0.2, 8 * (0.2,), {}, "supported"),
+        (0.2, 7 * (0.2,), {}, "fewer than 8 test groups"),
+        (0.2, 8 * (0.2,), {"absolute": "true"}, "the absolute value of a mean is no mean over images"),
+        (0.2, 7 * (0.2,), {"value": '"steps_to_half"'}, "supported"),  # no score of test images
+        (0.001, 8 * (0.001,), {"expect": '"equal"'}, "supported"),
+        (0.001, 4 * (0.3, -0.3), {"expect": '"equal"'}, "not for other test images"),
+        (0.001, 4 * (0.3, -0.3), {}, "not for other test images"),
+        (0.001, 7 * (0.001,), {"expect": '"equal"'}, "fewer than 8 test groups"),
+        (0.2, 8 * (0.2,), {"expect": '"equal"'}, "contradicted"),
+        (0.2, 4 * (0.5, -0.1), {"expect": '"equal"'}, "not for other test images"),
+        (0.001, 4 * (0.3, -0.3), {"expect": '"equal"', "shape": '"each"'}, "not for other test images"),
+        (0.001, 7 * (0.001,), {"expect": '"equal"', "shape": '"each"'}, "fewer than 8 test groups"),
+    ],
+)
+def test_whatever_is_said_of_one_real_set_must_hold_for_other_test_images(
+    ten_seeds, tmp_path, lead, leads, changes, verdict
+):
+    one = one_set(ten_seeds, lead)
+    one = one.assign(steps_to_half=100 * one["dice@0.5"])
+    result = judged(one, tmp_path, by_group=by_group(one, leads), **changes)
+    if verdict in verdicts.VERDICTS:
+        assert result.verdict == verdict
+    else:
+        assert result.verdict == "inconclusive" and verdict in result.why
+
+
+def test_equality_that_is_lost_by_the_adjustment_does_not_hide_a_difference_that_is_not(ten_seeds, tmp_path):
+    evidence = judged(ten_seeds, tmp_path).measured.evidence
+    margin = evidence.interval(0.96)[1] + 1e-9  # within it with p .02, and different with p .002
+    assert 0.05 / 6 < evidence.equal(margin) < 0.05
+    own = judged(ten_seeds, tmp_path, margin=margin)
+    assert own.verdict == "equivalent"
+    text = CLAIM.replace("margin = 0.005", f"margin = {margin}")
+    text += "".join(another(number).replace('"dice"', '"nowhere"') for number in range(2, 7))
+    result = evaluated(ten_seeds, text, tmp_path).results[0]
+    assert result.verdict == "supported" and result.says == "differs" and result.p == 2 / 2**10
+    assert result.p_adjusted == pytest.approx(6 * 2 / 2**10)
+
+
+def test_of_a_test_of_equality_the_detectable_effect_is_a_margin(ten_seeds, tmp_path):
+    equal = judged(ten_seeds, tmp_path, expect='"equal"', margin=0.5)
+    assert equal.mde == pytest.approx(flips.equal_within(10) * equal.measured.sd)
+    each = judged(ten_seeds, tmp_path, expect='"equal"', margin=0.5, shape='"each"')
+    # Each of four levels may be missed in a twentieth of the studies.
+    spread = max(own.sd for own in each.measured.evidence.single)
+    assert each.mde == pytest.approx(flips.equal_within(10, 1, 0.95) * spread)
 
 
 def test_holm_counts_every_declared_test_of_a_family_also_those_without_cells(ten_seeds, tmp_path):

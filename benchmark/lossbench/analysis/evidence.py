@@ -14,7 +14,7 @@ from lossbench.analysis import pairs, ranks, resampling, seeds, selection
 from lossbench.analysis.across_sets import Pooled, pooled
 from lossbench.analysis.claims import Losses, Test, where
 from lossbench.analysis.events import Events, events
-from lossbench.analysis.flips import ALPHA, Both, Flips, flips
+from lossbench.analysis.flips import ALPHA, POWER, Both, Flips, detectable, equal_within, flips
 from lossbench.analysis.flips import seeds_needed as flips_needed
 from lossbench.analysis.resampling import ByGroup, Images
 from lossbench.base import columns as known
@@ -107,6 +107,7 @@ class Measured:
     levels: tuple[Level, ...] = field(default=())
     where: str = ""  # shape "each": the variant furthest from equality
     images: Images | None = None  # of other test images, where the test is about one set of real ones
+    unseen: str = ""  # why nothing is known of other test images, where it should be
     agreement: ranks.Agreement | None = None
 
     @property
@@ -121,6 +122,17 @@ def seeds_needed(test: Test, tests: int) -> int:
     if test.expect == "equal" and test.value in known.EVENTS:
         return math.floor(math.log(ALPHA / tests) / math.log1p(-min(test.margin, 0.99))) + 1
     return flips_needed(tests)
+
+
+def in_deviations(test: Test, found: Measured, tests: int) -> float:
+    """Return the smallest effect over seeds that a test finds, or the smallest margin within which it shows
+    equality, with 80 % power after Holm, in standard deviations of its numbers.
+    """
+    if test.expect != "equal":
+        return detectable(found.n_seeds, tests)
+    # Where every level must be shown to be equal, each has to miss less often (Bonferroni).
+    levels = len(found.levels) if test.shape == "each" else 1
+    return equal_within(found.n_seeds, tests, 1 - (1 - POWER) / levels)
 
 
 def measure(test: Test, cells: pd.DataFrame, by_group: ByGroup | None = None) -> Measured:
@@ -199,22 +211,49 @@ def _contrast(
         if len(single) < len(d):
             raise UserError(f"no seed holds a value{_place(test)}")
         each = Each(tuple(labels), single)
-        least = min(single, key=lambda own: own.n)
         levels = tuple(Level(label, own) for label, own in zip(labels, single, strict=True))
-        return Measured(each, least.n, 0, len(d), _count(variants), least.sd, levels, labels[each.furthest])
+        least, spread = min(own.n for own in single), max(own.sd for own in single)
+        images, unseen = _images_of_each(test, arms, variants, by_group)
+        count = _count(variants)
+        return Measured(
+            each, least, 0, len(d), count, spread, levels, labels[each.furthest], images, unseen=unseen
+        )
     if test.shape == "slope":
         weigh = lambda kept: seeds.slope_weights(kept, test.dose)  # noqa: E731
         return _over_seeds(d, variants, labels, weigh, test)
     if _count(variants) > 1:
         return _over_sets(d, variants, labels, arms, by_group, test)
     found = _over_seeds(d, variants, labels, seeds.mean_weights, test)
-    images = None
     # Other images are drawn of one real set; a mean over levels is one of generated scenes.
-    if len(variants) == 1 and not test.minus:
-        images = resampling.on_other_images(
-            arms["of"], arms.get("against"), by_group, test.value, test.absolute
-        )
-    return Measured(**{**vars(found), "images": images})
+    if len(variants) > 1 or test.minus:
+        return found
+    images, unseen = _images(test, arms, by_group)
+    return replace(found, images=images, unseen=unseen)
+
+
+def _images(test: Test, arms: dict[str, pd.DataFrame], by_group: ByGroup | None) -> tuple[Images | None, str]:
+    """Return what other test images of one data set variant would show, or why that is not known."""
+    asked = (by_group, test.value, test.absolute)
+    images = resampling.on_other_images(arms["of"], arms.get("against"), *asked)
+    return images, "" if images else resampling.unseen(arms["of"], *asked)
+
+
+def _images_of_each(
+    test: Test, arms: dict[str, pd.DataFrame], variants: pd.DataFrame, by_group: ByGroup | None
+) -> tuple[Images | None, str]:
+    """Return the interval over other test images of the variant that may be furthest from equality, or why
+    that of one is not known.
+    """
+    found = []
+    for dataset, recipe in zip(variants["dataset"], variants["recipe"], strict=True):
+        here = {
+            arm: cells[(cells["dataset"] == dataset) & (cells["recipe"] == recipe)]
+            for arm, cells in arms.items()
+        }
+        found.append(_images(test, here, by_group))
+    known = [images for images, _ in found if images]
+    widest = max(known, key=lambda own: max(-own.low, own.high)) if known else None
+    return widest, next((unseen for _, unseen in found if unseen), "")
 
 
 def _arms(

@@ -16,7 +16,7 @@ import pandas as pd
 
 from lossbench.analysis import across_sets, flips
 from lossbench.analysis.claims import Claim, Test
-from lossbench.analysis.evidence import Measured, measure, seeds_needed
+from lossbench.analysis.evidence import Measured, in_deviations, measure, seeds_needed
 from lossbench.analysis.flips import ALPHA
 from lossbench.base.errors import UserError
 
@@ -102,8 +102,7 @@ def _smallest(test: Test, own: Measured | str) -> float:
 def _detectable(test: Test, own: Measured, tests: int) -> float:
     if own.over_sets:
         return across_sets.detectable(own.n_sets, tests)
-    find = flips.equal_within if test.expect == "equal" else flips.detectable
-    return find(own.n_seeds, tests)
+    return in_deviations(test, own, tests)
 
 
 def _spread(test: Test, trials: pd.DataFrame | None) -> float:

@@ -20,11 +20,14 @@ from scipy.special import stdtr, stdtrit
 
 from lossbench.analysis.flips import Flips, Sided
 from lossbench.analysis.pairs import Value
-from lossbench.base.columns import FEWEST_GROUPS, spelled
+from lossbench.base.columns import COLUMNS, FEWEST_GROUPS, SCORES, spelled
 
 FEWEST = FEWEST_GROUPS
 
 DRAWS = 2000
+
+# What is scored on test images; how a training went is not.
+ON_IMAGES = {column.name for column in SCORES} | {name for name in COLUMNS if name.startswith("dice_")}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Images:
     def side(self, null: float) -> int:
         """Return +1 or -1 where the interval lies above or below ``null``, else 0."""
         return int(self.low > null) - int(self.high < null)
+
+    def within(self, margin: float) -> bool:
+        """Return whether the interval lies between -margin and margin."""
+        return -margin < self.low and self.high < margin
+
+    def beyond(self, margin: float) -> bool:
+        """Return whether it lies outside of them."""
+        return self.low > margin or self.high < -margin
 
 
 @dataclass(frozen=True)
@@ -273,6 +284,21 @@ def with_images(
     of_seeds = evidence.sd**2 / evidence.n if evidence.n > 1 else np.inf
     sizes = groups, equal_groups(*found), evidence.n
     return Both(evidence, NewData(evidence.estimate, left_out(*found), of_seeds, *sizes)), False
+
+
+def unseen(of: pd.DataFrame, by_group: ByGroup | None, value: Value, absolute: bool) -> str:
+    """Return why nothing is known of other test images where ``on_other_images`` gives nothing; "" where
+    nothing need be: for generated data, where no groups were kept, and for what is no score of test images.
+    """
+    columns = [value] if isinstance(value, str) else list(value)
+    of_images = any(name.partition("@")[0] in ON_IMAGES for name in columns)
+    if by_group is None or not of_images or not set(of["key"]) <= by_group.rows.keys():
+        return ""
+    if absolute:
+        return "the absolute value of a mean is no mean over images"
+    if by_group.means(of["key"], dict.fromkeys(columns, 1.0)) is None:
+        return "this score is not kept image by image"
+    return f"fewer than {FEWEST} test groups"
 
 
 def redrawn(values: np.ndarray, weights: np.ndarray, draws: int = DRAWS) -> np.ndarray:
