@@ -382,8 +382,10 @@ def print_costs(planned: Any) -> None:
     console.print(table)
     guess = "" if planned.measured else "; where no cell of a kind has been measured, a guess"
     console.print(f"Training, validation and test in minutes of a free core{guess}.", highlight=False)
+    from lossbench.analysis.flips import smallest_p
+
     seeds = len(planned.experiment.seeds)
-    smallest = 2 / 2**seeds  # all differences of one sign: 2 of 2**seeds sign patterns
+    smallest = smallest_p(seeds)  # where all differences have one sign
     within = f"On one data set, {seeds} paired seed{'s' * (seeds > 1)} can reach p = {smallest:.3g} at best"
     never = "; .05 cannot be reached there, only across data sets or by trend" if smallest > 0.05 else ""
     console.print(f"\n{within} (exact sign-flip test, two-sided){never}.", highlight=False)
