@@ -107,7 +107,7 @@ def test_measured_values_of_public_sets_stand_beside_the_published_ones(study):
     theirs = data[data["source"] == "published"].set_index(["label", "loss"])["mean"]
     assert theirs["Kvasir", "ce"] == 89.3 and theirs["CVC-ClinicDB", "ce_l1"] == 93.5
     assert ("AMOS", "dice") not in theirs.index and len(theirs) == 29
-    assert set(public.published()["loss"]) == set(public.LOSSES)
+    assert set(public.LOSSES) - set(public.published()["loss"]) == {"batch_dice(classes='all')"}
 
 
 def test_the_size_error_follows_from_the_recorded_terms_and_lies_below_the_bound(study):

@@ -407,7 +407,8 @@ def _outside(test: Test, found: Measured) -> str:
     for level in found.levels:
         low, high = level.effect.interval()
         if not (-test.margin < low and high < test.margin):
-            beyond.append(f"{level.label} {level.effect.estimate:+.3g} [{low:.3g}, {high:.3g}]")
+            reach = f"[{low:.3g}, {high:.3g}]" if np.isfinite(high - low) else "(too few seeds)"
+            beyond.append(f"{level.label} {level.effect.estimate:+.3g} {reach}")
     return f"By itself this is not shown of {'; '.join(beyond)}" if beyond else ""
 
 
