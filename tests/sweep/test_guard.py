@@ -17,7 +17,7 @@ from lossbench.base.errors import UserError
 from lossbench.sweep import guard
 from lossbench.training import signals
 
-CELL = SimpleNamespace(recipe=SimpleNamespace(steps=10), data=SimpleNamespace(text="data"), seed=3)
+CELL = SimpleNamespace(recipe=SimpleNamespace(steps=10), stream="data", seed=3)
 
 
 def lower(by):
