@@ -22,6 +22,7 @@ LOSSES = {
 }
 FAMILIES = ("distribution", "overlap", "overlap", "compound", "compound", "size")
 
+WIDEST = 6  # panels in a row
 LEAST = 6.0  # points that a panel spans at least, so that hair's breadths do not look like differences
 
 # What the numbers behind the figure hold.
@@ -45,11 +46,15 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
     labels = {"measured": list(sets["label"].unique()), "published": list(theirs["label"].unique())}
     data = pd.concat([measured, theirs], ignore_index=True)
     short = dict(zip(labels["measured"], points.without_common(labels["measured"]), strict=True))
-    drawing, axes = style.canvas(2, max(map(len, labels.values())), 4.6)
+    # So many in a row that a title has room.
+    rows = [
+        (source, own[n : n + WIDEST]) for source, own in labels.items() for n in range(0, len(own), WIDEST)
+    ]
+    drawing, axes = style.canvas(len(rows), max(len(own) for _, own in rows), 2.3 * len(rows))
     looks = style.lines(pd.DataFrame({"loss": list(LOSSES), "family": FAMILIES}))
     # Marks without lines: between losses there is nothing to connect.
     looks = {loss: look | {"linestyle": "", "markersize": 6} for loss, look in looks.items()}
-    for row, (source, names) in enumerate(labels.items()):
+    for row, (source, names) in enumerate(rows):
         for axis, label in zip(axes[row], names, strict=False):
             own = data[(data["source"] == source) & (data["label"] == label)]
             _panel(axis, own, looks, label not in missed)
