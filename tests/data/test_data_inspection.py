@@ -150,7 +150,9 @@ def test_the_losses_that_are_suggested_suit_thin_objects_and_empty_images():
     assert [loss for loss, _ in suggestion.losses([look(20, 20)] * 10)] == [*usual, "cldice"]
     with_empty = [look(314, 20)] * 9 + [look(314, 20, empty=True)]
     assert [loss for loss, _ in suggestion.losses(with_empty)] == [*usual, "dice_ce(over='batch')"]
-    assert "to mark nothing may cost less" in dict(suggestion.losses(with_empty))["dice"]
+    assert "where many images are empty, to mark nothing" in dict(suggestion.losses(with_empty))["dice"]
+    assert "empty" not in dict(suggestion.losses([look(20, 20)] * 10, bare=0.4))["dice"]
+    assert "where many patches are empty" in dict(suggestion.losses([look(20, 20)] * 10, bare=0.6))["dice"]
 
 
 def test_inverted_masks_are_doubted_with_the_mapping_that_turns_them(make_folder):

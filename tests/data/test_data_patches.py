@@ -129,6 +129,8 @@ def test_frequencies_are_those_of_a_thousand_patches_and_rise_with_centring():
     data = toy([(64, 64)] * 3)  # 13 of 4,096 pixels
     assert Patches(data, 64).frequency() == pytest.approx([4083 / 4096, 13 / 4096])
     assert Patches(data, 16, "foreground(share=1.0)").frequency()[1] > 5 * 13 / 4096
+    assert Patches(data, 64).bare() == 0 == Patches(data, 16, "foreground(share=1.0)").bare()
+    assert 0.5 < Patches(data, 16).bare() < 1
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,9 @@ def inspect(
     # Accepted before the data are opened: the split, and whether it holds enough, follow from them.
     groups = _groups(every, layout, doubts, accept)
     data, stops, why = _opened(str(path), options, layout, doubts)
-    sees = [why] if why else []
+    sees, bare = [why] if why else [], 0.0
     if data:
-        stops, seen_by = _sees(data, every, rows)
+        stops, seen_by, bare = _sees(data, every, rows)
         sees += seen_by
     doubts += [f"a sweep would stop here: {stops}"] if stops else []
     given = [f"path={str(path)!r}", *(f"{key}={value!r}" for key, value in options.items())]
@@ -138,6 +138,7 @@ def inspect(
             suggestion.rarest(rows),
             options.get("test_fraction", suggestion.SPLIT),
             why,
+            bare,
         ),
         stops=stops,
         sheet=_worth_seeing(every, rows),
@@ -404,20 +405,25 @@ def _split(data: Data | None) -> str:
     return f"{counts}; unit: {f'{units} groups' if units < len(data) else 'single images'}"
 
 
-def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> tuple[str, list[str]]:
-    """Return what stops training, or nothing, and what training and test will see."""
+def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> tuple[str, list[str], float]:
+    """Return what stops training, or nothing, what training and test will see, and the share of patches
+    without foreground.
+    """
     side, how = suggestion.patch_side(every), suggestion.sampler(suggestion.rarest(rows))
     share, sees = 1 - rows[0]["fraction"], []
     if not data.counts[data.split["train"], 1:].any():
-        return "no training image holds foreground, so no loss could learn it; change split.csv", []
+        return "no training image holds foreground, so no loss could learn it; change split.csv", [], 0.0
     try:
         patches = Patches(data, side, how)
     except UserError as error:
-        return str(error), []
+        return str(error), [], 0.0
     # Of a thousand patches, as training draws them.
     drawn = 1 - patches.frequency()[0]
     within_patch = f"foreground is {share:.2%} of all pixels and {drawn:.2%} of what training sees"
     sees.append(f"patches of {side} px, {how}: {within_patch}")
+    bare = patches.bare()
+    if bare >= suggestion.MANY_BARE:
+        sees.append(f"{bare:.0%} of the patches hold no foreground: Dice of each may end by marking none")
     test = within(data, "test", TEST)
     pixels = data.sizes.prod(1)
     seen = pixels[test].sum() / pixels[data.split["test"]].sum()
@@ -431,7 +437,7 @@ def _sees(data: Data, every: Sequence[Look], rows: list[dict]) -> tuple[str, lis
     long = sum(longest > side for look in every for _, _, longest in look.objects)
     if long:
         sees.append(f"{long} of {sum(len(look.objects) for look in every)} objects are longer than the patch")
-    return "", sees
+    return "", sees, bare
 
 
 def _worth_seeing(every: Sequence[Look], rows: list[dict]) -> list[tuple[str, str]]:

@@ -210,6 +210,11 @@ class Patches:
         counts = counts[: len(self.data.classes)]
         return counts / max(counts.sum(), 1)
 
+    def bare(self) -> float:
+        """Return the share of the same patches that hold no foreground."""
+        masks = self.masks_at(*self.where(0, 0, FIRST)).reshape(FIRST, -1)
+        return float(1 - ((masks > 0) & (masks < len(self.data.classes))).any(1).mean())
+
 
 @lru_cache(maxsize=8)
 def _order(name: str, seed: int, number: int, count: int) -> np.ndarray:

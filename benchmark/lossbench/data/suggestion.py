@@ -24,6 +24,7 @@ RARE = 0.05  # share of the pixels of the rarest class, below which patches are 
 THIN = 12.0  # squared length of an object over its pixels, from which most objects count as lines
 
 MANY_EMPTY = 0.1  # share of images without foreground, from which a loss for them is added
+MANY_BARE = 0.5  # share of patches without foreground, from which Dice of each of them is warned of
 
 # Numbers of seeds at which it is looked whether more are needed, of up to so many losses: at the first one
 # the smallest p, adjusted over all pairs and looks, is below .05.
@@ -55,8 +56,8 @@ FOR_THIN = ("cldice", "objects are long and thin: overlap of their centre lines,
 
 FOR_EMPTY = ("dice_ce(over='batch')", "the sum over the batch, for images without foreground")
 
-# What five public sets showed (docs/study.md).
-WARNED = "overlap of each image by itself; where many are empty, to mark nothing may cost less"
+# What ten public sets showed (docs/study.md).
+WARNED = "overlap of each image by itself; where many {} are empty, to mark nothing may cost less"
 
 
 def patch_side(looks: Sequence[Look]) -> int:
@@ -84,11 +85,13 @@ def sampler(share: float) -> str:
     return "foreground(share=0.33)" if share < RARE else "uniform"
 
 
-def losses(looks: Sequence[Look]) -> tuple[tuple[str, str], ...]:
-    """Return the losses to compare, each with its reason."""
+def losses(looks: Sequence[Look], bare: float = 0.0) -> tuple[tuple[str, str], ...]:
+    """Return the losses to compare, each with its reason; ``bare``: share of patches without foreground."""
     shapes = [side**2 / pixels for look in looks for _, pixels, side in look.objects]
     empty = float(np.mean([not look.counts[1:].any() for look in looks]))
-    usual = tuple((loss, WARNED if loss == "dice" and empty >= MANY_EMPTY else why) for loss, why in LOSSES)
+    many = "images" if empty >= MANY_EMPTY else "patches" if bare >= MANY_BARE else ""
+    warned = WARNED.format(many)
+    usual = tuple((loss, warned if loss == "dice" and many else why) for loss, why in LOSSES)
     if shapes and float(np.median(shapes)) >= THIN:
         return (*usual, FOR_THIN)
     return (*usual, FOR_EMPTY) if empty >= MANY_EMPTY else usual
@@ -112,13 +115,21 @@ def lengths(
 
 
 def experiment(
-    path: Path, spec: str, looks: Sequence[Look], share: float, test: float = SPLIT, why: str = ""
+    path: Path,
+    spec: str,
+    looks: Sequence[Look],
+    share: float,
+    test: float = SPLIT,
+    why: str = "",
+    bare: float = 0.0,
 ) -> str:
-    """Return a TOML text to start from: every choice with its reason; ``why`` is that of the split."""
+    """Return a TOML text to start from: every choice with its reason; ``why`` is that of the split, ``bare``
+    the share of patches without foreground.
+    """
     # The folder's name, as far as an experiment may be called so.
     own = path.expanduser().resolve().name.removesuffix(".npz").removesuffix(".csv")[:LONGEST] or "mine"
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", own).strip("_-") or "mine"
-    side, how, chosen = patch_side(looks), sampler(share), losses(looks)
+    side, how, chosen = patch_side(looks), sampler(share), losses(looks, bare)
     large = side > PATCHES[0]
     batch, widths = (4, [8, 16, 32, 64]) if large else (8, [8, 16, 32])
     short, long = lengths(looks, side, batch, len(widths), len(chosen), test)
