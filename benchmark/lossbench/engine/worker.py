@@ -1,5 +1,8 @@
 """What runs inside a worker: one task at a time, its events on their way to the driver, a process fit for
 training.
+
+An error here is one of the whole task. Where one loss raises, ``training/step.py`` notes it, and the other
+cells of the stack train on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What is missing of an experiment in a results folder, what it costs, and which of it is trained now."""
+"""What is missing of an experiment in a results folder, what it costs, and which of it is trained now.
+
+Whether a cell is done, missing, stale or failed the store says (``store/store.py``)."""
 
 from __future__ import annotations
 
