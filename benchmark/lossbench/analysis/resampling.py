@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
+from lossbench.analysis import flips
 from lossbench.analysis.flips import Flips, Sided
 from lossbench.analysis.pairs import Value
 from lossbench.base.columns import COLUMNS, FEWEST_GROUPS, SCORES, spelled
@@ -99,6 +100,11 @@ class NewData(Sided):
         share = self.of_groups / total if total > 0 else 1.0
         return 1 / (share**2 / groups + (1 - share) ** 2 / seeds)
 
+    @property
+    def smallest_p(self) -> float:
+        """A t test has no floor."""
+        return 0.0
+
     def _tail(self, below: float) -> float:
         if self.df <= 0:
             return 1.0
@@ -108,44 +114,25 @@ class NewData(Sided):
 
 
 @dataclass(frozen=True)
-class Both(Sided):
+class Both(flips.Both):
     """What must hold for other trainings on this split, and on other images as well: of two one-sided
     p-values the larger (intersection-union, Berger 1982). All nulls that one of both keeps are its interval.
     """
 
-    seeds: Flips
-    images: NewData
-
-    def above(self, null: float = 0.0) -> float:
-        return max(self.seeds.above(null), self.images.above(null))
-
-    def below(self, null: float = 0.0) -> float:
-        return max(self.seeds.below(null), self.images.below(null))
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the wider of both intervals at either end."""
-        lows, highs = zip(self.seeds.interval(level), self.images.interval(level), strict=True)
-        return min(lows), max(highs)
+    first: Flips
+    second: NewData
 
     @property
-    def estimate(self) -> float:
-        """The mean over seeds."""
-        return self.seeds.estimate
+    def seeds(self) -> Flips:
+        return self.first
 
     @property
-    def n(self) -> int:
-        """The number of seeds."""
-        return self.seeds.n
+    def images(self) -> NewData:
+        return self.second
 
-    @property
-    def sd(self) -> float:
-        """The standard deviation over seeds."""
-        return self.seeds.sd
-
-    @property
-    def smallest_p(self) -> float:
-        """That of the seeds: a t test has no floor."""
-        return self.seeds.smallest_p
+    def beyond(self, margin: float) -> float:
+        # Both must show it at the same end.
+        return Sided.beyond(self, margin)
 
 
 class ByGroup:
