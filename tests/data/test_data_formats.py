@@ -103,6 +103,24 @@ def test_pictures_keep_their_values_whatever_their_mode(tmp_path):
     assert read_picture(tmp_path / "f.tif").tolist() == [[0.5, -2.0]]
 
 
+@pytest.mark.parametrize("palette", [(255, 255, 255, 0, 0, 0), (0, 0, 0, 255, 255, 255)])
+def test_white_is_white_wherever_a_gif_keeps_it(tmp_path, palette):
+    indices = np.array([[0, 0, 1], [0, 0, 1]], np.uint8)
+    picture = Image.fromarray(indices)
+    picture.putpalette(palette)
+    picture.save(tmp_path / "m.gif", optimize=False)
+    assert np.array_equal(read_picture(tmp_path / "m.gif"), np.array(palette, np.uint8)[::3][indices])
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_colours_of_a_palette_stay_class_ids(tmp_path, suffix):
+    indices = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    picture = Image.fromarray(indices)
+    picture.putpalette((0, 0, 0, 128, 0, 0, 0, 128, 0))
+    picture.save(tmp_path / f"m.{suffix}", optimize=False)
+    assert np.array_equal(read_picture(tmp_path / f"m.{suffix}"), indices)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy", "a.nii", "a.nii.gz", "a.jpg"])
 def test_a_file_of_rubbish_is_one_sentence(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x93NUMPY rubbish \x00\x01" * 30)

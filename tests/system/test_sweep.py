@@ -316,3 +316,7 @@ def test_a_budget_on_ones_own_images_rests_on_a_few_timed_steps(folder):
     # What was trained says how long the rest takes.
     again = lossbench(folder, "sweep", "mine.toml", "--budget", "1h", "--serial", "--no-report")
     assert "timing" not in again and len(records(folder)) == 6
+    looks = (folder / "mine.toml").read_text().replace("seeds = 3", "seeds = 12\nlooks = [10, 12]")
+    (folder / "looks.toml").write_text(looks.replace('"mine"', '"looks"'))
+    text = lossbench(folder, "sweep", "looks.toml", "--budget", "0.1s", "--serial", "--no-report")
+    assert "too little for the look at 10 seeds, which takes about" in text

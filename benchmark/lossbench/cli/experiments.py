@@ -21,6 +21,7 @@ from lossbench.cli.plan import (
     expected,
     print_plan,
     rounds,
+    say_too_short,
     table_of,
     timed,
     unguessable,
@@ -96,6 +97,8 @@ def sweep(
         if len(todo) < len(planned.missing):
             chosen_by = ", ".join(filter(None, limits))
             say(f"  {len(todo)} of {len(planned.missing)} cells chosen ({chosen_by})")
+            if experiment.looks and budget is not None:
+                say_too_short(planned, where.count)
         # First, so that an interrupted sweep can be reported, too.
         note.write(results, describe(experiment, cells, cards))
         failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")

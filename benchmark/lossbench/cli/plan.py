@@ -266,6 +266,15 @@ def say_looks(experiment: Any) -> None:
     say(f"  looks at {_listed(experiment.looks)} seeds ({smallest}): {more}{out}")
 
 
+def say_too_short(planned: Any, workers: int) -> None:
+    """Say that a budget ends before the look that these cells are for, and what the look takes from here."""
+    seeds = len({cell.seed for cell in planned.cells})
+    needs = duration(planned.cost().total / workers)
+    say(
+        f"  too little for the look at {seeds} seeds, which takes about {needs}: before it no pair is decided"
+    )
+
+
 def _listed(numbers: Any) -> str:
     *first, last = map(str, numbers)
     return f"{', '.join(first)} and {last}" if first else last

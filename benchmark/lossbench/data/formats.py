@@ -162,7 +162,9 @@ def read_picture(
                 _check_whole(picture, path)
             if mode is not None:
                 picture = picture.convert(mode)
-            elif picture.mode == "1":  # 1-bit: True would become 1, and cutting at 127 would find nothing
+            elif picture.mode == "1" or (
+                picture.mode == "P" and indices and _shades(picture)
+            ):  # 1-bit: True would become 1, and cutting at 127 would find nothing
                 picture = picture.convert("L")
             elif picture.mode == "CMYK" or (picture.mode == "P" and not indices):
                 picture = picture.convert("RGB")
@@ -173,6 +175,16 @@ def read_picture(
         raise UserError(f"{path}: is not a picture that can be read") from None
     except (*UNREADABLE, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _shades(picture: Any) -> bool:
+    """Return whether a palette says only which shades of grey a GIF holds: a program that writes one puts the
+    commonest first, so that white may be 0.
+    """
+    if picture.format != "GIF":
+        return False
+    used = picture.convert("RGB").getcolors(256)
+    return all(red == green == blue for _, (red, green, blue) in used)
 
 
 def _orientation(picture: Any) -> int:
