@@ -162,9 +162,8 @@ def read_picture(
                 _check_whole(picture, path)
             if mode is not None:
                 picture = picture.convert(mode)
-            elif picture.mode == "1" or (
-                picture.mode == "P" and indices and _shades(picture)
-            ):  # 1-bit: True would become 1, and cutting at 127 would find nothing
+            # Of 1-bit pictures True would become 1, and cutting at 127 would find nothing.
+            elif picture.mode == "1" or (picture.mode == "P" and indices and _shades(picture)):
                 picture = picture.convert("L")
             elif picture.mode == "CMYK" or (picture.mode == "P" and not indices):
                 picture = picture.convert("RGB")
