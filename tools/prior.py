@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from lossbench.analysis import advice
+from lossbench.analysis import prior
 from lossbench.analysis.answers import answer
 from lossbench.analysis.claims import find_claims
 from lossbench.base.errors import UserError
@@ -18,10 +18,10 @@ from lossbench.tables.files import TABLES, stored, write_csv
 MOST = 1_000_000  # bytes
 
 
-def write(results: Path, file: Path = advice.PRIOR) -> Path:
+def write(results: Path, file: Path = prior.PRIOR) -> Path:
     """Write what a study advises; UserError where that is larger than a wheel should carry."""
     tables = stored(results, [name for name in TABLES if name != "images"])
-    written = write_csv(advice.prior_table(answer(tables, find_claims(results)).tables), file)
+    written = write_csv(prior.prior_table(answer(tables, find_claims(results)).tables), file)
     if written.stat().st_size > MOST:
         size = written.stat().st_size
         written.unlink()

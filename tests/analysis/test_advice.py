@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from lossbench.analysis import advice
-from lossbench.analysis.advice import GOALS, regrets
+from lossbench.analysis import advice, likeness, prior, tried
+from lossbench.analysis.goals import GOALS
+from lossbench.analysis.regrets import regrets
 
 DICE = GOALS[0]
 SIZE = next(goal for goal in GOALS if goal.absolute)
@@ -148,16 +149,16 @@ def test_what_a_study_advises_is_read_back_for_data_like_ones_own(tmp_path):
         for loss in ("ce", "both")
     ]
     tables = {"advice_groups": pd.DataFrame(groups), "advice_start": pd.DataFrame(start)}
-    advice.prior_table(tables).to_csv(tmp_path / "prior.csv", index=False)
-    says = advice.prior(0.005, 0.0, "dice@0.5", tmp_path / "prior.csv")
+    prior.prior_table(tables).to_csv(tmp_path / "prior.csv", index=False)
+    says = prior.prior(0.005, 0.0, "dice@0.5", tmp_path / "prior.csv")
     alike = "0.5 % or less foreground, 10 % or less of the images empty; set a; set b"
     assert says == f"The study, on data like these ({alike}): Use both. It collapsed."
-    says = advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "prior.csv")
+    says = prior.prior(0.05, 0.0, "dice@0.5", tmp_path / "prior.csv")
     alike = "2.5 to 10 % foreground, 10 % or less of the images empty"
     assert says.startswith(f"The study holds no data like these ({alike}); on the nearest, of another foreg")
     assert says.endswith("Use both. Few alarms.")
-    assert advice.prior(0.5, 0.0, "dice@0.5", tmp_path / "prior.csv") == ""  # no data set is alike
-    assert advice.prior(0.05, 0.0, "dice@0.5", tmp_path / "absent.csv") == ""
+    assert prior.prior(0.5, 0.0, "dice@0.5", tmp_path / "prior.csv") == ""  # no data set is alike
+    assert prior.prior(0.05, 0.0, "dice@0.5", tmp_path / "absent.csv") == ""
 
 
 FACTS = pd.DataFrame(
@@ -185,7 +186,7 @@ FACTS = pd.DataFrame(
 def test_where_no_data_set_is_alike_the_nearest_speak_and_it_is_said_in_what_they_differ(
     answers, sets, given_up
 ):
-    rows, members = advice._groups(FACTS)
+    rows, members = likeness.groups(FACTS)
     asked = ("foreground", "boundaries", "empty")
     (row,) = [row for row in rows if tuple(row[name] for name in asked) == answers]
     assert members[row["group"]] == sets and row["given_up"] == given_up
@@ -213,7 +214,7 @@ def trial(scores, held=()):
         }
         for name in "abcdef"
     ]
-    return advice.tried(pd.DataFrame(rows), pd.DataFrame(facts), set("abcdef"))
+    return tried.tried(pd.DataFrame(rows), pd.DataFrame(facts), set("abcdef"))
 
 
 # On f alone ce is better than their sum.

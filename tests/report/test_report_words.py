@@ -192,6 +192,6 @@ def test_a_planned_data_set_without_a_training_is_found_by_its_name():
 @pytest.mark.parametrize("verdict", ["better", "worse", "equal", "open"])
 def test_what_is_shown_of_the_advised_loss_itself_is_said_with_its_effect(verdict):
     rows = pd.DataFrame([row_of(loss="dice", verdict=verdict)])
-    says = advice._own({"loss": "dice", "loss_label": "dice"}, rows, advice.advice.GOALS[0])
+    says = advice._own({"loss": "dice", "loss_label": "dice"}, rows, advice.GOALS[0])
     assert "dice against ce: +0.26 points [+0.10, +0.42]" in says
-    assert advice._own({"loss": "ce", "loss_label": "ce"}, rows, advice.advice.GOALS[0]) == ""
+    assert advice._own({"loss": "ce", "loss_label": "ce"}, rows, advice.GOALS[0]) == ""

@@ -19,6 +19,7 @@ from lossbench.analysis import (
     recommendation,
     sensitivity,
     specification_curve,
+    tried,
 )
 from lossbench.analysis.claims import ClaimSet
 from lossbench.analysis.decisions import Looks
@@ -110,7 +111,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
         **specification_curve.specify(cells, recipes, REFERENCE),
         **advised,
-        **advice.tried(cells[~missed], advised["advice_data"], set(real(cells[~missed])["dataset"])),
+        **tried.tried(cells[~missed], advised["advice_data"], set(real(cells[~missed])["dataset"])),
         "collapses": collapses_by_part(cells, fixed),
         # Of sequential seeds the first look is what every loss must hold.
         "missing": missing_by_part(cells[cells["seed"].isin(looks[0])] if looks else cells),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.analysis import advice, decisions, flips, learnt, resampling, selection
+from lossbench.analysis import decisions, flips, learnt, prior, resampling, selection
 from lossbench.analysis.boards import score
 from lossbench.analysis.decisions import BETTER, EQUAL, OPEN, WORSE, Contest, Decision, Looks
 from lossbench.analysis.flips import ALPHA
@@ -204,7 +204,7 @@ class _Variant:
     def _prior(self) -> str:
         empty, present = (float(numbers(self.part, name).mean()) for name in ("n_empty", "n_present"))
         share = empty / (empty + present) if empty + present > 0 else math.nan
-        return advice.prior(float(numbers(self.part, "foreground_true").mean()), share, self.column)
+        return prior.prior(float(numbers(self.part, "foreground_true").mean()), share, self.column)
 
     def _kind(self, found: Mapping[str, Decision]) -> str:
         if any(own.verdict == BETTER for own in found.values()):

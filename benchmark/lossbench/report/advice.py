@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lossbench.analysis import advice, decisions
+from lossbench.analysis import decisions
+from lossbench.analysis.goals import GOALS, Goal, amount, unit
+from lossbench.analysis.likeness import ANY, BOUNDARIES, EMPTY, FOREGROUND
 from lossbench.base import columns
 from lossbench.report import words
 
@@ -15,9 +17,12 @@ if TYPE_CHECKING:
 
 # What a person knows of their own data before they train; "any" stands for not knowing.
 QUESTIONS = {
-    "foreground": ("Foreground, share of all pixels", (advice.ANY, *(name for name, _ in advice.FOREGROUND))),
-    "boundaries": ("Boundaries", (advice.ANY, *advice.BOUNDARIES)),
-    "empty": ("Images without foreground", (advice.ANY, *(name for name, _ in advice.EMPTY))),
+    "foreground": (
+        "Foreground, share of all pixels",
+        (ANY, *(name for name, _ in FOREGROUND)),
+    ),
+    "boundaries": ("Boundaries", (ANY, *BOUNDARIES)),
+    "empty": ("Images without foreground", (ANY, *(name for name, _ in EMPTY))),
 }
 
 # In what the nearest data sets differ, where none is alike.
@@ -61,7 +66,7 @@ def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any
     }
     return {
         "questions": QUESTIONS,
-        "goals": [{"name": goal.name, "lower": goal.good < 0} for goal in advice.GOALS],
+        "goals": [{"name": goal.name, "lower": goal.good < 0} for goal in GOALS],
         "data": {"answers": answers, "rows": by_group, "sets": list(number), "says": _says(tables)},
         "there": there and bool(by_group),
     }
@@ -73,7 +78,7 @@ def _says(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, list[str]]]
     """
     rows, start = tables["advice"], tables["advice_start"]
     collapses = tables["advice_groups"].drop_duplicates("group").set_index("group")["collapses"]
-    goals = {goal.name: goal for goal in advice.GOALS}
+    goals = {goal.name: goal for goal in GOALS}
     first = {(row["group"], row["goal"]): row for row in start.to_dict("records") if row["first"]}
     advised = set(zip(start["group"], start["goal"], strict=True))
     found: dict[str, dict[str, list[str]]] = {}
@@ -100,7 +105,7 @@ NOBODY = (
 )
 
 
-def _own(chosen: dict[str, Any], rows: pd.DataFrame, goal: advice.Goal) -> str:
+def _own(chosen: dict[str, Any], rows: pd.DataFrame, goal: Goal) -> str:
     """Return what is shown of the advised loss itself; nothing where it is what others are compared with."""
     own = rows[rows["loss"] == chosen["loss"]]
     if not len(own):
@@ -117,7 +122,7 @@ def _own(chosen: dict[str, Any], rows: pd.DataFrame, goal: advice.Goal) -> str:
     }[row["verdict"]]
 
 
-def _shown(rows: pd.DataFrame, goal: advice.Goal) -> list[str]:
+def _shown(rows: pd.DataFrame, goal: Goal) -> list[str]:
     """Return what is shown of all losses against cross-entropy, in a sentence for each verdict."""
     # Some labels hold commas.
     named = {
@@ -134,11 +139,11 @@ def _shown(rows: pd.DataFrame, goal: advice.Goal) -> list[str]:
     return nothing + [text for verdict, text in says.items() if named[verdict]]
 
 
-def _small(goal: advice.Goal) -> str:
+def _small(goal: Goal) -> str:
     """Return up to which difference two losses are called equal."""
     small = decisions.margin(goal.estimand)
-    much = f"{small:.2g}" if columns.form(goal.column) == columns.PLAIN else advice.amount(small, goal)
-    return f"a difference below {much.removesuffix('.0')}{advice.unit(goal)}".replace(" 1 points", " 1 point")
+    much = f"{small:.2g}" if columns.form(goal.column) == columns.PLAIN else amount(small, goal)
+    return f"a difference below {much.removesuffix('.0')}{unit(goal)}".replace(" 1 points", " 1 point")
 
 
 def regrets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -146,23 +151,23 @@ def regrets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     hold, one column a goal, the smallest of each marked; no rows where no loss is on all of them.
     """
     groups, start = tables["advice_groups"], tables["advice_start"]
-    every = groups.loc[(groups[list(QUESTIONS)] == advice.ANY).all(axis=1), "group"]
+    every = groups.loc[(groups[list(QUESTIONS)] == ANY).all(axis=1), "group"]
     own = start[start["group"].isin(every)]
-    goals = [goal for goal in advice.GOALS if goal.name in set(own["goal"])]
+    goals = [goal for goal in GOALS if goal.name in set(own["goal"])]
     least = own.groupby("goal")["regret"].min()
     at = {(row.goal, row.loss): row for row in own.itertuples()}
     losses = own.drop_duplicates("loss")[["loss", "loss_label"]].itertuples(index=False, name=None)
 
-    def cell(goal: advice.Goal, loss: str) -> dict[str, Any]:
+    def cell(goal: Goal, loss: str) -> dict[str, Any]:
         row = at.get((goal.name, loss))
         if row is None:
             return {"text": "–", "raw": None, "where": "", "least": False}
         smallest = row.regret == least[goal.name]
-        text = advice.amount(row.regret, goal)
+        text = amount(row.regret, goal)
         return {"text": text, "raw": row.regret, "where": row.where, "least": smallest}
 
     rows = [{"label": label, "cells": [cell(goal, loss) for goal in goals]} for loss, label in losses]
-    heads = [f"{goal.name}{',' * bool(advice.unit(goal))}{advice.unit(goal)}" for goal in goals]
+    heads = [f"{goal.name}{',' * bool(unit(goal))}{unit(goal)}" for goal in goals]
     sets = int(own["n_datasets"].max()) if len(own) else 0
     return {"goals": heads, "rows": rows, "sets": sets}
 
