@@ -85,10 +85,10 @@ def test_variants_of_one_data_set_stand_in_the_order_of_their_batch(study):
 
 
 def test_labels_are_as_short_as_tells_them_apart():
-    assert points.without_common(["a, batch 1, long", "a, batch 4, long"]) == ["batch 1", "batch 4"]
-    assert points.without_common(["tiles, patch 64", "hippocampus, patch 48"]) == ["tiles", "hippocampus"]
-    assert points.without_common(["a, long"]) == ["a, long"]
-    assert points.without_common(["a", "a"]) == ["a", "a"]
+    assert points.short_names(["a, batch 1, long", "a, batch 4, long"]) == ["batch 1", "batch 4"]
+    assert points.short_names(["tiles, patch 64", "hippocampus, patch 48"]) == ["tiles", "hippocampus"]
+    assert points.short_names(["a, long"]) == ["a, long"]
+    assert points.short_names(["a", "a"]) == ["a", "a"]
 
 
 def test_an_experiment_without_a_part_answers_with_all_its_cells(tables, study):

@@ -42,7 +42,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     missed = set(cells.loc[~points.ended(cells, tables), "dataset"])
     drawing, panels = _panels(wanted, data.groupby(points.VARIANT, observed=True)["loss"].nunique())
     labels = list(wanted["label"])
-    short = dict(zip(labels, points.without_common(labels), strict=True))
+    short = dict(zip(labels, points.short_names(labels), strict=True))
     for axis, variant in panels:
         own = points.of_variant(data, variant).sort_values("place", ascending=False)
         _panel(axis, own.reset_index(drop=True), points.of_variant(cells, variant))
@@ -178,7 +178,7 @@ def loss_by_data(tables: Mapping[str, pd.DataFrame]):
     drawing, axes = style.canvas(1, 1, 1.5 + 0.27 * len(order))
     _map(axes[0][0], data, order, list(wanted["dataset"]))
     axes[0][0].set_yticklabels([style.fitting(labels[loss], 22) for loss in order])
-    names = points.without_common(list(wanted["label"]))
+    names = points.short_names(list(wanted["label"]))
     ends = ["" if name in there else " (not learnt)" for name in wanted["dataset"]]
     names = [style.fitting(name, 24) + end for name, end in zip(names, ends, strict=True)]
     style.slanted(axes[0][0], names)

@@ -8,7 +8,8 @@ from textwrap import wrap
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import effects
+from lossbench.analysis import effects, seeds
+from lossbench.analysis.seeds import numbers
 from lossbench.base import columns
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
@@ -145,14 +146,16 @@ def forest(tables: Mapping[str, pd.DataFrame]):
         data[name] = 100 * data[name]
     last = [effects.MEAN, effects.NEW]
     # From rare to common, as everywhere; then what they say together.
-    units = list(dict.fromkeys(data.loc[~data["label"].isin(last), "label"])) + last
+    rare = numbers(cells, "foreground_true").groupby(seeds.units(cells)).mean()
+    sets = data[~data["label"].isin(last)].drop_duplicates("label").set_index("label")["unit"]
+    units = [*sets.map(rare).sort_values(kind="stable").index, *last]
     drawing, axes = style.canvas(1, len(found), 0.9 + 0.27 * len(units), sharey=True)
     # By the data sets: the prediction of few of them may be wider than any page.
     reach = np.nanmax(np.abs(data.loc[data["label"] != effects.NEW, ["estimate", "low", "high"]]).to_numpy())
     limit = 1.15 * max(reach, LINEAR)
     for axis, own in zip(axes[0], found, strict=True):
         _forest_panel(axis, data[data["of"] == own["of"].iloc[0]], units, limit)
-    style.names(axes[0][0], points.without_common(units[: -len(last)]) + last, 26)
+    style.names(axes[0][0], points.short_names(units[: -len(last)]) + last, 26)
     drawing.supxlabel("difference of Dice at 0.5, points", fontsize=9)
     says = (
         "Dots: mean paired difference over seeds, bars 95 % intervals by sign flips (of six seeds or more); "
@@ -228,7 +231,7 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
     drawing, axes = style.canvas(
         len(wanted), len(losses), 0.8 + 1.35 * len(wanted), sharex=True, sharey="row"
     )
-    names = points.without_common(list(wanted["label"]))
+    names = points.short_names(list(wanted["label"]))
     for row, name, variant in zip(axes, names, wanted.itertuples(), strict=True):
         own, best = points.of_variant(data, variant), points.of_variant(tops, variant).set_index("loss")
         for axis, loss in zip(row, losses.itertuples(), strict=True):

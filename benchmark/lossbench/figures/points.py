@@ -151,7 +151,7 @@ def first_losses(cells: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
     return losses.head(most), f"{left} more losses are in the tables. " if left > 0 else ""
 
 
-def without_common(labels: list[str]) -> list[str]:
+def short_names(labels: list[str]) -> list[str]:
     """Return labels as short as tells them apart: ("a, long", "b, long") become ("a", "b").
 
     Where their first clauses differ these are enough, else clauses that all of them share are left out."""

@@ -45,7 +45,7 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
     missed = set(cells.loc[~points.ended(cells, tables), "data_label"])
     labels = {"measured": list(sets["label"].unique()), "published": list(theirs["label"].unique())}
     data = pd.concat([measured, theirs], ignore_index=True)
-    short = dict(zip(labels["measured"], points.without_common(labels["measured"]), strict=True))
+    short = dict(zip(labels["measured"], points.short_names(labels["measured"]), strict=True))
     # So many in a row that a title has room.
     rows = [
         (source, own[n : n + WIDEST]) for source, own in labels.items() for n in range(0, len(own), WIDEST)

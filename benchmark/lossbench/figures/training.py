@@ -54,7 +54,7 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
     drawing, axes = style.canvas(rows, len(wanted), 0.75 + 2.1 * rows, sharey="row")
     looks = style.lines(losses)
     # "batch 4, 20 validations" and "batch 16, 20 validations" become "batch 4" and "batch 16".
-    titles = points.without_common(list(wanted["label"]))
+    titles = points.short_names(list(wanted["label"]))
     for column, variant in enumerate(wanted.itertuples()):
         own = points.of_variant(data, variant)
         for axis, name in zip(axes[:, column], shown, strict=False):

@@ -208,7 +208,7 @@ def volume_agreement(tables: Mapping[str, pd.DataFrame]):
     )
     data = limits_of_agreement(both)
     drawing, axes = style.canvas(len(wanted), len(losses), 0.7 + 2.0 * len(wanted), sharey="row")
-    names = points.without_common(list(wanted["label"]))
+    names = points.short_names(list(wanted["label"]))
     for row, name, variant in zip(axes, names, wanted.itertuples(), strict=True):
         own, said = points.of_variant(both, variant), points.of_variant(data, variant)
         reach = _factor(own, said)
@@ -369,7 +369,7 @@ def _reliability(data: pd.DataFrame, errors: pd.DataFrame, wanted: pd.DataFrame,
     # Six diagrams in a row, and below them one panel a data set: both fill a grid of so many columns.
     wide = len(first) * rows
     drawing, grid = style.grid(rows + 1, wide, 0.6 + sum(heights), height_ratios=heights)
-    names = points.without_common(list(wanted["label"]))
+    names = points.short_names(list(wanted["label"]))
     for place, (name, variant) in enumerate(zip(names, wanted.itertuples(), strict=True)):
         own = points.of_variant(data, variant)
         for column, loss in enumerate(first.itertuples()):
