@@ -17,6 +17,7 @@ from lossbench.analysis.answers import answer
 from lossbench.analysis.claims import read_claims
 from lossbench.base.columns import FACTOR, PLAIN, POINTS
 from lossbench.base.errors import UserError
+from lossbench.figures.drawing import entries
 from lossbench.report import drawing, loss_cards, make, summary, words
 from lossbench.report.page import About, build
 from lossbench.store import note
@@ -71,6 +72,10 @@ def results(tables, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     write_tables(tables, folder / "tables")
     note.write(folder, NOTE)
+    # What an earlier report drew of other records.
+    (folder / "figures").mkdir()
+    for name in entries():
+        (folder / "figures" / f"{name}.png").write_text("old")
     make.make(folder)
     return folder
 
@@ -160,6 +165,12 @@ def test_it_says_what_is_missing(text):
     assert "camvid is left out: not at hand" in section
     assert "4 of 100 planned cells have no record" in section
     assert "<code>lossbench sweep paper</code>" in text
+
+
+def test_a_figure_that_is_no_longer_drawn_leaves_nothing(results, text):
+    gone = re.findall(r"figure (\w+) is not drawn", text)
+    assert gone and not any((results / "figures").glob(f"{name}.*") for name in gone)
+    assert not any(file.read_bytes() == b"old" for file in (results / "figures").glob("*.png"))
 
 
 def test_every_derived_table_is_written_beside_the_others(results):

@@ -141,6 +141,15 @@ def save(drawn: Drawn, folder: Path) -> list[Path]:
     return paths
 
 
+def remove(names: Iterable[str], folder: Path) -> None:
+    """Delete these figures from the folder: what an earlier report drew of fewer records holds no longer."""
+    try:
+        for file in (folder / f"{name}{ending}" for name in names for ending in ENDINGS):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot delete figures in {folder}: {error.strerror or error}") from None
+
+
 def draw_everything(
     tables: Mapping[str, pd.DataFrame], names: Iterable[str] = ()
 ) -> tuple[list[Drawn], dict[str, str]]:

@@ -54,6 +54,7 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     drawn, skipped = drawing.draw_everything(tables)
     for item in drawn:
         drawing.save(item, results / "figures")
+    drawing.remove(skipped, results / "figures")
     # Nobody's own data were made to test the claims of the study.
     judged = bool(claims) or (results / "claims.toml").is_file() or not summary.is_own(tables)
     about = replace(
