@@ -34,11 +34,12 @@ class Code(NamedTuple):
         return f"{start}{'' if start.endswith('(') else ', '}{given})"
 
 
-def spelled(loss: LossSpec, classes: int = 2) -> dict[str, str]:
-    """Return how a loss is written in each library that has it; libraries without it are left out.
+def spelled(loss: LossSpec) -> dict[str, str]:
+    """Return how a loss is written in each library that has it, for data of ``n_classes`` classes; libraries
+    without it are left out.
 
     What is called as it is built is its constructor alone; else the call stands behind it."""
-    known = {library: code(loss, library, classes) for library in LIBRARIES}
+    known = {library: code(loss, library) for library in LIBRARIES}
     return {library: _shown(own) for library, own in known.items() if own}
 
 
@@ -48,8 +49,10 @@ def _shown(own: Code) -> str:
     return own.make if usual else f"loss = {own.make}; {own.call}"
 
 
-def code(loss: LossSpec, library: str, classes: int = 2) -> Code | None:
-    """Return the code of a loss of one summand in a library; None where it has no counterpart."""
+def code(loss: LossSpec, library: str, classes: int | None = None) -> Code | None:
+    """Return the code of a loss of one summand in a library; None where it has no counterpart.
+
+    ``classes``: their number; without it the code calls it ``n_classes``."""
     if len(loss.terms) != 1 or loss.terms[0].weight != 1 or loss.terms[0].library:
         return None
     term: LossTerm = loss.terms[0]
@@ -62,14 +65,14 @@ Params = Mapping[str, Any]
 
 def _plain(p: Params, **others: Any) -> bool:
     """Return whether all parameters but the named ones are what the libraries have, too."""
-    usual = {"absent": "eps", "smooth": 1e-5, "weights": None, "alpha": None, **others}
+    usual = {"absent": "eps", "smooth": 1e-5, "weights": None, "alpha": None, "ignore_index": None, **others}
     return all(p.get(name, value) == value for name, value in usual.items())
 
 
 _CE = Code("from torch import nn", "nn.CrossEntropyLoss()")
 
 
-def _ce(p: Params, classes: int) -> Code | None:
+def _ce(p: Params, classes: int | None) -> Code | None:
     return _CE if _plain(p, over="batch") else None
 
 
@@ -94,24 +97,24 @@ def _reduction(p: Params, by_default: str = "sample") -> str | None:
     return ", ".join(parts)
 
 
-def _monai_dice(p: Params, classes: int, extra: str = "", name: str = "DiceLoss") -> Code | None:
+def _monai_dice(p: Params, classes: int | None, extra: str = "", name: str = "DiceLoss") -> Code | None:
     how = _reduction(p)
     if how is None or not _plain(p):
         return None
     return _monai(name, ", ".join(filter(None, (how, extra))))
 
 
-def _monai_dice_ce(p: Params, classes: int) -> Code | None:
+def _monai_dice_ce(p: Params, classes: int | None) -> Code | None:
     weights = {"lambda_dice": p["dice_weight"], "lambda_ce": p["ce_weight"]}
     extra = ", ".join(f"{key}={value}" for key, value in weights.items() if value != 1)
     return _monai_dice(p, classes, extra, "DiceCELoss")
 
 
-def _monai_tversky(p: Params, classes: int) -> Code | None:
+def _monai_tversky(p: Params, classes: int | None) -> Code | None:
     return _monai_dice(p, classes, f"alpha={p['fp_weight']}, beta={p['fn_weight']}", "TverskyLoss")
 
 
-def _monai_focal(p: Params, classes: int) -> Code | None:
+def _monai_focal(p: Params, classes: int | None) -> Code | None:
     if not _plain(p, over="batch"):
         return None
     # Its mean runs over classes, too; ours over pixels.
@@ -124,24 +127,25 @@ def _monai_focal(p: Params, classes: int) -> Code | None:
 _EACH = "torch.stack([loss(z[None], y[None]) for z, y in zip(logits, target)]).mean()"
 
 
-def _smp(name: str, p: Params, classes: int, extra: str = "") -> Code | None:
+def _smp(name: str, p: Params, classes: int | None, extra: str = "") -> Code | None:
     if p.get("classes") not in ("fg", "all") or not _plain(p):
         return None
-    own = "" if p["classes"] == "all" else f"classes={list(range(1, classes))}, "
+    every = "list(range(1, n_classes))" if classes is None else list(range(1, classes))
+    own = "" if p["classes"] == "all" else f"classes={every}, "
     made = f'{name}("multiclass", {own}{extra}smooth=1e-5)'
     imports = f"from segmentation_models_pytorch.losses import {name}"
     return Code(imports, made, "loss(logits, target)" if p["over"] == "batch" else _EACH)
 
 
-def _smp_dice(p: Params, classes: int) -> Code | None:
+def _smp_dice(p: Params, classes: int | None) -> Code | None:
     return _smp("DiceLoss", p, classes)
 
 
-def _smp_tversky(p: Params, classes: int) -> Code | None:
+def _smp_tversky(p: Params, classes: int | None) -> Code | None:
     return _smp("TverskyLoss", p, classes, f"alpha={p['fp_weight']}, beta={p['fn_weight']}, ")
 
 
-def _smp_dice_ce(p: Params, classes: int) -> Code | None:
+def _smp_dice_ce(p: Params, classes: int | None) -> Code | None:
     own = _smp("DiceLoss", p, classes)
     if own is None:
         return None
@@ -158,7 +162,7 @@ _NNUNET = "nnunetv2.training.loss"
 _SOFT = "MemoryEfficientSoftDiceLoss"
 
 
-def _nnunet_dice(p: Params, classes: int) -> Code | None:
+def _nnunet_dice(p: Params, classes: int | None) -> Code | None:
     if p.get("classes") not in ("fg", "all") or not _plain(p):
         return None
     imports = (
@@ -171,7 +175,7 @@ def _nnunet_options(p: Params) -> str:
     return f"batch_dice={p['over'] == 'batch'}, do_bg={p['classes'] == 'all'}, smooth=1e-5, ddp=False"
 
 
-def _nnunet_dice_ce(p: Params, classes: int) -> Code | None:
+def _nnunet_dice_ce(p: Params, classes: int | None) -> Code | None:
     if p.get("classes") not in ("fg", "all") or not _plain(p):
         return None
     weights = f"weight_ce={p['ce_weight']:g}, weight_dice={p['dice_weight']:g}"
@@ -180,13 +184,13 @@ def _nnunet_dice_ce(p: Params, classes: int) -> Code | None:
     return Code(imports, made, _CHANNEL, "ignore_label")
 
 
-def _nnunet_ce(p: Params, classes: int) -> Code | None:
+def _nnunet_ce(p: Params, classes: int | None) -> Code | None:
     imports = f"from {_NNUNET}.robust_ce_loss import RobustCrossEntropyLoss"
     made = Code(imports, "RobustCrossEntropyLoss()", _CHANNEL, "ignore_index")
     return made if _plain(p, over="batch") else None
 
 
-Writer = Callable[[Params, int], Code | None]
+Writer = Callable[[Params, int | None], Code | None]
 
 WRITERS: dict[str, dict[str, Writer]] = {
     "monai": {
