@@ -1,7 +1,7 @@
-"""How far the answer of eight seeds can be relied on: three folders of pictures, three losses, 24 seeds, of
-which every eight answer by themselves.
+"""How far the answer of eight seeds can be relied on: three kinds of pictures, few and many of each, three
+losses, 24 seeds, of which every eight answer by themselves.
 
-    python perf/answers.py [--keep FOLDER]     writes docs/answers.md; 432 short trainings, some minutes
+    python perf/answers.py [--keep FOLDER]     writes docs/answers.md; 864 short trainings, some minutes
 
 Two answers contradict each other where one calls a loss better than another that the other calls better."""
 
@@ -25,20 +25,24 @@ from lossbench.tables.files import stored
 
 SEEDS, GROUP = 24, 8
 GROUPS = SEEDS // GROUP
-IMAGES, SIDE = 60, 32
+IMAGES = (60, 240)  # few and many: a fifth of them is tested on
+SIDE = 32
 POINT = 0.01
 
 WORDS = {"use": "use", "same": "no difference", "open": "cannot tell"}
 
-ABOUT = f"""Three folders of {IMAGES} generated pictures of {SIDE} x {SIDE} pixels, three losses, two lengths
-of a tiny network, {SEEDS} seeds. Every {GROUP} seeds answer by themselves, as a sweep's last lines do."""
+ABOUT = f"""Three kinds of generated pictures of {SIDE} x {SIDE} pixels, folders of {IMAGES[0]} and of
+{IMAGES[1]} of them, a fifth of which is tested on. Three losses, two lengths of a tiny network, {SEEDS} seeds.
+Every {GROUP} seeds answer by themselves, as a sweep's last lines do; an answer must hold for other images, too."""
 
 # Share of the pixels of a disc, share of images without one, how far it is from the noise.
-FOLDERS = {
+KINDS = {
     "rare, faint discs": (0.01, 0.0, 1.2),
     "discs on half of the images": (0.04, 0.5, 2.0),
     "large, clear discs": (0.2, 0.0, 4.0),
 }
+
+FOLDERS = {f"{kind}, {count} images": (count, *facts) for count in IMAGES for kind, facts in KINDS.items()}
 
 EXPERIMENT = """
 name = "answers"
@@ -56,17 +60,19 @@ validations = 1
 """
 
 
-def draw(folder: Path, share: float, empty: float, contrast: float, rng: np.random.Generator) -> None:
+def draw(
+    folder: Path, count: int, share: float, empty: float, contrast: float, rng: np.random.Generator
+) -> None:
     """Write pictures of a disc in noise, and their masks."""
     from PIL import Image
 
     rows, columns = np.mgrid[:SIDE, :SIDE]
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
-    for n in range(IMAGES):
+    for n in range(count):
         radius = np.sqrt(share * rng.uniform(0.5, 1.5) / np.pi) * SIDE
         y, x = rng.uniform(radius, SIDE - radius, 2)
-        mask = ((rows - y) ** 2 + (columns - x) ** 2 <= radius**2) & (n >= empty * IMAGES)
+        mask = ((rows - y) ** 2 + (columns - x) ** 2 <= radius**2) & (n >= empty * count)
         image = 110 + 20 * (contrast * mask + rng.normal(0, 1, mask.shape))
         Image.fromarray(image.clip(0, 255).astype("uint8")).save(folder / "images" / f"{n:02}.png")
         Image.fromarray(mask.astype("uint8") * 255).save(folder / "masks" / f"{n:02}.png")
