@@ -32,8 +32,9 @@ POINT = 0.01
 WORDS = {"use": "use", "same": "no difference", "open": "cannot tell"}
 
 ABOUT = f"""Three kinds of generated pictures of {SIDE} x {SIDE} pixels, folders of {IMAGES[0]} and of
-{IMAGES[1]} of them, a fifth of which is tested on. Three losses, two lengths of a tiny network, {SEEDS} seeds.
-Every {GROUP} seeds answer by themselves, as a sweep's last lines do; an answer must hold for other images, too."""
+{IMAGES[1]} of them, a fifth of which is tested on. Three losses, two lengths of a tiny network,
+{SEEDS} seeds. Every {GROUP} seeds answer by themselves, as a sweep's last lines do; an answer must
+hold for other images, too."""
 
 # Share of the pixels of a disc, share of images without one, how far it is from the noise.
 KINDS = {
