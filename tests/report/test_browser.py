@@ -172,7 +172,7 @@ def test_the_metric_of_a_part_chooses_its_table(facts):
 
 
 def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, derived):
-    from lossbench.report import words
+    from lossbench.base import words
 
     groups = {
         (g["foreground"], g["boundaries"], g["empty"]): g

@@ -15,9 +15,10 @@ import pytest
 
 from lossbench.analysis.answers import answer
 from lossbench.analysis.claims import read_claims
+from lossbench.base import words
 from lossbench.base.columns import FACTOR, PLAIN, POINTS
 from lossbench.base.errors import UserError
-from lossbench.report import drawing, loss_cards, make, summary, words
+from lossbench.report import drawing, loss_cards, make, summary
 from lossbench.report.page import About, build
 from lossbench.store import note
 from lossbench.tables import stamp

@@ -13,8 +13,8 @@ import pytest
 from lossbench.analysis.answers import answer, compared
 from lossbench.analysis.claims import read_claims
 from lossbench.analysis.selection import in_parts
-from lossbench.base import columns
-from lossbench.report import advice, changes, context, effects, loss_cards, page, singles, summary, words
+from lossbench.base import columns, words
+from lossbench.report import advice, changes, context, effects, loss_cards, page, singles, summary
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from lossbench.analysis.answers import cost
-from lossbench.report import advice, boards, context, effects, pairs, runs, singles, summary, words
+from lossbench.base import words
+from lossbench.report import advice, boards, context, effects, pairs, runs, singles, summary
 
 
 def board_of(seeds):

@@ -16,6 +16,7 @@ from lossbench.analysis.pairs import Blocks, Value
 from lossbench.analysis.resampling import Both, ByGroup
 from lossbench.analysis.selection import select_loss
 from lossbench.base import columns as known
+from lossbench.base import words
 
 NAN = float("nan")
 
@@ -139,15 +140,9 @@ def _pair(found: Blocks, loss: str, against: str, column: int, by_images: OfImag
     if seeds.FOREGROUND in variants:
         rarest = variants[seeds.FOREGROUND].astype(float).argsort(kind="stable")
         each = [each[place] for place in rarest]
-    by_set = "; ".join(f"{label} {_hundredths(mean)}" for label, mean in each)
+    by_set = "; ".join(f"{label} {words.signed(100 * mean, 1)}" for label, mean in each)
     facts = {"n_variants": len(variants), "by_set": by_set, "evidence": evidence, "few": few}
     return {**summary(evidence, numbers), **facts}
-
-
-def _hundredths(value: float) -> str:
-    text = f"{100 * value:+.1f}"
-    # "-0.0" would read as a difference that has a sign.
-    return (text if float(text) else text[1:]).replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(part: pd.DataFrame, against: str, columns: Iterable[str]) -> list[dict]:

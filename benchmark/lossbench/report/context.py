@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import claims as estimands
-from lossbench.base import columns
+from lossbench.base import columns, words
 from lossbench.report import (
     advice,
     boards,
@@ -20,7 +20,6 @@ from lossbench.report import (
     runs,
     singles,
     summary,
-    words,
 )
 from lossbench.tables.compact import NOTHING as NO_NOTE
 from lossbench.tables.compact import noted as noted_tables

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis.answers import BOARD
-from lossbench.base import columns
-from lossbench.report import words
-from lossbench.report.words import Labels
+from lossbench.base import columns, words
+from lossbench.base.words import Labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lossbench.base import columns
+from lossbench.base import columns, words
 from lossbench.base.specs import network_name
-from lossbench.report import words
 from lossbench.report.loss_cards import LIBRARIES
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How numbers are written in the report; the only place that rounds."""
+"""How numbers are written, on the page and in the sentences of the analysis."""
 
 from __future__ import annotations
 
