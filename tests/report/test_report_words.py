@@ -87,6 +87,10 @@ def test_a_recipe_is_called_by_what_it_changes():
     rows = [("s 1 %", "s", "a"), ("s 1 %, head default", "s", "b"), ("t", "t", "a"), ("u, x", "u", "c")]
     cells = pd.DataFrame(rows, columns=["data_label", "dataset", "recipe"])
     assert effects.recipe_names(cells) == {"a": "usual · a", "b": "head default", "c": "usual · c"}
+    # Of two lengths none is the plain one.
+    rows = [("hearts, patch 64, steps 600", "h", "a"), ("hearts, patch 64, steps 2400", "h", "b")]
+    cells = pd.DataFrame(rows, columns=["data_label", "dataset", "recipe"])
+    assert effects.recipe_names(cells) == {"a": "steps 600", "b": "steps 2400"}
 
 
 def row_of(**facts):

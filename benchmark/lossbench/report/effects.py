@@ -77,16 +77,18 @@ def recipe_names(cells: pd.DataFrame) -> dict[str, str]:
 
     Its eight digits, which nobody can read, follow where two recipes would share a name."""
     facts = cells.drop_duplicates(["dataset", "recipe"])
-    base = {dataset: min(own, key=words.plainest) for dataset, own in facts.groupby("dataset")["data_label"]}
     changes: dict[str, list[str]] = {}
-    for row in facts.itertuples(index=False):
-        # The plainest label of a data set is its name; what stands behind it tells its recipes apart.
-        behind = row.data_label.removeprefix(base[row.dataset]).removeprefix(", ")
-        changes.setdefault(row.recipe, []).extend([behind] if behind else [])
+    for _, own in facts.groupby("dataset", sort=False):
+        clauses = [label.split(", ") for label in own["data_label"]]
+        # What all labels of a data set share is its name; the rest tells its recipes apart.
+        shared = set.intersection(*map(set, clauses))
+        for recipe, label in zip(own["recipe"], clauses, strict=True):
+            rest = ", ".join(clause for clause in label if clause not in shared)
+            changes.setdefault(recipe, []).extend([rest] if rest else [])
     names = {recipe: max(own, key=own.count) if own else "usual" for recipe, own in changes.items()}
-    shared = list(names.values())
+    all_names = list(names.values())
     return {
-        recipe: f"{name} · {recipe}" if shared.count(name) > 1 else name for recipe, name in names.items()
+        recipe: f"{name} · {recipe}" if all_names.count(name) > 1 else name for recipe, name in names.items()
     }
 
 
