@@ -345,6 +345,8 @@ def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust
     first = summary.opening(tables, answers, About(verified="Verified by hand"))
     assert first.compared.startswith("4 losses on 6 data set variants (")
     assert "4 seeds each: " in first.compared
+    # A ratio that is tested against one lies around one.
+    assert drawing.glyph(1.1, 1.05, 1.15, 0.02, middle=1, width=100) == glyph
     assert "the start of the last layer" in " ".join(first.trust)
     assert first.trust[-2] == "Verified by hand." and "--network" in first.trust[-1]
     # Four losses are six pairs: 6 * 2 / 2^8 = .047.

@@ -333,6 +333,16 @@ def test_a_ratio_that_is_tested_against_one_has_no_plus_sign():
         assert words.level(words.effect(0.019, "plain"), null) == "+0.019"
 
 
+def test_a_ratio_that_is_tested_against_one_is_drawn_around_one(derived):
+    row = derived.tables["verdicts"].iloc[0].to_dict() | {"estimate": 1.02, "low": 1.01, "high": 1.03}
+    ratio, difference = (
+        context._test(row | {"null": null, "margin": 0.05}, "", [])["glyph"] for null in (1.0, 0.0)
+    )
+    # Within the zone that is too small to matter, and not far outside it.
+    assert ratio["low"] > ratio["zero"] and ratio["high"] < ratio["zone"] + ratio["zone_width"]
+    assert difference["low"] > difference["zone"] + difference["zone_width"]
+
+
 def test_what_is_planned_and_not_trained_is_named_on_the_first_screen():
     cells = pd.DataFrame({"dataset": ["scenes"] * 3})
     planned = pd.DataFrame({"dataset": ["scenes", "cracks"], "dataset_name": ["scenes", "crackforest"]})

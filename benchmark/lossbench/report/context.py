@@ -275,11 +275,13 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
         "verdict": row["verdict"],
         "mark": {**MARKS, **NO_MARK}[row["verdict"]],
         "effect": words.level(words.effect(row["estimate"], kind), row["null"]),
+    # A ratio is drawn and written around one.
+    ratio = row["null"] == 1
         "interval": ""
         if words.missing(row["estimate"])
         else words.level(words.interval(row["low"], row["high"], kind), row["null"]),
         "unit": f"{words.unit(kind)} {per}".strip(),
-        "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"]),
+        "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"], 1 if ratio else 0),
         # Where no outcome could decide, a p would only look like one.
         "p": "–" if row["verdict"] == "not testable" else words.p_value(row["p_adjusted"]),
         "p_raw": row["p_adjusted"],
@@ -290,7 +292,10 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
         "why": row["why"],
         "incomplete": row["incomplete"],
         "where": row["where"],
-        "levels": [f"{level['level']} {words.effect(level['estimate'], kind)}" for level in levels],
+        "levels": [
+            f"{level['level']} {words.level(words.effect(level['estimate'], kind), row['null'])}"
+            for level in levels
+        ],
         "new": ""
         if words.missing(row["predict_low"])
         else words.interval(row["predict_low"], row["predict_high"], kind),

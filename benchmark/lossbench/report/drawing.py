@@ -53,10 +53,13 @@ def data_link(text: str) -> str:
     return "data:text/csv;base64," + base64.b64encode(text.encode()).decode()
 
 
-def glyph(estimate: float, low: float, high: float, margin: float, width: int = 150) -> dict | None:
-    """Return the places (in pixels) of an interval, its estimate and the zone that is too small to matter,
-    zero in the middle.
+def glyph(
+    estimate: float, low: float, high: float, margin: float, middle: float = 0, width: int = 150
+) -> dict | None:
+    """Return the places (in pixels) of an interval, its estimate and the zone around the middle that is too
+    small to matter.
     """
+    estimate, low, high = (value - middle for value in (estimate, low, high))
     known = math.isfinite(low) and math.isfinite(high)
     values = (estimate, low, high) if known else (estimate,)
     if estimate != estimate:
