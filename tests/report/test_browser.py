@@ -221,6 +221,7 @@ def test_search_finds_losses_and_data_sets_and_opens_what_it_leads_to(facts):
     hits, says = facts[1200]["search"]
     assert hits and all("dice" in hit and hit.startswith("loss: ") for hit in hits)
     assert says.startswith(f"{len(hits)} found") and facts[1200]["revealed"] == [True, True]
+    assert facts[1200]["of a kind"] == ["claim: M1 Dice 1"]
     assert facts[1200]["no hit"][0] == 0 and facts[1200]["no hit"][1].startswith("0 found: nothing on")
 
 

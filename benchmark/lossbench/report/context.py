@@ -96,7 +96,7 @@ def gather(
     derived = answers.tables
     own = summary.is_own(tables)
     heroes = HERO_OF_OWN if own else HERO
-    shown = _numbered(figures, heroes)
+    shown = _ordered(figures)
     hero = next((item for name in heroes for item in shown if item["name"] == name), None)
     # A link to single cells names data set and loss by their numbers, which keeps the page short.
     labels = _labels(cells)
@@ -302,18 +302,12 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
     }
 
 
-def _numbered(figures: list[Drawn], heroes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the figures, numbered as the page shows them: the hero, results, theory."""
+def _ordered(figures: list[Drawn]) -> list[dict[str, Any]]:
+    """Return the figures by number: the page, their files and the documents call each by the same one."""
     from lossbench.figures.drawing import entries
 
     known = entries()
-    names = {item.name for item in figures}
-    hero = next((name for name in heroes if name in names), None)
-    rank = lambda item: (item.name != hero, known[item.name].theory, item.number)  # noqa: E731
-    return [
-        _figure(item, number, known[item.name].theory)
-        for number, item in enumerate(sorted(figures, key=rank), 1)
-    ]
+    return [_figure(item, known[item.name].theory) for item in sorted(figures, key=lambda item: item.number)]
 
 
 def _data_cards(cells: pd.DataFrame, cards: tuple[dict[str, Any], ...]) -> dict[str, str]:
@@ -323,10 +317,10 @@ def _data_cards(cells: pd.DataFrame, cards: tuple[dict[str, Any], ...]) -> dict[
     return {label: ids[dataset] for label, dataset in known if dataset in ids}
 
 
-def _figure(item: Drawn, number: int, theory: bool) -> dict[str, Any]:
+def _figure(item: Drawn, theory: bool) -> dict[str, Any]:
     return {
         "name": item.name,
-        "number": number,
+        "number": item.number,
         "title": item.title,
         "caption": item.caption,
         "svg": drawing.inline(item.svg, item.name, item.alt),
