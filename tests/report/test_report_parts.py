@@ -364,6 +364,37 @@ def test_false_alarms_are_told_of_data_that_train_on_images_without_foreground()
     says = summary._alarms(cells, facts)
     assert says.endswith("Share of them on which a loss marks something (“some”): dice 95%, ce 0%.")
     assert summary._alarms(cells, facts.assign(empty_share=0.0)) == ""
+    # The mean over the seeds of a loss says where most is marked, not one seed.
+    one = cells.assign(
+        **{"dataset": "seeds", "data_label": "seeds", "false_alarms@0.5": [1.0, 0.0, 0.0, 0.0]}
+    )
+    facts.loc[2] = ["seeds", "r", 0.3]
+    assert "(“some”)" in summary._alarms(pd.concat([cells, one]), facts)
+
+
+def test_of_the_leads_those_that_longer_training_changes_most_are_told():
+    table = pd.DataFrame(
+        [
+            (0.1, 0.09, "a is ahead"),
+            (0.02, 0.0, "near"),
+            (0.03, -0.4, "b is ahead"),
+            (0.3, 0.2, "c is ahead"),
+        ],
+        columns=["lead", "lead_longest", "says"],
+    )
+    assert summary._length(table) == "Train long enough before you compare: b is ahead; c is ahead."
+    assert summary._length(table[1:2]).endswith(": near.") and summary._length(table[:0]) == ""
+
+
+def test_data_sets_stand_from_rare_to_common(study, derived):
+    page = context.gather(study, derived, [], context.About())
+    cells = study["cells"]
+    measured = cells.assign(n=cells["foreground_true"].astype(float)).groupby("data_label")["n"].mean()
+    for rows in (page["learnt"], page["cost"]):
+        shown = measured[[row["label"] for row in rows]]
+        assert shown.is_monotonic_increasing and len(shown) > 5
+    sets = [measured[own["label"]] for own in page["opening"].own]
+    assert sets == sorted(sets)
 
 
 def test_a_network_that_few_cells_have_is_varied_all_the_same():

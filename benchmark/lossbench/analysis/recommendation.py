@@ -19,7 +19,7 @@ from lossbench.analysis.boards import score
 from lossbench.analysis.decisions import BETTER, EQUAL, OPEN, WORSE, Contest, Decision, Looks
 from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.resampling import ByGroup
-from lossbench.analysis.seeds import numbers
+from lossbench.analysis.seeds import numbers, rarest_first
 from lossbench.analysis.selection import STEPS
 from lossbench.base.errors import UserError
 
@@ -72,15 +72,16 @@ def recommend(
     spellings: pd.DataFrame | None = None,
     looks: Looks = (),
 ) -> list[Recommendation]:
-    """Return one recommendation a data set, at its longest training; of several recipes the one that is best
-    on validation. Needs two losses.
+    """Return one recommendation a data set, the rarest foreground first, at its longest training; of several
+    recipes the one that is best on validation. Needs two losses.
 
     reached: the table ``learnt``; spellings: rows (loss, library, code)."""
     if not len(cells) or STEPS not in cells:
         return []
     longest, lengths = selection.meeting(cells, {}, "longest"), learnt.converged(cells)
     found = []
-    for _, own in longest.groupby("dataset", sort=False, observed=True):
+    places = rarest_first(longest)
+    for _, own in sorted(longest.groupby("dataset", observed=True), key=lambda item: places[item[0]]):
         several = [part for _, part in own.groupby("recipe", sort=True, observed=True)]
         variants = [
             _Variant(part, by_group, lengths, looks) for part in several if part["loss"].nunique() > 1

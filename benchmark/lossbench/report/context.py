@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import claims as estimands
+from lossbench.analysis.seeds import rarest_first
 from lossbench.base import columns, words
 from lossbench.report import (
     advice,
@@ -105,8 +106,13 @@ def gather(
     # An older folder has none of these tables; its page then says less.
     noted = {name: tables.get(name, NOTHING[name]) for name in NOTHING}
     order = list(noted["parts"]["part"])
-    ordered = effects.by_foreground(derived["effects"], derived["leaderboard"])
-    shown_effects, left_out = effects.fitting(ordered)
+    places = rarest_first(cells)
+    # A stable sort by the data set alone leaves all else as it is.
+    ordered = {
+        name: derived[name].sort_values("dataset", key=lambda own: own.map(places), kind="stable")
+        for name in ("effects", "learnt", "speeds", "cost", "advice_data")
+    }
+    shown_effects, left_out = effects.fitting(ordered["effects"])
     found = {
         "title": about.title or "Which segmentation loss, and why?",
         "experiment": about.experiment,
@@ -122,7 +128,7 @@ def gather(
         "theory": [item for item in shown if item["theory"]],
         "aid": advice.aid(derived, there=not own),
         "regrets": advice.regrets(derived),
-        "likeness": advice.likeness(derived["advice_data"]),
+        "likeness": advice.likeness(ordered["advice_data"]),
         "worth": list(derived["advice_worth"]["says"]),
         "boards": boards.boards(derived["leaderboard"], cells),
         "board_filters": boards.filters(derived["leaderboard"]),
@@ -137,8 +143,8 @@ def gather(
         "parts": effects.sections(noted["parts"], derived["part_effects"], labels, ids),
         "sensitivity": advice.sensitivity(derived["sensitivity"]),
         "collapses": runs.collapses(derived["collapses"], labels),
-        "learnt": runs.learnt(derived["learnt"], derived["lengths"]),
-        "speeds": list(derived["speeds"]["says"]),
+        "learnt": runs.learnt(ordered["learnt"], derived["lengths"]),
+        "speeds": [row["says"] for row in words.plainest_first(ordered["speeds"].to_dict("records"))],
         "missing": _missing(
             derived, cells, labels, about, {claim["id"] for claim in claims if claim["tested"]}
         ),
@@ -150,7 +156,7 @@ def gather(
         "card": {loss: f"loss-{number}" for number, loss in enumerate(loss_cards.order(cells)["loss"], 1)},
         "data_of": _data_cards(cells, about.cards),
         "verified": about.verified,
-        "cost": runs.cost(derived["cost"]),
+        "cost": runs.cost(ordered["cost"]),
         "origins": _plain_rows(tables.get("origins")),
         "recipes": _plain_rows(tables.get("recipes")),
         "single": singles.data(cells, tables.get("curves"), ids),

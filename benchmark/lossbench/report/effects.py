@@ -45,19 +45,6 @@ def fitting(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return kept, f"{len(kept)} of {len(table)} rows are shown, Dice only; all stand in tables/effects.csv."
 
 
-def by_foreground(effects: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
-    """Return the effects from the rarest foreground to the commonest, metrics and losses in their own
-    order.
-    """
-    variants = dict.fromkeys(zip(board["dataset"], board["recipe"], strict=True))
-    place = {variant: number for number, variant in enumerate(variants)}
-    # A stable sort by the place of the data set alone leaves all else as it is.
-    own = zip(effects["dataset"], effects["recipe"], strict=True)
-    # A variant without a leaderboard comes last and is not lost.
-    rank = [place.get(variant, len(place)) for variant in own]
-    return effects.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank")
-
-
 def unreachable(effects: pd.DataFrame) -> str:
     """Return the sentence that says where so few seeds cannot reach .05, whatever they show."""
     # So that an absent star is not read as an absent effect.

@@ -182,8 +182,10 @@ def _spread_from(table: pd.DataFrame) -> str:
 
 
 def _length(table: pd.DataFrame) -> str:
-    """Return what longer training leaves of the leads, the largest lead first."""
-    says = [text for text in table["says"] if "ahead" in text][:2] or list(table["says"][:1])
+    """Return what longer training leaves of the leads, the one that it changes most first."""
+    change = (table["lead_longest"] - table["lead"]).abs().sort_values(ascending=False, kind="stable")
+    told = table.loc[change.index, "says"]
+    says = [text for text in told if "ahead" in text][:2] or list(told[:1])
     return f"Train long enough before you compare: {'; '.join(says)}." if says else ""
 
 
