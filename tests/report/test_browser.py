@@ -133,7 +133,7 @@ def test_every_filter_of_the_leaderboards_shows_only_what_is_asked_for(facts):
     assert found["data set"] == [["scenes(foreground=0.002)"], ["scenes(foreground=0.002)"]]
     assert found["family"] == [["overlap"], ["overlap"]]
     assert found["loss"] == [["dice"], ["dice"]]
-    assert found["output"] == "24 rows on 6 of 6 data sets"
+    assert found["output"] == "24 rows on 6 of 6 settings"
 
 
 def test_a_metric_alone_hides_the_other_columns_and_puts_the_best_first(facts):

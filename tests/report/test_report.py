@@ -360,7 +360,7 @@ def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust
     # Four losses are six pairs: 6 * 2 / 2^8 = .047.
     few = "With fewer than 8 seeds p, adjusted over all pairs of losses, cannot fall below .05, so that no "
     few += "difference can be shown: all losses have"
-    assert any(text.startswith(f"{few} so few on 6 of 6 data set variants (") for text in first.trust)
+    assert any(text.startswith(f"{few} so few on 6 of 6 settings (") for text in first.trust)
     assert any("`lossbench verify --cell KEY`" in text for text in first.trust)
 
 

@@ -167,8 +167,8 @@ def test_too_few_seeds_are_told_of_all_losses_and_of_some():
     ]
     assert summary._seeds(pd.DataFrame(rows)) == (
         "With fewer than 6 seeds p, adjusted over all pairs of losses, cannot fall below .05, so that no "
-        "difference can be shown: all losses have so few on 1 of 3 data set variants (few); some losses "
-        "have so few on 1 of 3 data set variants (uneven)."
+        "difference can be shown: all losses have so few on 1 of 3 settings (few); some losses "
+        "have so few on 1 of 3 settings (uneven)."
     )
     # Three losses are three pairs: 3 * 2 / 2^6 = .09, and with seven seeds .047.
     third = [row | {"loss": "focal"} for row in rows if (row["data_label"], row["loss"]) == ("many", "ce")]

@@ -256,18 +256,20 @@ def _not_varied(table: pd.DataFrame, cells: pd.DataFrame) -> str:
 
 
 def _seeds(cells: pd.DataFrame) -> str:
-    """Return on which data set variants there are too few seeds to show any difference."""
+    """Return in which settings (data set variant and recipe) there are too few seeds to show any
+    difference.
+    """
     from lossbench.analysis.flips import seeds_needed
 
     by_loss = cells.groupby(["dataset", "recipe", "loss"], observed=True)["seed"].nunique()
     counts = by_loss.groupby(level=["dataset", "recipe"]).agg(["min", "max", "size"])
-    # p is adjusted over all pairs of losses of a variant.
+    # p is adjusted over all pairs of losses of a setting.
     needed = counts["size"].map(lambda losses: seeds_needed(max(1, math.comb(losses, 2))))
     labels = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"]
     of_all = counts["max"] < needed
     of_some = (counts["min"] < needed) & ~of_all
     parts = [
-        f"{who} have so few on {few.sum()} of {len(counts)} data set variants "
+        f"{who} have so few on {few.sum()} of {len(counts)} settings "
         f"({_some(list(labels[counts.index[few]]))})"
         for who, few in (("all losses", of_all), ("some losses", of_some))
         if few.any()
