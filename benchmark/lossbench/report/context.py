@@ -40,7 +40,8 @@ UNDECIDED = ("inconclusive", "not testable")
 HERO = ("specification_curve", "leaderboard")
 HERO_OF_OWN = ("leaderboard",)  # of the user's own data
 
-# The evidence, folded: id, title, what it holds, its templates, and the entries that must not all be empty.
+# The evidence, folded: id, title, what it holds, its templates, and the entries that must not all be empty;
+# of one id the first that has content.
 GROUPS = (
     ("seen", "Figures", "every result as a drawing", ("figures.html.j2",), ("others",)),
     (
@@ -57,7 +58,9 @@ GROUPS = (
         ("checks.html.j2",),
         ("learnt", "parts", "collapses", "facts"),
     ),
-    ("catalogue", "Losses and data", "formulas, papers, images, theory", ("catalogue.html.j2",), ("losses",)),
+    ("catalogue", "Losses and data", "formulas, papers, images, theory", ("catalogue.html.j2",), ("cards",)),
+    # The same without a card of any data set.
+    ("catalogue", "Losses", "formulas, papers, theory", ("catalogue.html.j2",), ("losses",)),
     (
         "records",
         "Records",
@@ -164,13 +167,12 @@ def gather(
         "light": drawing.family_colours(False),
         "dark": drawing.family_colours(True),
     }
-    # A section without content leaves its group out.
-    groups = [
-        {"id": name, "title": title, "about": holds, "files": files}
-        for name, title, holds, files, needs in GROUPS
-        if any(found[key] for key in needs)
-    ]
-    return {**found, "groups": groups}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, title, holds, files, needs in GROUPS:
+        # A section without content leaves its group out.
+        if any(found[key] for key in needs):
+            groups.setdefault(name, {"id": name, "title": title, "about": holds, "files": files})
+    return {**found, "groups": list(groups.values())}
 
 
 def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
