@@ -345,6 +345,8 @@ def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
         < glyph["high"]
         <= 100
     )
+    # A ratio that is tested against one lies around one.
+    assert drawing.glyph(1.1, 1.05, 1.15, 0.02, middle=1, width=100) == glyph
     assert drawing.glyph(float("nan"), 0, 0, 0.1) is None
     assert drawing.glyph(0.1, float("nan"), float("nan"), 0.1)["low"] is None
 
@@ -353,8 +355,6 @@ def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust
     first = summary.opening(tables, answers, About(verified="Verified by hand"))
     assert first.compared.startswith("4 losses on 6 data set variants (")
     assert "4 seeds each: " in first.compared
-    # A ratio that is tested against one lies around one.
-    assert drawing.glyph(1.1, 1.05, 1.15, 0.02, middle=1, width=100) == glyph
     assert "the start of the last layer" in " ".join(first.trust)
     assert first.trust[-2] == "Verified by hand." and "--network" in first.trust[-1]
     # Four losses are six pairs: 6 * 2 / 2^8 = .047.
@@ -369,8 +369,8 @@ def test_the_first_screen_counts_who_is_ahead_by_more_than_a_point(tables):
         {"contrast": summary.MAIN, "estimate": [0.5, 0.02, 0.02, 0.0, 0.0, 0.0, 0.009, -0.3]}
     )
     says = summary._spread(table)
-    assert "under 8 combinations" in says and "ahead in 38%" in says
-    assert "behind in 12%" in says and "within a point in 50%" in says
+    assert "under 8 combinations" in says and "ahead in 38 %" in says
+    assert "behind in 12 %" in says and "within a point in 50 %" in says
     assert summary._spread(table.head(7)) == ""
 
 

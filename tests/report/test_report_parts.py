@@ -362,7 +362,7 @@ def test_false_alarms_are_told_of_data_that_train_on_images_without_foreground()
     )
     facts = pd.DataFrame({"dataset": ["few", "some"], "recipe": "r", "empty_share": [0.01, 0.3]})
     says = summary._alarms(cells, facts)
-    assert says.endswith("Share of them on which a loss marks something (“some”): dice 95%, ce 0%.")
+    assert says.endswith("Share of them on which a loss marks something (“some”): dice 95 %, ce 0 %.")
     assert summary._alarms(cells, facts.assign(empty_share=0.0)) == ""
     # The mean over the seeds of a loss says where most is marked, not one seed.
     one = cells.assign(

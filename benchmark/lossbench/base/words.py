@@ -119,6 +119,11 @@ def percent(value: float, digits: int = 3) -> str:
     return "–" if missing(value) else f"{significant(100 * value, digits)} %"
 
 
+def share(value: float) -> str:
+    """Return a fraction in whole percent."""
+    return f"{100 * value:.0f} %"
+
+
 def duration(seconds: float) -> str:
     """Return seconds in the unit a person would use."""
     if missing(seconds):

@@ -179,10 +179,10 @@ def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
     if not len(cells):
         return [("cells", "0")]
     seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
-    of = f" of {planned}" if planned not in (None, len(cells)) else ""
+    of = f" of {planned:,}" if planned not in (None, len(cells)) else ""
     return [
-        ("cells", f"{len(cells)}{of}"),
-        ("blocks", str(cells["block"].nunique())),
+        ("cells", f"{len(cells):,}{of}"),
+        ("blocks", f"{cells['block'].nunique():,}"),
         ("losses", str(cells["loss"].nunique())),
         ("data set variants", str(cells["dataset"].nunique())),
         ("seeds each", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"),
@@ -275,6 +275,8 @@ def _deciding(tests: list[dict[str, Any]], verdict: str) -> dict[str, Any] | Non
 
 def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[str, Any]:
     kind = columns.form(row["estimand"])
+    # A ratio is drawn and written around one.
+    ratio = row["null"] == 1
     return {
         "id": row["test"],
         "role": row["role"],
@@ -283,8 +285,6 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
         "verdict": row["verdict"],
         "mark": {**MARKS, **NO_MARK}[row["verdict"]],
         "effect": words.level(words.effect(row["estimate"], kind), row["null"]),
-    # A ratio is drawn and written around one.
-    ratio = row["null"] == 1
         "interval": ""
         if words.missing(row["estimate"])
         else words.level(words.interval(row["low"], row["high"], kind), row["null"]),
@@ -350,7 +350,7 @@ def _missing(
     says = list(about.skipped)
     # More cells than are planned are no gap: a folder may hold what an earlier experiment has trained.
     if about.planned is not None and about.planned > len(cells):
-        absent = f"{about.planned - len(cells)} of {about.planned} planned cells have no record"
+        absent = f"{about.planned - len(cells):,} of {about.planned:,} planned cells have no record"
         says.append(f"{absent}; `lossbench sweep {about.experiment}` trains them")
     # Many losses of a part miss the same seeds, which is one thing to say.
     for (dataset, recipe, seeds), own in derived["missing"].groupby(

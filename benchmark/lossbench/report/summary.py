@@ -166,8 +166,8 @@ def _spread(table: pd.DataFrame) -> str:
     above, below = (own > POINT).mean(), (own < -POINT).mean()
     return (
         f"Dice against cross-entropy under {len(own)} combinations of choices: Dice is more than a point "
-        f"ahead in {above:.0%}, more than a point behind in {below:.0%}, and within a point in "
-        f"{1 - above - below:.0%}."
+        f"ahead in {words.share(above)}, more than a point behind in {words.share(below)}, and within a "
+        f"point in {words.share(1 - above - below)}."
     )
 
 
@@ -177,7 +177,9 @@ def _spread_from(table: pd.DataFrame) -> str:
     first = own.sort_values("share", ascending=False, kind="stable").head(3)
     if not len(first):
         return ""
-    named = ", ".join(f"{row.choice.replace(' x ', ' × ')} {row.share:.0%}" for row in first.itertuples())
+    named = ", ".join(
+        f"{row.choice.replace(' x ', ' × ')} {words.share(row.share)}" for row in first.itertuples()
+    )
     return f"Of the variance between combinations of choices most comes from: {named}."
 
 
@@ -203,14 +205,13 @@ def _alarms(cells: pd.DataFrame, facts: pd.DataFrame) -> str:
     share = usual.assign(value=usual[column].astype(float)).dropna(subset=["value"])
     if not len(share):
         return ""
+    means = share.groupby(["data_label", "loss_label"], observed=True)["value"].mean()
     # Where most is marked the choice of a score decides most.
-    by_set = share.groupby("data_label", observed=True)["value"].max()
-    where = by_set.index[by_set.to_numpy().argmax()]
-    own = share[share["data_label"] == where].groupby("loss_label", observed=True)["value"].mean()
-    own = own.sort_values(ascending=False, kind="stable")
+    where = means.idxmax()[0]
+    own = means[where].sort_values(ascending=False, kind="stable")
     if own.iloc[0] < MANY_EMPTY:
         return ""
-    named = ", ".join(f"{label} {value:.0%}" for label, value in own.items())
+    named = ", ".join(f"{label} {words.share(value)}" for label, value in own.items())
     return (
         f"Say how you score images without foreground. Share of them on which a loss marks something "
         f"(“{where}”): {named}."
