@@ -273,6 +273,20 @@ def test_little_data_still_gives_a_page(keep, tables, tmp_path):
     assert not page.wrong and "verdicts" in page.ids
 
 
+def test_a_page_without_data_cards_promises_none(text, tables, tmp_path):
+    assert "<h2>Losses</h2>" in text and "Losses and data" not in text
+    card = {
+        "label": "d",
+        "spec": "d",
+        "about": "",
+        "rows": (),
+        "withheld": False,
+        "samples": (),
+        "histograms": (),
+    }
+    assert "<h2>Losses and data</h2>" in built(tables, tmp_path, About(cards=(card,)))
+
+
 def test_a_folder_of_before_parts_and_losses_were_noted_shows_less(tables, tmp_path):
     text = built({name: table for name, table in tables.items() if name not in NOTED}, tmp_path)
     cards = text[text.index('<section id="losses"') : text.index('<section id="provenance"')]
@@ -331,6 +345,12 @@ def test_p_values_are_printed_as_journals_do(value, told):
 @pytest.mark.parametrize(("seconds", "told"), [(3.24, "3.2 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_durations_are_told_in_the_unit_a_person_would_use(seconds, told):
     assert words.duration(seconds) == told
+
+
+def test_who_cannot_see_a_figure_is_told_of_a_minus_and_not_of_a_hyphen():
+    alt = "cross-entropy -0.5 [-1, 2], seeds 0-9, -log Dice"
+    drawn = drawing.inline('<svg viewBox="0 0 1 1"></svg>', "x", alt)
+    assert 'aria-label="cross-entropy −0.5 [−1, 2], seeds 0-9, -log Dice"' in drawn
 
 
 def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():

@@ -8,6 +8,7 @@ import base64
 import math
 import re
 
+from lossbench.base import words
 from lossbench.figures import style
 
 
@@ -27,7 +28,9 @@ def inline(svg: str, name: str, alt: str) -> str:
     # Colours by name: a reader may prefer dark pages, and print is light.
     for value, variable in _variables().items():
         body = body.replace(value, f"var(--{variable})")
-    body = re.sub(r'<svg\b[^>]*viewBox="([^"]+)"[^>]*>', lambda m: _opening(m, escape(alt)), body, count=1)
+    # A hyphen is no minus.
+    told = escape(re.sub(r"(?<![\w.-])-(?=\.?\d)", words.MINUS, alt))
+    body = re.sub(r'<svg\b[^>]*viewBox="([^"]+)"[^>]*>', lambda m: _opening(m, told), body, count=1)
     # The one size that matters is the width of the page.
     return Markup(body)
 
