@@ -100,7 +100,7 @@ def gather(
     derived = answers.tables
     own = summary.is_own(tables)
     heroes = HERO_OF_OWN if own else HERO
-    shown = _ordered(figures)
+    shown = _figures(figures)
     hero = next((item for name in heroes for item in shown if item["name"] == name), None)
     # A link to single cells names data set and loss by their numbers, which keeps the page short.
     labels = _labels(cells)
@@ -310,12 +310,12 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
     }
 
 
-def _ordered(figures: list[Drawn]) -> list[dict[str, Any]]:
-    """Return the figures by number: the page, their files and the documents call each by the same one."""
+def _figures(figures: list[Drawn]) -> list[dict[str, Any]]:
+    """Return what the page shows of each figure, under the number that its file and the documents have."""
     from lossbench.figures.drawing import entries
 
     known = entries()
-    return [_figure(item, known[item.name].theory) for item in sorted(figures, key=lambda item: item.number)]
+    return [_figure(item, known[item.name].theory) for item in figures]
 
 
 def _data_cards(cells: pd.DataFrame, cards: tuple[dict[str, Any], ...]) -> dict[str, str]:
