@@ -38,9 +38,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lossbench.base import columns
+from lossbench.base import columns, words
 from lossbench.base.errors import UserError, nearest
-from lossbench.report import words
 
 if TYPE_CHECKING:
     import pandas as pd

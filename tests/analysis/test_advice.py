@@ -1,5 +1,6 @@
 """The loss to start with: smallest largest regret among those that can be trusted."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -57,6 +58,7 @@ def test_only_losses_that_every_data_set_holds_compete_and_their_number_is_said(
         ),
         (DICE, {"ce": (0.5, 0.8), "dice": (0.6, 0.9)}, "the best mean of 2 losses on each of 2 data sets."),
         (SIZE, {"ce": (0.5, 0.2), "dice": (0.001, 0.203)}, "less than 1 % behind the best of 2 losses."),
+        (SIZE, {"ce": (0.0, 11.2), "dice": (10.6, 0.0)}, "mean is >999 % behind the best of 2 losses."),
     ],
 )
 def test_a_shortfall_that_rounds_to_zero_is_not_said_to_be_nothing(goal, scores, says):
@@ -238,7 +240,13 @@ def test_what_the_advice_is_worth_stands_beside_one_loss_for_all_data():
         "Dice at 0.5, on 6 data sets that were left out in turn: mean shortfall against the best loss there, "
         "in points: the advice 0.5 ["
     )
-    assert "always ce 8.3 [" in row["says"]
+    assert "always ce 8.3 [" in row["says"] and "trained it" not in row["says"]
+
+
+def test_a_rule_whose_loss_was_not_trained_everywhere_says_on_how_many_data_sets_it_rests():
+    other = {"ce": TRIED["ce"], "dice": TRIED["dice_ce"], "dice_ce": (*TRIED["dice_ce"][:2], *4 * (np.nan,))}
+    (row,) = trial(other)["advice_worth"].to_dict("records")
+    assert "always dice + ce 0.0 on the 2 of them that trained it; always ce 8.3 [" in row["says"]
 
 
 def test_a_data_set_that_was_held_out_gives_no_advice_and_few_prove_nothing():

@@ -100,7 +100,9 @@ def test_a_loss_is_converged_where_a_longer_training_is_shown_to_change_less_tha
 )
 def test_what_is_left_of_a_lead_is_said_in_words(short, long, says):
     scores = {("ce", SHORT): 0.5, ("dice", SHORT): short, ("ce", LONG): 0.6, ("dice", LONG): long}
-    assert learnt.speeds(cells(scores)) == [f"roads: {says}"]
+    (row,) = learnt.speeds(cells(scores)).to_dict("records")
+    assert row["says"] == f"roads: {says}" and row["lead"] == pytest.approx(short - 0.5)
+    assert row["lead_longest"] == pytest.approx(long - 0.6)
 
 
 def test_a_loss_that_marks_nothing_yet_and_seeds_that_are_missing_are_named():
@@ -108,7 +110,7 @@ def test_a_loss_that_marks_nothing_yet_and_seeds_that_are_missing_are_named():
     first = (blank["loss"] == "ce") & (blank["recipe.steps"] == SHORT)
     blank.loc[first, "dice@0.5"] = 0.0
     own = blank[~((blank["recipe.steps"] == LONG) & (blank["seed"] == 1))]
-    assert learnt.speeds(own) == [
+    assert list(learnt.speeds(own)["says"]) == [
         "roads: dice is ahead by 70.0 points after 600 steps; after 2,400 less than one is left "
         "(1 of 2 seeds); at first ce marks nothing"
     ]
@@ -118,4 +120,4 @@ def test_one_training_under_two_names_is_told_by_the_shorter_one():
     plain = cells({(loss, steps): 0.7 for loss in ("ce", "dice") for steps in (SHORT, LONG)})
     own = plain[plain["seed"] == 0].assign(recipe="own", data_label="roads, learning_rate own, steps 600")
     own = own[own["recipe.steps"] == SHORT]
-    assert [says.partition(":")[0] for says in learnt.speeds(pd.concat([own, plain]))] == ["roads"]
+    assert list(learnt.speeds(pd.concat([own, plain]))["data_label"]) == ["roads"]

@@ -7,6 +7,8 @@ import pytest
 from lossbench.analysis.recommendation import as_text, recommend
 from lossbench.analysis.resampling import ByGroup
 
+CANNOT_TELL = "By Dice over all images one cannot tell: no loss is shown to be better; "
+
 # Eight numbers of mean zero and of both signs, so that a difference of a hundredth of it is noise.
 NOISE = np.array([-3, 2, -1, 1, 3, -2, -1, 1]) / 1000
 
@@ -52,7 +54,7 @@ def test_the_best_loss_is_named_with_what_is_lower_and_what_cannot_be_told_apart
     assert own.kind == "use" and own.loss == "dice_ce"
     # The interval of eight ends at means of subsets: the smallest number, and of all the largest.
     assert (
-        own.says.startswith("Use dice_ce. ce is 3.0 points lower [2.")
+        own.says.startswith("By Dice over all images use dice_ce: ce is 3.0 points lower [2.")
         and "dice cannot be told apart." in own.says
     )
 
@@ -60,12 +62,15 @@ def test_the_best_loss_is_named_with_what_is_lower_and_what_cannot_be_told_apart
 def test_where_nothing_differs_the_answer_is_no_difference_that_matters():
     own = only(table(ce=0.8 + NOISE, dice=0.801 - NOISE, dice_ce=0.802 + NOISE / 2))
     assert own.kind == "same"
-    assert own.says == "There is no difference that matters: all 3 losses lie within a point. ce will do."
+    same = "there is no difference that matters: all 3 losses lie within a point"
+    assert own.says == f"By Dice over all images {same}. ce will do."
 
 
 def test_where_nothing_is_shown_no_loss_is_called_better():
     own = only(table(ce=0.8 + 20 * NOISE, dice=0.82 - 20 * NOISE))
-    assert own.kind == "open" and own.says.startswith("Cannot tell: no loss is shown to be better")
+    assert own.kind == "open" and own.says.startswith(CANNOT_TELL)
+    # Zero lies in the interval, which needs no reason.
+    assert "; the largest difference is dice minus ce, +2.0 points [−" in own.says and "but" not in own.says
     assert "For now use dice" in own.says
 
 
@@ -109,7 +114,7 @@ def test_at_its_own_threshold_a_loss_is_as_good_only_where_that_is_shown():
     ce = {"dice_all@0.5": 0.6 + NOISE, "dice_all@val": 0.795 + 20 * NOISE}
     own = only(table(ce=ce, dice={"dice_all@0.5": 0.8, "dice_all@val": 0.8}))
     (says,) = [text for text in own.doubts if "threshold" in text]
-    assert says.startswith("ce cannot be told apart at the threshold from validation (-0.5 points [")
+    assert says.startswith("ce cannot be told apart at the threshold from validation (−0.5 points [")
     ce["dice_all@val"] = 0.83 + NOISE
     own = only(table(ce=ce, dice={"dice_all@0.5": 0.8, "dice_all@val": 0.8}))
     assert any(text.startswith("At its own threshold ce is better (+3.0 points [") for text in own.doubts)
@@ -126,11 +131,20 @@ def grouped(cells, count, **apart):
     return ByGroup(pd.DataFrame(rows))
 
 
-@pytest.mark.parametrize(("ce", "ends"), [(0.801, "."), (0.5, " (on these ce is lower).")])
-def test_of_three_patients_nothing_is_said_of_others(ce, ends):
+@pytest.mark.parametrize(
+    ("ce", "gap", "ends"),
+    [
+        (0.801, "+0.1 points [+0.1, +0.1]", "."),
+        (0.5, "+30.2 points [+30.2, +30.2]", " (on these ce is lower)."),
+    ],
+)
+def test_of_three_patients_nothing_is_said_of_others(ce, gap, ends):
     cells = table(ce=ce, dice=0.802)
     own = only(cells, by_group=grouped(cells, 3))
-    assert own.kind == "open" and own.says.startswith("Cannot tell: no loss is shown to be better")
+    assert own.kind == "open" and own.says.startswith(CANNOT_TELL)
+    reason = ", but with fewer than 8 test groups nothing can be said of other images."
+    # A large difference has its reason in the same sentence.
+    assert f"the largest difference is dice minus ce, {gap}{reason}" in own.says
     why = "The test part has 3 groups of images; with fewer than 8 nothing can be said of other images"
     assert why + ends in own.doubts
 
@@ -144,7 +158,7 @@ def test_what_these_images_show_and_others_may_not_is_said():
     own = only(cells, by_group=grouped(cells, 10, ce=far))
     assert "ce is lower on these test images; others may say otherwise." in own.doubts
     # The interval that is printed is the wider one: 5 points and more than ten to either side.
-    assert "(the largest difference is 5.0 points [-1" in own.says
+    assert "the largest difference is dice minus ce, +5.0 points [−1" in own.says
 
 
 def test_of_several_recipes_validation_chooses_and_not_the_test_score():
@@ -161,6 +175,19 @@ def test_of_two_alike_the_one_with_fewer_false_alarms_is_recommended():
     assert only(table(dice=loud, batch_dice=quiet)).loss == "batch_dice"
 
 
+def test_false_alarms_are_told_of_the_loss_by_name():
+    loud = {"dice_all@0.5": 0.81 + NOISE, "false_alarms@0.5": 0.9}
+    own = only(table(ce=loud, dice={"dice_all@0.5": 0.7, "false_alarms@0.5": 0.05}))
+    assert "ce marks something on 90 % of the images without foreground; dice on 5 %." in own.doubts
+
+
+def test_a_difference_that_the_adjustment_leaves_open_says_so():
+    # The smallest p of eight seeds is .0078; six losses are fifteen pairs, and fifteen times that is .12.
+    losses = {f"loss {n}": 0.5 + n / 1000 * NOISE for n in range(5)}
+    own = only(table(ce=0.6, **losses))
+    assert ", but it is not shown once p is adjusted over all pairs of losses." in own.says
+
+
 @pytest.mark.parametrize("order", [("ce", "dice"), ("dice", "ce")])
 def test_empty_images_count(order):
     # On images with the class dice is ahead; on all images, where it marks every empty one, ce is.
@@ -174,7 +201,7 @@ def test_empty_images_count(order):
 def test_the_printed_answer_holds_the_leaderboard_the_reason_and_the_spelling():
     spelled = pd.DataFrame([{"loss": "dice", "library": "monai", "code": "DiceLoss(softmax=True)"}])
     text = "\n".join(as_text(only(table(ce=0.6 + NOISE, dice=0.8 + NOISE / 9), spellings=spelled)))
-    assert "Use dice. ce is 20.0 points lower" in text
+    assert "By Dice over all images use dice: ce is 20.0 points lower" in text
     assert "In MONAI: DiceLoss(softmax=True)" in text
     assert [line.split()[0] for line in text.splitlines()[2:4]] == ["dice", "ce"]
 

@@ -8,6 +8,7 @@ import pytest
 
 from lossbench.analysis import claims, flips, verdicts
 from lossbench.analysis.resampling import ByGroup
+from lossbench.base import columns, words
 from small_claim import CLAIM
 
 ALONE = CLAIM.replace('against = "ce"\n', "")
@@ -208,7 +209,8 @@ def test_an_equality_or_its_contradiction_that_hangs_on_one_level_names_it(
         claim = evaluated(cells, CLAIM, tmp_path).claim
         levels = verdicts.level_table([verdicts.Verdict(claim, verdict, (result,))])
         (named,) = levels[levels["p_without"] >= 0.05].to_dict("records")
-        assert f"{named['level']} (without it {named['without']:+.3g}, p " in result.why
+        without = words.effect(named["without"], columns.POINTS)
+        assert f"{named['level']} (without it {without} points, p " in result.why
 
 
 def test_an_equality_of_a_mean_names_every_level_that_is_not_shown_to_be_equal(ten_seeds, tmp_path):
@@ -219,11 +221,13 @@ def test_an_equality_of_a_mean_names_every_level_that_is_not_shown_to_be_equal(t
     for expect, verdict in (('"equal"', "supported"), ('"greater"', "equivalent")):
         result = judged(cells, tmp_path, expect=expect, margin=0.01)
         assert result.verdict == verdict
-        outside = result.why.partition("By itself this is not shown of ")[2]
-        assert "foreground=0.002) +0.0103 [" in outside and "foreground=0.2) -0.012 [" in outside
+        outside = result.why.partition("Not shown on its own: ")[2]
+        # In the unit of the row, with its digits.
+        assert "foreground=0.002) (+1.0 points [+1.0, +1.0])" in outside
+        assert "foreground=0.2) (−1.2 points [−1.2, −1.2])" in outside
         assert "foreground=0.01)" not in outside and "foreground=0.05)" not in outside
     equal = judged(cells, tmp_path, expect='"equal"', margin=0.02)
-    assert equal.verdict == "supported" and "By itself" not in equal.why
+    assert equal.verdict == "supported" and "on its own" not in equal.why
 
 
 def test_seeds_that_are_planned_and_not_trained_are_counted_whatever_the_verdict(ten_seeds, tmp_path):
@@ -267,12 +271,13 @@ def test_a_comparison_that_had_not_converged_is_worded_as_one_of_speed(ten_seeds
     longer = ten_seeds.assign(**{"recipe.steps": 240, "dice@0.5": better}, recipe="long", parts="long")
     both = pd.concat([ten_seeds, longer], ignore_index=True)
     result = judged(both, tmp_path, part='"ladder"')
-    assert "Not converged: ce on scenes(foreground=0.002) (+0.020 with 4 times the steps)" in result.why
+    assert "Not converged: ce on scenes(foreground=0.002) (+2.0 points with 4 times the steps)" in result.why
     assert result.why.endswith("so this says which learns sooner") and "dice on" not in result.why
     last = judged(both, tmp_path, part='"long"').why
     assert "onverged" not in last and "dice on" not in last
     assert (
-        "The last step up in length still changed ce on scenes(foreground=0.002) (+0.020 from 60 to" in last
+        "The last step up in length still changed ce on scenes(foreground=0.002) (+2.0 points from 60 to"
+        in last
     )
     assert last.endswith("; and 2 more") and "still changed" not in result.why
 

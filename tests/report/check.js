@@ -111,6 +111,8 @@ window.addEventListener("load", () => {
     facts.revealed = [card.open, card.checkVisibility()];
     search("does dice_ce beat dice?");
     facts.pair = all("li", results).map(text).filter((hit) => hit.startsWith("pair: "));
+    search("claim m1");
+    facts["of a kind"] = all("li", results).map(text);
     search("nothing is called so");
     facts["no hit"] = [all("li", results).length, text(document.querySelector("#find-form output"))];
     all("details.group").forEach((group) => { group.open = true; });

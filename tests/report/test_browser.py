@@ -133,7 +133,7 @@ def test_every_filter_of_the_leaderboards_shows_only_what_is_asked_for(facts):
     assert found["data set"] == [["scenes(foreground=0.002)"], ["scenes(foreground=0.002)"]]
     assert found["family"] == [["overlap"], ["overlap"]]
     assert found["loss"] == [["dice"], ["dice"]]
-    assert found["output"] == "24 rows on 6 of 6 data sets"
+    assert found["output"] == "24 rows on 6 of 6 settings"
 
 
 def test_a_metric_alone_hides_the_other_columns_and_puts_the_best_first(facts):
@@ -172,7 +172,7 @@ def test_the_metric_of_a_part_chooses_its_table(facts):
 
 
 def test_the_decision_aid_shows_the_rows_of_the_table_for_every_answer(facts, derived):
-    from lossbench.report import words
+    from lossbench.base import words
 
     groups = {
         (g["foreground"], g["boundaries"], g["empty"]): g
@@ -221,6 +221,7 @@ def test_search_finds_losses_and_data_sets_and_opens_what_it_leads_to(facts):
     hits, says = facts[1200]["search"]
     assert hits and all("dice" in hit and hit.startswith("loss: ") for hit in hits)
     assert says.startswith(f"{len(hits)} found") and facts[1200]["revealed"] == [True, True]
+    assert facts[1200]["of a kind"] == ["claim: M1 Dice 1"]
     assert facts[1200]["no hit"][0] == 0 and facts[1200]["no hit"][1].startswith("0 found: nothing on")
 
 

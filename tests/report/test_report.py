@@ -15,10 +15,11 @@ import pytest
 
 from lossbench.analysis.answers import answer
 from lossbench.analysis.claims import read_claims
+from lossbench.base import words
 from lossbench.base.columns import FACTOR, PLAIN, POINTS
 from lossbench.base.errors import UserError
 from lossbench.figures.drawing import entries
-from lossbench.report import drawing, loss_cards, make, summary, words
+from lossbench.report import drawing, loss_cards, make, summary
 from lossbench.report.page import About, build
 from lossbench.store import note
 from lossbench.tables import stamp
@@ -131,10 +132,18 @@ def test_the_answer_comes_first_then_verdicts_and_the_evidence(text):
         )
     ]
     assert places == sorted(places)
-    numbers = [int(number) for number in re.findall(r"<b>Figure (\d+)\.", text)]
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert text.index("<b>Figure 1.") < text.index('<section id="verdicts"')
+    hero = re.search(r"<b>Figure \d+\.", text)
+    assert hero and hero.start() < text.index('<section id="verdicts"')
     assert "<h3>Leaderboards</h3>" in text  # one level below the heading of its group
+
+
+def test_a_figure_has_one_number_on_the_page_in_its_file_and_in_the_search(text, results):
+    shown = re.findall(r'<figure id="figure-(\w+)" data-find="(\d+), ', text)
+    told = {file.stem: file.read_text() for file in (results / "figures").glob("*.txt")}
+    assert len(shown) == len(told) > 5
+    for name, number in shown:
+        assert told[name].startswith(f"Figure {number}. ")
+        assert f"<b>Figure {number}. " in text and f'data-find="{number}, {name}: ' in text
 
 
 def test_of_few_data_sets_the_answer_comes_first_of_many_what_holds_over_all(tables, answers, tmp_path):
@@ -275,6 +284,20 @@ def test_little_data_still_gives_a_page(keep, tables, tmp_path):
     assert not page.wrong and "verdicts" in page.ids
 
 
+def test_a_page_without_data_cards_promises_none(text, tables, tmp_path):
+    assert "<h2>Losses</h2>" in text and "Losses and data" not in text
+    card = {
+        "label": "d",
+        "spec": "d",
+        "about": "",
+        "rows": (),
+        "withheld": False,
+        "samples": (),
+        "histograms": (),
+    }
+    assert "<h2>Losses and data</h2>" in built(tables, tmp_path, About(cards=(card,)))
+
+
 def test_a_folder_of_before_parts_and_losses_were_noted_shows_less(tables, tmp_path):
     text = built({name: table for name, table in tables.items() if name not in NOTED}, tmp_path)
     cards = text[text.index('<section id="losses"') : text.index('<section id="provenance"')]
@@ -335,6 +358,12 @@ def test_durations_are_told_in_the_unit_a_person_would_use(seconds, told):
     assert words.duration(seconds) == told
 
 
+def test_who_cannot_see_a_figure_is_told_of_a_minus_and_not_of_a_hyphen():
+    alt = "cross-entropy -0.5 [-1, 2], seeds 0-9, -log Dice"
+    drawn = drawing.inline('<svg viewBox="0 0 1 1"></svg>', "x", alt)
+    assert 'aria-label="cross-entropy −0.5 [−1, 2], seeds 0-9, -log Dice"' in drawn
+
+
 def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
     glyph = drawing.glyph(0.1, 0.05, 0.15, 0.02, width=100)
     assert (
@@ -347,6 +376,8 @@ def test_the_interval_glyph_puts_zero_in_the_middle_and_the_zone_around_it():
         < glyph["high"]
         <= 100
     )
+    # A ratio that is tested against one lies around one.
+    assert drawing.glyph(1.1, 1.05, 1.15, 0.02, middle=1, width=100) == glyph
     assert drawing.glyph(float("nan"), 0, 0, 0.1) is None
     assert drawing.glyph(0.1, float("nan"), float("nan"), 0.1)["low"] is None
 
@@ -360,7 +391,7 @@ def test_the_first_screen_says_what_was_compared_what_to_do_and_how_far_to_trust
     # Four losses are six pairs: 6 * 2 / 2^8 = .047.
     few = "With fewer than 8 seeds p, adjusted over all pairs of losses, cannot fall below .05, so that no "
     few += "difference can be shown: all losses have"
-    assert any(text.startswith(f"{few} so few on 6 of 6 data set variants (") for text in first.trust)
+    assert any(text.startswith(f"{few} so few on 6 of 6 settings (") for text in first.trust)
     assert any("`lossbench verify --cell KEY`" in text for text in first.trust)
 
 
@@ -369,8 +400,8 @@ def test_the_first_screen_counts_who_is_ahead_by_more_than_a_point(tables):
         {"contrast": summary.MAIN, "estimate": [0.5, 0.02, 0.02, 0.0, 0.0, 0.0, 0.009, -0.3]}
     )
     says = summary._spread(table)
-    assert "under 8 combinations" in says and "ahead in 38%" in says
-    assert "behind in 12%" in says and "within a point in 50%" in says
+    assert "under 8 combinations" in says and "ahead in 38 %" in says
+    assert "behind in 12 %" in says and "within a point in 50 %" in says
     assert summary._spread(table.head(7)) == ""
 
 

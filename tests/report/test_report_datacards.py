@@ -45,7 +45,7 @@ def test_a_card_of_unequal_images_says_their_sizes_and_what_share_is_scored(tmp_
     path.write_text(json.dumps(json.loads(path.read_text()) | unequal))
     facts = dict(datacards.read(tmp_path, files)[0]["rows"])
     assert "; 3 sizes from 8x8 to 32x40, 1 × 1 px" in facts["images"]
-    assert facts["scored"] == "25% of test, drawn once for all losses"
+    assert facts["scored"] == "25 % of test, drawn once for all losses"
 
 
 def test_a_card_says_what_was_published_and_why_it_cannot_be_compared_or_that_nothing_was(tmp_path):

@@ -13,8 +13,8 @@ import pytest
 from lossbench.analysis.answers import answer, compared
 from lossbench.analysis.claims import read_claims
 from lossbench.analysis.selection import in_parts
-from lossbench.base import columns
-from lossbench.report import advice, changes, context, effects, loss_cards, page, singles, summary, words
+from lossbench.base import columns, words
+from lossbench.report import advice, changes, context, effects, loss_cards, page, singles, summary
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +333,16 @@ def test_a_ratio_that_is_tested_against_one_has_no_plus_sign():
         assert words.level(words.effect(0.019, "plain"), null) == "+0.019"
 
 
+def test_a_ratio_that_is_tested_against_one_is_drawn_around_one(derived):
+    row = derived.tables["verdicts"].iloc[0].to_dict() | {"estimate": 1.02, "low": 1.01, "high": 1.03}
+    ratio, difference = (
+        context._test(row | {"null": null, "margin": 0.05}, "", [])["glyph"] for null in (1.0, 0.0)
+    )
+    # Within the zone that is too small to matter, and not far outside it.
+    assert ratio["low"] > ratio["zero"] and ratio["high"] < ratio["zone"] + ratio["zone_width"]
+    assert difference["low"] > difference["zone"] + difference["zone_width"]
+
+
 def test_what_is_planned_and_not_trained_is_named_on_the_first_screen():
     cells = pd.DataFrame({"dataset": ["scenes"] * 3})
     planned = pd.DataFrame({"dataset": ["scenes", "cracks"], "dataset_name": ["scenes", "crackforest"]})
@@ -352,8 +362,39 @@ def test_false_alarms_are_told_of_data_that_train_on_images_without_foreground()
     )
     facts = pd.DataFrame({"dataset": ["few", "some"], "recipe": "r", "empty_share": [0.01, 0.3]})
     says = summary._alarms(cells, facts)
-    assert says.endswith("Share of them on which a loss marks something (“some”): dice 95%, ce 0%.")
+    assert says.endswith("Share of them on which a loss marks something (“some”): dice 95 %, ce 0 %.")
     assert summary._alarms(cells, facts.assign(empty_share=0.0)) == ""
+    # The mean over the seeds of a loss says where most is marked, not one seed.
+    one = cells.assign(
+        **{"dataset": "seeds", "data_label": "seeds", "false_alarms@0.5": [1.0, 0.0, 0.0, 0.0]}
+    )
+    facts.loc[2] = ["seeds", "r", 0.3]
+    assert "(“some”)" in summary._alarms(pd.concat([cells, one]), facts)
+
+
+def test_of_the_leads_those_that_longer_training_changes_most_are_told():
+    table = pd.DataFrame(
+        [
+            (0.1, 0.09, "a is ahead"),
+            (0.02, 0.0, "near"),
+            (0.03, -0.4, "b is ahead"),
+            (0.3, 0.2, "c is ahead"),
+        ],
+        columns=["lead", "lead_longest", "says"],
+    )
+    assert summary._length(table) == "Train long enough before you compare: b is ahead; c is ahead."
+    assert summary._length(table[1:2]).endswith(": near.") and summary._length(table[:0]) == ""
+
+
+def test_data_sets_stand_from_rare_to_common(study, derived):
+    page = context.gather(study, derived, [], context.About())
+    cells = study["cells"]
+    measured = cells.assign(n=cells["foreground_true"].astype(float)).groupby("data_label")["n"].mean()
+    for rows in (page["learnt"], page["cost"]):
+        shown = measured[[row["label"] for row in rows]]
+        assert shown.is_monotonic_increasing and len(shown) > 5
+    sets = [measured[own["label"]] for own in page["opening"].own]
+    assert sets == sorted(sets)
 
 
 def test_a_network_that_few_cells_have_is_varied_all_the_same():

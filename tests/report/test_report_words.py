@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from lossbench.analysis.answers import cost
-from lossbench.report import advice, boards, context, effects, pairs, runs, singles, summary, words
+from lossbench.base import words
+from lossbench.report import advice, boards, context, effects, pairs, runs, singles, summary
 
 
 def board_of(seeds):
@@ -86,6 +87,10 @@ def test_a_recipe_is_called_by_what_it_changes():
     rows = [("s 1 %", "s", "a"), ("s 1 %, head default", "s", "b"), ("t", "t", "a"), ("u, x", "u", "c")]
     cells = pd.DataFrame(rows, columns=["data_label", "dataset", "recipe"])
     assert effects.recipe_names(cells) == {"a": "usual · a", "b": "head default", "c": "usual · c"}
+    # Of two lengths none is the plain one.
+    rows = [("hearts, patch 64, steps 600", "h", "a"), ("hearts, patch 64, steps 2400", "h", "b")]
+    cells = pd.DataFrame(rows, columns=["data_label", "dataset", "recipe"])
+    assert effects.recipe_names(cells) == {"a": "steps 600", "b": "steps 2400"}
 
 
 def row_of(**facts):
@@ -162,8 +167,8 @@ def test_too_few_seeds_are_told_of_all_losses_and_of_some():
     ]
     assert summary._seeds(pd.DataFrame(rows)) == (
         "With fewer than 6 seeds p, adjusted over all pairs of losses, cannot fall below .05, so that no "
-        "difference can be shown: all losses have so few on 1 of 3 data set variants (few); some losses "
-        "have so few on 1 of 3 data set variants (uneven)."
+        "difference can be shown: all losses have so few on 1 of 3 settings (few); some losses "
+        "have so few on 1 of 3 settings (uneven)."
     )
     # Three losses are three pairs: 3 * 2 / 2^6 = .09, and with seven seeds .047.
     third = [row | {"loss": "focal"} for row in rows if (row["data_label"], row["loss"]) == ("many", "ce")]

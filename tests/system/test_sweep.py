@@ -189,7 +189,7 @@ def test_records_of_your_own_data_keep_no_path(folder):
     answer = lossbench(folder, "sweep", "tiny.toml", "--data", "private/things", *options)
     assert "trained 4 cells" in answer
     # Two seeds can show nothing, and the answer says so; the study's claims are left out.
-    assert "Cannot tell: no loss is shown to be better" in answer and "train 6 or more" in answer
+    assert "one cannot tell: no loss is shown to be better" in answer and "train 6 or more" in answer
     assert "claims" not in answer
     # Of each of two losses the best cell keeps its weights, and what it marks, under the images' own names.
     kept = folder / "results" / "predictions"
@@ -205,7 +205,7 @@ def test_records_of_your_own_data_keep_no_path(folder):
     page = (folder / "results" / "report.html").read_text()
     shown = re.findall(r'id="(answer|advice|verdicts|figure-leaderboard)"', page)
     assert shown == ["answer", "figure-leaderboard"]
-    assert "Where they err" in page and "Cannot tell: no loss is shown to be better" in page
+    assert "Where they err" in page and "one cannot tell: no loss is shown to be better" in page
     for path in (folder / "results").rglob("*"):
         if path.is_file() and path.suffix in (".json", ".csv", ".html"):
             text = path.read_text()
@@ -292,7 +292,7 @@ def test_on_a_folder_on_which_nothing_differs_the_answer_is_no_difference_that_m
         Image.fromarray(mask.astype(np.uint8)).save(folder / f"easy/masks/{number}.png")
     (folder / "easy.toml").write_text(EASY)
     answer = lossbench(folder, "sweep", "easy.toml")
-    assert "There is no difference that matters: all 3 losses lie within a point. ce will do." in answer
+    assert "there is no difference that matters: all 3 losses lie within a point. ce will do." in answer
 
 
 def test_a_budget_on_ones_own_images_rests_on_a_few_timed_steps(folder):

@@ -117,7 +117,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "missing": missing_by_part(cells[cells["seed"].isin(looks[0])] if looks else cells),
         "learnt": reached,
         "lengths": learnt.converged(cells),
-        "speeds": pd.DataFrame({"says": learnt.speeds(cells)}),
+        "speeds": learnt.speeds(cells),
         "cost": cost(cells),
     }
     if looks:

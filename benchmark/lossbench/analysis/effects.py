@@ -16,6 +16,7 @@ from lossbench.analysis.pairs import Blocks, Value
 from lossbench.analysis.resampling import Both, ByGroup
 from lossbench.analysis.selection import select_loss
 from lossbench.base import columns as known
+from lossbench.base import words
 
 NAN = float("nan")
 
@@ -83,15 +84,15 @@ def pair_effects(
     """Return one row a (metric, pair of losses): the paired effect of ``loss`` minus ``against`` over all
     data sets that hold both, of one recipe each; p is adjusted over all pairs, as in ``decisions``.
 
-    ``by_set`` names each data set variant with its own mean difference in hundredths. A pair that rests on
-    one real data set is judged by other images too: p is the larger one, and the interval the wider one at
-    either end. Where there is one variant alone, the verdicts are those of ``decisions``, as in its
-    leaderboard."""
+    ``by_set`` names each data set variant with its own mean difference in hundredths, the rarest foreground
+    first. A pair that rests on one real data set is judged by other images too: p is the larger one, and the
+    interval the wider one at either end. Where there is one variant alone, the verdicts are those of
+    ``decisions``, as in its leaderboard."""
     columns = [column for column in columns if column in cells]
     if not len(cells) or not columns:
         return pd.DataFrame(columns=list(PAIRS))
     found = pairs.losses(cells, columns)
-    alone = len(found.variants) == 1
+    alone, places = len(found.variants) == 1, seeds.rarest_first(cells)
     labels = cells.drop_duplicates("loss").set_index("loss")["loss_label"]
     rank = {loss: place for place, loss in enumerate(PLAIN)}
     arms = sorted(found.arms, key=lambda loss: (rank.get(loss, len(rank)), labels[loss]))
@@ -102,7 +103,7 @@ def pair_effects(
             {"metric": column, "loss": loss, "against": against, **row}
             for number, loss in enumerate(arms)
             for against in arms[:number]
-            if (row := _pair(found, loss, against, place, by_images))
+            if (row := _pair(found, loss, against, place, by_images, places))
         ]
         contest = decisions.contest(cells, column, by_group, looks) if alone else None
         # Over the pairs that some data set holds: what was never trained together is no test.
@@ -118,8 +119,12 @@ def pair_effects(
     return table.assign(loss_label=table["loss"].map(labels), against_label=table["against"].map(labels))
 
 
-def _pair(found: Blocks, loss: str, against: str, column: int, by_images: OfImages) -> dict | None:
-    """Return the effect of one loss against another; None where they have no pair."""
+def _pair(
+    found: Blocks, loss: str, against: str, column: int, by_images: OfImages, places: dict[str, int]
+) -> dict | None:
+    """Return the effect of one loss against another, data sets in the order of their places; None where they
+    have no pair.
+    """
     if found.refusal(loss, against):
         return None
     d = found.difference(loss, against, column)
@@ -134,20 +139,12 @@ def _pair(found: Blocks, loss: str, against: str, column: int, by_images: OfImag
     names = list(zip(variants["dataset"], variants["recipe"], strict=True))
     differences = pd.DataFrame(d[there], index=pd.MultiIndex.from_tuples(names), columns=found.seeds)
     evidence, few = by_images.ask(evidence, differences, unit, loss, against)
-    each = list(zip(variants["data_label"], np.nanmean(d[there], axis=1), strict=True))
-    # The levels of a ladder from the rarest foreground to the commonest.
-    if seeds.FOREGROUND in variants:
-        rarest = variants[seeds.FOREGROUND].astype(float).argsort(kind="stable")
-        each = [each[place] for place in rarest]
-    by_set = "; ".join(f"{label} {_hundredths(mean)}" for label, mean in each)
+    each = zip(
+        variants["dataset"].map(places), variants["data_label"], np.nanmean(d[there], axis=1), strict=True
+    )
+    by_set = "; ".join(f"{label} {words.signed(100 * mean, 1)}" for _, label, mean in sorted(each))
     facts = {"n_variants": len(variants), "by_set": by_set, "evidence": evidence, "few": few}
     return {**summary(evidence, numbers), **facts}
-
-
-def _hundredths(value: float) -> str:
-    text = f"{100 * value:+.1f}"
-    # "-0.0" would read as a difference that has a sign.
-    return (text if float(text) else text[1:]).replace("-", "\N{MINUS SIGN}")
 
 
 def _rows(part: pd.DataFrame, against: str, columns: Iterable[str]) -> list[dict]:

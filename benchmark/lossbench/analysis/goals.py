@@ -40,7 +40,11 @@ def amount(value: float, goal: Goal) -> str:
     """Return a difference in the unit of a goal, as sentences and tables write it."""
     if columns.describe(goal.column).format == columns.POINTS:
         return f"{100 * value:.1f}"
-    return f"{100 * np.expm1(value):.0f}" if goal.absolute else f"{value:.3g}"
+    if not goal.absolute:
+        return f"{value:.3g}"
+    percent = 100 * np.expm1(value)
+    # Beyond that a size is as good as any: how much beyond says nothing.
+    return f"{percent:.0f}" if percent < 999.5 else ">999"
 
 
 def unit(goal: Goal) -> str:

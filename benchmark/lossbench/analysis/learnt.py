@@ -57,6 +57,8 @@ LENGTHS = (
     "converged",
 )
 
+SPEEDS = ("dataset", "data_label", "lead", "lead_longest", "says")
+
 STEPS_CLAUSE = re.compile(r", steps \d+")  # which tells the lengths of a data set apart in its label
 
 NO_REFERENCES = pd.DataFrame(columns=["dataset", "reference", "source"])
@@ -181,14 +183,15 @@ def _by_length(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(score=numbers(cells, SCORE), steps=numbers(cells, STEPS), way=way)
 
 
-def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[str]:
-    """Return one sentence for each data set at two lengths or more: what is left of the lead of one loss over
-    another, from the shortest to the longest. Leads are means over seeds, estimates that decide nothing.
+def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> pd.DataFrame:
+    """Return one row for each data set at two lengths or more: the lead of one loss over another at the
+    shortest and at the longest, and the sentence that says what is left of it. Leads are means over seeds,
+    estimates that decide nothing.
     """
     if STEPS not in cells or SCORE not in cells:
-        return []
+        return pd.DataFrame(columns=list(SPEEDS))
     known = one_of_twins(_by_length(cells[cells["loss"].isin([of, against])]))
-    says = []
+    rows = []
     for _, own in known.groupby("way", sort=False, observed=True):
         paired = own.pivot_table(index=["steps", "seed"], columns="loss", values="score").dropna()
         if set(paired) < {of, against} or paired.empty:
@@ -205,8 +208,9 @@ def speeds(cells: pd.DataFrame, of: str = "dice", against: str = "ce") -> list[s
             # A gap to a loss that has marked nothing yet is the other one's whole score.
             first = paired.loc[leads.index[0]].mean()
             blank = [names[loss] for loss in (of, against) if first[loss] == 0]
-            says.append(text + few + (f"; at first {blank[0]} marks nothing" if blank else ""))
-    return says
+            text += few + (f"; at first {blank[0]} marks nothing" if blank else "")
+            rows.append((own["dataset"].iloc[0], label, leads.iloc[0], leads.iloc[-1], text))
+    return pd.DataFrame(rows, columns=list(SPEEDS))
 
 
 def _lead(leads: pd.Series, of: str, against: str) -> str:

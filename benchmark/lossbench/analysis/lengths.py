@@ -17,7 +17,8 @@ from lossbench.analysis import selection
 from lossbench.analysis.claims import Test
 from lossbench.analysis.seeds import FAMILY, joined
 from lossbench.analysis.selection import STEPS
-from lossbench.base.columns import spelled
+from lossbench.base import words
+from lossbench.base.columns import form, spelled
 
 # The smallest effects of interest: a point of Dice, 5 % of region size, .01 of calibration error, 5 points of
 # false alarms. What is not named here has none, and so never "not converged".
@@ -37,10 +38,13 @@ INTEREST = {
 
 
 class Change(NamedTuple):
-    """How a score changes with a longer training: of which loss, on which data, between which lengths."""
+    """How a score (a column) changes with a longer training: of which loss, on which data, between which
+    lengths.
+    """
 
     loss: str
     label: str
+    column: str
     shorter: float  # steps
     longer: float
     change: float
@@ -48,6 +52,12 @@ class Change(NamedTuple):
     @property
     def times(self) -> float:
         return self.longer / self.shorter
+
+    @property
+    def says(self) -> str:
+        """The change in the unit of its score."""
+        kind = form(self.column)
+        return f"{words.effect(self.change, kind)} {words.unit(kind)}".strip()
 
 
 NAMED = 2  # data sets of a loss, in a sentence
@@ -148,7 +158,7 @@ def _change(pairs: pd.DataFrame, other: str, column: str, way: int) -> list[Chan
         return []
     first = pairs.iloc[0]
     ends = sorted((float(first[STEPS]), float(first[other])))
-    return [Change(first["loss_label"], first["data_label"], *ends, float(gain))]
+    return [Change(first["loss_label"], first["data_label"], column, *ends, float(gain))]
 
 
 def _by_loss(changes: list[Change], says: Callable[[Change], str]) -> str:
@@ -163,7 +173,7 @@ def last_step_up(changes: list[Change]) -> str:
     """Return the sentence that says what the last step up in length still changed, or nothing; of each loss
     it names where it changed most.
     """
-    says = lambda own: f"{own.change:+.3f} from {own.shorter:,.0f} to {own.longer:,.0f} steps"  # noqa: E731
+    says = lambda own: f"{own.says} from {own.shorter:,.0f} to {own.longer:,.0f} steps"  # noqa: E731
     named = sorted(changes, key=lambda own: -abs(own.change))
     kept, rest = [], 0
     for own in named:
@@ -177,7 +187,7 @@ def last_step_up(changes: list[Change]) -> str:
 
 def sentence(changes: list[Change], compared: bool) -> str:
     """Return the sentence that names what had not converged, or nothing; ``compared``: two losses are."""
-    losses = _by_loss(changes, lambda own: f"{own.change:+.3f} with {own.times:g} times the steps")
+    losses = _by_loss(changes, lambda own: f"{own.says} with {own.times:g} times the steps")
     if not losses:
         return ""
     means = "so this says which learns sooner" if compared else "so this is about short training"

@@ -19,8 +19,9 @@ from lossbench.analysis.boards import score
 from lossbench.analysis.decisions import BETTER, EQUAL, OPEN, WORSE, Contest, Decision, Looks
 from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.resampling import ByGroup
-from lossbench.analysis.seeds import numbers
+from lossbench.analysis.seeds import numbers, rarest_first
 from lossbench.analysis.selection import STEPS
+from lossbench.base import words
 from lossbench.base.errors import UserError
 
 ALARMS = "false_alarms@0.5"
@@ -37,6 +38,8 @@ MANY_ALARMS = 0.2  # share of empty images, from which false alarms are mentione
 PLAIN = ("ce", "dice_ce", "batch_dice", "dice")
 
 SAME = "no difference that matters"
+
+SPOKEN = {"dice_all@0.5": "Dice over all images", "dice@0.5": "Dice"}  # the scores that decide
 
 LIBRARIES = {"monai": "MONAI", "smp": "SMP", "nnunet": "nnU-Net"}
 
@@ -72,15 +75,16 @@ def recommend(
     spellings: pd.DataFrame | None = None,
     looks: Looks = (),
 ) -> list[Recommendation]:
-    """Return one recommendation a data set, at its longest training; of several recipes the one that is best
-    on validation. Needs two losses.
+    """Return one recommendation a data set, the rarest foreground first, at its longest training; of several
+    recipes the one that is best on validation. Needs two losses.
 
     reached: the table ``learnt``; spellings: rows (loss, library, code)."""
     if not len(cells) or STEPS not in cells:
         return []
     longest, lengths = selection.meeting(cells, {}, "longest"), learnt.converged(cells)
     found = []
-    for _, own in longest.groupby("dataset", sort=False, observed=True):
+    places = rarest_first(longest)
+    for _, own in sorted(longest.groupby("dataset", observed=True), key=lambda item: places[item[0]]):
         several = [part for _, part in own.groupby("recipe", sort=True, observed=True)]
         variants = [
             _Variant(part, by_group, lengths, looks) for part in several if part["loss"].nunique() > 1
@@ -215,9 +219,10 @@ class _Variant:
 
     def _says(self, use: str, kind: str, found: Mapping[str, Decision]) -> str:
         """Return the recommendation with its reason."""
-        name = self.labels[use]
+        name, score = self.labels[use], SPOKEN[self.column]
         if kind == "same":
-            return f"There is {SAME}: all {len(self.order)} losses lie within a point. {name} will do."
+            within = f"all {len(self.order)} losses lie within a point"
+            return f"By {score} there is {SAME}: {within}. {name} will do."
         lower = [f"{self.labels[loss]} is {_lower(own)}" for loss, own in found.items()
                  if own.verdict == BETTER]  # fmt: skip
         equal = [self.labels[loss] for loss, own in found.items() if own.verdict == EQUAL]
@@ -226,10 +231,11 @@ class _Variant:
         clauses += [f"{_and(equal)} {_be(equal)} equal within a point"] if equal else []
         clauses += [f"{_and(unsure)} cannot be told apart"] if unsure else []
         if kind == "use":
-            return f"Use {name}. {'; '.join(clauses)}."
-        widest = max(found.values(), key=lambda own: abs(own.evidence.estimate))
-        gap = f"the largest difference is {_points(abs(widest.evidence.estimate))} points"
-        unknown = f"Cannot tell: no loss is shown to be better ({gap} {_interval(widest)})."
+            return f"By {score} use {name}: {'; '.join(clauses)}."
+        loss = max(found, key=lambda loss: abs(found[loss].evidence.estimate))
+        gap = f"{_signed(found[loss].evidence.estimate)} points {_interval(found[loss])}"
+        widest = f"the largest difference is {name} minus {self.labels[loss]}, {gap}{_unless(found[loss])}"
+        unknown = f"By {score} one cannot tell: no loss is shown to be better; {widest}."
         return f"{unknown} For now use {name}, which has the best mean so far."
 
     def _doubts(self, use: str, found: Mapping[str, Decision], reached: pd.DataFrame | None) -> Iterable[str]:
@@ -307,8 +313,9 @@ class _Variant:
         alarms = self.part.assign(value=numbers(self.part, ALARMS)).groupby("loss")["value"].mean().dropna()
         if use in alarms and alarms[use] >= MANY_ALARMS:
             least = alarms.idxmin()
-            rest = f"; {self.labels[least]} on {alarms[least]:.0%}" if least != use else ""
-            yield f"It marks something on {alarms[use]:.0%} of the images without foreground{rest}."
+            rest = f"; {self.labels[least]} on {words.share(alarms[least])}" if least != use else ""
+            marked = f"{words.share(alarms[use])} of the images without foreground"
+            yield f"{self.labels[use]} marks something on {marked}{rest}."
 
     def _row(self, loss: str, use: str, found: Mapping[str, Decision]) -> dict[str, Any]:
         """Return a row of the leaderboard, best first."""
@@ -373,7 +380,7 @@ def _cells(row: Mapping[str, Any], column: str) -> list[str]:
     return [
         row["label"],
         *(points(name) for name in BOARD[:3]),
-        "-" if math.isnan(alarms) else f"{alarms:.0%}",
+        "-" if math.isnan(alarms) else words.share(alarms),
         "-" if math.isnan(distance) else f"{distance:.1f}",
         row["shown"],
         "undertrained" if row["undertrained"] else "",
@@ -394,22 +401,31 @@ def _at_own_threshold(name: str, verdict: str, gap: str) -> str:
 
 
 def _lower(own: Decision) -> str:
-    return f"{_points(own.evidence.estimate)} points lower {_interval(own)}"
+    low, high = own.interval()
+    return f"{_points(own.evidence.estimate)} points lower [{_points(low)}, {_points(high)}]"
+
+
+def _unless(own: Decision) -> str:
+    """Return why a difference is not shown although its interval leaves out zero, or nothing."""
+    low, high = own.interval()
+    if own.verdict != OPEN or low <= 0 <= high:
+        return ""
+    if own.why == decisions.FEW_GROUPS:
+        return f", but with {own.why} nothing can be said of other images"
+    return ", but it is not shown once p is adjusted over all pairs of losses"
 
 
 def _interval(own: Decision, sign: int = 1) -> str:
     low, high = sorted(sign * end for end in own.interval())
-    return "[too few seeds for an interval]" if math.isinf(low) else f"[{_points(low)}, {_points(high)}]"
+    return "[too few seeds for an interval]" if math.isinf(low) else f"[{_signed(low)}, {_signed(high)}]"
 
 
 def _points(value: float) -> str:
-    text = f"{100 * value:.1f}"
-    # "-0.0" would read as a difference that has a sign.
-    return text.removeprefix("-") if float(text) == 0 else text
+    return _signed(value).removeprefix("+")
 
 
 def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}"
+    return words.signed(100 * value, 1)
 
 
 def _and(names: list[str]) -> str:

@@ -79,7 +79,7 @@ def _use(row: dict, goal: Goal, passed: Collection[str]) -> str:
     where, losses = f'"{row["where"]}"', f"{row['n_losses']} losses"
     much = amount(row["regret"], goal)
     # A zero would say that it loses nothing.
-    behind = much if float(much) else f"less than {'0.1' if '.' in much else '1'}"
+    behind = much if much.strip("0.") else f"less than {'0.1' if '.' in much else '1'}"
     if row["tie"]:
         says = f"{says} All {losses} score the same."
     elif row["regret"]:

@@ -120,6 +120,12 @@ def numbers(table: pd.DataFrame, column: str) -> pd.Series:
     return pd.to_numeric(values, errors="coerce").astype(float)
 
 
+def rarest_first(cells: pd.DataFrame) -> dict[str, int]:
+    """Return data set -> its place from the rarest foreground of the test images to the commonest."""
+    measured = numbers(cells, "foreground_true").groupby(cells["dataset"], observed=True).mean()
+    return {name: place for place, name in enumerate(measured.sort_values(kind="stable").index)}
+
+
 def joined(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """Return one text a row, of some columns: what equal rows share."""
     rows = table[list(columns)].itertuples(index=False, name=None)

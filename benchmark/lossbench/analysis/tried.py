@@ -83,7 +83,9 @@ def _worth(tried: pd.DataFrame, held: bool) -> dict:
         low, high = np.quantile(drawn, [0.025, 0.975]) if len(values) >= FEWEST_SETS else (np.nan, np.nan)
         row |= {rule: values.mean(), f"{rule}_low": low, f"{rule}_high": high, f"{rule}_worst": values.max()}
         between = "" if np.isnan(low) else f" [{amount(low, goal)}, {amount(high, goal)}]"
-        parts.append(f"{spoken} {amount(values.mean(), goal)}{between}")
+        # Means over different data sets cannot be compared.
+        of = f" on the {len(values)} of them that trained it" if len(values) < len(tried) else ""
+        parts.append(f"{spoken} {amount(values.mean(), goal)}{between}{of}")
     kind = "that were named before training" if held else "that were left out in turn"
     said = unit(goal).replace(" points", ", in points").replace(" %", ", in %")
     says = f"{goal.name}, on {len(tried)} data sets {kind}: mean shortfall against the best loss there{said}:"

@@ -38,8 +38,8 @@ from lossbench.analysis.evidence import Evidence, Measured, in_deviations, measu
 from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.pairs import CERTIFICATE, NotPaired
 from lossbench.analysis.resampling import ByGroup
-from lossbench.base import specs
-from lossbench.base.columns import spelled
+from lossbench.base import specs, words
+from lossbench.base.columns import form, spelled
 from lossbench.base.errors import UserError
 
 VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive", "not testable", "exploratory")
@@ -359,8 +359,8 @@ def _other_images(test: Test, found: Measured, says: str) -> str:
         "beyond": found.images.beyond(test.margin),
         "differs": found.images.side(null) == (1 if found.evidence.estimate > null else -1),
     }
-    low, high = found.images.low, found.images.high
-    return "" if shown[says] else f"not for other test images [{low:.3g}, {high:.3g}]"
+    reach = _interval(test, found.images.low, found.images.high)
+    return "" if shown[says] else f"not for other test images ({reach})"
 
 
 def _taus_say(found: Measured) -> str:
@@ -392,7 +392,7 @@ def _levels_say(test: Test, found: Measured, says: str, decided: bool) -> str:
         p = _p_of(says, test, rest)
         # What is within the margin has no side that it must keep.
         if p >= ALPHA or (says != "equal" and np.sign(rest.estimate - null) != side):
-            alone.append(f"{level.label} (without it {rest.estimate:+.3g}, p {p:.2g})")
+            alone.append(f"{level.label} (without it {_effect(test, rest.estimate)}, p {words.p_value(p)})")
     it = "Equality within the margin" if says == "equal" else "It"
     on = f"each of {', '.join(alone)}" if len(alone) > 1 else "".join(alone)
     return _join(f"{it} hangs on {on}" if alone else "", _outside(test, found) if says == "equal" else "")
@@ -407,9 +407,19 @@ def _outside(test: Test, found: Measured) -> str:
     for level in found.levels:
         low, high = level.effect.interval()
         if not (-test.margin < low and high < test.margin):
-            reach = f"[{low:.3g}, {high:.3g}]" if np.isfinite(high - low) else "(too few seeds)"
-            beyond.append(f"{level.label} {level.effect.estimate:+.3g} {reach}")
-    return f"By itself this is not shown of {'; '.join(beyond)}" if beyond else ""
+            reach = f" {_interval(test, low, high)}" if np.isfinite(high - low) else ", too few seeds"
+            beyond.append(f"{level.label} ({_effect(test, level.effect.estimate)}{reach})")
+    return f"Not shown on its own: {'; '.join(beyond)}" if beyond else ""
+
+
+def _effect(test: Test, value: float) -> str:
+    """Return an effect as the row of the test writes it."""
+    kind = form(test.estimand)
+    return f"{words.level(words.effect(value, kind), test.null)} {words.unit(kind)}".strip()
+
+
+def _interval(test: Test, low: float, high: float) -> str:
+    return words.level(words.interval(low, high, form(test.estimand)), test.null)
 
 
 def _join(*sentences: str) -> str:

@@ -298,7 +298,7 @@ def _lead(cells: pd.DataFrame, ways: pd.DataFrame) -> list[str]:
         lead = (wide["dice"] - wide["ce"]).dropna().unstack("steps")
         # Of few seeds nothing is said: their sign flips bound no difference.
         if lead.shape[1] > 1 and points.is_sure(lead.iloc[:, 0]):
-            found.append((-abs(lead.iloc[:, 0].mean()), learnt.speeds(own)[0]))
+            found.append((-abs(lead.iloc[:, 0].mean()), learnt.speeds(own)["says"].iloc[0]))
     return [text for _, text in sorted(found)]
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lossbench.analysis import decisions
 from lossbench.analysis.goals import GOALS, Goal, amount, unit
 from lossbench.analysis.likeness import ANY, BOUNDARIES, EMPTY, FOREGROUND
-from lossbench.base import columns
-from lossbench.report import words
+from lossbench.base import columns, words
 
 if TYPE_CHECKING:
     import pandas as pd

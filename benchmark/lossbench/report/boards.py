@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis.answers import BOARD
-from lossbench.base import columns
-from lossbench.report import words
+from lossbench.base import columns, words
 
 if TYPE_CHECKING:
     import pandas as pd

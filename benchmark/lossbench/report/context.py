@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import claims as estimands
-from lossbench.base import columns
+from lossbench.analysis.seeds import rarest_first
+from lossbench.base import columns, words
 from lossbench.report import (
     advice,
     boards,
@@ -20,7 +21,6 @@ from lossbench.report import (
     runs,
     singles,
     summary,
-    words,
 )
 from lossbench.tables.compact import NOTHING as NO_NOTE
 from lossbench.tables.compact import noted as noted_tables
@@ -40,7 +40,8 @@ UNDECIDED = ("inconclusive", "not testable")
 HERO = ("specification_curve", "leaderboard")
 HERO_OF_OWN = ("leaderboard",)  # of the user's own data
 
-# The evidence, folded: id, title, what it holds, its templates, and the entries that must not all be empty.
+# The evidence, folded: id, title, what it holds, its templates, and the entries that must not all be empty;
+# of one id the first that has content.
 GROUPS = (
     ("seen", "Figures", "every result as a drawing", ("figures.html.j2",), ("others",)),
     (
@@ -57,7 +58,9 @@ GROUPS = (
         ("checks.html.j2",),
         ("learnt", "parts", "collapses", "facts"),
     ),
-    ("catalogue", "Losses and data", "formulas, papers, images, theory", ("catalogue.html.j2",), ("losses",)),
+    ("catalogue", "Losses and data", "formulas, papers, images, theory", ("catalogue.html.j2",), ("cards",)),
+    # The same without a card of any data set.
+    ("catalogue", "Losses", "formulas, papers, theory", ("catalogue.html.j2",), ("losses",)),
     (
         "records",
         "Records",
@@ -97,7 +100,7 @@ def gather(
     derived = answers.tables
     own = summary.is_own(tables)
     heroes = HERO_OF_OWN if own else HERO
-    shown = _numbered(figures, heroes)
+    shown = _figures(figures)
     hero = next((item for name in heroes for item in shown if item["name"] == name), None)
     # A link to single cells names data set and loss by their numbers, which keeps the page short.
     labels = _labels(cells)
@@ -106,8 +109,13 @@ def gather(
     # An older folder has none of these tables; its page then says less.
     noted = {name: tables.get(name, NOTHING[name]) for name in NOTHING}
     order = list(noted["parts"]["part"])
-    ordered = effects.by_foreground(derived["effects"], derived["leaderboard"])
-    shown_effects, left_out = effects.fitting(ordered)
+    places = rarest_first(cells)
+    # A stable sort by the data set alone leaves all else as it is.
+    ordered = {
+        name: derived[name].sort_values("dataset", key=lambda own: own.map(places), kind="stable")
+        for name in ("effects", "learnt", "speeds", "cost", "advice_data")
+    }
+    shown_effects, left_out = effects.fitting(ordered["effects"])
     found = {
         "title": about.title or "Which segmentation loss, and why?",
         "experiment": about.experiment,
@@ -123,7 +131,7 @@ def gather(
         "theory": [item for item in shown if item["theory"]],
         "aid": advice.aid(derived, there=not own),
         "regrets": advice.regrets(derived),
-        "likeness": advice.likeness(derived["advice_data"]),
+        "likeness": advice.likeness(ordered["advice_data"]),
         "worth": list(derived["advice_worth"]["says"]),
         "boards": boards.boards(derived["leaderboard"], cells),
         "board_filters": boards.filters(derived["leaderboard"]),
@@ -138,8 +146,8 @@ def gather(
         "parts": effects.sections(noted["parts"], derived["part_effects"], labels, ids),
         "sensitivity": advice.sensitivity(derived["sensitivity"]),
         "collapses": runs.collapses(derived["collapses"], labels),
-        "learnt": runs.learnt(derived["learnt"], derived["lengths"]),
-        "speeds": list(derived["speeds"]["says"]),
+        "learnt": runs.learnt(ordered["learnt"], derived["lengths"]),
+        "speeds": [row["says"] for row in words.plainest_first(ordered["speeds"].to_dict("records"))],
         "missing": _missing(
             derived, cells, labels, about, {claim["id"] for claim in claims if claim["tested"]}
         ),
@@ -151,7 +159,7 @@ def gather(
         "card": {loss: f"loss-{number}" for number, loss in enumerate(loss_cards.order(cells)["loss"], 1)},
         "data_of": _data_cards(cells, about.cards),
         "verified": about.verified,
-        "cost": runs.cost(derived["cost"]),
+        "cost": runs.cost(ordered["cost"]),
         "origins": _plain_rows(tables.get("origins")),
         "recipes": _plain_rows(tables.get("recipes")),
         "single": singles.data(cells, tables.get("curves"), ids),
@@ -159,23 +167,22 @@ def gather(
         "light": drawing.family_colours(False),
         "dark": drawing.family_colours(True),
     }
-    # A section without content leaves its group out.
-    groups = [
-        {"id": name, "title": title, "about": holds, "files": files}
-        for name, title, holds, files, needs in GROUPS
-        if any(found[key] for key in needs)
-    ]
-    return {**found, "groups": groups}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, title, holds, files, needs in GROUPS:
+        # A section without content leaves its group out.
+        if any(found[key] for key in needs):
+            groups.setdefault(name, {"id": name, "title": title, "about": holds, "files": files})
+    return {**found, "groups": list(groups.values())}
 
 
 def _facts(cells: pd.DataFrame, planned: int | None) -> list[tuple[str, str]]:
     if not len(cells):
         return [("cells", "0")]
     seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
-    of = f" of {planned}" if planned not in (None, len(cells)) else ""
+    of = f" of {planned:,}" if planned not in (None, len(cells)) else ""
     return [
-        ("cells", f"{len(cells)}{of}"),
-        ("blocks", str(cells["block"].nunique())),
+        ("cells", f"{len(cells):,}{of}"),
+        ("blocks", f"{cells['block'].nunique():,}"),
         ("losses", str(cells["loss"].nunique())),
         ("data set variants", str(cells["dataset"].nunique())),
         ("seeds each", str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()}–{seeds.max()}"),
@@ -268,6 +275,8 @@ def _deciding(tests: list[dict[str, Any]], verdict: str) -> dict[str, Any] | Non
 
 def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[str, Any]:
     kind = columns.form(row["estimand"])
+    # A ratio is drawn and written around one.
+    ratio = row["null"] == 1
     return {
         "id": row["test"],
         "role": row["role"],
@@ -280,7 +289,7 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
         if words.missing(row["estimate"])
         else words.level(words.interval(row["low"], row["high"], kind), row["null"]),
         "unit": f"{words.unit(kind)} {per}".strip(),
-        "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"]),
+        "glyph": drawing.glyph(row["estimate"], row["low"], row["high"], row["margin"], 1 if ratio else 0),
         # Where no outcome could decide, a p would only look like one.
         "p": "–" if row["verdict"] == "not testable" else words.p_value(row["p_adjusted"]),
         "p_raw": row["p_adjusted"],
@@ -291,25 +300,22 @@ def _test(row: dict[str, Any], per: str, levels: list[dict[str, Any]]) -> dict[s
         "why": row["why"],
         "incomplete": row["incomplete"],
         "where": row["where"],
-        "levels": [f"{level['level']} {words.effect(level['estimate'], kind)}" for level in levels],
+        "levels": [
+            f"{level['level']} {words.level(words.effect(level['estimate'], kind), row['null'])}"
+            for level in levels
+        ],
         "new": ""
         if words.missing(row["predict_low"])
         else words.interval(row["predict_low"], row["predict_high"], kind),
     }
 
 
-def _numbered(figures: list[Drawn], heroes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the figures, numbered as the page shows them: the hero, results, theory."""
+def _figures(figures: list[Drawn]) -> list[dict[str, Any]]:
+    """Return what the page shows of each figure, under the number that its file and the documents have."""
     from lossbench.figures.drawing import entries
 
     known = entries()
-    names = {item.name for item in figures}
-    hero = next((name for name in heroes if name in names), None)
-    rank = lambda item: (item.name != hero, known[item.name].theory, item.number)  # noqa: E731
-    return [
-        _figure(item, number, known[item.name].theory)
-        for number, item in enumerate(sorted(figures, key=rank), 1)
-    ]
+    return [_figure(item, known[item.name].theory) for item in figures]
 
 
 def _data_cards(cells: pd.DataFrame, cards: tuple[dict[str, Any], ...]) -> dict[str, str]:
@@ -319,10 +325,10 @@ def _data_cards(cells: pd.DataFrame, cards: tuple[dict[str, Any], ...]) -> dict[
     return {label: ids[dataset] for label, dataset in known if dataset in ids}
 
 
-def _figure(item: Drawn, number: int, theory: bool) -> dict[str, Any]:
+def _figure(item: Drawn, theory: bool) -> dict[str, Any]:
     return {
         "name": item.name,
-        "number": number,
+        "number": item.number,
         "title": item.title,
         "caption": item.caption,
         "svg": drawing.inline(item.svg, item.name, item.alt),
@@ -344,7 +350,7 @@ def _missing(
     says = list(about.skipped)
     # More cells than are planned are no gap: a folder may hold what an earlier experiment has trained.
     if about.planned is not None and about.planned > len(cells):
-        absent = f"{about.planned - len(cells)} of {about.planned} planned cells have no record"
+        absent = f"{about.planned - len(cells):,} of {about.planned:,} planned cells have no record"
         says.append(f"{absent}; `lossbench sweep {about.experiment}` trains them")
     # Many losses of a part miss the same seeds, which is one thing to say.
     for (dataset, recipe, seeds), own in derived["missing"].groupby(

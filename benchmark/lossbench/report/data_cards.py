@@ -10,7 +10,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from lossbench.base import files
+from lossbench.base import files, words
 
 BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 BINS = 12
@@ -80,7 +80,7 @@ def _about(facts: Card) -> str:
     """Return what decides about a loss: how much foreground there is, and how many images have none."""
     share = sum(facts["fractions"][kind] for kind in facts["classes"][1:])
     empty = facts["empty"].get("test", 0.0)
-    return f"{100 * share:.2g} % foreground, {empty:.0%} of the test images without"
+    return f"{100 * share:.2g} % foreground, {words.share(empty)} of the test images without"
 
 
 def _rows(facts: Card) -> dict[str, str]:
@@ -94,7 +94,9 @@ def _rows(facts: Card) -> dict[str, str]:
         "spec": facts["name"],
         "images": f"{counts}; {size}{channels}, {spacing} {facts['unit']} a pixel",
         "foreground": f"{shares} (share of pixels)",
-        "without foreground": ", ".join(f"{split} {share:.0%}" for split, share in facts["empty"].items()),
+        "without foreground": ", ".join(
+            f"{split} {words.share(share)}" for split, share in facts["empty"].items()
+        ),
         "scored": _scored(facts.get("scored", {})),
         "published": _published(facts),
         "notes": facts.get("notes", ""),
@@ -106,7 +108,7 @@ def _rows(facts: Card) -> dict[str, str]:
 
 def _scored(shares: dict[str, float]) -> str:
     """Return which share of the images the budgets of pixels let be scored, where it is not all."""
-    parts = [f"{share:.0%} of {part}" for part, share in shares.items() if share < 1]
+    parts = [f"{words.share(share)} of {part}" for part, share in shares.items() if share < 1]
     return f"{' and '.join(parts)}, drawn once for all losses" if parts else ""
 
 

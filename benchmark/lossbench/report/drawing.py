@@ -8,6 +8,7 @@ import base64
 import math
 import re
 
+from lossbench.base import words
 from lossbench.figures import style
 
 
@@ -27,7 +28,9 @@ def inline(svg: str, name: str, alt: str) -> str:
     # Colours by name: a reader may prefer dark pages, and print is light.
     for value, variable in _variables().items():
         body = body.replace(value, f"var(--{variable})")
-    body = re.sub(r'<svg\b[^>]*viewBox="([^"]+)"[^>]*>', lambda m: _opening(m, escape(alt)), body, count=1)
+    # A hyphen is no minus.
+    told = escape(re.sub(r"(?<![\w.-])-(?=\.?\d)", words.MINUS, alt))
+    body = re.sub(r'<svg\b[^>]*viewBox="([^"]+)"[^>]*>', lambda m: _opening(m, told), body, count=1)
     # The one size that matters is the width of the page.
     return Markup(body)
 
@@ -53,10 +56,13 @@ def data_link(text: str) -> str:
     return "data:text/csv;base64," + base64.b64encode(text.encode()).decode()
 
 
-def glyph(estimate: float, low: float, high: float, margin: float, width: int = 150) -> dict | None:
-    """Return the places (in pixels) of an interval, its estimate and the zone that is too small to matter,
-    zero in the middle.
+def glyph(
+    estimate: float, low: float, high: float, margin: float, middle: float = 0, width: int = 150
+) -> dict | None:
+    """Return the places (in pixels) of an interval, its estimate and the zone around the middle that is too
+    small to matter.
     """
+    estimate, low, high = (value - middle for value in (estimate, low, high))
     known = math.isfinite(low) and math.isfinite(high)
     values = (estimate, low, high) if known else (estimate,)
     if estimate != estimate:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis.answers import BOARD
-from lossbench.base import columns
-from lossbench.report import words
-from lossbench.report.words import Labels
+from lossbench.base import columns, words
+from lossbench.base.words import Labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,19 +45,6 @@ def fitting(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return kept, f"{len(kept)} of {len(table)} rows are shown, Dice only; all stand in tables/effects.csv."
 
 
-def by_foreground(effects: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
-    """Return the effects from the rarest foreground to the commonest, metrics and losses in their own
-    order.
-    """
-    variants = dict.fromkeys(zip(board["dataset"], board["recipe"], strict=True))
-    place = {variant: number for number, variant in enumerate(variants)}
-    # A stable sort by the place of the data set alone leaves all else as it is.
-    own = zip(effects["dataset"], effects["recipe"], strict=True)
-    # A variant without a leaderboard comes last and is not lost.
-    rank = [place.get(variant, len(place)) for variant in own]
-    return effects.assign(rank=rank).sort_values("rank", kind="stable").drop(columns="rank")
-
-
 def unreachable(effects: pd.DataFrame) -> str:
     """Return the sentence that says where so few seeds cannot reach .05, whatever they show."""
     # So that an absent star is not read as an absent effect.
@@ -78,16 +64,18 @@ def recipe_names(cells: pd.DataFrame) -> dict[str, str]:
 
     Its eight digits, which nobody can read, follow where two recipes would share a name."""
     facts = cells.drop_duplicates(["dataset", "recipe"])
-    base = {dataset: min(own, key=words.plainest) for dataset, own in facts.groupby("dataset")["data_label"]}
     changes: dict[str, list[str]] = {}
-    for row in facts.itertuples(index=False):
-        # The plainest label of a data set is its name; what stands behind it tells its recipes apart.
-        behind = row.data_label.removeprefix(base[row.dataset]).removeprefix(", ")
-        changes.setdefault(row.recipe, []).extend([behind] if behind else [])
+    for _, own in facts.groupby("dataset", sort=False):
+        clauses = [label.split(", ") for label in own["data_label"]]
+        # What all labels of a data set share is its name; the rest tells its recipes apart.
+        shared = set.intersection(*map(set, clauses))
+        for recipe, label in zip(own["recipe"], clauses, strict=True):
+            rest = ", ".join(clause for clause in label if clause not in shared)
+            changes.setdefault(recipe, []).extend([rest] if rest else [])
     names = {recipe: max(own, key=own.count) if own else "usual" for recipe, own in changes.items()}
-    shared = list(names.values())
+    all_names = list(names.values())
     return {
-        recipe: f"{name} · {recipe}" if shared.count(name) > 1 else name for recipe, name in names.items()
+        recipe: f"{name} · {recipe}" if all_names.count(name) > 1 else name for recipe, name in names.items()
     }
 
 

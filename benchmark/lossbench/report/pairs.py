@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import decisions
-from lossbench.base import columns
-from lossbench.report import words
+from lossbench.base import columns, words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lossbench.report import words
-from lossbench.report.words import Labels
+from lossbench.base import words
+from lossbench.base.words import Labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from lossbench.base import columns
-from lossbench.report import words
-from lossbench.report.words import Labels
+from lossbench.base import columns, words
+from lossbench.base.words import Labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lossbench.base import columns
+from lossbench.base import columns, words
 from lossbench.base.specs import network_name
-from lossbench.report import words
 from lossbench.report.loss_cards import LIBRARIES
 
 if TYPE_CHECKING:
@@ -167,8 +166,8 @@ def _spread(table: pd.DataFrame) -> str:
     above, below = (own > POINT).mean(), (own < -POINT).mean()
     return (
         f"Dice against cross-entropy under {len(own)} combinations of choices: Dice is more than a point "
-        f"ahead in {above:.0%}, more than a point behind in {below:.0%}, and within a point in "
-        f"{1 - above - below:.0%}."
+        f"ahead in {words.share(above)}, more than a point behind in {words.share(below)}, and within a "
+        f"point in {words.share(1 - above - below)}."
     )
 
 
@@ -178,13 +177,17 @@ def _spread_from(table: pd.DataFrame) -> str:
     first = own.sort_values("share", ascending=False, kind="stable").head(3)
     if not len(first):
         return ""
-    named = ", ".join(f"{row.choice.replace(' x ', ' × ')} {row.share:.0%}" for row in first.itertuples())
+    named = ", ".join(
+        f"{row.choice.replace(' x ', ' × ')} {words.share(row.share)}" for row in first.itertuples()
+    )
     return f"Of the variance between combinations of choices most comes from: {named}."
 
 
 def _length(table: pd.DataFrame) -> str:
-    """Return what longer training leaves of the leads, the largest lead first."""
-    says = [text for text in table["says"] if "ahead" in text][:2] or list(table["says"][:1])
+    """Return what longer training leaves of the leads, the one that it changes most first."""
+    change = (table["lead_longest"] - table["lead"]).abs().sort_values(ascending=False, kind="stable")
+    told = table.loc[change.index, "says"]
+    says = [text for text in told if "ahead" in text][:2] or list(told[:1])
     return f"Train long enough before you compare: {'; '.join(says)}." if says else ""
 
 
@@ -202,14 +205,13 @@ def _alarms(cells: pd.DataFrame, facts: pd.DataFrame) -> str:
     share = usual.assign(value=usual[column].astype(float)).dropna(subset=["value"])
     if not len(share):
         return ""
+    means = share.groupby(["data_label", "loss_label"], observed=True)["value"].mean()
     # Where most is marked the choice of a score decides most.
-    by_set = share.groupby("data_label", observed=True)["value"].max()
-    where = by_set.index[by_set.to_numpy().argmax()]
-    own = share[share["data_label"] == where].groupby("loss_label", observed=True)["value"].mean()
-    own = own.sort_values(ascending=False, kind="stable")
+    where = means.idxmax()[0]
+    own = means[where].sort_values(ascending=False, kind="stable")
     if own.iloc[0] < MANY_EMPTY:
         return ""
-    named = ", ".join(f"{label} {value:.0%}" for label, value in own.items())
+    named = ", ".join(f"{label} {words.share(value)}" for label, value in own.items())
     return (
         f"Say how you score images without foreground. Share of them on which a loss marks something "
         f"(“{where}”): {named}."
@@ -255,18 +257,20 @@ def _not_varied(table: pd.DataFrame, cells: pd.DataFrame) -> str:
 
 
 def _seeds(cells: pd.DataFrame) -> str:
-    """Return on which data set variants there are too few seeds to show any difference."""
+    """Return in which settings (data set variant and recipe) there are too few seeds to show any
+    difference.
+    """
     from lossbench.analysis.flips import seeds_needed
 
     by_loss = cells.groupby(["dataset", "recipe", "loss"], observed=True)["seed"].nunique()
     counts = by_loss.groupby(level=["dataset", "recipe"]).agg(["min", "max", "size"])
-    # p is adjusted over all pairs of losses of a variant.
+    # p is adjusted over all pairs of losses of a setting.
     needed = counts["size"].map(lambda losses: seeds_needed(max(1, math.comb(losses, 2))))
     labels = cells.drop_duplicates(["dataset", "recipe"]).set_index(["dataset", "recipe"])["data_label"]
     of_all = counts["max"] < needed
     of_some = (counts["min"] < needed) & ~of_all
     parts = [
-        f"{who} have so few on {few.sum()} of {len(counts)} data set variants "
+        f"{who} have so few on {few.sum()} of {len(counts)} settings "
         f"({_some(list(labels[counts.index[few]]))})"
         for who, few in (("all losses", of_all), ("some losses", of_some))
         if few.any()

@@ -106,7 +106,7 @@ document.addEventListener("pointerover", (event) => {
   form.addEventListener("submit", (event) => event.preventDefault());
   field.addEventListener("input", () => {
     const words = field.value.toLowerCase().replace(/[?,;]/g, " ").split(/\s+/).filter((word) => word && !asking.has(word));
-    const hits = words.length ? known.filter((one) => words.every((word) => one.text.toLowerCase().includes(word))) : [];
+    const hits = words.length ? known.filter((one) => words.every((word) => `${one.kind} ${one.text}`.toLowerCase().includes(word))) : [];
     // What begins as it was asked for comes first: "ce + l1" before "jaccard minus ce + l1".
     const later = (one) => !one.text.toLowerCase().startsWith(words.join(" "));
     hits.sort((a, b) => later(a) - later(b));

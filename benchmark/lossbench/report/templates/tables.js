@@ -41,7 +41,7 @@ const quiet = (form) => form.addEventListener("submit", (event) => event.prevent
         const wanted = metric && !heads[at].dataset.lower ? "descending" : "ascending";
         for (let turn = 0; turn < 2 && heads[at].getAttribute("aria-sort") !== wanted; turn++) heads[at].querySelector("button.sort").click();
       }
-      form.querySelector("output").textContent = `${shown} rows on ${boards.filter((board) => !board.hidden).length} of ${boards.length} data sets`;
+      form.querySelector("output").textContent = `${shown} rows on ${boards.filter((board) => !board.hidden).length} of ${boards.length} settings`;
     };
     quiet(form);
     form.addEventListener("change", apply);

@@ -1,4 +1,4 @@
-"""How numbers are written in the report; the only place that rounds."""
+"""How numbers are written, on the page and in the sentences of the analysis."""
 
 from __future__ import annotations
 
@@ -117,6 +117,11 @@ def p_value(value: float) -> str:
 def percent(value: float, digits: int = 3) -> str:
     """Return a fraction in percent."""
     return "–" if missing(value) else f"{significant(100 * value, digits)} %"
+
+
+def share(value: float) -> str:
+    """Return a fraction in whole percent."""
+    return f"{100 * value:.0f} %"
 
 
 def duration(seconds: float) -> str:
