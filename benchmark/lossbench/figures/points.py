@@ -292,11 +292,12 @@ def families(
     Losses of one family mostly do alike: in a panel of each they would fill a page with the same line.
     ``prepare`` is called with every axis once it is drawn.
     """
+    everywhere = style.lines(losses)
     groups = [own for _, own in losses.groupby("family", sort=False, observed=True)]
     drawing, axes = style.canvas(len(kinds), len(groups), 1.1 + 2.4 * len(kinds), sharex=True, sharey=True)
     most = max(map(len, groups))
     for own, column in zip(groups, axes.T, strict=True):
-        looks = style.lines(own)
+        looks = {loss: everywhere[loss] for loss in own["loss"]}
         for axis, name in zip(column, kinds, strict=True):
             for shift, (loss, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
                 draw(axis, rows[(rows["loss"] == loss) & (rows[kind] == name)], limits, look, shift)

@@ -51,7 +51,8 @@ def public_sets(tables: Mapping[str, pd.DataFrame]):
         (source, own[n : n + WIDEST]) for source, own in labels.items() for n in range(0, len(own), WIDEST)
     ]
     drawing, axes = style.canvas(len(rows), max(len(own) for _, own in rows), 2.3 * len(rows))
-    looks = style.lines(pd.DataFrame({"loss": list(LOSSES), "family": FAMILIES}))
+    named = {"loss": list(LOSSES), "loss_label": list(LOSSES.values()), "family": FAMILIES}
+    looks = style.lines(pd.DataFrame(named))
     # Marks without lines: between losses there is nothing to connect.
     looks = {loss: look | {"linestyle": "", "markersize": 6} for loss, look in looks.items()}
     for row, (source, names) in enumerate(rows):

@@ -315,19 +315,19 @@ DRAWS = 4000
 
 RATIO = 100  # largest over smallest object of the right panel
 
-# The colours of the families, as everywhere.
-_DICE, _CE, _BATCH = (style.FAMILIES[name][0] for name in ("overlap", "distribution", "size"))
+# Losses look as everywhere; the second case of Dice has a mark and a dash of its own.
+_DICE = style.look("dice", "overlap")
 
 LOOKS = {
-    "Dice, errors over the area": {"color": _DICE, "marker": "s", "linestyle": "-"},
-    "Dice, errors at the rim": {"color": _DICE, "marker": "^", "linestyle": style.DASHES[1]},
-    "CE, errors at the rim": {"color": _CE, "marker": "o", "linestyle": "-"},
+    "Dice, errors over the area": _DICE | {"marker": "D", "linestyle": style.DASHES[3]},
+    "Dice, errors at the rim": _DICE,
+    "CE, errors at the rim": style.look("ce", "distribution"),
 }
 
 BATCH_LOOKS = {
     "CE": LOOKS["CE, errors at the rim"],
-    "Dice of each image": LOOKS["Dice, errors at the rim"],
-    "Dice over the batch": {"color": _BATCH, "marker": "D", "linestyle": style.DASHES[2]},
+    "Dice of each image": _DICE,
+    "Dice over the batch": style.look("batch dice", "overlap"),
 }
 
 
