@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -63,6 +64,16 @@ FIRST = (
 # Every figure has the width of the page, so that letters are equally large in all of them.
 WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
 
+
+# What another recipe changes, in words: parts of its name, and what they are called.
+ASIDE = {
+    r"\blearning_rate own\b": "each loss's own rate",
+    r"\blearning_rate ": "rate ",
+    r"\bbatch (?=\d)": "batch size ",
+    r"\boptimizer ": "optimiser ",
+    r"\baugment none\b": "no augmentation",
+    r"\baugment ": "augmentation ",
+}
 
 # Settings of matplotlib; nothing global is changed, see applied().
 RULES = {
@@ -374,6 +385,13 @@ def fitting(label: str, letters: int = 30) -> str:
     return label if len(label) <= letters else label[: letters - 1] + "…"
 
 
+def in_words(label: str) -> str:
+    """Return the label of a data set variant as a reader would say it."""
+    for pattern, words in ASIDE.items():
+        label = re.sub(pattern, words, label)
+    return label
+
+
 def quoted(label: str) -> str:
     """Return a label as part of a sentence: one that holds a comma in quotes."""
     return f"'{label}'" if "," in label else label
@@ -383,7 +401,8 @@ def more(count: int, what: str, where: str) -> str:
     """Return the sentence that says how many of something stand elsewhere; empty for none."""
     if count < 1:
         return ""
-    return f"{count} more {what}{'s' * int(count > 1)} {'are' if count > 1 else 'is'} in {where}. "
+    several = {"loss": "losses"}.get(what, f"{what}s") if count > 1 else what
+    return f"{count} more {several} {'are' if count > 1 else 'is'} in {where}. "
 
 
 def foreground_axis(axis, levels: Sequence[float]) -> None:

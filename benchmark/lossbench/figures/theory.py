@@ -261,9 +261,9 @@ def constant_prediction():
     style.legend(drawing, [style.key(name, **look | DOT, **WIDE) for name, look in CONSTANTS.items()], 3)
     says = (
         "Marks (of cross-entropy a ring) stand at the constant that each loss likes best, the thin line at "
-        "the true foreground: Dice of the foreground starts from all foreground, with the background in the mean from "
-        "the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised Dice is flat: "
-        "it pulls in no direction."
+        "the true foreground: Dice of the foreground starts from all foreground, with the background in the "
+        "mean from the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised Dice is flat: it "
+        "pulls in no direction."
     )
     alt = (
         "Loss of a constant prediction for six losses at 1, 5 and 20 % foreground, with the best constant of "
