@@ -250,6 +250,13 @@ def test_a_loss_looks_alike_whatever_losses_stand_beside_it_and_in_theory():
     looks, without_ce = style.lines(rows), style.lines(rows[1:])
     assert looks["dice"] == without_ce["dice"] and looks["mine"] == without_ce["mine"]
     assert len({(look["marker"], str(look["linestyle"])) for look in looks.values()}) == 5
+    many = rows.loc[[0] * 24].assign(
+        loss=[*style.FIRST, *(f"more {n}" for n in range(24 - len(style.FIRST)))]
+    )
+    looks_of_many = style.lines(many.assign(loss_label=many["loss"]))
+    assert len({(look["marker"], str(look["linestyle"])) for look in looks_of_many.values()}) == 24
+    weighed = [str(looks_of_many[loss]["linestyle"]) for loss in ("ce", "wce", "wce(power=0.5)", "focal")]
+    assert len(set(weighed)) == 4  # lines without marks, of one colour
     batch = looks["batch_dice(classes='all')"]
     assert {
         "CE": looks["ce"],

@@ -209,8 +209,10 @@ def lines(losses: pd.DataFrame) -> dict[str, dict]:
 
 def mark(place: int) -> dict:
     """Return marker and dash of the loss at a place."""
-    # They repeat with different periods, so that no two losses share both.
-    return {"marker": MARKERS[place % len(MARKERS)], "linestyle": DASHES[place % len(DASHES)]}
+    # Dashes begin one later in each round, so that no two losses of a family share one in FIRST; of two dozen
+    # losses no two share both.
+    dash = place + place // len(DASHES)
+    return {"marker": MARKERS[place % len(MARKERS)], "linestyle": DASHES[dash % len(DASHES)]}
 
 
 def look(loss: str, family: str) -> dict:
