@@ -31,6 +31,14 @@ def panels(study):
     return drawing.draw("specification_curve", tables).figure.axes
 
 
+def test_the_caption_names_the_curve_of_another_contrast(study):
+    drawn = drawing.draw("specification_curve", study)
+    count = (drawn.data["contrast"] == "Dice + CE - CE").sum()
+    says = f"The other curve, sorted by itself: {count} of Dice + CE minus cross-entropy. "
+    assert count and says in drawn.caption
+    assert choices._others_say(drawn.data[drawn.data["contrast"] == choices.MAIN]) == ""
+
+
 def labels_of(axis):
     return [label.get_text() for label in axis.get_yticklabels()]
 
@@ -61,5 +69,5 @@ def test_the_caption_explains_bars_where_there_are_some_and_the_rest():
     assert "(4 data sets)" in few and "drawn anew" not in few
     assert '"three choices or more": what no choice and no pair of them explains' in few
     many = choices._shares_say(choices._most(shares.assign(low=0.3, high=0.7, n_sets=6)))
-    assert "(bars: 95 % when data sets are drawn anew; " in many
+    assert "(0.5 % or more; bars: 95 % when data sets are drawn anew; " in many
     assert choices._shares_say(shares.iloc[:0]) == ""

@@ -198,24 +198,87 @@ def test_an_unknown_figure_names_the_nearest(tables):
 
 
 def test_family_colours_are_readable_on_their_paper_and_told_apart_by_the_colour_blind():
-    def luminance(text):
+    def linear(text):
         parts = [int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return np.array(linear), float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+        return np.array([p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts])
 
     def contrast(a, b):
-        high, low = sorted((luminance(a)[1], luminance(b)[1]), reverse=True)
-        return (high + 0.05) / (low + 0.05)
+        return style.contrast(style.luminance(a), style.luminance(b))
 
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#ffffff") < 4.5
     # Viénot 1999: what a deuteranope sees of linear RGB.
     deuteranope = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
     pairs = {**style.FAMILIES, "other": style.OTHER}
     for light, dark in pairs.values():
         assert contrast(light, "#ffffff") > 4.5 and contrast(dark, "#171b22") > 4.5
     for theme in (0, 1):
-        seen = {name: deuteranope @ luminance(pair[theme])[0] for name, pair in pairs.items()}
+        seen = {name: deuteranope @ linear(pair[theme]) for name, pair in pairs.items()}
         for first, second in (("distribution", "overlap"), ("distribution", "size"), ("overlap", "compound")):
             assert np.linalg.norm(seen[first] - seen[second]) > 0.08, (first, second)
+
+
+@pytest.mark.parametrize("colours", ["PuOr", "Oranges", "Blues", "Greys"])
+def test_the_number_in_a_field_can_be_read_on_every_colour(colours):
+    import matplotlib
+    import pandas as pd
+
+    values = pd.DataFrame([np.linspace(0, 1, 101)])
+    _, axes = style.canvas(1, 1, 1.0)
+    style.heat(axes[0][0], values, values.map("{:.2f}".format), colours, 0.0, 1.0)
+    fields = matplotlib.colormaps[colours](values.to_numpy()[0])[:, :3]
+    inks = [text.get_color() for text in axes[0][0].texts]
+    assert len(inks) == 101 and style.PAPER not in inks and style.INK not in inks
+    for ink, field in zip(inks, fields, strict=True):
+        assert style.contrast(style.luminance(ink), style.luminance(field)) > 4.5
+
+
+def test_a_loss_looks_alike_whatever_losses_stand_beside_it_and_in_theory():
+    import pandas as pd
+
+    from lossbench.figures import theory, training
+
+    rows = pd.DataFrame(
+        [
+            ("ce", "ce", "distribution"),
+            ("dice", "dice", "overlap"),
+            ("batch_dice(classes='all')", "batch dice", "overlap"),
+            ("mine", "mine", "user"),
+            ("yours", "yours", "user"),
+        ],
+        columns=["loss", "loss_label", "family"],
+    )
+    looks, without_ce = style.lines(rows), style.lines(rows[1:])
+    assert looks["dice"] == without_ce["dice"] and looks["mine"] == without_ce["mine"]
+    assert len({(look["marker"], str(look["linestyle"])) for look in looks.values()}) == 5
+    many = rows.loc[[0] * 24].assign(
+        loss=[*style.FIRST, *(f"more {n}" for n in range(24 - len(style.FIRST)))]
+    )
+    looks_of_many = style.lines(many.assign(loss_label=many["loss"]))
+    assert len({(look["marker"], str(look["linestyle"])) for look in looks_of_many.values()}) == 24
+    weighed = [str(looks_of_many[loss]["linestyle"]) for loss in ("ce", "wce", "wce(power=0.5)", "focal")]
+    assert len(set(weighed)) == 4  # lines without marks, of one colour
+    batch = looks["batch_dice(classes='all')"]
+    assert {
+        "CE": looks["ce"],
+        "Dice of each image": looks["dice"],
+        "Dice over the batch": batch,
+    } == training.BATCH_LOOKS
+    assert theory.PULLS["Dice over the batch"][-1] == batch | {"marker": ""}
+    dice = [look for name, look in theory.CONSTANTS.items() if "Dice" in name]
+    assert {look["color"] for look in dice} == {style.colour("overlap")}
+    assert len({str(look["linestyle"]) for look in dice}) == 5
+
+
+def test_the_force_of_dice_is_said_to_be_even_only_where_foreground_is_rare():
+    caption = drawing.draw("gradient_mass", {}).caption
+    assert "much smaller than p" in caption and "1.99-fold at 9 %" in caption
+
+
+def test_the_evidence_counts_the_seeds_of_each_loss(tables):
+    cells = tables["cells"]
+    fewer = cells[(cells["loss"] != "focal") | (cells["seed"] > 0)]
+    assert ", 4 seeds each)" in style.evidence(cells)
+    assert ", 3 to 4 seeds each)" in style.evidence(fewer)
 
 
 def test_panels_fill_their_rows_evenly():

@@ -86,8 +86,13 @@ def test_variants_of_one_data_set_stand_in_the_order_of_their_batch(study):
 
 def test_labels_are_as_short_as_tells_them_apart():
     assert points.short_names(["a, batch 1, long", "a, batch 4, long"]) == ["batch 1", "batch 4"]
-    assert points.short_names(["tiles, patch 64", "hippocampus, patch 48"]) == ["tiles", "hippocampus"]
     assert points.short_names(["a, long"]) == ["a, long"]
+    # What differs stays, unless each recipe is the usual one of its data set.
+    labels = ["scenes, sizes x 50, validations 100", "scenes 2 %, validations 100"]
+    assert points.short_names(labels) == ["scenes, sizes x 50", "scenes 2 %"]
+    assert points.set_names(["tiles, patch 64", "hippocampus, patch 48"]) == ["tiles", "hippocampus"]
+    assert points.set_names(["a, long"]) == ["a, long"]
+    assert points.set_names(["a, batch 1, long", "a, batch 4, long"]) == ["batch 1", "batch 4"]
     assert points.short_names(["a", "a"]) == ["a", "a"]
 
 
@@ -282,6 +287,101 @@ def test_lengths_of_one_training_stand_in_one_panel_and_a_sure_first_lead_makes_
     assert "after 60 steps" in drawn.title
     # Three seeds bound no difference: the title says what is drawn, not what was found.
     assert drawing.draw("score_by_length", study).title == "Dice by the length of training, loss by loss"
+
+
+def test_every_data_set_stands_in_its_plainest_recipe_before_any_has_another_network():
+    labels = [
+        "tiles, patch 64",
+        "tiles, patch 64, other net",
+        "scenes",
+        "scenes, head default",
+        "scenes, net",
+    ]
+    cells = pd.DataFrame({"data_label": labels, "recipe": labels, "way": labels})
+    cells = cells.assign(dataset=cells["data_label"].str.split(",").str[0], key=labels)
+    cells["foreground_true"] = np.where(cells["dataset"] == "tiles", 0.01, 0.05)
+    ways = training._ways(cells)
+    assert list(ways["label"][:3]) == ["tiles, patch 64", "scenes", "scenes, head default"]
+
+
+def test_whether_anything_can_be_shown_depends_on_seeds_pairs_and_test_groups(study):
+    few = points.contests(cells_of(study, "ladder"), "dice@0.5", {})
+    assert not any(map(points.can_tell, few.values()))
+    assert points.silent(few).startswith("On 4 of 4 data sets no scores could show a difference")
+    many = cells_of(repeated(study, 3), "ladder")
+    # Nine seeds tell six pairs of losses apart, and with their smallest p not more than twelve.
+    enough = points.contests(many, "dice@0.5", {})
+    assert all(map(points.can_tell, enough.values())) and points.silent(enough) == ""
+    more = [many.assign(loss=many["loss"] + f"{i}") for i in range(2)]
+    assert points.silent(points.contests(pd.concat([many, *more]), "dice@0.5", {}))
+
+
+def test_a_best_loss_is_counted_among_the_data_sets_that_could_show_one():
+    best = pd.Series([1, 2, 3, 3])
+    says = boards._best_says(best, [True, True, False, False])
+    assert says == "On 1 of the 2 data sets where it could be shown, one loss is the best"
+    assert boards._best_says(best, [False] * 4).startswith("On none of 4 data sets could one loss be shown")
+
+
+def test_titles_say_which_intervals_they_count(study):
+    grid = pd.DataFrame({"gain": [1.0, -2.0], "gain_low": [0.5, -3.0], "gain_high": [2.0, -1.0]})
+    says = sizes._settings_say(grid)
+    assert "run from −2.0 to +1.0 points; intervals above zero: 1, below: 1, not adjusted" in says
+    rows = pd.DataFrame({"mean": [0.8, 0.97], "low": [0.7, 0.96], "high": [0.9, 0.98]})
+    rows = rows.assign(x=0.002, size="hard", n=9, loss_label=["ce", "dice, fg"])
+    (says,) = sizes._ratio_says(rows)
+    assert "ce marks 80 % of the true size" in says
+    assert says.endswith("for 1 of 2 losses the interval holds sizes within 5 % of the true one")
+
+
+def test_the_public_sets_say_on_how_many_a_difference_is_shown_as_the_map_does(study):
+    title = drawing.draw("public_sets", study).title
+    assert title.endswith("; a difference is shown on 0")
+    more = repeated(study, 3, 0.3)
+    caption = drawing.draw("public_sets", more).caption
+    assert "none of the sets here was trained with batch dice. " in caption
+    shown = drawing.draw("loss_by_data", more).data.query(
+        "loss == 'dice' and dataset in ('sirst', 'magnetic_tile')"
+    )
+    assert drawing.draw("public_sets", more).title.endswith(
+        f"a difference is shown on {shown['shown'].sum()}"
+    )
+
+
+def test_what_a_figure_leaves_blank_or_out_it_says(study):
+    assert "Blank: not trained there. " in drawing.draw("loss_by_data", study).caption
+    cells = study["cells"]
+    short = study | {"cells": cells[(cells["loss"] != "ce_l1") | (cells["dataset"] != "sirst")]}
+    assert "left out: ce_l1. " in drawing.draw("profiles", short).caption
+    assert "left out: " not in drawing.draw("profiles", study).caption
+    assert "An empty row: " not in drawing.draw("forest", study).caption
+    without = cells[(cells["loss"] != "dice_ce") | (cells["dataset"] != "sirst")]
+    assert "An empty row: " in drawing.draw("forest", study | {"cells": without}).caption
+
+
+def test_columns_of_volumes_have_names_where_their_first_panel_is_empty(study):
+    cells = study["cells"]
+    rare = "scenes(foreground=0.002)"
+    kept = cells[(cells["loss"] != "dice") | ~cells["dataset"].isin([rare, "sirst"])]
+    drawn = drawing.draw("volume_agreement", study | {"cells": kept})
+    titles = [axis.get_title(loc="left").strip() for axis in drawn.figure.axes]
+    assert titles[:4] == ["ce", "dice", "dice_ce", "ce + log_dice"] and "No panel: " in drawn.caption
+    # The numbers of a panel stand above it, and hide nothing.
+    assert not [text for axis in drawn.figure.axes for text in axis.texts]
+    assert [uncertain._significant(factor) for factor in (0.0001, 0.0015, 4.34, 176.4)] == [
+        "<.001",
+        "0.0015",
+        "4.3",
+        "176",
+    ]
+
+
+def test_labels_that_hold_a_comma_are_quoted_in_sentences_and_counts_have_their_plural():
+    assert style.quoted("dice, fg") == "'dice, fg'" and style.quoted("dice") == "dice"
+    assert style.in_words("scenes, learning_rate own") == "scenes, each loss's own rate"
+    assert style.more(1, "loss", "the tables") == "1 more loss is in the tables. "
+    assert style.more(2, "loss", "the tables") == "2 more losses are in the tables. "
+    assert style.more(0, "loss", "the tables") == ""
 
 
 def test_the_map_of_losses_shows_paired_differences_in_points_and_marks_what_is_shown(study):

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import boards as scores
-from lossbench.analysis import decisions
-from lossbench.analysis.resampling import ByGroup
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 
@@ -42,7 +40,7 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     missed = set(cells.loc[~points.ended(cells, tables), "dataset"])
     drawing, panels = _panels(wanted, data.groupby(points.VARIANT, observed=True)["loss"].nunique())
     labels = list(wanted["label"])
-    short = dict(zip(labels, points.short_names(labels), strict=True))
+    short = dict(zip(labels, points.set_names(labels), strict=True))
     for axis, variant in panels:
         own = points.of_variant(data, variant).sort_values("place", ascending=False)
         _panel(axis, own.reset_index(drop=True), points.of_variant(cells, variant))
@@ -59,23 +57,33 @@ def leaderboard(tables: Mapping[str, pd.DataFrame]):
     style.legend(drawing, marks, 3)
     drawing.supxlabel("Dice (mean over images, then classes)", fontsize=9)
     left = len(facts) - len(wanted)
+    contests = points.contests(cells, HALF, tables)
     says = (
         "Bold with a dot: may be the best, that is, no other loss is shown to beat it on the same blocks "
         "(sign flips, Holm; where that leaves all losses none is bold). Bars are 95 % t intervals over seeds "
         "of one loss and must not be compared by eye, since the losses of a seed share start and batches; an "
-        f"arrow: the bar goes on beyond the panel. Every panel has its own scale. {_fewer(data)}{chosen}"
-        + (f"{left} more data set variants stand in the tables. " if left else "")
+        "arrow: the bar goes on beyond the panel. Every panel has its own scale. "
+        f"{points.silent(contests)}{_fewer(data)}{chosen}"
+        + style.more(left, "data set variant", "the tables")
     ) + style.evidence(cells)
     # Place 1 is the highest mean; it need not be the only one that may be best.
     tops = data[data["place"] == 1].merge(facts, on=points.VARIANT)
     leaders = "; ".join(f"{row.label}: {row.loss_label} {row.mean:.3f}" for row in tops.itertuples())
     ended = data[~data["dataset"].isin(missed)]
-    several_best = ended.groupby(points.VARIANT, observed=True)["best"].sum() > 1
-    finding = (
-        f"More than one loss may be the best on {int(several_best.sum())} of {len(several_best)} data set "
-        "variants"
-    )
+    best = ended.groupby("dataset", observed=True)["best"].sum()
+    finding = _best_says(best, [points.can_tell(contests[dataset]) for dataset in best.index])
     return drawing, data, says, f"Highest mean Dice at 0.5: {leaders}.", finding
+
+
+def _best_says(best: pd.Series, tell: list[bool]) -> str:
+    """Return on how many data sets one loss is the best, of those that could show it; best: how many losses
+    may be.
+    """
+    known = best[tell]
+    if not len(known):
+        return f"On none of {len(best)} data sets could one loss be shown to be the best"
+    sets = f"the {len(known)} data sets" if len(known) > 1 else "the one data set"
+    return f"On {int((known == 1).sum())} of {sets} where it could be shown, one loss is the best"
 
 
 def _fewer(data: pd.DataFrame) -> str:
@@ -167,7 +175,8 @@ def loss_by_data(tables: Mapping[str, pd.DataFrame]):
     data = gaps.merge(facts, on=points.VARIANT).merge(style.ordered(cells), on="loss")
     if not len(data):
         raise NothingToDraw("needs blocks that hold ce and another loss")
-    data = data.merge(_shown(cells, points.deciding(tables)), on=["dataset", "loss"])
+    contests = points.contests(cells, HALF, tables)
+    data = data.merge(points.shown(contests), on=["dataset", "loss"])
     there = set(cells.loc[points.ended(cells, tables), "dataset"])
     data["learnt"] = data["dataset"].isin(there).astype(int)
     # The loss that gains most on the middle one of the data sets stands on top.
@@ -178,17 +187,19 @@ def loss_by_data(tables: Mapping[str, pd.DataFrame]):
     drawing, axes = style.canvas(1, 1, 1.5 + 0.27 * len(order))
     _map(axes[0][0], data, order, list(wanted["dataset"]))
     axes[0][0].set_yticklabels([style.fitting(labels[loss], 22) for loss in order])
-    names = points.short_names(list(wanted["label"]))
+    names = points.set_names(list(wanted["label"]))
     ends = ["" if name in there else " (not learnt)" for name in wanted["dataset"]]
     names = [style.fitting(name, 24) + end for name, end in zip(names, ends, strict=True)]
     style.slanted(axes[0][0], names)
     more = len(facts) - len(wanted)
+    there_are = data["dataset"].isin(wanted["dataset"]).sum()
+    blank = "Blank: not trained there. " if there_are < len(order) * len(wanted) else ""
     says = (
         "Dice at 0.5 minus that of cross-entropy on the same blocks, in points, mean over seeds; violet is "
         "higher, orange lower, and colours grow with the logarithm. Bold: shown to be better or worse "
-        "(paired sign flips over seeds, Holm within the data set). Data sets from rare to common foreground, "
-        f"losses by their median over those that were learnt. {left}"
-        + (f"{more} more data sets stand in the numbers behind the figure. " if more else "")
+        f"(paired sign flips over seeds, Holm within the data set). {points.silent(contests)}Data sets from "
+        "rare to common foreground, losses by their median, each over its own data sets without those that "
+        f"were not learnt. {blank}{left}" + style.more(more, "data set", "the numbers behind the figure")
     ) + style.evidence(cells)
     medians = "; ".join(f"{labels[loss]} {style.signed(middle[loss], 1)}" for loss in order)
     alt = f"Median difference to cross-entropy over data sets, in points: {medians}."
@@ -197,18 +208,6 @@ def loss_by_data(tables: Mapping[str, pd.DataFrame]):
     first = known.groupby("loss")["shown"].sum().reindex(order).fillna(0).idxmax()
     finding = _map_says(known[known["loss"] == first], labels[first])
     return drawing, data[MAP], says, alt.replace("nan", "not learnt"), *finding
-
-
-def _shown(cells: pd.DataFrame, deciding: tuple[ByGroup | None, tuple]) -> pd.DataFrame:
-    """Return (data set, loss) with whether the loss is shown to be better or worse than CE there."""
-    rows = []
-    for _, part in cells.groupby(points.VARIANT, sort=True, observed=True):
-        contest = decisions.contest(part, HALF, *deciding)
-        for loss in contest.blocks.arms if "ce" in contest.blocks.arms else ():
-            found = contest.decide(loss, "ce") if loss != "ce" else None
-            shown = found is not None and found.verdict in (decisions.BETTER, decisions.WORSE)
-            rows.append((part["dataset"].iloc[0], loss, int(shown)))
-    return pd.DataFrame(rows, columns=["dataset", "loss", "shown"])
 
 
 def _map(axis, data: pd.DataFrame, order: list[str], datasets: list[str]) -> None:

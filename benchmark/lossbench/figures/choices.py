@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,23 +29,13 @@ MARKED = {
 
 # Levels as a reader would say them; "the only" length of a data set is no choice that was made.
 LEVELS = {
-    "dice": "images that hold the class",
+    "dice": "images with the class",
     "dice_all": "all images",
     "dice_pooled": "all pixels pooled",
     "val": "from validation",
     "prior": "class frequencies",
 }
 NO_CHOICE = ("the only", "between")
-
-# What another recipe changes, in words: parts of its name, and what they are called.
-ASIDE = {
-    r"\blearning_rate own\b": "each loss's own rate",
-    r"\blearning_rate ": "rate ",
-    r"\bbatch (?=\d)": "batch size ",
-    r"\boptimizer ": "optimiser ",
-    r"\baugment none\b": "no augmentation",
-    r"\baugment ": "augmentation ",
-}
 
 # How Dice is summed -> what the panel of shifts calls it, the fill of its dot, and its place in a row.
 SUMMED = {
@@ -61,6 +50,8 @@ POINT = 0.01  # of Dice: the smallest difference that anybody would care about
 BINS = 50  # stretches of the curve: a mark for each of some thousand combinations could not be told apart
 
 MOST = 12  # bars of a panel
+
+LEAST = 0.005  # share of a bar: a smaller one could not be told from the axis
 
 
 @figure(
@@ -89,8 +80,9 @@ def specification_curve(tables: Mapping[str, pd.DataFrame]):
     says = (
         f"Left: {len(main)} specifications of Dice minus cross-entropy, sorted, with 95 % intervals by sign "
         "flips over seeds (of six seeds or more); below, how often each choice was made along the curve, "
-        f"darker is more often (the data set, one of {main['data'].nunique()}, is not marked). Right: "
-        f"{_shares_say(shares)}what choices that are not crossed shift, all else equal (lines: 95 %). "
+        f"darker is more often (the data set, one of {main['data'].nunique()}, is not marked). "
+        f"{_others_say(curve)}Right: {_shares_say(shares)}what choices that are not crossed shift, all else "
+        "equal (lines: 95 %, of six seeds or more). "
         f"{style.evidence(cells)}"
     )
     positive = float((main["estimate"] > 0).mean())
@@ -99,14 +91,22 @@ def specification_curve(tables: Mapping[str, pd.DataFrame]):
     below = ((main["estimate"] < -POINT) & (main["high"] < 0)).mean()
     finding = (
         f"Dice is ahead of cross-entropy by more than a point in {100 * ahead:.0f} % of {len(main)} "
-        f"combinations of choices, and behind in {100 * behind:.0f} %; shown in {100 * above:.0f} and "
-        f"{100 * below:.0f} %"
+        f"combinations of choices, and behind in {100 * behind:.0f} %; the interval leaves out zero in "
+        f"{100 * above:.0f} and {100 * below:.0f} %"
     )
+    low, high = (style.signed(100 * end, 1) for end in (main["estimate"].min(), main["estimate"].max()))
     alt = (
-        f"A rising curve of {len(main)} contrasts from {100 * main['estimate'].min():.1f} to "
-        f"{100 * main['estimate'].max():.1f} points; {100 * positive:.0f} % of them lie above zero."
+        f"A rising curve of {len(main)} contrasts from {low} to {high} points; {100 * positive:.0f} % of "
+        "them lie above zero."
     )
     return drawing, curve, says, alt, finding
+
+
+def _others_say(curve: pd.DataFrame) -> str:
+    """Return the sentence on the other curves; empty where there is none."""
+    counts = curve.loc[curve["contrast"] != MAIN, "contrast"].value_counts()
+    texts = [f"{count} of {name.replace(' - CE', ' minus cross-entropy')}" for name, count in counts.items()]
+    return f"The other curve, sorted by itself: {', '.join(texts)}. " if texts else ""
 
 
 def _curves(axis, curve: pd.DataFrame) -> None:
@@ -163,8 +163,7 @@ def _marks(axis, main: pd.DataFrame, rows: list[tuple[str, object, str]]) -> Non
 
 def _most(shares: pd.DataFrame) -> pd.DataFrame:
     """Return the choices that explain most, of those that can be seen."""
-    # Bars of half a percent could not be told from the axis.
-    own = shares[(shares["contrast"] == MAIN) & (shares["share"] >= 0.005)]
+    own = shares[(shares["contrast"] == MAIN) & (shares["share"] >= LEAST)]
     return own.sort_values("share", ascending=False, kind="stable").head(MOST)
 
 
@@ -174,13 +173,13 @@ def _shares_say(own: pd.DataFrame) -> str:
         return ""
     count = own["n_sets"].iloc[0]
     sets = f"{count} data set{'s' if count != 1 else ''}"
-    notes = ["bars: 95 % when data sets are drawn anew"] if own["low"].notna().any() else []
+    notes = [f"{100 * LEAST:g} % or more"]
+    notes += ["bars: 95 % when data sets are drawn anew"] if own["low"].notna().any() else []
     if "rest" in set(own["choice"]):
         notes.append(f'"{REST}": what no choice and no pair of them explains')
-    noted = f" ({'; '.join(notes)})" if notes else ""
     return (
         f"the share of the variance among fully crossed specifications ({sets}) that each choice explains"
-        f"{noted}, and "
+        f" ({'; '.join(notes)}), and "
     )
 
 
@@ -234,10 +233,7 @@ def _shifts(axis, shifts: pd.DataFrame) -> None:
 
 def _in_words(aside: str) -> str:
     """Return what a recipe changes of the usual one, as a reader would say it."""
-    aside = network_named(f", {aside}").removeprefix(", ")
-    for pattern, words in ASIDE.items():
-        aside = re.sub(pattern, words, aside)
-    return aside
+    return style.in_words(network_named(f", {aside}").removeprefix(", "))
 
 
 def _told_apart(labels: Sequence[str], letters: int = 26) -> list[str]:

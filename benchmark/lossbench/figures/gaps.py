@@ -109,7 +109,8 @@ def _gap_alt(data: pd.DataFrame, losses: pd.DataFrame) -> str:
     parts = []
     for row in losses[losses["loss"].isin(at.index)].itertuples():
         half, tuned = at.loc[row.loss, "0.5"], at.loc[row.loss, "val"]
-        parts.append(f"{row.loss_label} {half:+.1f} at 0.5 and {tuned:+.1f} at the validation threshold")
+        half, tuned = style.signed(half, 1), style.signed(tuned, 1)
+        parts.append(f"{row.loss_label} {half} at 0.5 and {tuned} at the validation threshold")
     start = f"One column a family. At {style.percent(rarest)} foreground the difference to cross-entropy"
     return f"{start} in points is: {'; '.join(parts)}."
 
@@ -155,14 +156,15 @@ def forest(tables: Mapping[str, pd.DataFrame]):
     limit = 1.15 * max(reach, LINEAR)
     for axis, own in zip(axes[0], found, strict=True):
         _forest_panel(axis, data[data["of"] == own["of"].iloc[0]], units, limit)
-    style.names(axes[0][0], points.short_names(units[: -len(last)]) + last, 26)
+    style.names(axes[0][0], points.set_names(units[: -len(last)]) + last, 26)
     drawing.supxlabel("difference of Dice at 0.5, points", fontsize=9)
+    empty = "An empty row: not trained on both losses there. " if min(map(len, found)) < len(units) else ""
     says = (
         "Dots: mean paired difference over seeds, bars 95 % intervals by sign flips (of six seeds or more); "
         "levels of one generator are one data set. Diamond: random-effects mean over data sets with the "
         "interval of Hartung, Knapp, Sidik and Jonkman. Thick line: where the effect on a new data set lies, "
         "with 95 %; an arrow where it goes on beyond the axis. Open dots were not learnt and take no part. "
-        f"The axis is linear within one point of zero and logarithmic beyond. {left}"
+        f"{empty}The axis is linear within one point of zero and logarithmic beyond. {left}"
     ) + style.evidence(cells[cells["loss"].isin({*data["of"], "ce"})])
     table = data[["of", "loss_label", "against", *effects.FOREST]]
     texts = [_forest_says(own) for _, own in data.groupby("of", sort=False)]
@@ -231,7 +233,7 @@ def threshold_curves(tables: Mapping[str, pd.DataFrame]):
     drawing, axes = style.canvas(
         len(wanted), len(losses), 0.8 + 1.35 * len(wanted), sharex=True, sharey="row"
     )
-    names = points.short_names(list(wanted["label"]))
+    names = points.set_names(list(wanted["label"]))
     for row, name, variant in zip(axes, names, wanted.itertuples(), strict=True):
         own, best = points.of_variant(data, variant), points.of_variant(tops, variant).set_index("loss")
         for axis, loss in zip(row, losses.itertuples(), strict=True):
@@ -311,4 +313,6 @@ def _flat_says(data: pd.DataFrame, tops: pd.DataFrame, wanted: pd.DataFrame) -> 
     worst = ce.loc[ce["cost"].idxmax()]
     dice = cost[(cost["loss"] == "dice") & (cost["label"] == worst["label"])]["cost"]
     beside = f", dice {dice.iloc[0]:.1f}" if len(dice) else ""
-    return [f"On {worst['label']} the threshold of 0.5 costs ce {worst['cost']:.1f} points{beside}"]
+    return [
+        f"On {style.quoted(worst['label'])} the threshold of 0.5 costs ce {worst['cost']:.1f} points{beside}"
+    ]

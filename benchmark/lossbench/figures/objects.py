@@ -143,11 +143,12 @@ def empty_images(tables: Mapping[str, pd.DataFrame]):
     ordered = worst.sort_values(f"{alarm} mean", kind="stable")
     least, first = (ordered.iloc[end] for end in (0, -1))
     finding = (
-        f"Trained with {100 * most:g} % empty images, {first['loss_label']} raises a false alarm on "
-        f"{100 * first[f'{alarm} mean']:.0f} % of the empty test images, {least['loss_label']} on "
+        f"Trained with {100 * most:g} % empty images, {style.quoted(first['loss_label'])} raises a false "
+        f"alarm on {100 * first[f'{alarm} mean']:.0f} % of the empty test images, "
+        f"{style.quoted(least['loss_label'])} on "
         f"{100 * least[f'{alarm} mean']:.0f} %"
     )
     rates = zip(worst["loss_label"], worst[f"{alarm} mean"], strict=True)
-    alarms = ", ".join(f"{label} {100 * rate:.0f} %" for label, rate in rates)
+    alarms = ", ".join(f"{style.quoted(label)} {100 * rate:.0f} %" for label, rate in rates)
     alt = f"False alarms with {100 * most:g} % empty training images: {alarms}."
     return drawing, data, says, alt, finding

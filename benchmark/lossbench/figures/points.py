@@ -6,13 +6,15 @@ A ladder is a generated data set at several foreground fractions; a real set sta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from lossbench.analysis import boards, learnt, pairs
+from lossbench.analysis import boards, decisions, learnt, pairs
 from lossbench.analysis.answers import sequential
-from lossbench.analysis.flips import flips
+from lossbench.analysis.decisions import Contest
+from lossbench.analysis.flips import ALPHA, flips
 from lossbench.analysis.lengths import trunks
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import FOREGROUND as DOSE
@@ -110,6 +112,46 @@ def deciding(tables: Mapping[str, pd.DataFrame]) -> tuple[ByGroup | None, tuple]
     return by_group, sequential(tables.get("looks"))[0]
 
 
+def contests(cells: pd.DataFrame, column: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Contest]:
+    """Return the contest of the losses on each data set; cells of one recipe a data set."""
+    known = deciding(tables)
+    return {
+        part["dataset"].iloc[0]: decisions.contest(part, column, *known)
+        for _, part in cells.groupby(VARIANT, sort=True, observed=True)
+    }
+
+
+def shown(found: Mapping[str, Contest], against: str = "ce") -> pd.DataFrame:
+    """Return (data set, loss) with whether the loss is shown to be better or worse than another there."""
+    rows = []
+    for dataset, contest in found.items():
+        arms = contest.blocks.arms
+        for loss in arms if against in arms else ():
+            own = contest.decide(loss, against) if loss != against else None
+            sure = own is not None and own.verdict in (decisions.BETTER, decisions.WORSE)
+            rows.append((dataset, loss, int(sure)))
+    return pd.DataFrame(rows, columns=["dataset", "loss", "shown"])
+
+
+def can_tell(contest: Contest) -> bool:
+    """Return whether any scores could show a difference: of seeds enough for so many pairs of losses, and of
+    test groups enough.
+    """
+    looks = (contest.look(*pair) for pair in combinations(contest.blocks.arms, 2))
+    return any(
+        own.why != decisions.FEW_GROUPS and own.evidence.smallest_p * contest.pairs * own.looks < ALPHA
+        for own in looks
+        if own is not None
+    )
+
+
+def silent(found: Mapping[str, Contest]) -> str:
+    """Return the sentence that says on how many data sets no difference can be shown; empty for none."""
+    count = sum(not can_tell(contest) for contest in found.values())
+    why = "too few seeds for so many losses, or too few test groups"
+    return f"On {count} of {len(found)} data sets no scores could show a difference: {why}. " if count else ""
+
+
 def of_variant(table: pd.DataFrame, variant) -> pd.DataFrame:
     """Return the rows of one data set variant (anything with ``dataset`` and ``recipe``)."""
     return table[(table["dataset"] == variant.dataset) & (table["recipe"] == variant.recipe)]
@@ -147,20 +189,23 @@ def spread_evenly(facts: pd.DataFrame, most: int) -> pd.DataFrame:
 def first_losses(cells: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:
     """Return the first losses in their usual order, and the sentence that says how many are left out."""
     losses = style.ordered(cells)
-    left = len(losses) - most
-    return losses.head(most), f"{left} more losses are in the tables. " if left > 0 else ""
+    return losses.head(most), style.more(len(losses) - most, "loss", "the tables")
+
+
+def set_names(labels: list[str]) -> list[str]:
+    """Return labels of variants without their recipes, where each is the usual one of its data set: first
+    clauses, if these tell them apart.
+    """
+    first = [label.split(", ")[0] for label in labels]
+    return first if 1 < len(labels) == len(set(first)) else short_names(labels)
 
 
 def short_names(labels: list[str]) -> list[str]:
-    """Return labels as short as tells them apart: ("a, long", "b, long") become ("a", "b").
-
-    Where their first clauses differ these are enough, else clauses that all of them share are left out."""
-    clauses = [label.split(", ") for label in labels]
+    """Return labels without the clauses that all of them share: ("a, long", "b, long") become ("a", "b")."""
     # One label has nothing to share with.
     if len(labels) < 2:
         return labels
-    if len({first for first, *_ in clauses}) == len(labels):
-        return [first for first, *_ in clauses]
+    clauses = [label.split(", ") for label in labels]
     common = set(clauses[0]).intersection(*clauses[1:])
     kept = [", ".join(c for c in own if c not in common) for own in clauses]
     return [short or label for short, label in zip(kept, labels, strict=True)]
@@ -292,11 +337,12 @@ def families(
     Losses of one family mostly do alike: in a panel of each they would fill a page with the same line.
     ``prepare`` is called with every axis once it is drawn.
     """
+    everywhere = style.lines(losses)
     groups = [own for _, own in losses.groupby("family", sort=False, observed=True)]
     drawing, axes = style.canvas(len(kinds), len(groups), 1.1 + 2.4 * len(kinds), sharex=True, sharey=True)
     most = max(map(len, groups))
     for own, column in zip(groups, axes.T, strict=True):
-        looks = style.lines(own)
+        looks = {loss: everywhere[loss] for loss in own["loss"]}
         for axis, name in zip(column, kinds, strict=True):
             for shift, (loss, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
                 draw(axis, rows[(rows["loss"] == loss) & (rows[kind] == name)], limits, look, shift)

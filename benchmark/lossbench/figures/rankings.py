@@ -189,13 +189,14 @@ SIDES = {"scenes": points.LADDER, "real images": points.PUBLIC}  # told apart, s
 @figure("profiles", number=24, title="Performance profiles and interquartile means")
 def profiles(tables: Mapping[str, pd.DataFrame]):
     """Top: share of runs above each Dice score; below: mean of the middle half of the runs."""
-    found, used, left = [], [], ""
+    found, used, left, fewer = [], [], "", ""
     everything = tables["cells"]
     several = "parts" in everything and everything["parts"].fillna("").astype(str).any()
     for name, parts in SIDES.items():
         if several and not in_parts(everything, parts).any():
             continue
         cells, left = ranked(tables, *parts)
+        several_sets = cells
         cells = _everywhere(cells)
         if not len(cells) or SCORE not in cells or cells["loss"].nunique() < 2:
             continue
@@ -206,6 +207,9 @@ def profiles(tables: Mapping[str, pd.DataFrame]):
         if len(table):
             found.append(table.assign(part=name))
             used.append(cells)
+            others = several_sets[~several_sets["loss"].isin(cells["loss"])]
+            names = ", ".join(style.quoted(label) for label in style.ordered(others)["loss_label"])
+            fewer += f"Not trained on every data set of the {name}, so left out: {names}. " if names else ""
     if not found:
         raise NothingToDraw("needs at least two losses that were all trained on the same seeds")
     if len(found) == 1 and "parts" not in tables:
@@ -230,7 +234,7 @@ def profiles(tables: Mapping[str, pd.DataFrame]):
         "A run is one seed on one data set; only seeds that hold every loss count. Top: the share of a "
         "loss's runs that score higher than the value below. Bottom: interquartile mean, the mean of the "
         "middle half of the runs, which single collapses do not move. Bands and bars: 95 % percentiles when "
-        f"whole seeds are drawn anew (Agarwal et al. 2021). {left}"
+        f"whole seeds are drawn anew (Agarwal et al. 2021). {fewer}{left}"
     ) + style.evidence(cells)
     means = data[data["kind"] == "iqm"]
     alt = "; ".join(f"{row.loss_label} on {row.part} {row.value:.2f}" for row in means.itertuples())

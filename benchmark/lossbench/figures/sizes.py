@@ -71,13 +71,16 @@ def _ratio_says(data: pd.DataFrame) -> list[str]:
     for side, end in ((small, "idxmin"), (large, "idxmax")):
         if len(side):
             row = side.loc[side["mean"].agg(end)]
-            texts.append(f"{row['loss_label']} marks {style.percent(row['mean'])} of the true size")
+            texts.append(
+                f"{style.quoted(row['loss_label'])} marks {style.percent(row['mean'])} of the true size"
+            )
     if not texts:
         return []
-    right = len(own) - len(small) - len(large)
+    near = len(own) - len(small) - len(large)
     where = style.percent(own["x"].iloc[0])
     return [
-        f"At {where} foreground {' and '.join(texts)}; {right} of {len(own)} losses are not shown to be off"
+        f"At {where} foreground {' and '.join(texts)}; for {near} of {len(own)} losses the interval holds "
+        f"sizes within {style.percent(BAND)} of the true one"
     ]
 
 
@@ -154,7 +157,8 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
         term = own["term"].iloc[0].replace("_", " + ")
         # Of few columns each is wide.
         room = 112 // len(shown) - len(term) - 2
-        axes[0][place].set_title(f"{term}, {style.fitting(variant.label, room)}", fontsize=9)
+        name = style.fitting(style.in_words(variant.label), room)
+        axes[0][place].set_title(f"{term}, {name}", fontsize=9)
         axes[0][place].set_xlabel(f"ce: {100 * own['dice_ce'].iloc[0]:.1f}", fontsize=8.5)
         axes[1][place].set_xlabel(f"ce: {own['size_ce'].iloc[0]:.2f}", fontsize=8.5)
     axes[0][0].set_ylabel("Dice minus that of ce, points")
@@ -169,7 +173,7 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
     ) + style.evidence(cells[cells["loss"].isin(["ce", *data["loss"]])])
     best = data.loc[data["gain"].idxmax()]
     alt = (
-        f"Largest gain over ce: {best['gain']:+.1f} points with {best['term']} at weight "
+        f"Largest gain over ce: {style.signed(best['gain'], 1)} points with {best['term']} at weight "
         f"{best['weight']:g}, temperature {best['temperature']:g}."
     )
     labels = variants[["dataset", "label"]].drop_duplicates("dataset")
@@ -178,16 +182,13 @@ def size_term_grid(tables: Mapping[str, pd.DataFrame]):
 
 
 def _settings_say(data: pd.DataFrame) -> str:
-    """Return of how many settings of a size term the interval of the gain lies above zero, and below."""
+    """Return how much settings of a size term gain, and how many intervals lie above zero and below."""
     more, less = int((data["gain_low"] > 0).sum()), int((data["gain_high"] < 0).sum())
     low, high = (style.signed(end, 1) for end in (data["gain"].min(), data["gain"].max()))
+    says = f"In {len(data)} settings of a size term gains in Dice over ce run from {low} to {high} points"
     if data["gain_low"].isna().all():
-        runs = f"gains in Dice run from {low} to {high} points"
-        return f"Of {len(data)} settings of a size term, on few seeds, {runs}"
-    return (
-        f"Of {len(data)} settings of a size term {more} are shown to gain Dice over ce and {less} to lose; "
-        f"gains run from {low} to {high} points"
-    )
+        return f"{says}, on few seeds"
+    return f"{says}; intervals above zero: {more}, below: {less}, not adjusted for their number"
 
 
 def _grid(cells: pd.DataFrame) -> pd.DataFrame:
@@ -290,7 +291,7 @@ def size_bound(tables: Mapping[str, pd.DataFrame]):
     ) + style.evidence(two)
     errors = data[data["last"]].groupby("loss_label", observed=True)["error"].median()
     medians = ", ".join(f"{label} {error:.2g}" for label, error in errors.items())
-    alt = f"Median error of the proportions at the last step: {medians}; all below the bound."
+    alt = f"Median error of the proportions at the last step: {medians}; {below:.4g} % below the bound."
     # How far below: the nearest mark, in factors.
     near = float((bounds / data["error"].clip(lower=FLOOR)).min())
     finding = (

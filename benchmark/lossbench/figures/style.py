@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -26,8 +27,8 @@ FAMILIES = {
 OTHER = ("#535c69", "#aeb7c3")
 
 # Text inside coloured fields: other values than ink and paper, since those follow the reader's theme and the
-# fields do not.
-ON_LIGHT, ON_DARK = "#10151c", "#fdfdfd"
+# fields do not. As far apart as can be, since one of them must be read on every grey.
+ON_LIGHT, ON_DARK = "#020202", "#fefefe"
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -63,6 +64,16 @@ FIRST = (
 # Every figure has the width of the page, so that letters are equally large in all of them.
 WIDTH = 9.6  # inches: the text width of the report at 100 dots an inch
 
+
+# What another recipe changes, in words: parts of its name, and what they are called.
+ASIDE = {
+    r"\blearning_rate own\b": "each loss's own rate",
+    r"\blearning_rate ": "rate ",
+    r"\bbatch (?=\d)": "batch size ",
+    r"\boptimizer ": "optimiser ",
+    r"\baugment none\b": "no augmentation",
+    r"\baugment ": "augmentation ",
+}
 
 # Settings of matplotlib; nothing global is changed, see applied().
 RULES = {
@@ -167,31 +178,46 @@ def colour(family: str) -> str:
 def ordered(cells: pd.DataFrame) -> pd.DataFrame:
     """Return one row a loss (loss, loss_label, family), in the order in which losses are shown everywhere."""
     losses = cells[["loss", "loss_label", "family"]].drop_duplicates("loss")
-    # A label wins over a spec: "batch dice" is how people call it.
-    place = {name: i for i, name in enumerate(FIRST)}
-    rank = losses["loss_label"].map(place).fillna(losses["loss"].map(place)).fillna(len(place))
     return (
-        losses.assign(rank=rank)
+        losses.assign(rank=_rank(losses))
         .sort_values(["rank", "family", "loss_label"])
         .drop(columns="rank")
         .reset_index(drop=True)
     )
 
 
+def _rank(losses: pd.DataFrame) -> pd.Series:
+    """Return the place of each loss in FIRST, and behind its end for the others."""
+    # A label wins over a spec: "batch dice" is how people call it.
+    place = {name: i for i, name in enumerate(FIRST)}
+    return losses["loss_label"].map(place).fillna(losses["loss"].map(place)).fillna(len(place))
+
+
 def lines(losses: pd.DataFrame) -> dict[str, dict]:
     """Return marker, dash and colour of every loss: colour says the family; dash and marker differ between
-    neighbours, so that lines which lie on each other are both seen.
+    neighbours, so that lines which lie on each other are both seen. A loss of FIRST looks alike in all
+    figures.
     """
-    looks = {}
-    # Markers and dashes repeat with different periods, so that no two losses share both.
-    for place, row in enumerate(losses.itertuples()):
-        look = {
-            "color": colour(row.family),
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": DASHES[place % len(DASHES)],
-        }
-        looks[row.loss] = look
-    return looks
+    rank = _rank(losses).astype(int)
+    others = rank == len(FIRST)
+    rank += (others.cumsum() - 1).where(others, 0)
+    return {
+        row.loss: {"color": colour(row.family)} | mark(place)
+        for place, row in zip(rank, losses.itertuples(), strict=True)
+    }
+
+
+def mark(place: int) -> dict:
+    """Return marker and dash of the loss at a place."""
+    # Dashes begin one later in each round, so that no two losses of a family share one in FIRST; of two dozen
+    # losses no two share both.
+    dash = place + place // len(DASHES)
+    return {"marker": MARKERS[place % len(MARKERS)], "linestyle": DASHES[dash % len(DASHES)]}
+
+
+def look(loss: str, family: str) -> dict:
+    """Return marker, dash and colour of a loss of FIRST, as ``lines`` has them."""
+    return {"color": colour(family)} | mark(FIRST.index(loss))
 
 
 def key(label: str, **look):
@@ -304,9 +330,9 @@ def heat(
     for i in range(rows):
         for j in range(columns):
             if np.isfinite(scaled[i, j]):
-                # Perceived lightness decides between dark and light letters.
-                red, green, blue, _ = colormap(scaled[i, j])
-                ink = ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK
+                # The letters that part more from their field.
+                field = luminance(colormap(scaled[i, j])[:3])
+                ink = max((ON_LIGHT, ON_DARK), key=lambda own, field=field: contrast(luminance(own), field))
                 weight = "bold" if bold is not None and bold.iloc[i, j] else "normal"
                 look = {"ha": "center", "va": "center", "fontsize": 8.5, "color": ink, "weight": weight}
                 axis.text(j + 0.5, i + 0.5, texts.iloc[i, j], **look)
@@ -317,6 +343,21 @@ def heat(
     axis.tick_params(length=0)
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
+
+
+def luminance(colour: object) -> float:
+    """Return the relative luminance of a colour, 0 of black to 1 of white (WCAG 2)."""
+    from matplotlib.colors import to_rgb
+
+    parts = np.array(to_rgb(colour))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: float, other: float) -> float:
+    """Return the contrast of two luminances, 1 to 21; text needs 4.5 (WCAG 2)."""
+    low, high = sorted((one, other))
+    return (high + 0.05) / (low + 0.05)
 
 
 def _text(name: object) -> str:
@@ -344,6 +385,26 @@ def signed(value: float, digits: int) -> str:
 def fitting(label: str, letters: int = 30) -> str:
     """Return a label that fits over a panel; what is cut stands in the numbers behind the figure."""
     return label if len(label) <= letters else label[: letters - 1] + "…"
+
+
+def in_words(label: str) -> str:
+    """Return the label of a data set variant as a reader would say it."""
+    for pattern, words in ASIDE.items():
+        label = re.sub(pattern, words, label)
+    return label
+
+
+def quoted(label: str) -> str:
+    """Return a label as part of a sentence: one that holds a comma in quotes."""
+    return f"'{label}'" if "," in label else label
+
+
+def more(count: int, what: str, where: str) -> str:
+    """Return the sentence that says how many of something stand elsewhere; empty for none."""
+    if count < 1:
+        return ""
+    several = {"loss": "losses"}.get(what, f"{what}s") if count > 1 else what
+    return f"{count} more {several} {'are' if count > 1 else 'is'} in {where}. "
 
 
 def foreground_axis(axis, levels: Sequence[float]) -> None:
@@ -444,14 +505,15 @@ def clipped(values: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np
 def evidence(cells: pd.DataFrame) -> str:
     """Return the sentence every caption ends with: cells, blocks, lengths, collapses, commit, device."""
     collapsed = int((cells["outcome"] == "collapsed").sum())
-    seeds = cells.groupby(["dataset", "recipe"], observed=True)["seed"].nunique()
-    # Variants may have been trained with different numbers of seeds.
+    # Losses and variants may have been trained with different numbers of seeds.
+    seeds = cells.groupby(["dataset", "recipe", "loss"], observed=True)["seed"].nunique()
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     each = f"{span} seed{'s' * int(seeds.max() > 1)} each"
     sets = cells["dataset"].nunique()
     variants = f"{sets} data set variant{'s' * int(sets > 1)}"
     # Heads, lengths, networks, ...: one data set under another recipe is not another data set.
-    variants += f" in {len(seeds)} settings" if len(seeds) > sets else ""
+    settings = len(cells[["dataset", "recipe"]].drop_duplicates())
+    variants += f" in {settings} settings" if settings > sets else ""
     blocks = cells["block"].nunique()
     parts = [f"{len(cells)} cells in {blocks} block{'s' * int(blocks > 1)} ({variants}, {each})"]
     lengths = sorted(pd.to_numeric(cells.get("recipe.steps"), errors="coerce").dropna().unique())

@@ -14,17 +14,24 @@ LEVELS = (0.01, 0.05, 0.2)  # foreground fractions
 
 WIDE = {"linewidth": 1.7}
 
-# Formulas have the colours of the losses that they belong to.
-_CE, _DICE, _SIZE, _BOTH = (
-    {"color": style.FAMILIES[name][0]} for name in ("distribution", "overlap", "size", "compound")
+# Formulas look as the losses that they belong to; no point of a line has a mark.
+_LINE = {"marker": ""}
+_CE, _DICE, _BATCH, _L1 = (
+    style.look(loss, family) | _LINE
+    for loss, family in (
+        ("ce", "distribution"),
+        ("dice", "overlap"),
+        ("batch dice", "overlap"),
+        ("ce_l1", "size"),
+    )
 )
 _SOLID, _DASHED, _DOTTED, _MIXED = ({"linestyle": dash} for dash in style.DASHES[:4])
 
 PENALTIES = {
-    "Dice, foreground": _DICE | _SOLID,
-    "Dice, all classes": _DICE | _DASHED,
-    "CE (KL)": _CE | _SOLID,
-    "L1": _SIZE | _DOTTED,
+    "Dice, foreground": _DICE,
+    "Dice, all classes": _DICE | _MIXED,
+    "CE (KL)": _CE,
+    "L1": _L1,
 }
 
 
@@ -64,7 +71,9 @@ def size_penalties():
     # The true size is one of the points.
     apart = sorted(set(least.loc[~np.isclose(least["r"], 1), "penalty"]))
     finding = (
-        f"Only the size terms of {' and '.join(apart)} are not least at the true size" if apart else None
+        f"Only the size terms of {' and '.join(map(style.quoted, apart))} are not least at the true size"
+        if apart
+        else None
     )
     return drawing, data, says, alt, *filter(None, [finding])
 
@@ -141,10 +150,10 @@ def dice_simplex():
 
 # loss, probability on the object, probability on the background, look
 PULLS = {
-    "CE": ("ce", 0.2, 0.2, _CE | _SOLID),
-    "Dice over the batch": ("batch", 0.2, 0.2, _SIZE | _DASHED),
-    "Dice of the image, early": ("image", 0.2, 0.2, _DICE | _DOTTED),
-    "Dice of the image, late": ("image", 0.9, 0.0, _DICE | _SOLID),
+    "CE": ("ce", 0.2, 0.2, _CE),
+    "Dice over the batch": ("batch", 0.2, 0.2, _BATCH),
+    "Dice of the image, early": ("image", 0.2, 0.2, _DICE | _MIXED),
+    "Dice of the image, late": ("image", 0.9, 0.0, _DICE),
 }
 
 
@@ -165,7 +174,7 @@ def gradient_mass():
     for loss, ratio, look in ratios:
         for p0, dash in ((0.5, _SOLID), (0.1, _DASHED)):
             name, value = f"{loss}, p = {p0:g}", np.array([ratio(p0, share) for share in shares])
-            right.plot(shares, value, **look, **dash, **WIDE, label=name)
+            right.plot(shares, value, **look | dash, **WIDE, label=name)
             rows.append(pd.DataFrame({"panel": "balance", "case": name, "x": shares, "y": value}))
     for axis in axes[0]:
         axis.set(xscale="log", yscale="log")
@@ -180,8 +189,9 @@ def gradient_mass():
         "Left: summed |gradient| on the logits of one object, relative to the largest; early: p = .2 "
         "everywhere; late: p = .9 inside and the background gone. Only Dice of each image treats all sizes "
         "alike, and only late. Right: at a constant prediction p Dice pulls on foreground and background "
-        "with the same force at any imbalance, CE in proportion to the foreground: this is why Dice needs no "
-        "class weights."
+        "with nearly the same force as long as the foreground is much smaller than p, however rare it is "
+        f"({_dice_ratios(0.1, (0.001, 0.01, 0.09))} at p = .1), CE in proportion to the foreground: this is "
+        "why Dice needs no class weights."
     )
     alt = "Log-log plots: CE's pull on an object grows with its size, late per-image Dice's does not."
     data = pd.concat(rows, ignore_index=True)
@@ -193,20 +203,27 @@ def gradient_mass():
     return drawing, data, says, alt, finding
 
 
-CONSTANTS = dict(
-    zip(
-        proportions.LOSSES,
-        (
-            _CE | _SOLID,
-            _DICE | _SOLID,
-            _DICE | _DASHED,
-            _BOTH | _DOTTED,
-            _SIZE | _MIXED,
-            {"color": style.OTHER[0]} | _SOLID,
-        ),
-        strict=True,
+def _dice_ratios(p0: float, shares: tuple[float, ...]) -> str:
+    """Return how much harder Dice pulls on the foreground than on the background at these shares of it."""
+    return ", ".join(
+        f"{gradients.dice_mass_ratio(p0, share):.2f}-fold at {style.percent(share)}" for share in shares
     )
-)
+
+
+# Losses that no figure of trainings shows have a mark and a dash of their own.
+CONSTANTS = {
+    "cross-entropy": style.look("ce", "distribution"),
+    "Dice": style.look("dice", "overlap"),
+    "Dice with background": _DICE | _MIXED | {"marker": "D"},
+    "log-Dice with background": _DICE | _DOTTED | {"marker": "^"},
+    "squared Dice (V-Net)": _DICE | _SOLID | {"marker": "v"},
+    "generalised Dice": style.look("generalized_dice", "overlap") | _LINE,
+}
+
+
+DOT = {"markersize": 5}
+# CE likes the same constant best as Dice with the background: both are seen.
+RING = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.6}
 
 
 @figure(
@@ -221,21 +238,19 @@ def constant_prediction():
     drawing, axes = style.canvas(1, 3, 3.2, sharey=True)
     rows = []
     for axis, yh in zip(axes[0], LEVELS, strict=True):
-        for place, (name, loss) in enumerate(proportions.LOSSES.items()):
+        for name, loss in proportions.LOSSES.items():
             value = loss(p0, yh)
             span = value.max() - value.min()
             # Generalised Dice does not depend on p0: no least value to mark.
             flat = span < 1e-9
             scaled = np.zeros_like(value) if flat else (value - value.min()) / span
-            axis.plot(p0, scaled, **CONSTANTS[name], **WIDE)
+            axis.plot(p0, scaled, **CONSTANTS[name] | _LINE, **WIDE)
             facts = {"foreground": yh, "loss": name, "p0": p0, "value": value, "scaled": scaled}
             rows.append(pd.DataFrame(facts))
             if not flat:
-                # The first is a wide ring: CE likes the same constant best as Dice with the background.
-                ring = {"markersize": 10, "markerfacecolor": "none", "markeredgewidth": 1.6}
-                dot = ring if place == 0 else {"markersize": 5}
-                look = {"color": CONSTANTS[name]["color"], "clip_on": False, "zorder": 4}
-                axis.plot([min(proportions.BEST[name](yh), p0[-1])], [0], "o", **look, **dot)
+                look = CONSTANTS[name] | (RING if name == "cross-entropy" else DOT) | {"linestyle": ""}
+                best = min(proportions.BEST[name](yh), p0[-1])
+                axis.plot([best], [0], **look, clip_on=False, zorder=4)
         axis.axvline(yh, color=style.SOFT, linewidth=0.8, zorder=1)
         axis.set_xscale("log")
         axis.set_xticks([0.001, 0.01, 0.1, 1], [".001", ".01", ".1", "1"])
@@ -243,12 +258,12 @@ def constant_prediction():
         axis.set_title(f"{style.percent(yh)} foreground")
     axes[0][0].set_ylabel("loss, from its least to its largest")
     drawing.supxlabel("constant prediction p₀", fontsize=9)
-    style.legend(drawing, [style.key(name, **look, **WIDE) for name, look in CONSTANTS.items()], 3)
+    style.legend(drawing, [style.key(name, **look | DOT, **WIDE) for name, look in CONSTANTS.items()], 3)
     says = (
-        "Dots (of cross-entropy a ring) mark the constant that each loss likes best, the thin line the true "
-        "foreground: Dice of the foreground starts from all foreground, with the background in the mean from "
-        "the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised Dice is flat: "
-        "it pulls in no direction."
+        "Marks (of cross-entropy a ring) stand at the constant that each loss likes best, the thin line at "
+        "the true foreground: Dice of the foreground starts from all foreground, with the background in the "
+        "mean from the true share, log-Dice near √(2 yh), squared Dice at √yh. Generalised Dice is flat: it "
+        "pulls in no direction."
     )
     alt = (
         "Loss of a constant prediction for six losses at 1, 5 and 20 % foreground, with the best constant of "

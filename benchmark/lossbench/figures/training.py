@@ -70,7 +70,8 @@ def training_curves(tables: Mapping[str, pd.DataFrame]):
         _size_axis(axes[1], data[f"{SIZE} mean"])
     style.loss_legend(drawing, losses, looks)
     says = (
-        "Lines are means over seeds, bands run from the lowest to the highest seed. A soft size still far "
+        "Lines are means over seeds, bands run from the lowest to the highest seed, and may go on beyond the "
+        "axis of sizes. A soft size still far "
         "from 1 at the last step means that the network has not yet learnt how much foreground there is. "
         f"{'' if noise is None else NOISE_SAYS}{left}{alike}"
     ) + style.evidence(cells)
@@ -132,7 +133,7 @@ def _sooner(joined: pd.DataFrame, wanted: pd.DataFrame) -> list[str]:
     if not found:
         return []
     _, label, dice, ce = max(found)
-    return [f"On {label} dice is half way after {dice} steps, ce after {ce}"]
+    return [f"On {style.quoted(label)} dice is half way after {dice} steps, ce after {ce}"]
 
 
 NOISE_SAYS = (
@@ -190,7 +191,7 @@ def _last(own: pd.DataFrame, label: str) -> str:
 
 SCORE, STEPS = "dice@0.5", "recipe.steps"
 
-MOST_LENGTHS = 8  # panels
+MOST_LENGTHS = 20  # panels
 
 
 @figure("score_by_length", number=21, title="Dice by the length of training, loss by loss")
@@ -215,23 +216,23 @@ def score_by_length(tables: Mapping[str, pd.DataFrame]):
     )
     data = data.merge(losses, on="loss").merge(ways, on="way")
     rows, wide = style.shape(len(shown), 4)
-    drawing, axes = style.canvas(rows, wide, 0.7 + 2.3 * rows, sharex=True)
+    drawing, axes = style.canvas(rows, wide, 0.7 + 2.1 * rows)
     looks = style.lines(losses)
     for axis, way in zip(axes.flat, shown.itertuples(), strict=False):
-        _length_panel(axis, data[data["way"] == way.way], looks)
-        axis.set_title(_titled(way.label, 24 if wide > 2 else 50))
-    _length_axis(axes, sorted(data.loc[data["way"].isin(shown["way"]), "steps"].unique()))
+        own = data[data["way"] == way.way]
+        _length_panel(axis, own, looks)
+        _length_axis(axis, sorted(own["steps"].unique()), data.loc[data["way"].isin(shown["way"]), "steps"])
+        axis.set_title(_titled(style.in_words(way.label), 22 if wide > 2 else 50))
     style.hide_rest(axes, len(shown))
     drawing.supxlabel("optimiser steps", fontsize=9)
     drawing.supylabel("Dice at 0.5", fontsize=9)
     style.loss_legend(drawing, losses, looks)
-    hidden = len(ways) - len(shown)
     says = (
         "Each length is a training of its own schedule from the same start and the same batches. Means over "
         "seeds, bars 95 % t intervals over seeds of one loss; the losses of a seed are paired, so their "
         "difference may be sure where bars overlap. Where lines still rise, a difference says who learns "
         f"sooner. Every panel has its own scale. {left}"
-        + (f"{hidden} more data sets stand in the tables. " if hidden > 0 else "")
+        + style.more(len(ways) - len(shown), "training", "the tables (data set and recipe)")
     ) + style.evidence(cells)
     table = data[["label", *points.LOSS, "steps", *points.SUMMARY]]
     finding = _lead(cells, ways)
@@ -250,20 +251,22 @@ def _titled(label: str, room: int) -> str:
 
 
 def _ways(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a data set and recipe but for its length: way, label; those that differ from the usual
-    recipe in no more than the head first, by foreground, then label.
+    """Return one row a data set and recipe but for its length: way, label; those that differ from the
+    plainest of their data set in no more than the head first, by foreground, then label.
     """
     facts = points.rarest_first(cells)
     named = facts["label"].str.replace(learnt.STEPS_CLAUSE, "", regex=True)
     by_variant = cells[[*points.VARIANT, "way"]].drop_duplicates()
     ways = facts.assign(label=named).merge(by_variant, on=points.VARIANT)
     ways = ways.groupby("way", sort=False, observed=True).agg(
-        label=("label", "first"), foreground=("foreground", "mean")
+        label=("label", "first"), dataset=("dataset", "first"), foreground=("foreground", "mean")
     )
     others = ways["label"].str.replace(", head default", "", regex=False).str.count(", ")
+    # A clause that all recipes of a data set have, as the size of its patches, makes none of them unusual.
+    others -= others.groupby(ways["dataset"]).transform("min")
     order = ["others", "foreground", "label"]
     ordered = ways.assign(others=others).reset_index().sort_values(order, kind="stable", ignore_index=True)
-    return ordered.drop(columns=["others", "foreground"])
+    return ordered[["way", "label"]]
 
 
 def _length_panel(axis, own: pd.DataFrame, looks: dict) -> None:
@@ -277,12 +280,12 @@ def _length_panel(axis, own: pd.DataFrame, looks: dict) -> None:
     style.span(axis, own, 0.05)
 
 
-def _length_axis(axes: np.ndarray, lengths: list[float]) -> None:
-    for axis in axes.flat:
-        axis.set_xscale("log")
-        axis.set_xticks(lengths, [f"{steps:,.0f}" for steps in lengths])
-        axis.minorticks_off()
-        axis.set_xlim(lengths[0] / 1.35, lengths[-1] * 1.35)
+def _length_axis(axis, lengths: list[float], everywhere: pd.Series) -> None:
+    """Tick the lengths of one panel, on an axis that has room for those of all."""
+    axis.set_xscale("log")
+    axis.set_xticks(lengths, [f"{steps:,.0f}" for steps in lengths])
+    axis.minorticks_off()
+    axis.set_xlim(everywhere.min() / 1.35, everywhere.max() * 1.35)
 
 
 def _lead(cells: pd.DataFrame, ways: pd.DataFrame) -> list[str]:
@@ -315,19 +318,19 @@ DRAWS = 4000
 
 RATIO = 100  # largest over smallest object of the right panel
 
-# The colours of the families, as everywhere.
-_DICE, _CE, _BATCH = (style.FAMILIES[name][0] for name in ("overlap", "distribution", "size"))
+# Losses look as everywhere; the second case of Dice has a mark and a dash of its own.
+_DICE = style.look("dice", "overlap")
 
 LOOKS = {
-    "Dice, errors over the area": {"color": _DICE, "marker": "s", "linestyle": "-"},
-    "Dice, errors at the rim": {"color": _DICE, "marker": "^", "linestyle": style.DASHES[1]},
-    "CE, errors at the rim": {"color": _CE, "marker": "o", "linestyle": "-"},
+    "Dice, errors over the area": _DICE | {"marker": "D", "linestyle": style.DASHES[3]},
+    "Dice, errors at the rim": _DICE,
+    "CE, errors at the rim": style.look("ce", "distribution"),
 }
 
 BATCH_LOOKS = {
     "CE": LOOKS["CE, errors at the rim"],
-    "Dice of each image": LOOKS["Dice, errors at the rim"],
-    "Dice over the batch": {"color": _BATCH, "marker": "D", "linestyle": style.DASHES[2]},
+    "Dice of each image": _DICE,
+    "Dice over the batch": style.look("batch dice", "overlap"),
 }
 
 

@@ -70,7 +70,7 @@ def volume_bias(tables: Mapping[str, pd.DataFrame]):
         "small, Dice over the batch too large"
         + ("; 'rim': a ring whose pixels are labelled independently. " if rims else ". ")
     )
-    says = " ".join(filter(None, [says.strip(), left_out, style.evidence(cells)]))
+    says += left_out + style.evidence(cells)
     return (
         drawing,
         data.drop(columns="x"),
@@ -171,7 +171,9 @@ def _bias_says(data: pd.DataFrame, losses: pd.DataFrame, last: float) -> list[st
     texts = []
     for row in losses[losses["loss"].isin(own.index)].itertuples():
         mean = own.loc[row.loss, "mean"]
-        texts.append(f"{row.loss_label} marks {abs(mean):.0f} % too {'much' if mean > 0 else 'little'}")
+        texts.append(
+            f"{style.quoted(row.loss_label)} marks {abs(mean):.0f} % too {'much' if mean > 0 else 'little'}"
+        )
     return [f"At the least certain boundary {', '.join(texts)}"] if texts else []
 
 
@@ -180,7 +182,7 @@ def _bias_alt(data: pd.DataFrame, losses: pd.DataFrame, last: float) -> str:
     means = seen.groupby(["loss", "kind"])["mean"].mean()
     parts = []
     for row in losses[losses["loss"].isin(seen["loss"])].itertuples():
-        sizes = ", ".join(f"{kind} {mean:+.1f} %" for kind, mean in means[row.loss].items())
+        sizes = ", ".join(f"{kind} {style.signed(mean, 1)} %" for kind, mean in means[row.loss].items())
         parts.append(f"{row.loss_label} {sizes}")
     return f"Bias of the volume at the largest spread of the boundary ({last:g}): {'; '.join(parts)}."
 
@@ -199,16 +201,18 @@ def volume_agreement(tables: Mapping[str, pd.DataFrame]):
     sizes = tables.get("volumes")
     if sizes is None or not {"size", "predicted"} <= set(sizes) or not sizes["key"].isin(cells["key"]).any():
         raise NothingToDraw("needs cells whose records hold the sizes of single images")
-    losses, more = points.first_losses(cells, AGREE_LOSSES)
+    cells = cells[cells["key"].isin(sizes["key"])]
     wanted = points.spread_evenly(points.rarest_first(cells), AGREE_SETS)
-    cells = points.of_variants(cells[cells["loss"].isin(losses["loss"])], wanted)
+    cells = points.of_variants(cells, wanted)
+    losses, more = points.first_losses(cells, AGREE_LOSSES)
+    cells = cells[cells["loss"].isin(losses["loss"])]
     both = sizes.merge(cells[["key", "seed", *points.VARIANT, "data_label", "loss", "loss_label"]], on="key")
     both = both.assign(
         ratio=both["predicted"] / both["size"], middle=np.sqrt(both["predicted"].astype(float) * both["size"])
     )
     data = limits_of_agreement(both)
     drawing, axes = style.canvas(len(wanted), len(losses), 0.7 + 2.0 * len(wanted), sharey="row")
-    names = points.short_names(list(wanted["label"]))
+    names = points.set_names(list(wanted["label"]))
     for row, name, variant in zip(axes, names, wanted.itertuples(), strict=True):
         own, said = points.of_variant(both, variant), points.of_variant(data, variant)
         reach = _factor(own, said)
@@ -219,7 +223,8 @@ def volume_agreement(tables: Mapping[str, pd.DataFrame]):
         # A label taller than its row would leave the row no height.
         row[0].set_ylabel("\n".join(wrap(name, 18)[:2]), fontsize=8.5)
     for axis, loss in zip(axes[0], losses.itertuples(), strict=True):
-        axis.set_title(style.fitting(loss.loss_label, 22), color=style.colour(loss.family))
+        # Above the line that holds the numbers of the first panel.
+        axis.set_title(f"{style.fitting(loss.loss_label, 22)}\n", color=style.colour(loss.family))
     drawing.supxlabel("√(predicted × true volume), pixels", fontsize=9)
     drawing.supylabel("predicted / true volume", fontsize=9)
     lines = [
@@ -230,13 +235,27 @@ def volume_agreement(tables: Mapping[str, pd.DataFrame]):
     style.legend(drawing, lines, 3)
     says = (
         "Bland and Altman's plot on a logarithmic scale, masks at 0.5: one dot an object of a test image, of "
-        "up to 24 images a cell, evenly spread from the smallest to the largest. Lines: geometric mean of "
-        "predicted over true, and within which factor 95 % of the objects that were found lie (mean ± 1.96 "
-        f"standard deviations of the logarithm). Every row has its own scale; dots beyond it lie at its end. "
-        f"{more}{left}"
+        "up to 24 images a cell, evenly spread from the smallest to the largest. Lines, and numbers above "
+        "each panel: geometric mean of predicted over true, and within which factors 95 % of the objects "
+        "that were found lie (mean ± 1.96 standard deviations of the logarithm). Every row has its own "
+        "scale; dots beyond it lie at its end, lines beyond it are not drawn. "
+        f"{_untrained(cells, wanted, losses)}{more}{left}"
     ) + style.evidence(cells)
     data = data.rename(columns={"data_label": "label"})
     return drawing, data[AGREE], says, *_agreement_says(data)
+
+
+def _untrained(cells: pd.DataFrame, wanted: pd.DataFrame, losses: pd.DataFrame) -> str:
+    """Return the sentence on empty panels, where there are some."""
+    there = len(cells[[*points.VARIANT, "loss"]].drop_duplicates())
+    return "No panel: that loss was not trained there. " if there < len(wanted) * len(losses) else ""
+
+
+def _significant(factor: float) -> str:
+    """Return a factor with two digits, whole beyond ten; of one that is tiny only that it is so."""
+    if not factor < 10:
+        return f"{factor:,.0f}"
+    return f"{factor:.2g}" if factor >= 1e-3 else "<.001"
 
 
 def limits_of_agreement(both: pd.DataFrame) -> pd.DataFrame:
@@ -271,7 +290,7 @@ def _factor(own: pd.DataFrame, said: pd.DataFrame) -> float:
 
 def _agreement(axis, own: pd.DataFrame, said: pd.DataFrame, color: str, reach: float) -> None:
     if not len(own):  # a loss that was not trained on this set
-        axis.set_visible(False)
+        axis.set_axis_off()  # the title of its column stays
         return
     axis.axhline(1, color=style.SOFT, linewidth=0.8, zorder=1)
     there = own[own["ratio"] > 0]
@@ -289,17 +308,18 @@ def _agreement(axis, own: pd.DataFrame, said: pd.DataFrame, color: str, reach: f
             if 1 / reach < y < reach:
                 axis.axhline(y, color=style.INK, linestyle=dash, linewidth=1.2, zorder=3)
         missing = f", missed {style.percent(row.missed)}" if row.missed else ""
-        low, high = (f"{end:.2f}" if end < 10 else f"{end:,.0f}" for end in (row.low, row.high))
-        text = f"× {low} to {high}{missing}"
-        place = {"ha": "right", "va": "top", "fontsize": 7.5, "zorder": 5, "transform": axis.transAxes}
-        axis.text(0.97, 0.97, text, **place, bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 1})
+        mean, low, high = map(_significant, (row.bias, row.low, row.high))
+        # Above the panel, where it hides no dot.
+        text = f"× {mean} ({low} to {high}){missing}"
+        axis.set_title(text, loc="right", fontsize=7.5, fontweight="normal", pad=4)
     style.ratio_axis(axis, 1 / reach, reach)
 
 
 def _agreement_says(data: pd.DataFrame) -> tuple[str, ...]:
     """Return the limits of every loss on the rarest data set, and, as a title, whose are narrowest there."""
     first = data[data["label"] == data["label"].iloc[0]]
-    limits = "; ".join(f"{r.loss_label} {r.low:.2f} to {r.high:.2f}" for r in first.itertuples())
+    ends = [(row.loss_label, *map(_significant, (row.low, row.high))) for row in first.itertuples()]
+    limits = "; ".join(f"{label} {low} to {high}" for label, low, high in ends)
     alt = (
         f"95 % of found objects on {first['label'].iloc[0]} lie between these factors of the truth: {limits}."
     )
@@ -313,8 +333,8 @@ def _agreement_says(data: pd.DataFrame) -> tuple[str, ...]:
     missed = f", and misses {100 * worst['missed']:.0f} %" if worst["missed"] >= 0.005 else ""
     return (
         alt.replace("nan", "?"),
-        f"On {best['label']} {best['loss_label']} finds volumes within a factor of {best['factor']:.1f}, "
-        f"{worst['loss_label']} within {worst['factor']:.1f}{missed}",
+        f"On {style.quoted(best['label'])} {best['loss_label']} finds volumes within a factor of "
+        f"{style.times(best['factor'])}, {worst['loss_label']} within {style.times(worst['factor'])}{missed}",
     )
 
 
@@ -350,7 +370,7 @@ def reliability(tables: Mapping[str, pd.DataFrame]):
         "diagonal the probability is what it says, below it the network is too sure. Bottom: class-wise "
         "expected calibration error over all pixels, geometric means and 95 % t intervals over seeds, lower "
         "is better; it shrinks with the foreground, so compare within a panel. "
-        + (f"{more} more losses are in the lowest row only. " if more > 0 else "")
+        + style.more(more, "loss", "the lowest row only")
         + left
     ) + style.evidence(cells)
     rarest = points.of_variant(errors, wanted.iloc[0]).merge(losses, on="loss")
@@ -369,7 +389,7 @@ def _reliability(data: pd.DataFrame, errors: pd.DataFrame, wanted: pd.DataFrame,
     # Six diagrams in a row, and below them one panel a data set: both fill a grid of so many columns.
     wide = len(first) * rows
     drawing, grid = style.grid(rows + 1, wide, 0.6 + sum(heights), height_ratios=heights)
-    names = points.short_names(list(wanted["label"]))
+    names = points.set_names(list(wanted["label"]))
     for place, (name, variant) in enumerate(zip(names, wanted.itertuples(), strict=True)):
         own = points.of_variant(data, variant)
         for column, loss in enumerate(first.itertuples()):
@@ -394,7 +414,8 @@ def _error_says(rarest: pd.DataFrame, label: str) -> list[str]:
         return []
     best, worst = own.iloc[0], own.iloc[-1]
     times = style.times(worst["mean"] / best["mean"])
-    return [f"On {label} {worst['loss_label']} is {times} times as badly calibrated as {best['loss_label']}"]
+    one, other = (style.quoted(row["loss_label"]) for row in (worst, best))
+    return [f"On {style.quoted(label)} {one} is {times} times as badly calibrated as {other}"]
 
 
 def pooled(bins: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
