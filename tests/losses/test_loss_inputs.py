@@ -177,6 +177,24 @@ def test_a_stray_label_is_seen_beside_void_ones(void):
         get_loss("dice")(Z, stray(void, 3), ignore_index=void)
 
 
+@pytest.mark.parametrize(("void", "label"), [(-100, 156), (-1, 255)])
+def test_a_void_label_that_the_type_of_the_target_cannot_hold_marks_no_pixel(void, label, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import torch.nn.functional as F\nfrom lossbench import loss\n\n@loss('mine')\n"
+        "def mine(logits, target, *, ignore_index=-100):\n"
+        "    return F.cross_entropy(logits, target.long(), ignore_index=ignore_index)\n"
+    )
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 260, 4, 4), torch.full((2, 4, 4), label)
+    target[:, :2] = 3
+    small = target.to(torch.uint8)  # in torch its 156 == -100
+    for spec in ("ce", f"ce(ignore_index={void})", "dice", "mine", f"mine(ignore_index={void})"):
+        loss = get_loss(spec, [str(file)])
+        given = {} if str(void) in spec else {"ignore_index": void}
+        torch.testing.assert_close(loss(logits, small, **given), loss(logits, target))
+
+
 def test_without_the_check_nothing_is_looked_at():
     assert get_loss("dice", check=False)(Z, Y * 255).isfinite()
     assert get_loss("dice", check=False)(Z, Y) == get_loss("dice")(Z, Y)

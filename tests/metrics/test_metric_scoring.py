@@ -488,3 +488,9 @@ def test_probabilities_that_do_not_sum_to_one_are_refused_but_under_void():
         run([], [])
     with pytest.raises(ValueError, match="1 predictions for 2 masks"):
         run([prob[0]], list(masks[:2]))
+
+
+def test_probabilities_of_many_classes_may_be_of_half_precision():
+    logits = np.random.default_rng(0).normal(0, 0.1, (1, 2000, 4, 4))
+    exact = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    arrays.check_prob(exact.astype(np.float16), np.zeros((1, 4, 4), int), None)

@@ -105,6 +105,27 @@ def lucky(in_channels, classes, dims):
             return self.conv(x) * (random.random() + np.random.rand())
 
     return Lucky()
+
+
+@network("ends_in")
+def ends_in(in_channels, classes, dims, *, last="softmax"):
+    """A head that starts at zero, one with a bias in 0..1, and three that give probabilities."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(in_channels, classes, 1)
+            if last in ("zero", "positive"):
+                nn.init.zeros_(self.conv.weight)
+                nn.init.constant_(self.conv.bias, 0.1 if last == "positive" else 0.0)
+
+        def forward(self, x):
+            z = self.conv(x)
+            if last == "softmax" or (last == "softmax in evaluation" and not self.training):
+                return z.softmax(1)
+            return z.sigmoid() if last == "sigmoid" else z
+
+    return Last()
 '''
 
 

@@ -4,8 +4,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lossbench.base.errors import UserError
+from lossbench.catalogue.registry import parse_network
 from lossbench.cli.main import app
 from lossbench.networks import contract
+from lossbench.networks.build import Network
 
 
 def rows(own, text):
@@ -30,6 +32,20 @@ def test_a_grouped_network_is_compared_with_its_cells(own):
 def test_a_network_that_gives_no_logits_fails_in_one_row(own, text):
     report = contract.run(text, [own])
     assert not report.passed and len(report.rows) == 1 and report.rows[0].note
+
+
+@pytest.mark.parametrize("last", ["softmax", "softmax in evaluation", "sigmoid"])
+def test_a_network_that_returns_probabilities_fails(own, last):
+    found = rows(own, f"ends_in(last='{last}')")["returns logits"]
+    assert found.passed is False and f"leave the {last.split()[0]} out" in found.note
+
+
+@pytest.mark.parametrize(
+    "text", ["ends_in(last='zero')", "ends_in(last='positive')", "tiny", "unet", "grouped"]
+)
+def test_logits_are_not_mistaken_for_probabilities(own, text):
+    (found,) = contract.logits(Network(parse_network(text, [own]), 1, 2, (64, 64)))
+    assert found.passed and not found.note
 
 
 def test_what_is_random_or_idle_or_depends_on_the_batch_is_found(own):

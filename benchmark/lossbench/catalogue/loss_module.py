@@ -127,6 +127,8 @@ class MultiLabel(nn.Module):
 
 def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) -> Tensor:
     arguments = {name: supplied[name] for name in part.takes if name in supplied} | part.params
+    if not _holds(target.dtype, arguments.get("ignore_index")):
+        target = target.long()  # a comparison would wrap round: torch.uint8 == -100 is true of 156
     shares = part.soft and target.is_floating_point()
     if part.guest and (shares or "ignore_index" in arguments):
         # No NaN of a void pixel may reach the sums. Finite logits stay as they are, so that ``lossbench
@@ -137,9 +139,21 @@ def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) 
     return part.function(logits, target, **arguments)
 
 
+def _holds(dtype: torch.dtype, label: int | None) -> bool:
+    """Whether a comparison of labels of this type with this one means what it says."""
+    limits = LIMITS.get(dtype)
+    return limits is None or not isinstance(label, int) or limits[0] <= label <= limits[1]
+
+
 # --- the look at what a loss is called with
 
 WHOLE = (torch.int64, torch.uint8, torch.bool, torch.int32, torch.int16, torch.int8)
+
+# Of the smaller ones, which torch compares in their own type.
+LIMITS = {
+    dtype: (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    for dtype in (torch.uint8, torch.int32, torch.int16, torch.int8)
+}
 
 # What a loss may need beside logits and target.
 MEANING = {
@@ -320,7 +334,8 @@ def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = 
 def _assert_later(target: Tensor, classes: int, void: Collection[int | None]) -> None:
     known = (target >= 0) & (target < classes)
     for label in _outside(void, classes):
-        known = known | (target == label)
+        if _holds(target.dtype, label):
+            known = known | (target == label)
     torch._assert_async(known.all(), f"lossbench: a label is not one of {classes} classes or ignore_index")
 
 

@@ -66,8 +66,8 @@ def check_prob(prob: np.ndarray, masks: np.ndarray, ignore_index: int | None) ->
     if prob.dtype.kind != "f":
         raise ValueError(f"prob must hold probabilities, got dtype {prob.dtype}")
     check_masks(masks, prob.shape[1], ignore_index)
-    # The sums are needed anyway.
-    total = prob.sum(axis=1)
+    # The sums are needed anyway. Of many classes half precision would round the sum away from one.
+    total = prob.sum(axis=1, dtype=np.promote_types(prob.dtype, np.float32))
     # One look at the sums finds NaN and infinity too, and costs a tenth of isfinite over the array.
     if not np.isfinite(total.sum(dtype=np.float64)):
         raise ValueError(

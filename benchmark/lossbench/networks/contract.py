@@ -1,4 +1,4 @@
-"""What every network must satisfy, as tests that measure: shapes, sides, sameness, gradients, head, cost.
+"""What every network must satisfy, as tests that measure: shape, logits, sides, sameness, gradients, cost.
 
 Each test takes a :class:`Network` and yields rows; its docstring is the name of its row when the network
 raises instead."""
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lossbench.base.check import Report, Row
 from lossbench.base.errors import UserError
@@ -30,6 +31,16 @@ def shapes(network: Network) -> Iterator[Row]:
     check_shape(network, BATCH)
     sides = "x".join(map(str, network.shape))
     yield Row("maps images to logits of their size", True, f"{BATCH} x {network.in_channels} x {sides}")
+
+
+def logits(network: Network) -> Iterator[Row]:
+    """returns logits."""
+    # Every loss takes its own softmax: of probabilities it would be that of numbers between 0 and 1.
+    stack, images = _new(network), network.images(BATCH)
+    found = stack.infer(images), stack(images).detach()
+    note = next(filter(None, (_squashed(network, values) for values in found)), "")
+    low, high = min(float(v.min()) for v in found), max(float(v.max()) for v in found)
+    yield Row("returns logits", not note, f"{low:.2g} to {high:.2g}", note)
 
 
 def other_sizes(network: Network) -> Iterator[Row]:
@@ -139,7 +150,7 @@ def cost(network: Network) -> Iterator[Row]:
     yield Row("forward and backward", None, measured, f"{size}, median of {TIMED}")
 
 
-TESTS = (shapes, other_sizes, sides, start, training, evaluation, gradients, cells, head, cost)
+TESTS = (shapes, logits, other_sizes, sides, start, training, evaluation, gradients, cells, head, cost)
 
 
 def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
@@ -170,6 +181,21 @@ def _guarded(test: Callable[[Network], Iterable[Row]], network: Network) -> list
 
 def _new(network: Network) -> Stack:
     return Stack(network, [network.start(1)])
+
+
+def _squashed(network: Network, values: Tensor) -> str:
+    """Return why values (N, 1, C, *S) seem to be probabilities, "" where they do not."""
+    if float(values.min()) < 0 or float(values.max()) > 1:
+        return ""
+    if float((values.sum(2) - 1).abs().max()) < 1e-4:
+        return "they lie in 0..1 and sum to 1: leave the softmax out, each loss has its own"
+    if not values.any():  # a head that starts at zero
+        return ""
+    try:
+        heads(network)  # a bias that moves its logits one for one: no sigmoid stands behind it
+    except UserError:
+        return "they lie in 0..1: leave the sigmoid out, each loss has its own"
+    return ""
 
 
 def _differentiate(stack: Stack, seed: int) -> None:
