@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
+from lossbench import loss, network
 from lossbench.base.errors import UserError
-from lossbench.catalogue.registry import aliases, get_loss, losses, parse_loss
+from lossbench.catalogue.registry import aliases, get_loss, get_network, losses, parse_loss
 
 OWN = """
 from lossbench import loss
@@ -108,3 +109,35 @@ def test_aliases_resolve_to_their_loss():
     assert aliases()["gdl"] == "generalized_dice"
     for alias, name in aliases().items():
         assert parse_loss(alias).terms[0].name == name
+
+
+def test_a_loss_of_running_code_says_that_parameters_and_sums_need_its_file():
+    @loss("of_a_cell")
+    def of_a_cell(logits, target, *, k=1.0):
+        return k * logits.mean()
+
+    @network("net_of_a_cell")
+    def net_of_a_cell(in_channels, classes, dims, *, width=8):
+        return torch.nn.Conv2d(in_channels, classes, 1)
+
+    assert get_loss("of_a_cell")(torch.ones(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)) == 1
+    assert get_network("net_of_a_cell").out_channels == 2
+    for spec in ("of_a_cell(k=3.0)", "0.5*of_a_cell + 0.5*dice"):
+        with pytest.raises(UserError, match=r"was registered by running code, .* needs its file: get_loss"):
+            get_loss(spec)
+    with pytest.raises(UserError, match=r"'net_of_a_cell' was registered by running code, .* its file"):
+        get_network("net_of_a_cell(width=4)")
+
+
+def test_running_code_may_not_take_the_name_of_a_built_in_loss():
+    with pytest.raises(UserError, match=r"a loss named 'dice' exists already \(in overlap.py\)"):
+
+        @loss("dice")
+        def dice(logits, target):
+            return logits.mean()
+
+    with pytest.raises(UserError, match="@loss needs a name, as in @loss"):
+
+        @loss
+        def nameless(logits, target):
+            return logits.mean()

@@ -71,7 +71,16 @@ def network(name: str, *, family: str = "user", **meta: Any) -> Callable[[Callab
 
 
 def _register(kind: str, name: str, meta: dict[str, Any]) -> Callable[[Callable], Callable]:
+    if not isinstance(name, str):
+        raise UserError(f"@{kind} needs a name, as in @{kind}('mine')")
+
     def keep(function: Callable) -> Callable:
+        # In a file such a name is refused when it is read; a notebook's is never read.
+        if not function.__module__.startswith(f"{PACKAGE.name}.") and name in _built_in(kind):
+            there = _built_in(kind)[name].file
+            raise UserError(
+                f"a {KINDS[kind].word} named '{name}' exists already (in {there.name}); choose another name"
+            )
         _live[kind, name] = function, meta
         return function
 
@@ -110,7 +119,7 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
             if entry.name in found and found[entry.name].file.resolve() != entry.file.resolve():
                 there = found[entry.name].file
                 raise UserError(
-                    f"{file}:{entry.line}: a {kind} named '{entry.name}' exists already (in "
+                    f"{file}:{entry.line}: a {KINDS[kind].word} named '{entry.name}' exists already (in "
                     f"{there.name}); choose another name"
                 )
             found[entry.name] = entry
@@ -118,14 +127,32 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
 
 
 @lru_cache(maxsize=len(KINDS))
+def _built_in(kind: str) -> dict[str, Entry]:
+    return _entries(kind, sorted((PACKAGE / FOLDERS[kind]).glob("*.py")))
+
+
+@lru_cache(maxsize=len(KINDS))
 def _installed(kind: str) -> dict[str, Entry]:
-    files = sorted((PACKAGE / FOLDERS[kind]).glob("*.py"))
+    files = []
     # A plug-in is found by its entry point, and read like any other file.
     for point in entry_points(group="lossbench"):
         located = importlib.util.find_spec(point.value)
         if located and located.origin:
             files.append(Path(located.origin))
+    return _built_in(kind) | _entries(kind, files)
+
+
+def _entries(kind: str, files: Iterable[Path]) -> dict[str, Entry]:
     return {entry.name: entry for file in files for entry in read_entries(file) if entry.kind == kind}
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    if (kind, name) in _live:
+        return UserError(
+            f"{kind} '{name}' was registered by running code, which is enough for get_{kind}('{name}'); with "
+            f"parameters, or in a sum, it needs its file: get_{kind}(..., extra_files=['my_file.py'])"
+        )
+    return UserError(f"unknown {kind} '{name}'{nearest(name, known)}")
 
 
 def aliases(extra_files: Iterable[str | Path] = ()) -> dict[str, str]:
@@ -237,7 +264,7 @@ def parse_loss(text: str, extra_files: Iterable[str | Path] = (), label: str = "
             continue
         name = other.get(term.name, term.name)
         if name not in known:
-            raise UserError(f"unknown loss '{term.name}'{nearest(term.name, [*known, *other])}")
+            raise _unknown("loss", term.name, [*known, *other])
         entry = known[name]
         given = _checked(term.arguments, entry, text)
         terms.append(LossTerm(term.weight, None, name, entry.params | given, given, entry))
@@ -280,7 +307,7 @@ def parse_network(text: str, extra_files: Iterable[str | Path] = ()) -> NetworkS
         return _library_network(term, text)
     known = networks(tuple(map(str, extra_files)))
     if term.name not in known:
-        raise UserError(f"unknown network '{term.name}'{nearest(term.name, known)}")
+        raise _unknown("network", term.name, known)
     entry = known[term.name]
     defaults = {key: specs.plain(value) for key, value in entry.params.items()}
     given = _checked(term.arguments, entry, text)
