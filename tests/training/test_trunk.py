@@ -10,8 +10,6 @@ import torch
 from lossbench.catalogue.registry import get_dataset, get_loss
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.initial import weights_hash
-from lossbench.store.store import Store
-from lossbench.sweep import train_stack
 from lossbench.training.blocks import Job
 from lossbench.training.optim import learning_rate
 from lossbench.training.train import Training, train
@@ -146,37 +144,6 @@ def test_where_a_length_has_been_recorded_since_the_state_was_kept_only_the_trun
 def test_a_state_of_another_stack_is_refused():
     with pytest.raises(ValueError, match="another stack"):
         Training(cross(("ce",))).go_on(Training(cross(("ce", "dice", "focal"))).state())
-
-
-def test_a_state_that_does_not_know_a_length_is_refused_and_changes_nothing(alone):
-    states = []
-    for _ in Training(cross(lengths=(10, 40))).run(lambda: True, states.append):
-        break
-    again = Training(cross())
-    with pytest.raises(ValueError, match="does not know all"):
-        again.go_on(states[-1])
-    left = {}
-    for finished in again.run():
-        left.update(finished)
-    for place, result in left.items():
-        assert_same(result, alone[place])
-
-
-def test_a_length_whose_record_is_gone_is_trained_anew_although_a_state_has_passed_it(tmp_path):
-    left, states = {}, []
-    for finished in Training(cross()).run(lambda: 10 in left, states.append):
-        left[10] = finished
-        if states:
-            break
-    task = {"device": "cpu", "provenance": {}}
-    kept = train_stack._Kept([job.cell for job in cross()], task, Store(tmp_path))
-    kept.keep(states[-1])
-    passed = Training(cross(lengths=(20, 40)))
-    kept.go_on(passed)
-    assert passed.done > 0
-    anew = Training(cross())
-    kept.go_on(anew)
-    assert anew.done == 0 and kept.states.read(kept.name) is None
 
 
 def test_a_loss_that_fails_in_the_decay_of_a_short_length_lives_on_in_the_trunk():

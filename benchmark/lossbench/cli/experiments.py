@@ -112,14 +112,8 @@ def sweep(
     if where.keep:
         predictions.write(experiment, cells, results, say, masks=bool(keep))
     if report:
-        try:
-            answer(results)
-            say_images(results, experiment)
-        except UserError as error:
-            # Where all cells failed there is nothing to report, which is no misuse of the command.
-            if not failed:
-                raise
-            say(str(error), error=True)
+        answer(results)
+        say_images(results, experiment)
     if failed:
         raise typer.Exit(1)
 
@@ -296,13 +290,13 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     elsewhere = f", {others} came from another sweep" if others > 0 else ""
     same = f", {done.copied} are the same trainings at a loss's own rate" if done.copied else ""
     say(f"trained {done.trained} cells in {duration(done.summary.seconds)}{same}{elsewhere}")
-    if done.failures or missing:
+    if done.failures:
         say(
             f"{missing} cells have no record ('lossbench status --why' says why); the same "
             "command tries them again",
             error=True,
         )
-    return bool(done.failures or missing)
+    return bool(done.failures)
 
 
 def say_images(results: Path, experiment: Any) -> None:

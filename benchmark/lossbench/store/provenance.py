@@ -19,7 +19,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,6 @@ def collect(
         "platform": " ".join(filter(None, [platform.system(), platform.machine(), *platform.libc_ver()])),
         "command": typed(sys.argv if command is None else command),
     }
-
-
-def numeric(facts: Mapping[str, Any]) -> list[Any]:
-    """Return what decides of the last bit of a training: where these agree, two trainings must, too."""
-    packages = facts.get("packages", {})
-    own = [packages.get(name) for name in ("torch", "numpy", "scipy")]
-    own.append(facts.get("hardware", {}).get("cpu"))
-    return own + [facts.get(name) for name in ("python", "platform", "threads", "device")]
 
 
 def hardware() -> dict[str, Any]:

@@ -110,10 +110,6 @@ class Store:
         """How many cells have a record, of whatever source of their loss."""
         return len(self._newest())
 
-    def keys(self) -> set[str]:
-        """Return the keys of the recorded cells, whatever the source of their loss."""
-        return {key for key, _ in self._newest()}
-
     def state(self, pairs: Iterable[Pair], labels: Mapping[str, str] | None = None) -> dict[str, State]:
         """Return the state of each cell, from directory listings alone; ``labels`` names the loss of each
         key.

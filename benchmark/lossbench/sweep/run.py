@@ -8,7 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,11 +140,11 @@ class Tally:
             # What ended one of ours in a process of its own, as a time limit may, is one failure of all.
             if result.task.apart not in ("", HERE) and f"'{label}'" not in error:
                 error = f"loss '{label}': {error}"
+            self.failures[error] += len(result.task.cells)
             facts = {"kind": result.kind, "trace": result.trace, "attempts": result.attempts}
             for key in result.task.cells:
                 pair = self.cells[key].pair
                 if not self.store.has(*pair):
-                    self.failures[error] += 1
                     self.store.write_error(*pair, error=error, **facts)
         else:
             self.busy += [self.cells[key] for key in result.value["busy"]]
@@ -213,9 +213,6 @@ def run(
                 if event["kind"] == "lost" and event.get("owner"):
                     # What a dead worker of another host held is free at once.
                     store.leases.bury(event["owner"])
-                # Of a task that ends badly later these are trained all the same.
-                if event["kind"] == "cell" and event["outcome"] != "failed":
-                    tally.trained.add(event["cell"])
                 if event["kind"] == "note":
                     notes[event["text"]] = None
                 shown.event(event)
@@ -224,11 +221,9 @@ def run(
                 shown.result(result, tally.again(result))
                 tally.take(result)
 
-            before = summary.seconds
             summary = engine.run(
                 queue, train_stack.run_stack, options, on_event=on_event, on_result=on_result
             )
-            summary = replace(summary, seconds=before + summary.seconds)
         if summary.interrupted or not (tally.busy or tally.alone):
             break
         alone |= tally.alone

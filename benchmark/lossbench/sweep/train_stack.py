@@ -128,11 +128,6 @@ def leased(cells: Iterable[Cell]) -> tuple[list[tuple[str, str]], dict[tuple[str
     return list(trunks), trunks
 
 
-def _facts(task: dict) -> dict:
-    """Return the provenance of what is trained here."""
-    return {**task["provenance"], "threads": _threads(), "device": task["device"]}
-
-
 def _threads() -> int:
     return int(os.environ.get("LOSSBENCH_THREADS", "1"))
 
@@ -186,7 +181,7 @@ def _train_stack(cells: list[Cell], task: dict, store: Store) -> dict[str, str]:
     training = Training(jobs, task["device"], on_step)
     kept = _Kept(cells, task, store)
     kept.go_on(training)
-    facts = _facts(task)
+    facts = {**task["provenance"], "threads": _threads(), "device": task["device"]}
     outcomes, losses = {}, _losses(cells) if who else OTHER
 
     def keep(state: dict) -> None:
@@ -257,10 +252,10 @@ class _Kept:
     """The state of one stack in the results folder: from where to go on, and when to write it again."""
 
     def __init__(self, cells: list[Cell], task: dict, store: Store):
-        # Whose training it is, and where: a record says of one place only that it was trained there. The
-        # lengths that are recorded already do not matter, since a state says which are done.
+        # Whose training it is, and on which kind of device; the lengths that are recorded already do not
+        # matter, since a state says which are done.
         trunks = sorted({f"{cell.trunk} {cell.loss.fingerprint}" for cell in cells})
-        name = json.dumps([trunks, cells[-1].recipe.steps, origins.numeric(_facts(task))])
+        name = json.dumps([trunks, cells[-1].recipe.steps, task["device"]])
         self.name = hashlib.sha256(name.encode()).hexdigest()[:16]
         self.states, self.device = store.states, task["device"]
         self.last = time.monotonic()
@@ -288,11 +283,7 @@ class _Kept:
         if state is None:
             return
         try:
-            found = torch.load(io.BytesIO(state), map_location=self.device, weights_only=True)
-            # What it has passed must have been recorded; a record that is gone since is trained anew.
-            if any(found["results"].get(steps, ()) is None for steps in training.lengths):
-                raise ValueError("a state that has passed a length which is to be trained")
-            training.go_on(found)
+            training.go_on(torch.load(io.BytesIO(state), map_location=self.device, weights_only=True))
         except Exception:  # of another version, say: it starts anew
             self.clear()
 

@@ -14,7 +14,7 @@ from typing import Any
 from lossbench.base import specs
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
-from lossbench.base.files import CERTIFICATE, write_atomically
+from lossbench.base.files import CERTIFICATE, cannot_write, write_atomically
 from lossbench.catalogue.registry import PATHS
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.cells import PROTOCOL, Cell
@@ -26,6 +26,7 @@ from lossbench.sweep import train_stack
 # Dice: what another CPU or library version may change by rounding alone, amplified by training
 TOLERANCE = 0.02
 
+SAME = ("python", "platform", "threads", "device")
 
 # Files that tell a committed study from a folder which only lies in a checkout.
 COMMITTED = (CERTIFICATE, note.NAME, "records.zip")
@@ -76,9 +77,7 @@ def verify(
         try:
             write_atomically(place, integrity.seal(certificate))
         except OSError as error:
-            # What was found holds all the same.
-            say(f"no certificate is kept: {place.parent} cannot be written ({error.strerror or error})")
-            return certificate
+            raise cannot_write(place.parent, error) from None
         if place != Path(results) / CERTIFICATE:
             say(f"{results} is a committed study: its certificate lies in {place}")
     return certificate
@@ -184,9 +183,17 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...], places: Ma
     if fresh is None:
         failed = store.read_error(*cell.pair) or {}
         return row | {"how": failed.get("error", "it could not be trained")}
-    exact = provenance.numeric(record["provenance"]) == provenance.numeric(fresh["provenance"])
+    exact = _same_environment(record["provenance"], fresh["provenance"])
     passed, how = _compare(record, fresh, exact)
     return row | {"passed": passed, "exact": exact, "how": how}
+
+
+def _same_environment(old: dict, new: dict) -> bool:
+    """Whether two trainings must agree bit for bit."""
+    numeric = ("torch", "numpy", "scipy")
+    packages = all(old.get("packages", {}).get(name) == new.get("packages", {}).get(name) for name in numeric)
+    cpu = old.get("hardware", {}).get("cpu") == new.get("hardware", {}).get("cpu")
+    return packages and cpu and all(old.get(key) == new.get(key) for key in SAME)
 
 
 def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
@@ -233,8 +240,7 @@ def merge(source: str | Path, results: str | Path) -> str:
     theirs, ours = (Path(folder) / note.NAME for folder in (source, results))
     if theirs.is_file() and not ours.exists():
         write_atomically(ours, theirs.read_bytes())
-    here = store.keys()
-    new = kept = different = other_source = 0  # records are copied whole: each keeps its provenance
+    new = kept = different = 0  # records are copied whole, never merged: each keeps its provenance
     for record in other.records():
         fingerprint = record["loss_fingerprint"]
         # What is here stays, whichever is better: to choose by numbers would bias what is kept.
@@ -242,18 +248,12 @@ def merge(source: str | Path, results: str | Path) -> str:
             kept += 1
             mine = store.read(record["key"], fingerprint)
             different += mine is not None and mine["metrics"] != record["metrics"]
-        elif record["key"] in here:
-            # Which source is today's only a sweep knows; to write one deletes the other.
-            other_source += 1
         else:
             store.write(record)
             new += 1
     _copy_diffs(Path(source), Path(results))
     numbers = f", {different} of them with other numbers (another environment; 'lossbench verify' compares)"
     numbers = numbers if different else ""
-    numbers += (
-        f", {other_source} left out, since another source of their loss is here" if other_source else ""
-    )
     aside = f"; {len(other.notes)} damaged files set aside" if other.notes else ""
     return f"{source}: {new} records added, {kept} were here already{numbers}{aside}"
 

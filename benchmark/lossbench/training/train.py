@@ -234,24 +234,20 @@ class Training:
         return {"here": self._place(), "trunk": self.kept, "results": results, "spent": self.spent.so_far()}
 
     def go_on(self, state: State) -> None:
-        """Stand where the state says, if it is one of this stack; ValueError, and no change, if not."""
+        """Stand where the state says, if it is one of this stack; ValueError if not."""
         shapes = [value.shape for value in self.step.state]
         if [value.shape for value in state["here"]["tensors"]] != shapes:
             raise ValueError("a state of another stack")
-        if not set(self.lengths) <= set(state["results"]):
-            raise ValueError("a state that does not know all of these lengths")
-        rows = {steps: state["results"][steps] for steps in self.lengths}
-        results = {
-            steps: None if own is None else [Trained(**facts) for facts in own] for steps, own in rows.items()
-        }
-        spent = _Clock(*state["spent"])
-        self.results, self.spent = results, spent
+        for steps in self.lengths:
+            rows = state["results"].get(steps, [])
+            self.results[steps] = None if rows is None else [Trained(**facts) for facts in rows]
         self._return(state["here"])
         self.kept = state["trunk"]
         if self.kept and self.kept["leaves"] not in self.lengths:
             # The length that was on its way to its end has been recorded since: only the trunk is left.
             self._return(self.kept)
             self.kept = None
+        self.spent = _Clock(*state["spent"])
 
 
 def _crossed(jobs: list[Job]) -> tuple[list[int], dict[int, list[int]]]:
