@@ -240,7 +240,8 @@ def merge(source: str | Path, results: str | Path) -> str:
     theirs, ours = (Path(folder) / note.NAME for folder in (source, results))
     if theirs.is_file() and not ours.exists():
         write_atomically(ours, theirs.read_bytes())
-    new = kept = different = 0  # records are copied whole, never merged: each keeps its provenance
+    new = kept = different = sources = 0  # records are copied whole: each keeps its provenance
+    here = {key for key, _ in store.recorded()}
     for record in other.records():
         fingerprint = record["loss_fingerprint"]
         # What is here stays, whichever is better: to choose by numbers would bias what is kept.
@@ -248,6 +249,9 @@ def merge(source: str | Path, results: str | Path) -> str:
             kept += 1
             mine = store.read(record["key"], fingerprint)
             different += mine is not None and mine["metrics"] != record["metrics"]
+        elif record["key"] in here:
+            # To write it would remove the one that is here, which may well be today's.
+            sources += 1
         else:
             store.write(record)
             new += 1
@@ -255,7 +259,9 @@ def merge(source: str | Path, results: str | Path) -> str:
     numbers = f", {different} of them with other numbers (another environment; 'lossbench verify' compares)"
     numbers = numbers if different else ""
     aside = f"; {len(other.notes)} damaged files set aside" if other.notes else ""
-    return f"{source}: {new} records added, {kept} were here already{numbers}{aside}"
+    others = f", {sources} left out: their cells are here with another source of their loss"
+    others = others if sources else ""
+    return f"{source}: {new} records added, {kept} were here already{numbers}{others}{aside}"
 
 
 def _copy_diffs(source: Path, results: Path) -> None:
