@@ -94,6 +94,43 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
     assert first + len(steps[first:]) <= walked + 2 * 2
 
 
+def interrupted_late(experiment, folder, monkeypatch):
+    """Sweep until only the longest length of a stack is left, of which there is a state."""
+    monkeypatch.setattr(train_stack, "EVERY", 0.0)
+    monkeypatch.setattr(train_stack, "RARELY", 0.0)
+
+    def stopped(kind, **facts):
+        if kind == "step" and facts["steps"] == 40 and facts["step"] == 30:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_stack, "emit", stopped)
+        patched.setattr(guard, "refuse", lambda who: None)  # which finds ``emit`` replaced
+        assert sweep(experiment, folder)[0].interrupted
+    assert list((folder / "states").iterdir())
+
+
+def test_a_length_whose_record_is_gone_is_trained_again_though_a_state_is_past_it(
+    experiment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
+    interrupted_late(experiment, tmp_path / "r", monkeypatch)
+    before = results_of(tmp_path / "r")
+    shutil.rmtree(tmp_path / "r" / "cells")
+    assert sweep(experiment, tmp_path / "r")[1:3] == (9, [])
+    after = results_of(tmp_path / "r")
+    assert len(after) == 9 and all(record in after for record in before)
+
+
+def test_a_length_may_be_added_to_an_interrupted_experiment(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
+    interrupted_late(experiment, tmp_path / "r", monkeypatch)
+    (tmp_path / "lengths.toml").write_text(TEXT.replace("20, 40", "20, 30, 40"))
+    longer = read_experiment(tmp_path / "lengths.toml")
+    done = sweep(longer, tmp_path / "r")
+    assert not done.failures and not plans.plan(longer, tmp_path / "r").missing
+
+
 def test_what_was_trained_into_a_folder_that_is_gone_is_not_called_trained(experiment, tmp_path, monkeypatch):
     train = train_stack.run_stack
 

@@ -252,8 +252,8 @@ class _Kept:
     """The state of one stack in the results folder: from where to go on, and when to write it again."""
 
     def __init__(self, cells: list[Cell], task: dict, store: Store):
-        # Whose training it is, and on which kind of device; the lengths that are recorded already do not
-        # matter, since a state says which are done.
+        # Whose training it is, and on which kind of device; the shorter lengths do not matter, since a state
+        # says which it knows.
         trunks = sorted({f"{cell.trunk} {cell.loss.fingerprint}" for cell in cells})
         name = json.dumps([trunks, cells[-1].recipe.steps, task["device"]])
         self.name = hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -284,7 +284,7 @@ class _Kept:
             return
         try:
             training.go_on(torch.load(io.BytesIO(state), map_location=self.device, weights_only=True))
-        except Exception:  # of another version, say: it starts anew
+        except Exception:  # of another version or with other lengths, say: it starts anew
             self.clear()
 
     def clear(self) -> None:
