@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
+from lossbench.base.errors import UserError
 from lossbench.catalogue import userfiles
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
+from lossbench.store import store as stores
 from lossbench.store.store import Store
 from lossbench.sweep import guard, run, train_stack
 from lossbench.sweep import plan as plans
@@ -147,3 +149,17 @@ def test_what_was_trained_into_a_folder_that_is_gone_is_not_called_trained(exper
     assert failures == [
         f"the records are gone from {tmp_path / 'r'}; was the folder removed meanwhile? (9 cells)"
     ]
+
+
+def test_a_full_disk_ends_a_sweep_at_the_first_record_that_it_refuses(experiment, tmp_path, monkeypatch):
+    refused = []
+
+    def full(path, data):
+        refused.append(path.name)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stores, "write_atomically", full)
+    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
+    with pytest.raises(UserError, match="no space is left there"):
+        sweep(experiment, tmp_path / "r")
+    assert len(refused) == 1 and "error" not in refused[0]

@@ -129,10 +129,16 @@ class Tally:
     def again(self, result: Result) -> bool:
         """Whether the cells of a task that ended badly are tried once more, each alone."""
         # One bad loss ends a whole stack; before any is blamed, each is tried alone.
-        return not result.ok and len({self.cells[key].trunk for key in result.task.cells}) > 1
+        return (
+            not (result.ok or result.fatal) and len({self.cells[key].trunk for key in result.task.cells}) > 1
+        )
 
     def take(self, result: Result) -> None:
-        """Note the result of a task; of one that ended badly each cell without a record keeps the error."""
+        """Note the result of a task; of one that ended badly each cell without a record keeps the error.
+
+        UserError where nothing can be kept any more."""
+        if result.fatal:
+            raise UserError(result.error)
         if self.again(result):
             self.alone.update(result.task.cells)
         elif not result.ok:
