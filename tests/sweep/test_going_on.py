@@ -96,6 +96,13 @@ def test_an_interrupted_sweep_goes_on_where_it_was_and_leaves_the_same_records(
     assert first + len(steps[first:]) <= walked + 2 * 2
 
 
+@pytest.fixture
+def unguarded(monkeypatch):
+    """Nobody looks what is replaced in this process, nor what a test before ran in it."""
+    monkeypatch.setattr(guard, "refuse", lambda who: None)
+    monkeypatch.setattr(userfiles, "ran", lambda: False)
+
+
 def interrupted_late(experiment, folder, monkeypatch):
     """Sweep until only the longest length of a stack is left, of which there is a state."""
     monkeypatch.setattr(train_stack, "EVERY", 0.0)
@@ -107,15 +114,14 @@ def interrupted_late(experiment, folder, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(train_stack, "emit", stopped)
-        patched.setattr(guard, "refuse", lambda who: None)  # which finds ``emit`` replaced
         assert sweep(experiment, folder)[0].interrupted
     assert list((folder / "states").iterdir())
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_length_whose_record_is_gone_is_trained_again_though_a_state_is_past_it(
     experiment, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
     interrupted_late(experiment, tmp_path / "r", monkeypatch)
     before = results_of(tmp_path / "r")
     shutil.rmtree(tmp_path / "r" / "cells")
@@ -124,8 +130,8 @@ def test_a_length_whose_record_is_gone_is_trained_again_though_a_state_is_past_i
     assert len(after) == 9 and all(record in after for record in before)
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_length_may_be_added_to_an_interrupted_experiment(experiment, tmp_path, monkeypatch):
-    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
     interrupted_late(experiment, tmp_path / "r", monkeypatch)
     (tmp_path / "lengths.toml").write_text(TEXT.replace("20, 40", "20, 30, 40"))
     longer = read_experiment(tmp_path / "lengths.toml")
@@ -151,6 +157,7 @@ def test_what_was_trained_into_a_folder_that_is_gone_is_not_called_trained(exper
     ]
 
 
+@pytest.mark.usefixtures("unguarded")
 def test_a_full_disk_ends_a_sweep_at_the_first_record_that_it_refuses(experiment, tmp_path, monkeypatch):
     refused = []
 
@@ -159,7 +166,6 @@ def test_a_full_disk_ends_a_sweep_at_the_first_record_that_it_refuses(experiment
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(stores, "write_atomically", full)
-    monkeypatch.setattr(userfiles, "ran", lambda: False)  # by a test before
     with pytest.raises(UserError, match="no space is left there"):
         sweep(experiment, tmp_path / "r")
     assert len(refused) == 1 and "error" not in refused[0]
