@@ -112,8 +112,14 @@ def sweep(
     if where.keep:
         predictions.write(experiment, cells, results, say, masks=bool(keep))
     if report:
-        answer(results)
-        say_images(results, experiment)
+        try:
+            answer(results)
+            say_images(results, experiment)
+        except UserError as error:
+            if not failed:
+                raise
+            # Where every cell failed there is nothing to report, which is no misuse of the command.
+            say(str(error), error=True)
     if failed:
         raise typer.Exit(1)
 
