@@ -50,6 +50,15 @@ def test_records_made_here_are_repeated_bit_for_bit(swept):
     assert certificate["says"] == "2 of 4 cells trained again: all as recorded (2 bit for bit)"
 
 
+def test_a_folder_that_cannot_be_written_is_verified_all_the_same(swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "r")
+    (tmp_path / "r" / "verified.json").unlink(missing_ok=True)
+    (tmp_path / "r" / "verified.json").mkdir()
+    said = []
+    assert verify.verify(tmp_path / "r", 1, 0, (), say=said.append)["passed"]
+    assert "verified.json cannot be written (is a directory): no certificate is kept" in said[-1]
+
+
 def test_one_cell_is_trained_again_by_its_key_and_is_no_sample_of_the_folder(swept, tmp_path):
     shutil.copytree(swept, tmp_path / "r")
     (tmp_path / "r" / "verified.json").unlink(missing_ok=True)

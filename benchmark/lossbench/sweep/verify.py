@@ -14,7 +14,7 @@ from typing import Any
 from lossbench.base import specs
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
-from lossbench.base.files import CERTIFICATE, cannot_write, write_atomically
+from lossbench.base.files import CERTIFICATE, write_atomically
 from lossbench.catalogue.registry import PATHS
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.cells import PROTOCOL, Cell
@@ -43,8 +43,8 @@ def verify(
     cell: str = "",
     data: Sequence[str] = (),
 ) -> dict:
-    """Train ``sample`` random recorded cells again, in a folder of their own; write and return the
-    certificate.
+    """Train ``sample`` random recorded cells again, in a folder of their own; return the certificate, and
+    write it where that is possible.
 
     ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is
     no sample, so that the certificate of the folder stays as it is. ``data``: paths to the user's own data,
@@ -73,14 +73,21 @@ def verify(
     }
     certificate["says"] = sentence(certificate)
     if not cell:
-        place = certificate_of(results)
-        try:
-            write_atomically(place, integrity.seal(certificate))
-        except OSError as error:
-            raise cannot_write(place.parent, error) from None
-        if place != Path(results) / CERTIFICATE:
-            say(f"{results} is a committed study: its certificate lies in {place}")
+        _keep(certificate, results, say)
     return certificate
+
+
+def _keep(certificate: dict, results: str | Path, say: Callable[[str], Any]) -> None:
+    """Write a certificate, and say where it lies if that is not in the folder itself."""
+    place = certificate_of(results)
+    try:
+        write_atomically(place, integrity.seal(certificate))
+    except OSError as error:
+        # The folder may be read-only for good reason, and what was found holds all the same.
+        say(f"{place} cannot be written ({(error.strerror or str(error)).lower()}): no certificate is kept")
+        return
+    if place != Path(results) / CERTIFICATE:
+        say(f"{results} is a committed study: its certificate lies in {place}")
 
 
 def certificate_of(results: str | Path) -> Path:
