@@ -37,10 +37,10 @@ def experiment(tmp_path):
     return read_experiment(file)
 
 
-def sweep(experiment, folder):
+def sweep(experiment, folder, **facts):
     run.open_results(folder, print)
     planned = plans.plan(experiment, folder)
-    return run.run(planned, planned.missing, folder, EngineOptions(serial=True), provenance=FACTS)
+    return run.run(planned, planned.missing, folder, EngineOptions(serial=True), provenance=FACTS | facts)
 
 
 FACTS = {
@@ -155,6 +155,21 @@ def test_what_was_trained_into_a_folder_that_is_gone_is_not_called_trained(exper
     assert failures == [
         f"the records are gone from {tmp_path / 'r'}; was the folder removed meanwhile? (9 cells)"
     ]
+
+
+@pytest.mark.usefixtures("unguarded")
+@pytest.mark.parametrize("other", [{"packages": {"torch": "1"}}, {"hardware": {"cpu": "x"}}, {"commit": "f"}])
+def test_no_record_goes_on_from_a_state_of_another_environment(experiment, tmp_path, monkeypatch, other):
+    def steps(folder, **facts):
+        """How many steps a sweep takes that goes on where another one was interrupted."""
+        interrupted_late(experiment, folder, monkeypatch)
+        with monkeypatch.context() as patched:
+            taken = []
+            patched.setattr(train_stack, "emit", lambda kind, **_: taken.append(kind))
+            sweep(experiment, folder, **facts)
+        return taken.count("step")
+
+    assert steps(tmp_path / "same") < steps(tmp_path / "other", **other)
 
 
 @pytest.mark.usefixtures("unguarded")
