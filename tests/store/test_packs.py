@@ -198,11 +198,20 @@ def test_packing_beside_a_sweep_and_its_readers_loses_nothing_and_hides_nothing(
 
 
 def test_only_one_process_packs_at_a_time(results):
-    held = Store(results.folder).leases.take("pack", "records0")
+    first, second, said = *(Store(results.folder, beat=0.05, patience=0.5) for _ in range(2)), []
+    held = first.leases.take("pack", "records0")
     with pytest.raises(UserError, match="another process is packing"):
-        pack.pack(results)
-    Store(results.folder).leases.give(held)
-    pack.pack(results)
+        pack.pack(second, said.append)
+    assert len(said) == 1 and "waiting, 1 s at most" in said[0]
+    threading.Timer(0.2, first.leases.give, [held]).start()
+    assert "6 records packed" in pack.pack(second)
+
+
+def test_a_claim_from_before_the_machine_was_started_again_is_waited_for_and_removed(results):
+    claim = results.folder / "leases" / "pack.records0.00112233aabbccdd"
+    claim.write_text("0badb007-4242-999 000000000007\n")
+    assert "6 records packed" in pack.pack(Store(results.folder, beat=0.05, patience=0.3))
+    assert not claim.exists()
 
 
 def test_a_full_disk_changes_nothing(results, monkeypatch):

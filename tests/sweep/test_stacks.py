@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lossbench.engine import worker
 from lossbench.engine.tasks import EngineOptions, Result, Summary
 from lossbench.experiment.reading import read_experiment
 from lossbench.store.store import Store
-from lossbench.sweep import plan, run, train_stack
+from lossbench.sweep import guard, plan, run, train_stack
 
 TEXT = """
 name = "grid"
@@ -91,3 +92,22 @@ def test_a_stack_over_its_time_limit_is_tried_cell_by_cell_in_so_many_words(
     assert sum(f"failed: {error}" in line for line in lines) == 5  # a line a cell, none for their stack
     assert sum(line.endswith(f": {error}; its cells are tried again") for line in lines) == 1
     assert [line.split(" in ")[0] for line in lines if " in " in line] == ["0/5 cells", "5/5 cells, 5 failed"]
+
+
+def test_what_was_recorded_before_a_task_ended_badly_is_trained_and_no_failure(tmp_path, cells, monkeypatch):
+    """Every worker dies after it has recorded what it trained, which was no more than two cells."""
+
+    def dying(tasks, function, options, on_event, on_result):
+        for task in tasks:
+            facts = {"task": task.name, "attempt": 1, "worker": ""}
+            first = {**task.payload, "cells": task.payload["cells"][:2]}
+            worker.call(function, first, lambda event, facts=facts: on_event(event | facts))
+            on_result(Result(task, "killed", error="its worker died"))
+        return Summary(0, len(tasks), 0, False, 1.0)
+
+    monkeypatch.setattr(run.engine, "run", dying)
+    monkeypatch.setattr(guard, "refuse", lambda who: None)  # which finds ``run`` replaced
+    planned = plan.plan(read_experiment(tmp_path / "grid.toml"), tmp_path / "r")
+    options = EngineOptions(serial=True, stack=8)
+    done = run.run(planned, cells, tmp_path / "r", options, provenance={}, mode="quiet")
+    assert (done.trained, done.failures, done.summary.seconds) == (5, [], 2.0)

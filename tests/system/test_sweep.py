@@ -112,6 +112,15 @@ def test_two_sweeps_at_once_train_each_cell_once(folder):
     assert len(records(folder)) == 4 and not list((folder / "results").rglob("*.error.json"))
 
 
+def test_a_sweep_of_which_all_cells_fail_is_no_misuse(folder):
+    (folder / "my_loss.py").write_text(
+        OWN.replace("return (error", "assert logits.shape[0] == 2, 'no'\n    return (error")
+    )
+    (folder / "tiny.toml").write_text(TINY.replace('["ce", "dice"]', '["mine"]'))
+    text = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial", code=1)
+    assert "failed: loss 'mine': AssertionError" in text and "2 cells have no record" in text
+
+
 def test_a_loss_that_raises_fails_alone_with_its_reason(folder):
     (folder / "my_loss.py").write_text(
         OWN.replace("return (error", "assert logits.shape[0] == 2, 'no'\n    return (error")

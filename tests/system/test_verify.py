@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ from PIL import Image
 from lossbench.base.errors import UserError
 from lossbench.engine.tasks import EngineOptions
 from lossbench.experiment.reading import read_experiment
-from lossbench.store import provenance
+from lossbench.store import pack, provenance
 from lossbench.store.record import encode
 from lossbench.store.store import Store
 from lossbench.sweep import plan, run, verify
 from tiny import TINY
 
 pytestmark = pytest.mark.system
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "record_v1.json"
 
 TEXT = TINY.replace("steps = 4", "steps = 3")
 
@@ -45,6 +48,15 @@ def test_records_made_here_are_repeated_bit_for_bit(swept):
         "check": ...,
     }
     assert certificate["says"] == "2 of 4 cells trained again: all as recorded (2 bit for bit)"
+
+
+def test_a_folder_that_cannot_be_written_is_verified_all_the_same(swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "r")
+    (tmp_path / "r" / "verified.json").unlink(missing_ok=True)
+    (tmp_path / "r" / "verified.json").mkdir()
+    said = []
+    assert verify.verify(tmp_path / "r", 1, 0, (), say=said.append)["passed"]
+    assert "verified.json cannot be written (is a directory): no certificate is kept" in said[-1]
 
 
 def test_one_cell_is_trained_again_by_its_key_and_is_no_sample_of_the_folder(swept, tmp_path):
@@ -85,6 +97,21 @@ def test_merging_adds_what_is_missing_and_changes_nothing_else(swept, tmp_path):
     assert [p.read_bytes() for p in files] == [
         p.read_bytes() for p in sorted((swept / "cells").rglob("*.json"))
     ]
+
+
+def test_merging_leaves_out_a_cell_that_is_here_with_another_source_of_its_loss(tmp_path):
+    facts, mine, theirs = json.loads(GOLDEN.read_text()), Store(tmp_path / "mine"), Store(tmp_path / "theirs")
+    for number, packed in enumerate((True, False)):
+        mine.write({**facts, "key": f"{number:016x}", "loss_fingerprint": "0" * 16})
+        if packed:
+            pack.pack(mine)
+    for number in range(3):
+        theirs.write({**facts, "key": f"{number:016x}", "loss_fingerprint": "f" * 16})
+    said = verify.merge(theirs.folder, mine.folder)
+    assert (
+        "1 records added, 0 were here already, 2 left out: their cells are here with another source" in said
+    )
+    assert [fp[0] for _, fp in Store(mine.folder).recorded()] == ["0", "0", "f"]
 
 
 def test_only_a_results_folder_can_be_merged_and_only_records_verified(tmp_path):

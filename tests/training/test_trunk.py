@@ -97,14 +97,15 @@ def test_a_training_goes_on_from_the_state_of_any_step_bit_for_bit(alone):
     # A step of the trunk or of a decay each: 40 of the longest, and twice a fifth of the others.
     assert len(states) == 40 + 2 + 4
     for data, done in states:
-        again = Training(cross())
+        lengths = [steps for place, steps in enumerate(LENGTHS) if 2 * place not in done]
+        again = Training(cross(lengths=lengths))
         again.go_on(torch.load(io.BytesIO(data), weights_only=True))
         rest = {}
         for finished in again.run():
             rest.update(finished)
-        assert set(rest) == set(range(6)) - done
+        assert set(rest) == set(range(6 - len(done)))
         for place, result in rest.items():
-            assert_same(result, alone[place])
+            assert_same(result, alone[len(done) + place])
 
 
 def test_running_means_and_dropout_share_a_trunk_and_go_on_bit_for_bit(own_network):
@@ -121,11 +122,12 @@ def test_running_means_and_dropout_share_a_trunk_and_go_on_bit_for_bit(own_netwo
     for _ in Training(jobs(5, 10)).run(lambda: True, states.append):
         pass
     for state in states:
-        again = Training(jobs(5, 10))
+        left = sum(rows is not None for rows in state["results"].values())
+        again = Training(jobs(5, 10)[-left:])
         again.go_on(state)
         for finished in again.run():
             for place, result in finished.items():
-                assert_same(result, (short + long)[place])
+                assert_same(result, (short + long)[-left:][place])
 
 
 def test_where_a_length_has_been_recorded_since_the_state_was_kept_only_the_trunk_goes_on(alone):
@@ -144,6 +146,20 @@ def test_where_a_length_has_been_recorded_since_the_state_was_kept_only_the_trun
 def test_a_state_of_another_stack_is_refused():
     with pytest.raises(ValueError, match="another stack"):
         Training(cross(("ce",))).go_on(Training(cross(("ce", "dice", "focal"))).state())
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, (15, 40)])
+def test_a_state_past_a_length_or_without_it_is_refused_and_changes_nothing(alone, lengths):
+    states = []
+    for steps in zip(LENGTHS, Training(cross()).run(lambda: True, states.append), strict=False):
+        if steps[0] == 20:
+            break
+    training = Training(cross(lengths=lengths))
+    with pytest.raises(ValueError, match="does not know all these lengths, or is past one"):
+        training.go_on(states[-1])
+    *_, last = training.run()
+    for one, other in zip(last.values(), alone[-2:], strict=True):
+        assert_same(one, other)
 
 
 def test_a_loss_that_fails_in_the_decay_of_a_short_length_lives_on_in_the_trunk():

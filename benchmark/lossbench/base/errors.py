@@ -12,6 +12,10 @@ class UserError(Exception):
     """
 
 
+class CannotWrite(UserError):
+    """A results folder refused a write, so that what else is trained could not be kept either."""
+
+
 def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:
     """Return the tail of a sentence: ``; did you mean 'dice'?`` or, when nothing is close, what there is."""
     # Sorted, so that the same mistake gets the same sentence on every machine.

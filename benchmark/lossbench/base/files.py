@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import CannotWrite, UserError
 from lossbench.base.process import host, is_dead, owner
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -91,13 +91,13 @@ def file_hash(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def cannot_write(folder: Path, error: OSError) -> UserError:
+def cannot_write(folder: Path, error: OSError) -> CannotWrite:
     """The sentence for a results folder that refused."""
     if error.errno in _FULL:
         why = "no space is left there; nothing was half-written: make room and run the same command again"
     else:
         why = f"{(error.strerror or str(error)).lower()}; name another with --results"
-    return UserError(f"the results folder '{folder}' cannot be written: {why}")
+    return CannotWrite(f"the results folder '{folder}' cannot be written: {why}")
 
 
 # --- JSON as it is read from disk: strict and of bounded depth, so that a damaged file is a ValueError

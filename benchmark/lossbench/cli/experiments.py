@@ -112,8 +112,14 @@ def sweep(
     if where.keep:
         predictions.write(experiment, cells, results, say, masks=bool(keep))
     if report:
-        answer(results)
-        say_images(results, experiment)
+        try:
+            answer(results)
+            say_images(results, experiment)
+        except UserError as error:
+            if not failed:
+                raise
+            # Where every cell failed there is nothing to report, which is no misuse of the command.
+            say(str(error), error=True)
     if failed:
         raise typer.Exit(1)
 
@@ -267,8 +273,8 @@ def _advised(results: Path) -> list[dict[str, str]]:
 
 
 def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "auto") -> bool:
-    """Train these cells of a plan and say how it went; return whether cells failed. Leaves with 130 when
-    interrupted.
+    """Train these cells of a plan and say how it went; return whether cells failed or have no record. Leaves
+    with 130 when interrupted.
     """
     from lossbench.store import provenance
     from lossbench.sweep import plan as plans
@@ -290,13 +296,13 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     elsewhere = f", {others} came from another sweep" if others > 0 else ""
     same = f", {done.copied} are the same trainings at a loss's own rate" if done.copied else ""
     say(f"trained {done.trained} cells in {duration(done.summary.seconds)}{same}{elsewhere}")
-    if done.failures:
+    if missing:
         say(
             f"{missing} cells have no record ('lossbench status --why' says why); the same "
             "command tries them again",
             error=True,
         )
-    return bool(done.failures)
+    return bool(done.failures or missing)
 
 
 def say_images(results: Path, experiment: Any) -> None:

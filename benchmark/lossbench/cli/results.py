@@ -168,7 +168,7 @@ def pack(results: options.Results = Path("results")) -> None:
 
     verifying.check_source(results)
     store = Store(results)
-    done = packs.pack(store)
+    done = packs.pack(store, say)
     # What was set aside on the way comes first: the last line is what stays on a screen.
     for line in (*store.notes, done):
         say(line)

@@ -70,7 +70,7 @@ class Task:
 @dataclass(frozen=True)
 class Result:
     """What became of a task: ``kind`` is "ok", "error" (it raised), "killed" (its workers died) or "time
-    limit".
+    limit"; after a ``fatal`` one no other task would fare better.
     """
 
     task: Task
@@ -79,6 +79,7 @@ class Result:
     error: str = ""
     trace: str = ""
     user_error: bool = False
+    fatal: bool = False
     attempts: int = 1
     seconds: float = 0.0
 

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import CannotWrite, UserError
 from lossbench.base.process import owner
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -94,7 +94,8 @@ def call(function: str | Callable, payload: Any, send: Callable[[dict], None], i
     try:
         out = {"kind": "ok", "value": _find(function)(payload)}
     except UserError as error:
-        out = {"kind": "error", "error": str(error), "user_error": True}
+        fatal = isinstance(error, CannotWrite)
+        out = {"kind": "error", "error": str(error), "user_error": True, "fatal": fatal}
     except KeyboardInterrupt:  # the user's wish, not the task's error
         raise
     except BaseException as error:

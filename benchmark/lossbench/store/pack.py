@@ -11,29 +11,30 @@ import contextlib
 import itertools
 import os
 import shutil
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from lossbench.base.errors import UserError
 from lossbench.base.files import cannot_write, flush_folder, temporary
 from lossbench.store.archive import NAME, Archive, Pair, mark
+from lossbench.store.leases import Lease
 from lossbench.store.record import DamagedRecord
 from lossbench.store.store import LooseFile, Store
 
 
-def pack(store: Store) -> str:
+def pack(store: Store, say: Callable[[str], None] = lambda text: None) -> str:
     """Move the finished loose records of a store into its pack; return the sentence that says what was done.
 
-    Safe beside running sweeps, which go on writing loose records. UserError when somebody else packs or
-    nothing can be written.
+    Safe beside running sweeps, which go on writing loose records. UserError when somebody else goes on
+    packing or nothing can be written.
     """
     store.open_for_writing()
     try:
-        lease = store.leases.take("pack", "records0")
+        lease = _turn(store, say)
     except OSError as error:
         raise cannot_write(store.folder, error) from None
-    if lease is None:
-        raise UserError(f"another process is packing {store.folder}; wait until it has ended")
     path, draft = store.folder / NAME, temporary(store.folder / NAME)
     try:
         loose = {pair: file for pair in store.loose() if (file := store.loose_file(*pair)) is not None}
@@ -50,6 +51,23 @@ def pack(store: Store) -> str:
     size = f", {path.stat().st_size / 1e6:.1f} MB" if count else ""
     known = f"{len(loose) - len(new)} were packed already"
     return f"{len(new)} records packed, {known}; {path} holds {count}{size}"
+
+
+def _turn(store: Store, say: Callable[[str], None]) -> Lease:
+    """Return the lease on packing, of which only one process has one at a time."""
+    lease = store.leases.take("pack", "records0")
+    if lease is not None:
+        return lease
+    # Whether a claim of another host, or of this one before it was started again, is dead, only time shows.
+    longest = store.leases.patience + store.leases.beat
+    say(f"{store.folder} is claimed by a process that packs or died: waiting, {longest:.0f} s at most")
+    end = time.monotonic() + longest
+    while time.monotonic() < end:
+        time.sleep(min(1.0, store.leases.beat))
+        lease = store.leases.take("pack", "records0")
+        if lease is not None:
+            return lease
+    raise UserError(f"another process is packing {store.folder}; wait until it has ended")
 
 
 def _replace(store: Store, path: Path, draft: Path, loose: dict[Pair, LooseFile]) -> set[Pair]:

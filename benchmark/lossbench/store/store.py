@@ -108,7 +108,11 @@ class Store:
 
     def count(self) -> int:
         """How many cells have a record, of whatever source of their loss."""
-        return len(self._newest())
+        return len(self.recorded())
+
+    def recorded(self) -> list[Pair]:
+        """The cells that have a record, by key, each with the newest source of its loss."""
+        return self._newest()
 
     def state(self, pairs: Iterable[Pair], labels: Mapping[str, str] | None = None) -> dict[str, State]:
         """Return the state of each cell, from directory listings alone; ``labels`` names the loss of each

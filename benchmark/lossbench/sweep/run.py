@@ -8,7 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,10 +129,16 @@ class Tally:
     def again(self, result: Result) -> bool:
         """Whether the cells of a task that ended badly are tried once more, each alone."""
         # One bad loss ends a whole stack; before any is blamed, each is tried alone.
-        return not result.ok and len({self.cells[key].trunk for key in result.task.cells}) > 1
+        return (
+            not (result.ok or result.fatal) and len({self.cells[key].trunk for key in result.task.cells}) > 1
+        )
 
     def take(self, result: Result) -> None:
-        """Note the result of a task; of one that ended badly each cell without a record keeps the error."""
+        """Note the result of a task; of one that ended badly each cell without a record keeps the error.
+
+        UserError where nothing can be kept any more."""
+        if result.fatal:
+            raise UserError(result.error)
         if self.again(result):
             self.alone.update(result.task.cells)
         elif not result.ok:
@@ -140,16 +146,21 @@ class Tally:
             # What ended one of ours in a process of its own, as a time limit may, is one failure of all.
             if result.task.apart not in ("", HERE) and f"'{label}'" not in error:
                 error = f"loss '{label}': {error}"
-            self.failures[error] += len(result.task.cells)
             facts = {"kind": result.kind, "trace": result.trace, "attempts": result.attempts}
             for key in result.task.cells:
                 pair = self.cells[key].pair
                 if not self.store.has(*pair):
+                    self.failures[error] += 1
                     self.store.write_error(*pair, error=error, **facts)
         else:
             self.busy += [self.cells[key] for key in result.value["busy"]]
             self._count(result.value["outcomes"])
         self.share(result.task.cells)
+
+    def hear(self, event: dict) -> None:
+        """Note a recorded cell; the result of a task says nothing of those before its worker died."""
+        if event["kind"] == "cell" and event["outcome"] != "failed":
+            self.trained.add(event["cell"])
 
     def share(self, keys: Iterable[str]) -> None:
         """Give what is recorded of these cells to their twins, which are the same trainings."""
@@ -171,8 +182,8 @@ class Tally:
 
 
 class Ran(NamedTuple):
-    """How a run went: cells that it trained, one sentence for each kind of failure, cells whose training is
-    that of their twin.
+    """How a run went: the last round of the engine with the seconds of all, cells that it trained, one
+    sentence for each kind of failure, cells whose training is that of their twin.
     """
 
     summary: Summary
@@ -201,7 +212,7 @@ def run(
     served = {copies[cell.key].key: cell for cell in todo if cell.key in copies}
     tally = Tally({cell.key: cell for cell in todo}, store, served=served)
     tally.share(served)  # with what an earlier sweep trained
-    summary = Summary(0, 0, 0, False, 0.0)
+    summary, seconds = Summary(0, 0, 0, False, 0.0), 0.0
     waiting, alone, notes = [cell for cell in todo if cell.key not in copies], set(), {}
     while waiting:
         queue = tasks(planned, waiting, folder, provenance, options, alone)
@@ -215,6 +226,7 @@ def run(
                     store.leases.bury(event["owner"])
                 if event["kind"] == "note":
                     notes[event["text"]] = None
+                tally.hear(event)
                 shown.event(event)
 
             def on_result(result: Result, shown: display.Display = shown) -> None:
@@ -224,6 +236,7 @@ def run(
             summary = engine.run(
                 queue, train_stack.run_stack, options, on_event=on_event, on_result=on_result
             )
+        seconds += summary.seconds
         if summary.interrupted or not (tally.busy or tally.alone):
             break
         alone |= tally.alone
@@ -244,7 +257,7 @@ def run(
     if gone:
         tally.failures[f"the records are gone from {results}; was the folder removed meanwhile?"] = len(gone)
     copied = sum(store.has(*cell.pair) for cell in served.values())
-    return Ran(summary, len(tally.trained) - len(gone), tally.sentences(), copied)
+    return Ran(replace(summary, seconds=seconds), len(tally.trained) - len(gone), tally.sentences(), copied)
 
 
 def check(

@@ -47,6 +47,9 @@ STEPS, BURSTS = 8, 4
 # fiftieth of the time.
 EVERY, RARELY = 20.0, 50
 
+# What of its provenance must be that of a state for a training to go on from it.
+SAME = ("commit", "diff", "version", "packages", "python", "platform")
+
 KEPT = 4  # data sets that a worker keeps open
 
 Item = TypeVar("Item")
@@ -252,10 +255,13 @@ class _Kept:
     """The state of one stack in the results folder: from where to go on, and when to write it again."""
 
     def __init__(self, cells: list[Cell], task: dict, store: Store):
-        # Whose training it is, and on which kind of device; the lengths that are recorded already do not
-        # matter, since a state says which are done.
+        # Whose training it is; the shorter lengths do not matter, since a state says which it knows.
         trunks = sorted({f"{cell.trunk} {cell.loss.fingerprint}" for cell in cells})
-        name = json.dumps([trunks, cells[-1].recipe.steps, task["device"]])
+        facts = task["provenance"]
+        # And all that a record says of where it was trained, since it says so of its first steps, too.
+        where = {name: facts.get(name) for name in SAME} | {"cpu": facts.get("hardware", {}).get("cpu")}
+        where |= {"threads": _threads(), "device": task["device"]}
+        name = json.dumps([trunks, cells[-1].recipe.steps, where], sort_keys=True)
         self.name = hashlib.sha256(name.encode()).hexdigest()[:16]
         self.states, self.device = store.states, task["device"]
         self.last = time.monotonic()
@@ -284,7 +290,7 @@ class _Kept:
             return
         try:
             training.go_on(torch.load(io.BytesIO(state), map_location=self.device, weights_only=True))
-        except Exception:  # of another version, say: it starts anew
+        except Exception:  # of another version or with other lengths, say: it starts anew
             self.clear()
 
     def clear(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from lossbench.base import specs
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
-from lossbench.base.files import CERTIFICATE, cannot_write, write_atomically
+from lossbench.base.files import CERTIFICATE, write_atomically
 from lossbench.catalogue.registry import PATHS
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.cells import PROTOCOL, Cell
@@ -43,8 +43,8 @@ def verify(
     cell: str = "",
     data: Sequence[str] = (),
 ) -> dict:
-    """Train ``sample`` random recorded cells again, in a folder of their own; write and return the
-    certificate.
+    """Train ``sample`` random recorded cells again, in a folder of their own; return the certificate, and
+    write it where that is possible.
 
     ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is
     no sample, so that the certificate of the folder stays as it is. ``data``: paths to the user's own data,
@@ -73,14 +73,21 @@ def verify(
     }
     certificate["says"] = sentence(certificate)
     if not cell:
-        place = certificate_of(results)
-        try:
-            write_atomically(place, integrity.seal(certificate))
-        except OSError as error:
-            raise cannot_write(place.parent, error) from None
-        if place != Path(results) / CERTIFICATE:
-            say(f"{results} is a committed study: its certificate lies in {place}")
+        _keep(certificate, results, say)
     return certificate
+
+
+def _keep(certificate: dict, results: str | Path, say: Callable[[str], Any]) -> None:
+    """Write a certificate, and say where it lies if that is not in the folder itself."""
+    place = certificate_of(results)
+    try:
+        write_atomically(place, integrity.seal(certificate))
+    except OSError as error:
+        # The folder may be read-only for good reason, and what was found holds all the same.
+        say(f"{place} cannot be written ({(error.strerror or str(error)).lower()}): no certificate is kept")
+        return
+    if place != Path(results) / CERTIFICATE:
+        say(f"{results} is a committed study: its certificate lies in {place}")
 
 
 def certificate_of(results: str | Path) -> Path:
@@ -240,7 +247,8 @@ def merge(source: str | Path, results: str | Path) -> str:
     theirs, ours = (Path(folder) / note.NAME for folder in (source, results))
     if theirs.is_file() and not ours.exists():
         write_atomically(ours, theirs.read_bytes())
-    new = kept = different = 0  # records are copied whole, never merged: each keeps its provenance
+    new = kept = different = sources = 0  # records are copied whole: each keeps its provenance
+    here = {key for key, _ in store.recorded()}
     for record in other.records():
         fingerprint = record["loss_fingerprint"]
         # What is here stays, whichever is better: to choose by numbers would bias what is kept.
@@ -248,6 +256,9 @@ def merge(source: str | Path, results: str | Path) -> str:
             kept += 1
             mine = store.read(record["key"], fingerprint)
             different += mine is not None and mine["metrics"] != record["metrics"]
+        elif record["key"] in here:
+            # To write it would remove the one that is here, which may well be today's.
+            sources += 1
         else:
             store.write(record)
             new += 1
@@ -255,7 +266,9 @@ def merge(source: str | Path, results: str | Path) -> str:
     numbers = f", {different} of them with other numbers (another environment; 'lossbench verify' compares)"
     numbers = numbers if different else ""
     aside = f"; {len(other.notes)} damaged files set aside" if other.notes else ""
-    return f"{source}: {new} records added, {kept} were here already{numbers}{aside}"
+    others = f", {sources} left out: their cells are here with another source of their loss"
+    others = others if sources else ""
+    return f"{source}: {new} records added, {kept} were here already{numbers}{others}{aside}"
 
 
 def _copy_diffs(source: Path, results: Path) -> None:

@@ -101,8 +101,6 @@ class Training:
         with graphs.own_stream(self.device):
             run = graphs.replay(self.step) or self.step
             for steps in self.lengths:
-                if self.results[steps] is None:  # was yielded before the state was kept
-                    continue
                 ahead = [length for length in self.lengths if length >= steps]
                 fork = self.recipes[steps].decay_begins if len(ahead) > 1 else steps
                 if self.kept is None:
@@ -217,11 +215,11 @@ class Training:
         }
 
     def _return(self, place: State) -> None:
-        self.done = self.read = place["done"]
+        done, dead, errors = place["done"], set(place["dead"]), dict(place["errors"])
         for value, old in zip(self.step.state, place["tensors"], strict=True):
             value.copy_(old)
-        self.step.dead = set(place["dead"])
-        self.step.errors = dict(place["errors"])
+        self.done = self.read = done
+        self.step.dead, self.step.errors = dead, errors
 
     def state(self) -> State:
         """Return where the training stands, in tensors and plain values; ``go_on`` takes it in another
@@ -234,20 +232,22 @@ class Training:
         return {"here": self._place(), "trunk": self.kept, "results": results, "spent": self.spent.so_far()}
 
     def go_on(self, state: State) -> None:
-        """Stand where the state says, if it is one of this stack; ValueError if not."""
-        shapes = [value.shape for value in self.step.state]
-        if [value.shape for value in state["here"]["tensors"]] != shapes:
-            raise ValueError("a state of another stack")
-        for steps in self.lengths:
-            rows = state["results"].get(steps, [])
-            self.results[steps] = None if rows is None else [Trained(**facts) for facts in rows]
-        self._return(state["here"])
-        self.kept = state["trunk"]
-        if self.kept and self.kept["leaves"] not in self.lengths:
+        """Stand where the state says; ValueError, and nothing is changed, if it is one of another stack or
+        does not know all lengths, or is past one.
+        """
+        here, trunk, spent = state["here"], state["trunk"], _Clock(*state["spent"])
+        if trunk and trunk["leaves"] not in self.lengths:
             # The length that was on its way to its end has been recorded since: only the trunk is left.
-            self._return(self.kept)
-            self.kept = None
-        self.spent = _Clock(*state["spent"])
+            here, trunk = trunk, None
+        if [value.shape for value in here["tensors"]] != [value.shape for value in self.step.state]:
+            raise ValueError("a state of another stack")
+        known = {steps: state["results"].get(steps) for steps in self.lengths}
+        # One that was yielded before is asked for again if its record is gone; one may be new.
+        if not all(known.values()):
+            raise ValueError("a state that does not know all these lengths, or is past one of them")
+        results = {steps: [Trained(**facts) for facts in rows] for steps, rows in known.items()}
+        self._return(here)
+        self.results, self.kept, self.spent = results, trunk, spent
 
 
 def _crossed(jobs: list[Job]) -> tuple[list[int], dict[int, list[int]]]:
