@@ -88,6 +88,27 @@ def test_reading_a_users_file_does_not_run_it(tmp_path):
             "plain number",
         ),
         ("def broken(:", "not valid Python"),
+        (
+            "from lossbench import loss\n@loss('f')\nclass F:\n    pass",
+            r"bad.py:3: @loss stands above the class 'F'; decorate a function, not a class",
+        ),
+        (
+            "import lossbench\n@lossbench.loss\ndef f(logits, target): return 0",
+            r"bad.py:3: @loss needs a name, as in @loss\('f'\)",
+        ),
+        (
+            "from lossbench import loss\ndef f(logits, target): return 0\nloss('f')(f)",
+            r"bad.py:3: write @loss\(...\) above a function; a call of it is not read",
+        ),
+        (
+            "from lossbench import network\nclass A:\n    @network('f')\n    def f(in_channels): return 0",
+            "bad.py:4: 'f' stands within other code; @network is read at the top level",
+        ),
+        (
+            "from lossbench import loss\n@loss('f', tune={'powr': (1, 2)})\n"
+            "def f(logits, target, *, power=1.0): return 0",
+            r"bad.py:3: tune of @loss\('f'\) names 'powr', which is no parameter; did you mean 'power'",
+        ),
     ],
 )
 def test_a_bad_file_gets_one_sentence_with_its_name(tmp_path, text, part):

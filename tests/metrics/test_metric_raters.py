@@ -57,3 +57,8 @@ def test_raters_who_agree_have_one_and_void_of_any_counts_for_nothing():
 def test_what_is_no_rating_is_refused_in_one_sentence(raters, message):
     with pytest.raises(ValueError, match=message):
         agreement(raters, classes=NAMES)
+
+
+def test_the_number_of_classes_in_place_of_their_names_is_refused():
+    with pytest.raises(ValueError, match=r"classes must be the names of all classes, .* got 3"):
+        agreement([[0, 1], [1, 1]], classes=3)

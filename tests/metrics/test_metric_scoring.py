@@ -464,6 +464,9 @@ def test_tensors_and_lists_are_scored_like_arrays():
         ([[0, 1]], [[0, 1]], {"classes": ("bg", "bg")}, "two classes are called 'bg'"),
         ([[0, 1]], [[0, 1]], {"spacing": (1e200, 1)}, "spacing is the size of a pixel"),
         ([[0, -1]], [[0, 1]], {}, "class id -1"),
+        ([[0, 1]], [[0, 1]], {"classes": 3}, "classes must be the names of all classes, .* got 3"),
+        ([0, 1], [0, 1], {"cldice": True}, "target must have two or three spatial axes, for clDice"),
+        (1, 1, {}, r"target must have one to three spatial axes, got the shape \(\)"),
     ],
 )
 def test_what_evaluate_cannot_score_is_refused_in_one_sentence(pred, target, options, message):

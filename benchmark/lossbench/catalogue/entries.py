@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, nearest
 from lossbench.catalogue import source as files
 from lossbench.catalogue import userfiles
 from lossbench.catalogue.source import KINDS, Source, decorator_name, fingerprint, read_source
@@ -63,6 +63,28 @@ def read_entries(path: Path) -> list[Entry]:
     return found
 
 
+def misplaced(path: Path) -> str:
+    """Return what is wrong with a decorator of a file that registers nothing; "" where it has none."""
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    for node in ast.walk(read_source(path).tree):
+        decorators = node.decorator_list if isinstance(node, definitions) else [getattr(node, "func", None)]
+        for decorator in filter(None, decorators):
+            called = isinstance(decorator, ast.Call)
+            kind = ast.unparse(decorator.func if called else decorator).split(".")[-1]
+            if kind not in KINDS or (isinstance(node, ast.Call) and not called):
+                continue
+            if isinstance(node, ast.Call):
+                why = f"write @{kind}(...) above a function; a call of it is not read"
+            elif isinstance(node, ast.ClassDef):
+                why = f"@{kind} stands above the class '{node.name}'; decorate a function, not a class"
+            elif not called:
+                why = f"@{kind} needs a name, as in @{kind}('{node.name}')"
+            else:
+                why = f"'{node.name}' stands within other code; @{kind} is read at the top level of a file"
+            return f"{path}:{node.lineno}: {why}"
+    return ""
+
+
 def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str) -> Entry:
     where = f"{source.path}:{node.lineno}"
     # The facts must be literals, for they are read and not run.
@@ -102,6 +124,12 @@ def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str
         raise UserError(
             f"{where}: {KINDS[kind].word} '{name}' must take ({wanted}), it takes ({', '.join(extra)})"
         )
+    tune = meta.get("tune") or {}
+    if not isinstance(tune, dict):
+        raise UserError(f"{where}: tune of @{kind}({name!r}) maps parameters to ranges, got {tune!r}")
+    for key in tune.keys() - params.keys():
+        near = nearest(key, params)
+        raise UserError(f"{where}: tune of @{kind}({name!r}) names '{key}', which is no parameter{near}")
     family = meta.pop("family", "user")
     return Entry(
         kind, name, family, params, choices, tuple(needs), meta, source.path, node.name, node.lineno,

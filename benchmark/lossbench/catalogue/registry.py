@@ -20,7 +20,7 @@ from lossbench.base import specs
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.files import last_part
 from lossbench.catalogue import userfiles
-from lossbench.catalogue.entries import Entry, read_entries
+from lossbench.catalogue.entries import Entry, misplaced, read_entries
 from lossbench.catalogue.source import KINDS, PACKAGE
 
 PATHS = ("path", "root")  # parameters of data sets that name a place on this machine
@@ -109,7 +109,8 @@ def _catalogue(kind: str, extra_files: Iterable[str | Path]) -> dict[str, Entry]
         entries = read_entries(Path(file))
         if not entries:
             raise UserError(
-                f"{file}: registers nothing; decorate a function with @loss('name'), @network('name') or "
+                misplaced(Path(file))
+                or f"{file}: registers nothing; decorate a function with @loss('name'), @network('name') or "
                 "@dataset('name') (from lossbench import loss, network, dataset)"
             )
         for entry in entries:

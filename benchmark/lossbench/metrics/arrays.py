@@ -109,13 +109,13 @@ def check_spacing(spacing: Sequence[float] | float | None, axes: int) -> tuple[f
     return values
 
 
-def class_names(classes: Iterable[str] | None, count: int) -> tuple[str, ...]:
-    """Return `count` different names; None gives the class ids as text."""
+def class_names(classes: Iterable[str] | None, count: int | None = None) -> tuple[str, ...]:
+    """Return `count` different names, or as many as there are; None gives `count` class ids as text."""
     if classes is not None and not isinstance(classes, Iterable):
         raise ValueError(f"classes must be the names of all classes, background first, got {classes!r}")
     # A class without a name is called by its number.
     names = tuple(str(c) for c in range(count)) if classes is None else tuple(map(str, classes))
-    if len(names) != count:
+    if count is not None and len(names) != count:
         raise ValueError(f"{len(names)} class names for {count} classes: {names}")
     # Scores go by name: of two that are called alike one would be lost.
     doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]

@@ -29,7 +29,7 @@ def agreement(
     raters = as_array("raters", raters)
     if raters.ndim < 2 or len(raters) < 2:
         raise ValueError(f"raters must have the shape (R, *S) with R >= 2, got {raters.shape}")
-    names = class_names(classes, len(classes))
+    names = class_names(classes)
     check_masks(raters, len(names), ignore_index, "raters")
     labels = raters.reshape(len(raters), -1)
     if ignore_index is not None:

@@ -153,6 +153,9 @@ def evaluate(
     clDice, which needs scikit-image. released: also boundary IoU as its authors' code has it.
     """
     pred, target = as_array("pred", pred), as_array("target", target)
+    if not target.ndim or (cldice and target.ndim not in (2, 3)):
+        axes = "two or three spatial axes, for clDice" if cldice else "one to three spatial axes"
+        raise ValueError(f"target must have {axes}, got the shape {target.shape}")
     # One axis more than the truth: that of the classes.
     soft = pred.ndim == target.ndim + 1
     if pred.shape[soft:] != target.shape:
@@ -196,7 +199,7 @@ def _classes_of(
     if valid is not None:
         pred = np.where(valid, pred, 0)
     if classes is not None:
-        names = class_names(classes, len(classes))
+        names = class_names(classes)
         check_masks(target, len(names), ignore_index, "target")
         check_masks(pred, len(names), None, "pred")
         return pred, names, range(1, len(names))
