@@ -81,7 +81,9 @@ but for a tensor that was read last and that torch did not change since; on a CU
 queued, which fails when the device comes to it.
 Nothing is looked at under `torch.compile`, and no label while a CUDA graph is captured. `get_loss(...,
 check=False)` leaves the look out, as the suite's own training does: its data container checks each mask once.
-What the logits hold under void pixels enters nothing, NaN included.
+What the logits hold under void pixels enters nothing, NaN included. An image that is void throughout has no
+gradient, but a mean over images of a loss of regions counts it with what the smoothing makes of it (Dice: 0);
+a mean over pixels, as that of `ce`, leaves it out, and so do `lovasz(over='sample')` and `absent='skip'`.
 """
 
 COST = """Cost is the CPU time of a call on one thread, forward and backward, as a multiple of that of `ce`:
