@@ -42,7 +42,7 @@ that name theirs.
 | `over` | `"sample"`: sums over each image, then the mean of them; `"batch"`: sums over the whole batch |
 | `classes` | which classes enter: `"fg"` all but class 0, `"all"`, or a list of class ids |
 | `absent` | a class that is not in the image: `"eps"` keeps it, smoothed, in the mean, `"skip"` does not |
-| `smooth` | added to numerator and denominator; a pair `[numerator, denominator]` sets them apart |
+| `smooth` | added to numerator and denominator; a pair `[numerator, denominator]` sets them apart (in `cosine` and `mcc`: one number) |
 | `ignore_index` | label of void pixels: no sum, no gradient; the data set supplies it |
 | needs | `progress` (0 to 1), `distance_map` (negative inside), `class_frequency`: from the trainer |
 
@@ -81,7 +81,9 @@ but for a tensor that was read last and that torch did not change since; on a CU
 queued, which fails when the device comes to it.
 Nothing is looked at under `torch.compile`, and no label while a CUDA graph is captured. `get_loss(...,
 check=False)` leaves the look out, as the suite's own training does: its data container checks each mask once.
-What the logits hold under void pixels enters nothing, NaN included.
+What the logits hold under void pixels enters nothing, NaN included. An image that is void throughout has no
+gradient, but a mean over images of a loss of regions counts it with what the smoothing makes of it (Dice: 0);
+a mean over pixels, as that of `ce`, leaves it out, and so do `lovasz(over='sample')` and `absent='skip'`.
 """
 
 COST = """Cost is the CPU time of a call on one thread, forward and backward, as a multiple of that of `ce`:

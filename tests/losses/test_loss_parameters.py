@@ -30,6 +30,7 @@ from lossbench.losses import agreement, boundary, compound, overlap, pixel
         ("tversky(fp_weigth=0.3)", "no parameter 'fp_weigth'; did you mean 'fp_weight'?"),
         ("tversky(fp_weight=-0.3)", "fp_weight=-0.3"),
         ("wasserstein_dice(distances=[[0, 1]])", "2 lists of 2 numbers"),
+        ("wasserstein_dice(distances=[[0, 1], [1, 1]])", "is not zero on the diagonal: class 1 to itself"),
         ("ce_l1(temperature=0)", "temperature=0.0"),
         ("unified_focal(gamma=1)", "gamma=1.0"),
         ("nacl(width=4)", "width=4 is not known"),

@@ -103,9 +103,11 @@ def wasserstein_dice(
 def _check_distances(distances, c):
     if len(distances) != c or any(not isinstance(row, list | tuple) or len(row) != c for row in distances):
         raise UserError(f"distances={distances!r} is not {c} lists of {c} numbers, as {c} classes need")
-    for row in distances:
+    for k, row in enumerate(distances):
         for value in row:
             r.at_least(0, distances=value)
+        if row[k] != 0:
+            raise UserError(f"distances={distances!r} is not zero on the diagonal: class {k} to itself")
 
 
 @loss(
@@ -218,7 +220,7 @@ def mcc(
     smooth=1e-5,
     ignore_index=None,
 ):
-    """Soft Matthews correlation coefficient of each class, as 1 - MCC in [0, 2]."""
+    """Soft Matthews correlation coefficient of each class, as 1 - MCC in [0, 2]; ``smooth`` is one number."""
     r.at_least(0, smooth=smooth)
     s = r.region_sums(r.see(logits, target, ignore_index), classes, over)
     # TP TN - FP FN = n TP - P G, exactly 0 in theory and not in float32 where a class is absent or everywhere
@@ -233,7 +235,7 @@ def mcc(
     "sens_spec",
     family="overlap",
     cite="Brosch 2015",
-    formula="r Σ (g-p)² g / Σ g + (1-r) Σ (g-p)² (1-g) / Σ (1-g)",
+    formula="r (Σ (g-p)² g + s) / (Σ g + s) + (1-r) (Σ (g-p)² (1-g) + s) / (Σ (1-g) + s)",
     tune={"sensitivity_weight": (0.01, 0.5)},
     penalises_empty=True,
     empty="the specificity term penalises false positives",
@@ -251,7 +253,9 @@ def sens_spec(
     smooth=1e-5,
     ignore_index=None,
 ):
-    """Squared errors on the object and on the rest, each as its own mean; r is ``sensitivity_weight``."""
+    """Squared errors on the object and on the rest, each as its own mean; r is ``sensitivity_weight``.
+
+    The smoothing s stands in the numerators, too: an image without the class costs r where it is perfect."""
     r.between(0, 1, sensitivity_weight=sensitivity_weight)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)
@@ -269,7 +273,7 @@ def sens_spec(
     "cosine",
     family="overlap",
     cite="textbook cosine distance",
-    formula="1 - Σ p g / (‖p‖ ‖g‖)",
+    formula="1 - Σ p g / √(Σ p² Σ g² + s²)",
     penalises_empty=False,
     empty="left out: the angle to an empty region is undefined",
     cost="0.7x",
@@ -284,7 +288,9 @@ def cosine(
     smooth=1e-5,
     ignore_index=None,
 ):
-    """One minus the cosine between predicted and true region, never above the squared Dice loss."""
+    """One minus the cosine between predicted and true region; but for the smoothing, and where the class is
+    present, never above the squared Dice loss. ``smooth`` is one number.
+    """
     r.at_least(0, smooth=smooth)
     px = r.see(logits, target, ignore_index)
     ids = r.class_ids(classes, px.n_classes)

@@ -106,8 +106,9 @@ def gen_surface(
     """Generalized surface loss beside Dice + CE, bounded by 0 and 1 whatever the scale of the distances.
 
     ``schedule``: "linear" moves from Dice + CE to the surface term with ``progress``, "constant" takes the
-    mean of both, "alone" the surface term. ``over``, ``classes`` and ``smooth`` speak of the surface term.
-    ``variant="released"``: one ratio for each class, without weights, and their mean."""
+    mean of both, "alone" the surface term. ``over``, ``classes`` and ``smooth`` speak of the surface term;
+    of ``smooth`` the denominator's part alone is used. ``variant="released"``: one ratio for each class,
+    without weights, and their mean."""
     r.one_of(r.VARIANT, variant=variant)
     r.one_of(("linear", "constant", "alone"), schedule=schedule)
     px = r.see(logits, target, ignore_index)

@@ -239,7 +239,9 @@ def focal_tversky(
     smooth=1e-5,
     ignore_index=None,
 ):
-    """Tversky loss of each class raised to 1/γ (not the mean raised); γ = 1 is Tversky."""
+    """Tversky loss of each class raised to 1/γ (not the mean raised); γ = 1 is Tversky.
+
+    For γ above 1 the slope at a perfect class is kept finite: 1e-7 is added before the power."""
     r.at_least(1e-3, gamma=gamma)
     # The power is taken class by class: of the mean, as some libraries do, it is another loss.
     index, g = tversky_index(logits, target, fp_weight, fn_weight, over, classes, smooth, ignore_index)

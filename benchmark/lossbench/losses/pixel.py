@@ -187,7 +187,8 @@ def focal(logits, target, *, gamma=2.0, alpha=None, over: r.Over = "batch", igno
     """Softmax focal loss: cross-entropy that forgets pixels which are already right; γ = 0 is cross-entropy.
 
     ``alpha``: None, one weight per class, or one number α for foreground classes and 1 - α for the
-    background. The mean runs over valid pixels (not over pixels times classes).
+    background; Lin et al. train with α = 0.25. The mean runs over valid pixels (not over pixels times
+    classes).
     """
     r.at_least(0, gamma=gamma)
     px = r.see(logits, target, ignore_index)

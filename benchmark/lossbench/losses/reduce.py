@@ -268,7 +268,7 @@ def pixel_mean(loss: Tensor, px: Pixels, over: str = "batch") -> Tensor:
 
 
 def bounded_power(x: Tensor, exponent: float) -> Tensor:
-    """x**exponent for x >= 0, with a finite slope at 0 where the exponent is below 1."""
+    """x**exponent for x >= 0; (x + 1e-7)**exponent where that is below 1, for a finite slope at 0."""
     return x if exponent == 1 else (x.clamp_min(0) + (1e-7 if exponent < 1 else 0)) ** exponent
 
 
