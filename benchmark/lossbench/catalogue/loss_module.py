@@ -127,7 +127,7 @@ class MultiLabel(nn.Module):
 
 def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) -> Tensor:
     arguments = {name: supplied[name] for name in part.takes if name in supplied} | part.params
-    if not _holds(target.dtype, arguments.get("ignore_index")):
+    if not _holds(target, arguments.get("ignore_index")):
         target = target.long()  # a comparison would wrap round: torch.uint8 == -100 is true of 156
     shares = part.soft and target.is_floating_point()
     if part.guest and (shares or "ignore_index" in arguments):
@@ -139,10 +139,12 @@ def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) 
     return part.function(logits, target, **arguments)
 
 
-def _holds(dtype: torch.dtype, label: int | None) -> bool:
-    """Whether a comparison of labels of this type with this one means what it says."""
-    limits = LIMITS.get(dtype)
-    return limits is None or not isinstance(label, int) or limits[0] <= label <= limits[1]
+def _holds(target: Tensor, label: int | None) -> bool:
+    """Whether a comparison of a target of this type with a label means what it says."""
+    if not isinstance(label, int) or target.dtype not in LIMITS:
+        return True
+    low, high = LIMITS[target.dtype]
+    return low <= label <= high
 
 
 # --- the look at what a loss is called with
@@ -334,7 +336,7 @@ def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = 
 def _assert_later(target: Tensor, classes: int, void: Collection[int | None]) -> None:
     known = (target >= 0) & (target < classes)
     for label in _outside(void, classes):
-        if _holds(target.dtype, label):
+        if _holds(target, label):
             known = known | (target == label)
     torch._assert_async(known.all(), f"lossbench: a label is not one of {classes} classes or ignore_index")
 
