@@ -42,7 +42,7 @@ that name theirs.
 | `over` | `"sample"`: sums over each image, then the mean of them; `"batch"`: sums over the whole batch |
 | `classes` | which classes enter: `"fg"` all but class 0, `"all"`, or a list of class ids |
 | `absent` | a class that is not in the image: `"eps"` keeps it, smoothed, in the mean, `"skip"` does not |
-| `smooth` | added to numerator and denominator; a pair `[numerator, denominator]` sets them apart (in `cosine` and `mcc`: one number) |
+| `smooth` | added to numerator and denominator; a pair `[n, d]` sets them apart (not in `cosine` and `mcc`) |
 | `ignore_index` | label of void pixels: no sum, no gradient; the data set supplies it |
 | needs | `progress` (0 to 1), `distance_map` (negative inside), `class_frequency`: from the trainer |
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from lossbench.catalogue.registry import losses, parse_loss
 from lossbench.catalogue.source import PACKAGE
+from perf.peer_pairs import PAIRS
 
 DOCS = PACKAGE.parents[1] / "docs"
 PAGE = DOCS / "spellings.md"
 
 # Libraries by the prefix of a spec; released code goes by its repository, and nnU-Net is one of these.
 LIBRARIES = {"monai": "MONAI", "smp": "SMP", "kornia": "kornia", "torch": "torch"}
+OF_TWO = {(pair.native, pair.peer) for pair in PAIRS if pair.classes == (2,)}
 COLUMNS = (*LIBRARIES.values(), "nnU-Net", "authors' code")
 
 HEAD = """# What you are really training with
@@ -24,6 +26,9 @@ Written by `python -m tools.spellings` from [parity.md](parity.md); do not edit.
 with now; the loss of the row is what it computes, or, where it stands as `... = spec`, that spec of the loss.
 The number is the largest deviation that was measured, of the value (absolute) or of the gradient (relative to
 its largest entry). `2 × X` means that ours is twice theirs. `+ 1` means that theirs is minus Dice.
+
+Measured on targets without void pixels that hold every class, and equal there; `2 classes`: equal for two
+alone. With void pixels, or a class that no pixel has, theirs may differ (SMP sets such a class to 0).
 
 Of MONAI with `softmax=True` and a one-hot target, of SMP with `mode="multiclass"`; other settings that an
 adapter adds stand in [losses.md](losses.md#losses-of-other-libraries). The losses whose names end in `_soft`
@@ -44,7 +49,7 @@ ALONE = {
 
 
 def rows(page: Path = DOCS / "parity.md") -> list[tuple[str, str, str, str]]:
-    """Return (our spec, column, their spelling, deviation) of each measured pair."""
+    """Return (our spec, column, their spelling, deviation and limit) of each measured pair."""
     found = []
     for line in page.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
@@ -53,6 +58,7 @@ def rows(page: Path = DOCS / "parity.md") -> list[tuple[str, str, str, str]]:
         native, peer, _, value, gradient, note = cells
         # A metric has no gradient.
         gap = max((g for g in (value, gradient) if g != "-"), key=float)
+        gap += ", 2 classes" if (native.strip("`"), peer.strip("`")) in OF_TWO else ""
         factor = re.match(r"native = (\w+) × peer", note)
         spelled = f"{factor[1]} × {_theirs(peer)}" if factor else _theirs(peer)
         found.append((native.strip("`"), _column(peer), spelled, gap))

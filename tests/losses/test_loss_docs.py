@@ -74,6 +74,8 @@ def test_loss_modules_import_only_what_fingerprints_follow():
 def test_the_page_of_spellings_is_what_was_measured_and_names_every_loss():
     page = spellings.PAGE.read_text(encoding="utf-8")
     assert page == spellings.markdown()
+    # MONAI's is equal for two classes alone.
+    assert re.search(r"`SoftDiceclDiceLoss\(include_background=False\)` \([\d.e-]+, 2 classes\)", page)
     for entry in BUILT_IN:
         assert f"[`{entry.name}`](losses.md#{entry.name})" in page
     # What a spelling leads to is what MONAI's users train with.

@@ -127,7 +127,8 @@ class MultiLabel(nn.Module):
 
 def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) -> Tensor:
     arguments = {name: supplied[name] for name in part.takes if name in supplied} | part.params
-    if not _holds(target, arguments.get("ignore_index")):
+    label = arguments.get("ignore_index")
+    if label is not None and not _holds(target.dtype, label):
         target = target.long()  # a comparison would wrap round: torch.uint8 == -100 is true of 156
     shares = part.soft and target.is_floating_point()
     if part.guest and (shares or "ignore_index" in arguments):
@@ -139,12 +140,10 @@ def _call(part: Part, logits: Tensor, target: Tensor, supplied: dict[str, Any]) 
     return part.function(logits, target, **arguments)
 
 
-def _holds(target: Tensor, label: int | None) -> bool:
-    """Whether a comparison of a target of this type with a label means what it says."""
-    if not isinstance(label, int) or target.dtype not in LIMITS:
-        return True
-    low, high = LIMITS[target.dtype]
-    return low <= label <= high
+def _holds(dtype: torch.dtype, label: int) -> bool:
+    """Whether a comparison of labels of this type with this one means what it says."""
+    limits = LIMITS.get(dtype)
+    return limits is None or not isinstance(label, int) or limits[0] <= label <= limits[1]
 
 
 # --- the look at what a loss is called with
