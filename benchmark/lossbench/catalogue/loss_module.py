@@ -335,7 +335,7 @@ def check_labels(logits: Tensor, target: Tensor, void: Collection[int | None] = 
 def _assert_later(target: Tensor, classes: int, void: Collection[int | None]) -> None:
     known = (target >= 0) & (target < classes)
     for label in _outside(void, classes):
-        if _holds(target, label):
+        if _holds(target.dtype, label):
             known = known | (target == label)
     torch._assert_async(known.all(), f"lossbench: a label is not one of {classes} classes or ignore_index")
 
