@@ -154,6 +154,12 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, arguments, part):
     assert not (folder / "results" / "cells").exists() or not records(folder)
 
 
+@pytest.mark.parametrize("mistake", [("--shard", "9/5"), ("--budget", "5x"), ("--keep", "all")])
+def test_a_mistyped_option_is_refused_before_a_folder_is_made(folder, mistake):
+    assert f"{mistake[0]} {mistake[1]}: " in lossbench(folder, "sweep", "tiny.toml", *mistake, code=2)
+    assert not (folder / "results").exists()
+
+
 def test_help_comes_without_torch():
     code = (
         "import sys; sys.argv = ['lossbench', '--help']\ntry:\n import lossbench.cli.main as c; "

@@ -76,6 +76,10 @@ def sweep(
     # What the user mistyped is said before data are read and folders are made.
     if keep not in ("", "predictions"):
         raise UserError(f"--keep {keep}: only 'predictions' can be kept; records always are")
+    if shard is not None:
+        plans.shard_of(shard)
+    if budget is not None:
+        plans.seconds_of(budget)
     experiment = chosen.resolve(seeds)
     where = dataclasses.replace(engine.options(), keep=bool(keep) or _own_pictures(experiment))
     run.open_results(results, say=say)

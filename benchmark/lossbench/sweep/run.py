@@ -33,11 +33,12 @@ CHECK = 120.0  # seconds that trying out the losses of a user's file may take at
 
 
 def open_results(results: str | Path, say: Callable[[str], None]) -> None:
-    """Make sure that the folder can be written, and say which damaged files were set aside (their cells are
-    trained again).
+    """Make sure that the folder can be written, and say which damaged files were set aside and which packed
+    records are damaged (their cells are trained again).
     """
     store = Store(results)
     store.open_for_writing()
+    store.check_pack()
     for note in store.notes:
         say(note)
 
