@@ -105,6 +105,12 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_resumes(folder):
     assert len(records(folder)) == 12
 
 
+def test_json_lines_are_all_that_stdout_holds(folder):
+    done = command(folder, "sweep", "tiny.toml", "--serial", "--json-lines")
+    kinds = {json.loads(line)["kind"] for line in done.out.splitlines()}
+    assert {"cell", "result"} <= kinds and "trained 4 cells" in done.err and "report.html" in done.err
+
+
 def test_two_sweeps_at_once_train_each_cell_once(folder):
     both = [start(folder, "sweep", "tiny.toml", "--no-report", "--serial") for _ in range(2)]
     texts = [process.communicate(timeout=300) for process in both]

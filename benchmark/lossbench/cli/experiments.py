@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -33,6 +34,7 @@ WORST = 3  # test images that are named
 
 
 def sweep(
+    context: typer.Context,
     chosen: options.Selection,
     engine: options.Engine,
     seeds: options.Seeds = None,
@@ -54,7 +56,7 @@ def sweep(
         ),
     ] = None,
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")
+        bool, typer.Option("--json-lines", help="Print events as JSON lines, all else to stderr.")
     ] = False,
     keep: Annotated[
         str,
@@ -80,6 +82,10 @@ def sweep(
         plans.shard_of(shard)
     if budget is not None:
         plans.seconds_of(budget)
+    events = sys.stdout
+    if json_lines:
+        # A program reads every line of stdout as JSON.
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
     experiment = chosen.resolve(seeds)
     where = dataclasses.replace(engine.options(), keep=bool(keep) or _own_pictures(experiment))
     run.open_results(results, say=say)
@@ -105,7 +111,7 @@ def sweep(
                 say_too_short(planned, where.count)
         # First, so that an interrupted sweep can be reported, too.
         note.write(results, describe(experiment, cells, cards))
-        failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")
+        failed = _train(planned, todo, results, where, events if json_lines else None)
         # What is missing of one look must be there before the next.
         if failed or len(todo) < len(planned.missing):
             break
@@ -276,9 +282,9 @@ def _advised(results: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(rows))
 
 
-def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "auto") -> bool:
+def _train(planned: Any, todo: list, results: Path, where: Any, events: TextIO | None = None) -> bool:
     """Train these cells of a plan and say how it went; return whether cells failed or have no record. Leaves
-    with 130 when interrupted.
+    with 130 when interrupted. ``events``: where events go as JSON lines instead of being shown.
     """
     from lossbench.store import provenance
     from lossbench.sweep import plan as plans
@@ -287,7 +293,8 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     if not todo:  # collecting provenance asks git and takes a moment
         return False
     facts = provenance.collect(results=results)
-    done = run.run(planned, todo, results, where, provenance=facts, mode=mode, say=say)
+    shown = {"mode": "json" if events else "auto", "stream": events}
+    done = run.run(planned, todo, results, where, provenance=facts, say=say, **shown)
     for sentence in done.failures:
         say(f"failed: {sentence}", error=True)
     if done.summary.interrupted:
