@@ -75,13 +75,7 @@ def sweep(
     from lossbench.sweep import plan as plans
     from lossbench.sweep import predictions, run
 
-    # What the user mistyped is said before data are read and folders are made.
-    if keep not in ("", "predictions"):
-        raise UserError(f"--keep {keep}: only 'predictions' can be kept; records always are")
-    if shard is not None:
-        plans.shard_of(shard)
-    if budget is not None:
-        plans.seconds_of(budget)
+    _refuse_mistyped(keep, shard, budget)
     events = sys.stdout
     if json_lines:
         # A program reads every line of stdout as JSON.
@@ -122,16 +116,32 @@ def sweep(
     if where.keep:
         predictions.write(experiment, cells, results, say, masks=bool(keep))
     if report:
-        try:
-            answer(results)
-            say_images(results, experiment)
-        except UserError as error:
-            if not failed:
-                raise
-            # Where every cell failed there is nothing to report, which is no misuse of the command.
-            say(str(error), error=True)
+        _report(results, experiment, failed)
     if failed:
         raise typer.Exit(1)
+
+
+def _refuse_mistyped(keep: str, shard: str | None, budget: str | None) -> None:
+    """Say what the user mistyped before data are read and folders are made."""
+    from lossbench.sweep import plan as plans
+
+    if keep not in ("", "predictions"):
+        raise UserError(f"--keep {keep}: only 'predictions' can be kept; records always are")
+    if shard is not None:
+        plans.shard_of(shard)
+    if budget is not None:
+        plans.seconds_of(budget)
+
+
+def _report(results: Path, experiment: Any, failed: bool) -> None:
+    """Write the report and say what it says; where every cell failed there is none, which is no misuse."""
+    try:
+        answer(results)
+        say_images(results, experiment)
+    except UserError as error:
+        if not failed:
+            raise
+        say(str(error), error=True)
 
 
 def tune(
