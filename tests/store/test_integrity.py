@@ -147,9 +147,16 @@ def test_a_damaged_pack_is_noticed(store):
     store.pack.path.write_bytes(data)
     (line,) = integrity.check_records(Store(store.folder), loose=False).damaged
     assert info.filename[9:25] in line and "cannot be unpacked" in line
-    assert f"damaged: records.zip: {info.filename[9:25]}" in lossbench(
-        store.folder, "status", "quick", "--results", "."
+    said = lossbench(store.folder, "status", "quick", "--results", ".")
+    assert f"damaged: records.zip: {info.filename[9:25]}" in said
+    assert said.count("'lossbench sweep' trains its cell again") == 1
+    store.write(
+        {**json.loads(GOLDEN.read_text()), "key": info.filename[9:25], "loss_fingerprint": "9f8e7d6c"}
     )
+    said = lossbench(store.folder, "status", "quick", "--results", ".")
+    assert "trains its cell again" not in said and said.count("'lossbench pack' removes it") == 1
+    pack.pack(Store(store.folder))
+    assert "damaged" not in lossbench(store.folder, "status", "quick", "--results", ".")
 
 
 def test_a_certificate_carries_a_check_sum(tmp_path):

@@ -21,6 +21,7 @@ from lossbench.store import archive, pack
 from lossbench.store import record as schema
 from lossbench.store.note import Note, NotedCell
 from lossbench.store.store import Store
+from lossbench.sweep.run import open_results
 
 KEYS = [f"{n:02x}" * 8 for n in range(6)]
 PAIRS = [(key, FP) for key in KEYS]
@@ -401,6 +402,24 @@ def test_a_record_that_is_damaged_in_the_middle_is_named_when_tables_are_made(re
     text = make.write_tables(results.folder, note)
     assert "5 cells, 1 missing" in text and f"set aside {path}: its check sum does not fit" in text
     assert results.state(PAIRS)[KEYS[2]].status == "missing"
+
+
+def test_a_packed_record_that_is_damaged_counts_as_missing_once_a_sweep_opens_the_folder(results):
+    pack.pack(results)
+    with zipfile.ZipFile(results.pack.path) as archive:
+        info = archive.infolist()[2]
+    data = bytearray(results.pack.path.read_bytes())
+    data[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 0xFF
+    results.pack.path.write_bytes(data)
+    said = []
+    open_results(results.folder, said.append)
+    assert len(said) == 1 and KEYS[2] in said[0] and "its cell counts as missing" in said[0]
+    states = Store(results.folder).state(PAIRS)
+    assert [states[key].status for key in KEYS] == ["done", "done", "failed", "done", "done", "done"]
+    results.write(a_record(KEYS[2]))
+    said.clear()
+    open_results(results.folder, said.append)
+    assert not said and Store(results.folder).state(PAIRS)[KEYS[2]].status == "done"
 
 
 def test_packing_removes_the_loose_records_that_a_newer_one_replaces(results):

@@ -105,6 +105,12 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_resumes(folder):
     assert len(records(folder)) == 12
 
 
+def test_json_lines_are_all_that_stdout_holds(folder):
+    done = command(folder, "sweep", "tiny.toml", "--serial", "--json-lines")
+    kinds = {json.loads(line)["kind"] for line in done.out.splitlines()}
+    assert {"cell", "result"} <= kinds and "trained 4 cells" in done.err and "report.html" in done.err
+
+
 def test_two_sweeps_at_once_train_each_cell_once(folder):
     both = [start(folder, "sweep", "tiny.toml", "--no-report", "--serial") for _ in range(2)]
     texts = [process.communicate(timeout=300) for process in both]
@@ -152,6 +158,12 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(folder, arguments, part):
     code, _, err = command(folder, *arguments)
     assert code == 2 and part in err and len(err.strip().splitlines()) == 1
     assert not (folder / "results" / "cells").exists() or not records(folder)
+
+
+@pytest.mark.parametrize("mistake", [("--shard", "9/5"), ("--budget", "5x"), ("--keep", "all")])
+def test_a_mistyped_option_is_refused_before_a_folder_is_made(folder, mistake):
+    assert f"{mistake[0]} {mistake[1]}: " in lossbench(folder, "sweep", "tiny.toml", *mistake, code=2)
+    assert not (folder / "results").exists()
 
 
 def test_help_comes_without_torch():

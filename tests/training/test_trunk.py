@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lossbench.catalogue.registry import get_dataset, get_loss
+from lossbench.engine.worker import sentence
 from lossbench.experiment.cells import Cell, Recipe
 from lossbench.networks.initial import weights_hash
 from lossbench.training.blocks import Job
@@ -174,6 +175,20 @@ def test_a_loss_that_fails_in_the_decay_of_a_short_length_lives_on_in_the_trunk(
     short, long = train([job("ce", 10, tired), job("ce", 20, tired)])
     assert short.error == "ValueError in step 10: tired"
     assert long.error is None and len(long.train_loss) == 20
+
+
+def test_a_loss_whose_error_has_no_text_costs_its_own_cell_alone():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def mute(logits, target, **_):
+        raise Mute
+
+    own, other = train([job("ce", 10, mute), job("dice", 10)])
+    assert own.error == "Mute in step 1: (its text cannot be made)"
+    assert other.error is None and len(other.train_loss) == 10
+    assert sentence(Mute()) == "Mute: (its text cannot be made)"
 
 
 def test_a_not_finite_loss_in_the_trunk_ends_all_lengths():

@@ -16,6 +16,14 @@ class CannotWrite(UserError):
     """A results folder refused a write, so that what else is trained could not be kept either."""
 
 
+def said(error: BaseException) -> str:
+    """Return what an error says; one of a user's may fail even at that."""
+    try:
+        return str(error)
+    except (Exception, SystemExit):
+        return "(its text cannot be made)"
+
+
 def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:
     """Return the tail of a sentence: ``; did you mean 'dice'?`` or, when nothing is close, what there is."""
     # Sorted, so that the same mistake gets the same sentence on every machine.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -33,6 +34,7 @@ WORST = 3  # test images that are named
 
 
 def sweep(
+    context: typer.Context,
     chosen: options.Selection,
     engine: options.Engine,
     seeds: options.Seeds = None,
@@ -54,7 +56,7 @@ def sweep(
         ),
     ] = None,
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="Print events as JSON lines, for machines.")
+        bool, typer.Option("--json-lines", help="Print events as JSON lines, all else to stderr.")
     ] = False,
     keep: Annotated[
         str,
@@ -73,9 +75,11 @@ def sweep(
     from lossbench.sweep import plan as plans
     from lossbench.sweep import predictions, run
 
-    # What the user mistyped is said before data are read and folders are made.
-    if keep not in ("", "predictions"):
-        raise UserError(f"--keep {keep}: only 'predictions' can be kept; records always are")
+    _refuse_mistyped(keep, shard, budget)
+    events = sys.stdout
+    if json_lines:
+        # A program reads every line of stdout as JSON.
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
     experiment = chosen.resolve(seeds)
     where = dataclasses.replace(engine.options(), keep=bool(keep) or _own_pictures(experiment))
     run.open_results(results, say=say)
@@ -101,7 +105,7 @@ def sweep(
                 say_too_short(planned, where.count)
         # First, so that an interrupted sweep can be reported, too.
         note.write(results, describe(experiment, cells, cards))
-        failed = _train(planned, todo, results, where, mode="json" if json_lines else "auto")
+        failed = _train(planned, todo, results, where, events if json_lines else None)
         # What is missing of one look must be there before the next.
         if failed or len(todo) < len(planned.missing):
             break
@@ -112,16 +116,32 @@ def sweep(
     if where.keep:
         predictions.write(experiment, cells, results, say, masks=bool(keep))
     if report:
-        try:
-            answer(results)
-            say_images(results, experiment)
-        except UserError as error:
-            if not failed:
-                raise
-            # Where every cell failed there is nothing to report, which is no misuse of the command.
-            say(str(error), error=True)
+        _report(results, experiment, failed)
     if failed:
         raise typer.Exit(1)
+
+
+def _refuse_mistyped(keep: str, shard: str | None, budget: str | None) -> None:
+    """Say what the user mistyped before data are read and folders are made."""
+    from lossbench.sweep import plan as plans
+
+    if keep not in ("", "predictions"):
+        raise UserError(f"--keep {keep}: only 'predictions' can be kept; records always are")
+    if shard is not None:
+        plans.shard_of(shard)
+    if budget is not None:
+        plans.seconds_of(budget)
+
+
+def _report(results: Path, experiment: Any, failed: bool) -> None:
+    """Write the report and say what it says; where every cell failed there is none, which is no misuse."""
+    try:
+        answer(results)
+        say_images(results, experiment)
+    except UserError as error:
+        if not failed:
+            raise
+        say(str(error), error=True)
 
 
 def tune(
@@ -272,9 +292,9 @@ def _advised(results: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(rows))
 
 
-def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "auto") -> bool:
+def _train(planned: Any, todo: list, results: Path, where: Any, events: TextIO | None = None) -> bool:
     """Train these cells of a plan and say how it went; return whether cells failed or have no record. Leaves
-    with 130 when interrupted.
+    with 130 when interrupted. ``events``: where events go as JSON lines instead of being shown.
     """
     from lossbench.store import provenance
     from lossbench.sweep import plan as plans
@@ -283,7 +303,8 @@ def _train(planned: Any, todo: list, results: Path, where: Any, mode: str = "aut
     if not todo:  # collecting provenance asks git and takes a moment
         return False
     facts = provenance.collect(results=results)
-    done = run.run(planned, todo, results, where, provenance=facts, mode=mode, say=say)
+    shown = {"mode": "json" if events else "auto", "stream": events}
+    done = run.run(planned, todo, results, where, provenance=facts, say=say, **shown)
     for sentence in done.failures:
         say(f"failed: {sentence}", error=True)
     if done.summary.interrupted:

@@ -92,8 +92,10 @@ def status(
         for _, text in decided(experiment, planned.cells, results):
             say(f"  {text}")
     # A name in the directory of the pack counts as done; whether its record can be read, only reading shows.
-    for line in integrity.check_records(Store(results), loose=False).damaged:
-        say(f"damaged: {line}; 'lossbench sweep' trains its cell again")
+    found = integrity.check_records(Store(results), loose=False)
+    for line in found.damaged:
+        mends = "pack' removes it" if line in found.unneeded else "sweep' trains its cell again"
+        say(f"damaged: {line}; 'lossbench {mends}")
     # A fresh clone has no results of its own, but the committed study may hold these cells.
     if results == note.OWN and not planned.counts().get("done") and note.STUDY.is_dir():
         held = plans.plan(planned.experiment, note.STUDY).counts().get("done", 0)

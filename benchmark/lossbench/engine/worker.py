@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from lossbench.base.errors import CannotWrite, UserError
+from lossbench.base.errors import CannotWrite, UserError, said
 from lossbench.base.process import owner
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -115,7 +115,7 @@ def sentence(error: BaseException) -> str:
     """The first line of an error with its type, short enough for a table."""
     if isinstance(error, SystemExit):
         return f"the task left with exit({error.code!r})"
-    text = next(iter(str(error).strip().splitlines()), "")
+    text = next(iter(said(error).strip().splitlines()), "")
     return readable(f"{type(error).__name__}: {text}") if text else type(error).__name__
 
 

@@ -24,10 +24,13 @@ SHARE = 256  # records that a thread reads at once
 
 @dataclass
 class Found:
-    """What was looked at: how many records, which are damaged and why, and which carry no check sum."""
+    """What was looked at: how many records, which are damaged and why, which of these lie in the pack and are
+    not needed there, and which carry no check sum.
+    """
 
     records: int = 0
     damaged: list[str] = field(default_factory=list)
+    unneeded: list[str] = field(default_factory=list)
     unmarked: list[str] = field(default_factory=list)
 
     def sentences(self) -> Iterator[str]:
@@ -51,13 +54,17 @@ def check_records(store: Store, loose: bool = True) -> Found:
     shares = [jobs[first : first + SHARE] for first in range(0, len(jobs), SHARE)]
     with ThreadPoolExecutor(usable_cores()) as threads:
         looks = itertools.chain.from_iterable(threads.map(partial(_look_at, store), shares))
-        for name, why, marked in looks:
+        for (key, fp, path), (name, why, marked) in zip(jobs, looks, strict=True):
             found.records += 1
             if why:
                 found.damaged.append(f"{name}: {why}")
+                if not path and store.path(key, fp).exists():
+                    found.unneeded.append(found.damaged[-1])
             elif not marked:
                 found.unmarked.append(name)
-    found.damaged += [f"{store.pack.path}: {name} is no record" for name in store.pack.foreign]
+    foreign = [f"{store.pack.path}: {name} is no record" for name in store.pack.foreign]
+    found.damaged += foreign
+    found.unneeded += foreign
     return found
 
 

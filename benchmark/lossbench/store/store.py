@@ -18,8 +18,8 @@ and a folder can be mended by hand. ``records.zip`` holds packed records (archiv
 before them, and an error beside a packed record means that it turned out damaged. ``leases/`` says who trains
 what, ``quarantine/`` holds files that were not what their name promised.
 
-A state says that a record is there, not that it is sound: loose files are checked whole when a sweep opens
-the folder, packed ones when they are read, as tables are made.
+A state says that a record is there, not that it is sound: loose files and packed ones are checked by their
+sums when a sweep opens the folder, and whole when they are read, as tables are made.
 """
 
 from __future__ import annotations
@@ -145,10 +145,7 @@ class Store:
             data = self.pack.read(key, fp)
             return None if data is None else record.decode(data, key, fp[:8], f"{self.pack.path}: {key}")
         except DamagedRecord as why:
-            text = f"the record of cell {key} in {self.pack.path} is damaged: {why}"
-            self.notes.append(f"{text}; its cell counts as missing")
-            with contextlib.suppress(UserError):  # a folder that cannot be written is read all the same
-                self.write_error(key, fp, error=text, kind="damaged")
+            self._note_damage(key, fp, str(why))
             return None
 
     def read_error(self, key: str, fp: str) -> Facts | None:
@@ -187,6 +184,20 @@ class Store:
         if strange:
             names = ", ".join(strange[:3])
             self.notes.append(f"{self.pack.path}: the members {names} are not records and are passed over")
+
+    def check_pack(self) -> None:
+        """Note a packed record that does not fit its check sum as an error, unless a loose one replaces it:
+        its cell runs again.
+        """
+        for key, fp in list(self.pack.members()):
+            if self.path(key, fp).exists() or not self.packed(key, fp):
+                continue
+            try:
+                why = record.flaw(self.pack.read(key, fp) or b"")
+            except DamagedRecord as error:
+                why = str(error)
+            if why:
+                self._note_damage(key, fp, why)
 
     def write(self, facts: Facts) -> Path:
         """Write a finished cell, atomically; then remove its errors and the records of other sources of its
@@ -367,6 +378,12 @@ class Store:
             packed = kind == ERROR and (key, fp) in self.pack.members()
             if packed and self.read_packed(key, fp) is not None:
                 self.path(key, fp, ERROR).unlink(missing_ok=True)
+
+    def _note_damage(self, key: str, fp: str, why: str) -> None:
+        text = f"the record of cell {key} in {self.pack.path} is damaged: {why}"
+        self.notes.append(f"{text}; its cell counts as missing")
+        with contextlib.suppress(UserError):  # a folder that cannot be written is read all the same
+            self.write_error(key, fp, error=text, kind="damaged")
 
     def _set_aside(self, path: Path, why: str, seen: os.stat_result) -> None:
         self.notes += files.set_aside(path, self.quarantine, why, seen)

@@ -165,7 +165,7 @@ def select(
         if not parts or set(parts) & set(cell.parts):
             blocks[cell.bundle].append(cell)
     if shard is not None:
-        number, count = _shard(shard)
+        number, count = shard_of(shard)
         # By position among all blocks of the experiment, so that the shards of several machines are disjoint
         # whatever each has done.
         every = list(dict.fromkeys(cell.bundle for cell in planned.cells))
@@ -173,7 +173,7 @@ def select(
         blocks = {block: cells for block, cells in blocks.items() if block in ours}
     if budget is None:
         return [cell for cells in blocks.values() for cell in cells]
-    left = (_seconds(budget) - spent) * workers
+    left = (seconds_of(budget) - spent) * workers
     chosen: list[Cell] = []
     # Blocks are complete comparisons, so they are never cut.
     for cells in blocks.values():
@@ -184,14 +184,16 @@ def select(
     return chosen
 
 
-def _shard(text: str) -> tuple[int, int]:
+def shard_of(text: str) -> tuple[int, int]:
+    """Return the number and the count of "2/5"; UserError for anything else."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard {text}: write it as i/n with 1 <= i <= n, for example 2/5")
     return int(match[1]), int(match[2])
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """Return how long "90s", "30m", "2h" or a number of minutes is; UserError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match or float(match[1]) <= 0:
         raise UserError(f"--budget {text}: write a time such as 90s, 30m or 2h")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from lossbench.base.errors import UserError, must_divide
 from lossbench.catalogue import userfiles
@@ -33,11 +33,12 @@ CHECK = 120.0  # seconds that trying out the losses of a user's file may take at
 
 
 def open_results(results: str | Path, say: Callable[[str], None]) -> None:
-    """Make sure that the folder can be written, and say which damaged files were set aside (their cells are
-    trained again).
+    """Make sure that the folder can be written, and say which damaged files were set aside and which packed
+    records are damaged (their cells are trained again).
     """
     store = Store(results)
     store.open_for_writing()
+    store.check_pack()
     for note in store.notes:
         say(note)
 
@@ -200,11 +201,12 @@ def run(
     *,
     provenance: dict,
     mode: str = "auto",
+    stream: TextIO | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Ran:
     """Train the cells ``todo`` into a folder that ``open_results`` has opened.
 
-    ``mode``: how a person sees it, see ``engine.display``."""
+    ``mode``, ``stream``: how and where a person sees it, see ``engine.display``."""
     options, folder = options or EngineOptions(), Path(results).resolve()
     store = Store(folder)
     check(todo, planned.experiment.extra_files, options, say)
@@ -218,7 +220,7 @@ def run(
         queue = tasks(planned, waiting, folder, provenance, options, alone)
         tally.busy.clear()
         tally.alone.clear()
-        with display.show(queue, workers=options.count, mode=mode) as shown:
+        with display.show(queue, workers=options.count, mode=mode, stream=stream) as shown:
 
             def on_event(event: dict, shown: display.Display = shown) -> None:
                 if event["kind"] == "lost" and event.get("owner"):

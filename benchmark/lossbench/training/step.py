@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lossbench.base import seeds
+from lossbench.base.errors import said
 from lossbench.networks.stack import Stack
 from lossbench.training.blocks import Block, Job
 from lossbench.training.optim import clip, optimizer
@@ -94,7 +95,7 @@ class Step:
                     raise
                 # A user's loss may raise anything, or leave the program; it costs its own cell only.
                 except (Exception, SystemExit) as error:
-                    self.errors[cell] = done, f"{type(error).__name__} in step {done + 1}: {error}"
+                    self.errors[cell] = done, f"{type(error).__name__} in step {done + 1}: {said(error)}"
                     self.dead.add(cell)
                     own.grad, value = None, nothing
             values.append(value.detach().to(nothing))
