@@ -64,6 +64,10 @@ def test_a_null_of_ones_own_is_the_smallest_effect_that_matters(ten_seeds, tmp_p
     assert judged(ten_seeds, tmp_path, margin=0.5, null=0.01).verdict == "supported"
 
 
+def test_a_null_is_written_as_the_row_writes_effects(ten_seeds, tmp_path):
+    assert judged(ten_seeds, tmp_path, null=-0.005).why.startswith("On the claimed side of −0.50 points")
+
+
 def test_a_difference_that_the_seeds_do_not_show_is_inconclusive_not_refuted(ten_seeds, tmp_path):
     blurred = ten_seeds.assign(**{"dice@0.5": np.random.default_rng(0).normal(0, 0.2, len(ten_seeds))})
     result = judged(blurred, tmp_path)

@@ -39,7 +39,7 @@ from lossbench.analysis.flips import ALPHA
 from lossbench.analysis.pairs import CERTIFICATE, NotPaired
 from lossbench.analysis.resampling import ByGroup
 from lossbench.base import specs, words
-from lossbench.base.columns import form, spelled
+from lossbench.base.columns import POINTS, form, spelled
 from lossbench.base.errors import UserError
 
 VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive", "not testable", "exploratory")
@@ -341,7 +341,8 @@ def _decided(test: Test, raw: _Raw, adjusted: float) -> tuple[str, str]:
     says = "claimed" if claimed else "opposite"
     why = f"The difference has the {says} direction"
     if test.null:
-        why = f"On the {'claimed' if claimed else 'other'} side of {test.null:g}"
+        bound = _effect(test, test.null) if form(test.estimand) == POINTS else f"{test.null:g}"
+        why = f"On the {'claimed' if claimed else 'other'} side of {bound}"
     if found.agreement:
         why = f"{_taus_say(found)}: {'' if claimed else 'not '}as claimed"
     return "supported" if claimed else "contradicted", _join(why, hangs, raw.speed)
