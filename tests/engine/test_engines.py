@@ -419,3 +419,15 @@ def test_workers_are_one_a_core_as_far_as_memory_goes(monkeypatch, cores, gigaby
     monkeypatch.setattr(process, "usable_cores", lambda: cores)
     monkeypatch.setattr(process, "usable_memory", lambda: gigabytes * 1e9)
     assert process.usable_workers() == EngineOptions().count == workers
+
+
+@pytest.mark.parametrize("serial", [True, False])
+def test_when_the_time_is_over_no_task_begins_and_that_is_no_interruption(serial):
+    summary, results, _ = run([Task(f"{n}", {}) for n in range(3)], serial=serial, until=time.monotonic())
+    assert not results and (summary.left, summary.interrupted) == (3, False)
+
+
+def test_a_task_that_has_begun_is_ended_when_the_time_is_over():
+    tasks = [Task(f"{n}", {"sleep": 0.3}) for n in range(3)]
+    summary, results, _ = run(tasks, serial=True, until=time.monotonic() + 0.2)
+    assert list(results) == ["0"] and results["0"].ok and summary.left == 2

@@ -188,3 +188,17 @@ def test_collecting_needs_no_torch(tmp_path):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_environment_is_what_decides_the_bits_of_a_training_and_no_more(tmp_path):
+    facts = {**provenance.collect(results=tmp_path), "threads": 1, "device": "cpu"}
+    same = {**facts, "commit": "0" * 40, "command": "x", "hardware": {**facts["hardware"], "cores": 99}}
+    assert provenance.environment(same) == provenance.environment(facts)
+    others = [
+        {"threads": 2},
+        {"device": "cuda"},
+        {"hardware": {"cpu": "another"}},
+        {"packages": facts["packages"] | {"torch": "0"}},
+    ]
+    for other in others:
+        assert provenance.environment(facts | other) != provenance.environment(facts), other

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from command import command, lossbench
+from lossbench.engine.tasks import EngineOptions
 from tiny import TINY
 
 pytestmark = pytest.mark.system
@@ -334,6 +335,7 @@ def test_a_budget_on_ones_own_images_rests_on_a_few_timed_steps(folder):
     text = lossbench(folder, "sweep", "mine.toml", "--budget", "0.1s", "--serial", "--no-report")
     assert "mine: timing a few steps" in text and "a guess" not in text
     assert "2 of 6 cells chosen (0.1s)" in text and len(records(folder)) == 2
+    assert "one block of all losses takes about" in text and "longer than the budget: trained whole" in text
     # What was trained says how long the rest takes.
     again = lossbench(folder, "sweep", "mine.toml", "--budget", "1h", "--serial", "--no-report")
     assert "timing" not in again and len(records(folder)) == 6
@@ -341,3 +343,12 @@ def test_a_budget_on_ones_own_images_rests_on_a_few_timed_steps(folder):
     (folder / "looks.toml").write_text(looks.replace('"mine"', '"looks"'))
     text = lossbench(folder, "sweep", "looks.toml", "--budget", "0.1s", "--serial", "--no-report")
     assert "too little for the look at 10 seeds, which takes about" in text
+
+
+def test_a_budget_that_busy_cores_use_up_ends_the_sweep_without_a_failure(folder, monkeypatch):
+    monkeypatch.setattr(EngineOptions, "over", True)
+    text = lossbench(folder, "sweep", "tiny.toml", "--budget", "1h", "--serial", "--no-report")
+    assert "the budget is over; 4 of these cells wait for the same command" in text
+    monkeypatch.undo()
+    text = lossbench(folder, "sweep", "tiny.toml", "--budget", "1h", "--serial", "--no-report")
+    assert "trained 4 cells" in text and "budget is over" not in text

@@ -42,7 +42,9 @@ def sweep(
     budget: Annotated[
         str | None,
         typer.Option(
-            "--budget", metavar="TIME", help="Train only as many complete blocks as fit, e.g. 30m or 2h."
+            "--budget",
+            metavar="TIME",
+            help="Train only as many complete blocks as fit, e.g. 90s, 30m or 2h.",
         ),
     ] = None,
     shard: Annotated[
@@ -103,6 +105,8 @@ def sweep(
             say(f"  {len(todo)} of {len(planned.missing)} cells chosen ({chosen_by})")
             if experiment.looks and budget is not None:
                 say_too_short(planned, where.count)
+        if budget is not None:
+            where = dataclasses.replace(where, until=_until(planned, todo, budget, spent, where.count))
         # First, so that an interrupted sweep can be reported, too.
         note.write(results, describe(experiment, cells, cards))
         failed = _train(planned, todo, results, where, events if json_lines else None)
@@ -131,6 +135,21 @@ def _refuse_mistyped(keep: str, shard: str | None, budget: str | None) -> None:
         plans.shard_of(shard)
     if budget is not None:
         plans.seconds_of(budget)
+
+
+def _until(planned: Any, todo: list, budget: str, spent: float, workers: int) -> float | None:
+    """Return when a budget is over; None where the first block alone takes longer, since it is trained
+    whole.
+    """
+    from lossbench.sweep import plan as plans
+
+    left, needs = plans.seconds_of(budget) - spent, planned.cost(todo).total / workers
+    if needs <= left:
+        # On busy cores all takes longer than a plan for free ones says.
+        return time.monotonic() + left
+    if todo:
+        say(f"  one block of all losses takes about {duration(needs)}, longer than the budget: trained whole")
+    return None
 
 
 def _report(results: Path, experiment: Any, failed: bool) -> None:
@@ -317,13 +336,16 @@ def _train(planned: Any, todo: list, results: Path, where: Any, events: TextIO |
     elsewhere = f", {others} came from another sweep" if others > 0 else ""
     same = f", {done.copied} are the same trainings at a loss's own rate" if done.copied else ""
     say(f"trained {done.trained} cells in {duration(done.summary.seconds)}{same}{elsewhere}")
-    if missing:
+    over = done.summary.left > 0
+    if over:
+        say(f"the budget is over; {missing} of these cells wait for the same command")
+    elif missing:
         say(
             f"{missing} cells have no record ('lossbench status --why' says why); the same "
             "command tries them again",
             error=True,
         )
-    return bool(done.failures or missing)
+    return bool(done.failures or (missing and not over))
 
 
 def say_images(results: Path, experiment: Any) -> None:

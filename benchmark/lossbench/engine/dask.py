@@ -98,7 +98,7 @@ class _Driver:
         died: dict[int, str],
     ):
         self.connection, self.client, self.calls = connection, connection.client, calls
-        self.time_limit, self.stop, self.died = options.time_limit, stop, died
+        self.options, self.time_limit, self.stop, self.died = options, options.time_limit, stop, died
         self.waiting = deque(Flight(index, task) for index, task in enumerate(tasks))
         self.flying: dict[int, Flight] = {}
         self.late: set[int] = set()  # tasks that were stopped for their time
@@ -116,6 +116,8 @@ class _Driver:
         self.client.subscribe_topic(self.topic, lambda event: self.events.put(event[1]))
         while (self.waiting or self.flying) and not self.stop.is_set():
             self._look()
+            if self.options.over:
+                self.waiting.clear()
             self._submit()
             self._hear(POLL)
             self._collect()

@@ -36,7 +36,7 @@ def run(
     on_event: Callable[[dict], None] = lambda event: None,
     on_result: Callable[[Result], None] = lambda result: None,
 ) -> Summary:
-    """Run every task, in order, and return when all have a result or the user interrupts.
+    """Run every task, in order, and return when all have a result, the time is over or the user interrupts.
 
     A task whose worker dies runs again elsewhere, and is given up after a few deaths; one that raises has
     failed; one that runs over its time limit is stopped with its worker. Raises UserError when the workers
@@ -71,6 +71,8 @@ def _in_this_process(tasks: list[Task], function: Callable, calls: Calls, option
     before = signal.signal(signal.SIGTERM, interrupt) if main else None
     try:
         for task in tasks:
+            if options.over:
+                break
             facts = {"task": task.name, "attempt": 1, "worker": ""}
 
             def send(event: dict, facts: dict = facts) -> None:

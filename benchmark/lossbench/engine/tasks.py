@@ -6,6 +6,7 @@ store, reports by ``worker.emit`` what happens, and returns a small summary. ``e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class EngineOptions:
     device: str = "cpu"
     stack: int | None = STACK  # cells trained together; None: as many as are worth it
     time_limit: float | None = None  # seconds after which a task is stopped with its worker
+    until: float | None = None  # by ``time.monotonic``; later no task begins, and what runs is ended
     engine: str | None = None  # a name of ``run.LAUNCHERS``; None: what the options above say
     insecure: bool = False  # whether workers of another place may be talked to without TLS
     keep: bool = False  # whether the weights of each cell are kept, for its predictions
@@ -44,6 +46,11 @@ class EngineOptions:
         if self.serial:
             return "serial"
         return "scheduler" if self.scheduler else "cluster" if self.cluster else "local"
+
+    @property
+    def over(self) -> bool:
+        """Whether it is too late for a task to begin."""
+        return self.until is not None and time.monotonic() > self.until
 
     @property
     def count(self) -> int:
@@ -90,7 +97,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run went; ``interrupted`` after Ctrl-C or SIGTERM, with ``left`` tasks that have no result."""
+    """How a run went; ``left`` tasks have no result, since it was ``interrupted`` by Ctrl-C or SIGTERM, or
+    their time was over.
+    """
 
     ok: int
     failed: int

@@ -19,7 +19,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ PACKAGES = (
     "segmentation-models-pytorch",
     "kornia",
 )
+
+# Those of them that compute what every training computes.
+NUMERIC = ("torch", "numpy", "scipy")
 
 CODE = Path(__file__).resolve().parents[1]
 
@@ -70,6 +73,16 @@ def collect(
 def hardware() -> dict[str, Any]:
     """Return {"cpu": model, "cores": usable, "memory_gb": of the machine, "gpus": [names]}."""
     return {"cpu": _cpu(), "cores": usable_cores(), "memory_gb": _memory_gb(), "gpus": _gpus()}
+
+
+def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what, besides the code, decides the bits of a training: its processor, device, threads and the
+    libraries that compute. ``facts``: the provenance of a record.
+    """
+    packages = facts.get("packages", {})
+    same = {name: facts.get(name) for name in ("python", "platform", "threads", "device")}
+    same["cpu"] = facts.get("hardware", {}).get("cpu")
+    return same | {name: packages.get(name) for name in NUMERIC}
 
 
 def is_tracked(folder: Path, *names: str) -> bool:

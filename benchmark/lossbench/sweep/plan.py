@@ -196,7 +196,7 @@ def seconds_of(text: str) -> float:
     """Return how long "90s", "30m", "2h" or a number of minutes is; UserError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match or float(match[1]) <= 0:
-        raise UserError(f"--budget {text}: write a time such as 90s, 30m or 2h")
+        raise UserError(f"--budget {text}: write a time such as 90s, 30m (or 30) or 2h")
     return float(match[1]) * {"s": 1, "": 60, "m": 60, "h": 3600}[match[2]]
 
 

@@ -239,7 +239,7 @@ def run(
                 queue, train_stack.run_stack, options, on_event=on_event, on_result=on_result
             )
         seconds += summary.seconds
-        if summary.interrupted or not (tally.busy or tally.alone):
+        if summary.left or not (tally.busy or tally.alone):
             break
         alone |= tally.alone
         waiting = [tally.cells[key] for key in tally.alone if not store.has(*tally.cells[key].pair)]

@@ -47,9 +47,6 @@ STEPS, BURSTS = 8, 4
 # fiftieth of the time.
 EVERY, RARELY = 20.0, 50
 
-# What of its provenance must be that of a state for a training to go on from it.
-SAME = ("commit", "diff", "version", "packages", "python", "platform")
-
 KEPT = 4  # data sets that a worker keeps open
 
 Item = TypeVar("Item")
@@ -258,9 +255,9 @@ class _Kept:
         # Whose training it is; the shorter lengths do not matter, since a state says which it knows.
         trunks = sorted({f"{cell.trunk} {cell.loss.fingerprint}" for cell in cells})
         facts = task["provenance"]
-        # And all that a record says of where it was trained, since it says so of its first steps, too.
-        where = {name: facts.get(name) for name in SAME} | {"cpu": facts.get("hardware", {}).get("cpu")}
-        where |= {"threads": _threads(), "device": task["device"]}
+        # And all that a record says of what trained it, since it says so of its first steps, too.
+        where = {name: facts.get(name) for name in ("commit", "diff", "version", "packages")}
+        where |= origins.environment({**facts, "threads": _threads(), "device": task["device"]})
         name = json.dumps([trunks, cells[-1].recipe.steps, where], sort_keys=True)
         self.name = hashlib.sha256(name.encode()).hexdigest()[:16]
         self.states, self.device = store.states, task["device"]

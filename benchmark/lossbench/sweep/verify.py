@@ -26,8 +26,6 @@ from lossbench.sweep import train_stack
 # Dice: what another CPU or library version may change by rounding alone, amplified by training
 TOLERANCE = 0.02
 
-SAME = ("python", "platform", "threads", "device")
-
 # Files that tell a committed study from a folder which only lies in a checkout.
 COMMITTED = (CERTIFICATE, note.NAME, "records.zip")
 
@@ -190,17 +188,9 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...], places: Ma
     if fresh is None:
         failed = store.read_error(*cell.pair) or {}
         return row | {"how": failed.get("error", "it could not be trained")}
-    exact = _same_environment(record["provenance"], fresh["provenance"])
+    exact = provenance.environment(record["provenance"]) == provenance.environment(fresh["provenance"])
     passed, how = _compare(record, fresh, exact)
     return row | {"passed": passed, "exact": exact, "how": how}
-
-
-def _same_environment(old: dict, new: dict) -> bool:
-    """Whether two trainings must agree bit for bit."""
-    numeric = ("torch", "numpy", "scipy")
-    packages = all(old.get("packages", {}).get(name) == new.get("packages", {}).get(name) for name in numeric)
-    cpu = old.get("hardware", {}).get("cpu") == new.get("hardware", {}).get("cpu")
-    return packages and cpu and all(old.get(key) == new.get(key) for key in SAME)
 
 
 def _compare(old: dict, new: dict, exact: bool) -> tuple[bool, str]:
