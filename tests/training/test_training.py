@@ -15,7 +15,7 @@ from lossbench.networks.initial import weights_hash
 from lossbench.training.batches import batch_order
 from lossbench.training.blocks import Job, blocks_of, network_of
 from lossbench.training.outcome import collapse_step, score
-from lossbench.training.signals import collapse_kind, mean_dice, soft_dice_sums
+from lossbench.training.signals import collapse_kind, labels, mean_dice, soft_dice_sums
 from lossbench.training.train import train
 
 SPEC = "scenes(foreground=0.1, noise=0.4, size=32, n_train=12, n_val=6, n_test=8)"
@@ -238,9 +238,16 @@ def test_every_image_comes_once_before_any_comes_again():
     assert sorted(order[:10]) == list(range(10)) and sorted(order[10:20]) == list(range(10))
 
 
-def sums(labels, masks, ignore_index=None):
-    prob = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 2).movedim(-1, 1).float()
+def sums(marked, masks, ignore_index=None):
+    prob = torch.nn.functional.one_hot(torch.from_numpy(marked).long(), 2).movedim(-1, 1).float()
     return soft_dice_sums(prob, torch.from_numpy(masks), ignore_index)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 11])
+def test_a_pixel_gets_the_first_of_its_likeliest_classes(classes):
+    torch.manual_seed(0)
+    scores = torch.randint(0, 4, (3, classes, 32, 32)).float()  # of few values, so that many are equal
+    assert torch.equal(labels(scores), torch.from_numpy(scores.numpy().argmax(1)))
 
 
 def test_collapse_is_seen_from_validation_predictions():

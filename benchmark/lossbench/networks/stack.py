@@ -103,11 +103,11 @@ class Stack:
         """Return logits in evaluation mode, without gradients."""
         if not self.singles:
             return self._forward(images, training=False)
-        own = images.chunk(self.count, 1)
+        logits = images.new_empty(len(images), self.count, self.network.classes, *images.shape[2:])
         with self._autocast():
-            of_cells = [single(x) for single, x in zip(self.singles, own, strict=True)]
-        logits = torch.stack(of_cells, 1).contiguous()
-        return logits if self.precision is None else logits.float()
+            for cell, own in enumerate(images.chunk(self.count, 1)):
+                logits[:, cell] = self.singles[cell](own)
+        return logits
 
     def _forward(self, images: Tensor, training: bool) -> Tensor:
         if self.module.training is not training:  # setting it walks through all layers
