@@ -26,7 +26,7 @@ from lossbench.analysis.decisions import Looks
 from lossbench.analysis.effects import effects_table, pair_effects, pooled_effects
 from lossbench.analysis.resampling import ByGroup
 from lossbench.analysis.seeds import numbers
-from lossbench.analysis.selection import in_parts
+from lossbench.analysis.selection import in_parts, real
 from lossbench.analysis.verdicts import NO_LOSSES, NO_PARTS, Verdict, evaluate, level_table, verdict_table
 from lossbench.base.columns import COPIED
 
@@ -79,7 +79,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     """
     cells, recipes, by_group = tables["cells"], tables.get("recipes"), tables.get("groups")
     by_group = ByGroup(by_group) if by_group is not None and len(by_group) else None
-    parts = tables.get("parts", NO_PARTS)
+    parts, sets = tables.get("parts", NO_PARTS), tables.get("datasets")
     fixed = tuple(parts.loc[parts["fixed"].astype(bool), "part"]) if len(parts) else ()
     looks, choice = sequential(tables.get("looks"))
     reached = learnt.learnt(cells, tables.get("references", learnt.NO_REFERENCES))
@@ -111,7 +111,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
         **specification_curve.specify(cells, recipes, REFERENCE),
         **advised,
-        **tried.tried(cells[~missed], advised["advice_data"], set(real(cells[~missed])["dataset"])),
+        **tried.tried(cells[~missed], advised["advice_data"], set(real(cells[~missed], sets)["dataset"])),
         "collapses": collapses_by_part(cells, fixed),
         # Of sequential seeds the first look is what every loss must hold.
         "missing": missing_by_part(cells[cells["seed"].isin(looks[0])] if looks else cells),
@@ -122,7 +122,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     }
     if looks:
         derived["decided"] = decisions.decided(common, by_group, looks, choice)
-    own = recommendation.recommend(real(common), by_group, reached, tables.get("spellings"), looks)
+    own = recommendation.recommend(real(common, sets), by_group, reached, tables.get("spellings"), looks)
     derived["recommendations"] = recommendation.as_table(own)
     return Answers(claims, verdicts, derived, tuple(own))
 
@@ -132,13 +132,6 @@ def sequential(table: pd.DataFrame | None) -> tuple[Looks, bool]:
     if table is None or not len(table):
         return (), False
     return tuple(tuple(json.loads(seeds)) for seeds in table["seeds"]), bool(table["choice"].iloc[0])
-
-
-def real(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of data that are not generated: nobody chooses a loss for a generator."""
-    # Only a generator knows its posterior, and so the score of it.
-    bayes = numbers(cells, "nll_bayes")
-    return cells[bayes.isna()]
 
 
 def compared(cells: pd.DataFrame, fixed: Iterable[str]) -> pd.DataFrame:

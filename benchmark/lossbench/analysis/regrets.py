@@ -28,14 +28,10 @@ def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
     use: no loss is kept from that place by a difference that few seeds cannot show. Its ``says`` is the
     recommendation with its reason, its ``alarms`` (with ``empty``) how often it and the quietest other loss
     mark an empty image."""
-    scores = cells.assign(score=seeds.numbers(cells, goal.column)).dropna(subset="score")
-    if goal.absolute:
-        scores = scores.assign(score=scores["score"].abs())
-    means = scores.pivot_table(index="loss", columns="dataset", values="score", observed=True).dropna()
+    short = shortfalls(cells, goal)
     # A loss without a rival has no regret and would always be advised.
-    if len(means) < 2:
+    if len(short) < 2:
         return []
-    short = means.max() - means if goal.good > 0 else means - means.min()
     # Stable: of equal regrets the first by name, on every machine.
     worst = short.max(axis=1).sort_values(kind="stable")
     labels = cells.drop_duplicates("loss").set_index("loss")["loss_label"]
@@ -43,11 +39,12 @@ def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
     trained = {loss: cells[cells["loss"] == loss] for loss in worst.index}
     unfit = {loss: _unfit(own, empty) for loss, own in trained.items()}
     first = next((loss for loss in worst.index if not unfit[loss]), None)
+    n_all = cells.loc[seeds.numbers(cells, goal.column).notna(), "loss"].nunique()
     rows = []
     for loss, regret in worst.items():
         row = {"goal": goal.name, "loss": loss, "loss_label": labels[loss], "regret": float(regret)}
-        row |= {"where": places[short.loc[loss].idxmax()], "n_datasets": means.shape[1]}
-        row |= {"n_losses": len(means), "n_all": scores["loss"].nunique()}
+        row |= {"where": places[short.loc[loss].idxmax()], "n_datasets": short.shape[1]}
+        row |= {"n_losses": len(short), "n_all": n_all}
         row |= {"first": loss == first, "tie": not worst.iloc[-1], "says": "", "alarms": ""}
         rows.append(row | {"false_alarms": seeds.numbers(trained[loss], ALARMS).mean()})
     for place, row in enumerate(rows):
@@ -55,6 +52,17 @@ def regrets(cells: pd.DataFrame, goal: Goal, empty: bool) -> list[dict]:
             passed = [f'"{other["loss_label"]}" {unfit[other["loss"]]}' for other in rows[:place]]
             row |= {"says": _use(row, goal, passed), "alarms": _alarms(row, rows) if empty else ""}
     return rows
+
+
+def shortfalls(cells: pd.DataFrame, goal: Goal) -> pd.DataFrame:
+    """Return how far each loss falls short of the best one on each data set: a row for each loss that all of
+    them hold, a column for each data set.
+    """
+    scores = cells.assign(score=seeds.numbers(cells, goal.column)).dropna(subset="score")
+    if goal.absolute:
+        scores = scores.assign(score=scores["score"].abs())
+    means = scores.pivot_table(index="loss", columns="dataset", values="score", observed=True).dropna()
+    return means.max() - means if goal.good > 0 else means - means.min()
 
 
 def _unfit(own: pd.DataFrame, empty: bool) -> str:

@@ -23,6 +23,15 @@ UNLEARNT = "unlearnt"  # true for the cells of data set variants that were not l
 UNMEASURED = "unmeasured"  # true for those of which no reference says whether they were
 
 
+def real(cells: pd.DataFrame, sets: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the cells of data that are not generated: nobody chooses a loss for a generator. ``sets``: the
+    table 'datasets'; without it nothing is known to be generated.
+    """
+    if sets is None:
+        return cells
+    return cells[~cells["dataset"].isin(sets.loc[sets["family"] == "synthetic", "dataset"])]
+
+
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the cells of a loss, named by its spec, another spelling of it or, failing that, its label."""
     # The exact spec first: it is the only name that can mean no other loss, and the fastest to look up.
