@@ -44,6 +44,8 @@ def plan(
 
     experiment = chosen.resolve(seeds)
     planned = plans.plan(experiment, results)
+    # Before anything is timed: a loss that hangs would stop that.
+    run.foresee(planned, say)
     if time or (time is None and unguessable(planned)):
         planned = timed(planned)
         say_memory(peak_memory())
@@ -53,8 +55,6 @@ def plan(
     print_costs(planned)
     say_split(planned)
     print_power(planned, results, trials)
-    # Last, since it may load PyTorch. A sweep tries what must be prepared first, too, and a user's files.
-    run.check_networks(filter(run.at_hand, planned.missing))
 
 
 def unguessable(planned: Any) -> bool:
