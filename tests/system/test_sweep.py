@@ -61,6 +61,16 @@ def test_a_sweep_trains_all_then_nothing_then_only_what_is_new(folder):
     assert len(after) == 6 and all(after[name] == stamp for name, stamp in before.items())
     assert "mine" in (folder / "results" / "report.html").read_text()
 
+    for old, new, why in (
+        ("steps = 4", "steps = 5", "recorded with other settings (steps)"),
+        ("n_val=6", "n_val=8", "recorded with other settings (n_val)"),
+        ("seeds = 2", "seeds = [7, 8]", "never run"),
+    ):
+        (folder / "other.toml").write_text(TINY.replace(old, new))
+        assert f"4 cells of ce, dice, seeds {'7, 8' if 'seeds' in old else '0, 1'}  {why}" in lossbench(
+            folder, "status", "other.toml", "--why"
+        )
+
     (folder / "my_loss.py").write_text(OWN.replace("** power", "** (power + 1)"))
     why = lossbench(folder, "status", "tiny.toml", "--with", "my_loss.py", "--why")
     assert "4 done" in why and "2 stale" in why and "loss 'mine'" in why
@@ -238,6 +248,10 @@ def test_records_of_your_own_data_keep_no_path(folder):
     assert "as in --data path/to/things" in lossbench(folder, "verify", code=2)
     again = lossbench(folder, "verify", "--sample", "1", "--data", "things")
     assert "1 of 4 cells trained again: all as recorded (1 bit for bit)" in again
+    for kind in ("images", "masks"):
+        shutil.copy(folder / "things" / kind / "9.png", folder / "things" / kind / "10.png")
+    why = lossbench(folder, "status", "tiny.toml", "--data", "things", "--why")
+    assert "4 cells of ce, dice, seeds 0, 1  its data changed since it was recorded" in why
 
 
 def test_a_damaged_record_is_set_aside_with_a_line_and_trained_again_at_once(folder):

@@ -109,9 +109,9 @@ def status(
         if planned.missing:
             say("'--why' names each; 'lossbench sweep' trains them")
         return
-    never = defaultdict(list)
+    never, before = defaultdict(list), plans.swept(planned, results)
     for cell in planned.missing:
-        state, reason = planned.states[cell.key].status, plans.why(planned, cell, results)
+        state, reason = planned.states[cell.key].status, plans.why(planned, cell, results, before)
         if state == "missing":
             never[cell.data_label, reason].append(cell)
         else:
