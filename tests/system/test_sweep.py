@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,6 +52,11 @@ def test_a_sweep_trains_all_then_nothing_then_only_what_is_new(folder):
     assert "4 cells = 2 losses x 1 data set x 2 seeds" in first and "trained 4 cells" in first
     before = records(folder)
     assert len(before) == 4 and (folder / "results" / "report.html").is_file()
+    # What the report said of these data it did not say of others, and the command is the user's own.
+    others = ["tiny.toml", "--results", "results", "--data", "scenes(size=32)"]
+    assert "tiny: not yet learnt" in lossbench(folder, "status", "tiny.toml")
+    said = lossbench(folder, "status", *others)
+    assert "learnt" not in said and said.endswith(f"to train them: lossbench sweep {shlex.join(others)}\n")
 
     again = lossbench(folder, "sweep", "tiny.toml", "--no-report")
     assert "nothing to train" in again and "\ntrained" not in again and records(folder) == before

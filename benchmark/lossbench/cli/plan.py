@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -93,9 +95,11 @@ def status(
             say(f"  {text}")
     # A name in the directory of the pack counts as done; whether its record can be read, only reading shows.
     found = integrity.check_records(Store(results), loose=False)
+    sweep = "lossbench " + shlex.join(["sweep", *(word for word in sys.argv[2:] if word != "--why")])
+    pack = f"lossbench pack --results {results}"
     for line in found.damaged:
-        mends = "pack' removes it" if line in found.unneeded else "sweep' trains its cell again"
-        say(f"damaged: {line}; 'lossbench {mends}")
+        mends = f"to remove it: {pack}" if line in found.unneeded else f"to train its cell again: {sweep}"
+        say(f"damaged: {line}; {mends}")
     # A fresh clone has no results of its own, but the committed study may hold these cells.
     if results == note.OWN and not planned.counts().get("done") and note.STUDY.is_dir():
         held = plans.plan(planned.experiment, note.STUDY).counts().get("done", 0)
@@ -103,11 +107,11 @@ def status(
             say(f"the committed study holds {held} of them: '--results {note.STUDY}'")
         say_protocol(note.STUDY)
     say_protocol(results)
-    for text in _said(results, experiment.name):
+    for text in _said(results, planned):
         say(f"  {text}")
     if not why:
         if planned.missing:
-            say("'--why' names each; 'lossbench sweep' trains them")
+            say(f"'--why' names each; to train them: {sweep}")
         return
     never, before = defaultdict(list), plans.swept(planned, results)
     for cell in planned.missing:
@@ -123,13 +127,14 @@ def status(
         say(f"  missing  {label}: {len(cells)} cells of {losses}, seeds {seeds}  {reason}")
 
 
-def _said(results: Path, experiment: str) -> list[str]:
-    """Return what the last report of an experiment said of its lengths."""
+def _said(results: Path, planned: Any) -> list[str]:
+    """Return what the last report said of the lengths, on the data sets of this plan alone."""
     from lossbench.tables.files import said
 
     held = note.read(results)
-    # The folder may have been swept with another experiment since, of which these sentences would then be.
-    return said(results) if held and held.name == experiment else []
+    # The folder may have been swept since with another experiment, or with other data of the same name.
+    noted = {cell.key for cell in held.cells} if held else set()
+    return said(results, {cell.stream for cell in planned.cells if cell.key in noted})
 
 
 # Sequential seeds: which cells each look needs
