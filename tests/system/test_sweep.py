@@ -63,6 +63,9 @@ def test_a_sweep_trains_all_then_nothing_then_only_what_is_new(folder):
 
     added = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial")
     assert "trained 2 cells" in added
+    # Scenes have no recommendation; their board is printed, with what collapsed.
+    board = re.search(r"^Dice     tiny: (.*)$", added, re.M)[1]
+    assert set(re.findall(r"(\w+) [.\d]+(?: \([12] of 2 collapsed\))?", board)) == {"ce", "dice", "mine"}
     after = records(folder)
     assert len(after) == 6 and all(after[name] == stamp for name, stamp in before.items())
     assert "mine" in (folder / "results" / "report.html").read_text()
