@@ -358,12 +358,17 @@ def counts(planned: Any) -> str:
 
 
 def _product(part: Any) -> str:
-    counts = (
-        (len(part.losses), "loss", "losses"),
-        (len(part.datasets), "data set", "data sets"),
-        (len(part.seeds), "seed", "seeds"),
-    )
-    return " x ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts)
+    variants, sets = len(part.datasets), len({data.text for data, *_ in part.datasets})
+    heads, lengths = (len({getattr(own, name) for *_, own in part.datasets}) for name in ("head", "steps"))
+    where = [(sets, "data set", "data sets")]
+    if sets * heads * lengths == variants:
+        where += [(heads, "", "heads"), (lengths, "", "lengths")]
+    elif sets != variants:  # some data sets have heads or lengths of their own
+        where = [(variants, "setting", "settings")]
+    counts = [(len(part.losses), "loss", "losses"), *where, (len(part.seeds), "seed", "seeds")]
+    # A single head or length goes without saying.
+    named = [(count, one if count == 1 else many) for count, one, many in counts]
+    return " x ".join(f"{count} {name}" for count, name in named if name)
 
 
 def duration(seconds: float) -> str:
