@@ -41,3 +41,25 @@ def test_the_smallest_p_is_told_after_adjustment_over_all_pairs(tmp_path, seeds,
     told = {8: "0.0781", 9: "0.0391"}[seeds]
     said = f"With 5 losses that is {told} after adjustment over 10 pairs{ends}"
     assert said in " ".join(command(tmp_path, "plan", "t.toml").out.split())
+
+
+@pytest.mark.parametrize(
+    ("top", "item", "product"),
+    [
+        ("", "", "8 cells = 2 losses x 2 data sets x 2 seeds"),
+        ("lengths = [100, 200]", "", "16 cells = 2 losses x 2 data sets x 2 lengths x 2 seeds"),
+        ('heads = ["default", "prior"]', "", "16 cells = 2 losses x 2 data sets x 2 heads x 2 seeds"),
+        ("", ", recipe = { steps = 100 }", "8 cells = 2 losses x 2 data sets x 2 seeds"),
+    ],
+)
+def test_heads_and_lengths_are_not_counted_as_data_sets(tmp_path, top, item, product):
+    sets = f'datasets = ["scenes", {{ use = "scenes(foreground=0.1)"{item} }}]\n[recipe]\nschedule = "wsd"'
+    (tmp_path / "t.toml").write_text(f'name = "t"\nseeds = 2\nlosses = ["ce", "dice"]\n{top}\n{sets}\n')
+    assert f"t: {product}\n" in command(tmp_path, "plan", "t.toml").out
+
+
+def test_a_data_set_under_two_recipes_is_two_settings(tmp_path):
+    sets = 'datasets = ["scenes", { use = "scenes", label = "s", recipe = { batch = 4 } }]'
+    (tmp_path / "t.toml").write_text(f'name = "t"\nseeds = 2\nlosses = ["ce", "dice"]\n{sets}\n')
+    said = command(tmp_path, "plan", "t.toml")
+    assert "8 cells = 2 losses x 2 settings x 2 seeds\n" in said.out, said

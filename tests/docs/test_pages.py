@@ -2,6 +2,7 @@
 nothing is left to be written.
 """
 
+import math
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from lossbench import __version__
+from lossbench.analysis import flips
+from lossbench.data import suggestion
 from tools import findings
 
 ROOT = Path(__file__).parents[2]
@@ -155,3 +158,12 @@ def test_there_are_as_many_claims_as_the_pages_say():
     assert len(read_claims(ROOT / "results" / "paper" / "claims.toml").claims) == 16
     for name in ("README.md", "docs/findings.md", "CHANGELOG.md"):
         assert "ixteen" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_tutorial_says_how_many_seeds_a_decision_takes():
+    said = (ROOT / "docs" / "tutorial_your_data.md").read_text(encoding="utf-8")
+    number = {6: "six", 7: "seven", 8: "eight", 10: "ten"}
+    needed = [number[flips.seeds_needed(math.comb(losses, 2))] for losses in (2, 3, 4)]
+    assert "at least {} for two losses, {} for three, {} for four".format(*needed) in said
+    first = flips.seeds_needed(math.comb(4, 2) * len(suggestion.SEEDS[4]))
+    assert first == suggestion.SEEDS[4][0] and f"{number[first]} for four at the first look" in said

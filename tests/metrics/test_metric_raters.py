@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lossbench.metrics import agreement
+from lossbench.metrics import agreement, closeness
 
 NAMES = ("background", "a", "b")
 
@@ -59,6 +59,9 @@ def test_what_is_no_rating_is_refused_in_one_sentence(raters, message):
         agreement(raters, classes=NAMES)
 
 
-def test_the_number_of_classes_in_place_of_their_names_is_refused():
-    with pytest.raises(ValueError, match=r"classes must be the names of all classes, .* got 3"):
-        agreement([[0, 1], [1, 1]], classes=3)
+@pytest.mark.parametrize("score", [agreement, lambda raters, **said: closeness(raters[0], raters, **said)])
+def test_the_number_of_classes_in_place_of_their_names_is_refused_and_the_nearest_names_given(score):
+    raters = np.array([[0, 1], [1, 1]])
+    with pytest.raises(ValueError, match=r"names of all classes, .* got 3; range\(3\) names them by number"):
+        score(raters, classes=3)
+    assert score(raters, classes=range(3))

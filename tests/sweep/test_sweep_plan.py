@@ -239,3 +239,36 @@ def test_a_patch_that_fits_neither_network_nor_data_is_refused_before_anything_i
     (tmp_path / "grid.toml").write_text(f"{TEXT}[recipe]\n{recipe}\n")
     said = lossbench(tmp_path, command, "grid.toml", code=2)
     assert part in said and not list(tmp_path.glob("results/cells/*/*"))
+
+
+RAISES = """
+from lossbench import loss
+from lossbench.base.errors import UserError
+
+@loss("mine")
+def mine(logits, target, *, ignore_index=None):
+    raise UserError("it never works")
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("", "", "loss 'mine': it never works"),
+        (
+            '"dice"',
+            '"tversky(fp_weight=-3.0)"',
+            "fp_weight=-3.0 is not a number of at least 0; the nearest is 0",
+        ),
+        ("foreground=0.1", "foreground=1.7", "scenes: 'foreground' must lie between 1e-06 and 0.6, got 1.7"),
+    ],
+)
+def test_what_a_sweep_refuses_at_its_start_its_plan_refuses_in_the_same_words(tmp_path, old, new, sentence):
+    (tmp_path / "grid.toml").write_text(TEXT.replace(old, new) if old else TEXT)
+    own = [] if old else ["--with", "own.py"]
+    (tmp_path / "own.py").write_text(RAISES)
+    said = [
+        lossbench(tmp_path, *words, "grid.toml", *own, code=2).splitlines()[-1]
+        for words in (["plan"], ["sweep", "--serial"])
+    ]
+    assert said[0] == said[1] and sentence in said[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -52,15 +53,33 @@ def test_a_sweep_trains_all_then_nothing_then_only_what_is_new(folder):
     assert "4 cells = 2 losses x 1 data set x 2 seeds" in first and "trained 4 cells" in first
     before = records(folder)
     assert len(before) == 4 and (folder / "results" / "report.html").is_file()
+    # What the report said of these data it did not say of others, and the command is the user's own.
+    others = ["tiny.toml", "--results", "results", "--data", "scenes(size=32)"]
+    assert "tiny: not yet learnt" in lossbench(folder, "status", "tiny.toml")
+    said = lossbench(folder, "status", *others)
+    assert "learnt" not in said and said.endswith(f"to train them: lossbench sweep {shlex.join(others)}\n")
 
     again = lossbench(folder, "sweep", "tiny.toml", "--no-report")
     assert "nothing to train" in again and "\ntrained" not in again and records(folder) == before
 
     added = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial")
     assert "trained 2 cells" in added
+    # Scenes have no recommendation; their board is printed, with what collapsed.
+    board = re.search(r"^Dice     tiny: (.*)$", added, re.M)[1]
+    assert set(re.findall(r"(\w+) [.\d]+(?: \([12] of 2 collapsed\))?", board)) == {"ce", "dice", "mine"}
     after = records(folder)
     assert len(after) == 6 and all(after[name] == stamp for name, stamp in before.items())
     assert "mine" in (folder / "results" / "report.html").read_text()
+
+    for old, new, why in (
+        ("steps = 4", "steps = 5", "recorded with other settings (steps)"),
+        ("n_val=6", "n_val=8", "recorded with other settings (n_val)"),
+        ("seeds = 2", "seeds = [7, 8]", "never run"),
+    ):
+        (folder / "other.toml").write_text(TINY.replace(old, new))
+        assert f"4 cells of ce, dice, seeds {'7, 8' if 'seeds' in old else '0, 1'}  {why}" in lossbench(
+            folder, "status", "other.toml", "--why"
+        )
 
     (folder / "my_loss.py").write_text(OWN.replace("** power", "** (power + 1)"))
     why = lossbench(folder, "status", "tiny.toml", "--with", "my_loss.py", "--why")
@@ -239,6 +258,10 @@ def test_records_of_your_own_data_keep_no_path(folder):
     assert "as in --data path/to/things" in lossbench(folder, "verify", code=2)
     again = lossbench(folder, "verify", "--sample", "1", "--data", "things")
     assert "1 of 4 cells trained again: all as recorded (1 bit for bit)" in again
+    for kind in ("images", "masks"):
+        shutil.copy(folder / "things" / kind / "9.png", folder / "things" / kind / "10.png")
+    why = lossbench(folder, "status", "tiny.toml", "--data", "things", "--why")
+    assert "4 cells of ce, dice, seeds 0, 1  its data changed since it was recorded" in why
 
 
 def test_a_damaged_record_is_set_aside_with_a_line_and_trained_again_at_once(folder):

@@ -50,6 +50,32 @@ def test_records_made_here_are_repeated_bit_for_bit(swept):
     assert certificate["says"] == "2 of 4 cells trained again: all as recorded (2 bit for bit)"
 
 
+def test_cells_of_a_file_that_is_not_given_are_left_out_and_no_certificate_is_kept(swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "r")
+    (tmp_path / "r" / "verified.json").unlink(missing_ok=True)
+    files = sorted((tmp_path / "r" / "cells").rglob("*.json"))
+    for path, own in zip(files, ("loss", "network", "network", "loss"), strict=True):
+        record = json.loads(path.read_text())
+        cell = record["cell"]
+        if own == "loss":
+            cell["loss_terms"][0][1] = "mine"
+        else:
+            cell["recipe"]["network"] = "my_net(depth=2)"
+        del record["check"]
+        path.write_bytes(encode(record))
+        if path == files[1]:
+            said = []
+            certificate = verify.verify(tmp_path / "r", 4, 0, (), say=said.append)
+            assert certificate["passed"] and certificate["sample"] == 2
+            assert said[0] == (
+                "left out: 2 cells need what stands in no file given here (loss 'mine', network 'my_net'); "
+                "give it with --with. No certificate is kept"
+            )
+    with pytest.raises(UserError, match="holds no other cells to verify: 4 cells need"):
+        verify.verify(tmp_path / "r", 4, 0, ())
+    assert not (tmp_path / "r" / "verified.json").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_verified_all_the_same(swept, tmp_path):
     shutil.copytree(swept, tmp_path / "r")
     (tmp_path / "r" / "verified.json").unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,6 +46,8 @@ def plan(
 
     experiment = chosen.resolve(seeds)
     planned = plans.plan(experiment, results)
+    # Before anything is timed: a loss that hangs would stop that.
+    run.foresee(planned, say)
     if time or (time is None and unguessable(planned)):
         planned = timed(planned)
         say_memory(peak_memory())
@@ -53,8 +57,6 @@ def plan(
     print_costs(planned)
     say_split(planned)
     print_power(planned, results, trials)
-    # Last, since it may load PyTorch. A sweep tries what must be prepared first, too, and a user's files.
-    run.check_networks(filter(run.at_hand, planned.missing))
 
 
 def unguessable(planned: Any) -> bool:
@@ -93,9 +95,11 @@ def status(
             say(f"  {text}")
     # A name in the directory of the pack counts as done; whether its record can be read, only reading shows.
     found = integrity.check_records(Store(results), loose=False)
+    sweep = "lossbench " + shlex.join(["sweep", *(word for word in sys.argv[2:] if word != "--why")])
+    pack = f"lossbench pack --results {results}"
     for line in found.damaged:
-        mends = "pack' removes it" if line in found.unneeded else "sweep' trains its cell again"
-        say(f"damaged: {line}; 'lossbench {mends}")
+        mends = f"to remove it: {pack}" if line in found.unneeded else f"to train its cell again: {sweep}"
+        say(f"damaged: {line}; {mends}")
     # A fresh clone has no results of its own, but the committed study may hold these cells.
     if results == note.OWN and not planned.counts().get("done") and note.STUDY.is_dir():
         held = plans.plan(planned.experiment, note.STUDY).counts().get("done", 0)
@@ -103,15 +107,15 @@ def status(
             say(f"the committed study holds {held} of them: '--results {note.STUDY}'")
         say_protocol(note.STUDY)
     say_protocol(results)
-    for text in _said(results, experiment.name):
+    for text in _said(results, planned):
         say(f"  {text}")
     if not why:
         if planned.missing:
-            say("'--why' names each; 'lossbench sweep' trains them")
+            say(f"'--why' names each; to train them: {sweep}")
         return
-    never = defaultdict(list)
+    never, before = defaultdict(list), plans.swept(planned, results)
     for cell in planned.missing:
-        state, reason = planned.states[cell.key].status, plans.why(planned, cell, results)
+        state, reason = planned.states[cell.key].status, plans.why(planned, cell, results, before)
         if state == "missing":
             never[cell.data_label, reason].append(cell)
         else:
@@ -123,13 +127,14 @@ def status(
         say(f"  missing  {label}: {len(cells)} cells of {losses}, seeds {seeds}  {reason}")
 
 
-def _said(results: Path, experiment: str) -> list[str]:
-    """Return what the last report of an experiment said of its lengths."""
+def _said(results: Path, planned: Any) -> list[str]:
+    """Return what the last report said of the lengths, on the data sets of this plan alone."""
     from lossbench.tables.files import said
 
     held = note.read(results)
-    # The folder may have been swept with another experiment since, of which these sentences would then be.
-    return said(results) if held and held.name == experiment else []
+    # The folder may have been swept since with another experiment, or with other data of the same name.
+    noted = {cell.key for cell in held.cells} if held else set()
+    return said(results, {cell.stream for cell in planned.cells if cell.key in noted})
 
 
 # Sequential seeds: which cells each look needs
@@ -353,12 +358,17 @@ def counts(planned: Any) -> str:
 
 
 def _product(part: Any) -> str:
-    counts = (
-        (len(part.losses), "loss", "losses"),
-        (len(part.datasets), "data set", "data sets"),
-        (len(part.seeds), "seed", "seeds"),
-    )
-    return " x ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts)
+    variants, sets = len(part.datasets), len({data.text for data, *_ in part.datasets})
+    heads, lengths = (len({getattr(own, name) for *_, own in part.datasets}) for name in ("head", "steps"))
+    where = [(sets, "data set", "data sets")]
+    if sets * heads * lengths == variants:
+        where += [(heads, "", "heads"), (lengths, "", "lengths")]
+    elif sets != variants:  # some data sets have heads or lengths of their own
+        where = [(variants, "setting", "settings")]
+    counts = [(len(part.losses), "loss", "losses"), *where, (len(part.seeds), "seed", "seeds")]
+    # A single head or length goes without saying.
+    named = [(count, one if count == 1 else many) for count, one, many in counts]
+    return " x ".join(f"{count} {name}" for count, name in named if name)
 
 
 def duration(seconds: float) -> str:

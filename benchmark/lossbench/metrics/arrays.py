@@ -112,7 +112,8 @@ def check_spacing(spacing: Sequence[float] | float | None, axes: int) -> tuple[f
 def class_names(classes: Iterable[str] | None, count: int | None = None) -> tuple[str, ...]:
     """Return `count` different names, or as many as there are; None gives `count` class ids as text."""
     if classes is not None and not isinstance(classes, Iterable):
-        raise ValueError(f"classes must be the names of all classes, background first, got {classes!r}")
+        near = f"; range({classes}) names them by number" if isinstance(classes, int) else ""
+        raise ValueError(f"classes must be the names of all classes, background first, got {classes!r}{near}")
     # A class without a name is called by its number.
     names = tuple(str(c) for c in range(count)) if classes is None else tuple(map(str, classes))
     if count is not None and len(names) != count:

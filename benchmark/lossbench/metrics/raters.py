@@ -65,11 +65,12 @@ def closeness(
     """Return the mean Dice of a mask (*S) with each of R raters (R, *S) of one image: over the raters, then
     over the foreground classes, on the scale of `dice` in `agreement`; NaN where nobody marked any.
     """
+    count = len(class_names(classes))
     raters = raters.reshape(len(raters), -1)
     valid = slice(None) if ignore_index is None else (raters != ignore_index).all(axis=0)
     raters, labels = raters[:, valid], labels.reshape(-1)[valid]
     each = []
-    for c in range(1, len(classes)):
+    for c in range(1, count):
         marks, own = raters == c, labels == c
         size = marks.sum(axis=1) + own.sum()
         each.append(mean((2 * (marks & own).sum(axis=1) / np.maximum(size, 1))[size > 0]))

@@ -4,11 +4,12 @@ torch.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lossbench.base import files
+from lossbench.base import files, words
 from lossbench.base.errors import UserError
 from lossbench.report import changes, data_cards, summary
 from lossbench.report.page import About, build
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lossbench.analysis.answers import Answers
+
+
+LISTED = 60  # rows of leaderboards that a screen holds; more stand in the report alone
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ def make(results: str | Path = "results", *, claims: str | Path | None = None, i
     report = build(tables, answers, drawn, results / "report.html", about)
     lines += [f"figures  {len(drawn)} in {results / 'figures'}"] if drawn else []
     verdicts = _verdicts(answers) if judged else []
-    says = (*lines, *verdicts, *_learnt(answers), *_decided(answers), *_recommended(answers))
-    return Made(report, (*says, f"report   {report}"))
+    lines += [*verdicts, *_boards(answers), *_learnt(answers), *_decided(answers), *_recommended(answers)]
+    return Made(report, (*lines, f"report   {report}"))
 
 
 def _tables(results: Path, note: Note | None) -> list[str]:
@@ -138,6 +142,20 @@ def _learnt(answers: Answers) -> list[str]:
     table = answers.tables["learnt"]
     missed = table.loc[table["learnt"] == 0, "says"]
     return [f"length   {text}" for text in (*missed, *answers.tables["speeds"]["says"])]
+
+
+def _boards(answers: Answers) -> list[str]:
+    """Return one line a leaderboard of data for which no loss is recommended, as of scenes."""
+    board, advised = answers.tables["leaderboard"], {own.dataset for own in answers.recommendations}
+    board = board[~board["dataset"].isin(advised)]
+    if len(board) > LISTED:
+        return []
+    boards: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for row in words.plainest_first(board.to_dict("records")):
+        bad = f" ({row['collapsed']} of {row['n']} collapsed)" if row["collapsed"] else ""
+        name = row["dataset"], row["recipe"], row["data_label"]
+        boards[name].append(f"{row['loss_label']} {words.number(row['mean'])}{bad}")
+    return [f"Dice     {label}: {', '.join(scores)}" for (_, _, label), scores in boards.items()]
 
 
 def _decided(answers: Answers) -> list[str]:

@@ -4,6 +4,7 @@ Whether a cell is done, missing, stale or failed the store says (``store/store.p
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections import Counter, defaultdict
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.experiment.cells import Cell, Experiment, Recipe
+from lossbench.store import note
 from lossbench.store.store import Store
 from lossbench.sweep import train_stack
 
@@ -132,14 +134,42 @@ def timing(planned: Plan) -> Plan:
     return replace(planned, paces=planned.paces | timed(unknown, planned.experiment.extra_files))
 
 
-def why(planned: Plan, cell: Cell, results: str | Path) -> str:
-    """Return why a cell is not done, in one clause; of a failed one what its error record says."""
+def why(planned: Plan, cell: Cell, results: str | Path, before: Mapping[tuple[str, str], Any]) -> str:
+    """Return why a cell is not done, in one clause; of a failed one what its error record says, and of one
+    that the last sweep knew as another cell what has changed.
+    """
     state = planned.states[cell.key]
     if state.status == "failed":
         error = Store(results).read_error(*cell.pair)
         if error:
             return error["error"]
-    return state.why
+    other = before.get((cell.data_label, cell.loss.label)) if state.status == "missing" else None
+    return (other and _changed(cell, other)) or state.why
+
+
+def swept(planned: Plan, results: str | Path) -> dict[tuple[str, str], Any]:
+    """Return by the labels of data set and loss what was recorded when the experiment was last swept and is
+    no cell of it today.
+    """
+    held, own = note.read(results), {cell.key for cell in planned.cells}
+    others = held.cells if held and held.name == planned.experiment.name else []
+    # One of each stands for all its seeds.
+    once = {(cell.data_label, cell.loss_label): cell for cell in others if cell.key not in own}
+    found = {kind: Store(results).read(cell.key, cell.fingerprint) for kind, cell in once.items()}
+    return {kind: record["cell"] for kind, record in found.items() if record}
+
+
+def _changed(cell: Cell, other: Mapping[str, Any]) -> str:
+    """Return what has changed since another cell of the same labels was recorded; "" where only its seed."""
+    # As a record has it, without tuples.
+    own = json.loads(json.dumps(cell.public.to_json()["cell"]))
+    today, then = (
+        {"loss": facts["loss_terms"], **facts["data_params"], **facts["recipe"]} for facts in (own, other)
+    )
+    names = [name for name in today | then if today.get(name) != then.get(name)]
+    if names:
+        return f"recorded with other settings ({', '.join(names)})"
+    return "its data changed since it was recorded" if own["data_identity"] != other["data_identity"] else ""
 
 
 def select(

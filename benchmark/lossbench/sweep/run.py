@@ -15,9 +15,10 @@ from typing import NamedTuple, TextIO
 from lossbench.base.errors import UserError, must_divide
 from lossbench.catalogue import userfiles
 from lossbench.catalogue.registry import get_dataset, get_loss, parse_dataset
-from lossbench.data import cards, prepare
+from lossbench.data import cards
 from lossbench.data.container import Data
 from lossbench.data.patches import Patches, side_of
+from lossbench.data.prepare import is_prepared
 from lossbench.engine import display, isolated
 from lossbench.engine import run as engine
 from lossbench.engine.tasks import STACK, EngineOptions, Result, Summary, Task
@@ -262,23 +263,37 @@ def run(
     return Ran(replace(summary, seconds=seconds), len(tally.trained) - len(gone), tally.sentences(), copied)
 
 
+def foresee(planned: Plan, say: Callable[[str], None]) -> None:
+    """Refuse of a plan what a sweep would refuse at its start, as far as no data are prepared for it."""
+    experiment = planned.experiment
+    for spec in {cell.data.text: cell.data for cell in planned.missing}.values():
+        if spec.entry.family == "synthetic":
+            get_dataset(spec, experiment.seeds[0], experiment.extra_files)
+    check(planned.missing, experiment.extra_files, EngineOptions(), say, prepare=False)
+
+
 def check(
-    cells: list[Cell], extra_files: Iterable[str], options: EngineOptions, say: Callable[[str], None]
+    cells: list[Cell],
+    extra_files: Iterable[str],
+    options: EngineOptions,
+    say: Callable[[str], None],
+    prepare: bool = True,
 ) -> None:
     """Try each distinct loss and network once, before anything starts; those of the user's files in a process
-    of their own and for a limited time.
+    of their own and for a limited time. ``prepare``: also networks whose data must be prepared for it.
     """
     groups: dict[str, dict[tuple, Cell]] = defaultdict(dict)
     for cell in cells:
         groups[train_stack.apart(cell)].setdefault((cell.loss.text, *_seen(cell)), cell)
     check_losses(groups[""].values())
-    check_networks(groups[""].values(), extra_files)
+    check_networks(groups[""].values(), extra_files, prepare)
     for name, distinct in groups.items():
         if not name:
             continue
         payload = {
             "cells": [cell.to_json() for cell in distinct.values()],
             "extra_files": [str(Path(file).resolve()) for file in extra_files],
+            "prepare": prepare,
         }
         # A loss that never returns would otherwise stop a sweep before it has begun.
         limit = min(options.time_limit or CHECK, CHECK)
@@ -297,7 +312,7 @@ def checked(payload: dict) -> None:
     cells = [Cell.from_json(facts, payload["extra_files"]) for facts in payload["cells"]]
     with _silent():
         check_losses(cells)
-        check_networks(cells, payload["extra_files"])
+        check_networks(cells, payload["extra_files"], payload["prepare"])
 
 
 @contextmanager
@@ -355,16 +370,19 @@ def check_losses(cells: Iterable[Cell]) -> None:
     anything starts.
     """
     for spec in {cell.loss.text: cell.loss for cell in cells}.values():
+        # Ours by their defaults are sound, and PyTorch need not be loaded to say so.
+        if all(term.entry and not term.entry.own and not term.given for term in spec.terms):
+            continue
         function = get_loss(spec)
         complaint = _complaint(function, 2)
         if complaint and _complaint(function, 12):  # it may name classes that only a larger set has
             raise UserError(f"loss '{spec.label}': {complaint}")
 
 
-def check_networks(cells: Iterable[Cell], extra_files: Iterable[str] = ()) -> None:
+def check_networks(cells: Iterable[Cell], extra_files: Iterable[str] = (), prepare: bool = True) -> None:
     """Try each distinct network once on the sides that it will see, so that a library that is not there, an
     impossible parameter, a head without bias, weights of another network, or a patch that fits neither it nor
-    the data set stops the sweep before anything starts.
+    the data set stops the sweep before anything starts; ``prepare``: also where data must be prepared for it.
     """
     for cell in {_seen(cell): cell for cell in cells}.values():
         recipe = cell.recipe
@@ -372,19 +390,14 @@ def check_networks(cells: Iterable[Cell], extra_files: Iterable[str] = ()) -> No
         plain = recipe.network is None and len(recipe.widths) <= 3 and recipe.weights is None
         if plain and recipe.patch is None and recipe.sampler == "uniform":
             continue
+        made_here = cell.data.entry.family not in ("public", "folder")
+        if not (prepare or made_here or is_prepared(cell.data)):
+            continue
         data = get_dataset(cell.data, cell.seed, extra_files)
         side = side_of(recipe, data)
         if side is not None:
             Patches(data, side, recipe.sampler)
         _try(cell, data, side or data.shape)
-
-
-def at_hand(cell: Cell) -> bool:
-    """Return whether the cell's network can be tried at once, without preparing data or running a user's
-    file.
-    """
-    made_here = cell.data.entry.family not in ("public", "folder")
-    return not train_stack.apart(cell) and (made_here or prepare.is_prepared(cell.data))
 
 
 def _seen(cell: Cell) -> tuple:

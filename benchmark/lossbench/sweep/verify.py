@@ -15,7 +15,7 @@ from lossbench.base import specs
 from lossbench.base.columns import spelled
 from lossbench.base.errors import UserError
 from lossbench.base.files import CERTIFICATE, write_atomically
-from lossbench.catalogue.registry import PATHS
+from lossbench.catalogue.registry import PATHS, datasets, losses, networks
 from lossbench.engine.tasks import STACK
 from lossbench.experiment.cells import PROTOCOL, Cell
 from lossbench.store import integrity, note, provenance
@@ -46,13 +46,22 @@ def verify(
 
     ``cell`` trains that one cell instead, named by its key or the beginning of it; a cell chosen by hand is
     no sample, so that the certificate of the folder stays as it is. ``data``: paths to the user's own data,
-    of which records keep the last part alone.
+    of which records keep the last part alone. Cells of a loss, network or data set that is not known here
+    are left out, and of the rest alone no certificate is kept.
 
     Where packages, CPU, threads and source are those of the record, everything that was computed must
     be equal bit for bit; elsewhere the certificate's hashes must be equal and Dice within ``TOLERANCE``.
     """
     places = {Path(path).expanduser().resolve().name: str(Path(path).expanduser().resolve()) for path in data}
     known = _repeatable(results, places)
+    unknown = _unknown(known, extra_files)
+    if unknown:
+        names = ", ".join(sorted({name for names in unknown.values() for name in names}))
+        left = f"{len(unknown)} cells need what stands in no file given here ({names}); give it with --with"
+        known = [record for record in known if record["key"] not in unknown]
+        if not known:
+            raise UserError(f"{results} holds no other cells to verify: {left}")
+        say(f"left out: {left}. No certificate is kept")
     chosen = (
         _named(known, cell, results) if cell else random.Random(seed).sample(known, min(sample, len(known)))
     )
@@ -70,7 +79,7 @@ def verify(
         "cells": rows,
     }
     certificate["says"] = sentence(certificate)
-    if not cell:
+    if not cell and not unknown:
         _keep(certificate, results, say)
     return certificate
 
@@ -124,6 +133,25 @@ def _repeatable(results: str | Path, places: Mapping[str, str]) -> list[dict]:
     if unasked:
         raise UserError(f"--data {places[unasked[0]]}: no record of {results} is of data of that name")
     return known
+
+
+def _unknown(records: Sequence[dict], extra_files: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return by key what a cell needs that is not known here: of a user's file, which no record names."""
+    here = {"loss": losses(extra_files), "network": networks(extra_files), "data set": datasets(extra_files)}
+    found = {}
+    for record in records:
+        cell = record["cell"]
+        # Of another protocol nothing is trained again, and names were others.
+        if cell["protocol"] != PROTOCOL:
+            continue
+        named = [("loss", name) for _, name, _ in cell["loss_terms"]]
+        named += [("network", (cell["recipe"].get("network") or "unet").split("(")[0])]
+        named += [("data set", cell["dataset_name"])]
+        # What a library holds, it says itself when it is asked.
+        absent = [f"{kind} '{name}'" for kind, name in named if ":" not in name and name not in here[kind]]
+        if absent:
+            found[record["key"]] = absent
+    return found
 
 
 def _places_of(cell: Mapping[str, Any]) -> list[str]:
@@ -180,9 +208,7 @@ def _again(record: dict, scratch: Path, extra_files: tuple[str, ...], places: Ma
     try:
         cell = Cell.from_json(_located(record, places), extra_files)
     except UserError as error:
-        return row | {
-            "how": f"it cannot be trained here: {error}; a loss of your own needs its file by --with"
-        }
+        return row | {"how": f"it cannot be trained here: {error}"}
     store = train_stack.train_aside([cell], scratch, extra_files, STACK)
     fresh = store.read(*cell.pair)
     if fresh is None:

@@ -152,15 +152,18 @@ def _makes(results: Path, name: str) -> str:
     return f"`lossbench sweep --results {results}` trains the cells and writes it"
 
 
-def said(results: str | Path) -> list[str]:
-    """Return the sentences of the last report on what was learnt, and on what is left of a lead."""
+def said(results: str | Path, datasets: Iterable[str]) -> list[str]:
+    """Return the sentences of the last report on what was learnt of these data sets, and on what is left of a
+    lead.
+    """
     import pandas as pd
 
     texts: list[str] = []
     for name in ("learnt", "speeds"):
         path = Path(results) / "tables" / f"{name}.csv"
         if path.is_file():
-            texts += pd.read_csv(path)["says"].dropna().tolist()
+            table = pd.read_csv(path)
+            texts += table.loc[table["dataset"].isin(list(datasets)), "says"].dropna().tolist()
     return texts
 
 
