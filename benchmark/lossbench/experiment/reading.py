@@ -170,15 +170,23 @@ def find_experiment(name: str | Path) -> Path:
     # "quick", "quick.toml" and "experiments/quick.toml" name what ships; a longer path is the user's own.
     if path.suffix in ("", ".toml") and path.stem in shipped and len(path.parts) <= 2:
         return shipped[path.stem]
-    raise UserError(f"no experiment file '{name}'{nearest(path.stem, shipped)}")
+    # Files at hand count too: one of the user's may be mistyped.
+    folders = path.parent, Path(), Path("experiments")
+    known = {file.stem: str(file) for folder in folders for file in _experiments_in(folder)}
+    known |= {title: title for title in shipped}
+    near = nearest(path.stem, known.values(), key=lambda choice: Path(choice).stem)
+    raise UserError(f"no experiment file '{name}'{near}")
 
 
 def shipped_experiments() -> dict[str, Path]:
     """Return the experiment files that come with lossbench, by name."""
-    files = [file for folder in SHIPPED for file in sorted(folder.glob("*.toml"))]
+    return {file.stem: file for folder in SHIPPED for file in _experiments_in(folder)}
+
+
+def _experiments_in(folder: Path) -> list[Path]:
     # Beside them lie the claims, and what tuning chose.
-    others = ("claims", ".chosen", ".parameters")
-    return {file.stem: file for file in files if not file.stem.endswith(others)}
+    others = ("claims", ".chosen", ".parameters", "pyproject")
+    return [file for file in sorted(folder.glob("*.toml")) if not file.stem.endswith(others)]
 
 
 def read_experiment(
