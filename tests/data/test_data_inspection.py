@@ -22,6 +22,7 @@ from lossbench.cli.data import render_inspection, write_experiment
 from lossbench.data import leaks, parts, suggestion
 from lossbench.data.inspection import inspect
 from lossbench.data.prepare import identity
+from lossbench.data.sheet import font
 from lossbench.experiment.reading import read_experiment
 
 
@@ -444,6 +445,11 @@ def test_an_experiment_and_a_contact_sheet_are_written_and_never_over_a_file(mak
     assert sheet.width > 1000 and len(sheet.getcolors(100_000)) > 100
     done = command(tmp_path, "inspect", str(root), "--write", "mine.toml")
     assert done.code == 2 and "mine.toml is there already" in done.err
+
+
+def test_letters_of_many_alphabets_are_drawn():
+    box, *letters = (bytes(font().getmask(letter)) for letter in "\ue000aäöüßłéПж")
+    assert box not in letters and len(set(letters)) == len(letters)
 
 
 def test_masks_of_odd_values_get_the_option_that_reads_them(make_folder):
