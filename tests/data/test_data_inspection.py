@@ -210,6 +210,11 @@ def test_pairs_that_cannot_be_used_are_left_out_by_name_and_the_rest_is_read(mak
     assert "leave_out=['case02', 'case04', 'case05', 'masks/case06.png']" in findings.spec
     assert len(get_dataset(findings.spec)) == 20
     assert "3 of 23 pairs cannot be used" in "\n".join(findings.suspicious)
+    written = findings.experiment
+    for name, why in (("case04", "is not a picture"), ("case06", "has no image")):
+        assert any(
+            line.startswith("# left out: ") and name in line and why in line for line in written.splitlines()
+        )
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_refused(make_folder):
