@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -450,6 +451,15 @@ def test_an_experiment_and_a_contact_sheet_are_written_and_never_over_a_file(mak
     assert sheet.width > 1000 and len(sheet.getcolors(100_000)) > 100
     done = command(tmp_path, "inspect", str(root), "--write", "mine.toml")
     assert done.code == 2 and "mine.toml is there already" in done.err
+
+
+def test_a_folder_of_any_name_is_inspected_planned_and_told_to_be_swept(make_folder, tmp_path):
+    make_folder(count=20, shape=(70, 70), name="Größe [1]/Bilder äö")
+    done = command(tmp_path, "inspect", "Größe [1]/Bilder äö", "--write", "mein 'Versuch' ü.toml")
+    told = shlex.split(done.out.splitlines()[-1].partition("then: ")[2])
+    assert told[-3:] == ["lossbench", "sweep", "mein 'Versuch' ü.toml"]
+    planned = command(tmp_path, "plan", told[-1], "--no-time")
+    assert planned.code == 0 and "Bilder äö" in planned.out
 
 
 def test_letters_of_many_alphabets_are_drawn():
