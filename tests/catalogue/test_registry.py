@@ -93,6 +93,23 @@ def test_reading_a_users_file_does_not_run_it(tmp_path):
             r"bad.py:3: @loss stands above the class 'F'; decorate a function, not a class",
         ),
         (
+            OWN + "@loss('f')\nclass F:\n    pass",
+            r"@loss stands above the class 'F'; decorate a function, .* may call the class",
+        ),
+        (OWN + "@loss\ndef f(logits, target): return 0", r"@loss needs a name, as in @loss\('f'\)"),
+        (
+            "from lossbench import loss\n@loss('f')\ndef f(logits, target, class_frequency): return 0",
+            r"put a \* before 'class_frequency', .*: \(logits, target, \*, class_frequency\)$",
+        ),
+        (
+            "from lossbench import dataset\n@dataset('f')\ndef f(size=3, *, seed): return 0",
+            r"data set 'f': put a \* before 'size', as parameters go by name: \(\*, size, \.\.\.\)",
+        ),
+        (
+            "from lossbench import loss\n@loss('f')\ndef f(logits, target, *, progress=0.5): return 0",
+            "bad.py:3: lossbench supplies 'progress' of loss 'f': write it without a default",
+        ),
+        (
             "import lossbench\n@lossbench.loss\ndef f(logits, target): return 0",
             r"bad.py:3: @loss needs a name, as in @loss\('f'\)",
         ),

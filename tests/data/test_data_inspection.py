@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from lossbench.cli.data import render_inspection, write_experiment
 from lossbench.data import leaks, parts, suggestion
 from lossbench.data.inspection import inspect
 from lossbench.data.prepare import identity
+from lossbench.data.sheet import font
 from lossbench.experiment.reading import read_experiment
 
 
@@ -209,6 +211,11 @@ def test_pairs_that_cannot_be_used_are_left_out_by_name_and_the_rest_is_read(mak
     assert "leave_out=['case02', 'case04', 'case05', 'masks/case06.png']" in findings.spec
     assert len(get_dataset(findings.spec)) == 20
     assert "3 of 23 pairs cannot be used" in "\n".join(findings.suspicious)
+    written = findings.experiment
+    for name, why in (("case04", "is not a picture"), ("case06", "has no image")):
+        assert any(
+            line.startswith("# left out: ") and name in line and why in line for line in written.splitlines()
+        )
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_refused(make_folder):
@@ -444,6 +451,20 @@ def test_an_experiment_and_a_contact_sheet_are_written_and_never_over_a_file(mak
     assert sheet.width > 1000 and len(sheet.getcolors(100_000)) > 100
     done = command(tmp_path, "inspect", str(root), "--write", "mine.toml")
     assert done.code == 2 and "mine.toml is there already" in done.err
+
+
+def test_a_folder_of_any_name_is_inspected_planned_and_told_to_be_swept(make_folder, tmp_path):
+    make_folder(count=20, shape=(70, 70), name="Größe [1]/Bilder äö")
+    done = command(tmp_path, "inspect", "Größe [1]/Bilder äö", "--write", "mein 'Versuch' ü.toml")
+    told = shlex.split(done.out.splitlines()[-1].partition("then: ")[2])
+    assert told[-3:] == ["lossbench", "sweep", "mein 'Versuch' ü.toml"]
+    planned = command(tmp_path, "plan", told[-1], "--no-time")
+    assert planned.code == 0 and "Bilder äö" in planned.out
+
+
+def test_letters_of_many_alphabets_are_drawn():
+    box, *letters = (bytes(font().getmask(letter)) for letter in "\ue000aäöüßłéПж")
+    assert box not in letters and len(set(letters)) == len(letters)
 
 
 def test_masks_of_odd_values_get_the_option_that_reads_them(make_folder):

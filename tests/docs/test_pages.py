@@ -10,9 +10,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
 from lossbench import __version__
 from lossbench.analysis import flips
+from lossbench.cli.main import app
 from lossbench.data import suggestion
 from tools import findings
 
@@ -93,6 +95,29 @@ def test_the_python_of_the_page_of_commands_runs(capsys, monkeypatch):
     text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     exec(text.split("```python\n")[1].split("```")[0], {})
     assert 0 < float(capsys.readouterr().out) < 1
+
+
+def options_of(command, name="lossbench"):
+    """Return the options of every command by its name, as ``lossbench list losses``."""
+    if not hasattr(command, "commands"):
+        return {name: {word for option in command.params for word in (*option.opts, *option.secondary_opts)}}
+    return {
+        k: v for own, sub in command.commands.items() for k, v in options_of(sub, f"{name} {own}").items()
+    }
+
+
+def test_the_page_of_commands_names_every_command_and_no_option_that_there_is_not():
+    known, named = options_of(typer.main.get_command(app)), set()
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for row in re.findall(r"^\| `lossbench .*", text, re.MULTILINE):
+        first = row.split(" | ")[0]
+        own = {name for name in known if re.search(rf"`{name}\b", first)}
+        # Another command's option stands behind its name: `sweep --shard 2/5`.
+        for command, option in re.findall(r"`(?:lossbench )?([\w ]*)[^`]*?(--[a-z-]+)", row):
+            of = {f"lossbench {command.strip()}"} & known.keys() or own
+            assert option in set().union(*(known[name] for name in of)), (row, option)
+        named |= own
+    assert named == known.keys()
 
 
 def test_every_page_stands_in_the_contents_of_the_site():

@@ -5,6 +5,7 @@ import pytest
 from lossbench.base.check import render
 from lossbench.base.errors import UserError
 from lossbench.losses import contract
+from tests.command import lossbench
 
 BROKEN = """
 import torch
@@ -79,6 +80,27 @@ def order_matters(logits, target):
 @loss("of_images")
 def of_images(logits, target):
     n, c, height, width = logits.shape
+    return torch.nn.functional.cross_entropy(logits.float(), target)
+
+@loss("chatty")
+def chatty(logits, target):
+    print("shape", tuple(logits.shape))
+    return torch.nn.functional.cross_entropy(logits.float(), target)
+
+@loss("not_for_empty")
+def not_for_empty(logits, target):
+    if not (target == 1).any():
+        raise ValueError(f"nothing in {tuple(logits.shape)}")
+    return torch.nn.functional.cross_entropy(logits.float(), target)
+
+@loss("unsettles")
+def unsettles(logits, target):
+    torch.set_default_dtype(torch.float64)
+    return torch.nn.functional.cross_entropy(logits.float(), target)
+
+@loss("patches")
+def patches(logits, target):
+    torch.nn.functional.softmax = max
     return torch.nn.functional.cross_entropy(logits.float(), target)
 
 @loss("two_classes")
@@ -175,6 +197,44 @@ def test_the_table_renders_brackets_and_says_the_verdict(file):
     assert "raises  fails" in text
     assert "no [idea] what to do" in text
     assert "dice(classes=[1])  passes" in text
+
+
+def test_what_a_loss_prints_is_told_once(file, capsys):
+    (row,) = [row for row in contract.run("chatty", [file]).rows if row.test == "prints"]
+    assert row.passed is None and int(row.measured.split()[0]) > 50
+    assert row.note == "the first: shape (2, 2, 16, 16)"
+    assert capsys.readouterr().out == ""
+
+
+def test_an_error_of_one_line_is_shown_once_for_all_tests_that_it_ends(file):
+    report = contract.run("not_for_empty", [file])
+    alike = [row for row in report.rows if row.measured == "ValueError"]
+    (column,) = [list(c.cells) for c in render(report).columns if c.header == "note"]
+    (note,) = [note for note in column if "nothing in" in note]
+    assert len(alike) > 2 and f"; the same in {len(alike) - 1} more tests: {alike[1].test}, " in note
+    assert len(column) == len(report.rows) - len(alike) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("good", 0, "unchanged"),
+        ("unsettles", 0, "the default dtype; a sweep sets that back at every call"),
+        ("patches", 1, "'patches' replaces torch.nn.functional.softmax, which other code calls"),
+    ],
+)
+def test_the_command_says_what_a_loss_changes_of_its_process(file, monkeypatch, name, code, words):
+    import torch
+
+    from lossbench.sweep import guard
+
+    monkeypatch.setenv("COLUMNS", "300")
+    guard.fresh.cache_clear()  # other tests may have changed this process, too
+    before = torch.nn.functional.softmax
+    out = lossbench(file.parent, "check", name, "--with", file.name, code=code)
+    (line,) = [line for line in out.splitlines() if "leaves its process as it is" in line]
+    assert words in line
+    assert torch.get_default_dtype() == torch.float32 and torch.nn.functional.softmax is before
 
 
 def test_a_claim_is_made_for_the_defaults_only():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,24 @@ def render(report: Report):
     table = Table(title=f"{escape(report.spec)}  {verdict}", title_justify="left")
     for name in ("test", "", "measured", "note"):
         table.add_column(name, overflow="fold")
-    for row in report.rows:
+    for row in _once(report.rows):
         table.add_row(row.test, marks[row.passed], escape(row.measured), escape(row.note))
     return table
+
+
+def _once(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with one for all tests in which the same line raised the same kind of error."""
+    shown: dict[object, list[Row]] = {}
+    for row in rows:
+        # "no such label (my_loss.py:12)": the text may differ, as by a shape.
+        line = re.search(r"\(\S+:\d+\)$", row.note)
+        kind = (row.measured, line[0]) if row.passed is False and line else id(row)
+        shown.setdefault(kind, []).append(row)
+    return [_joined(*alike) for alike in shown.values()]
+
+
+def _joined(first: Row, *more: Row) -> Row:
+    if not more:
+        return first
+    others = ", ".join(row.test for row in more)
+    return replace(first, note=f"{first.note}; the same in {len(more)} more tests: {others}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -24,13 +24,16 @@ def said(error: BaseException) -> str:
         return "(its text cannot be made)"
 
 
-def nearest(name: str, choices: Iterable[str], limit: int = 12) -> str:
-    """Return the tail of a sentence: ``; did you mean 'dice'?`` or, when nothing is close, what there is."""
+def nearest(name: str, choices: Iterable[str], limit: int = 12, key: Callable[[str], str] = str) -> str:
+    """Return the tail of a sentence: ``; did you mean 'dice'?`` or, when nothing is close, what there is.
+
+    ``key`` says what of a choice is compared with the name; upper and lower case are alike."""
     # Sorted, so that the same mistake gets the same sentence on every machine.
     choices = sorted(str(c) for c in choices)
-    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
+    compared = {key(choice).lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(name).lower(), compared, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean '{close[0]}'?"
+        return f"; did you mean '{compared[close[0]]}'?"
     if not choices:
         return ""
     shown = ", ".join(choices[:limit]) + (", ..." if len(choices) > limit else "")

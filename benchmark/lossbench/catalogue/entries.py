@@ -11,7 +11,9 @@ from typing import Any
 from lossbench.base.errors import UserError, nearest
 from lossbench.catalogue import source as files
 from lossbench.catalogue import userfiles
-from lossbench.catalogue.source import KINDS, Source, decorator_name, fingerprint, read_source
+from lossbench.catalogue.source import KINDS, Source, fingerprint, read_source
+
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True)
@@ -54,35 +56,37 @@ def read_entries(path: Path) -> list[Entry]:
     source = read_source(path)
     found = []
     for node in source.tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        for decorator in node.decorator_list:
-            kind = decorator_name(decorator)
-            if kind in KINDS:
-                found.append(_entry(source, node, decorator, kind))
+        for decorator in node.decorator_list if isinstance(node, DEFINITIONS) else ():
+            kind = _word(decorator)
+            if kind not in KINDS:
+                continue
+            where = f"{path}:{node.lineno}: @{kind}"
+            if isinstance(node, ast.ClassDef):
+                why = "decorate a function, not a class; the function may call the class"
+                raise UserError(f"{where} stands above the class '{node.name}'; {why}")
+            if not isinstance(decorator, ast.Call):
+                raise UserError(f"{where} needs a name, as in @{kind}('{node.name}')")
+            found.append(_entry(source, node, decorator, kind))
     return found
 
 
 def misplaced(path: Path) -> str:
     """Return what is wrong with a decorator of a file that registers nothing; "" where it has none."""
-    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     for node in ast.walk(read_source(path).tree):
-        decorators = node.decorator_list if isinstance(node, definitions) else [getattr(node, "func", None)]
-        for decorator in filter(None, decorators):
-            called = isinstance(decorator, ast.Call)
-            kind = ast.unparse(decorator.func if called else decorator).split(".")[-1]
-            if kind not in KINDS or (isinstance(node, ast.Call) and not called):
-                continue
-            if isinstance(node, ast.Call):
-                why = f"write @{kind}(...) above a function; a call of it is not read"
-            elif isinstance(node, ast.ClassDef):
-                why = f"@{kind} stands above the class '{node.name}'; decorate a function, not a class"
-            elif not called:
-                why = f"@{kind} needs a name, as in @{kind}('{node.name}')"
-            else:
-                why = f"'{node.name}' stands within other code; @{kind} is read at the top level of a file"
-            return f"{path}:{node.lineno}: {why}"
+        if isinstance(node, ast.Call) and _word(node) in KINDS:
+            kind = _word(node)
+            return f"{path}:{node.lineno}: write @{kind}(...) above a function; a call of it is not read"
+        for kind in map(_word, node.decorator_list if isinstance(node, DEFINITIONS) else ()):
+            if kind in KINDS:
+                why = f"stands within other code; @{kind} is read at the top level of a file"
+                return f"{path}:{node.lineno}: '{node.name}' {why}"
     return ""
+
+
+def _word(decorator: ast.expr) -> str:
+    """Return ``loss`` of ``@loss`` and of ``@lossbench.loss(...)``."""
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(name).split(".")[-1]
 
 
 def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str) -> Entry:
@@ -103,6 +107,7 @@ def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str
     dims = meta.get("dims", ())
     if not isinstance(dims, tuple | list) or not all(isinstance(axes, int) for axes in dims):
         raise UserError(f"{where}: dims of @{kind}({name!r}) lists numbers of axes, as (2, 3), got {dims!r}")
+    _check_positions(node, kind, f"{where}: {KINDS[kind].word} '{name}'")
     params, choices, needs = {}, {}, []
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         if default is None or (kind == "network" and arg.arg == "cells"):
@@ -112,18 +117,16 @@ def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str
                     f"(lossbench supplies only {', '.join(KINDS[kind].needs)})"
                 )
             needs.append(arg.arg)
+        elif arg.arg in KINDS[kind].needs:  # with a default it would never be supplied
+            raise UserError(
+                f"{where}: lossbench supplies '{arg.arg}' of {KINDS[kind].word} '{name}': write it without a "
+                "default"
+            )
         else:
             params[arg.arg] = _literal(default, f"{where}: the default of '{arg.arg}' of {kind} '{name}'")
             allowed = _literal_choices(source, arg.annotation)
             if allowed:
                 choices[arg.arg] = allowed
-    # By position come the tensors alone: a parameter goes by its name, in specs as in calls.
-    extra = [a.arg for a in node.args.posonlyargs + node.args.args]
-    if len(extra) != len(KINDS[kind].takes):
-        wanted = ", ".join([*KINDS[kind].takes, "*", "parameters..."])
-        raise UserError(
-            f"{where}: {KINDS[kind].word} '{name}' must take ({wanted}), it takes ({', '.join(extra)})"
-        )
     tune = meta.get("tune") or {}
     if not isinstance(tune, dict):
         raise UserError(f"{where}: tune of @{kind}({name!r}) maps parameters to ranges, got {tune!r}")
@@ -135,6 +138,22 @@ def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str
         kind, name, family, params, choices, tuple(needs), meta, source.path, node.name, node.lineno,
         ast.get_docstring(node) or "",
     )  # fmt: skip
+
+
+def _check_positions(node: ast.FunctionDef, kind: str, who: str) -> None:
+    """UserError unless the tensors alone come by position: a parameter goes by its name, in specs as in
+    calls.
+    """
+    takes = KINDS[kind].takes
+    given = [arg.arg for arg in node.args.posonlyargs + node.args.args]
+    if len(given) < len(takes):
+        wanted = ", ".join([*takes, "*", "parameters..."])
+        raise UserError(f"{who} must take ({wanted}), it takes ({', '.join(given)})")
+    more = given[len(takes) :]
+    if more:
+        first = ", ".join([*given[: len(takes)], "*", more[0]])
+        dots = ", ..." if more[1:] or node.args.kwonlyargs else ""
+        raise UserError(f"{who}: put a * before '{more[0]}', as parameters go by name: ({first}{dots})")
 
 
 def _literal(node: ast.expr, what: str) -> Any:

@@ -36,6 +36,10 @@ LIMIT = 60.0  # seconds that running a file may take, to see what it opens
 
 CALL = 10.0  # seconds that calling one function of it may take then
 
+waiting: Callable[[str], object] = (
+    str  # told what takes a while, before it begins; the command line prints it
+)
+
 # Words that may read a file, or run one, that no text names: where code says one of them, by whatever name it
 # goes on to use it, only running it shows which.
 READERS = {
@@ -331,6 +335,8 @@ def _opened(path: Path) -> dict[str, list[str]]:
     networks is tried.
     """
     functions = _called(path)
+    what = f"trying out {', '.join(functions)}" if functions else "running it"
+    waiting(f"{path.name}: {what} to see which files it reads; this may take a minute ...")
     program = f"import sys; sys.path[:] = {sys.path!r}; from lossbench.catalogue import userfiles; "
     program += f"userfiles.tell({str(path)!r}, {functions!r}, {LIMIT!r}, {CALL!r})"
     nothing, grouped = subprocess.DEVNULL, hasattr(os, "killpg")

@@ -9,6 +9,7 @@ import importlib
 import re
 import textwrap
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,8 @@ def check(
     from rich.console import Console
 
     from lossbench.base.check import render
+    from lossbench.catalogue import userfiles
+    from lossbench.sweep import guard
 
     files = options.own_files(with_)
     if spec == "all":
@@ -43,12 +46,33 @@ def check(
     console, passed = Console(), True
     for kind, name in subjects:
         # Imported by name: each room has a contract of its own, and `run` means the same in both.
-        outcome = importlib.import_module(f"lossbench.{kind}.contract").run(name, files)
+        contract = importlib.import_module(f"lossbench.{kind}.contract")
+        guard.begin()
+        outcome = contract.run(name, files)
+        if userfiles.ran():
+            outcome = replace(outcome, rows=(*outcome.rows, _process(name)))
         console.print(render(outcome))
         # The others are measured all the same.
         passed &= outcome.passed
     if not passed:
         raise typer.Exit(1)
+
+
+def _process(name: str) -> Any:
+    """Return the row that says what running the user's code has changed in this process, set back now."""
+    from lossbench.base.check import Row
+    from lossbench.sweep import guard
+
+    test = "leaves its process as it is"
+    try:
+        changed = guard.settle(f"'{name}'")
+    except UserError as error:
+        return Row(test, False, "changed", f"{error}; a sweep refuses it")
+    if not changed:
+        return Row(test, True, "unchanged")
+    return Row(
+        test, None, "changed", f"{', '.join(changed)}; a sweep sets that back at every call, and says so"
+    )
 
 
 def _named_in(files: tuple[str, ...], file: str | None) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,7 +159,8 @@ def write_experiment(findings: Any, file: Path) -> str:
     picture = _picture(contact_sheet(findings.layout_of, findings.coding, findings.sheet, title))
     _write(file, findings.experiment.encode())
     _write(file.with_suffix(".png"), picture)
-    return f"look at {file.with_suffix('.png')}; then: lossbench plan {file}, lossbench sweep {file}"
+    typed = shlex.quote(str(file))
+    return f"look at {file.with_suffix('.png')}; then: lossbench plan {typed}, lossbench sweep {typed}"
 
 
 def _read_back(text: str, file: Path) -> None:

@@ -185,7 +185,13 @@ def tune(
     ] = False,
     trials: Annotated[
         int | None,
-        typer.Option("--trials", min=2, max=10_000, help="Points that each loss is tried at (default: 16)."),
+        typer.Option(
+            "--trials",
+            metavar="N",
+            min=2,
+            max=10_000,
+            help="Points that each loss is tried at (default: 16).",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -252,9 +258,12 @@ def _search(experiment: Any, search: Any, wanted: Any, results: Path, where: Any
 
 def export(
     chosen: options.Selection,
-    to: Annotated[str, typer.Option("--to", help="monai, smp or nnunet.")],
+    to: Annotated[str, typer.Option("--to", metavar="LIBRARY", help="monai, smp or nnunet.")],
     use: Annotated[
-        str, typer.Option("--use", help="The loss to train with (default: what the sweep recommended).")
+        str,
+        typer.Option(
+            "--use", metavar="LOSS", help="The loss to train with (default: what the sweep recommended)."
+        ),
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="File to write (default: train_LIBRARY.py).")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, nearest
 from lossbench.engine.tasks import STACK, EngineOptions
 from lossbench.experiment.cells import Experiment
 
@@ -151,11 +151,12 @@ def _data_spec(text: str, files: tuple[str, ...]) -> str:
     if text.strip() and path.exists():
         return f"folder(path={str(path.resolve())!r})"
     # What looks like a spec is read by the catalogue, which says better what is wrong with one.
-    if "(" in text or text in datasets(files):
+    known = datasets(files)
+    if "(" in text or text in known:
         return text
     raise UserError(
-        f"--data {text}: there is no such folder or file, and it names no data set; 'lossbench data "
-        "list' shows the sets"
+        f"--data {text}: there is no such folder or file, and it names no data set ('lossbench data list' "
+        f"shows them){nearest(text, known, limit=4)}"
     )
 
 

@@ -80,14 +80,19 @@ def prepare(layout: Layout, options: Options, view: str) -> Pairs | Arrays:
     Masks are read twice, first to learn which values occur at all.
     """
     # A value that one mask alone holds changes the meaning of all, so all are seen first.
-    seen = survey(layout)
+    seen = survey(layout, strict=False)
+    for name, why in seen.broken.items():
+        raise _unusable(name, why) if seen.shapes else UserError(why)
     coding = understand(seen.values, options, len(layout.classes or ()) or None, str(layout.root))
     files = {pair.name: pair for pair in layout.pairs}
 
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
         # The mask first: its shape says which axis of the image holds the channels.
         values, _ = read_mask(files[name])
-        image = read_image(files[name], values.shape)
+        try:
+            image = read_image(files[name], values.shape)
+        except UserError as error:
+            raise _unusable(name, error) from None
         # Grey pictures among colour ones get each colour alike.
         image = np.repeat(image, 3, 0) if len(image) == 1 and seen.colour else image
         return image, coding.apply(values, files[name].where)
@@ -105,6 +110,11 @@ def prepare(layout: Layout, options: Options, view: str) -> Pairs | Arrays:
         raise UserError(f"{layout.root}: holds pictures; view='whole_slices' is for volumes")
     padded = seen.dims == 2 and view == "auto" and windows.are_small([*seen.shapes.values()])
     return windows.cut(pairs, view="padded", size=0, where=str(layout.root)) if padded else pairs
+
+
+def _unusable(name: str, why: object) -> UserError:
+    how = f"mend it, or leave it out by leave_out={[name]}; 'lossbench inspect' finds all such pairs"
+    return UserError(f"{why}; {how}")
 
 
 def _items(layout: Layout) -> list[Item]:

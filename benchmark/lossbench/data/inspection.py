@@ -101,7 +101,8 @@ def inspect(
     broken |= seen.broken
     if not every:
         raise UserError(f"{path}: none of its pairs can be read; {min(broken.values())}")
-    options |= _left_out(layout, broken, doubts)
+    left_out = _left_out(layout, broken, doubts)
+    options |= {"leave_out": list(left_out)} if left_out else {}
     rows = _classes(every, names_of(coding, layout.classes))
     # Shown beside the name, since only the user knows what 3 is.
     for row in rows:
@@ -137,7 +138,7 @@ def inspect(
             every,
             suggestion.rarest(rows),
             options.get("test_fraction", suggestion.SPLIT),
-            why,
+            [*(f"left out: {reason}" for reason in left_out.values()), *([why] if why else [])],
             bare,
         ),
         stops=stops,
@@ -188,19 +189,19 @@ def _coding(layout: Layout, seen: Values, doubts: list[str]) -> tuple[Coding, di
     return coding, options
 
 
-def _left_out(layout: Layout, broken: dict[str, str], doubts: list[str]) -> dict[str, Any]:
-    """Return the option that leaves out what cannot be used, and say why it cannot."""
-    lonely = [sentence.split("'")[1] for sentence in layout.unmatched]
+def _left_out(layout: Layout, broken: dict[str, str], doubts: list[str]) -> dict[str, str]:
+    """Return what cannot be used and so is left out, by name, each with the reason, and say so."""
+    lonely = {sentence.split("'")[1]: sentence for sentence in layout.unmatched}
     if lonely:
         doubts.append(f"{len(lonely)} unmatched: {layout.unmatched[0]}")
     if broken:
         doubts.append(f"{len(broken)} of {len(layout.pairs)} pairs cannot be used: {min(broken.values())}")
     # By name, so that the written experiment runs as it is.
-    names = [*sorted(broken), *lonely]
-    if len(names) > MOST_LEFT_OUT:
-        doubts.append(f"{len(names)} files would have to be left out: look at the folder first")
+    reasons = dict(sorted(broken.items())) | lonely
+    if len(reasons) > MOST_LEFT_OUT:
+        doubts.append(f"{len(reasons)} files would have to be left out: look at the folder first")
         return {}
-    return {"leave_out": names} if names else {}
+    return reasons
 
 
 def _classes(every: Sequence[Look], names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from lossbench.data.cards import COLOURS, shown_slice
 from lossbench.data.coding import Coding
@@ -35,13 +37,21 @@ def contact_sheet(
     width, height = 2 * SIDE + 16, SIDE + LINE + 8
     sheet = Image.new("RGB", (COLUMNS * width + 8, rows * height + LINE + 8), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((8, 4), title, fill="black")
+    draw.text((8, 4), title, fill="black", font=font())
     for number, (text, *pictures) in enumerate(cells):
         x, y = 8 + number % COLUMNS * width, LINE + 8 + number // COLUMNS * height
-        draw.text((x, y), text[-100:], fill="black")
+        draw.text((x, y), text[-100:], fill="black", font=font())
         for at, picture in enumerate(pictures):
             sheet.paste(small(picture), (x + at * (SIDE + 4), y + LINE))
     return sheet
+
+
+@functools.cache
+def font() -> ImageFont.FreeTypeFont:
+    """Return a font for names of files: Pillow's own has no umlauts and no Cyrillic."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 11)
 
 
 def small(picture: np.ndarray) -> Image.Image:

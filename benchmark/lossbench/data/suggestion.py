@@ -120,11 +120,11 @@ def experiment(
     looks: Sequence[Look],
     share: float,
     test: float = SPLIT,
-    why: str = "",
+    notes: Sequence[str] = (),
     bare: float = 0.0,
 ) -> str:
-    """Return a TOML text to start from: every choice with its reason; ``why`` is that of the split, ``bare``
-    the share of patches without foreground.
+    """Return a TOML text to start from: every choice with its reason; ``notes`` are those of the data set's
+    options, ``bare`` the share of patches without foreground.
     """
     # The folder's name, as far as an experiment may be called so.
     own = path.expanduser().resolve().name.removesuffix(".npz").removesuffix(".csv")[:LONGEST] or "mine"
@@ -161,7 +161,7 @@ def experiment(
         "choice = true  # which loss to use is the question: one that is worse by more than a point is out",
         'heads = ["prior"]  # the network starts from how frequent each class is, which no loss has to learn',
         f"lengths = {[short, long]}  # steps; {longer}",
-        *([f"# {why}"] if why else []),
+        *(f"# {_in_one_line(note)}" for note in notes),
         f"datasets = [{{ use = {quoted(spec)}, label = {quoted(own)} }}]",
         "losses = [",
         *text,
@@ -176,6 +176,11 @@ def experiment(
 def quoted(text: str) -> str:
     """Return a string of TOML: that of JSON but for escaped rare characters and DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text that may stand in a comment: a name of a file may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _sees(levels: int) -> int:

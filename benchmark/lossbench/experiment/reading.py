@@ -30,7 +30,9 @@ SHIPPED = [PACKAGE.parents[1] / "experiments", PACKAGE / "experiments"]  # of a 
 
 ALPHA = 0.05
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$"
+
+Name = Annotated[str, Field(pattern=NAME)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -170,15 +172,23 @@ def find_experiment(name: str | Path) -> Path:
     # "quick", "quick.toml" and "experiments/quick.toml" name what ships; a longer path is the user's own.
     if path.suffix in ("", ".toml") and path.stem in shipped and len(path.parts) <= 2:
         return shipped[path.stem]
-    raise UserError(f"no experiment file '{name}'{nearest(path.stem, shipped)}")
+    # Files at hand count too: one of the user's may be mistyped.
+    folders = path.parent, Path(), Path("experiments")
+    known = {file.stem: str(file) for folder in folders for file in _experiments_in(folder)}
+    known |= {title: title for title in shipped}
+    near = nearest(path.stem, known.values(), key=lambda choice: Path(choice).stem)
+    raise UserError(f"no experiment file '{name}'{near}")
 
 
 def shipped_experiments() -> dict[str, Path]:
     """Return the experiment files that come with lossbench, by name."""
-    files = [file for folder in SHIPPED for file in sorted(folder.glob("*.toml"))]
+    return {file.stem: file for folder in SHIPPED for file in _experiments_in(folder)}
+
+
+def _experiments_in(folder: Path) -> list[Path]:
     # Beside them lie the claims, and what tuning chose.
-    others = ("claims", ".chosen", ".parameters")
-    return {file.stem: file for file in files if not file.stem.endswith(others)}
+    others = ("claims", ".chosen", ".parameters", "pyproject")
+    return [file for file in sorted(folder.glob("*.toml")) if not file.stem.endswith(others)]
 
 
 def read_experiment(
@@ -331,7 +341,7 @@ class _Reading:
         losses, datasets = (item.losses or self.parsed.losses), (item.datasets or self.parsed.datasets)
         for key, listed in (("losses", losses), ("datasets", datasets)):
             if not listed:
-                self._wrong([item.name] if where else [], f"{where}{key}", "is missing")
+                self._wrong([item.name] if where else [], f"{where}{key}", "is missing, or an empty list")
         added = [] if item.fixed else self.added
         specs = self._losses(losses, added, where if item.losses else "")
         variants = self._datasets(item, datasets, where if item.datasets else "")
@@ -574,6 +584,7 @@ def _own_losses(extra_files: tuple[str, ...]) -> list[LossItem]:
 def sentences(error: ValidationError, path: Path, text: str, prefix: str = "") -> list[str]:
     """Return one line per mistake: ``file:line: key: what is wrong`` with the nearest valid key."""
     lines: dict[str, str] = {}
+    allowed: dict[str, dict[str, None]] = {}  # of a value that may be of several kinds: each of them
     for item in error.errors(include_url=False):
         # Union branches and validators add their own words to the location; only keys and indices stand in
         # the file.
@@ -590,14 +601,56 @@ def sentences(error: ValidationError, path: Path, text: str, prefix: str = "") -
             message = f"unknown key{nearest(last, _keys_at(place, prefix))}"
         elif item["type"] == "missing":
             message = "is missing"
+        elif item["type"] == "value_error":  # a sentence of ours
+            message = item["msg"].removeprefix("Value error, ")
         else:
-            got = item.get("input")
-            shown = f" (got {str(got)[:60]!r})" if isinstance(got, str) else f" (got {str(got)[:60]})"
-            message = item["msg"].removeprefix("Value error, ") + shown
-        lines.setdefault(key, f"{path}:{line}: {key or 'file'}: {message}")
+            kinds = allowed.setdefault(key, {})
+            kinds[_allowed(item)] = None
+            message = f"must be {' or '.join(kinds)}, not {_shown(item.get('input'))}"
+        lines[key] = f"{path}:{line}: {key or 'file'}: {message}"
     # A list with a wrong item is also reported as a whole; the item says it better.
     whole = [key for key in lines if any(other.startswith(f"{key}[") for other in lines)]
     return [sentence for key, sentence in lines.items() if key not in whole]
+
+
+# What pydantic finds wrong, as what is right.
+ALLOWED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table"),
+    "bool_type": "true or false",
+    "string_type": "a text in quotation marks",
+    "tuple_type": "a list",
+    "literal_error": "{expected}",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "string_pattern_mismatch": "a text of the pattern {pattern}",
+    "string_too_short": "a text of at least {min_length} character",
+    "string_too_long": "a text of at most {max_length} characters",
+}
+
+PATTERNS = {NAME: "letters, digits, '_', '.' and '-', with a letter or a digit first, at most 61"}
+
+
+def _allowed(item: Any) -> str:
+    """Return what would be right in the place of what pydantic refuses."""
+    context = item.get("ctx", {})
+    if context.get("pattern") in PATTERNS:
+        return PATTERNS[context["pattern"]]
+    limits = {key: f"{value:.15g}" if isinstance(value, float) else value for key, value in context.items()}
+    known = ALLOWED.get(item["type"])
+    return known.format(**limits) if known else item["msg"].removeprefix("Input should be ")
+
+
+def _shown(value: Any) -> str:
+    """Return a value as TOML has it, shortened."""
+    if isinstance(value, str):
+        return repr(value[:60])
+    return str(value).lower() if isinstance(value, bool) else str(value)[:60]
 
 
 def _keys_at(place: list, prefix: str) -> list[str]:

@@ -6,9 +6,11 @@ raises UserError."""
 
 from __future__ import annotations
 
+import io
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -472,12 +474,17 @@ def run(spec_text: str, extra_files: Iterable[str | Path] = ()) -> Report:
     # Every test draws the same numbers, whatever ran before it and on whichever machine.
     state = torch.get_rng_state()
     rows: list[Row] = []
-    for test in TESTS:
-        torch.manual_seed(0)
-        rows.extend(_guarded(test, subject))
-        if test is TESTS[0] and rows[-1].passed is False:
-            break  # without a scalar that depends on the logits every other row would say the same
+    # A loss may print at every call.
+    with redirect_stdout(io.StringIO()) as printed:
+        for test in TESTS:
+            torch.manual_seed(0)
+            rows.extend(_guarded(test, subject))
+            if test is TESTS[0] and rows[-1].passed is False:
+                break  # without a scalar that depends on the logits every other row would say the same
     torch.set_rng_state(state)
+    lines = printed.getvalue().splitlines()
+    if lines:
+        rows.append(Row("prints", None, f"{len(lines)} lines", f"the first: {lines[0]}"))
     return Report(spec.text, tuple(rows))
 
 

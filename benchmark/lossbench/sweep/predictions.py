@@ -17,7 +17,7 @@ import numpy as np
 from lossbench.base.files import write_atomically
 from lossbench.data.cards import COLOURS, shown_slice
 from lossbench.data.container import VOID, Data
-from lossbench.data.sheet import LINE, SIDE, small
+from lossbench.data.sheet import LINE, SIDE, font, small
 from lossbench.experiment.cells import Cell, Experiment
 from lossbench.store.store import Store
 from lossbench.sweep.train_stack import PREDICTIONS, jobs_of, weights_of
@@ -113,10 +113,11 @@ def _errors(best: Cell, worst: Cell, results: Path, extra_files: tuple[str, ...]
     picture = Image.new("RGB", (4 * STRIDE, LINE + sum(heights)), "white")
     draw = ImageDraw.Draw(picture)
     for column, head in enumerate(("image", "truth", best.loss.label, worst.loss.label)):
-        draw.text((column * STRIDE, 0), head, fill="black")
+        draw.text((column * STRIDE, 0), head, fill="black", font=font())
     top = LINE
     for (dice, n, data, *_), panels, height in zip(rows, lines, heights, strict=True):
-        draw.text((0, top + height - LINE - GAP), f"{_name(data, n)}: Dice {dice:.2f}", fill="black")
+        text = f"{_name(data, n)}: Dice {dice:.2f}"
+        draw.text((0, top + height - LINE - GAP), text, fill="black", font=font())
         for column, panel in enumerate(panels):
             picture.paste(panel, (column * STRIDE, top))
         top += height
