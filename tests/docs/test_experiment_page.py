@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from lossbench.experiment.reading import ExperimentFile
+from lossbench.experiment.form import ExperimentFile
 from tools import experiment_page
 
 

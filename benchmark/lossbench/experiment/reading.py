@@ -12,16 +12,18 @@ import tomllib
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.base.files import file_hash
 from lossbench.base.specs import network_named, render
 from lossbench.catalogue.registry import PATHS, DataSpec, LossSpec, parse_dataset, parse_loss, parse_network
 from lossbench.catalogue.registry import losses as known_losses
-from lossbench.experiment.cells import PLACES, Experiment, Part, Recipe, Strict, Variant
+from lossbench.experiment.cells import PLACES, Experiment, Part, Recipe, Variant
+from lossbench.experiment.form import DataItem, ExperimentFile, LossItem, PartItem
+from lossbench.experiment.mistakes import line_of, sentences
 from lossbench.experiment.rates import Rates
 from lossbench.experiment.rates import read as read_rates
 
@@ -29,138 +31,6 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = [PACKAGE.parents[1] / "experiments", PACKAGE / "experiments"]  # of a checkout, of a wheel
 
 ALPHA = 0.05
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$"
-
-Name = Annotated[str, Field(pattern=NAME)]
-
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-Seeds = (
-    Annotated[int, Field(ge=1, le=10_000)] | Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)]
-)
-
-
-# Steps of the trainings: each cell is trained at all of them, and those of one schedule wsd share a trunk.
-Lengths = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], Field(min_length=1, max_length=8, strict=False)
-]
-
-
-# Numbers of seeds at which it is looked whether more are needed.
-Looks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
-
-
-# What the last layer's bias starts from: each cell is trained from each of them.
-Heads = Annotated[tuple[Literal["default", "prior"], ...], Field(min_length=1, strict=False)]
-
-
-# What stands below a field is its row in docs/experiment.md.
-
-
-class LossItem(Strict):
-    """A loss. Its spec alone, `"dice"`, is the short form."""
-
-    use: str
-    """The spec: `"tversky(fp_weight=0.3)"`, `"0.5*ce + 0.5*dice"`, `"monai:DiceLoss(sigmoid=True)"`."""
-    label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
-    """What tables and figures call it; else its spec."""
-
-
-class DataItem(Strict):
-    """A data set. Its spec alone, `"hyta_sky"`, is the short form."""
-
-    use: str
-    """The spec: `"scenes(foreground=0.01)"`, `"folder(path='my_folder')"`. A path is taken from the working
-    directory or, where nothing is there, from the folder of this file."""
-    label: Annotated[str, Field(min_length=1, max_length=60)] | None = None
-    """What tables and figures call it; else its spec."""
-    optional: bool = False
-    """Whether it may be missing: it is then left out, and the report says so."""
-    reference: Annotated[float, Field(gt=0, le=1)] | None = None
-    """The Dice by which it counts as learnt."""
-    reference_source: str = "given in the experiment's file"
-    """Where that comes from."""
-    recipe: dict[str, Any] = Field(default={})
-    """Fields of the recipe that differ for this data set."""
-
-
-class _Crossed(Strict):
-    """Losses x data sets; a short form names them alone."""
-
-    losses: Annotated[tuple[LossItem, ...], Field(strict=False)] = ()
-    """Losses, each a spec or a table."""
-    datasets: Annotated[tuple[DataItem, ...], Field(strict=False)] = ()
-    """Data sets, each a spec or a table."""
-
-    @field_validator("losses", "datasets", mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        return [{"use": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
-
-
-class PartItem(_Crossed):
-    """One cross, a table `[[part]]`; what it leaves out is taken from the top of the file."""
-
-    name: Name
-    """Letters, digits, `_`, `.` and `-`."""
-    title: str = ""
-    """The question that it answers, for the report."""
-    seeds: Seeds | None = None
-    """Its own, as at the top."""
-    lengths: Lengths | None = None
-    """Its own, as at the top."""
-    heads: Heads | None = None
-    """Its own, as at the top."""
-    recipe: dict[str, Any] = Field(default={})
-    """Fields of the recipe that differ in this part."""
-    fixed: bool = False
-    """Whether losses that are added on the command line stay out."""
-
-
-class ExperimentFile(_Crossed):
-    """What stands at the top of the file."""
-
-    name: Name
-    """Letters, digits, `_`, `.` and `-`."""
-    title: str = ""
-    """Heading of the report."""
-    seeds: Seeds = 3
-    """How many, from 0 up, or a list of them."""
-    looks: Looks = ()
-    """Numbers of seeds at which decided pairs stop. They increase and end at the number of seeds, and all
-    parts have the same seeds."""
-    choice: bool = False
-    """Whether a loss that is worse than another by more than a point is trained no further; needs `looks`."""
-    lengths: Lengths | None = None
-    """Up to eight numbers of steps, multiples of the shortest; several need `schedule = "wsd"`."""
-    heads: Heads | None = None
-    """Starts of the last layer, each trained: `["default", "prior"]`."""
-    rates: str | None = None
-    """File that `lossbench tune` wrote; else `NAME.chosen.toml` beside this one."""
-    recipe: Recipe = Recipe()
-    """The table `[recipe]`."""
-    part: Annotated[tuple[PartItem, ...], Field(strict=False)] = ()
-    """The tables `[[part]]`; without one, the file is a single cross."""
-
-
-def _check_lengths(lengths: tuple[int, ...], longest: Recipe) -> None:
-    """UserError where lengths do not belong together: the validations of one would fall beside the other's,
-    or a trunk would end before the shorter one leaves it.
-    """
-    if len(set(lengths)) != len(lengths):
-        raise UserError(f"lengths {list(lengths)}: one stands twice")
-    odd = [steps for steps in lengths if steps % min(lengths)]
-    if odd:
-        raise UserError(
-            f"lengths {list(lengths)}: {odd[0]} is no multiple of {min(lengths)}; the nearest is "
-            f"{max(1, round(odd[0] / min(lengths))) * min(lengths)}"
-        )
-    if len(lengths) > 1 and longest.schedule != "wsd":
-        raise UserError(
-            f'lengths {list(lengths)} need schedule = "wsd", under which they share their first steps; '
-            f'the recipe says "{longest.schedule}"'
-        )
 
 
 def find_experiment(name: str | Path) -> Path:
@@ -558,6 +428,25 @@ class _Reading:
                     self.skipped.append(f"{what} {whose} best rate lies at the edge of those tried ({name})")
 
 
+def _check_lengths(lengths: tuple[int, ...], longest: Recipe) -> None:
+    """UserError where lengths do not belong together: the validations of one would fall beside the other's,
+    or a trunk would end before the shorter one leaves it.
+    """
+    if len(set(lengths)) != len(lengths):
+        raise UserError(f"lengths {list(lengths)}: one stands twice")
+    odd = [steps for steps in lengths if steps % min(lengths)]
+    if odd:
+        raise UserError(
+            f"lengths {list(lengths)}: {odd[0]} is no multiple of {min(lengths)}; the nearest is "
+            f"{max(1, round(odd[0] / min(lengths))) * min(lengths)}"
+        )
+    if len(lengths) > 1 and longest.schedule != "wsd":
+        raise UserError(
+            f'lengths {list(lengths)} need schedule = "wsd", under which they share their first steps; '
+            f'the recipe says "{longest.schedule}"'
+        )
+
+
 def reach(looks: tuple[int, ...], losses: int) -> float:
     """Return the smallest p that the first look can give, adjusted over all pairs of losses and all looks."""
     # All differences of one sign: 2 of 2^n sign patterns.
@@ -576,102 +465,3 @@ def _own_losses(extra_files: tuple[str, ...]) -> list[LossItem]:
         for entry in known_losses(extra_files).values()
         if entry.file.resolve() in own
     ]
-
-
-# What is wrong in an experiment file, as sentences for its author: file, line, key, the nearest valid name
-
-
-def sentences(error: ValidationError, path: Path, text: str, prefix: str = "") -> list[str]:
-    """Return one line per mistake: ``file:line: key: what is wrong`` with the nearest valid key."""
-    lines: dict[str, str] = {}
-    allowed: dict[str, dict[str, None]] = {}  # of a value that may be of several kinds: each of them
-    for item in error.errors(include_url=False):
-        # Union branches and validators add their own words to the location; only keys and indices stand in
-        # the file.
-        place = [p for p in item["loc"] if isinstance(p, int) or re.fullmatch(r"[A-Za-z_]\w*", str(p))]
-        place = [p for p in place if p not in ("int", "tuple", "float", "constrained")]
-        key = prefix
-        for part in place:
-            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-        line = line_of(text, [str(p) for p in place if not isinstance(p, int)])
-        if item["type"] == "extra_forbidden":
-            last = str(item["loc"][-1])  # whatever the user wrote, also what is no plain word
-            if not (place and str(place[-1]) == last):
-                key = f"{key}.{last}" if key else last
-            message = f"unknown key{nearest(last, _keys_at(place, prefix))}"
-        elif item["type"] == "missing":
-            message = "is missing"
-        elif item["type"] == "value_error":  # a sentence of ours
-            message = item["msg"].removeprefix("Value error, ")
-        else:
-            kinds = allowed.setdefault(key, {})
-            kinds[_allowed(item)] = None
-            message = f"must be {' or '.join(kinds)}, not {_shown(item.get('input'))}"
-        lines[key] = f"{path}:{line}: {key or 'file'}: {message}"
-    # A list with a wrong item is also reported as a whole; the item says it better.
-    whole = [key for key in lines if any(other.startswith(f"{key}[") for other in lines)]
-    return [sentence for key, sentence in lines.items() if key not in whole]
-
-
-# What pydantic finds wrong, as what is right.
-ALLOWED = {
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "a number"),
-    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table"),
-    "bool_type": "true or false",
-    "string_type": "a text in quotation marks",
-    "tuple_type": "a list",
-    "literal_error": "{expected}",
-    "greater_than": "above {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "below {lt}",
-    "less_than_equal": "at most {le}",
-    "too_short": "a list of at least {min_length}",
-    "too_long": "a list of at most {max_length}",
-    "string_pattern_mismatch": "a text of the pattern {pattern}",
-    "string_too_short": "a text of at least {min_length} character",
-    "string_too_long": "a text of at most {max_length} characters",
-}
-
-PATTERNS = {NAME: "letters, digits, '_', '.' and '-', with a letter or a digit first, at most 61"}
-
-
-def _allowed(item: Any) -> str:
-    """Return what would be right in the place of what pydantic refuses."""
-    context = item.get("ctx", {})
-    if context.get("pattern") in PATTERNS:
-        return PATTERNS[context["pattern"]]
-    limits = {key: f"{value:.15g}" if isinstance(value, float) else value for key, value in context.items()}
-    known = ALLOWED.get(item["type"])
-    return known.format(**limits) if known else item["msg"].removeprefix("Input should be ")
-
-
-def _shown(value: Any) -> str:
-    """Return a value as TOML has it, shortened."""
-    if isinstance(value, str):
-        return repr(value[:60])
-    return str(value).lower() if isinstance(value, bool) else str(value)[:60]
-
-
-def _keys_at(place: list, prefix: str) -> list[str]:
-    """Return the keys that are valid where an unknown one stands."""
-    names = [str(p) for p in place[:-1] if not isinstance(p, int)]
-    inside = names[-1] if names else ""
-    if prefix or inside == "recipe":
-        return list(Recipe.model_fields)
-    tables = {"losses": LossItem, "datasets": DataItem, "part": PartItem}
-    return list(tables.get(inside, ExperimentFile).model_fields)
-
-
-def line_of(text: str, names: list[str]) -> int:
-    """Return the line where the last of the names first stands after the others; TOML readers keep no line
-    numbers.
-    """
-    lines, start, last = text.splitlines(), 0, 1
-    # A guess by the words alone: from the table's name on to the key's.
-    for name in names:
-        for number in range(start, len(lines)):
-            if name in lines[number]:
-                start, last = number, number + 1
-                break
-    return last
