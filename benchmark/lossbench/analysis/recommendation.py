@@ -274,8 +274,9 @@ class _Variant:
         smallest = flips.smallest_p(seeds) * tests
         if smallest >= ALPHA:
             needed = flips.seeds_needed(tests)
-            reach = f"the smallest p is {smallest:.2g} after adjustment"
-            yield f"With {seeds} seeds nothing can be shown ({reach}): train {needed} or more."
+            reach = f"the smallest p is {min(smallest, 1):.2g} after adjustment"
+            own = "one seed" if seeds == 1 else f"{seeds} seeds"
+            yield f"With {own} nothing can be shown ({reach}): train {needed} or more."
 
     def _about_images(self, found: Mapping[str, Decision]) -> Iterable[str]:
         def shown(why: str, verdict: str) -> list[str]:
