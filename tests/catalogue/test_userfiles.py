@@ -385,11 +385,10 @@ def test_a_folder_of_results_that_comes_beside_a_file_does_not_run_it_again(tmp_
     assert fingerprint(own) == first and len(runs) == 2
 
 
-def test_a_file_is_run_to_be_marked_and_that_is_said_before(tmp_path, monkeypatch):
+def test_a_file_is_run_to_be_marked_and_that_is_said_before(tmp_path, caplog):
     own = write(tmp_path, {"imports": "import os\nopen(os.devnull)"}, {})
-    heard = []
-    monkeypatch.setattr(userfiles, "waiting", heard.append)
+    says = f"{own.name}: trying out mine to see which files it reads; this may take a minute ..."
     fingerprint(own)
-    assert heard == [f"{own.name}: trying out mine to see which files it reads; this may take a minute ..."]
+    assert caplog.messages == [says]
     fingerprint(own)
-    assert len(heard) == 1
+    assert caplog.messages == [says]

@@ -25,11 +25,11 @@ UNMEASURED = "unmeasured"  # true for those of which no reference says whether t
 
 def real(cells: pd.DataFrame, sets: pd.DataFrame | None) -> pd.DataFrame:
     """Return the cells of data that are not generated: nobody chooses a loss for a generator. ``sets``: the
-    table 'datasets'; without it nothing is known to be generated.
+    table 'datasets', which a folder without a note lacks.
     """
-    if sets is None:
-        return cells
-    return cells[~cells["dataset"].isin(sets.loc[sets["family"] == "synthetic", "dataset"])]
+    made = () if sets is None else sets.loc[sets["family"] == "synthetic", "dataset"]
+    # Without it a posterior tells, which only a generator knows.
+    return cells[~cells["dataset"].isin(made) & numbers(cells, "nll_bayes").isna()]
 
 
 def select_loss(cells: pd.DataFrame, name: str) -> pd.DataFrame:

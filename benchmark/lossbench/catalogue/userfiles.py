@@ -11,6 +11,7 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -32,13 +33,11 @@ PREFIX = "lossbench_user_"  # begins the module names of users' files
 
 LIBRARIES = {"site-packages", "dist-packages"}  # folders of what is installed
 
+log = logging.getLogger(__name__)
+
 LIMIT = 60.0  # seconds that running a file may take, to see what it opens
 
 CALL = 10.0  # seconds that calling one function of it may take then
-
-waiting: Callable[[str], object] = (
-    str  # told what takes a while, before it begins; the command line prints it
-)
 
 # Words that may read a file, or run one, that no text names: where code says one of them, by whatever name it
 # goes on to use it, only running it shows which.
@@ -336,7 +335,8 @@ def _opened(path: Path) -> dict[str, list[str]]:
     """
     functions = _called(path)
     what = f"trying out {', '.join(functions)}" if functions else "running it"
-    waiting(f"{path.name}: {what} to see which files it reads; this may take a minute ...")
+    # Where nobody has set up logging, Python prints it to stderr.
+    log.warning("%s: %s to see which files it reads; this may take a minute ...", path.name, what)
     program = f"import sys; sys.path[:] = {sys.path!r}; from lossbench.catalogue import userfiles; "
     program += f"userfiles.tell({str(path)!r}, {functions!r}, {LIMIT!r}, {CALL!r})"
     nothing, grouped = subprocess.DEVNULL, hasattr(os, "killpg")

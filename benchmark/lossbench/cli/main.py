@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import gc
 import sys
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from lossbench.base.errors import UserError
-from lossbench.catalogue import userfiles
 from lossbench.cli import catalogue, data, experiments, plan, results
 from lossbench.cli.options import grouped
 from lossbench.cli.results import say
@@ -65,7 +63,6 @@ def main() -> None:
     """Run the command line; a user's mistake ends with its sentence and exit code 2, without a traceback."""
     # A plan of ten thousand cells is no garbage: looking for some took a quarter of its time.
     gc.set_threshold(100_000)
-    userfiles.waiting = partial(say, error=True)
     try:
         app()
     except UserError as error:
