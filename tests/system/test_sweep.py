@@ -375,3 +375,10 @@ def test_a_budget_that_busy_cores_use_up_ends_the_sweep_without_a_failure(folder
     monkeypatch.undo()
     text = lossbench(folder, "sweep", "tiny.toml", "--budget", "1h", "--serial", "--no-report")
     assert "trained 4 cells" in text and "budget is over" not in text
+
+
+def test_a_loss_that_empties_the_path_of_imports_trains_first_in_its_process(folder):
+    emptied = OWN.replace("    error =", "    import sys\n    sys.path[:] = []\n    error =")
+    (folder / "my_loss.py").write_text(emptied)
+    said = lossbench(folder, "sweep", "tiny.toml", "--with", "my_loss.py", "--serial", "--no-report")
+    assert "trained 6 cells" in said and "failed" not in said

@@ -204,6 +204,8 @@ def fresh() -> _Fresh:
 
 def begin() -> None:
     """Look at this process before a task: what its owner may choose freely holds from now on."""
+    # The first step back would import it, which fails after a loss that empties sys.path.
+    importlib.import_module("torch.fx.experimental.symbolic_shapes")
     for name, (read, _) in ({"the working folder": SETTINGS["the working folder"]} | HARMLESS).items():
         fresh().settings[name] = read()
 
