@@ -46,7 +46,7 @@ def tried(cells: pd.DataFrame, facts: pd.DataFrame, real: Collection[str]) -> di
     for goal in (goal for goal in GOALS if goal.column in cells):
         for own in facts[facts["dataset"].isin(real)].to_dict("records"):
             others = facts[(facts["dataset"] != own["dataset"]) & ~facts["dataset"].isin(held)]
-            row = _trial(usual, own, others, set(real), goal)
+            row = _trial(usual, own, others, real, goal)
             if row:
                 rows.append({**row, "held": own["dataset"] in held})
     table = pd.DataFrame(rows).reindex(columns=TRIED)

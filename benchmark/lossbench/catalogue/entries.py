@@ -11,7 +11,7 @@ from typing import Any
 from lossbench.base.errors import UserError, nearest
 from lossbench.catalogue import source as files
 from lossbench.catalogue import userfiles
-from lossbench.catalogue.source import KINDS, Source, fingerprint, read_source
+from lossbench.catalogue.source import KINDS, Source, fingerprint, read_source, word_of
 
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -57,7 +57,7 @@ def read_entries(path: Path) -> list[Entry]:
     found = []
     for node in source.tree.body:
         for decorator in node.decorator_list if isinstance(node, DEFINITIONS) else ():
-            kind = _word(decorator)
+            kind = word_of(decorator)
             if kind not in KINDS:
                 continue
             where = f"{path}:{node.lineno}: @{kind}"
@@ -73,20 +73,14 @@ def read_entries(path: Path) -> list[Entry]:
 def misplaced(path: Path) -> str:
     """Return what is wrong with a decorator of a file that registers nothing; "" where it has none."""
     for node in ast.walk(read_source(path).tree):
-        if isinstance(node, ast.Call) and _word(node) in KINDS:
-            kind = _word(node)
+        if isinstance(node, ast.Call) and word_of(node) in KINDS:
+            kind = word_of(node)
             return f"{path}:{node.lineno}: write @{kind}(...) above a function; a call of it is not read"
-        for kind in map(_word, node.decorator_list if isinstance(node, DEFINITIONS) else ()):
+        for kind in map(word_of, node.decorator_list if isinstance(node, DEFINITIONS) else ()):
             if kind in KINDS:
                 why = f"stands within other code; @{kind} is read at the top level of a file"
                 return f"{path}:{node.lineno}: '{node.name}' {why}"
     return ""
-
-
-def _word(decorator: ast.expr) -> str:
-    """Return ``loss`` of ``@loss`` and of ``@lossbench.loss(...)``."""
-    name = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return ast.unparse(name).split(".")[-1]
 
 
 def _entry(source: Source, node: ast.FunctionDef, decorator: ast.Call, kind: str) -> Entry:

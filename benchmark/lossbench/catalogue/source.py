@@ -62,7 +62,13 @@ class Source:
 
 def decorator_name(decorator: ast.expr) -> str:
     """Return ``loss`` of ``@loss(...)`` and of ``@lossbench.loss(...)``; "" where it is not a call."""
-    return ast.unparse(decorator.func).split(".")[-1] if isinstance(decorator, ast.Call) else ""
+    return word_of(decorator) if isinstance(decorator, ast.Call) else ""
+
+
+def word_of(decorator: ast.expr) -> str:
+    """Return ``loss`` of ``@loss`` too, which registers nothing."""
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(name).split(".")[-1]
 
 
 def resolve(source: Source, name: str) -> Place | None:

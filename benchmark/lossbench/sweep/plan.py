@@ -155,7 +155,8 @@ def swept(planned: Plan, results: str | Path) -> dict[tuple[str, str], Any]:
     others = held.cells if held and held.name == planned.experiment.name else []
     # One of each stands for all its seeds.
     once = {(cell.data_label, cell.loss_label): cell for cell in others if cell.key not in own}
-    found = {kind: Store(results).read(cell.key, cell.fingerprint) for kind, cell in once.items()}
+    store = Store(results)
+    found = {kind: store.read(cell.key, cell.fingerprint) for kind, cell in once.items()}
     return {kind: record["cell"] for kind, record in found.items() if record}
 
 
