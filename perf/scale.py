@@ -5,6 +5,7 @@ simulated.
     python perf/scale.py --records 100000          # how long a folder of so many records takes to say what it
     holds
     python perf/scale.py --cells 1000              # what a worker holds in memory while it trains so many
+    python perf/scale.py --plan 100000             # how long a plan of so many takes
 
 The driver (scheduler, client and our loop, one process) is the only shared part, so it bounds the size of a
 sweep. Its cost is CPU time, which a busy machine does not change: measured with tasks that do nothing
@@ -19,6 +20,7 @@ import heapq
 import json
 import random
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -183,6 +185,49 @@ def steady(count: int) -> list[str]:
     return lines
 
 
+WIDE = """
+name = "wide"
+seeds = {seeds}
+heads = ["default", "prior"]
+lengths = [60, 240]
+losses = ["ce", "wce", "focal", "dice", "dice(over='batch')", "log_dice", "generalized_dice", "tversky",
+  "dice_ce", "jaccard"]
+datasets = [{datasets}]
+[recipe]
+schedule = "wsd"
+warmup = 20
+"""
+
+
+def planned(count: int) -> list[str]:
+    """Lines of a table: a plan of so many cells, none of them trained, and what it is made of."""
+    from lossbench.experiment.reading import read_experiment
+    from lossbench.sweep import plan as plans
+
+    levels = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+    datasets = ", ".join(f'"scenes(foreground={level})"' for level in levels)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        file, results = Path(folder) / "wide.toml", Path(folder) / "results"
+        file.write_text(WIDE.format(seeds=count // 400, datasets=datasets))
+        command = [sys.executable, "-m", "lossbench", "plan", str(file), "--results", str(results)]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall, _ = clock(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        rows.append(("`lossbench plan`, the whole command", wall, spent))
+        found: dict = {}
+        experiment = read_experiment(file)
+        rows.append(("cells and their keys", *clock(lambda: found.update(cells=experiment.cells()))))
+        cells = found["cells"]
+        rows.append(
+            ("states, twins", *clock(lambda: found.update(plan=plans.plan(experiment, results, cells))))
+        )
+        rows.append(("what they cost", *clock(lambda: found["plan"].cost())))
+    lines = [f"{len(cells)} cells", "", "| what | seconds | of the CPU |", "|---|---|---|"]
+    return [*lines, *(f"| {what} | {wall:.1f} | {processor:.1f} |" for what, wall, processor in rows)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=1500)
@@ -192,11 +237,13 @@ def main() -> None:
     parser.add_argument("--stack", type=int, default=4)
     parser.add_argument("--records", type=int, help="measure a folder of so many records instead")
     parser.add_argument("--cells", type=int, help="measure the memory of a worker over so many instead")
+    parser.add_argument("--plan", type=int, help="measure a plan of so many cells instead")
     parser.add_argument("--table", type=Path, help="write the tables to this Markdown file")
     chosen = parser.parse_args()
-    if chosen.records or chosen.cells:
-        print("\n".join(crowd(chosen.records) if chosen.records else steady(chosen.cells)))
-        return
+    for measure, count in ((crowd, chosen.records), (steady, chosen.cells), (planned, chosen.plan)):
+        if count:
+            print("\n".join(measure(count)))
+            return
     per_task = cost(nothing, {}, chosen.tasks) / (chosen.tasks - 1)
     few, many = cost(chatter, {"events": 10}, 200), cost(chatter, {"events": 60}, 200)
     per_event = max(0.0, (many - few) / (50 * 199))

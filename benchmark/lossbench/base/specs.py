@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,6 +39,13 @@ _QUOTED = re.compile(r"""(?<!\w)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 _ADAPTER = re.compile(_QUOTED.pattern + r"|\b([A-Za-z_]\w*)\s*:\s*([A-Za-z_]\w*)")
 
 _MARK = "__of__"
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def as_json(value: Any) -> str:
+    """Return a value as the one JSON text of which keys and digests are made."""
+    return _CANONICAL.encode(value)
 
 
 @dataclass(frozen=True)

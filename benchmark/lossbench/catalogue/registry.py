@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,11 @@ class LossSpec:
         """Return what enters the cell key: names and all parameters, without source or files."""
         return [[t.weight, f"{t.library}:{t.name}" if t.library else t.name, t.params] for t in self.terms]
 
+    @cached_property
+    def as_json(self) -> str:
+        """The identity as JSON; a plan asks for it of every cell."""
+        return specs.as_json(self.identity())
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -207,6 +212,11 @@ class DataSpec:
     params: dict[str, Any]
     given: dict[str, Any]
     entry: Entry
+
+    @cached_property
+    def as_json(self) -> str:
+        """The parameters that enter the cell key, all but places, as JSON."""
+        return specs.as_json({name: value for name, value in self.params.items() if name not in PATHS})
 
     @property
     def public(self) -> DataSpec:

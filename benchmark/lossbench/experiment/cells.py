@@ -5,7 +5,6 @@ that its cells come from.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -15,8 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lossbench.base.errors import UserError
+from lossbench.base.specs import as_json
 from lossbench.catalogue.registry import (
-    PATHS,
     DataSpec,
     LossSpec,
     NetworkSpec,
@@ -145,12 +144,20 @@ def _recipe_digest(recipe: Recipe) -> str:
     fields = recipe.model_dump(mode="json")
     first = [key for key, value in LATER.items() if fields[key] == value]
     kept = {key: value for key, value in fields.items() if key not in (*first, *PLACES)}
-    return _digest(kept)[:8]
+    return _sha256(as_json(kept))[:8]
 
 
-def _without_steps(recipe: Recipe) -> dict[str, Any]:
+@lru_cache(maxsize=4096)
+def _without_steps(recipe: Recipe) -> str:
+    """Return the recipe as JSON, as all its lengths have it."""
     left_out = ("steps", *PLACES)
-    return {name: value for name, value in recipe.model_dump(mode="json").items() if name not in left_out}
+    fields = recipe.model_dump(mode="json").items()
+    return as_json({name: value for name, value in fields if name not in left_out})
+
+
+@lru_cache(maxsize=4096)
+def _at_rate(recipe: Recipe, learning_rate: float | str) -> Recipe:
+    return recipe.model_copy(update={"learning_rate": learning_rate})
 
 
 @dataclass(frozen=True)
@@ -189,23 +196,23 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """Sixteen hex digits over all that decides the result, except source code, paths and machines."""
-        own = {"loss": self.loss.identity()}
+        own = {"loss": self.loss.as_json}
         if self.recipe.learning_rate == "own":  # the one part of a recipe that may differ within a block
-            own["learning_rate"] = self.learning_rate
-        return _digest({**self._shared(), **own})[:16]
+            own["learning_rate"] = as_json(self.learning_rate)
+        return _digest(self._shared() | own)[:16]
 
     @cached_property
     def block(self) -> str:
         """Eight hex digits shared by all cells that start from the same weights and see the same batches."""
         return _digest(self._shared())[:8]
 
-    def _shared(self) -> dict[str, Any]:
-        params = {name: value for name, value in self.data.params.items() if name not in PATHS}
+    def _shared(self) -> dict[str, str]:
+        """What the cells of a block have in common, each as JSON."""
         return {
-            "protocol": self.protocol,
-            "data": [self.data.name, params, self.data_identity],
-            "seed": self.seed,
-            "recipe": self.recipe.digest,
+            "protocol": str(self.protocol),
+            "data": f'["{self.data.name}",{self.data.as_json},{as_json(self.data_identity)}]',
+            "seed": str(self.seed),
+            "recipe": f'"{self.recipe.digest}"',
         }
 
     @property
@@ -222,7 +229,7 @@ class Cell:
         """Eight hex digits shared by the cells that one stack may hold: a block at all its lengths."""
         if self.recipe.schedule != "wsd":
             return self.block
-        return _digest({**self._shared(), "recipe": _without_steps(self.recipe)})[:8]
+        return _digest(self._shared() | {"recipe": _without_steps(self.recipe)})[:8]
 
     @cached_property
     def trunk(self) -> str:
@@ -231,8 +238,8 @@ class Cell:
         """
         if self.alone:
             return self.key
-        own = [self.loss.identity(), self.loss.fingerprint, self.learning_rate]
-        return _digest([self.bundle, own])[:16]
+        own = f'[{self.loss.as_json},"{self.loss.fingerprint}",{as_json(self.learning_rate)}]'
+        return _sha256(f'["{self.bundle}",{own}]')[:16]
 
     @property
     def twin(self) -> Cell:
@@ -240,7 +247,7 @@ class Cell:
         loss's own here, or the other way round.
         """
         rate = self.learning_rate if self.recipe.learning_rate == "own" else "own"
-        return replace(self, recipe=self.recipe.model_copy(update={"learning_rate": rate}))
+        return replace(self, recipe=_at_rate(self.recipe, rate))
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -339,7 +346,7 @@ def _covering(loss: LossSpec, network: NetworkSpec) -> LossSpec:
     Our U-Net changes with the protocol, a library's network with the version in the provenance."""
     if not network.own:
         return loss
-    return replace(loss, fingerprint=_digest([loss.fingerprint, network.fingerprint])[:8])
+    return replace(loss, fingerprint=_sha256(as_json([loss.fingerprint, network.fingerprint]))[:8])
 
 
 class Variant(NamedTuple):
@@ -440,9 +447,12 @@ class Experiment:
         return None if lender.edge else lender.learning_rate
 
 
-# One encoder for all: a study of 100,000 cells asks for three digests a cell.
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def _digest(members: Mapping[str, str]) -> str:
+    """Return the hash of a JSON object whose members are written already: a study of 100,000 cells asks for
+    four of them a cell, and most of a cell is that of many others.
+    """
+    return _sha256("{" + ",".join(f'"{name}":{members[name]}' for name in sorted(members)) + "}")
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

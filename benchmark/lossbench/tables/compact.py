@@ -172,8 +172,7 @@ def noted(note: Note) -> dict[str, pd.DataFrame]:
 
 def digest(value: Any) -> str:
     """Return the eight hex digits that name a recipe or a block."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(specs.as_json(value).encode()).hexdigest()[:8]
 
 
 def _recipe(cell: dict[str, Any], note: Note) -> dict[str, Any]:
