@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from lossbench.analysis.selection import real
 from lossbench.figures import points, style
 from lossbench.figures.drawing import NothingToDraw, figure
 
@@ -32,7 +33,7 @@ SETS = ["source", "label", "loss", *points.SUMMARY]
 @figure("public_sets", number=1, title="Losses on public data sets: measured here, and published")
 def public_sets(tables: Mapping[str, pd.DataFrame]):
     """Top: Dice of each public set, mean over seeds; below: published values of other sets, digitised."""
-    cells, left = points.usual(_real(points.of_parts(tables["cells"], *points.PUBLIC)))
+    cells, left = points.usual(_compared(tables))
     if not len(cells) or "dice@0.5" not in cells:
         some = ", ".join(LOSSES)
         raise NothingToDraw(f"needs cells of public data sets and of at least two of the losses {some}")
@@ -120,12 +121,10 @@ def published() -> pd.DataFrame:
     return table.rename(columns={"data": "label", "dice": "mean"})[["label", "loss", "mean", "source"]]
 
 
-def _real(cells: pd.DataFrame) -> pd.DataFrame:
+def _compared(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the cells of these losses on real data sets that at least two of them were trained on."""
-    unknown = pd.Series(np.nan, index=cells.index)
-    # Generated sets have a noise; records of early versions only have the name.
-    made = cells.get("data.noise", unknown).notna() | (cells["dataset_name"] == "scenes")
-    kept = cells[~made & cells["loss"].isin(LOSSES)]
+    kept = real(points.of_parts(tables["cells"], *points.PUBLIC), tables.get("datasets"))
+    kept = kept[kept["loss"].isin(LOSSES)]
     return kept[kept.groupby(points.VARIANT, observed=True)["loss"].transform("nunique") > 1]
 
 
