@@ -23,7 +23,6 @@ not testable, equivalent or inconclusive, in this order, if one of its tests is.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,7 +39,7 @@ from lossbench.analysis.pairs import CERTIFICATE, NotPaired
 from lossbench.analysis.resampling import ByGroup
 from lossbench.base import specs, words
 from lossbench.base.columns import POINTS, form, spelled
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, typed
 
 VERDICTS = ("supported", "contradicted", "equivalent", "inconclusive", "not testable", "exploratory")
 
@@ -461,9 +460,7 @@ class _Commands:
         planned = {loss for losses in self.parts["losses"] for loss in json.loads(losses)}
         # With no plan at hand the experiment is taken to hold them.
         added = [name for name in self.test.losses if planned and not self._holds(planned, name)]
-        return " ".join(
-            ["lossbench sweep", self.experiment, *(f"--loss {shlex.quote(name)}" for name in added)]
-        )
+        return typed("sweep", self.experiment, *(word for name in added for word in ("--loss", name)))
 
     def _holds(self, planned: set[str], name: str) -> bool:
         """Return whether a loss is planned, be it under another spelling."""

@@ -1,8 +1,11 @@
-"""The one exception that a user is meant to see, and the sentence that names the nearest valid thing."""
+"""The one exception that a user is meant to see, and what its sentence names: the nearest valid thing, the
+command that mends it.
+"""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable, Iterable
 
 
@@ -22,6 +25,11 @@ def said(error: BaseException) -> str:
         return str(error)
     except (Exception, SystemExit):
         return "(its text cannot be made)"
+
+
+def typed(*words: object) -> str:
+    """Return a command of lossbench as one types it: a folder whose name holds a space stands in quotes."""
+    return shlex.join(["lossbench", *map(str, words)])
 
 
 def nearest(name: str, choices: Iterable[str], limit: int = 12, key: Callable[[str], str] = str) -> str:

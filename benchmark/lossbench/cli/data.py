@@ -9,7 +9,6 @@ import dataclasses
 import io
 import os
 import re
-import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lossbench.base.errors import UserError, nearest
+from lossbench.base.errors import UserError, nearest, typed
 from lossbench.base.files import write_atomically
 from lossbench.cli.results import say
 from lossbench.data import cache, sources
@@ -159,8 +158,7 @@ def write_experiment(findings: Any, file: Path) -> str:
     picture = _picture(contact_sheet(findings.layout_of, findings.coding, findings.sheet, title))
     _write(file, findings.experiment.encode())
     _write(file.with_suffix(".png"), picture)
-    typed = shlex.quote(str(file))
-    return f"look at {file.with_suffix('.png')}; then: lossbench plan {typed}, lossbench sweep {typed}"
+    return f"look at {file.with_suffix('.png')}; then: {typed('plan', file)}, {typed('sweep', file)}"
 
 
 def _read_back(text: str, file: Path) -> None:

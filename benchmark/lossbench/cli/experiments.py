@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, typed
 from lossbench.cli import options
 from lossbench.cli.plan import (
     counts,
@@ -336,7 +335,7 @@ def _train(planned: Any, todo: list, results: Path, where: Any, events: TextIO |
     for sentence in done.failures:
         say(f"failed: {sentence}", error=True)
     if done.summary.interrupted:
-        again = "lossbench " + shlex.join(sys.argv[1:])
+        again = typed(*sys.argv[1:])
         say(f"interrupted; every finished cell is kept. To go on: {again}", error=True)
         # 128 + SIGINT, as shells have it.
         raise typer.Exit(130)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, typed
 from lossbench.base.process import peak_memory, usable_memory, usable_workers
 from lossbench.cli import options
 from lossbench.cli.results import say
@@ -95,8 +94,8 @@ def status(
             say(f"  {text}")
     # A name in the directory of the pack counts as done; whether its record can be read, only reading shows.
     found = integrity.check_records(Store(results), loose=False)
-    sweep = "lossbench " + shlex.join(["sweep", *(word for word in sys.argv[2:] if word != "--why")])
-    pack = f"lossbench pack --results {results}"
+    sweep = typed("sweep", *(word for word in sys.argv[2:] if word != "--why"))
+    pack = typed("pack", "--results", results)
     for line in found.damaged:
         mends = f"to remove it: {pack}" if line in found.unneeded else f"to train its cell again: {sweep}"
         say(f"damaged: {line}; {mends}")
@@ -349,7 +348,8 @@ def say_protocol(results: Path) -> None:
     first = next(Store(results).records(), None) if results.is_dir() else None
     if first and first["cell"]["protocol"] != PROTOCOL:
         own = f"holds cells of protocol {first['cell']['protocol']}, this is protocol {PROTOCOL}"
-        say(f"{results} {own}: 'lossbench report --results {results}' shows them, and none is trained again")
+        shows = typed("report", "--results", results)
+        say(f"{results} {own}: '{shows}' shows them, and none is trained again")
 
 
 def counts(planned: Any) -> str:

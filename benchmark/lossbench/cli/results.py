@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, typed
 from lossbench.cli import options
 from lossbench.store import note
 
@@ -122,7 +122,7 @@ def _check_all(results: Path) -> None:
 
     if not results.is_dir():
         raise UserError(
-            f"{results}: there is no such folder; 'lossbench sweep --results {results}' makes one"
+            f"{results}: there is no such folder; '{typed('sweep', '--results', results)}' makes one"
         )
     found = integrity.check_records(Store(results))
     # The certificate of a committed study lies beside its folder, since a tracked file is not written.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lossbench.base import files, words
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, typed
 from lossbench.report import changes, data_cards, summary
 from lossbench.report.page import About, build
 from lossbench.store import note as notes
@@ -87,9 +87,9 @@ def _tables(results: Path, note: Note | None) -> list[str]:
         return []
     if recorded:
         why = f"{results} holds records, but not which experiment they belong to"
-        raise UserError(f"{why}; 'lossbench sweep EXPERIMENT --results {results}' says it")
+        raise UserError(f"{why}; '{typed('sweep', 'EXPERIMENT', '--results', results)}' says it")
     why = f"{results} holds neither records nor tables"
-    raise UserError(f"{why}; 'lossbench sweep --results {results}' makes them")
+    raise UserError(f"{why}; '{typed('sweep', '--results', results)}' makes them")
 
 
 def _write_answers(folder: Path, answers: Answers) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lossbench.base import specs
 from lossbench.base.columns import spelled
-from lossbench.base.errors import UserError
+from lossbench.base.errors import UserError, typed
 from lossbench.base.files import CERTIFICATE, write_atomically
 from lossbench.catalogue.registry import PATHS, datasets, losses, networks
 from lossbench.engine.tasks import STACK
@@ -118,7 +118,7 @@ def _repeatable(results: str | Path, places: Mapping[str, str]) -> list[dict]:
     records = sorted(Store(results).records(), key=lambda record: record["key"])
     if not records:
         raise UserError(
-            f"{results} holds no records to verify; 'lossbench sweep --results {results}' makes them"
+            f"{results} holds no records to verify; '{typed('sweep', '--results', results)}' makes them"
         )
     asked = {record["key"]: _places_of(record["cell"]) for record in records}
     # Cells of data that are not at hand leave the draw; only where none is left is that a mistake.

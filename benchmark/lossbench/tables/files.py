@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lossbench.base.errors import UserError, nearest
+from lossbench.base.errors import UserError, nearest, typed
 from lossbench.tables.compact import LEADING, TRAILING
 from lossbench.tables.stamp import is_changed
 
@@ -130,7 +130,7 @@ def load_table(results: str | Path, name: str = "cells") -> pd.DataFrame:
     path = _path(results, name)
     if not path.is_file():
         raise UserError(f"{path} does not exist; {_makes(Path(results), name)}")
-    command = BESIDE.get(name, f"lossbench report --results {results}")
+    command = BESIDE.get(name, typed("report", "--results", results))
     again = f"`{command}` rebuilds it from the records"
     # A flipped bit in a number would pass every reader.
     if is_changed(path):
@@ -148,8 +148,8 @@ def _makes(results: Path, name: str) -> str:
         return f"`{BESIDE[name]}` makes it"
     # Large tables are not passed on with a study, its records are.
     if (results / "records.zip").is_file() or (results / "cells").is_dir():
-        return f"`lossbench report --results {results}` writes it from the records, without training"
-    return f"`lossbench sweep --results {results}` trains the cells and writes it"
+        return f"`{typed('report', '--results', results)}` writes it from the records, without training"
+    return f"`{typed('sweep', '--results', results)}` trains the cells and writes it"
 
 
 def said(results: str | Path, datasets: Iterable[str]) -> list[str]:
@@ -178,7 +178,7 @@ def stored(results: str | Path, names: Iterable[str]) -> dict[str, pd.DataFrame]
     for name, frame in frames.items():
         absent = [column for column in COLUMNS.get(name, ()) if column not in frame]
         if absent and len(frame):
-            again = f"`lossbench report --results {results}` rebuilds it from the records"
+            again = f"`{typed('report', '--results', results)}` rebuilds it from the records"
             raise UserError(f"{_path(results, name)} has no column '{absent[0]}'; {again}")
     cells = frames.get("cells")
     if cells is not None and "loss_spellings" not in cells:  # of a version that did not know them

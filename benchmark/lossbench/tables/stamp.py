@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.base import files as strictjson
+from lossbench.base.errors import typed
 from lossbench.base.files import write_atomically
 from lossbench.store.integrity import Found
 from lossbench.store.note import Note
@@ -83,7 +84,9 @@ def check(folder: Path) -> tuple[int, Found]:
     tables = sorted(file for file in folder.glob("[!.]*.*") if file.suffix != ".json")
     flaw = _flaw(folder) if tables else ""
     if flaw:
-        again = f"no change of a table would be seen; `lossbench report --results {folder.parent}` writes it"
+        again = (
+            f"no change of a table would be seen; `{typed('report', '--results', folder.parent)}` writes it"
+        )
         found.damaged.append(f"{folder / STAMP}: {flaw}, so that {again}")
     known = {} if flaw else _marks(_noted(folder))
     found.unmarked += [str(file) for file in tables if file.name not in known]
