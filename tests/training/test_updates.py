@@ -11,7 +11,7 @@ from lossbench.networks.build import Network
 from lossbench.networks.stack import Stack
 from lossbench.training.optim import clip, learning_rate, optimizer
 
-STEPS, TOPS = 12, [0.01, 0.003, 0.01]
+STEPS = 12
 NETWORK = Network(parse_network("unet(widths=[4, 8])"), 1, 3, (8, 8))
 
 
@@ -23,6 +23,8 @@ def test_the_learning_rate_is_positive_and_never_above_its_peak(schedule, steps)
     assert all(0 <= rate <= 0.1 + 1e-12 for rate in rates) and rates[0] > 0
 
 
+# Several rates, one rate of all cells, one cell; whole, and in pieces that end anywhere.
+@pytest.mark.parametrize("tops, piece", [([0.01, 0.003, 0.01], 2**17), ([0.01] * 3, 50), ([0.01], 50)])
 @pytest.mark.parametrize("limit", [None, 0.5])
 @pytest.mark.parametrize(
     "settings",
@@ -33,13 +35,14 @@ def test_the_learning_rate_is_positive_and_never_above_its_peak(schedule, steps)
         {"optimizer": "sgd", "weight_decay": 0.0, "momentum": 0.0},
     ],
 )
-def test_weights_are_those_of_torch_optim_bit_for_bit(settings, limit):
+def test_weights_are_those_of_torch_optim_bit_for_bit(settings, limit, tops, piece, monkeypatch):
+    monkeypatch.setattr("lossbench.networks.stack.PIECE", piece)
     recipe = Recipe(steps=STEPS, clip=limit, **settings)
-    starts = [NETWORK.start(seed) for seed in range(3)]
+    starts = [NETWORK.start(seed) for seed in range(len(tops))]
     stack = Stack(NETWORK, starts)
-    update = optimizer(stack, recipe, TOPS)
+    update = optimizer(stack, recipe, tops)
     theirs = []
-    for start, top in zip(starts, TOPS, strict=True):
+    for start, top in zip(starts, tops, strict=True):
         cell = {name: value.clone().requires_grad_() for name, value in start.items()}
         if recipe.optimizer == "adamw":
             theirs.append(
@@ -58,7 +61,7 @@ def test_weights_are_those_of_torch_optim_bit_for_bit(settings, limit):
         for number, (cell, optimiser, top) in enumerate(theirs):
             for name, value in cell.items():
                 value.grad = torch.randn(value.shape, generator=generator)
-                stack.slopes[stack.parts[name]].view(3, -1)[number] = value.grad.flatten()
+                stack.slopes[stack.parts[name]].view(len(tops), -1)[number] = value.grad.flatten()
             norms.append(torch.nn.utils.clip_grad_norm_(cell.values(), math.inf if limit is None else limit))
             optimiser.param_groups[0]["lr"] = learning_rate(recipe, step, top)
             optimiser.step()

@@ -15,6 +15,8 @@ from lossbench.networks.grouped import regroup
 
 ALIGN = 16  # numbers: a layer's weights begin at a multiple of 64 bytes, as memory of their own would
 
+PIECE = 2**17  # numbers that an update takes at a time on a CPU, so that its dozen passes stay in the cache
+
 
 class Stack:
     """K cells in one network: each layer holds the weights of all cells, cell after cell along its first
@@ -48,6 +50,8 @@ class Stack:
         self.values = torch.zeros(sum(lengths), dtype=dtype, device=self.device)
         self.slopes = torch.zeros_like(self.values)
         self.owner = torch.zeros(len(self.values), dtype=torch.int64, device=self.device)
+        size = PIECE if self.device.type == "cpu" else max(len(self.values), 1)
+        self.pieces = [slice(begin, begin + size) for begin in range(0, len(self.values), size)]
         begins = itertools.accumulate(lengths, initial=0)
         self.parts = {
             name: slice(begin, begin + value.numel())
@@ -159,9 +163,11 @@ class Stack:
         ]
         return torch.linalg.vector_norm(torch.stack(of_layers, 1), dim=1)
 
-    def each(self, numbers: Tensor) -> Tensor:
-        """Return one number a cell, (K,), for each number of the vectors."""
-        return numbers.index_select(0, self.owner)
+    def each(self, numbers: Tensor, piece: slice = slice(None)) -> Tensor:
+        """Return one number a cell, (K,), for each number of the vectors, or of a piece of them; a single
+        one, (1,), is that of all.
+        """
+        return numbers if len(numbers) == 1 else numbers.index_select(0, self.owner[piece])
 
 
 def _place(module: nn.Module, placed: dict[nn.Parameter, nn.Parameter], device: torch.device) -> None:

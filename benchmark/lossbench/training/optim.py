@@ -2,7 +2,7 @@
 
 PyTorch's optimisers know one rate a parameter group, so that a rate a cell would cost a group a cell with
 every layer in it. Here all weights of a stack are one vector, and what changes from step to step is looked up
-by the step's index on the device: a step is a dozen operations for any number of cells and layers, and none
+by the step's index on the device: a step is a dozen operations for any number of cells and layers (on a CPU for each
 of them waits. Bit for bit the weights that ``torch.optim`` gives on a CPU (tests hold it)."""
 
 from __future__ import annotations
@@ -67,12 +67,16 @@ class AdamW:
     def __call__(self, step: Tensor) -> None:
         """Change the weights by the stack's gradients; ``step`` is one index on the device."""
         stack = self.stack
-        # The order of operations is PyTorch's own, so that the weights are, too: decay first, then the step.
-        stack.values.mul_(stack.each(_row(self.kept, step)))
-        self.mean.lerp_(stack.slopes, 1 - BETAS[0])
-        self.square.mul_(BETAS[1]).addcmul_(stack.slopes, stack.slopes, value=1 - BETAS[1])
-        below = self.square.sqrt().div_(_row(self.roots, step)).add_(EPS)
-        stack.values.add_(stack.each(_row(self.sizes, step)).mul_(self.mean).div_(below))
+        kept, root, size = (_row(table, step) for table in (self.kept, self.roots, self.sizes))
+        for piece in stack.pieces:
+            vectors = stack.values, stack.slopes, self.mean, self.square
+            values, slopes, mean, square = (vector[piece] for vector in vectors)
+            # The order of operations is PyTorch's own, so that the weights are, too: decay, then the step.
+            values.mul_(stack.each(kept, piece))
+            mean.lerp_(slopes, 1 - BETAS[0])
+            square.mul_(BETAS[1]).addcmul_(slopes, slopes, value=1 - BETAS[1])
+            below = square.sqrt().div_(root).add_(EPS)
+            values.add_(torch.mul(stack.each(size, piece), mean).div_(below))
 
 
 class SGD:
@@ -94,14 +98,15 @@ class SGD:
 
     def __call__(self, step: Tensor) -> None:
         """Change the weights by the stack's gradients; ``step`` is one index on the device."""
-        stack, recipe = self.stack, self.recipe
-        slopes = (
-            stack.slopes.add(stack.values, alpha=recipe.weight_decay) if recipe.weight_decay else stack.slopes
-        )
-        if recipe.momentum:
-            self.mean.mul_(recipe.momentum).add_(slopes)
-            slopes = slopes.add(self.mean, alpha=recipe.momentum)
-        stack.values.addcmul_(stack.each(_row(self.sizes, step)), slopes)
+        stack, decay, momentum = self.stack, self.recipe.weight_decay, self.recipe.momentum
+        size = _row(self.sizes, step)
+        for piece in stack.pieces:
+            values, slopes, mean = (vector[piece] for vector in (stack.values, stack.slopes, self.mean))
+            slopes = slopes.add(values, alpha=decay) if decay else slopes
+            if momentum:
+                mean.mul_(momentum).add_(slopes)
+                slopes = slopes.add(mean, alpha=momentum)
+            values.addcmul_(stack.each(size, piece), slopes)
 
 
 def optimizer(stack: Stack, recipe: Recipe, tops: list[float]) -> AdamW | SGD:
@@ -116,12 +121,17 @@ def clip(stack: Stack, limit: float | None) -> Tensor:
     Without a limit, too, a cell whose norm is infinite gets a gradient that is nowhere a number, as from
     ``clip_grad_norm_``."""
     norms = stack.norms(stack.slopes)
-    stack.slopes.mul_(stack.each(((math.inf if limit is None else limit) / (norms + 1e-6)).clamp(max=1.0)))
+    factor = ((math.inf if limit is None else limit) / (norms + 1e-6)).clamp(max=1.0)
+    for piece in stack.pieces:
+        stack.slopes[piece].mul_(stack.each(factor, piece))
     return norms
 
 
 def _table(stack: Stack, recipe: Recipe, tops: list[float], value: Callable[[int, float], float]) -> Tensor:
-    """Return value(step, rate) for each step and cell, (steps, K), as numbers like the weights."""
+    """Return value(step, rate) for each step and cell, (steps, K), as numbers like the weights; (steps, 1)
+    where all cells have one rate.
+    """
+    tops = tops[:1] if len(set(tops)) == 1 else tops
     # In double precision, as PyTorch computes these numbers; cells of one peak share a column.
     columns = {
         top: [value(step, learning_rate(recipe, step, top)) for step in range(recipe.steps)]
