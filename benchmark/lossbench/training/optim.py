@@ -2,8 +2,9 @@
 
 PyTorch's optimisers know one rate a parameter group, so that a rate a cell would cost a group a cell with
 every layer in it. Here all weights of a stack are one vector, and what changes from step to step is looked up
-by the step's index on the device: a step is a dozen operations for any number of cells and layers (on a CPU for each
-of them waits. Bit for bit the weights that ``torch.optim`` gives on a CPU (tests hold it)."""
+by the step's index on the device: a step is a dozen operations for any number of cells and layers, on a CPU
+for each piece that the cache holds, and none of them waits. Bit for bit the weights that ``torch.optim``
+gives on a CPU (tests hold it)."""
 
 from __future__ import annotations
 
