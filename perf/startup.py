@@ -41,7 +41,7 @@ IMPORTS = (
     "lossbench.training.train",
 )
 LOSSES = '["ce", "dice", "dice_ce", "focal"]'
-GOAL_MS = 50
+GOAL_MS, GOAL_SCORED_MS = 50, 80  # of a cell beside its steps: without evaluation, and with it
 EVALUATION = ("validation and test images predicted and scored", "facts of a record")
 PARTS = {  # what is timed inside a stack: label -> (module, function)
     "data opened or drawn": ("lossbench.sweep.train_stack", "_open"),
@@ -50,6 +50,9 @@ PARTS = {  # what is timed inside a stack: label -> (module, function)
     "facts of a record": ("lossbench.training.outcome", "score"),
     "record written": ("lossbench.store.store.Store", "write"),
 }
+
+# What no scoring can do without, which is part of what stands above.
+PASSES = {"of these, the passes through the network": ("lossbench.networks.stack.Stack", "infer")}
 
 
 def whole(command: list[str]) -> float:
@@ -155,7 +158,7 @@ def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float
             )
             clock = Clock()
             with contextlib.ExitStack() as stack, contextlib.redirect_stdout(io.StringIO()):
-                for label, (where, name) in PARTS.items():
+                for label, (where, name) in (PARTS | PASSES).items():
                     clock.watch(stack, label, where, name)
                 guard.fresh.cache_clear()  # or it would refuse the stack for what is watched
                 began = time.perf_counter()
@@ -180,7 +183,7 @@ def fixed_cost(folder: Path, rounds: int) -> tuple[list[list[str]], float, float
             f"{label}{' (evaluation)' * (label in EVALUATION)}",
             spread([run.get(label, 0.0) for run in seen], 1),
         ]
-        for label in PARTS
+        for label in (*PARTS, *PASSES)
     ]
     rest = [
         total - sum(run.get(label, 0.0) for label in PARTS) for total, run in zip(fixed, seen, strict=True)
@@ -209,9 +212,9 @@ Seconds from start to exit, from a warm file cache with compiled bytecode. `repo
 ## Fixed cost of a cell
 
 The reference cell in a stack of four on a warm worker of one thread, milliseconds a cell; 50 validation and
-100 test images. Goal: under {GOAL_MS} ms. Beyond steps and evaluation
-{"met" if bare < GOAL_MS else "missed"}, {bare:.0f} ms; with evaluation (one validation, predictions, scores)
-{"met" if fixed < GOAL_MS else "missed"}, {fixed:.0f} ms.
+100 test images. Beyond steps and evaluation {bare:.0f} ms, goal {GOAL_MS}:
+{"met" if bare < GOAL_MS else "missed"}. With evaluation (one validation, predictions, scores) {fixed:.0f} ms,
+goal {GOAL_SCORED_MS}: {"met" if fixed < GOAL_SCORED_MS else "missed"}.
 
 {table(["", "ms a cell"], costs)}
 """
