@@ -73,7 +73,7 @@ def advise(
             for number, sets in enumerate(members):
                 rows += [{**row, "group": number} for row in own_rows[sets]]
                 own = cells[likeness.usual_cells(cells, facts[facts["dataset"].isin(sets)])]
-                start += [{**row, "group": number} for row in regrets(own, goal, number in empty)]
+                start += [{**row, "group": number} for row in regrets(own, goal)]
     return {
         "advice_data": facts,
         "advice_groups": pd.DataFrame(groups, columns=GROUPS),

@@ -17,6 +17,7 @@ from lossbench.analysis import (
     learnt,
     rankings,
     recommendation,
+    regrets,
     sensitivity,
     specification_curve,
     tried,
@@ -65,7 +66,7 @@ class Answers:
     verdicts: tuple[Verdict, ...]
     # verdicts, levels, effects, pooled, pairs, leaderboard, profiles, stability, part_effects,
     # sensitivity, specifications, shares, shifts, advice, advice_groups, advice_data,
-    # advice_start, advice_tried, advice_worth, collapses, missing, learnt, lengths,
+    # advice_start, advice_shortfalls, advice_tried, advice_worth, collapses, missing, learnt, lengths,
     # speeds, cost, recommendations, and decided where seeds are sequential
     tables: dict[str, pd.DataFrame]
     recommendations: tuple[recommendation.Recommendation, ...] = ()  # one a data set that is not generated
@@ -98,6 +99,7 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     changes = [sensitivity.sensitivity(cells, recipes, REFERENCE), sensitivity.variants(within, labels)]
     # Nobody should start with a loss because it learns sooner.
     advised = advice.advise(cells[~missed], recipes, REFERENCE, by_group)
+    at_hand = set(real(cells[~missed], sets)["dataset"])
     derived = {
         "verdicts": verdict_table(verdicts),
         "levels": level_table(verdicts),
@@ -111,7 +113,8 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
         **specification_curve.specify(cells, recipes, REFERENCE),
         **advised,
-        **tried.tried(cells[~missed], advised["advice_data"], set(real(cells[~missed], sets)["dataset"])),
+        "advice_shortfalls": regrets.over_real(cells[~missed], advised["advice_data"], at_hand),
+        **tried.tried(cells[~missed], advised["advice_data"], at_hand),
         "collapses": collapses_by_part(cells, fixed),
         # Of sequential seeds the first look is what every loss must hold.
         "missing": missing_by_part(cells[cells["seed"].isin(looks[0])] if looks else cells),

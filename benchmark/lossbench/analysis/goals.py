@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from lossbench.base import columns
 
@@ -52,3 +54,21 @@ def unit(goal: Goal) -> str:
     if columns.describe(goal.column).format == columns.POINTS:
         return " points"
     return " %" if goal.absolute else ""
+
+
+def behind(tables: Mapping[str, pd.DataFrame], goal: Goal) -> str:
+    """Return how far the mean of each loss lies behind the best one's over real data sets; nothing where too
+    few can be compared.
+    """
+    table = tables.get("advice_shortfalls")
+    own = table[table["goal"] == goal.name] if table is not None else ()
+    if not len(own):
+        return ""
+    parts = [f'"{row.loss_label}" {amount(row.shortfall, goal)}' for row in own.itertuples()]
+    sets, most = own["n_datasets"].iloc[0], own.iloc[0]
+    worst = f'{amount(most["worst"], goal)} on "{most["where"]}"'
+    scale = unit(goal).replace(" points", " in points").replace(" %", " in %")
+    return (
+        f"Over {sets} real data sets the mean lies behind the best of {len(own)} losses, on average{scale}: "
+        f"{', '.join(parts)}; the first of them at worst {worst}."
+    )

@@ -65,7 +65,7 @@ class Recommendation:
     doubts: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
     spelled: Mapping[str, str] = field(default_factory=dict)
-    prior: str = ""  # what the study says of data like these
+    prior: str = ""  # what the study says of real data
 
 
 def recommend(
@@ -202,13 +202,8 @@ class _Variant:
             doubts=tuple(self._doubts(use, found, reached)),
             rows=tuple(self._row(loss, use, found) for loss in self.order),
             spelled=code,
-            prior=self._prior(),
+            prior=prior.prior(self.column),
         )
-
-    def _prior(self) -> str:
-        empty, present = (float(numbers(self.part, name).mean()) for name in ("n_empty", "n_present"))
-        share = empty / (empty + present) if empty + present > 0 else math.nan
-        return prior.prior(float(numbers(self.part, "foreground_true").mean()), share, self.column)
 
     def _kind(self, found: Mapping[str, Decision]) -> str:
         if any(own.verdict == BETTER for own in found.values()):

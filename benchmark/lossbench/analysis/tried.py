@@ -1,4 +1,4 @@
-"""What following the advice costs on data that it does not rest on."""
+"""What it costs to choose a loss by a rule, on data that the rule does not rest on."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ import pandas as pd
 
 from lossbench.analysis import likeness, resampling
 from lossbench.analysis.goals import GOALS, Goal, amount, unit
-from lossbench.analysis.regrets import regrets, shortfalls
+from lossbench.analysis.regrets import nearest, safest, shortfalls
 from lossbench.analysis.selection import in_parts
 
-HELD = "held_out"  # the part of data sets that were named before training, on which advice is only tried
+HELD = "held_out"  # the part of data sets that were named before training: no rule may rest on them
 
 FEWEST_SETS = 5  # fewer are too few to say how a mean over data sets varies
 
-ALWAYS = ("dice_ce", "ce")  # rules that the advice is compared with: one loss for all data
+ALWAYS = ("dice_ce", "ce")  # rules that take one loss whatever the data
 
-# How a sentence calls each rule; ``nearest`` takes one loss for all that is not left out.
-RULES = {"advice": "the advice", "nearest": "what is nearest to the best on the others"}
+# How a sentence calls each rule.
+RULES = {"alike": "what is safest on data that are alike"}
+RULES |= {"nearest": "what is nearest to the best on the others"}
 RULES |= {loss: f"always {loss.replace('_', ' + ')}" for loss in ALWAYS}
 
-TRIED = ["goal", "dataset", "data_label", "held", "loss", "loss_label", "nearest_loss", *RULES, "rests_on"]
+TRIED = ["goal", "dataset", "data_label", "held", "alike_loss", "nearest_loss", *RULES, "rests_on"]
 
 WORTH = ["goal", "held", "n_datasets", "says"]
 WORTH += [f"{rule}{end}" for rule in RULES for end in ("", "_low", "_high", "_worst")]
 
 
 def tried(cells: pd.DataFrame, facts: pd.DataFrame, real: Collection[str]) -> dict[str, pd.DataFrame]:
-    """Return what following the advice costs on data that it does not rest on: the tables ``advice_tried``
-    (one row a goal and data set) and ``advice_worth`` (one row a goal, its means over data sets).
+    """Return what rules cost that choose a loss: the tables ``advice_tried`` (one row a goal and data set)
+    and ``advice_worth`` (one row a goal, its means over data sets).
 
-    facts: the table ``advice_data``; real: the data sets to try it on. Each is left out in turn: the loss to
-    start with is taken from those that are alike (same classes of foreground and of empty images; where there
-    are none, the same class of empty images; else all), of the losses that both hold. Its regret is how far
-    it falls short of the best loss there. Beside it stand three rules that take one loss for all data: that
-    whose mean regret on the other real data sets is smallest, Dice + CE, CE. A data set of the part ``HELD``
-    never gives advice. The interval is of the mean over data sets, by drawing them anew: it says nothing of
+    facts: the table ``advice_data``; real: the data sets to try them on. Each is left out in turn, and the
+    cost is how far the chosen loss falls short of the best one there. "alike": the safest loss on those that
+    are alike (same classes of foreground and of empty images; where there are none, the same class of empty
+    images; else all), of the losses that both hold. "nearest": the loss whose mean shortfall on the other
+    real data sets is smallest. Dice + CE, CE: always the same. A data set of the part ``HELD`` is tried on
+    and nothing else. The interval is of the mean over data sets, by drawing them anew: it says nothing of
     fewer than five.
     """
     held = set(cells.loc[in_parts(cells, (HELD,)), "dataset"])
@@ -57,28 +58,29 @@ def tried(cells: pd.DataFrame, facts: pd.DataFrame, real: Collection[str]) -> di
 def _trial(
     usual: pd.DataFrame, own: dict, others: pd.DataFrame, real: Collection[str], goal: Goal
 ) -> dict | None:
-    """Return the regrets of the rules on a data set; None where no two losses can be compared."""
+    """Return what the rules cost on a data set; None where no two losses can be compared."""
     here = usual[usual["dataset"] == own["dataset"]]
     # The price is counted against the best loss there is, fit or not.
-    short = {row["loss"]: row["regret"] for row in regrets(here, goal, False)}
-    if not short:
+    short = shortfalls(here, goal)
+    if len(short) < 2:
         return None
+    short = short.iloc[:, 0].to_dict()
     elsewhere = usual[usual["dataset"].isin(others["dataset"]) & usual["loss"].isin(here["loss"])]
     alike = likeness.nearest_to(others, own)
     some = own["empty"] != likeness.EMPTY[0][0]
-    advised = regrets(elsewhere[elsewhere["dataset"].isin(alike["dataset"])], goal, some)
-    first = next((row for row in advised if row["first"]), {"loss": None, "loss_label": None})
-    mean = shortfalls(elsewhere[elsewhere["dataset"].isin(real)], goal).mean(axis=1)
-    nearest = mean.idxmin() if len(mean) > 1 else None
-    rules = {"advice": first["loss"], "nearest": nearest, **{loss: loss for loss in ALWAYS}}
+    rules = {
+        "alike": safest(elsewhere[elsewhere["dataset"].isin(alike["dataset"])], goal, some),
+        "nearest": nearest(elsewhere[elsewhere["dataset"].isin(real)], goal),
+        **{loss: loss for loss in ALWAYS},
+    }
     row = {"goal": goal.name, "dataset": own["dataset"], "data_label": own["data_label"]}
-    row |= {"loss": first["loss"], "loss_label": first["loss_label"], "nearest_loss": nearest}
+    row |= {f"{rule}_loss": rules[rule] for rule in ("alike", "nearest")}
     row |= {rule: short.get(loss, np.nan) for rule, loss in rules.items()}
     return row | {"rests_on": "; ".join(alike["data_label"])}
 
 
 def _worth(tried: pd.DataFrame, held: bool) -> dict:
-    """Return the mean regret of each rule over data sets, with its interval, and what that says."""
+    """Return the mean cost of each rule over data sets, with its interval, and what that says."""
     goal = next(goal for goal in GOALS if goal.name == tried["goal"].iloc[0])
     row, parts = {"goal": goal.name, "held": held, "n_datasets": len(tried)}, []
     for rule, spoken in RULES.items():
@@ -90,7 +92,7 @@ def _worth(tried: pd.DataFrame, held: bool) -> dict:
         low, high = np.quantile(drawn, [0.025, 0.975]) if len(values) >= FEWEST_SETS else (np.nan, np.nan)
         row |= {rule: values.mean(), f"{rule}_low": low, f"{rule}_high": high, f"{rule}_worst": values.max()}
         between = "" if np.isnan(low) else f" [{amount(low, goal)}, {amount(high, goal)}]"
-        # Means over different data sets cannot be compared. The advice may also name none.
+        # Means over different data sets cannot be compared. A rule may also name none.
         of = f" on the {len(values)} of them that trained its loss" if len(values) < len(tried) else ""
         parts.append(f"{spoken} {amount(values.mean(), goal)}{between}{of}")
     kind = "that were named before training" if held else "that were left out in turn"

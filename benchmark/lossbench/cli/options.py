@@ -11,13 +11,15 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from lossbench.base.errors import UserError, nearest
 from lossbench.engine.tasks import STACK, EngineOptions
-from lossbench.experiment.cells import Experiment
+
+if TYPE_CHECKING:  # the command line starts without what trains
+    from lossbench.experiment.cells import Experiment
 
 With = Annotated[
     list[Path] | None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossbench.analysis import decisions
-from lossbench.analysis.goals import GOALS, Goal, amount, unit
+from lossbench.analysis.goals import GOALS, Goal, amount, behind, unit
 from lossbench.analysis.likeness import ANY, BOUNDARIES, EMPTY, FOREGROUND
 from lossbench.base import columns, words
 
@@ -72,53 +72,19 @@ def aid(tables: Mapping[str, pd.DataFrame], there: bool = True) -> dict[str, Any
 
 
 def _says(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, list[str]]]:
-    """Return group -> goal -> the sentences of the advice: what to use and why, what is shown, and what to
-    take care of.
+    """Return group -> goal -> sentences: how far losses fall short on real data, what is shown on these, and
+    what to take care of.
     """
-    rows, start = tables["advice"], tables["advice_start"]
+    rows = tables["advice"]
     collapses = tables["advice_groups"].drop_duplicates("group").set_index("group")["collapses"]
     goals = {goal.name: goal for goal in GOALS}
-    first = {(row["group"], row["goal"]): row for row in start.to_dict("records") if row["first"]}
-    advised = set(zip(start["group"], start["goal"], strict=True))
+    short = {goal: behind(tables, goals[goal]) for goal in goals}
     found: dict[str, dict[str, list[str]]] = {}
     for (group, goal), own in rows.groupby(["group", "goal"], sort=False):
-        chosen = first.get((group, goal))
-        says = [NOBODY if (group, goal) in advised else ALONE]
-        if chosen:
-            says = [chosen["says"], _own(chosen, own, goals[goal])]
-        says += _shown(own, goals[goal])
-        care = collapses.get(group, "")
-        if chosen and f'"{chosen["loss_label"]}"' in care:
-            care = f"{care} Take care: the advised loss is among them."
-        says += [chosen["alarms"] if chosen else "", care]
+        says = [short[goal], *_shown(own, goals[goal]), collapses.get(group, "")]
         # Tables have the quotes of a keyboard, the page has those of print.
         found.setdefault(str(group), {})[goal] = [re.sub('"([^"]*)"', r"“\1”", text) for text in says if text]
     return found
-
-
-ALONE = "No loss can be advised: fewer than two were trained on all of these data."
-
-NOBODY = (
-    "No loss can be advised: each of those that were trained on all of these data collapsed somewhere, or it "
-    "marks something on too many images without foreground, or that is not known."
-)
-
-
-def _own(chosen: dict[str, Any], rows: pd.DataFrame, goal: Goal) -> str:
-    """Return what is shown of the advised loss itself; nothing where it is what others are compared with."""
-    own = rows[rows["loss"] == chosen["loss"]]
-    if not len(own):
-        return ""
-    row = own.iloc[0]
-    kind = columns.form(row["metric"])
-    effect = f"{words.effect(row['estimate'], kind)} {words.unit(kind)}".strip()
-    by = f"{chosen['loss_label']} against ce: {effect} {words.interval(row['low'], row['high'], kind)}"
-    return {
-        "better": f"It is shown to be better than ce ({by}).",
-        "worse": f"But over all of these data ce is shown to be better ({by}).",
-        "equal": f"ce is as good within what was measured ({by}; {_small(goal)} counts as equal).",
-        "open": f"That it is better than ce is not shown ({by}).",
-    }[row["verdict"]]
 
 
 def _shown(rows: pd.DataFrame, goal: Goal) -> list[str]:
@@ -145,29 +111,45 @@ def _small(goal: Goal) -> str:
     return f"a difference below {much.removesuffix('.0')}{unit(goal)}".replace(" 1 points", " 1 point")
 
 
+def shortfalls(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return how far each loss falls short of the best one on real data: one row a loss, one column a goal,
+    its mean over the data sets and its worst; no rows where too few can be compared.
+    """
+    own = tables["advice_shortfalls"]
+    found = _by_goal(own, "shortfall")
+    for row in found["rows"]:
+        for cell in row["cells"]:
+            cell["text"] += f" ({cell['worst']})" if cell["worst"] else ""
+    return found
+
+
 def regrets(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """Return the table of largest regrets over all data sets of the study: one row a loss that all of them
     hold, one column a goal, the smallest of each marked; no rows where no loss is on all of them.
     """
     groups, start = tables["advice_groups"], tables["advice_start"]
     every = groups.loc[(groups[list(QUESTIONS)] == ANY).all(axis=1), "group"]
-    own = start[start["group"].isin(every)]
-    goals = [goal for goal in GOALS if goal.name in set(own["goal"])]
-    least = own.groupby("goal")["regret"].min()
-    at = {(row.goal, row.loss): row for row in own.itertuples()}
-    losses = own.drop_duplicates("loss")[["loss", "loss_label"]].itertuples(index=False, name=None)
+    return _by_goal(start[start["group"].isin(every)], "regret")
+
+
+def _by_goal(table: pd.DataFrame, value: str) -> dict[str, Any]:
+    """Return one row a loss and one column a goal, the smallest of each marked."""
+    goals = [goal for goal in GOALS if goal.name in set(table["goal"])]
+    least = table.groupby("goal")[value].min()
+    at = {(row["goal"], row["loss"]): row for row in table.to_dict("records")}
 
     def cell(goal: Goal, loss: str) -> dict[str, Any]:
         row = at.get((goal.name, loss))
         if row is None:
-            return {"text": "–", "raw": None, "where": "", "least": False}
-        smallest = row.regret == least[goal.name]
-        text = amount(row.regret, goal)
-        return {"text": text, "raw": row.regret, "where": row.where, "least": smallest}
+            return {"text": "–", "raw": None, "where": "", "least": False, "worst": ""}
+        shown = {"text": amount(row[value], goal), "raw": row[value], "where": row["where"]}
+        worst = amount(row["worst"], goal) if "worst" in row else ""
+        return {**shown, "least": row[value] == least[goal.name], "worst": worst}
 
+    losses = table.drop_duplicates("loss")[["loss", "loss_label"]].itertuples(index=False, name=None)
     rows = [{"label": label, "cells": [cell(goal, loss) for goal in goals]} for loss, label in losses]
     heads = [f"{goal.name}{',' * bool(unit(goal))}{unit(goal)}" for goal in goals]
-    sets = int(own["n_datasets"].max()) if len(own) else 0
+    sets = int(table["n_datasets"].max()) if len(table) else 0
     return {"goals": heads, "rows": rows, "sets": sets}
 
 

@@ -130,6 +130,7 @@ def gather(
         "others": [item for item in shown if item is not hero and not item["theory"]],
         "theory": [item for item in shown if item["theory"]],
         "aid": advice.aid(derived, there=not own),
+        "shortfalls": advice.shortfalls(derived),
         "regrets": advice.regrets(derived),
         "likeness": advice.likeness(ordered["advice_data"]),
         "worth": list(derived["advice_worth"]["says"]),

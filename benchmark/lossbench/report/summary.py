@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lossbench.analysis.goals import GOALS, behind
 from lossbench.base import columns, words
 from lossbench.base.specs import network_name
 from lossbench.report.loss_cards import LIBRARIES
@@ -24,7 +25,7 @@ NAMED = 4  # names in a sentence; the others are counted
 
 ALARMS = "false_alarms@0.5"
 OWN = ("folder", "user")  # families of data sets
-GOALS = ("Dice over all images, empty ones too", "Dice at 0.5")  # the first that is scored
+SCORED = ("Dice at 0.5", "Dice over all images, empty ones too")
 BOARD = ("dice@0.5", "dice_all@0.5", "dice_pooled@0.5", ALARMS, "hd95@0.5")
 ANOTHER_NETWORK = (
     "Another network may do otherwise. To try yours: `lossbench sweep --network NAME --with FILE` "
@@ -101,13 +102,9 @@ def _verified(about: Any) -> str:
 
 
 def _start(derived: Mapping[str, pd.DataFrame]) -> str:
-    """Return the loss that loses least where it loses most, over all data sets here."""
-    groups, start = derived["advice_groups"], derived["advice_start"]
-    every = groups[(groups[["foreground", "boundaries", "empty"]] == "any").all(axis=1)]["group"]
-    # Goals without a score have no first loss.
-    first = start[start["group"].isin(every) & start["says"].fillna("").astype(bool)]
-    says = first.set_index("goal")["says"]
-    return next((f"For all of them: {says[goal]}" for goal in GOALS if goal in says), "")
+    """Return how far the losses fall short of the best one over real data sets, where there are several."""
+    found = (behind(derived, goal) for goal in GOALS if goal.name in SCORED)
+    return next(filter(None, found), "")
 
 
 def _compared(cells: pd.DataFrame) -> str:
