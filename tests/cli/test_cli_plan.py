@@ -6,6 +6,7 @@ import pytest
 
 import small_claim
 from command import command
+from lossbench.base import process
 
 CLAIM = (
     small_claim.CLAIM.replace("quick", "t").replace('"ce"', '"ce"\npart = "rare"').replace("0.005", "0.01")
@@ -63,3 +64,18 @@ def test_a_data_set_under_two_recipes_is_two_settings(tmp_path):
     (tmp_path / "t.toml").write_text(f'name = "t"\nseeds = 2\nlosses = ["ce", "dice"]\n{sets}\n')
     said = command(tmp_path, "plan", "t.toml")
     assert "8 cells = 2 losses x 2 settings x 2 seeds\n" in said.out, said
+
+
+@pytest.mark.parametrize(
+    ("devices", "count"), [(("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"), 2), ((), 0)]
+)
+def test_a_plan_says_that_gpus_are_there_which_a_sweep_would_not_use(tmp_path, monkeypatch, devices, count):
+    for name in devices:
+        (tmp_path / name).touch()
+    assert process.cards(tmp_path) == count
+    monkeypatch.setattr("lossbench.cli.plan.cards", lambda: count)
+    (tmp_path / "t.toml").write_text(
+        'name = "t"\nseeds = 2\nlosses = ["ce", "dice"]\ndatasets = ["scenes"]\n'
+    )
+    told = "a sweep trains on the CPU; '--gpus 2' trains on the GPUs that are here"
+    assert (told in command(tmp_path, "plan", "t.toml").out) == (count > 0)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lossbench.base.errors import UserError, typed
-from lossbench.base.process import peak_memory, usable_memory, usable_workers
+from lossbench.base.process import cards, peak_memory, usable_memory, usable_workers
 from lossbench.cli import options
 from lossbench.cli.results import say
 from lossbench.store import note
@@ -51,6 +51,7 @@ def plan(
         planned = timed(planned)
         say_memory(peak_memory())
     print_plan(planned)
+    say_cards(planned)
     say_protocol(results)
     say_scored(planned)
     print_costs(planned)
@@ -249,6 +250,12 @@ def print_plan(planned: Any) -> None:
         say(f"  {counts(planned)}; nothing to train")
         return
     say(f"  {counts(planned)}; to train: {expected(planned)}")
+
+
+def say_cards(planned: Any) -> None:
+    """Say of a machine with GPUs that a sweep trains on the CPU unless it is told otherwise."""
+    if planned.missing and cards():
+        say(f"  a sweep trains on the CPU; '--gpus {cards()}' trains on the GPUs that are here, much faster")
 
 
 def say_memory(each: float) -> None:
