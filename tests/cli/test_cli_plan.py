@@ -6,7 +6,7 @@ import pytest
 
 import small_claim
 from command import command
-from lossbench.base import process
+from lossbench.store import provenance
 
 CLAIM = (
     small_claim.CLAIM.replace("quick", "t").replace('"ce"', '"ce"\npart = "rare"').replace("0.005", "0.01")
@@ -66,14 +66,14 @@ def test_a_data_set_under_two_recipes_is_two_settings(tmp_path):
     assert "8 cells = 2 losses x 2 settings x 2 seeds\n" in said.out, said
 
 
-@pytest.mark.parametrize(
-    ("devices", "count"), [(("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"), 2), ((), 0)]
-)
-def test_a_plan_says_that_gpus_are_there_which_a_sweep_would_not_use(tmp_path, monkeypatch, devices, count):
-    for name in devices:
-        (tmp_path / name).touch()
-    assert process.cards(tmp_path) == count
-    monkeypatch.setattr("lossbench.cli.plan.cards", lambda: count)
+@pytest.mark.parametrize("count", [2, 0])
+def test_a_plan_says_that_gpus_are_there_which_a_sweep_would_not_use(tmp_path, monkeypatch, count):
+    for number in range(count):
+        (tmp_path / "gpus" / str(number)).mkdir(parents=True)
+        (tmp_path / "gpus" / str(number) / "information").write_text("Model: \t NVIDIA H100\nIRQ: 7\n")
+    there = provenance.gpus(tmp_path / "gpus")
+    assert there == ["NVIDIA H100"] * count
+    monkeypatch.setattr(provenance, "gpus", lambda: there)
     (tmp_path / "t.toml").write_text(
         'name = "t"\nseeds = 2\nlosses = ["ce", "dice"]\ndatasets = ["scenes"]\n'
     )

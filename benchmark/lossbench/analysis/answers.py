@@ -86,11 +86,12 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     reached = learnt.learnt(cells, tables.get("references", learnt.NO_REFERENCES))
     missed = learnt.unlearnt(reached, cells)
     losses = tables.get("losses", NO_LOSSES)
+    kept = cells[~missed]
     judged = cells.assign(unlearnt=missed, unmeasured=learnt.unmeasured(reached, cells))
     verdicts = evaluate(claims.claims, judged, parts, by_group, losses)
     common = compared(cells, fixed)
     # What was not learnt says who learns sooner, not who ends where.
-    ended = compared(cells[~missed], fixed)
+    ended = compared(kept, fixed)
     ranked = without(ended, fixed)
     within = part_effects(cells, fixed, looks, by_group)
     labels = (
@@ -98,8 +99,8 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
     )
     changes = [sensitivity.sensitivity(cells, recipes, REFERENCE), sensitivity.variants(within, labels)]
     # Nobody should start with a loss because it learns sooner.
-    advised = advice.advise(cells[~missed], recipes, REFERENCE, by_group)
-    at_hand = set(real(cells[~missed], sets)["dataset"])
+    advised = advice.advise(kept, recipes, REFERENCE, by_group)
+    at_hand = set(real(kept, sets)["dataset"])
     derived = {
         "verdicts": verdict_table(verdicts),
         "levels": level_table(verdicts),
@@ -113,8 +114,8 @@ def answer(tables: Mapping[str, pd.DataFrame], claims: ClaimSet) -> Answers:
         "sensitivity": pd.concat([c for c in changes if len(c)] or changes[:1], ignore_index=True),
         **specification_curve.specify(cells, recipes, REFERENCE),
         **advised,
-        "advice_shortfalls": regrets.over_real(cells[~missed], advised["advice_data"], at_hand),
-        **tried.tried(cells[~missed], advised["advice_data"], at_hand),
+        "advice_shortfalls": regrets.over_real(kept, advised["advice_data"], at_hand),
+        **tried.tried(kept, advised["advice_data"], at_hand),
         "collapses": collapses_by_part(cells, fixed),
         # Of sequential seeds the first look is what every loss must hold.
         "missing": missing_by_part(cells[cells["seed"].isin(looks[0])] if looks else cells),

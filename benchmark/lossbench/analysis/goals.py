@@ -56,6 +56,11 @@ def unit(goal: Goal) -> str:
     return " %" if goal.absolute else ""
 
 
+def scale(goal: Goal) -> str:
+    """Return the unit as a sentence names it before several numbers: " in points"."""
+    return unit(goal).replace(" points", " in points").replace(" %", " in %")
+
+
 def behind(tables: Mapping[str, pd.DataFrame], goal: Goal) -> str:
     """Return how far the mean of each loss lies behind the best one's over real data sets; nothing where too
     few can be compared.
@@ -67,8 +72,7 @@ def behind(tables: Mapping[str, pd.DataFrame], goal: Goal) -> str:
     parts = [f'"{row.loss_label}" {amount(row.shortfall, goal)}' for row in own.itertuples()]
     sets, most = own["n_datasets"].iloc[0], own.iloc[0]
     worst = f'{amount(most["worst"], goal)} on "{most["where"]}"'
-    scale = unit(goal).replace(" points", " in points").replace(" %", " in %")
     return (
-        f"Over {sets} real data sets the mean lies behind the best of {len(own)} losses, on average{scale}: "
-        f"{', '.join(parts)}; the first of them at worst {worst}."
+        f"Over {sets} real data sets the mean lies behind the best of {len(own)} losses, on average"
+        f"{scale(goal)}: {', '.join(parts)}; the first of them at worst {worst}."
     )

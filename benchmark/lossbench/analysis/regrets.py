@@ -13,7 +13,7 @@ ALARMS = "false_alarms@0.5"
 
 QUIET = 0.2  # mean share of empty images that a loss may mark where such images are said to occur
 
-FEWEST = 5  # data sets, of fewer a mean over them says little
+FEWEST = 5  # data sets: of fewer a mean over them says little, and nothing of how it varies
 
 START = ["group", "goal", "loss", "loss_label", "regret", "where", "n_datasets", "n_losses", "false_alarms"]
 

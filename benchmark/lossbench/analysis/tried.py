@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 
 from lossbench.analysis import likeness, resampling
-from lossbench.analysis.goals import GOALS, Goal, amount, unit
-from lossbench.analysis.regrets import nearest, safest, shortfalls
+from lossbench.analysis.goals import GOALS, Goal, amount, scale
+from lossbench.analysis.regrets import FEWEST, nearest, safest, shortfalls
 from lossbench.analysis.selection import in_parts
 
 HELD = "held_out"  # the part of data sets that were named before training: no rule may rest on them
-
-FEWEST_SETS = 5  # fewer are too few to say how a mean over data sets varies
 
 ALWAYS = ("dice_ce", "ce")  # rules that take one loss whatever the data
 
@@ -89,15 +87,15 @@ def _worth(tried: pd.DataFrame, held: bool) -> dict:
             continue
         # As groups of one class with one image each, data sets are drawn anew by the same code.
         drawn = resampling.redrawn(values[:, None], np.ones((len(values), 1)))
-        low, high = np.quantile(drawn, [0.025, 0.975]) if len(values) >= FEWEST_SETS else (np.nan, np.nan)
+        low, high = np.quantile(drawn, [0.025, 0.975]) if len(values) >= FEWEST else (np.nan, np.nan)
         row |= {rule: values.mean(), f"{rule}_low": low, f"{rule}_high": high, f"{rule}_worst": values.max()}
         between = "" if np.isnan(low) else f" [{amount(low, goal)}, {amount(high, goal)}]"
         # Means over different data sets cannot be compared. A rule may also name none.
         of = f" on the {len(values)} of them that trained its loss" if len(values) < len(tried) else ""
         parts.append(f"{spoken} {amount(values.mean(), goal)}{between}{of}")
     kind = "that were named before training" if held else "that were left out in turn"
-    said = unit(goal).replace(" points", ", in points").replace(" %", ", in %")
+    said = f",{scale(goal)}" if scale(goal) else ""
     says = f"{goal.name}, on {len(tried)} data sets {kind}: mean shortfall against the best loss there{said}:"
     says = f"{says} {'; '.join(parts)}."
-    few = " So few data sets prove nothing." if len(tried) < FEWEST_SETS else ""
+    few = " So few data sets prove nothing." if len(tried) < FEWEST else ""
     return row | {"says": says + few}

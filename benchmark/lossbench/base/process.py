@@ -129,10 +129,3 @@ def end_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def cards(devices: str | Path = "/dev") -> int:
-    """How many GPUs the driver of NVIDIA shows, without a library that would have to be loaded; 0 where there
-    are none, and on other systems.
-    """
-    return sum(path.name.removeprefix("nvidia").isdigit() for path in Path(devices).glob("nvidia[0-9]*"))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lossbench.base.errors import UserError, typed
-from lossbench.base.process import cards, peak_memory, usable_memory, usable_workers
+from lossbench.base.process import peak_memory, usable_memory, usable_workers
 from lossbench.cli import options
 from lossbench.cli.results import say
 from lossbench.store import note
@@ -254,8 +254,11 @@ def print_plan(planned: Any) -> None:
 
 def say_cards(planned: Any) -> None:
     """Say of a machine with GPUs that a sweep trains on the CPU unless it is told otherwise."""
-    if planned.missing and cards():
-        say(f"  a sweep trains on the CPU; '--gpus {cards()}' trains on the GPUs that are here, much faster")
+    from lossbench.store import provenance
+
+    count = len(provenance.gpus())
+    if planned.missing and count:
+        say(f"  a sweep trains on the CPU; '--gpus {count}' trains on the GPUs that are here, much faster")
 
 
 def say_memory(each: float) -> None:

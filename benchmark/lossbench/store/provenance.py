@@ -72,7 +72,7 @@ def collect(
 
 def hardware() -> dict[str, Any]:
     """Return {"cpu": model, "cores": usable, "memory_gb": of the machine, "gpus": [names]}."""
-    return {"cpu": _cpu(), "cores": usable_cores(), "memory_gb": _memory_gb(), "gpus": _gpus()}
+    return {"cpu": _cpu(), "cores": usable_cores(), "memory_gb": _memory_gb(), "gpus": gpus()}
 
 
 def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,10 +203,10 @@ def _memory_gb() -> float | None:
         return None
 
 
-def _gpus() -> list[str]:
+def gpus(driver: str | Path = "/proc/driver/nvidia/gpus") -> list[str]:
     """Names of NVIDIA GPUs as the driver says them, without loading torch."""
     names = []
-    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+    for file in sorted(Path(driver).glob("*/information")):
         with contextlib.suppress(OSError):
             lines = [line.partition(":") for line in file.read_text().splitlines()]
             names += [value.strip() for name, _, value in lines if name == "Model"]
